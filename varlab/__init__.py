@@ -1,0 +1,1 @@
+"""Workbench for next-scale visual autoregressive image models."""

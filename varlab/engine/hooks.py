@@ -1,0 +1,82 @@
+"""The two ways to extend a run: probes listen, accelerators intervene. Every verb is optional."""
+
+import copy
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from varlab.engine.plan import RUN, Selection, StagePlan
+from varlab.engine.stage import Site, Stage
+
+if TYPE_CHECKING:
+    from varlab.engine.loop import Run, State
+
+Compute = Callable[
+    ..., Tensor
+]  # compute(x, keep=None): the branch on all tokens, or on those of ``keep`` [R, n]
+
+
+class Accelerator:
+    """Changes how stages run. The base class changes nothing and gives the dense image bit for bit."""
+
+    name = "none"
+
+    def start(self, run: "Run") -> None:
+        """Before each batch: drop all state."""
+
+    def plan(self, stage: Stage) -> StagePlan | list[StagePlan]:
+        """Before a stage: one plan, or one for each sample (the engine then splits the batch)."""
+        return RUN
+
+    def sublayer(self, site: Site, x: Tensor, compute: Compute) -> Tensor:
+        """Around a residual branch: x [R, n, C] -> what is added to it [R, n, C]."""
+        return compute(x)
+
+    def after_block(self, site: Site, x_in: Tensor, x_out: Tensor, selection: Selection | None) -> None:
+        """After a block that the plan's ``watch`` names."""
+
+    def complete(self, stage: Stage, codes: Tensor, selection: Selection) -> Tensor:
+        """Codes of the computed positions [B, n, d] -> codes of the whole grid [B, h*w, d]."""
+        raise NotImplementedError
+
+    def end_stage(self, stage: Stage, state: "State") -> None:
+        """After the canvas has grown."""
+
+    def fork(self, samples: Tensor) -> "Accelerator":
+        """A copy for a part of the batch. Override where state is kept per sample."""
+        return copy.copy(self)
+
+
+class Probe:
+    """Listens and logs; may change nothing. Tensors are views of the run: reduce or copy them at once."""
+
+    name = "probe"
+
+    def start(self, run: "Run") -> None:
+        """Before each batch."""
+
+    def on_stage(self, stage: Stage, x: Tensor) -> None:
+        """The tokens that enter block 0: x [R, n, C]."""
+
+    def on_branch(self, site: Site, x: Tensor, y: Tensor) -> None:
+        """A residual branch: input x and what it adds y, both [R, n, C]."""
+
+    def on_block(self, site: Site, x_in: Tensor, x_out: Tensor) -> None:
+        """A whole block on the residual stream [R, n, C]."""
+
+    def on_logits(
+        self, stage: Stage, cond: Tensor, uncond: Tensor | None, guided: Tensor, labels: Tensor
+    ) -> None:
+        """Logits [B, n, d, 2] at temperature 1 of both branches, the guided ones, and the labels [B, n, d] drawn."""
+
+    def on_residual(self, stage: Stage, codes: Tensor, before: Tensor, canvas: Tensor) -> None:
+        """The stage's own map [B, b, h, w] and the canvas [B, b, H, W] before and after it."""
+
+    def on_image(self, samples: tuple[int, ...], image: Tensor) -> None:
+        """Final images [B, 3, H, W] in [0, 1]."""
+
+
+def overrides(hook: object, verb: str, base: type) -> bool:
+    """Whether a hook does something at this verb, so that the engine can leave it out elsewhere."""
+    return getattr(type(hook), verb) is not getattr(base, verb)

@@ -1,0 +1,64 @@
+"""The work ledger: what was really computed, stage by stage."""
+
+from dataclasses import asdict, dataclass, field
+
+import pandas as pd
+
+
+@dataclass
+class StageWork:
+    """Sums over the images of a stage. Token-blocks count tokens x blocks x rows; pairs are query-key pairs.
+
+    ``overhead_flops`` are previews, scores and fills that an accelerator asked for.
+    """
+
+    images: int = 0
+    tokens: int = 0
+    grid_tokens: int = 0
+    token_blocks: int = 0
+    dense_token_blocks: int = 0
+    pairs: int = 0
+    linear_flops: int = 0
+    attention_flops: int = 0
+    overhead_flops: int = 0
+    kv_bytes: int = 0
+
+    @property
+    def flops(self) -> int:
+        return self.linear_flops + self.attention_flops + self.overhead_flops
+
+
+@dataclass
+class Ledger:
+    """``stages`` in order; ``text_flops`` and ``decode_flops`` are paid once an image."""
+
+    stages: list[StageWork] = field(default_factory=list)
+    text_flops: int = 0
+    decode_flops: int = 0
+
+    @classmethod
+    def of(cls, count: int) -> "Ledger":
+        return cls([StageWork() for _ in range(count)])
+
+    def __add__(self, other: "Ledger") -> "Ledger":
+        stages = [
+            StageWork(**{name: value + getattr(b, name) for name, value in asdict(a).items()})
+            for a, b in zip(self.stages, other.stages, strict=True)
+        ]
+        return Ledger(stages, self.text_flops + other.text_flops, self.decode_flops + other.decode_flops)
+
+    @property
+    def transformer_flops(self) -> int:
+        return self.text_flops + sum(work.flops for work in self.stages)
+
+    @property
+    def engaged(self) -> bool:
+        """Whether less was computed than a dense run would have."""
+        return sum(w.token_blocks for w in self.stages) < sum(w.dense_token_blocks for w in self.stages)
+
+    def table(self) -> pd.DataFrame:
+        """One row a stage (counted from 1)."""
+        rows = [
+            {"stage": k, **asdict(work), "flops": work.flops} for k, work in enumerate(self.stages, start=1)
+        ]
+        return pd.DataFrame(rows).set_index("stage")

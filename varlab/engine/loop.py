@@ -1,0 +1,344 @@
+"""The sampling loop: one for all families, accelerators and probes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from varlab.engine.hooks import Accelerator, Probe, overrides
+from varlab.engine.kv import KVStore
+from varlab.engine.ledger import Ledger
+from varlab.engine.plan import StagePlan, merge
+from varlab.engine.randomness import Noise
+from varlab.engine.stage import Settings, Site, Stage
+from varlab.errors import VarlabError
+from varlab.models.base import NextScaleModel
+from varlab.models.layers import attention
+from varlab.schedules import Grid
+
+Forced = Mapping[int, Tensor]  # stage -> labels [all images, h*w, d] used in place of the drawn ones
+
+
+@dataclass
+class State:
+    """A group of images on their way through the stages."""
+
+    samples: tuple[int, ...]
+    conditioning: Any
+    canvas: Tensor
+    kv: KVStore
+    guided: bool
+    accelerators: list[Accelerator]
+    stages_run: int = 0
+
+    @property
+    def batch(self) -> int:
+        return len(self.samples)
+
+    @property
+    def rows(self) -> int:
+        return self.batch * (2 if self.guided else 1)
+
+    def fork(self, keep: list[int]) -> "State":
+        """The state of some of the images, on its own from here on."""
+        samples = torch.tensor(keep, device=self.canvas.device)
+        rows = torch.cat([samples, samples + self.batch]) if self.guided else samples
+        return replace(
+            self,
+            samples=tuple(self.samples[i] for i in keep),
+            conditioning=self.conditioning.rows(rows),
+            canvas=self.canvas[samples],
+            kv=self.kv.rows(rows),
+            accelerators=[a.fork(samples) for a in self.accelerators],
+        )
+
+    def drop_unconditional(self) -> None:
+        """One way: the branch's keys would be stale if it came back."""
+        if self.guided:
+            rows = torch.arange(self.batch, device=self.canvas.device)
+            self.conditioning, self.kv, self.guided = self.conditioning.rows(rows), self.kv.rows(rows), False
+
+
+@dataclass
+class Generation:
+    """``image`` [B, 3, H, W] in [0, 1] and ``canvas`` in the order of the samples; the groups' last states."""
+
+    image: Tensor
+    canvas: Tensor
+    ledger: Ledger
+    states: list[State]
+
+
+@dataclass
+class Run:
+    """Everything that is fixed for a batch, and the loop itself."""
+
+    model: NextScaleModel
+    settings: Settings
+    noise: Noise
+    probes: Sequence[Probe] = ()
+    forced: Forced = field(default_factory=dict)
+    on_progress: Callable[[Stage], None] | None = None
+
+    def __post_init__(self) -> None:
+        self.settings.check(len(self.model.schedule), self.model.depth)
+        self.ledger = Ledger.of(len(self.model.schedule))
+        self.branch_probes = [p for p in self.probes if overrides(p, "on_branch", Probe)]
+        self.block_probes = [p for p in self.probes if overrides(p, "on_block", Probe)]
+
+    def preview(self, canvas: Tensor, grid: Grid) -> Tensor:
+        """Images of the canvas resized to a latent grid. For accelerators: its cost goes to the ledger's text."""
+        return self.model.decode(self.model.resize(canvas, grid))
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        text: Any,
+        samples: Sequence[int],
+        accelerators: Sequence[Accelerator] = (),
+        negative: Any = None,
+    ) -> Generation:
+        """Images ``samples`` (their numbers key the noise) for as many prompts or text features."""
+        _refuse_clashes(accelerators)
+        guided = self.settings.guided
+        conditioning = self.model.prepare(text, guided, negative)
+        self.ledger.text_flops += self.model.text_cost(conditioning).total
+        for hook in (*accelerators, *self.probes):
+            hook.start(self)
+        state = State(
+            samples=tuple(samples),
+            conditioning=conditioning,
+            canvas=self.model.new_canvas(len(samples)),
+            kv=KVStore(self.model.depth, self.model.schedule.tokens),
+            guided=guided,
+            accelerators=list(accelerators),
+        )
+        finished: list[State] = []
+        self._advance(state, 0, finished)
+        return self._finish(tuple(samples), finished)
+
+    def _finish(self, samples: tuple[int, ...], finished: list[State]) -> Generation:
+        order = {image: i for i, image in enumerate(samples)}
+        back = torch.tensor([order[image] for state in finished for image in state.samples])
+        canvas = torch.cat([state.canvas for state in finished])[back.argsort().to(self.model.device)]
+        image = self.model.decode(canvas)
+        grid = (int(canvas.shape[-2]), int(canvas.shape[-1]))
+        self.ledger.decode_flops += self.model.decode_cost(grid).total * len(samples)
+        for probe in self.probes:
+            probe.on_image(samples, image)
+        return Generation(image, canvas, self.ledger, finished)
+
+    def _advance(self, state: State, k: int, finished: list[State], given: StagePlan | None = None) -> None:
+        """Run the stages from k on; a batch whose plans differ is split and its parts go on alone."""
+        while k < len(self.model.schedule):
+            groups = {tuple(range(state.batch)): given} if given is not None else self._plan(state, k)
+            if len(groups) > 1:
+                for keep, plan in groups.items():
+                    self._advance(state.fork(list(keep)), k, finished, plan)
+                return
+            plan, given = next(iter(groups.values())), None
+            assert plan is not None
+            self._count_dense(state, k)
+            if plan.action == "stop":
+                for later in range(k + 1, len(self.model.schedule)):
+                    self._count_dense(state, later)
+                break
+            if plan.action == "run":
+                self._run_stage(state, k, plan)
+            k += 1
+        finished.append(state)
+
+    def _plan(self, state: State, k: int) -> dict[tuple[int, ...], StagePlan | None]:
+        """Merged plans by group of positions within the batch."""
+        stage = self._stage(state, k, StagePlan())
+        answers = [a.plan(stage) for a in state.accelerators]
+        if not any(isinstance(answer, list) for answer in answers):
+            everyone = list(range(state.batch))
+            return {tuple(everyone): merge([_part(a, everyone) for a in answers], self.model.depth)}
+        groups: dict[Any, list[int]] = {}
+        for i in range(state.batch):
+            key = tuple(id(a) if not isinstance(a, list) else a[i] for a in answers)
+            groups.setdefault(key, []).append(i)
+        return {
+            tuple(keep): merge([_part(a, keep) for a in answers], self.model.depth)
+            for keep in groups.values()
+        }
+
+    def _stage(self, state: State, k: int, plan: StagePlan) -> Stage:
+        guidance = self.model.guidance(k, self.settings, state.guided, plan.scale)
+        return Stage(k, self.model.schedule, state.samples, plan, guidance, state.guided)
+
+    def _run_stage(self, state: State, k: int, plan: StagePlan) -> None:
+        if plan.rows == "cond":
+            state.drop_unconditional()
+        stage = self._stage(state, k, plan)
+        index = _row_index(stage, state.rows)
+        x = self.model.embed(k, state.canvas, state.conditioning, index)
+        for probe in self.probes:
+            probe.on_stage(stage, x)
+        x = self._blocks(state, stage, x, index)
+        labels, codes = self._read(state, stage, x)
+        if plan.selection is not None:
+            codes = self._complete(state, stage, codes)
+        residual = self.model.code_map(k, codes)
+        before = state.canvas
+        state.canvas = self.model.accumulate(k, before, residual)
+        state.stages_run += 1
+        for probe in self.probes:
+            probe.on_residual(stage, residual, before, state.canvas)
+        for accelerator in state.accelerators:
+            accelerator.end_stage(stage, state)
+        self.ledger.stages[k].kv_bytes += state.kv.bytes
+        if self.on_progress is not None:
+            self.on_progress(stage)
+
+    def _blocks(self, state: State, stage: Stage, x: Tensor, index: Tensor | None) -> Tensor:
+        depth = self.model.depth if stage.plan.depth is None else stage.plan.depth
+        for block in range(depth):
+            site, x_in = Site(stage, block), x
+            for branch in self.model.branches:
+                x = self._branch(state, Site(stage, block, branch), x, index)
+            for probe in self.block_probes:
+                probe.on_block(site, x_in, x)
+            if block in stage.plan.watch:
+                for accelerator in state.accelerators:
+                    accelerator.after_block(site, x_in, x, stage.plan.selection)
+            if block in stage.guidance.blocks and stage.guided:
+                cond, uncond = x.chunk(2)
+                mixed = stage.guidance.scale * cond + (1 - stage.guidance.scale) * uncond
+                x = torch.cat([mixed, mixed])
+        self.ledger.stages[stage.index].tokens += x.shape[1] * state.batch
+        return x
+
+    def _branch(self, state: State, site: Site, x: Tensor, index: Tensor | None) -> Tensor:
+        """x + branch(x), with what accelerators wrap around the branch."""
+
+        def compute(tokens: Tensor, keep: Tensor | None = None) -> Tensor:
+            return self._compute(state, site, tokens, index, keep)
+
+        wrap = compute
+        for accelerator in state.accelerators:
+            if overrides(accelerator, "sublayer", Accelerator):
+                wrap = _wrapped(accelerator, site, wrap)
+        y = wrap(x)
+        for probe in self.branch_probes:
+            probe.on_branch(site, x, y)
+        return x + y
+
+    def _compute(
+        self, state: State, site: Site, x: Tensor, index: Tensor | None, keep: Tensor | None
+    ) -> Tensor:
+        """The branch itself, on all given tokens or on those of ``keep`` [R, n]."""
+        stage, name = site.stage, str(site.branch)
+        valid = _row_valid(stage, state.rows)
+        if keep is not None:
+            if valid is not None:
+                raise VarlabError(
+                    "A per-row token choice cannot follow a selection that differs in size between samples."
+                )
+            x = x.gather(1, keep[..., None].expand(-1, -1, x.shape[-1]))
+            index = keep if index is None else index.expand(keep.shape[0], -1).gather(1, keep)
+        keys_seen = [0]
+
+        def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            keys, values, mask = state.kv.append(site.block, k, v, valid)
+            keys_seen[0] = keys.shape[2]
+            return attention(q, keys, values, mask, scale=self.model.attention_scale)
+
+        y = self.model.branch(
+            site.block, name, x, state.conditioning, self.model.positions(stage.index, index), attend
+        )
+        self._count(state, site, x.shape[1], keys_seen[0])
+        return y
+
+    def _read(self, state: State, stage: Stage, x: Tensor) -> tuple[Tensor, Tensor]:
+        noise = self.noise.uniform("labels", stage.index, stage.samples, self.model.noise_shape(stage.index))
+        noise = noise.to(x.device)
+        forced = self.forced.get(stage.index)
+        labels = None if forced is None else forced[list(stage.samples)].to(x.device)
+        selection = stage.plan.selection
+        if selection is not None:
+            noise = _take(noise, selection.index)
+            labels = None if labels is None else _take(labels, selection.index)
+        out = self.model.readout(x, state.conditioning, stage.guided, stage.guidance, self.settings, noise)
+        for probe in self.probes:
+            probe.on_logits(stage, out.cond, out.uncond, out.guided, out.labels)
+        head_rows = state.batch * (1 if out.uncond is None else 2)
+        cost = self.model.stage_cost(stage.index, x.shape[1], state.batch, head_rows)
+        self.ledger.stages[stage.index].linear_flops += cost.linear
+        labels = out.labels if labels is None else labels
+        return labels, self.model.codes(stage.index, labels)
+
+    def _complete(self, state: State, stage: Stage, codes: Tensor) -> Tensor:
+        selection = stage.plan.selection
+        assert selection is not None
+        for accelerator in state.accelerators:
+            if overrides(accelerator, "complete", Accelerator):
+                return accelerator.complete(stage, codes, selection)
+        raise VarlabError(
+            f"Stage {stage.index + 1} computes {codes.shape[1]} of {selection.length} tokens and nothing fills the rest."
+        )
+
+    def _count(self, state: State, site: Site, tokens: int, keys: int) -> None:
+        work = self.ledger.stages[site.stage.index]
+        cost = self.model.branch_cost(str(site.branch), tokens, keys, state.conditioning)
+        work.linear_flops += cost.linear * state.rows
+        work.attention_flops += cost.attention * state.rows
+        work.pairs += tokens * keys * state.rows
+        if site.branch == self.model.branches[0]:
+            work.token_blocks += tokens * state.rows
+
+    def _count_dense(self, state: State, k: int) -> None:
+        work, tokens = self.ledger.stages[k], self.model.schedule.lengths[k]
+        work.images += state.batch
+        work.grid_tokens += tokens * state.batch
+        work.dense_token_blocks += (
+            tokens * self.model.depth * state.batch * (2 if self.settings.guided else 1)
+        )
+
+
+def _part(answer: StagePlan | list[StagePlan], keep: list[int]) -> StagePlan:
+    """An accelerator's answer for the samples ``keep``, which share a plan."""
+    if isinstance(answer, list):
+        return answer[keep[0]]
+    if answer.selection is None:
+        return answer
+    return replace(
+        answer, selection=answer.selection.samples(torch.tensor(keep, device=answer.selection.index.device))
+    )
+
+
+def _wrapped(
+    accelerator: Accelerator, site: Site, compute: Callable[..., Tensor]
+) -> Callable[[Tensor], Tensor]:
+    return lambda x: accelerator.sublayer(site, x, compute)
+
+
+def _row_index(stage: Stage, rows: int) -> Tensor | None:
+    selection = stage.plan.selection
+    if selection is None or selection.index.ndim == 1:
+        return None if selection is None else selection.index
+    return selection.index.repeat(rows // stage.batch, 1)
+
+
+def _row_valid(stage: Stage, rows: int) -> Tensor | None:
+    selection = stage.plan.selection
+    if selection is None or selection.valid is None:
+        return None
+    return selection.valid.repeat(rows // stage.batch, 1)
+
+
+def _take(x: Tensor, index: Tensor) -> Tensor:
+    """x [B, N, d] at positions [n] or [B, n]."""
+    if index.ndim == 1:
+        return x[:, index]
+    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
+
+
+def _refuse_clashes(accelerators: Sequence[Accelerator]) -> None:
+    for verb in ("sublayer", "complete"):
+        users = [a.name for a in accelerators if overrides(a, verb, Accelerator)]
+        if len(users) > 1:
+            raise VarlabError(f"{' and '.join(users)} both define {verb!r}; they cannot run together.")

@@ -1,0 +1,136 @@
+"""What a family of next-scale models offers the engine. Infinity, HART and VAR differ only behind this face."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from varlab.schedules import Grid, Schedule
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Readout:
+    """Logits [B, n, d, 2] at temperature 1 (``uncond`` None where it was not run), guided logits, drawn labels [B, n, d]."""
+
+    cond: Tensor
+    uncond: Tensor | None
+    guided: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Floating-point operations (two a multiply-add) of one call: matrix products and the attention proper."""
+
+    linear: int
+    attention: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.linear + self.attention
+
+
+class NextScaleModel(ABC):
+    """A transformer, its tokenizer and its text path, on one schedule.
+
+    R rows are [B conditional, B unconditional] with guidance, else the B conditional ones. ``index`` is
+    None for the whole grid, [n] shared, or [R, n] per row.
+    """
+
+    family: str
+    name: str
+    weights: str
+    schedule: Schedule
+    depth: int
+    branches: tuple[str, ...]
+    attention_scale: float
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device: ...
+
+    @abstractmethod
+    def prepare(self, text: Any, guided: bool, negative: Any = None) -> Any:
+        """Prompts or features -> conditioning of all rows, constant over the stages; has ``rows(index)``."""
+
+    @abstractmethod
+    def guidance(self, k: int, settings: Any, guided: bool, scale: float | None = None) -> Any:
+        """Guidance of stage k; ``scale`` overrides the settings. Ramps and quirks of a family live here."""
+
+    @abstractmethod
+    def new_canvas(self, batch: int) -> Tensor:
+        """Zero canvas [B, b, H, W]."""
+
+    @abstractmethod
+    def embed(self, k: int, canvas: Tensor, conditioning: Any, index: Tensor | None) -> Tensor:
+        """The tokens that enter block 0 of stage k: [R, n, C] fp32."""
+
+    @abstractmethod
+    def positions(self, k: int, index: Tensor | None) -> Tensor | None:
+        """Rotary table of the tokens, [n, ...] or [R, n, ...]."""
+
+    @abstractmethod
+    def branch(
+        self, block: int, name: str, x: Tensor, conditioning: Any, positions: Tensor | None, attend: Attend
+    ) -> Tensor:
+        """A residual branch, gate included: x [R, n, C] -> [R, n, C] fp32."""
+
+    @abstractmethod
+    def readout(
+        self, x: Tensor, conditioning: Any, guided: bool, guidance: Any, settings: Any, noise: Tensor
+    ) -> Readout:
+        """Hidden states [R, n, C] and uniform noise [B, n, d] -> logits and labels. ``guided``: rows hold both branches."""
+
+    @abstractmethod
+    def noise_shape(self, k: int) -> tuple[int, ...]:
+        """Shape of the uniform noise of one image for the full grid of stage k."""
+
+    @abstractmethod
+    def codes(self, k: int, labels: Tensor) -> Tensor:
+        """Labels [B, n, d] -> continuous codes [B, n, d] in token order."""
+
+    @abstractmethod
+    def code_map(self, k: int, codes: Tensor) -> Tensor:
+        """Codes of the whole grid [B, h*w, d] -> the stage's residual map [B, b, h', w']."""
+
+    @abstractmethod
+    def accumulate(self, k: int, canvas: Tensor, residual: Tensor) -> Tensor:
+        """Canvas after adding the stage's residual map."""
+
+    @abstractmethod
+    def resize(self, canvas: Tensor, grid: Grid) -> Tensor:
+        """The canvas on another latent grid, by the family's own interpolation."""
+
+    @abstractmethod
+    def decode(self, canvas: Tensor) -> Tensor:
+        """Canvas [B, b, h, w] -> images [B, 3, H, W] in [0, 1], fp32."""
+
+    @abstractmethod
+    def branch_cost(self, name: str, tokens: int, keys: int, conditioning: Any) -> Cost:
+        """One row of a branch on ``tokens`` tokens that see ``keys`` keys."""
+
+    @abstractmethod
+    def text_cost(self, conditioning: Any) -> Cost:
+        """Everything computed once per image from the text features, all rows."""
+
+    @abstractmethod
+    def stage_cost(self, k: int, tokens: int, batch: int, head_rows: int) -> Cost:
+        """Embedding and read-out of a stage."""
+
+    @abstractmethod
+    def decode_cost(self, grid: Grid) -> Cost:
+        """Decoding one latent grid."""
+
+
+def default_preview(schedule: Schedule, latent: Grid, share: int = 8) -> Grid:
+    """Latent grid of a preview at most 1/share of the final side (at least one cell)."""
+    return max(1, latent[0] // share), max(1, latent[1] // share)
+
+
+def total(costs: Sequence[Cost]) -> Cost:
+    return Cost(sum(c.linear for c in costs), sum(c.attention for c in costs))

@@ -1,0 +1,73 @@
+"""Layers that the next-scale families share."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def layer_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
+    """LayerNorm without gain and bias over the last dimension, in fp32."""
+    return F.layer_norm(x.float(), x.shape[-1:], eps=eps)
+
+
+def modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Adaptive LayerNorm: LN(x) * (1 + scale) + shift, in fp32."""
+    return torch.addcmul(shift, layer_norm(x), 1 + scale)
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, width: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.float()
+        h = h * torch.rsqrt(h.square().mean(-1, keepdim=True) + self.eps)
+        return (h * self.weight.float()).to(x.dtype)
+
+
+class FeedForward(nn.Module):
+    """fc2(gelu_tanh(fc1(x)))."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x.to(self.fc1.weight.dtype)), approximate="tanh"))
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """[R, n, H*c] -> [R, H, n, c]."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """[R, H, n, c] -> [R, n, H*c]."""
+    return x.transpose(1, 2).flatten(-2)
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scale: float | None = None
+) -> Tensor:
+    """softmax(scale * q k^T) v with an optional boolean mask; scale defaults to c ** -0.5."""
+    if not (q.requires_grad and q.device.type == "cpu"):
+        return F.scaled_dot_product_attention(q, k, v, mask, scale=scale)
+    # The backward of the fused CPU kernel is several times slower than these three lines.
+    scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.mT
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    return scores.softmax(-1).to(v.dtype) @ v
+
+
+def rotate(x: Tensor, table: Tensor) -> Tensor:
+    """Rotary positions with interleaved pairs, in fp32.
+
+    x [R, H, n, c]; table [n, c/2, 2] or [R, n, c/2, 2] holds cosine and sine.
+    """
+    if table.ndim == 4:
+        table = table.unsqueeze(1)
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)).contiguous())
+    return torch.view_as_real(pairs * torch.view_as_complex(table)).flatten(-2)

@@ -1,0 +1,26 @@
+"""Reports: notebooks run with checked parameters, kept as offline pages with an index.
+
+A report is a notebook under `notebooks/` whose inputs stand in one cell tagged `parameters`. `run_report`
+checks the inputs, runs the notebook in this interpreter, and leaves `<out>/<name>/` with the executed
+notebook, a self-contained HTML page and the figures; `write_index` lays all reports out on one page. No page
+loads anything from the network.
+"""
+
+from varlab.reports.facts import record
+from varlab.reports.index import write_index
+from varlab.reports.notebooks import find_notebook, list_notebooks, notebook_folder
+from varlab.reports.parameters import Parameter, check_parameters, notebook_parameters
+from varlab.reports.run import Report, run_report
+
+__all__ = [
+    "Parameter",
+    "Report",
+    "check_parameters",
+    "find_notebook",
+    "list_notebooks",
+    "notebook_folder",
+    "notebook_parameters",
+    "record",
+    "run_report",
+    "write_index",
+]

@@ -1,0 +1,137 @@
+"""Training of Infinity-style transformers on scenes: bitwise self-correction under teacher forcing.
+
+Source: Infinity, section 3.3 (random bit flips, the residual recomputed after them, labels not flipped).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from varlab.models.captions import CaptionEncoder
+from varlab.models.infinity import InfinityTransformer, TextBatch, block_causal_attend, rotary_table
+from varlab.models.tokenizers.bsq import BSQTokenizer, area, codes_of, upsample
+from varlab.schedules import Grid, Schedule
+from varlab.training.loop import write_atomically
+from varlab.training.pool import ScenePool
+from varlab.training.tokenizer import to_signed
+
+
+def encode_pool(
+    pool: ScenePool, tokenizer: BSQTokenizer, path: Path, device: str = "cpu", batch: int = 100
+) -> np.ndarray:
+    """Latents before quantisation of the whole pool, fp16 [n, bits, h, w], kept beside the run."""
+    if not path.exists():
+        parts = []
+        with torch.inference_mode(), torch.autocast(device, dtype=torch.bfloat16):
+            for first in range(0, len(pool), batch):
+                images = torch.from_numpy(pool.images[first : first + batch]).to(device)
+                parts.append(tokenizer.encoder(to_signed(images)).half().cpu().numpy())
+
+        def write(part: Path) -> None:
+            with part.open("wb") as file:
+                np.save(file, np.concatenate(parts))
+
+        write_atomically(path, write)
+    return np.load(path, mmap_mode="r")
+
+
+def self_correction(
+    latent: Tensor, grids: Sequence[Grid], flips: Tensor, generator: torch.Generator
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Labels and inputs under random bit flips.
+
+    latent [B, b, H, W]; flips [B, stages]: probability that a bit of a stage is flipped.
+    -> labels [B, n_k, b] (float 0/1) of every stage, inputs [B, n_k, b] of stages 1, 2, ...
+    """
+    final = tuple(latent.shape[-2:])
+    residual, canvas = latent, torch.zeros_like(latent)
+    labels, inputs = [], []
+    for k, grid in enumerate(grids):
+        if k:
+            inputs.append(upsample(canvas, grid).flatten(2).mT)
+        bits = (area(residual, grid) > 0).movedim(1, -1)
+        labels.append(bits.flatten(1, 2).float())
+        noise = torch.rand(bits.shape, generator=generator).to(latent.device)
+        step = upsample(codes_of(bits ^ (noise < flips[:, k, None, None, None])), final)
+        residual, canvas = residual - step, canvas + step
+    return labels, inputs
+
+
+@dataclass(frozen=True)
+class CorrectionConfig:
+    """``flip`` bounds the flip strength, drawn per sample and stage; ``drop`` is the share of null captions."""
+
+    batch: int
+    flip: float = 0.1
+    drop: float = 0.1
+    seed: int = 0
+
+
+class TextToCodes(nn.Module):
+    """What is trained: the caption encoder and the transformer."""
+
+    def __init__(self, text: CaptionEncoder, transformer: InfinityTransformer) -> None:
+        super().__init__()
+        self.text, self.transformer = text, transformer
+
+
+class InfinityTask:
+    """Bit cross-entropy, weighted by 1/side of the stage so that coarse stages count."""
+
+    def __init__(
+        self,
+        module: TextToCodes,
+        schedule: Schedule,
+        latents: np.ndarray,
+        captions: Sequence[str],
+        config: CorrectionConfig,
+        device: str = "cpu",
+    ) -> None:
+        self.module, self.schedule, self.latents, self.config, self.device = (
+            module,
+            schedule,
+            latents,
+            config,
+            device,
+        )
+        rows = [module.text.words(caption) for caption in captions]
+        self.lengths = np.array([len(row) for row in rows])
+        self.words = np.zeros((len(rows), self.lengths.max()), np.int64)
+        for i, row in enumerate(rows):
+            self.words[i, : len(row)] = row
+        head_width = module.transformer.config.width // module.transformer.config.heads
+        self.rotary = rotary_table(schedule, head_width).to(device)
+        self.attend = block_causal_attend(schedule)
+        weight = torch.cat([torch.full((h * w,), (h * w) ** -0.5) for h, w in schedule.grids])
+        self.weight = (weight / weight.sum()).to(device)
+
+    def _text(self, index: np.ndarray, generator: torch.Generator) -> TextBatch:
+        """Features of the captions, those of a random share replaced by the null text."""
+        lengths = self.lengths[index].tolist()
+        numbers = torch.from_numpy(self.words[index, : max(lengths)]).to(self.device)
+        text = self.module.text.encode(numbers, lengths)
+        null = self.module.transformer.unconditional(lengths)
+        dropped = torch.rand(len(index), generator=generator) < self.config.drop
+        rows = torch.repeat_interleave(dropped, torch.tensor(lengths)).to(self.device)
+        return TextBatch(torch.where(rows[:, None], null.features, text.features.float()), text.lengths)
+
+    def loss(self, step: int, rank: int) -> tuple[Tensor, dict[str, float]]:
+        config = self.config
+        rng = np.random.default_rng((config.seed, step, rank))
+        index = np.sort(rng.integers(0, len(self.latents), config.batch))
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        flips = torch.rand(config.batch, len(self.schedule), generator=generator) * config.flip
+        latent = torch.from_numpy(self.latents[index]).to(self.device).float()
+        labels, inputs = self_correction(latent, self.schedule.grids, flips.to(self.device), generator)
+        with torch.autocast(self.device, dtype=torch.bfloat16):
+            logits = self.module.transformer(self._text(index, generator), inputs, self.rotary, self.attend)
+        score = logits[..., 1::2] - logits[..., 0::2]
+        target = torch.cat(labels, 1)
+        per_token = F.binary_cross_entropy_with_logits(score, target, reduction="none").mean((0, 2))
+        last = self.schedule.lengths[-1]
+        return (per_token * self.weight).sum(), {"last_stage": float(per_token[-last:].mean().detach())}

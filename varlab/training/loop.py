@@ -1,0 +1,250 @@
+"""The training loop shared by all models: schedule, average, checkpoints, exact resume, data parallel.
+
+A batch is a pure function of (seed, step, rank), so a resumed run repeats the uninterrupted one.
+"""
+
+import csv
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from varlab.errors import VarlabError
+
+
+class Task(Protocol):
+    """What a model's training adds to the loop."""
+
+    module: nn.Module
+
+    def loss(self, step: int, rank: int) -> tuple[Tensor, dict[str, float]]:
+        """The loss of the batch that belongs to this step and rank, and figures for the log."""
+        ...
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """``steps`` updates; learning rate warms up, stays, then falls to zero over the last ``decay`` share."""
+
+    steps: int
+    learning_rate: float
+    warmup: int = 200
+    decay: float = 0.5
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    average: float = 0.998
+    seed: int = 0
+    checkpoint_seconds: float = 60.0
+    log_every: int = 50
+
+    def rate(self, step: int) -> float:
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        start = self.steps * (1 - self.decay)
+        done = max(0.0, (step - start) / max(1.0, self.steps - start))
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    trained = [p for p in module.parameters() if p.requires_grad]
+    matrices = [p for p in trained if p.ndim >= 2]
+    vectors = [p for p in trained if p.ndim < 2]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+class Average:
+    """Exponential moving average of the parameters; what is shipped."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.values = {k: v.detach().float().clone() for k, v in module.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for key, value in module.state_dict().items():
+            if value.is_floating_point():
+                self.values[key].lerp_(value.float(), 1 - decay)
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """A full disk or an interruption leaves the former file whole."""
+    part = path.with_name(path.name + ".part")
+    try:
+        write(part)
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise VarlabError(
+            f"{path} could not be written ({error}); the former checkpoint is kept. Free some disk."
+        ) from error
+
+
+class _Stop:
+    """Set by Ctrl-C or SIGTERM: the loop ends after the current step and saves."""
+
+    asked = False
+
+
+@contextmanager
+def _signals() -> Iterator[_Stop]:
+    stop = _Stop()
+
+    def ask(*_: object) -> None:
+        stop.asked = True
+
+    former = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def _agree(value: float, world: int) -> float:
+    """The largest of the ranks' values."""
+    if world == 1:
+        return value
+    tensor = torch.tensor(value)
+    dist.all_reduce(tensor, dist.ReduceOp.MAX)
+    return float(tensor)
+
+
+def _average_gradients(module: nn.Module, world: int) -> None:
+    if world == 1:
+        return
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients])
+    dist.all_reduce(flat)
+    for gradient, piece in zip(
+        gradients, flat.div_(world).split([g.numel() for g in gradients]), strict=True
+    ):
+        gradient.copy_(piece.view_as(gradient))
+
+
+@dataclass
+class Progress:
+    """Handed to the caller's reporter at every log line."""
+
+    step: int
+    steps: int
+    figures: dict[str, float]
+    seconds: float
+    seconds_left: float
+
+
+class Loop:
+    """Runs a task to its last step, or until it is asked to stop. The folder holds all of its state."""
+
+    def __init__(self, task: Task, config: LoopConfig, folder: Path, rank: int = 0, world: int = 1) -> None:
+        self.task, self.config, self.folder, self.rank, self.world = task, config, folder, rank, world
+        self.step, self.seconds = 0, 0.0
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(task.module, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.95)
+        )
+        self.average = Average(task.module, config.average)
+        if (folder / "state.pt").exists():
+            self._resume()
+
+    def _resume(self) -> None:
+        state = torch.load(self.folder / "state.pt", map_location="cpu", weights_only=True)
+        if state["config"] != asdict(self.config) or state["world"] != self.world:
+            raise VarlabError(
+                f"{self.folder} holds a run with other settings ({state['config']}, {state['world']} workers). "
+                "Give another run folder, or continue from its weights with --init-from."
+            )
+        self.task.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        device = next(self.task.module.parameters()).device
+        self.average.values = {k: v.to(device) for k, v in state["average"].items()}
+        self.step, self.seconds = state["step"], state["seconds"]
+        if self.rank == 0:
+            self._drop_later_rows()
+
+    def _drop_later_rows(self) -> None:
+        """Rows logged after the last checkpoint will be logged again."""
+        path = self.folder / "log.csv"
+        if not path.exists():
+            return
+        header, *rows = path.read_text().splitlines(keepends=True)
+        path.write_text("".join([header, *(row for row in rows if int(row.split(",", 1)[0]) <= self.step)]))
+
+    def save(self) -> None:
+        if self.rank:
+            return
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "world": self.world,
+            "config": asdict(self.config),
+            "module": self.task.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.values,
+        }
+        write_atomically(self.folder / "state.pt", lambda path: torch.save(state, path))
+
+    def _update(self) -> dict[str, float]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.rate(self.step)
+        loss, figures = self.task.loss(self.step, self.rank)
+        if not math.isfinite(_agree(0.0 if torch.isfinite(loss) else math.inf, self.world)):
+            raise VarlabError(
+                f"The loss is not finite at step {self.step}. The last good state is kept in {self.folder / 'state.pt'}; "
+                "continue from it with a lower learning rate."
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        _average_gradients(self.task.module, self.world)
+        norm = nn.utils.clip_grad_norm_(self.task.module.parameters(), self.config.clip)
+        self.optimizer.step()
+        self.step += 1
+        self.average.update(self.task.module, self.step)
+        return {"loss": float(loss.detach()), "gradient": float(norm), **figures}
+
+    def _log(self, figures: dict[str, float]) -> None:
+        path = self.folder / "log.csv"
+        row = {
+            "step": self.step,
+            "seconds": round(self.seconds, 1),
+            "rate": self.config.rate(self.step),
+            **figures,
+        }
+        fresh = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, row)
+            if fresh:
+                writer.writeheader()
+            writer.writerow(row)
+
+    def run(self, report: Callable[[Progress], None] = lambda _: None) -> bool:
+        """True when the last step is done; False when stopped before. Either way the state is saved."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        started = saved = time.monotonic()
+        base, first = self.seconds, self.step
+        with _signals() as stop:
+            while self.step < self.config.steps:
+                figures = self._update()
+                now = time.monotonic()
+                self.seconds = base + now - started
+                if self.rank == 0 and (
+                    self.step % self.config.log_every == 0 or self.step == self.config.steps
+                ):
+                    self._log(figures)
+                    left = (now - started) / (self.step - first) * (self.config.steps - self.step)
+                    report(Progress(self.step, self.config.steps, figures, self.seconds, left))
+                if now - saved > self.config.checkpoint_seconds:
+                    self.save()
+                    saved = now
+                if self.step % 10 == 0 and _agree(float(stop.asked), self.world):
+                    break
+        self.save()
+        return self.step >= self.config.steps
