@@ -1,0 +1,163 @@
+"""Finds shapes by classical vision: it plays the part of GenEval's detector, and learns nothing.
+
+Every image is first brought to 64 pixels a side, so that all thresholds below are in pixels of that size.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from varlab.errors import VarlabError
+from varlab.scenes.grammar import COLORS
+from varlab.scenes.templates import match_shape
+
+SIDE = 64
+CONTRAST = 0.10
+"""Largest channel difference from the background (of 1) above which a pixel belongs to something."""
+MIN_AREA = 24
+MIN_SECOND_HUE = 0.2
+COLOR_DISTANCE = 0.30
+NOISE = 0.03
+COVERAGE_QUANTILES = (0.08, 0.25, 0.7)
+MAX_OBJECTS = 16
+_OPENING = np.ones((2, 2), dtype=bool)
+_PALETTE = np.array(list(COLORS.values()))
+_NAMES = tuple(COLORS)
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One object. Position (of the shape's centre) and radius are fractions of the side.
+
+    `confidence` is the soft IoU (0 to 1) with the best template, `margin` its lead over the best other shape.
+    `shape` or `color` is "unknown" where nothing fits well enough.
+    """
+
+    shape: str
+    color: str
+    x: float
+    y: float
+    radius: float
+    confidence: float
+    margin: float
+
+
+def detect(image: np.ndarray) -> list[Detection]:
+    """Objects of an image uint8 [height, width, 3], the most confident first, at most 16."""
+    pixels = _normalised(image)
+    difference = np.abs(pixels - fit_background(pixels)).max(axis=2)
+    found = [_describe(pixels, difference, region, others) for region, others in _regions(pixels, difference)]
+    return sorted(found, key=lambda detection: -detection.confidence)[:MAX_OBJECTS]
+
+
+def _normalised(image: np.ndarray) -> np.ndarray:
+    """float64 [64, 64, 3] in 0..1."""
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or min(image.shape) < 1:
+        raise VarlabError(
+            f"The scorer needs images uint8 [height, width, 3], not {image.dtype} {list(image.shape)}."
+        )
+    if image.shape[:2] != (SIDE, SIDE):
+        smaller = min(image.shape[:2]) >= SIDE
+        method = Image.Resampling.BOX if smaller else Image.Resampling.BILINEAR
+        image = np.asarray(Image.fromarray(image).resize((SIDE, SIDE), method))
+    return image / 255.0
+
+
+def fit_background(pixels: np.ndarray) -> np.ndarray:
+    """The bilinear gradient [64, 64, 3] that explains the border, then all that resembles it.
+
+    Objects that touch the border are dropped as outliers.
+    """
+    steps = np.linspace(-1, 1, SIDE)
+    y, x = np.meshgrid(steps, steps, indexing="ij")
+    basis = np.stack([np.ones_like(x), x, y, x * y], axis=-1).reshape(-1, 4)
+    values = pixels.reshape(-1, 3)
+    border = (np.maximum(np.abs(x), np.abs(y)) > 1 - 4.5 / SIDE).reshape(-1)  # two pixels wide
+    inlier = border & (np.abs(values - np.median(values[border], axis=0)).max(axis=1) < 0.25)
+    for tolerance in (0.15, 0.10, 0.06, 0.06):
+        if inlier.sum() < 16:
+            inlier = border
+        chosen = basis[inlier]
+        weights = np.linalg.solve(chosen.T @ chosen + 1e-6 * np.eye(4), chosen.T @ values[inlier])
+        fitted = basis @ weights
+        near = np.abs(values - fitted).max(axis=1) < tolerance
+        inlier = near if tolerance <= 0.06 else near & border
+    return fitted.reshape(pixels.shape)
+
+
+def _regions(pixels: np.ndarray, difference: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(mask of an object, mask of all other objects), each bool [64, 64]."""
+    mask = ndimage.binary_opening(difference > CONTRAST, _OPENING)
+    labels, count = ndimage.label(mask)
+    regions = []
+    for label in range(1, count + 1):
+        region = labels == label
+        if region.sum() >= MIN_AREA:
+            regions.extend(_split_hues(pixels, region))
+    union = np.logical_or.reduce(regions) if regions else mask
+    return [(region, union & ~region) for region in regions]
+
+
+def _split_hues(pixels: np.ndarray, region: np.ndarray) -> list[np.ndarray]:
+    """Parts a region where two palette colours touch; each part must be a compact share of it."""
+    hues = np.full(region.shape, -1)
+    hues[region] = _nearest_color(pixels[region])[0]
+    floor = max(MIN_AREA, MIN_SECOND_HUE * region.sum())
+    cores: list[np.ndarray] = []
+    for hue in np.unique(hues[region]):
+        labels, count = ndimage.label(ndimage.binary_opening(hues == hue, np.ones((3, 3), dtype=bool)))
+        cores.extend(labels == i for i in range(1, count + 1) if (labels == i).sum() >= floor)
+    if len({int(np.median(hues[core])) for core in cores}) < 2:
+        return [region]
+    distances = np.stack([ndimage.distance_transform_edt(~core) for core in cores])
+    owner = distances.argmin(axis=0)
+    return [region & (owner == i) for i in range(len(cores))]
+
+
+def _nearest_color(colors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Index of the nearest palette colour and the distance to it, for colours [n, 3].
+
+    A palette colour may be dimmed to 0.6 or brightened to 1.1, since shades and blur keep the hue.
+    """
+    scale = (colors @ _PALETTE.T) / (_PALETTE**2).sum(axis=1)  # [n, 8]
+    scaled = np.clip(scale, 0.6, 1.1)[..., None] * _PALETTE
+    distance = np.linalg.norm(colors[:, None] - scaled, axis=2)
+    best = distance.argmin(axis=1)
+    return best, distance[np.arange(len(colors)), best]
+
+
+def _color(pixels: np.ndarray, region: np.ndarray) -> str:
+    """Palette name of the median over the brighter half of the inner pixels."""
+    inner = ndimage.binary_erosion(region)
+    colors = pixels[inner if inner.sum() >= MIN_AREA // 2 else region]
+    brightness = colors.sum(axis=1)
+    middle = np.median(colors[brightness >= np.median(brightness)], axis=0)
+    best, distance = _nearest_color(middle[None])
+    return _NAMES[best[0]] if distance[0] < COLOR_DISTANCE else "unknown"
+
+
+def _describe(
+    pixels: np.ndarray, difference: np.ndarray, region: np.ndarray, others: np.ndarray
+) -> Detection:
+    inner = ndimage.binary_erosion(region)
+    inside = difference[inner if inner.sum() >= MIN_AREA // 2 else region]
+    around = ndimage.binary_dilation(region, iterations=2) & ~others
+    # Full coverage is where a texture's shade lies, or, in a blurred plain shape, near its peak: try both.
+    candidates = []
+    for quantile in COVERAGE_QUANTILES:
+        full = np.quantile(inside, quantile) - NOISE
+        coverage = np.where(around, np.clip((difference - NOISE) / full, 0, 1), 0)
+        candidates.append(match_shape(coverage))
+    match = max(candidates, key=lambda found: (found.shape != "unknown", found.confidence))
+    return Detection(
+        match.shape,
+        _color(pixels, region),
+        match.x / SIDE,
+        match.y / SIDE,
+        match.radius / SIDE,
+        match.confidence,
+        match.margin,
+    )

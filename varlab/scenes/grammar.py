@@ -1,0 +1,160 @@
+"""What a scene is, and the closed language that describes it.
+
+A prompt is one or more objects joined by "and" or a relation, with an optional background:
+"a red star above a blue ring on a dark background", "three striped green circles", "a ring and a square".
+"""
+
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import numpy as np
+
+from varlab.errors import VarlabError, unknown
+
+SCENE_VERSION = "1"
+"""Stored with checkpoints; changes whenever the distribution of scenes, captions or pixels changes."""
+
+CATEGORIES = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+SHAPES = ("circle", "square", "triangle", "star", "ring", "cross")
+COLORS: dict[str, tuple[float, float, float]] = {
+    "red": (0.90, 0.12, 0.12),
+    "orange": (1.00, 0.55, 0.08),
+    "yellow": (0.98, 0.90, 0.15),
+    "green": (0.15, 0.75, 0.22),
+    "cyan": (0.15, 0.85, 0.90),
+    "blue": (0.12, 0.30, 0.95),
+    "purple": (0.70, 0.20, 0.85),
+    "white": (0.97, 0.97, 0.97),
+}
+TEXTURES = ("plain", "striped", "dotted", "checkered")
+BACKGROUNDS = ("dark", "light")
+RELATIONS = ("left of", "right of", "above", "below")
+INVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+NUMBERS = {2: "two", 3: "three", 4: "four"}
+PLURALS = {shape: shape + ("es" if shape.endswith("s") else "s") for shape in SHAPES}
+
+VOCABULARY: tuple[str, ...] = tuple(
+    sorted(
+        {"a", "an", "and", "on", "of", "left", "right", "above", "below", "background"}
+        | {*SHAPES, *PLURALS.values(), *COLORS, *TEXTURES[1:], *BACKGROUNDS, *NUMBERS.values()}
+    )
+)
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """One shape. x (to the right), y (down) and radius are fractions of the side; rotation is in degrees.
+
+    `brightness` multiplies the palette colour. Raises VarlabError for unknown names.
+    """
+
+    shape: str
+    color: str
+    texture: str
+    x: float
+    y: float
+    radius: float
+    rotation: float = 0.0
+    brightness: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.shape not in SHAPES:
+            raise unknown("shape", self.shape, SHAPES)
+        if self.color not in COLORS:
+            raise unknown("color", self.color, COLORS)
+        if self.texture not in TEXTURES:
+            raise unknown("texture", self.texture, TEXTURES)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture before it is drawn; `background` holds the RGB of the corners in reading order."""
+
+    category: str
+    objects: tuple[SceneObject, ...]
+    background: tuple[tuple[float, float, float], ...]
+    background_name: str
+
+
+def tokenize(prompt: str) -> list[str]:
+    """Lower-case words of a prompt, without punctuation. Raises for an empty prompt or an unknown word."""
+    words = re.findall(r"[^\s.,;:!?\"'()]+", prompt.lower())
+    if not words:
+        raise VarlabError("The prompt is empty. Write for example 'a red star above a blue ring'.")
+    for word in words:
+        if word not in VOCABULARY:
+            near = get_close_matches(word, VOCABULARY, n=3, cutoff=0.5)
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            raise VarlabError(
+                f"Unknown word {word!r} in the prompt {prompt!r}.{hint} Known words: {', '.join(VOCABULARY)}."
+            )
+    return words
+
+
+def relation_between(first: SceneObject, second: SceneObject) -> str:
+    """Where the first object lies as seen from the second, along the larger of the two distances."""
+    dx, dy = first.x - second.x, first.y - second.y
+    if abs(dx) >= abs(dy):
+        return "left of" if dx < 0 else "right of"
+    return "above" if dy < 0 else "below"
+
+
+def noun_phrase(shape: str, count: int = 1, adjectives: tuple[str, ...] = ()) -> str:
+    """ "an orange star", "three striped rings"."""
+    words = [*adjectives, shape if count == 1 else PLURALS[shape]]
+    article = "an" if words[0][0] in "aeiou" else "a"
+    return " ".join([article if count == 1 else NUMBERS[count], *words])
+
+
+def benchmark_prompt(scene: Scene) -> str:
+    """The GenEval-style prompt of the scene's category: only what that category asks for."""
+    first, last = scene.objects[0], scene.objects[-1]
+    if scene.category == "single_object":
+        return noun_phrase(first.shape)
+    if scene.category == "colors":
+        return noun_phrase(first.shape, 1, (first.color,))
+    if scene.category == "counting":
+        return noun_phrase(first.shape, len(scene.objects))
+    if scene.category == "color_attr":
+        phrases = [noun_phrase(o.shape, 1, (o.color,)) for o in (first, last)]
+        return " and ".join(phrases)
+    joiner = relation_between(first, last) if scene.category == "position" else "and"
+    return f"{noun_phrase(first.shape)} {joiner} {noun_phrase(last.shape)}"
+
+
+def caption(scene: Scene, rng: np.random.Generator) -> str:
+    """A training caption: every second one names all attributes, the others leave some out at random.
+
+    Two different objects come in either order; half of the time their relation is named, else "and".
+    """
+    full = bool(rng.random() < 0.5)
+    named_color, named_texture = full or rng.random() < 0.5, full or rng.random() < 0.5
+    if scene.category in ("colors", "color_attr"):
+        named_color = True
+    objects = list(scene.objects)
+    if scene.category == "counting":
+        adjectives = _adjectives(objects[0], named_color, named_texture, rng)
+        text = noun_phrase(objects[0].shape, len(objects), adjectives)
+    else:
+        if rng.random() < 0.5:
+            objects.reverse()
+        phrases = [noun_phrase(o.shape, 1, _adjectives(o, named_color, named_texture, rng)) for o in objects]
+        related = rng.random() < 0.5 and len(objects) == 2
+        joiner = relation_between(objects[0], objects[1]) if related else "and"
+        text = f" {joiner} ".join(phrases)
+    if full or rng.random() < 0.25:
+        text += f" on a {scene.background_name} background"
+    return text
+
+
+def _adjectives(
+    item: SceneObject, named_color: bool, named_texture: bool, rng: np.random.Generator
+) -> tuple[str, ...]:
+    """Colour and texture in either order, as far as they are named; a plain texture never is."""
+    words = [item.color] if named_color else []
+    if named_texture and item.texture != "plain":
+        words.append(item.texture)
+    if rng.random() < 0.5:
+        words.reverse()
+    return tuple(words)
