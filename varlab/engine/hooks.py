@@ -12,9 +12,7 @@ from varlab.engine.stage import Site, Stage
 if TYPE_CHECKING:
     from varlab.engine.loop import Run, State
 
-Compute = Callable[
-    ..., Tensor
-]  # compute(x, keep=None): the branch on all tokens, or on those of ``keep`` [R, n]
+Compute = Callable[..., Tensor]  # compute(x, keep=None): the branch on all tokens, or on those of ``keep`` [R, n]
 
 
 class Accelerator:
@@ -65,9 +63,7 @@ class Probe:
     def on_block(self, site: Site, x_in: Tensor, x_out: Tensor) -> None:
         """A whole block on the residual stream [R, n, C]."""
 
-    def on_logits(
-        self, stage: Stage, cond: Tensor, uncond: Tensor | None, guided: Tensor, labels: Tensor
-    ) -> None:
+    def on_logits(self, stage: Stage, cond: Tensor, uncond: Tensor | None, guided: Tensor, labels: Tensor) -> None:
         """Logits [B, n, d, 2] at temperature 1 of both branches, the guided ones, and the labels [B, n, d] drawn."""
 
     def on_residual(self, stage: Stage, codes: Tensor, before: Tensor, canvas: Tensor) -> None:

@@ -20,16 +20,12 @@ class KVStore:
         self.lengths = [0] * blocks
         self.visible: list[Tensor | None] = [None] * blocks  # [R, capacity] bool once any token is padding
 
-    def append(
-        self, block: int, k: Tensor, v: Tensor, valid: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    def append(self, block: int, k: Tensor, v: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """k, v [R, H, n, c]; valid [R, n] or None. -> keys, values [R, H, N, c] and mask [R, 1, 1, N] or None."""
         rows, heads, count, width = k.shape
         start, end = self.lengths[block], self.lengths[block] + count
         if end > self.capacity:
-            raise VarlabError(
-                f"The KV store of block {block} holds {self.capacity} tokens and {end} are needed."
-            )
+            raise VarlabError(f"The KV store of block {block} holds {self.capacity} tokens and {end} are needed.")
         keys, values = self.keys[block], self.values[block]
         if keys is None or values is None:
             keys = self.keys[block] = k.new_empty(rows, heads, self.capacity, width)
@@ -39,16 +35,12 @@ class KVStore:
         mask = self._note_padding(block, start, end, rows, valid)
         return keys[:, :, :end], values[:, :, :end], mask
 
-    def _note_padding(
-        self, block: int, start: int, end: int, rows: int, valid: Tensor | None
-    ) -> Tensor | None:
+    def _note_padding(self, block: int, start: int, end: int, rows: int, valid: Tensor | None) -> Tensor | None:
         visible = self.visible[block]
         if visible is None:
             if valid is None:
                 return None
-            visible = self.visible[block] = torch.ones(
-                rows, self.capacity, dtype=torch.bool, device=valid.device
-            )
+            visible = self.visible[block] = torch.ones(rows, self.capacity, dtype=torch.bool, device=valid.device)
         visible[:, start:end] = True if valid is None else valid
         return visible[:, None, None, :end]
 

@@ -58,7 +58,5 @@ class Ledger:
 
     def table(self) -> pd.DataFrame:
         """One row a stage (counted from 1)."""
-        rows = [
-            {"stage": k, **asdict(work), "flops": work.flops} for k, work in enumerate(self.stages, start=1)
-        ]
+        rows = [{"stage": k, **asdict(work), "flops": work.flops} for k, work in enumerate(self.stages, start=1)]
         return pd.DataFrame(rows).set_index("stage")

@@ -85,12 +85,16 @@ class Run:
     def __post_init__(self) -> None:
         self.settings.check(len(self.model.schedule), self.model.depth)
         self.ledger = Ledger.of(len(self.model.schedule))
+        self._previewed: tuple[tuple[int, tuple[int, ...], Grid], Tensor] | None = None
         self.branch_probes = [p for p in self.probes if overrides(p, "on_branch", Probe)]
         self.block_probes = [p for p in self.probes if overrides(p, "on_block", Probe)]
 
-    def preview(self, canvas: Tensor, grid: Grid) -> Tensor:
-        """Images of the canvas resized to a latent grid. For accelerators: its cost goes to the ledger's text."""
-        return self.model.decode(self.model.resize(canvas, grid))
+    def preview(self, canvas: Tensor, grid: Grid, stage: Stage) -> Tensor:
+        """Images [B, 3, h, w] of the canvas resized to a latent grid; hooks that ask for the same one share it."""
+        key = (stage.index, stage.samples, grid)
+        if self._previewed is None or self._previewed[0] != key:
+            self._previewed = (key, self.model.decode(self.model.resize(canvas, grid)))
+        return self._previewed[1]
 
     @torch.inference_mode()
     def generate(
@@ -161,10 +165,7 @@ class Run:
         for i in range(state.batch):
             key = tuple(id(a) if not isinstance(a, list) else a[i] for a in answers)
             groups.setdefault(key, []).append(i)
-        return {
-            tuple(keep): merge([_part(a, keep) for a in answers], self.model.depth)
-            for keep in groups.values()
-        }
+        return {tuple(keep): merge([_part(a, keep) for a in answers], self.model.depth) for keep in groups.values()}
 
     def _stage(self, state: State, k: int, plan: StagePlan) -> Stage:
         guidance = self.model.guidance(k, self.settings, state.guided, plan.scale)
@@ -179,7 +180,7 @@ class Run:
         for probe in self.probes:
             probe.on_stage(stage, x)
         x = self._blocks(state, stage, x, index)
-        labels, codes = self._read(state, stage, x)
+        codes = self._read(state, stage, x)
         if plan.selection is not None:
             codes = self._complete(state, stage, codes)
         residual = self.model.code_map(k, codes)
@@ -227,9 +228,7 @@ class Run:
             probe.on_branch(site, x, y)
         return x + y
 
-    def _compute(
-        self, state: State, site: Site, x: Tensor, index: Tensor | None, keep: Tensor | None
-    ) -> Tensor:
+    def _compute(self, state: State, site: Site, x: Tensor, index: Tensor | None, keep: Tensor | None) -> Tensor:
         """The branch itself, on all given tokens or on those of ``keep`` [R, n]."""
         stage, name = site.stage, str(site.branch)
         valid = _row_valid(stage, state.rows)
@@ -247,13 +246,12 @@ class Run:
             keys_seen[0] = keys.shape[2]
             return attention(q, keys, values, mask, scale=self.model.attention_scale)
 
-        y = self.model.branch(
-            site.block, name, x, state.conditioning, self.model.positions(stage.index, index), attend
-        )
+        y = self.model.branch(site.block, name, x, state.conditioning, self.model.positions(stage.index, index), attend)
         self._count(state, site, x.shape[1], keys_seen[0])
         return y
 
-    def _read(self, state: State, stage: Stage, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _read(self, state: State, stage: Stage, x: Tensor) -> Tensor:
+        """Codes of the computed tokens [B, n, d]."""
         noise = self.noise.uniform("labels", stage.index, stage.samples, self.model.noise_shape(stage.index))
         noise = noise.to(x.device)
         forced = self.forced.get(stage.index)
@@ -269,7 +267,7 @@ class Run:
         cost = self.model.stage_cost(stage.index, x.shape[1], state.batch, head_rows)
         self.ledger.stages[stage.index].linear_flops += cost.linear
         labels = out.labels if labels is None else labels
-        return labels, self.model.codes(stage.index, labels)
+        return self.model.codes(stage.index, labels)
 
     def _complete(self, state: State, stage: Stage, codes: Tensor) -> Tensor:
         selection = stage.plan.selection
@@ -294,9 +292,7 @@ class Run:
         work, tokens = self.ledger.stages[k], self.model.schedule.lengths[k]
         work.images += state.batch
         work.grid_tokens += tokens * state.batch
-        work.dense_token_blocks += (
-            tokens * self.model.depth * state.batch * (2 if self.settings.guided else 1)
-        )
+        work.dense_token_blocks += tokens * self.model.depth * state.batch * (2 if self.settings.guided else 1)
 
 
 def _part(answer: StagePlan | list[StagePlan], keep: list[int]) -> StagePlan:
@@ -305,14 +301,10 @@ def _part(answer: StagePlan | list[StagePlan], keep: list[int]) -> StagePlan:
         return answer[keep[0]]
     if answer.selection is None:
         return answer
-    return replace(
-        answer, selection=answer.selection.samples(torch.tensor(keep, device=answer.selection.index.device))
-    )
+    return replace(answer, selection=answer.selection.samples(torch.tensor(keep, device=answer.selection.index.device)))
 
 
-def _wrapped(
-    accelerator: Accelerator, site: Site, compute: Callable[..., Tensor]
-) -> Callable[[Tensor], Tensor]:
+def _wrapped(accelerator: Accelerator, site: Site, compute: Callable[..., Tensor]) -> Callable[[Tensor], Tensor]:
     return lambda x: accelerator.sublayer(site, x, compute)
 
 

@@ -25,9 +25,7 @@ class SeededNoise:
 
     def uniform(self, kind: str, stage: int, samples: Sequence[int], shape: tuple[int, ...]) -> Tensor:
         tag = int.from_bytes(kind.encode()[:7], "little")
-        return torch.stack(
-            [torch.from_numpy(self._draw((self.seed, image, stage, tag), shape)) for image in samples]
-        )
+        return torch.stack([torch.from_numpy(self._draw((self.seed, image, stage, tag), shape)) for image in samples])
 
     @staticmethod
     def _draw(key: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:

@@ -33,9 +33,7 @@ class Settings:
             raise VarlabError("top_p must lie in [0, 1] and top_k must not be negative.")
         for layer in self.cfg_layers:
             if layer > 0 or -layer >= depth:
-                raise VarlabError(
-                    f"cfg_layers: {layer} is neither 0 (logits) nor a block from -1 to -{depth - 1}."
-                )
+                raise VarlabError(f"cfg_layers: {layer} is neither 0 (logits) nor a block from -1 to -{depth - 1}.")
 
     @property
     def guided(self) -> bool:

@@ -1,7 +1,7 @@
 """What a family of next-scale models offers the engine. Infinity, HART and VAR differ only behind this face."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,6 +110,11 @@ class NextScaleModel(ABC):
     def decode(self, canvas: Tensor) -> Tensor:
         """Canvas [B, b, h, w] -> images [B, 3, H, W] in [0, 1], fp32."""
 
+    @property
+    @abstractmethod
+    def stride(self) -> int:
+        """Pixels on a side of a latent."""
+
     @abstractmethod
     def branch_cost(self, name: str, tokens: int, keys: int, conditioning: Any) -> Cost:
         """One row of a branch on ``tokens`` tokens that see ``keys`` keys."""
@@ -125,12 +130,3 @@ class NextScaleModel(ABC):
     @abstractmethod
     def decode_cost(self, grid: Grid) -> Cost:
         """Decoding one latent grid."""
-
-
-def default_preview(schedule: Schedule, latent: Grid, share: int = 8) -> Grid:
-    """Latent grid of a preview at most 1/share of the final side (at least one cell)."""
-    return max(1, latent[0] // share), max(1, latent[1] // share)
-
-
-def total(costs: Sequence[Cost]) -> Cost:
-    return Cost(sum(c.linear for c in costs), sum(c.attention for c in costs))

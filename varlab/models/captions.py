@@ -33,17 +33,13 @@ class CaptionEncoder(nn.Module):
         """Word numbers; an empty caption, an unknown word or too many words is an error."""
         words = "".join(c if c.isalnum() else " " for c in caption.lower()).split()
         if not words:
-            raise VarlabError(
-                "The prompt is empty. Describe a scene, for example: a red star above a blue ring."
-            )
+            raise VarlabError("The prompt is empty. Describe a scene, for example: a red star above a blue ring.")
         if len(words) > LONGEST:
             raise VarlabError(f"The prompt has {len(words)} words; this model reads at most {LONGEST}.")
         for word in words:
             if word not in self.number:
                 near = get_close_matches(word, self.vocabulary, n=3, cutoff=0.5)
-                hint = (
-                    f"near words: {', '.join(near)}" if near else f"known words: {', '.join(self.vocabulary)}"
-                )
+                hint = f"near words: {', '.join(near)}" if near else f"known words: {', '.join(self.vocabulary)}"
                 raise VarlabError(f"This model does not know the word {word!r} in {caption!r}; {hint}.")
         return [self.number[word] for word in words]
 

@@ -47,9 +47,7 @@ class InfinityConfig:
         if self.depth % self.chunks:
             raise VarlabError(f"depth {self.depth} does not divide into {self.chunks} chunks.")
         if self.width % self.heads or (self.width // self.heads) % 4:
-            raise VarlabError(
-                f"width {self.width} over {self.heads} heads must give a head width divisible by 4."
-            )
+            raise VarlabError(f"width {self.width} over {self.heads} heads must give a head width divisible by 4.")
         if self.text_width < 128 or self.width % self.pool_heads:
             raise VarlabError(
                 f"width {self.width} must divide by the {self.pool_heads} heads of the text pool (text_width // 128)."
@@ -72,11 +70,7 @@ class TextBatch:
     lengths: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if (
-            self.features.ndim != 2
-            or self.features.shape[0] != sum(self.lengths)
-            or min(self.lengths, default=0) < 1
-        ):
+        if self.features.ndim != 2 or self.features.shape[0] != sum(self.lengths) or min(self.lengths, default=0) < 1:
             raise VarlabError(
                 f"Text features of shape {tuple(self.features.shape)} do not hold the lengths {self.lengths}: "
                 "give [sum(lengths), text_width] and at least one row a sample."
@@ -117,9 +111,7 @@ class AttentionPool(nn.Module):
         k, v = F.linear(text, self.mat_kv.weight, bias).chunk(2, -1)
         k, v = split_heads(k, self.config.pool_heads), split_heads(v, self.config.pool_heads)
         q = self.mat_q.to(k.dtype).expand(text.shape[0], -1, -1).unsqueeze(2)
-        return self.proj(merge_heads(text_attention(q, k, v, mask, self.config.bf16_text_attention))).squeeze(
-            1
-        )
+        return self.proj(merge_heads(text_attention(q, k, v, mask, self.config.bf16_text_attention))).squeeze(1)
 
 
 class _TextPool(nn.Module):
@@ -257,9 +249,7 @@ class InfinityTransformer(nn.Module):
     def unconditional(self, lengths: Sequence[int]) -> TextBatch:
         """The null text: for each sample the first rows of a learned table, as many as its prompt has."""
         if max(lengths) > self.config.text_length:
-            raise VarlabError(
-                f"A prompt of {max(lengths)} text rows exceeds the model's {self.config.text_length}."
-            )
+            raise VarlabError(f"A prompt of {max(lengths)} text rows exceeds the model's {self.config.text_length}.")
         return TextBatch(torch.cat([self.cfg_uncond[:n] for n in lengths]), tuple(lengths))
 
     def read_text(self, text: TextBatch) -> TextState:

@@ -109,9 +109,7 @@ class Infinity(NextScaleModel):
 
     def with_schedule(self, schedule: Schedule) -> "Infinity":
         """The same weights on another schedule."""
-        return Infinity(
-            self.transformer, self.tokenizer, schedule, self.text, self.name, self.weights, self.settings
-        )
+        return Infinity(self.transformer, self.tokenizer, schedule, self.text, self.name, self.weights, self.settings)
 
     # Text
 
@@ -119,9 +117,7 @@ class Infinity(NextScaleModel):
         if isinstance(prompts, TextBatch):
             width = self.transformer.config.text_width
             if prompts.features.shape[1] != width:
-                raise VarlabError(
-                    f"Text features are {prompts.features.shape[1]} wide; {self.name} reads {width}."
-                )
+                raise VarlabError(f"Text features are {prompts.features.shape[1]} wide; {self.name} reads {width}.")
             return TextBatch(prompts.features.to(self.device), prompts.lengths)
         if self.text is None:
             raise VarlabError(
@@ -135,14 +131,10 @@ class Infinity(NextScaleModel):
         count = len(batch.lengths)
         if guided:
             batch = batch + (
-                self.transformer.unconditional(batch.lengths)
-                if negative is None
-                else self.read_prompts(negative)
+                self.transformer.unconditional(batch.lengths) if negative is None else self.read_prompts(negative)
             )
         if len(batch.lengths) != count * (2 if guided else 1):
-            raise VarlabError(
-                f"{count} prompts need {count} negative prompts, got {len(batch.lengths) - count}."
-            )
+            raise VarlabError(f"{count} prompts need {count} negative prompts, got {len(batch.lengths) - count}.")
         state = self.transformer.read_text(batch)
         return Conditioning(
             state,
@@ -242,6 +234,10 @@ class Infinity(NextScaleModel):
         return latent.flatten(2).mT > 0.5
 
     # Pixels
+
+    @property
+    def stride(self) -> int:
+        return self.tokenizer.config.stride
 
     def resize(self, canvas: Tensor, grid: Grid) -> Tensor:
         return upsample(canvas, grid)

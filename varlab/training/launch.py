@@ -16,9 +16,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _worker(
-    rank: int, world: int, port: int, function: Callable[..., None], arguments: tuple[Any, ...]
-) -> None:
+def _worker(rank: int, world: int, port: int, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     dist.init_process_group("gloo", rank=rank, world_size=world)
@@ -33,6 +31,4 @@ def launch(workers: int, function: Callable[..., None], *arguments: object) -> N
     if workers == 1:
         function(0, 1, *arguments)
         return
-    mp.start_processes(
-        _worker, (workers, _free_port(), function, arguments), nprocs=workers, start_method="spawn"
-    )
+    mp.start_processes(_worker, (workers, _free_port(), function, arguments), nprocs=workers, start_method="spawn")

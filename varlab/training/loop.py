@@ -125,9 +125,7 @@ def _average_gradients(module: nn.Module, world: int) -> None:
     gradients = [p.grad for p in module.parameters() if p.grad is not None]
     flat = torch.cat([g.flatten() for g in gradients])
     dist.all_reduce(flat)
-    for gradient, piece in zip(
-        gradients, flat.div_(world).split([g.numel() for g in gradients]), strict=True
-    ):
+    for gradient, piece in zip(gradients, flat.div_(world).split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(piece.view_as(gradient))
 
 
@@ -235,9 +233,7 @@ class Loop:
                 figures = self._update()
                 now = time.monotonic()
                 self.seconds = base + now - started
-                if self.rank == 0 and (
-                    self.step % self.config.log_every == 0 or self.step == self.config.steps
-                ):
+                if self.rank == 0 and (self.step % self.config.log_every == 0 or self.step == self.config.steps):
                     self._log(figures)
                     left = (now - started) / (self.step - first) * (self.config.steps - self.step)
                     report(Progress(self.step, self.config.steps, figures, self.seconds, left))

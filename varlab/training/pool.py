@@ -39,9 +39,7 @@ def build_pool(folder: Path, n: int, seed: int, size: int) -> ScenePool:
     if record.exists():
         found = json.loads(record.read_text())
         if found != meta:
-            raise VarlabError(
-                f"{folder} holds another scene pool: {found}, asked for {meta}. Give another run folder."
-            )
+            raise VarlabError(f"{folder} holds another scene pool: {found}, asked for {meta}. Give another run folder.")
         return ScenePool(folder)
     folder.mkdir(parents=True, exist_ok=True)
     images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (n, size, size, 3))

@@ -46,9 +46,7 @@ def reconstruction_loss(output: Tensor, image: Tensor) -> Tensor:
 class TokenizerTask:
     """Every eighth update sees a schedule without its last stages, so that partial canvases decode well."""
 
-    def __init__(
-        self, module: BSQTokenizer, grids: Sequence[Grid], images: Images, device: str = "cpu"
-    ) -> None:
+    def __init__(self, module: BSQTokenizer, grids: Sequence[Grid], images: Images, device: str = "cpu") -> None:
         self.module, self.grids, self.images, self.device = module, tuple(grids), images, device
 
     def _stages(self, step: int) -> Sequence[Grid]:
@@ -57,9 +55,7 @@ class TokenizerTask:
         return self.grids[: len(self.grids) - 1 - (step // 8) % 2]
 
     def loss(self, step: int, rank: int) -> tuple[Tensor, dict[str, float]]:
-        image = to_signed(self.images(step, rank).to(self.device)).contiguous(
-            memory_format=torch.channels_last
-        )
+        image = to_signed(self.images(step, rank).to(self.device)).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device, dtype=torch.bfloat16):
             latent = self.module.encoder(image).float()
             through, canvas = straight_through(latent, self._stages(step))

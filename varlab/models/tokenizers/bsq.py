@@ -37,9 +37,7 @@ class BSQConfig:
 
 
 class Conv(nn.Module):
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, padding: int | None = None
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, padding: int | None = None) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2 if padding is None else padding)
 
@@ -55,9 +53,7 @@ class Norm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # Statistics in fp32, as CUDA autocast has it; on CPU this is also the faster kernel.
         norm = self.norm
-        return F.group_norm(x.float(), norm.num_groups, norm.weight.float(), norm.bias.float(), norm.eps).to(
-            x.dtype
-        )
+        return F.group_norm(x.float(), norm.num_groups, norm.weight.float(), norm.bias.float(), norm.eps).to(x.dtype)
 
 
 class ResBlock(nn.Module):
@@ -235,9 +231,7 @@ class BSQTokenizer(nn.Module):
     def latent_grid(self, height: int, width: int) -> Grid:
         stride = self.config.stride
         if height % stride or width % stride:
-            raise VarlabError(
-                f"An image of {height}x{width} does not divide by the tokenizer's stride {stride}."
-            )
+            raise VarlabError(f"An image of {height}x{width} does not divide by the tokenizer's stride {stride}.")
         return height // stride, width // stride
 
     def encode(self, image: Tensor, grids: Sequence[Grid]) -> tuple[list[Tensor], Tensor, Tensor]:

@@ -1,0 +1,134 @@
+"""Common ground of the probes: names of axes, previews, maps of bounded size, what a log is made of."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import xarray as xr
+from torch import Tensor
+
+from varlab.engine.hooks import Probe
+from varlab.engine.stage import Stage
+from varlab.errors import unknown
+from varlab.probes.recorder import Recorder
+from varlab.schedules import Grid
+
+if TYPE_CHECKING:
+    from varlab.engine.loop import Run
+
+BRANCHES = ("conditional", "unconditional")
+COUNTED = ("stage", "block")  # axes that count from 1, as the papers do
+LARGEST_MAP = 32
+PREVIEWS = ("auto", "full", "off")
+Log = dict[str, xr.Dataset]  # group path -> dataset; every variable has the dimension prompt
+
+
+class LoggingProbe(Probe):
+    """A probe that keeps its figures in a recorder and hands them over once a batch."""
+
+    run: "Run"
+
+    def start(self, run: "Run") -> None:
+        self.run, self.kept = run, Recorder()
+
+    def on_image(self, samples: tuple[int, ...], image: Tensor) -> None:
+        self.samples, self.image = samples, image
+
+    def log(self) -> Log:
+        """The batch's datasets by group."""
+        raise NotImplementedError
+
+    @property
+    def stages(self) -> range:
+        return range(len(self.run.model.schedule))
+
+    def dataset(
+        self, variables: dict[str, tuple[tuple[str, ...], np.ndarray, str]], **names: Sequence[str]
+    ) -> xr.Dataset:
+        """variables: name -> (dimensions after prompt, values [n, ...], unit). ``names`` label integer axes."""
+        data = {
+            name: (("prompt", *dims), values.astype(np.float32), {"units": unit})
+            for name, (dims, values, unit) in variables.items()
+        }
+        coordinates = {"prompt": np.array(self.samples)}
+        for dims, values, _ in variables.values():
+            coordinates |= {d: np.arange(size) + (d in COUNTED) for d, size in zip(dims, values.shape[1:], strict=True)}
+        dataset = xr.Dataset(data, coordinates)
+        for axis, labels in names.items():
+            dataset[axis].attrs["names"] = list(labels)
+        return dataset
+
+
+class PreviewProbe(LoggingProbe):
+    """A probe that decodes the canvas after each stage.
+
+    preview: ``auto`` decodes at 1/8 of the final side (at least 8 latents), ``full`` at the final side
+    (costs a full decode a stage), ``off`` not at all.
+    """
+
+    def __init__(self, preview: str = "auto") -> None:
+        if preview not in PREVIEWS:
+            raise unknown("preview size", preview, PREVIEWS)
+        self.preview = preview
+
+    def start(self, run: "Run") -> None:
+        super().start(run)
+        self.grid = preview_grid(self.preview, final_latent(run))
+
+    def keep_preview(self, stage: Stage, canvas: Tensor) -> None:
+        if self.grid is not None:
+            self.kept.put(("preview", stage.index), stage.samples, self.run.preview(canvas, self.grid, stage))
+
+    def previews(self) -> list[Tensor | None]:
+        """Preview of every stage [n, 3, h, w]; None for a stage that did not run."""
+        return [self.kept.collect(("preview", k), self.samples) for k in self.stages]
+
+    def preview_facts(self) -> dict[str, object]:
+        full = self.grid == final_latent(self.run)
+        side = [cells * self.run.model.stride for cells in self.grid or ()]
+        return {"preview": "off" if self.grid is None else "full" if full else "reduced", "preview_pixels": side}
+
+
+def final_latent(run: "Run") -> Grid:
+    canvas = run.model.new_canvas(1)
+    return int(canvas.shape[-2]), int(canvas.shape[-1])
+
+
+def preview_grid(preview: str, final: Grid, share: int = 8, least: int = 8) -> Grid | None:
+    """Latent grid of the previews."""
+    if preview == "off":
+        return None
+    if preview == "full":
+        return final
+    height, width = (min(side, max(least, side // share)) for side in final)
+    return height, width
+
+
+def pooled(maps: Tensor, grid: Grid) -> Tensor:
+    """[..., h*w] -> [..., h, w], averaged by area to at most 32 cells a side."""
+    maps = maps.unflatten(-1, grid)
+    height, width = (min(side, LARGEST_MAP) for side in grid)
+    if (height, width) == tuple(grid):
+        return maps
+    flat = F.interpolate(maps.flatten(0, -3).unsqueeze(1), size=(height, width), mode="area")
+    return flat.view(*maps.shape[:-2], height, width)
+
+
+def on_grid(values: Tensor, stage: Stage) -> Tensor:
+    """Per-token values [R, n] on the whole grid [R, h*w]; NaN where a token was not computed."""
+    selection = stage.plan.selection
+    if selection is None:
+        return values
+    index = selection.index.expand(stage.batch, -1).repeat(values.shape[0] // stage.batch, 1)
+    out = torch.full((values.shape[0], selection.length), torch.nan, device=values.device, dtype=values.dtype)
+    return out.scatter(1, index, values)
+
+
+def by_branch(values: Tensor, stage: Stage) -> Tensor:
+    """Rows [R, ...] -> [B, 2, ...]: conditional and unconditional; the latter NaN without guidance."""
+    if stage.guided:
+        cond, uncond = values.chunk(2)
+        return torch.stack([cond, uncond], 1)
+    return torch.stack([values, torch.full_like(values, torch.nan)], 1)

@@ -1,0 +1,47 @@
+"""Step redundancy: how close the picture after each stage already is to the final one.
+
+Source of the question: SkipVAR (late steps cost most and change little).
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from varlab.engine.stage import Stage
+from varlab.metrics import high_frequency_ssim, psnr, ssim
+from varlab.probes.base import Log, PreviewProbe
+
+FIGURES = (("psnr", psnr, "dB"), ("ssim", ssim, "1"), ("high_frequency_ssim", high_frequency_ssim, "1"))
+
+
+class StepRedundancy(PreviewProbe):
+    """PSNR, SSIM and high-frequency SSIM of the preview after stage k against the last; latent energy still to come."""
+
+    name = "step-redundancy"
+
+    def on_residual(self, stage: Stage, codes: Tensor, before: Tensor, canvas: Tensor) -> None:
+        self.kept.put(("canvas", stage.index), stage.samples, canvas)
+        self.keep_preview(stage, canvas)
+
+    def log(self) -> Log:
+        previews = self.previews()
+        final = next((p for p in reversed(previews) if p is not None), None)
+        variables = {"energy_left": (("stage",), self._energy_left(), "1")}
+        if final is not None:
+            for name, measure, unit in FIGURES:
+                missing = torch.full((len(self.samples),), torch.nan)
+                values = [missing if p is None else measure(p.clamp(0, 1), final.clamp(0, 1)).cpu() for p in previews]
+                variables[name] = (("stage",), torch.stack(values, 1).numpy(), unit)
+        work = self.run.ledger.table()
+        dataset = self.dataset(variables)
+        dataset.attrs |= {"flops": [int(f) for f in work["flops"]], **self.preview_facts()}
+        return {self.name: dataset}
+
+    def _energy_left(self) -> np.ndarray:
+        """||f_K - f_k||^2 / ||f_K||^2 [n, stage]."""
+        canvases = [self.kept.collect(("canvas", k), self.samples) for k in self.stages]
+        final = next(c for c in reversed(canvases) if c is not None)
+        size = final.square().sum((1, 2, 3))
+        missing = torch.full((len(self.samples),), torch.nan)
+        left = [missing if c is None else ((final - c).square().sum((1, 2, 3)) / size).cpu() for c in canvases]
+        return torch.stack(left, 1).numpy()

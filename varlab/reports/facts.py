@@ -1,0 +1,97 @@
+"""What a report says about itself: model, weights, sample size, and the verdicts on the claims it checks."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from varlab.errors import VarlabError
+
+FOLDER_VARIABLE = "VARLAB_REPORT_FOLDER"
+FACTS = "facts.json"
+SHOWN_FIRST = ("model", "weights", "n", "seed", "device", "dtype")
+GOOD = ("hold", "confirm", "reproduc", "support", "true", "yes")
+BAD = ("not ", "no", "fail", "refut", "contradict", "false", "does not", "unsupported")
+PART = ("part", "mixed", "weak", "unclear", "in part", "only")
+VERDICT = ("claim", "finding", "verdict")
+
+
+def record(*, report_folder: Path | str | None = None, **facts: Any) -> None:
+    """Add facts to the report that is being run; they appear on its page and in the index.
+
+    Usual names: model, weights, n, seed, device, dtype, and `verdicts`, a list of
+    {"claim": ..., "finding": ..., "verdict": ...}. A later call adds to an earlier one; a verdict on the same
+    claim replaces the earlier one. The folder is the running report's unless given; a notebook opened by
+    hand, where neither is known, writes nothing.
+
+    Errors: a verdict without one of its three parts.
+    """
+    verdicts = [_verdict(item) for item in facts.get("verdicts", ())]
+    place = report_folder or os.environ.get(FOLDER_VARIABLE)
+    if not place:
+        return
+    folder = Path(place)
+    known = read_facts(folder)
+    merged = known | facts
+    merged["verdicts"] = _merge(known.get("verdicts", []), verdicts)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(merged, indent=2, ensure_ascii=False, default=_plain)
+    (folder / FACTS).write_text(text + "\n", "utf-8")
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """The facts recorded in a report's folder; none when nothing readable was recorded."""
+    try:
+        facts = json.loads((folder / FACTS).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def fact_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The facts as (name, text), the usual ones first, verdicts left out."""
+    names = [name for name in SHOWN_FIRST if name in facts]
+    names += [name for name in facts if name not in SHOWN_FIRST and name != "verdicts"]
+    return [(name, as_text(facts[name])) for name in names]
+
+
+def as_text(value: Any) -> str:
+    """A value as a reader wants it: lists with commas, mappings as name=value."""
+    if isinstance(value, list | tuple):
+        return ", ".join(as_text(item) for item in value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={as_text(item)}" for name, item in value.items())
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def verdict_rows(facts: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The verdicts, each with the tone of its wording."""
+    return [{**row, "tone": tone(row["verdict"])} for row in facts.get("verdicts", [])]
+
+
+def tone(verdict: str) -> str:
+    """The colour of a verdict's wording: good, part, bad, or none."""
+    word = verdict.strip().lower()
+    for name, beginnings in (("part", PART), ("bad", BAD), ("good", GOOD)):
+        if word.startswith(beginnings):
+            return name
+    return ""
+
+
+def _verdict(item: Mapping[str, Any]) -> dict[str, str]:
+    missing = [part for part in VERDICT if part not in item]
+    if missing:
+        needs, lacks = ", ".join(VERDICT), ", ".join(missing)
+        raise VarlabError(f"A verdict needs {needs}; this one lacks {lacks}: {dict(item)}.")
+    return {**item, **{part: str(item[part]) for part in VERDICT}}
+
+
+def _merge(known: Iterable[Mapping[str, Any]], new: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Earlier verdicts, then new ones; one verdict a claim, the later one."""
+    return list({item["claim"]: dict(item) for item in [*known, *new]}.values())
+
+
+def _plain(value: Any) -> Any:
+    """A JSON value for what json does not know: numpy scalars as numbers, the rest as text."""
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else str(value)

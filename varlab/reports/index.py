@@ -1,0 +1,125 @@
+"""`reports/index.html`: every report on one offline page, with its claim, figures, verdicts and settings."""
+
+import html as markup
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from varlab.errors import VarlabError
+from varlab.reports.facts import as_text, fact_rows, read_facts, tone, verdict_rows
+from varlab.reports.style import INDEX_STYLE, INDEX_TEMPLATE
+
+SENTENCE = re.compile(r".+?[.!?](?=\s+[A-Z(\[*`$]|\s*$)", re.DOTALL)
+NO_TEXT = ("#", "|", "!", "<", "```", "$$")  # how a heading, table, picture, markup, code, formula begin
+ABBREVIATION = re.compile(r"(?:e\.g|i\.e|cf|vs|al|Fig|Eq|Sec|Tab)\.$")
+
+
+def write_index(out: Path | str = "reports") -> Path:
+    """Write `<out>/index.html` over every report folder in `out`; returns its path.
+
+    A report without facts still has a card, which says that its weights were not recorded; a folder whose
+    notebook cannot be read has a card that says so.
+
+    Errors: `out` is not a folder.
+    """
+    from jinja2 import Environment
+
+    place = Path(out)
+    if not place.is_dir():
+        raise VarlabError(f"No reports folder at {place}.")
+    folders = [folder for folder in sorted(place.iterdir()) if (folder / f"{folder.name}.ipynb").is_file()]
+    template = Environment(autoescape=True).from_string(INDEX_TEMPLATE)
+    page = template.render(style=INDEX_STYLE, cards=[_card(folder) for folder in folders])
+    index, draft = place / "index.html", place / f".index.{os.getpid()}.html"
+    draft.write_text(page, "utf-8")
+    draft.replace(index)  # a reader, or a second report ending now, never sees half a page
+    return index
+
+
+def _card(folder: Path) -> dict[str, Any]:
+    """What the index shows of one report."""
+    name = folder.name
+    card: dict[str, Any] = {"name": name, "notebook": _href(folder, f"{name}.ipynb"), "title": name}
+    try:
+        notebook = json.loads((folder / f"{name}.ipynb").read_text("utf-8"))
+        title, claim = _heading(notebook["cells"])
+    except (ValueError, KeyError, TypeError):
+        return card | {"error": "its notebook cannot be read."}
+    run, facts = notebook.get("metadata", {}).get("varlab", {}), read_facts(folder)
+    verdicts = verdict_rows(facts)
+    files = [file for file in run.get("files", []) if (folder / file).is_file()]
+    return card | {
+        "title": title or name,
+        "claim": claim,
+        "html": _href(folder, f"{name}.html") if (folder / f"{name}.html").is_file() else "",
+        "error": run.get("error", ""),
+        "verdicts": verdicts,
+        "tally": [(word, tone(word), n) for word, n in Counter(row["verdict"] for row in verdicts).items()],
+        "figures": _figures(folder, files),
+        "files": [(file, _href(folder, file)) for file in _other_files(files)],
+        "facts": fact_rows({"weights": "not recorded"} | facts),
+        "parameters": [(key, as_text(value)) for key, value in run.get("parameters", {}).items()],
+        "date": run.get("date", ""),
+        "versions": list(run.get("versions", {}).items()),
+    }
+
+
+def _heading(cells: list[Mapping[str, Any]]) -> tuple[str, str]:
+    """The first heading as plain text and the first sentence after it as HTML."""
+    written = [cell for cell in cells if cell["cell_type"] == "markdown"]
+    marked = "papermill-error-cell-tag"  # what papermill says of a failure is not the author's text
+    own = [cell for cell in written if marked not in cell["metadata"].get("tags", [])]
+    text = "\n\n".join("".join(cell["source"]) for cell in own)
+    found = re.search(r"^#{1,6}\s+(.+?)\s*#*\s*$", text, re.MULTILINE)
+    body = text[found.end() :] if found else text
+    paragraphs = (part.strip() for part in re.split(r"\n\s*\n", body))
+    first = next((part for part in paragraphs if part and not part.startswith(NO_TEXT)), "")
+    return _plain(found[1]) if found else "", _rendered(_first_sentence(first))
+
+
+def _first_sentence(paragraph: str) -> str:
+    """Up to the first full stop that ends a sentence."""
+    end = 0
+    for match in SENTENCE.finditer(paragraph):
+        end = match.end()
+        if not ABBREVIATION.search(match[0]):
+            return paragraph[:end].strip()
+    return paragraph
+
+
+def _rendered(markdown: str) -> str:
+    from varlab.reports.page import markdown_html, take_offline
+
+    return take_offline(markdown_html(markdown)) if markdown else ""
+
+
+def _plain(markdown: str) -> str:
+    """Markdown as text without its marks."""
+    unlinked = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", markdown)
+    return markup.unescape(re.sub(r"<[^>]+>|[*`]|(?<!\\)\$", "", unlinked))
+
+
+def _figures(folder: Path, files: list[str]) -> list[dict[str, Any]]:
+    """The PNG files, each with the same figure's PDF and numbers."""
+    figures = []
+    for png in (file for file in files if file.endswith(".png")):
+        kinds = [(suffix.upper(), png.removesuffix("png") + suffix) for suffix in ("pdf", "svg", "csv")]
+        links = [(kind, _href(folder, file)) for kind, file in kinds if file in files]
+        title = Path(png).stem.replace("_", " ").replace("-", " ")
+        figures.append({"png": _href(folder, png), "title": title, "links": links})
+    return figures
+
+
+def _other_files(files: list[str]) -> list[str]:
+    """Tables and documents that belong to no figure."""
+    drawn = {file.removesuffix(".png") for file in files if file.endswith(".png")}
+    return [file for file in files if file.endswith((".csv", ".pdf")) and file.rsplit(".", 1)[0] not in drawn]
+
+
+def _href(folder: Path, file: str) -> str:
+    return quote(f"{folder.name}/{file}")

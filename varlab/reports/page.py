@@ -1,0 +1,153 @@
+"""One executed notebook as one HTML file that loads nothing: figures and text first, code folded away.
+
+nbconvert's own templates load MathJax and require.js from the network and bring half a megabyte of style;
+this one keeps its markup small, draws formulas itself, drops scripts, and forbids loading in a content
+security policy.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bs4 import BeautifulSoup, Tag
+from jinja2 import pass_context
+from jinja2.runtime import Context
+from nbconvert.exporters.html import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
+from traitlets.config import Config
+
+from varlab.reports.facts import as_text, fact_rows, read_facts, verdict_rows
+from varlab.reports.mathematics import block_formula, inline_formula
+from varlab.reports.notebooks import read_notebook
+from varlab.reports.parameters import REPORT_FOLDER, Parameter
+from varlab.reports.style import PAGE_STYLE, PAGE_TEMPLATE, code_colours
+
+REMOTE = re.compile(r"\s*(?:https?:)?//", re.IGNORECASE)
+REMOTE_STYLE = re.compile(r"@import[^;]*;?|url\(\s*['\"]?\s*(?:https?:)?//[^)]*\)", re.IGNORECASE)
+LOADING = ("src", "srcset", "poster", "data", "background", "xlink:href")
+TEXTS = ["text/latex", "text/plain"]
+PRIORITY = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", *TEXTS]
+
+
+def notebook_page(path: Path, declared: Mapping[str, Parameter], pictures: Path) -> str:
+    """The page of an executed notebook; `pictures` is where its text finds images by relative path."""
+    notebook = read_notebook(path)
+    facts = read_facts(path.parent)
+    run = notebook.metadata.get("varlab", {})
+    exporter = _Exporter(config=Config(NbConvertBase={"display_data_priority": PRIORITY}))
+    exporter.register_preprocessor(CoalesceStreamsPreprocessor(), enabled=True)
+    resources = {
+        "metadata": {"name": path.stem, "path": str(pictures)},
+        "style": PAGE_STYLE + code_colours(),
+        "run": run,
+        "facts": fact_rows(facts),
+        "verdicts": verdict_rows(facts),
+        "parameters": _parameter_rows(declared, run.get("parameters", {})),
+    }
+    html, _ = exporter.from_notebook_node(notebook, resources)
+    soup = BeautifulSoup(take_offline(html), "html.parser")
+    _arrange(soup)
+    return str(soup)
+
+
+def markdown_html(source: str, attachments: Mapping[str, Any] | None = None, pictures: str = "") -> str:
+    """Markdown as HTML with drawn formulas; local images are embedded."""
+    renderer = _Renderer(escape=False, attachments=dict(attachments or {}), embed_images=bool(pictures), path=pictures)
+    return MarkdownWithMath(renderer=renderer).render(source)
+
+
+def take_offline(html: str) -> str:
+    """The page without what a browser would run or fetch: scripts, remote images, frames, styles, fonts.
+
+    A remote image or frame becomes a plain link; links that a reader follows stay.
+    """
+    soup = BeautifulSoup(html, "html.parser")
+    for tag in soup.find_all(["script", "link", "base"]):
+        tag.decompose()
+    for tag in soup.find_all(lambda tag: any(REMOTE.match(str(tag.get(key, ""))) for key in LOADING)):
+        _replace_by_link(soup, tag)
+    for tag in soup.find_all("style"):
+        tag.string = REMOTE_STYLE.sub("", tag.get_text())
+    for tag in soup.find_all(style=REMOTE_STYLE):
+        tag["style"] = REMOTE_STYLE.sub("", str(tag["style"]))
+    return str(soup)
+
+
+def _replace_by_link(soup: BeautifulSoup, tag: Tag) -> None:
+    address = next(str(tag[key]) for key in LOADING if REMOTE.match(str(tag.get(key, ""))))
+    link = soup.new_tag("a", href=address.split()[0])
+    link.string = f"[not embedded: {tag.get('alt') or address.split()[0]}]"
+    tag.replace_with(link)
+
+
+def _arrange(soup: BeautifulSoup) -> None:
+    """Put the summary under the title, and list the sections where there are enough to need it."""
+    title, summary = soup.select_one("main > h1"), soup.select_one("main > section.summary")
+    if title is not None and summary is not None:
+        title.insert_after(summary.extract())
+    place, heads = soup.select_one("nav.contents"), soup.select("main > h2[id]")
+    if place is None or len(heads) < 3:
+        return
+    for head in heads:
+        text = head.get_text().removesuffix("¶").strip()
+        link = soup.new_tag("a", href=f"#{head['id']}")
+        link.string = text
+        place.append(link)
+
+
+def _parameter_rows(declared: Mapping[str, Parameter], used: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Name, value, help of each parameter, and its default where the run chose another value."""
+    return [
+        {
+            "name": name,
+            "value": as_text(used.get(name, parameter.default)),
+            "default": as_text(parameter.default) if used.get(name) != parameter.default else "",
+            "changed": used.get(name) != parameter.default,
+            "help": parameter.help,
+        }
+        for name, parameter in declared.items()
+        if name != REPORT_FOLDER
+    ]
+
+
+def _first_line(source: str) -> str:
+    """What a folded cell shows: its first line, without the comment sign."""
+    lines = [line.strip() for line in source.splitlines() if line.strip()]
+    return lines[0].lstrip("# ") if lines else ""
+
+
+class _Renderer(IPythonRenderer):
+    """nbconvert's markdown with formulas drawn in place."""
+
+    def inline_math(self, body: str) -> str:
+        return inline_formula(body)
+
+    def block_math(self, body: str) -> str:
+        return block_formula(body)
+
+    def multiline_math(self, text: str) -> str:
+        return block_formula(text.strip().strip("$"))
+
+    def latex_environment(self, name: str, body: str) -> str:
+        return block_formula(f"\\begin{{{name}}}{body}\\end{{{name}}}")
+
+
+class _Exporter(HTMLExporter):
+    """nbconvert's HTML exporter with varlab's template and markdown."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(raw_template=PAGE_TEMPLATE, **arguments)
+
+    @pass_context
+    def markdown2html(self, context: Context, source: str) -> str:
+        """Markdown in a cell or an output; images lie beside the notebook."""
+        attachments = context.get("cell", {}).get("attachments", {})
+        return markdown_html(source, attachments, context["resources"]["metadata"]["path"])
+
+    def default_filters(self) -> Iterator[tuple[str, Any]]:
+        """nbconvert's filters and those of this template."""
+        yield from super().default_filters()
+        yield "first_line", _first_line
+        yield "formula", lambda tex: block_formula(tex.strip().strip("$"))

@@ -1,0 +1,217 @@
+"""Run one notebook as a report: check the inputs, execute, tidy, turn into a page."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from varlab.errors import VarlabError
+from varlab.reports.facts import FACTS, FOLDER_VARIABLE
+from varlab.reports.index import write_index
+from varlab.reports.notebooks import find_notebook, read_notebook
+from varlab.reports.parameters import REPORT_FOLDER, check_parameters, notebook_parameters
+from varlab.reports.tidy import path_cleaner, tidy_notebook
+
+VERSIONS = ("varlab", "torch", "numpy", "matplotlib")
+KEPT = (
+    ".png",
+    ".pdf",
+    ".svg",
+    ".csv",
+)  # what figures and tables leave; a new run removes those of the last one
+
+
+@dataclass(frozen=True)
+class Report:
+    """A finished report and its files."""
+
+    name: str
+    folder: Path
+    notebook: Path
+    html: Path
+    index: Path
+
+
+def run_report(
+    notebook: Path | str,
+    parameters: Mapping[str, Any],
+    out: Path | str = "reports",
+    *,
+    name: str | None = None,
+    progress: bool = False,
+) -> Report:
+    """Run a notebook and leave `<out>/<name>/<name>.ipynb`, `<name>.html` and its figures; renew the index.
+
+    `notebook` is a path or a report name. Every parameter is checked before a kernel starts. The kernel is
+    this interpreter, in the working directory; it gets `report_folder` as a parameter. The notebook is saved
+    after each cell, so an interrupted run stays readable. `name` (the notebook's own by default) keeps two
+    settings of one notebook apart; a rerun replaces what the last run under that name wrote. `progress` shows
+    a bar on stderr.
+
+    Errors: an unknown notebook or parameter, a value of the wrong type, a failing cell (with its message and
+    the path of the half-run notebook), a kernel that dies.
+    """
+    source = find_notebook(notebook)
+    declared = notebook_parameters(source)
+    values = check_parameters(declared, parameters)
+    name = _checked_name(name or source.stem)
+    folder = Path(out).resolve() / name
+    _remove_last_run(folder, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = {
+        "report": name,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "versions": _versions(),
+        "parameters": {key: p.default for key, p in declared.items() if key != REPORT_FOLDER} | values,
+    }
+    path = folder / f"{name}.ipynb"
+    before = _stamps(folder)
+    try:
+        error = _execute(source, path, values, folder, progress)
+    except KeyboardInterrupt as interrupt:
+        _finish(path, {**facts, "status": "stopped", "error": "interrupted"}, before)
+        write_index(out)
+        interrupt.add_note(f"The half-run notebook: {path}")
+        raise
+    _finish(path, {**facts, "status": "stopped" if error else "complete", "error": error}, before)
+    if error:
+        write_index(out)
+        raise VarlabError(f"Report {name}: {error}\nThe half-run notebook: {path}")
+    return Report(name, folder, path, path.with_suffix(".html"), _write_page(source, path))
+
+
+def _write_page(source: Path, path: Path) -> Path:
+    """The HTML page of an executed notebook, then the index; returns the index."""
+    from varlab.reports.page import notebook_page
+
+    page = notebook_page(path, declared=notebook_parameters(source), pictures=source.parent)
+    path.with_suffix(".html").write_text(page, "utf-8")
+    return write_index(path.parent.parent)
+
+
+# Execution ----------------------------------------------------------------------------------------
+
+
+def _execute(source: Path, path: Path, values: Mapping[str, Any], folder: Path, progress: bool) -> str:
+    """Execute into `path`, saving after each cell. Returns what failed, nothing when all went well."""
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    place = os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else str(folder)
+    try:
+        with _quiet():
+            papermill.execute_notebook(
+                str(source),
+                str(path),
+                parameters={**values, REPORT_FOLDER: place},
+                kernel_name="python3",  # a label only: the kernel manager below decides what runs
+                language="python",
+                kernel_manager_class=_kernel_manager(folder),
+                progress_bar=progress,
+            )
+    except PapermillExecutionError as error:
+        head = next((line for line in error.source.splitlines() if line.strip()), "")
+        kind = "" if error.ename == "VarlabError" else f"{error.ename}: "
+        return f"the cell that begins {head.strip()!r} failed. {kind}{error.evalue}".rstrip()
+    except RuntimeError as error:  # nbclient and jupyter_client: the kernel did not start, or died
+        return f"the kernel did not start or died ({error}). Not enough memory is the usual cause."
+    return ""
+
+
+def _kernel_manager(folder: Path) -> type:
+    """A kernel manager that runs this interpreter, whatever kernels are installed, with inline figures."""
+    from ipykernel.kernelspec import get_kernel_dict
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+
+    spec = KernelSpec(
+        **get_kernel_dict(["--log-level=50"]),  # its command is sys.executable; its own log is noise
+        env={"MPLBACKEND": "module://matplotlib_inline.backend_inline", FOLDER_VARIABLE: str(folder)},
+    )
+
+    class ThisInterpreter(AsyncKernelManager):
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            return spec
+
+    return ThisInterpreter
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence papermill's warnings about parameter cells; the inputs are already checked, more strictly."""
+    logger = logging.getLogger("papermill")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+# Before and after ---------------------------------------------------------------------------------
+
+
+def _checked_name(name: str) -> str:
+    if name != Path(name).name or name.startswith("."):
+        raise VarlabError(f"{name!r} cannot name a report: use a plain folder name.")
+    return name
+
+
+def _remove_last_run(folder: Path, name: str) -> None:
+    """Remove what the last run under this name wrote, so that no old figure stands beside new ones."""
+    path = folder / f"{name}.ipynb"
+    if not path.is_file():
+        return
+    try:
+        files = read_notebook(path).metadata.get("varlab", {}).get("files", [])
+    except VarlabError:
+        files = []
+    mine = [folder / file for file in files if Path(file).suffix in KEPT]
+    for file in [*mine, path.with_suffix(".html"), folder / FACTS]:
+        if file.resolve().is_relative_to(folder):
+            file.unlink(missing_ok=True)
+
+
+def _stamps(folder: Path) -> dict[str, int]:
+    """The files in a folder and when each was written."""
+    files = (file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): file.stat().st_mtime_ns for file in files}
+
+
+def _finish(path: Path, facts: Mapping[str, Any], before: Mapping[str, int]) -> None:
+    """Tidy the executed notebook and its facts and note in it what the run was and wrote."""
+    if not path.is_file():
+        return
+    after = _stamps(path.parent)
+    files = sorted(file for file, stamp in after.items() if before.get(file) != stamp and file != path.name)
+    clean = path_cleaner(path.parent.parent)
+    notebook = read_notebook(path)
+    tidy_notebook(notebook, path.stem, clean)
+    notebook.metadata["varlab"] = clean({**facts, "files": files})
+    nbformat.write(notebook, path)
+    _tidy_text(path.parent / FACTS, clean)
+
+
+def _tidy_text(path: Path, clean: Callable[[Any], Any]) -> None:
+    if path.is_file():
+        path.write_text(clean(path.read_text("utf-8")), "utf-8")
+
+
+def _versions() -> dict[str, str]:
+    """Python and the packages that numbers and figures depend on."""
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for package in VERSIONS:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,283 @@
+"""Where a map keeps its power: radial Fourier spectra, wavelet bands and the frequency features of SkipVAR.
+
+Pure tensor functions of maps `m [..., H, W]`; every leading index is a map of its own. All of them compute in
+float32 on the device of their input: without convolutions and matrix products, which autocast or TF32 would
+round, and without atomic additions, so that a run repeats to the bit.
+
+Conventions, used by every function here:
+* power P = |F|^2 with F = fft2(m, norm="ortho"), hence sum P = sum m^2 (Parseval).
+* frequency rho = sqrt(fy^2 + fx^2) of a bin, in cycles per sample: .5 is Nyquist, .707 the plane's corner.
+  Times max(H, W) it is in cycles per image, the axis that maps of different size share.
+* channels are averaged after the power is taken. Functions that form a ratio take a `channel_dim` (negative,
+  so that it holds for any leading dimensions): the powers along it are added before they are divided. Without
+  it each channel gets a ratio of its own.
+* no power: a share of nothing is NaN. Power below `NO_POWER` of the map's total, DC included, counts as
+  nothing: rounding leaves a constant map up to 1e-13.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+import pywt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from varlab.errors import VarlabError, unknown
+
+NO_POWER = 1e-12
+
+
+# --- the frequency plane ------------------------------------------------------------------------------------
+
+
+class Rings(NamedTuple):
+    """The rings of an H x W frequency plane: ring n lies about n cycles per longer side, ring 0 is DC."""
+
+    members: Tensor  # [n_rings, widest] flat indices of the bins of a ring, filled up with H * W
+    bins: Tensor  # [n_rings] how many bins a ring has, never 0
+    frequency: Tensor  # [n_rings] centre of a ring, cycles per sample
+
+
+# Tables outlive the call that builds them, and a tensor born in inference mode is of little use outside it.
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def bin_frequency(height: int, width: int, device: torch.device) -> Tensor:
+    """rho [H, W] of the bins of `fft2`, cycles per sample; float64, so that an edge like .125 is exact."""
+    fy = torch.fft.fftfreq(height, dtype=torch.float64)
+    fx = torch.fft.fftfreq(width, dtype=torch.float64)
+    return torch.hypot(fy[:, None], fx[None, :]).round(decimals=12).to(device)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def rings(height: int, width: int, device: torch.device) -> Rings:
+    """The rings of width 1 / max(H, W) of an H x W plane."""
+    side = max(height, width)
+    rho = bin_frequency(height, width, torch.device("cpu"))
+    ring = torch.floor(rho.flatten() * side + 0.5).long()  # [H * W]
+    count = torch.bincount(ring)
+    order = torch.argsort(ring, stable=True)
+    sorted_ring = ring[order]
+    place = torch.arange(height * width) - (count.cumsum(0) - count)[sorted_ring]
+    members = torch.full((len(count), int(count.max())), height * width)
+    members[sorted_ring, place] = order
+    frequency = torch.arange(len(count), dtype=torch.float32) / side
+    return Rings(members.to(device), count.to(device), frequency.to(device))
+
+
+def power_spectrum(m: Tensor) -> Tensor:
+    """P [..., H, W] of maps m [..., H, W], in the order of `fft2` (DC first)."""
+    if m.ndim < 2:
+        raise VarlabError(f"A spectrum needs maps [..., H, W], not shape {tuple(m.shape)}.")
+    return torch.fft.fft2(m.float(), norm="ortho").abs().square()
+
+
+# --- radial spectra -----------------------------------------------------------------------------------------
+
+
+def radial_sums(m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(sum of P [..., n_rings], bins [n_rings], frequency [n_rings]) of maps; the sums add to sum m^2."""
+    power = power_spectrum(m)
+    table = rings(m.shape[-2], m.shape[-1], m.device)
+    padded = F.pad(power.flatten(-2), (0, 1))  # the index H * W of the table is this zero
+    return padded[..., table.members].sum(-1), table.bins, table.frequency
+
+
+def radial_power(m: Tensor) -> tuple[Tensor, Tensor]:
+    """(mean of P over each ring [..., n_rings], frequency [n_rings] in cycles per sample) of maps."""
+    sums, bins, frequency = radial_sums(m)
+    return sums / bins, frequency
+
+
+def band_power(m: Tensor, edges: Sequence[float]) -> Tensor:
+    """Sum of P over each band [..., n_bands]; band b holds the bins with edges[b] < rho <= edges[b + 1].
+
+    Edges ascend, in cycles per sample, `inf` allowed. With edges[0] = 0 no band contains DC.
+    """
+    _check_edges(edges)
+    return _sum_bands(power_spectrum(m), edges)
+
+
+def high_frequency_share(m: Tensor, q: float = 0.125, channel_dim: int | None = None) -> Tensor:
+    """HF(q): power with rho > q / power without DC, in [0, 1]; NaN for a constant map.
+
+    q is in cycles per sample; the default is a quarter of Nyquist.
+    """
+    power = _add_channels(power_spectrum(m), channel_dim)
+    return _share(_sum_bands(power, (q, torch.inf))[..., 0], _beyond_dc(power), power)
+
+
+def spectral_centroid(m: Tensor, channel_dim: int | None = None) -> Tensor:
+    """sum rho P / sum P without DC, in cycles per sample (0 to .707); NaN for a constant map."""
+    power = _add_channels(power_spectrum(m), channel_dim)
+    rho = bin_frequency(m.shape[-2], m.shape[-1], m.device).float()
+    return _share((rho * power).sum((-2, -1)), _beyond_dc(power), power)
+
+
+def explained_share(final: Tensor, partial: Tensor, edges: Sequence[float], channel_dim: int | None = None) -> Tensor:
+    """1 - sum_b |F(final) - F(partial)|^2 / sum_b |F(final)|^2 per band b of `band_power`: [..., n_bands].
+
+    1 where `partial` already has the band, 0 where it has nothing of it, negative where it is further from
+    `final` than nothing would be; NaN where `final` has no power in the band. Leading dimensions broadcast.
+    """
+    if final.shape[-2:] != partial.shape[-2:]:
+        raise VarlabError(
+            f"Maps of {tuple(final.shape[-2:])} and {tuple(partial.shape[-2:])} have no bins in common. "
+            "Resize one of them first."
+        )
+    _check_edges(edges)
+    whole = _add_channels(power_spectrum(final), channel_dim)
+    missing = _add_channels(power_spectrum(final.float() - partial.float()), channel_dim)
+    return 1 - _share(_sum_bands(missing, edges), _sum_bands(whole, edges), whole[..., None, :, :])
+
+
+def _check_edges(edges: Sequence[float]) -> None:
+    if len(edges) < 2 or any(low >= high for low, high in pairwise(edges)):
+        raise VarlabError(f"Band edges must be at least two ascending frequencies, not {list(edges)}.")
+
+
+def _sum_bands(power: Tensor, edges: Sequence[float]) -> Tensor:
+    rho = bin_frequency(power.shape[-2], power.shape[-1], power.device)
+    edges = [round(edge, 12) for edge in edges]  # as rho is, so that a bin on an edge is on it
+    bands = [(rho > low) & (rho <= high) for low, high in pairwise(edges)]
+    return torch.stack([(power * band).sum((-2, -1)) for band in bands], dim=-1)
+
+
+def _add_channels(power: Tensor, channel_dim: int | None) -> Tensor:
+    if channel_dim is None:
+        return power
+    if channel_dim % power.ndim >= power.ndim - 2:
+        raise VarlabError(f"channel_dim={channel_dim} is a side of the maps of shape {tuple(power.shape)}.")
+    return power.sum(channel_dim)
+
+
+def _beyond_dc(power: Tensor) -> Tensor:
+    return _sum_bands(power, (0, torch.inf))[..., 0]
+
+
+def _share(part: Tensor, whole: Tensor, power: Tensor) -> Tensor:
+    """part / whole, NaN where `whole` is nothing beside the total of the maps `power [..., H, W]`."""
+    something = whole > NO_POWER * power.sum((-2, -1))
+    return torch.where(something, part / whole, torch.nan)
+
+
+# --- wavelet bands ------------------------------------------------------------------------------------------
+
+
+class WaveletEnergy(NamedTuple):
+    """Sums of squares of the four bands of one level of a 2-D wavelet transform, each of shape [...]."""
+
+    LL: Tensor  # pywt's cA
+    LH: Tensor  # pywt's cH: low-pass along x, high-pass along y; answers to horizontal edges
+    HL: Tensor  # pywt's cV: high-pass along x, low-pass along y; answers to vertical edges
+    HH: Tensor  # pywt's cD
+    detail_share: Tensor  # (LH + HL + HH) / (LL + LH + HL + HH), in [0, 1]
+
+
+def wavelet_energy(m: Tensor, wavelet: str = "haar", channel_dim: int | None = None) -> WaveletEnergy:
+    """Energies of the bands LL, LH, HL, HH of maps m [..., H, W] and the share of the three detail bands.
+
+    One level of `pywt.dwt2`: an even side is extended periodically (mode "periodization", which keeps the
+    energy of an orthogonal wavelet), an odd side symmetrically (mode "symmetric", which counts its last
+    sample twice). A map with a side of 1 has no bands: all five are NaN. The share of a zero map is NaN, of a
+    constant map 0.
+    """
+    if m.ndim < 2:
+        raise VarlabError(f"Wavelet bands need maps [..., H, W], not shape {tuple(m.shape)}.")
+    low_x, high_x = _analyse(m.float(), wavelet)
+    bands = [band.mT for half in (low_x, high_x) for band in _analyse(half.mT, wavelet)]  # LL, LH, HL, HH
+    energies = [_add_channels(band.square(), channel_dim).sum((-2, -1)) for band in bands]
+    if min(m.shape[-2:]) == 1:
+        energies = [torch.full_like(energy, torch.nan) for energy in energies]
+    ll, lh, hl, hh = energies
+    details = lh + hl + hh
+    return WaveletEnergy(ll, lh, hl, hh, details / (ll + details))
+
+
+def _analyse(x: Tensor, wavelet: str) -> tuple[Tensor, Tensor]:
+    """Low- and high-pass coefficients of one transform step along the last dimension."""
+    index, low, high = _wavelet_taps(x.shape[-1], wavelet, x.device)
+    windows = x[..., index]  # [..., coefficients, taps]
+    return (windows * low).sum(-1), (windows * high).sum(-1)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _wavelet_taps(side: int, wavelet: str, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """(samples under the filter [coefficients, taps], low-pass taps, high-pass taps), as PyWavelets."""
+    known = pywt.wavelist(kind="discrete")
+    if wavelet not in known:
+        raise unknown("wavelet", wavelet, known)
+    filters = pywt.Wavelet(wavelet)
+    taps = torch.arange(filters.dec_len)
+    if side % 2 == 0:
+        start = 2 * torch.arange(side // 2) + filters.dec_len // 2
+        index = (start[:, None] - taps) % side
+    else:
+        start = 2 * torch.arange((side + filters.dec_len - 1) // 2) + 1
+        index = (start[:, None] - taps) % (2 * side)
+        index = torch.where(index < side, index, 2 * side - 1 - index)
+    low, high = torch.tensor([filters.dec_lo, filters.dec_hi], dtype=torch.float32, device=device)
+    return index.to(device), low, high
+
+
+# --- edges, and the two features of SkipVAR -----------------------------------------------------------------
+
+
+def sobel_magnitude(m: Tensor, padding: Literal["replicate", "zeros"] = "replicate") -> Tensor:
+    """sqrt(gx^2 + gy^2) of maps m [..., H, W] under the unnormalised 3x3 Sobel filters (weights 1, 2, 1).
+
+    A unit step gives 4. Replicating the border leaves a constant map without edges; with "zeros" the border
+    of the map is an edge itself, as in SkipVAR's code.
+    """
+    if padding not in ("replicate", "zeros"):
+        raise unknown("padding", padding, ("replicate", "zeros"))
+    height, width = m.shape[-2:]
+    if padding == "zeros":
+        p = F.pad(m.float(), (1, 1, 1, 1))
+    else:
+        rows = torch.arange(-1, height + 1, device=m.device).clamp(0, height - 1)
+        columns = torch.arange(-1, width + 1, device=m.device).clamp(0, width - 1)
+        p = m.float()[..., rows, :][..., columns]
+    smooth_y = p[..., :-2, :] + 2 * p[..., 1:-1, :] + p[..., 2:, :]
+    smooth_x = p[..., :-2] + 2 * p[..., 1:-1] + p[..., 2:]
+    gx = smooth_y[..., 2:] - smooth_y[..., :-2]
+    gy = smooth_x[..., 2:, :] - smooth_x[..., :-2, :]
+    return (gx.square() + gy.square()).sqrt()
+
+
+def skipvar_hf_ratio(image: Tensor, radius_share: float = 0.4) -> Tensor:
+    """SkipVAR's HF_Ratio of images [..., C, H, W]: share of Fourier *magnitude* outside a centred disc.
+
+    Taken on the plain channel mean, with DC in the denominator, which gets 1e-6 added (unnormalised `fft2`).
+    The disc has a radius of int(radius_share * min(H, W) / 2) bins, its rim included. Follows the official
+    code, whose images are in [-1, 1]; a higher value makes it skip less.
+    """
+    magnitude = torch.fft.fft2(image.float().mean(-3)).abs()
+    height, width = magnitude.shape[-2:]
+    outside = _outside_disc(height, width, int(radius_share * min(height, width) / 2), image.device)
+    return (magnitude * outside).sum((-2, -1)) / (magnitude.sum((-2, -1)) + 1e-6)
+
+
+def skipvar_hf_diff(new: Tensor, old: Tensor) -> Tensor:
+    """SkipVAR's HF_Diff: mean |Sobel(new) - Sobel(old)| of images [..., C, H, W], one value per image.
+
+    Sobel magnitude of the plain channel mean with zero padding, so that the border adds the difference of two
+    constant images. The official code, for images in [-1, 1], averages over the batch as well; a higher value
+    makes it skip less.
+    """
+    edges_new = sobel_magnitude(new.float().mean(-3), padding="zeros")
+    edges_old = sobel_magnitude(old.float().mean(-3), padding="zeros")
+    return (edges_new - edges_old).abs().mean((-2, -1))
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _outside_disc(height: int, width: int, radius: int, device: torch.device) -> Tensor:
+    """[H, W] bool, in the order of `fft2`: bins further than `radius` bins from DC."""
+    y = torch.fft.fftfreq(height, d=1 / height).round()
+    x = torch.fft.fftfreq(width, d=1 / width).round()
+    return (y[:, None].square() + x[None, :].square() > radius**2).to(device)

@@ -1,0 +1,73 @@
+"""How sure a mean over prompts is: bootstrap intervals, of values and of paired differences."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from varlab.errors import VarlabError
+
+BLOCK = 2**22  # values resampled at a time: 32 MiB
+
+
+class Interval(NamedTuple):
+    """An estimate and the bounds of its confidence interval: floats, or arrays of the values' shape [1:]."""
+
+    estimate: Any
+    low: Any
+    high: Any
+
+
+def bootstrap_interval(
+    values: npt.ArrayLike,
+    statistic: Callable[..., Any] = np.nanmean,
+    level: float = 0.95,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """(estimate, low, high) of a statistic of values [n, ...] over axis 0, in the values' own unit.
+
+    Percentile bootstrap (Efron and Tibshirani 1993, chapter 13): whole rows are drawn with replacement, the
+    same for all columns. `statistic(sample, axis)` must leave NaN out itself, as `np.nanmean` and
+    `np.nanmedian` do. The bounds are NaN where fewer than two values are there; the estimate too where there
+    is none. An infinite value (the PSNR of identical images) makes a mean infinite and its bounds infinite or
+    NaN: take the median. Errors: no row, a level outside (0, 1).
+    """
+    rows = np.asarray(values, dtype=np.float64)
+    if rows.ndim == 0 or len(rows) == 0:
+        raise VarlabError("An interval needs values [n, ...] with n of at least 1; there are none.")
+    if not 0 < level < 1 or n_resamples < 1:
+        raise VarlabError(f"level must be in (0, 1) and n_resamples positive, not {level} and {n_resamples}.")
+    drawn = np.random.default_rng(seed).integers(len(rows), size=(n_resamples, len(rows)))
+    per_block = max(1, BLOCK // max(1, rows.size))
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # "mean of empty slice": NaN is the answer
+        estimate = np.asarray(statistic(rows, axis=0))
+        starts = range(0, n_resamples, per_block)
+        blocks = [statistic(rows[drawn[start : start + per_block]], axis=1) for start in starts]
+        low, high = np.nanquantile(np.concatenate(blocks), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    enough = (~np.isnan(rows)).sum(0) >= 2
+    return Interval(estimate[()], np.where(enough, low, np.nan)[()], np.where(enough, high, np.nan)[()])
+
+
+def paired_difference(
+    a: npt.ArrayLike,
+    b: npt.ArrayLike,
+    statistic: Callable[..., Any] = np.nanmean,
+    level: float = 0.95,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """`bootstrap_interval` of a - b, where row i of both [n, ...] has the same prompt and seed.
+
+    Bounds on one side of 0 speak for a real difference. A pair with a NaN is left out, and so is one of two
+    equal infinities. Errors: shapes that differ, and those of `bootstrap_interval`.
+    """
+    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if first.shape != second.shape:
+        raise VarlabError(f"Pairs need equal shapes, not {first.shape} and {second.shape}.")
+    with np.errstate(invalid="ignore"):
+        difference = first - second
+    return bootstrap_interval(difference, statistic, level, n_resamples, seed)

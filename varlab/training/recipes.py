@@ -1,0 +1,51 @@
+"""What is trained and how: one recipe a shipped mini."""
+
+from dataclasses import dataclass
+
+from varlab.errors import unknown
+from varlab.models.infinity import InfinityConfig
+from varlab.models.tokenizers.bsq import BSQConfig
+from varlab.schedules import Schedule, square
+from varlab.training.infinity import CorrectionConfig
+from varlab.training.loop import LoopConfig
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Batch sizes are per worker; ``workers`` is what the shipped weights were trained with."""
+
+    name: str
+    image_size: int
+    pool: int
+    pool_seed: int
+    schedule: Schedule
+    tokenizer: BSQConfig
+    transformer: InfinityConfig
+    tokenizer_batch: int
+    tokenizer_loop: LoopConfig
+    correction: CorrectionConfig
+    loop: LoopConfig
+    workers: int = 2
+
+
+NANO_INFINITY = Recipe(
+    name="nano-infinity",
+    image_size=64,
+    pool=100_000,
+    pool_seed=1,
+    schedule=square((1, 2, 3, 4, 6, 8), "nano-64px"),
+    tokenizer=BSQConfig(bits=20, stride=8, channels=32, multipliers=(1, 1, 2, 4), blocks=1, norm_groups=8),
+    transformer=InfinityConfig(depth=8, width=144, heads=4, bits=20, chunks=4, text_width=128, text_length=32),
+    tokenizer_batch=16,
+    tokenizer_loop=LoopConfig(steps=3200, learning_rate=1.5e-3, warmup=100, decay=0.6, seed=1),
+    correction=CorrectionConfig(batch=32, flip=0.1, drop=0.1, seed=2),
+    loop=LoopConfig(steps=6000, learning_rate=1.5e-3, warmup=300, decay=0.6, seed=2),
+)
+
+RECIPES = {recipe.name: recipe for recipe in (NANO_INFINITY,)}
+
+
+def recipe(name: str) -> Recipe:
+    if name not in RECIPES:
+        raise unknown("training recipe", name, RECIPES)
+    return RECIPES[name]
