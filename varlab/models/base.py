@@ -49,10 +49,16 @@ class NextScaleModel(ABC):
     depth: int
     branches: tuple[str, ...]
     attention_scale: float
+    settings: Any
 
     @property
     @abstractmethod
     def device(self) -> torch.device: ...
+
+    @property
+    @abstractmethod
+    def precision(self) -> str:
+        """Of the blocks: fp32 or bf16."""
 
     @abstractmethod
     def prepare(self, text: Any, guided: bool, negative: Any = None) -> Any:

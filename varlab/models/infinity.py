@@ -303,7 +303,8 @@ def rotary_indices(schedule: Schedule) -> Tensor:
 def rotary_table(schedule: Schedule, head_width: int, base: float = 10000.0) -> Tensor:
     """Cosines and sines [N, c/2, 2]: the first half of the channels turns with y, the second with x."""
     half = head_width // 2
-    frequency = base ** (-torch.arange(0, half, 2, dtype=torch.float32) / half)
+    # A reciprocal, not a negative power: in fp32 only this gives the official table bit for bit.
+    frequency = 1 / base ** (torch.arange(0, half, 2, dtype=torch.float32) / half)
     angle = (rotary_indices(schedule)[:, :, None] * frequency).flatten(1)
     return torch.stack([angle.cos(), angle.sin()], -1)
 

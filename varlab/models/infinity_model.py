@@ -100,6 +100,10 @@ class Infinity(NextScaleModel):
         return self.transformer.pos_start.device
 
     @property
+    def precision(self) -> str:
+        return "bf16" if self.blocks[0].ffn.fc1.weight.dtype == torch.bfloat16 else "fp32"
+
+    @property
     def patch(self) -> int:
         """Latents on a side of a token."""
         return 2 if self.transformer.config.patchify else 1
@@ -146,9 +150,11 @@ class Infinity(NextScaleModel):
     # Stages
 
     def guidance(self, k: int, settings: Settings, guided: bool, scale: float | None = None) -> Guidance:
-        value = at(settings.cfg, k) if scale is None else scale
-        blocks = tuple(self.depth + layer for layer in settings.cfg_layers if layer < 0)
-        return Guidance(value if guided else 1.0, at(settings.tau, k), 0 in settings.cfg_layers, blocks)
+        value = (at(settings.cfg, k) if scale is None else scale) if guided else 1.0
+        # At scale 1 the branches stay apart: mixing would give both the conditional rows, and the cache with them.
+        layers = settings.cfg_layers if value != 1 else ()
+        blocks = tuple(self.depth + layer for layer in layers if layer < 0)
+        return Guidance(value, at(settings.tau, k), 0 in settings.cfg_layers, blocks)
 
     def new_canvas(self, batch: int) -> Tensor:
         height, width = self.latent_grid(self.schedule.final)

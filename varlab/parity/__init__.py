@@ -1,0 +1,30 @@
+"""The parity room: golden files of the official codes against the models here, one small module a family."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from varlab.errors import unknown
+from varlab.parity import infinity, infinity_tables, infinity_vae
+from varlab.parity.golden import Golden, load
+from varlab.parity.report import ArrayCheck, Report
+
+__all__ = ["KINDS", "ArrayCheck", "Golden", "Report", "check"]
+
+KINDS: dict[str, Callable[[Golden], Report]] = {
+    "infinity": infinity.check,
+    "infinity_vae": infinity_vae.check,
+    "infinity_sampling": infinity_tables.check_sampling,
+    "infinity_rope": infinity_tables.check_rope,
+}
+
+
+def check(path: str | Path) -> Report:
+    """Run what a golden file describes and compare every array that it holds.
+
+    An unreadable file, an incomplete one and a kind that nobody checks are errors; a difference is not:
+    it makes the report's verdict False.
+    """
+    golden = load(path)
+    if golden.kind not in KINDS:
+        raise unknown("kind of golden", golden.kind, KINDS)
+    return KINDS[golden.kind](golden)

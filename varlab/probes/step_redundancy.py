@@ -32,9 +32,10 @@ class StepRedundancy(PreviewProbe):
                 missing = torch.full((len(self.samples),), torch.nan)
                 values = [missing if p is None else measure(p.clamp(0, 1), final.clamp(0, 1)).cpu() for p in previews]
                 variables[name] = (("stage",), torch.stack(values, 1).numpy(), unit)
-        work = self.run.ledger.table()
+        flops = np.array([work.flops / max(1, work.images) for work in self.run.ledger.stages])
+        variables["flops"] = (("stage",), np.broadcast_to(flops, (len(self.samples), len(flops))), "FLOP/image")
         dataset = self.dataset(variables)
-        dataset.attrs |= {"flops": [int(f) for f in work["flops"]], **self.preview_facts()}
+        dataset.attrs |= self.preview_facts()
         return {self.name: dataset}
 
     def _energy_left(self) -> np.ndarray:

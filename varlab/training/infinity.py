@@ -29,7 +29,7 @@ def encode_pool(
         parts = []
         with torch.inference_mode(), torch.autocast(device, dtype=torch.bfloat16):
             for first in range(0, len(pool), batch):
-                images = torch.from_numpy(pool.images[first : first + batch]).to(device)
+                images = torch.from_numpy(np.array(pool.images[first : first + batch])).to(device)
                 parts.append(tokenizer.encoder(to_signed(images)).half().cpu().numpy())
 
         def write(part: Path) -> None:

@@ -1,12 +1,16 @@
 """From nothing to a trained mini: scenes, tokenizer, latents, transformer. Every part resumes where it stopped."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from varlab.errors import VarlabError
 from varlab.models.captions import CaptionEncoder
+from varlab.models.embedded import load_mini
 from varlab.models.infinity import InfinityTransformer
 from varlab.models.tokenizers.bsq import BSQTokenizer
 from varlab.scenes import VOCABULARY
@@ -18,6 +22,8 @@ from varlab.training.recipes import Recipe
 from varlab.training.tokenizer import TokenizerTask
 
 Report = Callable[[str, Progress], None]
+PARTS = ("tokenizer", "transformer")
+NOTHING_BEFORE = {f"{part}_{what}": 0 for part in PARTS for what in ("steps", "samples", "hours")}
 
 
 def silent(part: str, progress: Progress) -> None:
@@ -35,19 +41,60 @@ def new_transformer(recipe: Recipe) -> TextToCodes:
     return TextToCodes(text, InfinityTransformer(recipe.transformer))
 
 
-def load_average(module: nn.Module, folder: Path) -> nn.Module:
+def load_average(module: nn.Module, folder: Path) -> None:
     """The averaged weights of a training run."""
     state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
     module.load_state_dict(state["average"])
-    return module.eval()
+    module.eval()
+
+
+def begin_from(recipe: Recipe, folder: Path, mini: Path) -> None:
+    """Note that the run continues from shipped weights: its tokenizer is kept, its transformer trained on."""
+    _, facts = load_mini(mini)
+    if (facts.transformer, facts.tokenizer) != (recipe.transformer, recipe.tokenizer):
+        raise VarlabError(
+            f"{mini} is of another architecture than the recipe {recipe.name}: "
+            f"{facts.transformer} and {facts.tokenizer}, not {recipe.transformer} and {recipe.tokenizer}."
+        )
+    record = {"init_from": str(mini), "weights": facts.weights} | {k: facts.extra.get(k, 0) for k in NOTHING_BEFORE}
+    path = folder / "start.json"
+    if path.exists() and json.loads(path.read_text()) != record:
+        raise VarlabError(f"{folder} continues from other weights ({path.read_text()}). Give another --folder.")
+    if (folder / "transformer").exists() and not path.exists():
+        raise VarlabError(f"{folder} holds a run from nothing. Give another --folder for --init-from.")
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record))
+
+
+def start_of(folder: Path) -> dict[str, Any]:
+    """What was trained before this folder: nothing, or a mini."""
+    path = folder / "start.json"
+    return json.loads(path.read_text()) if path.exists() else dict(NOTHING_BEFORE)
+
+
+def trained_tokenizer(recipe: Recipe, folder: Path) -> BSQTokenizer:
+    start = start_of(folder)
+    if "init_from" in start:
+        return load_mini(start["init_from"])[0].tokenizer.to(memory_format=torch.channels_last)
+    tokenizer = new_tokenizer(recipe)
+    load_average(tokenizer, folder / "tokenizer")
+    return tokenizer
+
+
+def starting_transformer(recipe: Recipe, folder: Path) -> TextToCodes:
+    module, start = new_transformer(recipe), start_of(folder)
+    if "init_from" in start:
+        mini, _ = load_mini(start["init_from"])
+        module.text.load_state_dict(mini.text.state_dict())
+        module.transformer.load_state_dict(mini.transformer.state_dict())
+    return module
 
 
 def train_tokenizer(rank: int, world: int, recipe: Recipe, folder: Path, device: str, report: Report) -> None:
     pool = ScenePool(folder / "pool")
     seed = recipe.tokenizer_loop.seed
-    module = new_tokenizer(recipe).to(device)
     task = TokenizerTask(
-        module,
+        new_tokenizer(recipe).to(device),
         recipe.schedule.grids,
         lambda step, rank: pool.batch_of_images(recipe.tokenizer_batch, seed, step, rank),
         device,
@@ -58,9 +105,8 @@ def train_tokenizer(rank: int, world: int, recipe: Recipe, folder: Path, device:
 
 def train_transformer(rank: int, world: int, recipe: Recipe, folder: Path, device: str, report: Report) -> None:
     pool = ScenePool(folder / "pool")
-    tokenizer = new_tokenizer(recipe)
-    latents = encode_pool(pool, tokenizer, folder / "latents.npy", device)
-    module = new_transformer(recipe).to(device)
+    latents = encode_pool(pool, trained_tokenizer(recipe, folder), folder / "latents.npy", device)
+    module = starting_transformer(recipe, folder).to(device)
     task = InfinityTask(module, recipe.schedule, latents, pool.captions, recipe.correction, device)
     loop = Loop(task, recipe.loop, folder / "transformer", rank, world)
     loop.run(lambda progress: report("transformer", progress))
@@ -71,17 +117,26 @@ def finished(folder: Path, steps: int) -> bool:
     return path.exists() and torch.load(path, map_location="cpu", weights_only=True)["step"] >= steps
 
 
-def train(recipe: Recipe, folder: Path, device: str = "cpu", workers: int | None = None, report: Report = silent) -> bool:
-    """True when all parts are done, False when stopped before; a second call goes on."""
+def train(
+    recipe: Recipe,
+    folder: Path,
+    device: str = "cpu",
+    workers: int | None = None,
+    report: Report = silent,
+    init_from: Path | None = None,
+) -> bool:
+    """True when all parts are done, False when stopped before; a second call goes on.
+
+    ``report`` must be importable by name, for it is called in the worker of rank 0.
+    """
     count = recipe.workers if workers is None else workers
+    if init_from is not None:
+        begin_from(recipe, folder, init_from)
     pool = build_pool(folder / "pool", recipe.pool, recipe.pool_seed, recipe.image_size)
-    if not finished(folder / "tokenizer", recipe.tokenizer_loop.steps):
+    if "init_from" not in start_of(folder) and not finished(folder / "tokenizer", recipe.tokenizer_loop.steps):
         launch(count, train_tokenizer, recipe, folder, device, report)
         if not finished(folder / "tokenizer", recipe.tokenizer_loop.steps):
             return False
-    if not (folder / "latents.npy").exists():
-        tokenizer = load_average(new_tokenizer(recipe), folder / "tokenizer").to(device)
-        assert isinstance(tokenizer, BSQTokenizer)
-        encode_pool(pool, tokenizer, folder / "latents.npy", device)
+    encode_pool(pool, trained_tokenizer(recipe, folder).to(device), folder / "latents.npy", device)
     launch(count, train_transformer, recipe, folder, device, report)
     return finished(folder / "transformer", recipe.loop.steps)

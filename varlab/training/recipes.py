@@ -1,6 +1,6 @@
 """What is trained and how: one recipe a shipped mini."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from varlab.errors import unknown
 from varlab.models.infinity import InfinityConfig
@@ -26,6 +26,13 @@ class Recipe:
     correction: CorrectionConfig
     loop: LoopConfig
     workers: int = 2
+    cfg: float = 3.0
+    tau: float = 0.7
+
+    def with_sizes(self, steps: int | None = None, pool: int | None = None) -> "Recipe":
+        """The recipe with another number of transformer updates or training scenes; None keeps its own."""
+        loop = self.loop if steps is None else replace(self.loop, steps=steps)
+        return replace(self, loop=loop, pool=self.pool if pool is None else pool)
 
 
 NANO_INFINITY = Recipe(

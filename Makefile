@@ -1,0 +1,38 @@
+# make report, make test and make lab create .venv and install what is missing.
+# CPU wheels of torch by default; for CUDA: make install TORCH_INDEX=https://download.pytorch.org/whl/cu130
+PYTHON ?= python3
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH := $(shell grep '^torch==' constraints.txt)
+BIN := .venv/bin
+REPORT_ARGUMENTS ?=
+
+.PHONY: install report test slow lint lab clean
+
+install: .venv/installed
+
+# Where the wheel index cannot be reached, pip's configured index is asked for the same pinned version.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --retries 0 --index-url $(TORCH_INDEX) "$(TORCH)" || $(BIN)/pip install -q "$(TORCH)"
+	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
+	touch $@
+
+report: install
+	$(BIN)/varlab report $(REPORT_ARGUMENTS)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: install lint
+	$(BIN)/pytest
+
+slow: install
+	$(BIN)/pytest -m slow
+
+lab: install
+	$(BIN)/jupyter lab notebooks
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,90 @@
+"""The laws of the engine, over every registered accelerator and probe: registering one is enough to be tested."""
+
+import pytest
+import torch
+
+from tests.conftest import SCHEDULES, features, tiny_infinity
+from varlab.accelerators import ACCELERATORS
+from varlab.accelerators import build as accelerators
+from varlab.engine.loop import Generation, Run
+from varlab.engine.randomness import SeededNoise
+from varlab.engine.stage import Settings
+from varlab.models.infinity_model import Infinity
+from varlab.probes import PROBES, build
+
+LENGTHS = (3, 5)
+ENGAGING = [entry.engaging for entry in ACCELERATORS.values() if entry.engaging]
+
+
+def generate(
+    model: Infinity,
+    specs: tuple[str, ...] = (),
+    probes: tuple[str, ...] = (),
+    images: tuple[int, ...] = (0, 1),
+    **settings,
+) -> Generation:
+    text = features(*LENGTHS)
+    rows = text.features.split(text.lengths)
+    chosen = type(text)(torch.cat([rows[i] for i in images]), tuple(LENGTHS[i] for i in images))
+    run = Run(model, Settings(cfg=2.0), SeededNoise(7), build(probes))
+    return run.generate(chosen, images, accelerators(specs))
+
+
+@pytest.fixture(params=[(name, patchify) for name in SCHEDULES for patchify in (False, True)], ids=str)
+def model(request: pytest.FixtureRequest) -> Infinity:
+    return tiny_infinity(*request.param)
+
+
+@pytest.mark.parametrize("probes", [(name,) for name in PROBES] + [tuple(PROBES)], ids=str)
+def test_probes_and_the_null_accelerator_change_nothing(model: Infinity, probes: tuple[str, ...]) -> None:
+    plain = generate(model)
+    assert torch.equal(plain.image, generate(model, probes=probes).image)
+    assert torch.equal(plain.image, generate(model, ("none",)).image)
+
+
+@pytest.mark.parametrize("name", ACCELERATORS)
+def test_neutral_settings_are_dense(model: Infinity, name: str) -> None:
+    plain, neutral = generate(model), generate(model, (ACCELERATORS[name].neutral,))
+    assert torch.equal(plain.image, neutral.image)
+    assert not neutral.ledger.engaged
+    assert neutral.ledger.table().equals(plain.ledger.table())
+
+
+@pytest.mark.parametrize("spec", ENGAGING)
+def test_real_settings_change_the_image_and_compute_less(model: Infinity, spec: str) -> None:
+    plain, fast = generate(model), generate(model, (spec,))
+    assert fast.ledger.engaged and fast.image.isfinite().all()
+    assert not torch.equal(plain.image, fast.image)
+    assert fast.ledger.transformer_flops < plain.ledger.transformer_flops
+    assert sum(w.pairs for w in fast.ledger.stages) < sum(w.pairs for w in plain.ledger.stages)
+
+
+@pytest.mark.parametrize("spec", ENGAGING)
+def test_no_state_leaks_between_runs(model: Infinity, spec: str) -> None:
+    method = accelerators((spec,))
+    text = features(3, 5)
+
+    def run() -> torch.Tensor:
+        return Run(model, Settings(cfg=2.0), SeededNoise(7)).generate(text, (0, 1), method).image
+
+    first = run()
+    generate(tiny_infinity("odd-tall", seed=3), (spec,))
+    Run(model, Settings(cfg=3.0), SeededNoise(8)).generate(features(4, seed=9), (0,), method)
+    assert torch.equal(first, run())
+
+
+@pytest.mark.parametrize("specs", [(), *((spec,) for spec in ENGAGING)], ids=str)
+def test_a_seed_means_the_same_in_any_batch(model: Infinity, specs: tuple[str, ...]) -> None:
+    both = generate(model, specs)
+    for image in (0, 1):
+        alone = generate(model, specs, images=(image,))
+        # Kernels sum in another order for another batch: no bit may differ in the codes drawn, pixels only by rounding.
+        assert torch.allclose(both.canvas[image], alone.canvas[0], atol=1e-5)
+        assert torch.allclose(both.image[image], alone.image[0], atol=1e-4)
+
+
+def test_another_seed_is_another_image() -> None:
+    model = tiny_infinity()
+    a = Run(model, Settings(cfg=2.0), SeededNoise(1)).generate(features(3), (0,))
+    b = Run(model, Settings(cfg=2.0), SeededNoise(2)).generate(features(3), (0,))
+    assert not torch.equal(a.canvas, b.canvas)

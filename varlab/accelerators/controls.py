@@ -1,0 +1,39 @@
+"""Controls: the plain ways to save work that any method must beat."""
+
+from varlab.engine.hooks import Accelerator
+from varlab.engine.plan import RUN, StagePlan
+from varlab.engine.stage import Stage
+from varlab.errors import VarlabError
+
+
+def check_last(name: str, last: int) -> None:
+    if last < 0:
+        raise VarlabError(f"{name}: last counts final stages and must not be negative, got {last}.")
+
+
+class Truncate(Accelerator):
+    """Leaves out the ``last`` final stages; the canvas is decoded as it is. 0 is the dense run."""
+
+    name = "truncate"
+
+    def __init__(self, last: int) -> None:
+        check_last(self.name, last)
+        self.last = last
+
+    def plan(self, stage: Stage) -> StagePlan:
+        if self.last >= len(stage.schedule):
+            raise VarlabError(f"truncate:last={self.last} leaves no stage of {len(stage.schedule)}.")
+        return StagePlan(action="stop") if stage.from_end < self.last else RUN
+
+
+class CfgOff(Accelerator):
+    """Drops the unconditional branch for the ``last`` final stages: guidance 1, half the rows."""
+
+    name = "cfg-off"
+
+    def __init__(self, last: int) -> None:
+        check_last(self.name, last)
+        self.last = last
+
+    def plan(self, stage: Stage) -> StagePlan:
+        return StagePlan(rows="cond") if stage.from_end < self.last else RUN

@@ -1,0 +1,307 @@
+"""The command line: thin, every command one call into the package."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from varlab.errors import VarlabError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Analysis workbench for next-scale visual autoregressive image models (Infinity; HART and VAR to come).",
+)
+console = Console()
+
+Model = Annotated[str, typer.Argument(help="A name from `varlab models`, e.g. nano-infinity.")]
+Init = Annotated[str | None, typer.Option(help="checkpoint (default for shipped minis), random or empty.")]
+Checkpoint = Annotated[str | None, typer.Option(help="Official transformer weights: a path or a Hugging Face id.")]
+Tokenizer = Annotated[str | None, typer.Option(help="Official tokenizer weights: a path or a Hugging Face id.")]
+Text = Annotated[str | None, typer.Option(help="Text encoder folder or id (official models), or `random`.")]
+Precision = Annotated[str, typer.Option(help="fp32, or bf16 for the blocks and the tokenizer.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Pixels = Annotated[str | None, typer.Option(help="Pixel budget of official models: 0.06M, 0.25M, 0.60M, 1M.")]
+Seed = Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")]
+Cfg = Annotated[float | None, typer.Option(help="Guidance scale; higher follows the text more. Default: the model's.")]
+Tau = Annotated[float | None, typer.Option(help="Temperature; lower is safer and flatter. Default: the model's.")]
+
+
+def _load(name: str, **options: Any) -> Any:
+    from varlab.models.zoo import load
+
+    return load(name, **{key: value for key, value in options.items() if value is not None})
+
+
+def _bar(label: str) -> Progress:
+    return Progress(
+        TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True
+    )
+
+
+def _table(frame: Any) -> Any:
+    """A pandas table for the terminal."""
+    from rich.table import Table
+
+    table = Table(*map(str, frame.columns))
+    for row in frame.itertuples(index=False):
+        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row))
+    return table
+
+
+@app.command()
+def models() -> None:
+    """List the models: size, stages, and whether their weights are here."""
+    from varlab.models.zoo import describe
+
+    console.print(_table(describe()))
+
+
+@app.command()
+def sample(
+    model: Model,
+    prompt: Annotated[list[str], typer.Argument(help='What to draw, e.g. "a red star above a blue ring".')],
+    out: Annotated[Path, typer.Option(help="Folder for the PNG files.")] = Path("samples"),
+    seed: Seed = 0,
+    cfg: Cfg = None,
+    tau: Tau = None,
+    accelerate: Annotated[list[str] | None, typer.Option(help="e.g. truncate:last=1; may be repeated.")] = None,
+    init: Init = None,
+    checkpoint: Checkpoint = None,
+    tokenizer: Tokenizer = None,
+    text: Text = None,
+    precision: Precision = "fp32",
+    device: Device = "cpu",
+    pixels: Pixels = None,
+) -> None:
+    """Draw prompts and print the work ledger.
+
+    Example: `varlab sample nano-infinity "a red star above a blue ring" --seed 3`
+    """
+    from varlab.api import sample as draw
+
+    loaded = _load(
+        model, init=init, checkpoint=checkpoint, tokenizer=tokenizer, text=text,
+        precision=precision, device=device, pixels=pixels,
+    )  # fmt: skip
+    result = draw(loaded, prompt, seed=seed, cfg=cfg, tau=tau, accelerators=accelerate or ())
+    out.mkdir(parents=True, exist_ok=True)
+    for i, image in enumerate(result.images):
+        path = out / f"{loaded.name}-seed{seed}-{i:04d}.png"
+        image.save(path)
+        console.print(f"{path}  [dim]{prompt[i]}[/dim]")
+    work = result.ledger
+    console.print(f"weights: {loaded.weights}")
+    engaged = "yes" if work.engaged else "no"
+    console.print(f"transformer: {work.transformer_flops / 1e9:.3g} GFLOP in all; accelerator engaged: {engaged}")
+
+
+@app.command()
+def log(
+    model: Model,
+    prompts: Annotated[
+        str, typer.Option(help="A prompt set (scenes, scenes-counting, ...) or a .txt file.")
+    ] = "scenes",
+    n: Annotated[int | None, typer.Option(help="Prompts; time and disk grow in proportion.")] = 48,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Run folder; the same command resumes it.")] = None,
+    probe: Annotated[list[str] | None, typer.Option(help="e.g. token-mse or residual-spectrum:preview=full.")] = None,
+    batch: Annotated[int, typer.Option(help="Images at a time; memory grows in proportion.")] = 8,
+    cfg: Cfg = None,
+    tau: Tau = None,
+    init: Init = None,
+    checkpoint: Checkpoint = None,
+    tokenizer: Tokenizer = None,
+    text: Text = None,
+    precision: Precision = "fp32",
+    device: Device = "cpu",
+    pixels: Pixels = None,
+) -> None:
+    """Run prompts with probes and store images and log in a run folder.
+
+    Ctrl-C keeps what is done; the same command goes on. Open it with `varlab.open_log(folder)`.
+    """
+    from varlab.api import log as run_log
+    from varlab.probes import PROBES
+
+    loaded = _load(
+        model, init=init, checkpoint=checkpoint, tokenizer=tokenizer, text=text,
+        precision=precision, device=device, pixels=pixels,
+    )  # fmt: skip
+    with _bar("images") as bar:
+        task = bar.add_task("", total=None)
+        tree = run_log(
+            loaded,
+            prompts,
+            n=n,
+            seed=seed,
+            folder=out,
+            probes=probe or tuple(PROBES),
+            batch=batch,
+            cfg=cfg,
+            tau=tau,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    console.print(f"{tree.attrs['n']} prompts, weights: {tree.attrs['weights']}, groups: {', '.join(tree.children)}")
+
+
+@app.command()
+def report(
+    name: Annotated[
+        list[str] | None, typer.Argument(help="Notebooks by name, e.g. 01_residual_spectra. Default: all.")
+    ] = None,
+    parameter: Annotated[
+        list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE; may be repeated.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for notebooks, HTML, figures and index.html.")] = Path("reports"),
+) -> None:
+    """Execute notebooks into reports: notebook, offline HTML, figures as PDF, PNG and CSV, and an index.
+
+    Example: `varlab report 01_residual_spectra -p model=nano-infinity -p n=16`
+    """
+    from varlab.reports import find_notebook, list_notebooks, notebook_parameters, run_report
+    from varlab.reports.parameters import check_parameters
+
+    given = dict(_pair(item) for item in parameter or ())
+    notebooks = [find_notebook(item) for item in name] if name else list(list_notebooks().values())
+    for notebook in notebooks:  # all are checked before the first one runs
+        check_parameters(notebook_parameters(notebook), given)
+    for notebook in notebooks:
+        console.print(f"{notebook.stem} ...")
+        made = run_report(notebook, given, out)
+        console.print(f"  {made.html}")
+    console.print(f"index: {out / 'index.html'}")
+
+
+def _pair(item: str) -> tuple[str, str]:
+    name, equals, value = item.partition("=")
+    if not equals:
+        raise VarlabError(f"{item!r} is not NAME=VALUE.")
+    return name, value
+
+
+@app.command()
+def parity(
+    files: Annotated[list[Path], typer.Argument(help="Golden files (.npz) made by the official code.")],
+) -> None:
+    """Compare the models with golden files, array by array. The exit code is 1 when one fails."""
+    from varlab.parity import check
+
+    reports = []
+    for path in files:
+        reports.append(check(path))
+        console.print(reports[-1].render(), markup=False, highlight=False)
+    passed = sum(item.verdict for item in reports)
+    console.print(f"{passed} of {len(reports)} files pass")
+    if passed < len(reports):
+        raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe, e.g. nano-infinity.")],
+    folder: Annotated[Path | None, typer.Option(help="Checkpoints; the same folder resumes.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Data-parallel processes, one thread each. Default: the recipe's.")
+    ] = None,
+    device: Device = "cpu",
+    init_from: Annotated[
+        Path | None, typer.Option(help="Start from the weights of a shipped mini: data/nano-infinity.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Transformer updates instead of the recipe's.")] = None,
+    pool: Annotated[int | None, typer.Option(help="Scenes rendered for training instead of the recipe's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the finished mini goes; default: inside the folder.")] = None,
+) -> None:
+    """Train a mini from nothing: scenes, tokenizer, transformer. Ctrl-C keeps the state; the same command goes on."""
+    from varlab.training.command import train_command
+
+    console.print(train_command(recipe, folder, workers, device, init_from, steps, pool, out))
+
+
+@app.command()
+def score(
+    benchmark: Annotated[str, typer.Argument(help="scenes")],
+    model: Model,
+    n: Annotated[int, typer.Option(help="Prompts; 553 is the whole set.")] = 553,
+    per_prompt: Annotated[int, typer.Option(help="Images a prompt.")] = 4,
+    seed: Seed = 0,
+    json: Annotated[Path | None, typer.Option(help="Write the summary here.")] = None,
+) -> None:
+    """Score a model's samples on the scene benchmark, with 95 % intervals over prompts."""
+    from varlab.evaluation.command import score_command
+
+    loaded = _load(model)
+    with _bar("images") as bar:
+        task = bar.add_task("", total=None)
+        frame = score_command(
+            benchmark, loaded, n, per_prompt, seed, json,
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )  # fmt: skip
+    console.print(_table(frame))
+    console.print(f"weights: {loaded.weights}; seed {seed}; 95 % intervals over prompts")
+
+
+@app.command()
+def card(model: Model) -> None:
+    """Write the card of a shipped mini from its own records: scores, ceiling, curves, contact sheet."""
+    from varlab.evaluation.card import write_card
+
+    with _bar("images") as bar:
+        task = bar.add_task("", total=None)
+        path = write_card(_load(model), lambda done, total: bar.update(task, completed=done, total=total))
+    console.print(str(path))
+
+
+@app.command()
+def bench(
+    model: Model = "nano-infinity",
+    repeats: Annotated[int, typer.Option(help="Interleaved rounds.")] = 15,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    batch: Annotated[int, typer.Option(help="Images at a time.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Write the table here as CSV.")] = None,
+) -> None:
+    """Time an image and what the probes cost, interleaved in one run, and check that images are bit-equal."""
+    import torch
+
+    from varlab.latency import bench as measure
+    from varlab.runs import device_name
+
+    torch.set_num_threads(threads)
+    loaded = _load(model)
+    result = measure(loaded, repeats, batch)
+    console.print(_table(result.table))
+    console.print(
+        f"{loaded.name}, {loaded.weights}, {loaded.precision}, {device_name(loaded.device)}, {threads} threads, "
+        f"batch {batch}; images bit-equal: {'yes' if result.equal else 'NO'}"
+    )
+    if out is not None:
+        result.table.to_csv(out, index=False)
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="An official file, shard folder or Hugging Face id.")],
+    target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    name: Annotated[str, typer.Option(help="The model that it belongs to, e.g. infinity-2b.")],
+    precision: Precision = "bf16",
+) -> None:
+    """Turn official weights into safetensors once; they then load faster and without pickle."""
+    from varlab.models.checkpoints import convert as convert_file
+
+    console.print(str(convert_file(source, target, name, precision=precision)))
+
+
+def main() -> None:
+    """Entry point: mistakes become one line and exit code 2, never a traceback."""
+    try:
+        app()
+    except VarlabError as error:
+        Console(stderr=True, soft_wrap=True).print(f"varlab: {error}", markup=False, highlight=False, style="red")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("varlab: stopped; the same command goes on from here")
+        sys.exit(130)

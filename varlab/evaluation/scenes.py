@@ -1,0 +1,67 @@
+"""The scene benchmark: does a model draw what the prompt asks, judged by the classical scorer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from varlab.models.infinity_model import Infinity
+from varlab.prompts import PromptSet, prompts
+from varlab.runs import sample
+from varlab.scenes import benchmark_prompt, render, sample_scenes, score_images, summarise
+
+Progress = Callable[[int, int], None]
+HELD_OUT_SEED = 90_001  # scenes that no training pool contains
+
+
+@dataclass(frozen=True)
+class SceneScore:
+    """``images``: one row an image; ``summary``: mean and interval by category, and overall."""
+
+    images: pd.DataFrame
+    summary: pd.DataFrame
+
+
+def score(
+    pictures: list[np.ndarray], texts: list[str], categories: list[str], entries: list[int] | None = None
+) -> SceneScore:
+    table = score_images(pictures, texts, categories, entries=entries)
+    return SceneScore(table, summarise(table))
+
+
+def score_samples(
+    model: Infinity, n: int = 553, per_prompt: int = 4, seed: int = 0, batch: int = 16, progress: Progress | None = None
+) -> tuple[SceneScore, list[np.ndarray], PromptSet]:
+    """Sample ``per_prompt`` images for each of ``n`` benchmark prompts and judge them. Time grows with n * per_prompt."""
+    chosen = prompts("scenes", n=n)
+    texts = [text for text in chosen for _ in range(per_prompt)]
+    categories = [category for category in chosen.categories for _ in range(per_prompt)]
+    entries = [i for i in range(len(chosen)) for _ in range(per_prompt)]
+    images = sample(model, texts, seed=seed, batch=batch, progress=progress).images
+    pictures = [np.asarray(image) for image in images]
+    return score(pictures, texts, categories, entries), pictures, chosen
+
+
+def reconstruct(model: Infinity, images: np.ndarray, batch: int = 64) -> np.ndarray:
+    """uint8 [n, H, W, 3] through encoder, quantiser and decoder."""
+    parts = []
+    grids = [model.latent_grid(grid) for grid in model.schedule.grids]
+    with torch.inference_mode():
+        for first in range(0, len(images), batch):
+            pixels = torch.from_numpy(images[first : first + batch]).to(model.device).movedim(-1, 1).float() / 127.5 - 1
+            _, canvas, _ = model.tokenizer.encode(pixels, grids)
+            parts.append((model.decode(canvas).clamp(0, 1) * 255).byte().movedim(1, -1).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def score_ceiling(model: Infinity, n: int = 553, seed: int = HELD_OUT_SEED) -> tuple[SceneScore, SceneScore, float]:
+    """Held-out scenes as rendered, and after the tokenizer; with the reconstructions' PSNR in dB."""
+    scenes = sample_scenes(n, seed)
+    texts, categories = [benchmark_prompt(scene) for scene in scenes], [scene.category for scene in scenes]
+    truth = render(scenes, model.schedule.final[0] * model.patch * model.stride)
+    rebuilt = reconstruct(model, truth)
+    error = float(((truth.astype(np.float64) - rebuilt) ** 2).mean())
+    psnr = float(10 * np.log10(255**2 / error))
+    return score(list(truth), texts, categories), score(list(rebuilt), texts, categories), psnr

@@ -1,0 +1,199 @@
+"""Reading a log for figures: datasets by probe, means over prompts with intervals, images, provenance."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from PIL import Image
+
+from varlab.errors import VarlabError, unknown
+from varlab.statistics import bootstrap_interval
+
+Log = xr.DataTree | Path | str
+Images = Path | str | Sequence[Image.Image] | None
+RUNS = Path("runs")  # where varlab.api keeps runs that were given no folder
+
+
+def as_log(log: Log) -> xr.DataTree:
+    """The tree itself, or the log of a run folder."""
+    if isinstance(log, xr.DataTree):
+        return log
+    from varlab.runs import open_log  # waits for torch, which a tree does not need
+
+    return open_log(Path(log))
+
+
+def dataset(log: Log, group: str) -> xr.Dataset:
+    """The dataset of a probe, or of a stage's maps (``token-mse/stage-06``).
+
+    Errors: the log has no such group.
+    """
+    tree = as_log(log)
+    if group.strip("/") not in {node.path.strip("/") for node in tree.subtree if node.data_vars}:
+        raise unknown("group of the log", group, [str(name) for name in tree.children])
+    return tree[group].to_dataset()
+
+
+def variable(log: Log, group: str, name: str) -> xr.DataArray:
+    """One variable of a probe; errors name what is there (previews may have been off)."""
+    data = dataset(log, group)
+    if name not in data:
+        raise unknown(f"variable of {group}", name, [str(key) for key in data.data_vars])
+    return data[name]
+
+
+def names(data: xr.DataArray | xr.Dataset, axis: str) -> list[str]:
+    """The names of an integer axis."""
+    return [str(name) for name in data[axis].attrs["names"]]
+
+
+def pick(data: xr.DataArray, **chosen: str) -> xr.DataArray:
+    """The slice of named axes by name: ``pick(power, source="preview")``."""
+    for axis, name in chosen.items():
+        known = names(data, axis)
+        if name not in known:
+            raise unknown(axis, name, known)
+        data = data.sel({axis: known.index(name)}, drop=True)
+    return data
+
+
+def both_rows(data: xr.DataArray, branch: str = "both") -> xr.DataArray:
+    """The mean of the conditional and the unconditional row, or one of them; an unguided stage has one."""
+    return data.mean("branch", skipna=True) if branch == "both" else pick(data, branch=branch)
+
+
+def summary(values: xr.DataArray, level: float = 0.95) -> pd.DataFrame:
+    """Long form over all axes but ``prompt``: mean over prompts, bootstrap bounds low and high, n prompts.
+
+    Values that are missing or infinite (the PSNR of equal images) are left out, and n says how many stayed.
+    The bounds are NaN for fewer than two. Integer axes with names are given by name.
+    """
+    values = values.transpose("prompt", ...)
+    finite = values.values.astype(float)
+    finite = np.where(np.isfinite(finite), finite, np.nan)
+    mean, low, high = bootstrap_interval(finite, level=level)
+    columns: dict[str, Any] = {"mean": mean, "low": low, "high": high, "n": np.isfinite(finite).sum(0)}
+    axes = {str(axis): _labels(values, str(axis)) for axis in values.dims[1:]}
+    if not axes:
+        return pd.DataFrame({name: [value] for name, value in columns.items()})
+    index = pd.MultiIndex.from_product(list(axes.values()), names=list(axes))
+    return pd.DataFrame({name: np.ravel(column) for name, column in columns.items()}, index=index).reset_index()
+
+
+def _labels(values: xr.DataArray, axis: str) -> list[Any]:
+    if axis not in values.coords:
+        return list(range(values.sizes[axis]))
+    numbers = values[axis].values.tolist()
+    labels = values[axis].attrs.get("names")
+    return numbers if labels is None else [labels[number] for number in numbers]
+
+
+# --- the schedule -------------------------------------------------------------------------------------------
+
+
+def grids(log: Log) -> list[tuple[int, int]]:
+    """(h, w) of every stage; none where the log does not say."""
+    return [(int(h), int(w)) for h, w in as_log(log).attrs.get("schedule", [])]
+
+
+def stage_count(log: Log) -> int:
+    tree = as_log(log)
+    return next(int(node.sizes["stage"]) for node in tree.subtree if "stage" in node.sizes)
+
+
+def late_stages(stages: int) -> list[int]:
+    """The last quarter of the stages, at least one: 11 to 13 of 13, 5 and 6 of 6."""
+    return list(range(stages - max(1, int(stages / 4 + 0.5)) + 1, stages + 1))
+
+
+def early_stages(stages: int) -> list[int]:
+    """The first half of the stages."""
+    return list(range(1, max(1, stages // 2) + 1))
+
+
+# --- images and provenance ----------------------------------------------------------------------------------
+
+
+def prompt_count(log: Log) -> int:
+    """How many prompts the log holds; an unfinished run has fewer than it was asked for."""
+    return next((int(node.sizes["prompt"]) for node in as_log(log).subtree if "prompt" in node.sizes), 0)
+
+
+def images_of(log: Log, images: Images = None) -> np.ndarray:
+    """The final images [n, H, W, 3] in [0, 1], in prompt order.
+
+    ``images`` is the run's folder or the pictures themselves; None looks where the log says it lies, then in
+    the folder that ``vl.log`` takes by default. Errors: the images are not found.
+    """
+    if images is None or isinstance(images, str | Path):
+        folder = run_folder(log, images)
+        places = [folder / "images" / f"{i:06d}.png" for i in range(prompt_count(log))]
+        images = [Image.open(place) for place in places]
+    return np.stack([np.asarray(picture.convert("RGB"), np.float32) / 255 for picture in images])
+
+
+def has_images(log: Log, images: Images = None) -> bool:
+    """Whether ``images_of`` finds them."""
+    try:
+        return bool(images) or run_folder(log).is_dir()
+    except VarlabError:
+        return False
+
+
+def run_folder(log: Log, given: Path | str | None = None) -> Path:
+    """Where the run of a log lies."""
+    if given is not None:
+        return Path(given)
+    if isinstance(log, Path | str):
+        return Path(log)
+    facts = log.attrs
+    name = "{model}-{prompt_set}-{n}-{seed}".format_map(
+        {key: str(facts.get(key, "")).replace("/", "-") for key in ("model", "prompt_set", "n", "seed")}
+    )
+    for place in (Path(str(facts.get("folder", ""))), RUNS / name):
+        record = place / "run.json"
+        if record.is_file() and json.loads(record.read_text()).get("key") == facts.get("key"):
+            return place
+    raise VarlabError("The log does not say where its images are. Give them: images=FOLDER or a list of pictures.")
+
+
+def edges(images: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Edge energy [n, h, w] of images [n, H, W, 3]: Sobel magnitude of the luma, resized by area."""
+    import torch
+
+    from varlab.metrics import edge_energy
+
+    return edge_energy(torch.from_numpy(images).movedim(-1, 1), grid).numpy()
+
+
+PROVENANCE = ("model", "weights", "precision", "device", "prompt_set", "seed")
+
+
+def provenance(log: Log) -> dict[str, str]:
+    """What every figure says of its data; "not recorded" where the log does not know."""
+    tree = as_log(log)
+    facts = {name: str(tree.attrs.get(name, "not recorded")) for name in PROVENANCE}
+    facts["n"] = str(prompt_count(tree))
+    settings = tree.attrs.get("settings") or {}
+    facts["cfg"] = str(settings.get("cfg", "not recorded"))
+    facts["preview"] = preview_note(tree)
+    return facts
+
+
+def provenance_line(log: Log) -> str:
+    """One line under a figure."""
+    facts = provenance(log)
+    parts = [facts["model"], f"weights: {facts['weights']}", f"n = {facts['n']}", f"seed {facts['seed']}"]
+    return " · ".join([*parts, f"cfg {facts['cfg']}", facts["precision"], facts["device"]])
+
+
+def preview_note(log: Log) -> str:
+    """``full 64 x 64`` or ``reduced 128 x 128`` pixels; "none" where no probe kept previews."""
+    for node in as_log(log).subtree:
+        if side := node.attrs.get("preview_pixels"):
+            return f"{node.attrs['preview']} {side[0]} x {side[1]} px"
+    return "none"

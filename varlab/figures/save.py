@@ -1,0 +1,53 @@
+"""One figure as three files: PDF for print, PNG for the page, CSV with the numbers drawn."""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from varlab.figures.style import figure_of, kept, theme
+from varlab.reports.facts import FOLDER_VARIABLE
+
+FIRST = ("model", "weights", "precision", "device", "prompt_set", "seed", "cfg")
+
+
+def save(
+    drawn: Axes | Figure, name: str, table: pd.DataFrame | None = None, folder: Path | str | None = None
+) -> list[Path]:
+    """Write ``name.pdf``, ``name.png`` and ``name.csv`` into the folder; returns the paths.
+
+    The folder is that of the running report unless given; in a notebook opened by hand, where neither is
+    known, nothing is written. The CSV holds the table the figure was drawn from unless another is given,
+    after columns that say on which model and weights. No file holds a date, so equal data gives equal files.
+    """
+    place = folder or os.environ.get(FOLDER_VARIABLE)
+    if not place:
+        return []
+    figure, stem = figure_of(drawn), Path(place) / name
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    note = kept(figure)
+    text = {"Title": name, "Keywords": note.line}
+    with theme():
+        figure.savefig(stem.with_suffix(".pdf"), metadata={**text, "CreationDate": None, "Creator": "varlab"})
+        about = {"Title": name, "Description": note.line, "Software": "varlab"}
+        figure.savefig(stem.with_suffix(".png"), metadata=about)
+    sheet = merged(note.tables) if table is None else labelled(table, *(facts for facts, _ in note.tables.values()))
+    sheet.to_csv(stem.with_suffix(".csv"), index=False, float_format="%.6g")
+    return [stem.with_suffix(suffix) for suffix in (".pdf", ".png", ".csv")]
+
+
+def merged(tables: dict[str, tuple[dict[str, str], pd.DataFrame]]) -> pd.DataFrame:
+    """The tables of a figure's panels one after another, with the panel's name first where there are several."""
+    parts = [labelled(table, facts) for facts, table in tables.values()]
+    if len(parts) > 1:
+        for panel, part in zip(tables, parts, strict=True):
+            part.insert(0, "panel", panel)
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def labelled(table: pd.DataFrame, *facts: dict[str, str]) -> pd.DataFrame:
+    """The table after columns of provenance, so that tables of several runs can be put together."""
+    columns = {key: facts[0][key] for key in FIRST if key not in table} if facts else {}
+    return pd.concat([pd.DataFrame(columns, index=table.index), table], axis=1)

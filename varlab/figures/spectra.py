@@ -1,0 +1,240 @@
+"""Frequencies: which of them each stage adds, and when each band of the picture is done.
+
+Sources: ``residual`` (a stage's prediction on its own grid), ``contribution`` (what it adds to the canvas, on the
+final grid), ``canvas``, ``preview`` (the picture decoded after the stage), ``preview change`` (against the
+preview one stage earlier; for stage 1 against mid-grey).
+"""
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from varlab.figures.logs import Log, as_log, dataset, grids, pick, summary, variable
+from varlab.figures.style import (
+    COLOURS,
+    MARKERS,
+    SOFT,
+    finish,
+    line,
+    own_axes,
+    reference,
+    stage_axis,
+    stage_bar,
+    stage_colours,
+    theme,
+)
+
+PROBE = "residual-spectrum"
+SOURCES = ("contribution", "preview change")
+Q = 0.125  # cycles per sample: the default of varlab.spectra.high_frequency_share
+
+
+# --- radial spectrum ----------------------------------------------------------------------------------------
+
+
+def residual_spectrum_table(log: Log, source: str = "preview change") -> pd.DataFrame:
+    """Mean power of each ring: stage, cycles_per_image, nyquist (the stage's grid), mean, low, high, n.
+
+    Rings beyond the Nyquist limit of the map are left out, and for latent sources those beyond the limit of
+    the stage's own grid: interpolation cannot put anything there that the stage knows.
+    """
+    data = dataset(log, PROBE)
+    power = pick(variable(log, PROBE, "power"), source=source)
+    nyquist = dict(zip(data["stage"].values.tolist(), map(float, data.attrs["nyquist"]), strict=True))
+    table = summary(power).rename(columns={"radius": "cycles_per_image"})
+    table["nyquist"] = table["stage"].map(nyquist)
+    limit = table["nyquist"]
+    if source.startswith("preview"):
+        limit = pd.Series(max(data.attrs["preview_pixels"]) / 2, index=table.index)
+    elif source == "canvas":
+        limit = table["nyquist"].cummax()
+    kept = table[(table["cycles_per_image"] <= limit) & (table["n"] > 0)]
+    return kept[["stage", "cycles_per_image", "nyquist", "mean", "low", "high", "n"]].reset_index(drop=True)
+
+
+def residual_spectrum(
+    log: Log, source: str = "preview change", ax: Axes | None = None, stages: Sequence[int] | None = None
+) -> Axes:
+    """Which frequencies does each stage add? Radial power against cycles per image, one line a stage.
+
+    A tick on the frequency axis in a stage's colour is the Nyquist limit of its grid. Previews go on beyond it,
+    as a thin line: a decoder turns one latent cell into many pixels.
+    """
+    table = residual_spectrum_table(log, source)
+    table = table[(table["cycles_per_image"] > 0) & (table["mean"] > 0)]
+    count = int(as_log(log)[PROBE].sizes["stage"])
+    shown = list(stages or range(1, count + 1))
+    with theme():
+        ax = own_axes(ax)
+        for k in shown:
+            _stage_spectrum(ax, table[table["stage"] == k], stage_colours(count)[k - 1])
+        _logarithmic(ax)
+        ax.set_xlabel("frequency (cycles per image)")
+        ax.set_ylabel("power")
+        ax.set_title(f"Spectrum of the {source}")
+        for k, limit in _nyquists(log, shown):
+            ax.plot([limit], [0], marker=2, ms=7, mew=1.6, color=stage_colours(count)[k - 1], clip_on=False,
+                    transform=ax.get_xaxis_transform(), zorder=5)  # fmt: skip
+        stage_bar(ax, shown, count)
+        finish(ax, log, f"residual_spectrum of {source}", table)
+    return ax
+
+
+def _stage_spectrum(ax: Axes, rows: pd.DataFrame, colour: object) -> None:
+    """Bold up to the stage's own Nyquist limit, thin beyond."""
+    inside = rows[rows["cycles_per_image"] <= rows["nyquist"]]
+    line(ax, inside, "cycles_per_image", "", colour)
+    beyond = rows[rows["cycles_per_image"] >= rows["nyquist"].clip(lower=1).map(np.floor)]
+    if len(beyond) > 1:
+        ax.plot(beyond["cycles_per_image"], beyond["mean"], color=colour, lw=0.9, zorder=2)
+        ax.fill_between(beyond["cycles_per_image"], beyond["low"], beyond["high"], color=colour, alpha=0.12, lw=0)
+
+
+def _logarithmic(ax: Axes) -> None:
+    """Octaves on x, whole decades on y."""
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log")
+    ax.xaxis.set_major_locator(mpl.ticker.LogLocator(2, numticks=16))
+    ax.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    low, high = np.log10(ax.get_ylim())
+    if np.ceil(low) >= np.floor(high):
+        ax.set_ylim(10.0 ** np.floor(low), 10.0 ** np.ceil(high))
+    ax.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+
+
+def _nyquists(log: Log, stages: Sequence[int]) -> list[tuple[int, float]]:
+    limits = dataset(log, PROBE).attrs["nyquist"]
+    return [(k, float(limits[k - 1])) for k in stages]
+
+
+# --- one number a stage and source --------------------------------------------------------------------------
+
+
+def high_frequency_share_table(log: Log, sources: Sequence[str] = SOURCES) -> pd.DataFrame:
+    """Power above .125 cycles per sample over all power but DC: stage, source, mean, low, high, n."""
+    return _by_source(log, "high_frequency_share", sources)
+
+
+def wavelet_share_table(log: Log, sources: Sequence[str] = SOURCES) -> pd.DataFrame:
+    """Energy in the detail bands LH, HL, HH of one Haar step over all energy: stage, source, mean, low, high, n."""
+    return _by_source(log, "detail_share", sources)
+
+
+def spectral_centroid_table(log: Log, sources: Sequence[str] = SOURCES) -> pd.DataFrame:
+    """Mean frequency weighted by power, in cycles per image: stage, source, mean, low, high, n."""
+    return _by_source(log, "centroid", sources)
+
+
+def high_frequency_share(log: Log, sources: Sequence[str] = SOURCES, ax: Axes | None = None) -> Axes:
+    """How much of the power is high-frequency? Above a quarter of the Nyquist limit of the map, by stage.
+
+    A latent and a picture have different limits, which the legend states; compare stages, not sources.
+    """
+    table = high_frequency_share_table(log, sources)
+    labels = {source: f"{source}, > {_threshold(log, source)}" for source in sources}
+    ax = _lines(log, table, labels, "share of power", "High-frequency share", ax)
+    finish(ax, log, "high_frequency_share", table)
+    return ax
+
+
+def wavelet_share(log: Log, sources: Sequence[str] = SOURCES, ax: Axes | None = None) -> Axes:
+    """How much of the energy is detail, by a Haar wavelet instead of Fourier's rings?"""
+    table = wavelet_share_table(log, sources)
+    ax = _lines(log, table, {s: s for s in sources}, "share of energy", "Wavelet detail share", ax)
+    finish(ax, log, "wavelet_share", table)
+    return ax
+
+
+def spectral_centroid(log: Log, sources: Sequence[str] = SOURCES, ax: Axes | None = None) -> Axes:
+    """Where is the centre of the power, in cycles per image?"""
+    table = spectral_centroid_table(log, sources)
+    ax = _lines(log, table, {s: s for s in sources}, "cycles per image", "Spectral centroid", ax)
+    finish(ax, log, "spectral_centroid", table)
+    return ax
+
+
+def _by_source(log: Log, name: str, sources: Sequence[str]) -> pd.DataFrame:
+    values = variable(log, PROBE, name)
+    parts = []
+    for source in sources:
+        part = summary(pick(values, source=source))
+        part.insert(1, "source", source)
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def _threshold(log: Log, source: str) -> str:
+    """The frequency above which power counts as high, where the maps of a source are of one size."""
+    if source == "residual":
+        return f"{Q:g} cycles/token"
+    side = max(dataset(log, PROBE).attrs["preview_pixels"]) if source.startswith("preview") else _final_side(log)
+    return f"{Q * side:g} cycles/image"
+
+
+def _final_side(log: Log) -> int:
+    return max(grids(log)[-1]) if grids(log) else int(2 * dataset(log, PROBE).attrs["nyquist"][-1])
+
+
+def _lines(
+    log: Log, table: pd.DataFrame, labels: dict[str, str], unit: str, title: str, ax: Axes | None
+) -> Axes:
+    with theme():
+        ax = own_axes(ax, 3.9, 2.7)
+        for (source, label), marker in zip(labels.items(), MARKERS, strict=False):
+            line(ax, table[table["source"] == source], "stage", label, COLOURS[source], marker)
+        stage_axis(ax, log, sorted(table["stage"].unique()))
+        ax.set_ylim(bottom=0)
+        ax.set_ylabel(unit)
+        ax.set_title(title)
+        ax.legend()
+    return ax
+
+
+# --- bands of the picture -----------------------------------------------------------------------------------
+
+
+def explained_share_table(log: Log) -> pd.DataFrame:
+    """1 - |missing|^2 / |final|^2 per band of the preview: stage, band, mean, low, high, n.
+
+    Band edges are given in cycles per image; the last band is the corners of the frequency plane.
+    """
+    values = variable(log, PROBE, "explained_share")
+    table = summary(values)
+    bands = band_labels(log)
+    table["frequency_band"] = table["frequency_band"].map(dict(enumerate(bands)))
+    return table.rename(columns={"frequency_band": "band"})
+
+
+def band_labels(log: Log) -> list[str]:
+    """``0 to 4``, ..., ``above 32`` cycles per image."""
+    data = dataset(log, PROBE)
+    side = max(data.attrs["preview_pixels"])
+    bounds = [float(edge) * side for edge in data["frequency_band"].attrs["edges"]]
+    return [
+        f"above {low:g}" if np.isinf(high) else f"{low:g} to {high:g}"
+        for low, high in zip(bounds[:-1], bounds[1:], strict=True)
+    ]
+
+
+def explained_share(log: Log, ax: Axes | None = None) -> Axes:
+    """When is each frequency band of the picture done? 1: as in the final preview; 0: no better than nothing."""
+    table = explained_share_table(log)
+    bands = band_labels(log)
+    with theme():
+        ax = own_axes(ax, 4.2, 2.7)
+        colours = mpl.colormaps["cividis"](np.linspace(0, 0.8, len(bands)))
+        for band, colour, marker in zip(bands, colours, MARKERS, strict=False):
+            line(ax, table[table["band"] == band], "stage", band, colour, marker)
+        stage_axis(ax, log, sorted(table["stage"].unique()))
+        ax.axhline(0, color=SOFT, lw=0.8, zorder=1)
+        reference(ax, 1, "")
+        ax.set_ylabel("explained share of the band")
+        ax.set_title("How much of each band is there after each stage")
+        ax.legend(title="cycles per image", loc="center left", bbox_to_anchor=(1, 0.5))
+        finish(ax, log, "explained_share", table)
+    return ax
+
+

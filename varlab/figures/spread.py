@@ -1,0 +1,134 @@
+"""Where a stage's energy falls in the picture: on edges, or anywhere.
+
+``contribution`` is the energy of what the stage adds to the latent canvas. In a BSQ latent every code has the
+same length, so at the last stage that map is flat whatever the model does, and what a stage does to the picture
+must be read from ``preview change``.
+"""
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from varlab.figures.controls import energy_edges
+from varlab.figures.logs import (
+    Images,
+    Log,
+    as_log,
+    dataset,
+    edges,
+    has_images,
+    images_of,
+    pick,
+    stage_count,
+    summary,
+    variable,
+)
+from varlab.figures.style import (
+    COLOURS,
+    ENERGY,
+    PAGE,
+    SOFT,
+    clean_bar,
+    finish,
+    line,
+    own_axes,
+    reference,
+    stage_axis,
+    theme,
+)
+
+PROBE = "residual-spectrum"
+SPREADS = ("contribution", "preview change")
+LARGEST = 3.0  # top of the colour scale, in units of an even spread
+
+
+# --- one number a stage -------------------------------------------------------------------------------------
+
+
+def concentration_table(log: Log, images: Images = None) -> pd.DataFrame:
+    """Share of energy on the quarter of the cells with the largest edges: stage, source, edges, mean, low, high, n.
+
+    ``edges`` is "own image" or, where the images are found and the source is the preview change, "other images".
+    """
+    return _spread_table(log, "concentration", images)
+
+
+def edge_correlation_table(log: Log, images: Images = None) -> pd.DataFrame:
+    """Spearman correlation of energy and edges over cells: stage, source, edges, mean, low, high, n."""
+    return _spread_table(log, "edge_correlation", images)
+
+
+def concentration(log: Log, images: Images = None, ax: Axes | None = None) -> Axes:
+    """How much of the change falls on edges? Even spread gives .25; dashed: the edges of other prompts' images."""
+    table = concentration_table(log, images)
+    ax = _spread_lines(log, table, ax)
+    reference(ax, 0.25, "even spread")
+    ax.set_ylabel("share of energy")
+    ax.set_title("Energy on the quarter of cells with most edges")
+    ax.set_ylim(bottom=0)
+    finish(ax, log, "concentration", table)
+    return ax
+
+
+def edge_correlation(log: Log, images: Images = None, ax: Axes | None = None) -> Axes:
+    """Does the change follow edges, cell by cell? Rank correlation; dashed: the edges of other prompts' images."""
+    table = edge_correlation_table(log, images)
+    ax = _spread_lines(log, table, ax)
+    ax.axhline(0, color=SOFT, lw=0.8, zorder=1)
+    ax.set_ylabel("rank correlation")
+    ax.set_title("Correlation of energy and edges")
+    finish(ax, log, "edge_correlation", table)
+    return ax
+
+
+def _spread_table(log: Log, name: str, images: Images) -> pd.DataFrame:
+    values = variable(log, PROBE, name)
+    parts = [_part(summary(pick(values, spread=source)), source, "own image") for source in SPREADS]
+    if has_images(log, images):
+        other = energy_edges(log, images, shares=name == "concentration")["other"]
+        parts.append(_part(summary(other), "preview change", "other images"))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _part(table: pd.DataFrame, source: str, whose: str) -> pd.DataFrame:
+    table.insert(1, "source", source)
+    table.insert(2, "edges", whose)
+    return table
+
+
+def _spread_lines(log: Log, table: pd.DataFrame, ax: Axes | None) -> Axes:
+    with theme():
+        ax = own_axes(ax, 3.9, 2.7)
+        for (source, whose), rows in table.groupby(["source", "edges"], sort=False):
+            if whose == "own image":
+                line(ax, rows, "stage", source, COLOURS[source], "o" if source == "contribution" else "s")
+            else:
+                ax.plot(rows["stage"], rows["mean"], color=COLOURS[source], ls=(0, (2, 1.5)), lw=1,
+                        label=f"{source}, edges of other images")  # fmt: skip
+        stage_axis(ax, log, sorted(table["stage"].unique()))
+        ax.legend()
+    return ax
+
+
+# --- maps ---------------------------------------------------------------------------------------------------
+
+
+def energy_maps_table(log: Log, prompts: Sequence[int] = (0, 1), stages: Sequence[int] | None = None) -> pd.DataFrame:
+    """The cells of the maps: prompt, source, stage, y, x, energy (1: the map's own mean)."""
+    parts = []
+    for prompt in prompts:
+        for source in SPREADS:
+            for k in _shown(log, stages):
+                values = energy_map(log, k, prompt, source)
+                cells = [(y, x, value) for (y, x), value in np.ndenumerate(values)]
+                part = pd.DataFrame([(*map(int, cell[:2]), cell[2]) for cell in _flat(cells)], columns=["y", "x", "energy"])
+                part.insert(0, "stage", k)
+                part.insert(0, "source", source)
+                part.insert(0, "prompt", prompt)
+                parts.append(part)
+    return pd.concat(parts, ignore_index=True)

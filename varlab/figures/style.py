@@ -1,0 +1,200 @@
+"""The look of the figures: one theme, one colour per meaning, provenance under every figure."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.figure import Figure
+
+from varlab.figures.logs import Log, grids, provenance, provenance_line
+
+COLUMN, PAGE = 3.5, 7.2  # inches: one column and the full width of a page
+INK, SOFT, FAINT = "#222222", "#6b6b6b", "#d9d9d9"
+# Okabe and Ito's colours, told apart with every common colour blindness; no yellow, which print loses.
+BLUE, ORANGE, GREEN, PINK, SKY, RED = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
+COLOURS = {
+    "residual": GREEN,
+    "contribution": BLUE,
+    "canvas": SKY,
+    "preview": ORANGE,
+    "preview change": RED,
+    "block": INK,
+    "attention": BLUE,
+    "cross": RED,
+    "ffn": GREEN,
+}
+CYCLE = (BLUE, RED, GREEN, PINK, ORANGE, SKY)
+MARKERS = ("o", "s", "^", "D", "v", "P")
+ENERGY, SIGNED = "mako", "vlag"
+
+THEME = {
+    "font.size": 8,
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
+    "axes.titlesize": 8.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 6,
+    "axes.labelsize": 8,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": "#444444",
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "xtick.minor.size": 1.5,
+    "ytick.minor.size": 1.5,
+    "legend.fontsize": 7,
+    "legend.title_fontsize": 7,
+    "legend.frameon": False,
+    "legend.handlelength": 1.6,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4,
+    "figure.dpi": 144,
+    "savefig.dpi": 300,
+    "pdf.fonttype": 42,
+    "text.color": INK,
+}
+
+
+@contextmanager
+def theme() -> Iterator[None]:
+    """The theme inside a figure function; a caller's own settings stay as they were."""
+    with sns.axes_style("ticks"), mpl.rc_context(THEME):
+        yield
+
+
+# --- axes and colours ---------------------------------------------------------------------------------------
+
+
+def panels(columns: int = 1, rows: int = 1, width: float = PAGE, height: float = 2.6, **options: Any) -> list[Axes]:
+    """Empty axes side by side in one figure, for figure functions that take ``ax``; height in inches a row."""
+    with theme():
+        _, axes = plt.subplots(
+            rows, columns, figsize=(width, height * rows), layout="constrained", squeeze=False, **options
+        )
+    return list(axes.flat)
+
+
+def own_axes(ax: Axes | None, width: float = 4.6, height: float = 2.9) -> Axes:
+    """The given axes, or those of a new figure."""
+    return ax if ax is not None else panels(1, 1, width, height)[0]
+
+
+def stage_colours(stages: int) -> list[Any]:
+    """Light to dark with the stage, the same in every figure."""
+    palette = sns.color_palette("mako_r", as_cmap=True)
+    return [palette(0.12 + 0.78 * k / max(1, stages - 1)) for k in range(stages)]
+
+
+def stage_bar(ax: Axes, shown: Sequence[int], stages: int) -> None:
+    """A colour bar with one field a stage."""
+    colours = stage_colours(stages)
+    steps = ListedColormap([colours[k - 1] for k in shown])
+    mappable = ScalarMappable(BoundaryNorm([i - 0.5 for i in range(len(shown) + 1)], len(shown)), steps)
+    bar = ax.figure.colorbar(mappable, ax=ax, ticks=range(len(shown)), pad=0.02, aspect=24, fraction=0.05)
+    bar.set_ticklabels([str(k) for k in shown])
+    bar.set_label("stage")
+    clean_bar(bar)
+
+
+def clean_bar(bar: Any) -> None:
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=0, which="both")
+
+
+def stage_axis(ax: Axes, log: Log, stages: Sequence[int]) -> None:
+    """Stages on x, each with its grid."""
+    sides = grids(log)
+    ax.set_xticks(list(stages))
+    ax.set_xticklabels([_stage_name(k, sides) for k in stages])
+    ax.set_xlabel("stage, with its grid" if sides else "stage")
+    ax.set_xlim(min(stages) - 0.4, max(stages) + 0.4)
+
+
+def _stage_name(k: int, sides: list[tuple[int, int]]) -> str:
+    if not sides:
+        return str(k)
+    height, width = sides[k - 1]
+    return f"{k}\n{height}²" if height == width else f"{k}\n{height}×{width}"
+
+
+def block_axis(ax: Axes, blocks: Sequence[int]) -> None:
+    """Blocks on x; every fourth is named where there are many."""
+    step = 1 if len(blocks) <= 16 else 4
+    ax.set_xticks([b for b in blocks if (b - blocks[0]) % step == 0 or step == 1])
+    ax.set_xlabel("block")
+    ax.set_xlim(min(blocks) - 0.6, max(blocks) + 0.6)
+
+
+def line(ax: Axes, table: pd.DataFrame, x: str, label: str, colour: Any, marker: str = "o", **options: Any) -> None:
+    """Means as a line with points, the interval as a band (as bars where it is a lone point)."""
+    data = table.dropna(subset=["mean"]).sort_values(x)
+    if data.empty:
+        return
+    ax.plot(
+        data[x], data["mean"], marker=marker, color=colour, label=label, mec="white", mew=0.5, zorder=3, **options
+    )
+    if len(data) > 1:
+        ax.fill_between(data[x], data["low"], data["high"], color=colour, alpha=0.18, lw=0, zorder=2)
+    else:
+        ax.vlines(data[x], data["low"], data["high"], color=colour, lw=1, zorder=2)
+
+
+def reference(ax: Axes, y: float, text: str) -> None:
+    """A level to compare with, named on the right end."""
+    ax.axhline(y, color=SOFT, lw=0.8, ls=(0, (4, 3)), zorder=1)
+    ax.annotate(
+        text, (1, y), xycoords=("axes fraction", "data"), xytext=(-2, 2), textcoords="offset points",
+        ha="right", va="bottom", fontsize=6.5, color=SOFT,
+    )  # fmt: skip
+
+
+# --- what a figure remembers --------------------------------------------------------------------------------
+
+
+@dataclass
+class Kept:
+    """What was drawn in a figure: a line on its data, and for each of its axes provenance and table."""
+
+    line: str = ""
+    tables: dict[str, tuple[dict[str, str], pd.DataFrame]] = field(default_factory=dict)
+
+
+_KEPT: "WeakKeyDictionary[Figure, Kept]" = WeakKeyDictionary()
+
+
+def kept(figure: Figure) -> Kept:
+    """What ``finish`` noted for this figure; empty for a figure of another origin."""
+    return _KEPT.get(figure, Kept())
+
+
+def figure_of(drawn: Axes | Figure) -> Figure:
+    figure = drawn if isinstance(drawn, Figure) else drawn.get_figure(root=True)
+    assert figure is not None
+    return figure
+
+
+def finish(drawn: Axes | Figure, log: Log, name: str, table: pd.DataFrame) -> None:
+    """Set the provenance line under the figure and remember the table for ``save``."""
+    figure, text = figure_of(drawn), provenance_line(log)
+    note = _KEPT.setdefault(figure, Kept())
+    if text not in note.line:
+        note.line = f"{note.line}\n{text}".strip()
+    while name in note.tables:
+        name += " (2)"
+    note.tables[name] = (provenance(log), table)
+    figure.supxlabel(note.line, x=0.005, ha="left", fontsize=5.5, color=SOFT)

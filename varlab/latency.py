@@ -1,0 +1,70 @@
+"""Timing: images per second and what the probes cost, as ratios within one interleaved run."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from varlab.engine.loop import Run
+from varlab.engine.randomness import SeededNoise
+from varlab.models.base import NextScaleModel
+from varlab.probes import PROBES, build
+from varlab.prompts import prompts
+
+WITH_PREVIEWS = tuple(PROBES)
+WITHOUT_PREVIEWS = tuple(
+    f"{name}:preview=off" if name in ("residual-spectrum", "step-redundancy") else name for name in PROBES
+)
+VARIANTS = {"plain": (), "probes, no previews": WITHOUT_PREVIEWS, "probes and previews": WITH_PREVIEWS}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """``table``: median and quartiles of seconds an image, and ratio to plain; ``equal``: images bit for bit."""
+
+    table: pd.DataFrame
+    equal: bool
+    batch: int
+
+
+def _pass(model: NextScaleModel, texts: list[str], probes: tuple[str, ...]) -> tuple[float, torch.Tensor]:
+    made = build(probes)
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    out = Run(model, model.settings, SeededNoise(0), made).generate(texts, range(len(texts)))
+    for probe in made:
+        probe.log()
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start, out.image
+
+
+def bench(
+    model: NextScaleModel, repeats: int = 15, batch: int = 1, progress: Callable[[int, int], None] | None = None
+) -> Bench:
+    """Each round runs every variant once, in turning order; one round more warms up. Wall clock, decode included."""
+    texts = list(prompts("scenes", n=batch))
+    names = list(VARIANTS)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    images: dict[str, torch.Tensor] = {}
+    for turn in range(repeats + 1):
+        for i in range(len(names)):
+            name = names[(i + turn) % len(names)]
+            taken, images[name] = _pass(model, texts, VARIANTS[name])
+            if turn:
+                seconds[name].append(taken / batch)
+        if progress is not None:
+            progress(turn, repeats)
+    plain = np.array(seconds["plain"])
+    rows = []
+    for name in names:
+        low, median, high = np.quantile(seconds[name], [0.25, 0.5, 0.75])
+        ratios = np.quantile(np.array(seconds[name]) / plain, [0.25, 0.5, 0.75])
+        rows.append([name, repeats, low, median, high, *ratios])
+    columns = ["variant", "n", "q25_s", "median_s", "q75_s", "ratio_q25", "ratio_median", "ratio_q75"]
+    equal = all(torch.equal(image, images["plain"]) for image in images.values())
+    return Bench(pd.DataFrame(rows, columns=columns), equal, batch)

@@ -1,0 +1,196 @@
+"""The trained minis that ship with the project: ``data/<name>/model.safetensors`` beside ``model.json``.
+
+The weights are bf16 under the prefixes transformer, tokenizer and text; the json says what they are: architecture,
+vocabulary, schedule, sampling settings, the scenes' version, samples seen and the hash of the weights.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from varlab.engine.stage import Settings
+from varlab.errors import VarlabError
+from varlab.models.captions import CaptionEncoder
+from varlab.models.checkpoints import hash_tensors, listing, load_into, read, write_safetensors
+from varlab.models.infinity import InfinityConfig, InfinityTransformer
+from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
+from varlab.schedules import Schedule
+
+SCENE_VERSION = "1"  # of varlab.scenes, which models do not import; a test holds the two together
+T = TypeVar("T")
+KEYS = ("family", "transformer", "tokenizer", "text", "vocabulary", "schedule", "settings", "scene_version", "weights")
+
+
+def data_folder() -> Path:
+    """``$VARLAB_DATA``, else ``data`` of the repository that this package lies in."""
+    given = os.environ.get("VARLAB_DATA")
+    return Path(given).expanduser() if given else Path(__file__).parents[2] / "data"
+
+
+def mini_folders() -> dict[str, Path]:
+    """Name -> folder of every mini that is there now."""
+    return {path.parent.name: path.parent for path in sorted(data_folder().glob("*/model.json"))}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The modules of a model; ``text`` is None where the text encoder is not part of the checkpoint."""
+
+    transformer: InfinityTransformer
+    tokenizer: BSQTokenizer
+    text: CaptionEncoder | None
+
+    def named(self) -> dict[str, nn.Module]:
+        """By the prefix in files."""
+        parts = {"transformer": self.transformer, "tokenizer": self.tokenizer, "text": self.text}
+        return {name: module for name, module in parts.items() if module is not None}
+
+
+@dataclass(frozen=True)
+class MiniFacts:
+    """What ``model.json`` says. ``extra`` holds whatever else training noted, such as samples seen."""
+
+    family: str
+    transformer: InfinityConfig
+    tokenizer: BSQConfig
+    text: dict[str, int]
+    vocabulary: tuple[str, ...]
+    schedule: Schedule
+    settings: Settings
+    scene_version: str
+    weights: str
+    extra: dict[str, Any]
+
+    def empty(self) -> Parts:
+        """The modules on the meta device."""
+        with torch.device("meta"):
+            text = CaptionEncoder(self.vocabulary, **self.text)
+            return Parts(InfinityTransformer(self.transformer), BSQTokenizer(self.tokenizer), text)
+
+
+def _prefixed(parts: Parts) -> dict[str, Tensor]:
+    return {f"{part}.{name}": t for part, module in parts.named().items() for name, t in module.state_dict().items()}
+
+
+def save_mini(
+    folder: str | Path,
+    transformer: InfinityTransformer,
+    tokenizer: BSQTokenizer,
+    text: CaptionEncoder,
+    schedule: Schedule,
+    settings: Settings,
+    facts: Mapping[str, Any],
+) -> str:
+    """Write a mini in bf16 and return the hash of its weights. A former mini in the folder is replaced.
+
+    ``facts`` are kept in the json as given (samples seen, seeds, losses). Raises VarlabError for weights that are
+    not finite and for facts under a name that the format uses itself.
+    """
+    folder = Path(folder)
+    if taken := facts.keys() & (set(KEYS) - {"scene_version"}):
+        raise VarlabError(f"facts may not hold {listing(taken)}: the format fills that in itself.")
+    tensors = _prefixed(Parts(transformer, tokenizer, text))
+    if bad := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
+        raise VarlabError(f"{folder.name} is not saved: {listing(bad)} hold values that are not finite.")
+    half = {k: t.detach().cpu().bfloat16() if t.is_floating_point() else t.cpu() for k, t in tensors.items()}
+    record = {
+        "family": "infinity",
+        "scene_version": SCENE_VERSION,
+        **facts,
+        "transformer": asdict(transformer.config),
+        "tokenizer": asdict(tokenizer.config),
+        "text": {"width": text.word.embedding_dim, "layers": len(text.layers.layers)},
+        "vocabulary": text.vocabulary,
+        "schedule": asdict(schedule),
+        "settings": asdict(settings),
+        "weights": hash_tensors(half),
+    }
+    described = json.dumps(record, indent=1) + "\n"
+    typed = {name: (tensor, tensor.dtype) for name, tensor in half.items()}
+    write_safetensors(folder / "model.safetensors", typed, {"weights": str(record["weights"])}, lambda *_: None)
+    part = folder / "model.json.part"
+    part.write_text(described)
+    os.replace(part, folder / "model.json")
+    return str(record["weights"])
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _built(kind: type[T], values: Any, where: str) -> T:
+    """A config dataclass from its json, every field named; else what differs."""
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    given = values.keys() if isinstance(values, dict) else set()
+    if names != given:
+        raise VarlabError(
+            f"{where} does not fit {kind.__name__}: missing {listing(names - given) or 'nothing'}, "
+            f"unexpected {listing(given - names) or 'nothing'}. It was written by another version of varlab."
+        )
+    return kind(**{name: _tuples(value) for name, value in values.items()})
+
+
+def read_facts(folder: str | Path, scene_version: str | None = SCENE_VERSION) -> MiniFacts:
+    """``model.json`` of a mini, checked. ``scene_version`` None accepts any.
+
+    Raises VarlabError, naming the difference, for a missing or damaged file, another architecture format or
+    scenes of another version, whose words and pictures the weights were not trained on.
+    """
+    path = Path(folder) / "model.json"
+    if not path.exists():
+        raise VarlabError(f"{path} does not exist: {Path(folder).name} is no trained mini.")
+    try:
+        record: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise VarlabError(f"{path} is not valid JSON ({error}).") from error
+    if missing := set(KEYS) - (record.keys() if isinstance(record, dict) else set()):
+        raise VarlabError(f"{path} lacks {listing(missing)}.")
+    if record["family"] != "infinity":
+        raise VarlabError(f"{path}: family {record['family']!r} is not one that this loader builds (infinity).")
+    if scene_version is not None and record["scene_version"] != scene_version:
+        raise VarlabError(
+            f"{path} was trained on scenes of version {record['scene_version']}; this varlab draws version "
+            f"{scene_version}. Train it again, or use the varlab that trained it."
+        )
+    return MiniFacts(
+        record["family"],
+        _built(InfinityConfig, record["transformer"], f"{path}: transformer"),
+        _built(BSQConfig, record["tokenizer"], f"{path}: tokenizer"),
+        record["text"],
+        tuple(record["vocabulary"]),
+        _built(Schedule, record["schedule"], f"{path}: schedule"),
+        _built(Settings, record["settings"], f"{path}: settings"),
+        record["scene_version"],
+        record["weights"],
+        {key: value for key, value in record.items() if key not in KEYS},
+    )
+
+
+def load_mini(
+    folder: str | Path, precision: str = "fp32", device: str = "cpu", scene_version: str | None = SCENE_VERSION
+) -> tuple[Parts, MiniFacts]:
+    """A mini from its folder, in eval mode; "fp32" holds the stored bf16 values exactly.
+
+    Raises VarlabError when a file is missing, the hash differs, or architecture and tensors do not agree.
+    """
+    facts, path = read_facts(folder, scene_version), Path(folder) / "model.safetensors"
+    tensors = read(path).tensors
+    if (found := hash_tensors(tensors)) != facts.weights:
+        raise VarlabError(
+            f"{path} has the hash {found}, model.json names {facts.weights}: one of the two files is damaged or of "
+            "another training."
+        )
+    parts = facts.empty()
+    if foreign := [name for name in tensors if name.split(".")[0] not in parts.named()]:
+        raise VarlabError(f"{path} holds {listing(foreign)}, which belong to no part of a mini.")
+    for part, module in parts.named().items():
+        own = {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
+        load_into(module, own, f"{part} of {path}", precision, device)
+        module.eval().requires_grad_(False)
+    return parts, facts

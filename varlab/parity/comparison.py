@@ -1,0 +1,108 @@
+"""Holds computed arrays against those of a golden and keeps the account of what was compared."""
+
+import numpy as np
+from torch import Tensor
+
+from varlab.parity.golden import Golden
+from varlab.parity.report import ArrayCheck, Report
+
+Array = np.ndarray | Tensor
+
+
+def numpy(values: Array) -> np.ndarray:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+
+
+class Comparison:
+    """One golden's rows, bits and notes. A method for an array that the file does not hold does nothing."""
+
+    def __init__(self, golden: Golden) -> None:
+        self.golden = golden
+        self.result = Report(golden.path, golden.kind)
+        self._known: set[str] = set()
+
+    def wants(self, name: str) -> bool:
+        """Whether the file holds this array; asking marks it as known to the check."""
+        self._known.add(name)
+        return self.golden.stored(name)
+
+    def relative(self, name: str, values: Array | None, tolerance: str, columns: slice = slice(None)) -> None:
+        """Within ``tolerance`` times the golden's largest magnitude, or that of some of its last dimension."""
+        if self.wants(name):
+            largest = _largest(self.golden.arrays[name][..., columns])
+            self._close(name, values, self.golden.tolerance(tolerance) * largest)
+
+    def absolute(self, name: str, values: Array | None, tolerance: str) -> None:
+        if self.wants(name):
+            self._close(name, values, self.golden.tolerance(tolerance))
+
+    def equal(self, name: str, values: Array | None) -> None:
+        """Bits, indices and other labels."""
+        if not self.wants(name):
+            return
+        expected = self.golden.arrays[name]
+        if values is None or numpy(values).shape != expected.shape:
+            self._unfit(name, values)
+            return
+        different = numpy(values) != expected
+        worst = _largest(np.asarray(numpy(values), dtype=np.float64) - expected)
+        self.add(ArrayCheck(name, expected.shape, worst, float(different.mean()), 0.0, not different.any()))
+
+    def verify(self, name: str, true: bool, remark: str) -> None:
+        """A fact that is no array; ``remark`` says what is wrong with it."""
+        self.add(ArrayCheck(name, (), 0.0 if true else np.inf, 0.0 if true else np.inf, 0.0, true, remark))
+
+    def labels(self, name: str, values: Array, margin: np.ndarray | None, noise: float) -> np.ndarray:
+        """Sampled labels, counted: one may differ where the golden's own ``margin`` is below ``noise``.
+
+        -> the labels to go on with: ours, but the golden's at such near ties.
+        """
+        if not self.wants(name):
+            return numpy(values)
+        expected, actual = self.golden.arrays[name], numpy(values)
+        if actual.shape != expected.shape:
+            self._unfit(name, values)
+            return actual
+        different = actual != expected
+        near = np.zeros_like(different) if margin is None else different & (margin < noise)
+        self.result.bits_compared += different.size
+        self.result.bit_mismatches += int(different.sum())
+        self.result.forced_near_ties += int(near.sum())
+        remark = f"near ties: {int(near.sum())}" if near.any() else ""
+        worst, share, ok = float(different.any()), float(different.mean()), bool((different == near).all())
+        self.add(ArrayCheck(name, expected.shape, worst, share, 0.0, ok, remark))
+        return np.where(near, expected.astype(actual.dtype), actual)
+
+    def add(self, row: ArrayCheck) -> None:
+        self.result.rows.append(row)
+
+    def note(self, text: str) -> None:
+        self.result.notes.append(text)
+
+    def finish(self) -> Report:
+        """The report, with a note on every array that was left aside."""
+        unknown = sorted(self.golden.arrays.keys() - self._known)
+        if unknown:
+            self.note(f"NOT COMPARED, no check knows them: {', '.join(unknown)}")
+        empty = sorted(name for name in self.golden.arrays if not self.golden.stored(name) and name in self._known)
+        if empty:
+            self.note(f"empty in the golden (not stored): {', '.join(empty)}")
+        return self.result
+
+    def _close(self, name: str, values: Array | None, allowed: float) -> None:
+        expected = self.golden.arrays[name]
+        if values is None or numpy(values).shape != expected.shape:
+            self._unfit(name, values)
+            return
+        error = _largest(numpy(values).astype(np.float64) - expected)
+        relative = error / _largest(expected) if _largest(expected) else error
+        self.add(ArrayCheck(name, expected.shape, error, relative, allowed, error <= allowed < np.inf))
+
+    def _unfit(self, name: str, values: Array | None) -> None:
+        remark = "this run has no such array" if values is None else f"this run gives {tuple(values.shape)}"
+        self.add(ArrayCheck(name, self.golden.arrays[name].shape, np.inf, np.inf, 0.0, False, remark))
+
+
+def _largest(values: np.ndarray) -> float:
+    """Largest magnitude; NaN counts as the worst of all."""
+    return float(np.abs(values.astype(np.float64)).max())

@@ -1,0 +1,93 @@
+"""A golden file: arrays that an official code produced, what it ran with, and how near one has to come."""
+
+import json
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from varlab.errors import VarlabError
+
+_HEADER = ("kind", "config_json", "tolerances_json")
+
+
+@dataclass(frozen=True)
+class Golden:
+    """``config`` says what ran, ``tolerances`` how near to come, ``arrays`` holds everything else by name."""
+
+    path: Path
+    kind: str
+    config: dict[str, Any]
+    tolerances: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+    def stored(self, name: str) -> bool:
+        """Whether the file holds the array with something in it: an empty one means that it was not kept."""
+        return name in self.arrays and self.arrays[name].size > 0
+
+    def array(self, name: str) -> np.ndarray:
+        """An array without which there is nothing to compute."""
+        if not self.stored(name):
+            raise VarlabError(
+                f"{self.path.name} has no {name!r} array, which every {self.kind} golden needs. Copy it again."
+            )
+        return self.arrays[name]
+
+    def require(self, name: str) -> Any:
+        """A config value without which the run cannot be rebuilt."""
+        if name not in self.config:
+            raise VarlabError(
+                f"{self.path.name}: config_json lacks {name!r}, needed to rebuild the {self.kind} run. "
+                "Write the golden again with its full configuration."
+            )
+        return self.config[name]
+
+    def tolerance(self, name: str) -> float:
+        if not isinstance(self.tolerances.get(name), int | float):
+            raise VarlabError(
+                f"{self.path.name}: tolerances_json gives no number for {name!r} (it has "
+                f"{', '.join(sorted(self.tolerances)) or 'nothing'}). State it in the golden; parity assumes none."
+            )
+        return float(self.tolerances[name])
+
+
+def load(path: str | Path) -> Golden:
+    """Read a golden ``.npz`` in full. Pickled objects are refused."""
+    path = Path(path)
+    arrays = _read(path)
+    for name in _HEADER:
+        if name not in arrays:
+            raise VarlabError(
+                f"{path.name} has no {name!r} array, so it is not a golden file. "
+                f"A golden states {', '.join(_HEADER)} beside its arrays."
+            )
+    kind, config, tolerances = (str(arrays.pop(name)) for name in _HEADER)
+    return Golden(
+        path, kind, _object(path, "config_json", config), _object(path, "tolerances_json", tolerances), arrays
+    )
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise VarlabError(f"There is no golden file {path}. Give the path of a .npz file.")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, AttributeError) as error:
+        raise VarlabError(
+            f"{path.name} cannot be read as a golden file ({error}). It is damaged, not an .npz, or holds pickled "
+            "objects: copy or produce it again."
+        ) from error
+
+
+def _object(path: Path, name: str, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise VarlabError(f"{path.name}: {name} is not valid JSON ({error}). Write the golden again.") from error
+    if not isinstance(value, dict):
+        raise VarlabError(f"{path.name}: {name} must be a JSON object, not {type(value).__name__}.")
+    return value

@@ -1,0 +1,73 @@
+"""Golden tables of Infinity: bit probabilities after top-k and top-p, rotary positions and schedules."""
+
+import json
+import re
+
+import torch
+
+from varlab.models.infinity import rotary_indices, rotary_table
+from varlab.models.infinity_model import bit_probability
+from varlab.parity.comparison import Comparison
+from varlab.parity.golden import Golden
+from varlab.parity.report import Report
+from varlab.schedules import INFINITY_GRIDS, STAGES, Schedule, infinity
+
+HEAD_WIDTH = 128  # of the released models, at which the tables were written
+TABLE_STEP = 128  # the official rotary table is padded to a multiple of this
+
+
+def check_sampling(golden: Golden) -> Report:
+    """Probabilities of both bits for each (top_k, top_p); drawn indices depend on torch's generator."""
+    comparison = Comparison(golden)
+    logits = torch.from_numpy(golden.array("logits"))
+    comparison.wants("logits")
+    for name in golden.arrays:
+        filters = re.fullmatch(r"probs_k(\d+)_p(\d)(\d*)", name)
+        if filters:
+            one = bit_probability(logits, int(filters[1]), float(f"{filters[2]}.{filters[3]}"))
+            comparison.absolute(name, torch.stack([1 - one, one], -1), "abs")
+    drawn = [name for name in golden.arrays if name.startswith("idx_") and comparison.wants(name)]
+    if drawn:
+        comparison.note(f"informative, not compared (they depend on torch.multinomial): {', '.join(drawn)}")
+    return comparison.finish()
+
+
+def check_rope(golden: Golden) -> Report:
+    """Rotary indices exact, tables to an absolute tolerance, schedules equal, for every aspect-ratio template."""
+    comparison = Comparison(golden)
+    for ratio in INFINITY_GRIDS:
+        if any(golden.stored(f"{axis}_{ratio}") for axis in ("y", "x", "cos_stage_sum", "sin_stage_sum")):
+            _compare_template(comparison, infinity("1M", ratio), ratio)
+    if comparison.wants("square_rows") and comparison.wants("square_cos_sin_rows"):
+        rows = torch.from_numpy(golden.arrays["square_rows"])
+        table = rotary_table(infinity("1M", 1.0), HEAD_WIDTH)
+        comparison.absolute("square_cos_sin_rows", table[rows].permute(2, 0, 1), "abs")
+    _compare_schedules(comparison)
+    return comparison.finish()
+
+
+def _compare_template(comparison: Comparison, schedule: Schedule, ratio: float) -> None:
+    """Row indices y and column indices x of each stage, and the sums of its cosines and sines."""
+    stages = rotary_indices(schedule).split(schedule.lengths)
+    grids = [stage.unflatten(0, grid) for stage, grid in zip(stages, schedule.grids, strict=True)]
+    comparison.equal(f"y_{ratio}", torch.cat([grid[:, 0, 0] for grid in grids]))
+    comparison.equal(f"x_{ratio}", torch.cat([grid[0, :, 1] for grid in grids]))
+    tables = rotary_table(schedule, HEAD_WIDTH).double().split(schedule.lengths)
+    sums = torch.stack([table.sum((0, 1)) for table in tables])
+    comparison.absolute(f"cos_stage_sum_{ratio}", sums[:, 0], "abs")
+    comparison.absolute(f"sin_stage_sum_{ratio}", sums[:, 1], "abs")
+
+
+def _compare_schedules(comparison: Comparison) -> None:
+    """Grids of each pixel budget, and the tokens of the whole table, as one array of integers a template."""
+    if not comparison.wants("schedules_json"):
+        return
+    for ratio, table in json.loads(str(comparison.golden.arrays["schedules_json"])).items():
+        schedule = infinity("1M", float(ratio))
+        ours: dict[str, object] = {
+            "table_len": -(-schedule.tokens // TABLE_STEP) * TABLE_STEP,
+            "tokens": schedule.tokens,
+        }
+        ours |= {pixels: [[1, *grid] for grid in infinity(pixels, float(ratio)).grids] for pixels in STAGES}
+        wrong = [name for name in table if table[name] != ours.get(name)]
+        comparison.verify(f"schedules_json_{ratio}", not wrong, f"differs at {', '.join(wrong)}" if wrong else "")

@@ -1,0 +1,91 @@
+"""Golden runs of Infinity's BSQ-VAE: encode, quantise, area-downsampled inputs, decode."""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer, area, codes_of, quantise, upsample
+from varlab.parity import weights
+from varlab.parity.comparison import Comparison
+from varlab.parity.golden import Golden
+from varlab.parity.report import Report
+from varlab.schedules import Grid
+
+
+def grids_of(schedule: Sequence[Sequence[int]], patch: int = 1) -> list[Grid]:
+    """Latent grids of (t, h, w) or (h, w) entries with ``patch`` latents on a side of a token."""
+    return [(int(height) * patch, int(width) * patch) for *_, height, width in schedule]
+
+
+def tokenizer_of(golden: Golden, vae: dict[str, Any], seed: int) -> BSQTokenizer:
+    """The tokenizer with the golden's weights; the released sizes where ``vae`` is silent."""
+    config = BSQConfig(
+        bits=golden.require("bits"),
+        stride=vae.get("patch", 16),
+        channels=vae.get("base_ch", 128),
+        multipliers=tuple(vae.get("ch_mult", (1, 2, 4, 4, 4))),
+        blocks=vae.get("nres", 2),
+    )
+    tokenizer = BSQTokenizer(config).eval()
+    weights.fill(tokenizer, seed, weights.infinity_rule)
+    return tokenizer
+
+
+@torch.inference_mode()
+def check(golden: Golden) -> Report:
+    """Bits exact but for near ties, everything else to an absolute tolerance."""
+    comparison, seed = Comparison(golden), golden.require("seed")
+    tokenizer, grids = tokenizer_of(golden, golden.config, seed), grids_of(golden.require("schedule"))
+    height, width = (side * tokenizer.config.stride for side in grids[-1])
+    image = weights.image(seed, golden.config.get("B", 1), height, width)
+    comparison.absolute("image", image, "abs")
+    bits, canvas, latent = tokenizer.encode(image, grids)
+    comparison.absolute("h", latent, "abs")
+    path = _compare_bits(comparison, bits, latent, grids)
+    summed = list(accumulate(upsample(codes_of(step), grids[-1]) for step in path))
+    for k, grid in enumerate(grids[1:]):
+        comparison.absolute(f"var_input_area_{k}", area(summed[k], grid), "abs")
+    followed = all(torch.equal(a, b) for a, b in zip(bits, path, strict=True))
+    _compare_images(comparison, tokenizer, canvas if followed else summed[-1], summed[-1])
+    return comparison.finish()
+
+
+def _compare_bits(comparison: Comparison, bits: list[Tensor], latent: Tensor, grids: list[Grid]) -> list[Tensor]:
+    """Hold the bits of every stage against the golden's. -> the golden's bits, ours where it has none.
+
+    After a near tie our later bits answer to another residual, so they are quantised anew behind the golden's.
+    """
+    golden, path = comparison.golden, []
+    residual, followed = latent, True
+    stored = golden.arrays.get("h")
+    reference = torch.from_numpy(stored) if stored is not None and stored.shape == latent.shape else None
+    for k, grid in enumerate(grids):
+        ours = bits[k] if followed else quantise(residual, [grid])[0][0]
+        margin = None if reference is None else area(reference, grid).abs().movedim(1, -1)[:, None].numpy()
+        comparison.labels(f"bits_{k}", ours[:, None], margin, golden.tolerance("abs"))
+        step = _fitting(golden.arrays.get(f"bits_{k}"), ours)
+        followed = followed and torch.equal(step, ours)
+        path.append(step)
+        code = upsample(codes_of(step), grids[-1])
+        residual, reference = residual - code, None if reference is None else reference - code
+    return path
+
+
+def _fitting(expected: np.ndarray | None, ours: Tensor) -> Tensor:
+    """The golden's bits [B, h, w, b]; ours where it has none or of another shape."""
+    if expected is None or expected.shape != ours[:, None].shape:
+        return ours
+    return torch.from_numpy(expected[:, 0] > 0)
+
+
+def _compare_images(comparison: Comparison, tokenizer: BSQTokenizer, canvas: Tensor, summed: Tensor) -> None:
+    """The canvas of ``encode`` and the sum of the codes of its bits, and what the decoder makes of both."""
+    comparison.absolute("z", canvas, "abs")
+    comparison.absolute("recon", tokenizer.decode(canvas), "abs")
+    comparison.absolute("recon_unclamped", tokenizer.decoder(canvas), "abs")
+    comparison.absolute("summed_from_bits", summed, "abs")
+    comparison.absolute("recon_from_bits", tokenizer.decode(summed), "abs")

@@ -1,0 +1,44 @@
+"""The small language that names a probe or an accelerator with its options: ``name:option=value,...``."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from varlab.errors import VarlabError, unknown
+
+
+def make(kind: str, spec: str, registry: Mapping[str, Callable[..., Any]]) -> Any:
+    """The thing that ``spec`` names. Options are checked against the signature and turned into its types."""
+    name, _, rest = spec.partition(":")
+    if name not in registry:
+        raise unknown(kind, name, registry)
+    known = _options(registry[name])
+    given: dict[str, Any] = {}
+    for item in filter(None, rest.split(",")):
+        key, equals, text = item.partition("=")
+        if key not in known:
+            raise unknown(f"option of {name}", key, known)
+        if not equals:
+            raise VarlabError(f"{spec!r}: option {key} has no value. Write {name}:{key}=VALUE.")
+        given[key] = _value(spec, key, text, known[key].annotation)
+    for key, option in known.items():
+        if option.default is inspect.Parameter.empty and key not in given:
+            raise VarlabError(f"{spec!r} lacks {key}. Write {name}:{key}=VALUE.")
+    return registry[name](**given)
+
+
+def _options(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    if isinstance(target, type) and target.__init__ is object.__init__:
+        return {}
+    return inspect.signature(target).parameters
+
+
+def _value(spec: str, key: str, text: str, kind: Any) -> Any:
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise VarlabError(f"{spec!r}: {key} is true or false, not {text!r}.")
+        return text == "true"
+    try:
+        return kind(text)
+    except ValueError:
+        raise VarlabError(f"{spec!r}: {key} takes a {kind.__name__}, not {text!r}.") from None

@@ -1,0 +1,41 @@
+"""What ``varlab train`` does: a run folder, progress, and the finished mini."""
+
+import sys
+from pathlib import Path
+
+from varlab.errors import VarlabError
+from varlab.training.export import export
+from varlab.training.loop import Progress
+from varlab.training.pipeline import train
+from varlab.training.recipes import recipe as find_recipe
+
+
+def show(part: str, progress: Progress) -> None:
+    """One line of progress, written over the last."""
+    figures = "  ".join(f"{name} {value:.4g}" for name, value in progress.figures.items())
+    minutes = progress.seconds_left / 60
+    line = f"{part} {progress.step}/{progress.steps}  {figures}  {minutes:.0f} min left"
+    sys.stdout.write(f"\r\x1b[2K{line}" if sys.stdout.isatty() else line + "\n")
+    sys.stdout.flush()
+
+
+def train_command(
+    name: str,
+    folder: Path | None,
+    workers: int | None,
+    device: str,
+    init_from: Path | None,
+    steps: int | None,
+    pool: int | None,
+    out: Path | None,
+) -> str:
+    """Train, and export when done. Returns what to tell the user."""
+    recipe = find_recipe(name).with_sizes(steps, pool)
+    if workers is not None and workers < 1:
+        raise VarlabError(f"--workers must be at least 1, not {workers}.")
+    run = folder or Path("runs") / "train" / name
+    target = out or run / name
+    if not train(recipe, run, device, workers, show, init_from):
+        return f"stopped; the state is in {run}; the same command goes on"
+    weights = export(recipe, run, target, device)
+    return f"{target} holds {name} ({weights}); ship it with: varlab train {name} --out data/{name}"
