@@ -3,7 +3,7 @@
 import torch
 
 from varlab import schedules
-from varlab.engine.stage import Settings
+from varlab.models.guidance import Settings
 from varlab.models.infinity import InfinityConfig, InfinityTransformer, TextBatch
 from varlab.models.infinity_model import Infinity
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer

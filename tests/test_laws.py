@@ -8,7 +8,7 @@ from varlab.accelerators import ACCELERATORS
 from varlab.accelerators import build as accelerators
 from varlab.engine.loop import Generation, Run
 from varlab.engine.randomness import SeededNoise
-from varlab.engine.stage import Settings
+from varlab.models.guidance import Settings
 from varlab.models.infinity_model import Infinity
 from varlab.probes import PROBES, build
 

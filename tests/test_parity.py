@@ -208,6 +208,13 @@ def test_a_flip_at_a_near_tie_is_forced_and_counted(tmp_path):
     assert any("bits first differ at stage 5" in note for note in report.notes)
 
 
+def test_without_the_sampled_bits_the_used_ones_are_judged(tmp_path):
+    flipped = with_flips(tmp_path, 3, logits_tolerance=0.02)
+    report = parity.check(altered(flipped, tmp_path, **{f"bits_sampled_{k}": None for k in range(6)}))
+    assert report.verdict, report.render()
+    assert (report.bits_compared, report.forced_near_ties) == (185 * 24, 3)
+
+
 def test_the_same_flip_fails_where_the_margin_is_above_the_tolerance(tmp_path):
     report = parity.check(with_flips(tmp_path, 3, logits_tolerance=1e-5))
     assert failed(report) == {"bits_sampled_*", "bits_used_*"}

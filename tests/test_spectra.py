@@ -353,3 +353,11 @@ def test_skipvar_features_of_the_golden_file():
         # The official code averages HF_Diff over the batch, ours stays per image.
         difference = spectra.skipvar_hf_diff(new, old).mean().item()
         assert difference == pytest.approx(float(golden["batch2_l1"]), rel=1e-5)
+
+
+def test_the_summary_equals_its_parts() -> None:
+    maps = torch.randn(2, 3, 5, 8, 6, generator=torch.Generator().manual_seed(0))
+    power, high, centroid = spectra.spectral_summary(maps)
+    assert torch.allclose(power, spectra.radial_power(maps)[0].mean(-2), atol=1e-6)
+    assert torch.allclose(high, spectra.high_frequency_share(maps, channel_dim=-3))
+    assert torch.allclose(centroid, spectra.spectral_centroid(maps, channel_dim=-3))

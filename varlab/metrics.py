@@ -185,8 +185,8 @@ def _centred_ranks(x: Tensor) -> Tensor:
     """Average ranks less their mean, over n: in (-.5, .5), exactly 0 for a constant, NaN beside a NaN."""
     x = x.contiguous()
     ascending = x.sort(-1).values
-    below = torch.searchsorted(ascending, x)
-    up_to = torch.searchsorted(ascending, x, right=True)
+    below = torch.searchsorted(ascending, x, out_int32=True)
+    up_to = torch.searchsorted(ascending, x, right=True, out_int32=True)
     n = x.shape[-1]
     centred = (below + up_to - n).float() / (2 * n)
     return torch.where(x.isnan().any(-1, keepdim=True), torch.nan, centred)

@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-import os
 import platform
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -25,12 +24,16 @@ from varlab.engine.hooks import Accelerator
 from varlab.engine.ledger import Ledger
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
-from varlab.engine.stage import Settings, Stage
+from varlab.engine.stage import Stage
 from varlab.errors import VarlabError
 from varlab.models.base import NextScaleModel
-from varlab.probes import Log, LoggingProbe, build
+from varlab.models.guidance import Settings
+from varlab.probes import LoggingProbe, build
+from varlab.probes import log as logs
+from varlab.probes.log import Log
 
 Progress = Callable[[int, int], None]  # images done, images in all
+STORE = "log.zarr"
 PACKAGES = ("varlab", "torch", "numpy", "xarray", "zarr", "pywavelets")
 
 
@@ -118,15 +121,15 @@ def sample(
     chosen = with_overrides(model.settings, **settings)
     job = Job(model, tuple(texts), chosen, seed, tuple(probes), tuple(build_accelerators(accelerators)), negative)
     images: list[Image.Image] = []
-    logs: list[Log] = []
+    parts: list[Log] = []
     ledger = Ledger.of(len(model.schedule))
     for samples in job.batches(batch):
         image, log, work = job.run(samples)
         images, ledger = images + to_pil(image), ledger + work
-        logs.append(log)
+        parts.append(log)
         if progress is not None:
             progress(len(images), len(texts))
-    return RunResult(images, _tree(_join(logs), provenance(job)), ledger)
+    return RunResult(images, logs.tree(logs.join(parts), provenance(job)), ledger)
 
 
 def log_run(
@@ -141,66 +144,51 @@ def log_run(
     progress: Progress | None = None,
     **settings: Any,
 ) -> xr.DataTree:
-    """Sample into a run folder: ``run.json``, ``images/`` and ``log/``, one part a batch.
+    """Sample into a run folder: ``run.json``, ``images/`` and, when done, ``log.zarr``.
 
-    A folder with the same run is continued after its last finished part; one with another run is refused.
+    A folder with the same run is continued after its last finished batch; one with another run is refused.
     """
     texts = check_prompts(prompts)
     job = Job(model, tuple(texts), with_overrides(model.settings, **settings), seed, tuple(probes))
     build(job.probes)  # names are checked before any work
     record = _claim(folder, job, prompt_set, batch)
-    done = 0
-    for samples in job.batches(record["batch"]):
-        part = folder / "log" / f"{samples.start:06d}.zarr"
-        if not part.exists():
-            image, log, _ = job.run(samples)
-            for i, picture in zip(samples, to_pil(image), strict=True):
-                picture.save(folder / "images" / f"{i:06d}.png")
-            _write_part(part, log)
-        done += len(samples)
-        if progress is not None:
-            progress(done, len(texts))
+    if not (folder / STORE).exists():
+        _fill(job, folder, record, progress)
     return open_log(folder)
 
 
-def open_log(folder: Path) -> xr.DataTree:
-    """The log of a run folder; an unfinished run gives the prompts it has."""
-    record = folder / "run.json"
-    parts = sorted((folder / "log").glob("*.zarr"))
-    if not record.exists() or not parts:
-        raise VarlabError(f"{folder} holds no log. Make one: varlab log MODEL --out {folder}.")
-    logs = [{str(path): node.to_dataset() for path, node in _open_part(part) if node.data_vars} for part in parts]
-    return _tree(_join(logs), json.loads(record.read_text()))
-
-
-def _open_part(part: Path) -> Iterator[tuple[str, Any]]:
-    tree = xr.open_datatree(part, engine="zarr", consolidated=False)
-    for node in tree.subtree:
-        yield node.path.strip("/"), node
-
-
-def _write_part(part: Path, log: Log) -> None:
-    """Whole or not at all, so that an interrupted run resumes cleanly."""
-    draft = part.with_suffix(".part")
+def _fill(job: Job, folder: Path, record: dict[str, Any], progress: Progress | None) -> None:
+    """Run the batches that are not there yet, then turn all parts into the zarr store."""
+    paths = []
+    for samples in job.batches(record["batch"]):
+        path = folder / "parts" / f"{samples.start:06d}.npz"
+        if not path.exists():
+            image, log, _ = job.run(samples)
+            for i, picture in zip(samples, to_pil(image), strict=True):
+                picture.save(folder / "images" / f"{i:06d}.png")
+            logs.save(path.with_suffix(".draft"), log)
+            path.with_suffix(".draft").replace(path)
+        paths.append(path)
+        if progress is not None:
+            progress(samples.stop, len(job.prompts))
+    draft = folder / "draft.zarr"
     shutil.rmtree(draft, ignore_errors=True)
-    xr.DataTree.from_dict({f"/{name}": dataset for name, dataset in log.items()}).to_zarr(draft, consolidated=False)
-    os.replace(draft, part)
+    tree = logs.tree(logs.join([logs.load(path) for path in paths]), record)
+    tree.to_zarr(draft, consolidated=False)
+    draft.rename(folder / STORE)
+    shutil.rmtree(folder / "parts")
 
 
-def _join(logs: Sequence[Log]) -> Log:
-    """Datasets of the batches one after another along ``prompt``."""
-    if len(logs) == 1:
-        return logs[0]
-    return {
-        name: xr.concat([log[name] for log in logs], "prompt", join="outer", combine_attrs="override")
-        for name in logs[0]
-    }
-
-
-def _tree(log: Log, record: dict[str, Any]) -> xr.DataTree:
-    tree = xr.DataTree.from_dict({f"/{name}": dataset for name, dataset in log.items()})
-    tree.attrs = record
-    return tree
+def open_log(folder: Path | str) -> xr.DataTree:
+    """The log of a run folder; an unfinished run gives the prompts it has."""
+    folder = Path(folder)
+    if (folder / STORE).exists():
+        return xr.open_datatree(folder / STORE, engine="zarr", consolidated=False)
+    parts = sorted((folder / "parts").glob("*.npz"))
+    if not (folder / "run.json").exists() or not parts:
+        raise VarlabError(f"{folder} holds no log. Make one: varlab log MODEL --out {folder}.")
+    record = json.loads((folder / "run.json").read_text())
+    return logs.tree(logs.join([logs.load(path) for path in parts]), record)
 
 
 # Provenance
@@ -254,7 +242,7 @@ def _claim(folder: Path, job: Job, prompt_set: str, batch: int) -> dict[str, Any
         return found
     if folder.exists() and any(folder.iterdir()):
         raise VarlabError(f"{folder} is not empty and holds no run. Give another folder.")
-    for name in ("log", "images"):
+    for name in ("parts", "images"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     record["stage_seconds"] = stage_seconds(job, min(batch, len(job.prompts)))
     path.write_text(json.dumps(record, indent=1))

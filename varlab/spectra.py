@@ -117,6 +117,21 @@ def spectral_centroid(m: Tensor, channel_dim: int | None = None) -> Tensor:
     return _share((rho * power).sum((-2, -1)), _beyond_dc(power), power)
 
 
+def spectral_summary(m: Tensor, q: float = 0.125) -> tuple[Tensor, Tensor, Tensor]:
+    """(radial power [..., n_rings], HF(q) [...], centroid [...]) of maps [..., c, H, W] from one transform.
+
+    The same numbers as `radial_power` averaged over channels, and the two ratios with channel_dim=-3.
+    """
+    power = power_spectrum(m).sum(-3)
+    table = rings(m.shape[-2], m.shape[-1], m.device)
+    sums = F.pad(power.flatten(-2), (0, 1))[..., table.members].sum(-1)
+    rho = bin_frequency(m.shape[-2], m.shape[-1], m.device).float()
+    whole = _beyond_dc(power)
+    high = _share(_sum_bands(power, (q, torch.inf))[..., 0], whole, power)
+    centroid = _share((rho * power).sum((-2, -1)), whole, power)
+    return sums / table.bins / m.shape[-3], high, centroid
+
+
 def explained_share(final: Tensor, partial: Tensor, edges: Sequence[float], channel_dim: int | None = None) -> Tensor:
     """1 - sum_b |F(final) - F(partial)|^2 / sum_b |F(final)|^2 per band b of `band_power`: [..., n_bands].
 

@@ -12,9 +12,10 @@ from varlab.engine.kv import KVStore
 from varlab.engine.ledger import Ledger
 from varlab.engine.plan import StagePlan, merge
 from varlab.engine.randomness import Noise
-from varlab.engine.stage import Settings, Site, Stage
+from varlab.engine.stage import Site, Stage
 from varlab.errors import VarlabError
 from varlab.models.base import NextScaleModel
+from varlab.models.guidance import Settings
 from varlab.models.layers import attention
 from varlab.schedules import Grid
 

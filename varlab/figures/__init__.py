@@ -1,3 +1,105 @@
-from varlab.figures.spectra import *
-from varlab.figures.style import panels
+"""Figures of a log: each function takes a log (or its folder) and answers one question.
+
+``vl.figures.high_frequency_share(log)`` draws and returns matplotlib Axes; ``high_frequency_share_table(log)``
+gives the numbers it draws, means over prompts with 95 % bootstrap intervals and n. Maps return a Figure. Under
+every figure stands on which model, weights and prompts it rests. ``save`` writes PDF, PNG and CSV.
+"""
+
+from varlab.figures.branches import (
+    branch_divergence,
+    branch_divergence_table,
+    guidance_effect,
+    guidance_effect_table,
+    prediction_divergence,
+    prediction_divergence_table,
+)
+from varlab.figures.maps import energy_maps, energy_maps_table, token_maps, token_maps_table
+from varlab.figures.redundancy import (
+    energy_left,
+    energy_left_table,
+    psnr,
+    saturation,
+    saturation_table,
+    similarity,
+    similarity_table,
+    stage_cost,
+    stage_cost_table,
+    step_redundancy,
+    step_redundancy_table,
+)
 from varlab.figures.save import save
+from varlab.figures.sheets import contact_sheet, contact_sheet_table
+from varlab.figures.spectra import (
+    explained_share,
+    explained_share_table,
+    high_frequency_share,
+    high_frequency_share_table,
+    residual_spectrum,
+    residual_spectrum_table,
+    spectral_centroid,
+    spectral_centroid_table,
+    wavelet_share,
+    wavelet_share_table,
+)
+from varlab.figures.spread import concentration, concentration_table, edge_correlation, edge_correlation_table
+from varlab.figures.style import panels
+from varlab.figures.tokens import (
+    block_edge_correlation,
+    block_edge_correlation_table,
+    block_token_mse,
+    block_token_mse_table,
+    branch_split,
+    branch_split_table,
+    step_change,
+    step_change_table,
+)
+
+__all__ = [
+    "block_edge_correlation",
+    "block_edge_correlation_table",
+    "block_token_mse",
+    "block_token_mse_table",
+    "branch_divergence",
+    "branch_divergence_table",
+    "branch_split",
+    "branch_split_table",
+    "concentration",
+    "concentration_table",
+    "contact_sheet",
+    "contact_sheet_table",
+    "edge_correlation",
+    "edge_correlation_table",
+    "energy_left",
+    "energy_left_table",
+    "energy_maps",
+    "energy_maps_table",
+    "explained_share",
+    "explained_share_table",
+    "guidance_effect",
+    "guidance_effect_table",
+    "high_frequency_share",
+    "high_frequency_share_table",
+    "panels",
+    "prediction_divergence",
+    "prediction_divergence_table",
+    "psnr",
+    "residual_spectrum",
+    "residual_spectrum_table",
+    "saturation",
+    "saturation_table",
+    "save",
+    "similarity",
+    "similarity_table",
+    "spectral_centroid",
+    "spectral_centroid_table",
+    "stage_cost",
+    "stage_cost_table",
+    "step_change",
+    "step_change_table",
+    "step_redundancy",
+    "step_redundancy_table",
+    "token_maps",
+    "token_maps_table",
+    "wavelet_share",
+    "wavelet_share_table",
+]

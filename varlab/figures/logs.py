@@ -1,6 +1,5 @@
 """Reading a log for figures: datasets by probe, means over prompts with intervals, images, provenance."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from varlab.statistics import bootstrap_interval
 
 Log = xr.DataTree | Path | str
 Images = Path | str | Sequence[Image.Image] | None
-RUNS = Path("runs")  # where varlab.api keeps runs that were given no folder
 
 
 def as_log(log: Log) -> xr.DataTree:
@@ -126,12 +124,17 @@ def prompt_count(log: Log) -> int:
 def images_of(log: Log, images: Images = None) -> np.ndarray:
     """The final images [n, H, W, 3] in [0, 1], in prompt order.
 
-    ``images`` is the run's folder or the pictures themselves; None looks where the log says it lies, then in
-    the folder that ``vl.log`` takes by default. Errors: the images are not found.
+    ``images`` is the run's folder or the pictures themselves; None looks in the folder the log was opened from.
+    Errors: the images are not found.
     """
     if images is None or isinstance(images, str | Path):
         folder = run_folder(log, images)
-        places = [folder / "images" / f"{i:06d}.png" for i in range(prompt_count(log))]
+        numbers = next(node.to_dataset()["prompt"].values for node in as_log(log).subtree if "prompt" in node.coords)
+        places = [folder / "images" / f"{int(i):06d}.png" for i in numbers]
+        if missing := [place for place in places if not place.is_file()]:
+            raise VarlabError(
+                f"The image {missing[0]} of this log is missing. Give images=FOLDER or a list of pictures."
+            )
         images = [Image.open(place) for place in places]
     return np.stack([np.asarray(picture.convert("RGB"), np.float32) / 255 for picture in images])
 
@@ -139,26 +142,22 @@ def images_of(log: Log, images: Images = None) -> np.ndarray:
 def has_images(log: Log, images: Images = None) -> bool:
     """Whether ``images_of`` finds them."""
     try:
-        return bool(images) or run_folder(log).is_dir()
+        return bool(images) or (run_folder(log) / "images").is_dir()
     except VarlabError:
         return False
 
 
 def run_folder(log: Log, given: Path | str | None = None) -> Path:
-    """Where the run of a log lies."""
+    """Where the run of a log lies: as given, or as the opened store tells. Errors: a log that was never stored."""
     if given is not None:
         return Path(given)
     if isinstance(log, Path | str):
         return Path(log)
-    facts = log.attrs
-    name = "{model}-{prompt_set}-{n}-{seed}".format_map(
-        {key: str(facts.get(key, "")).replace("/", "-") for key in ("model", "prompt_set", "n", "seed")}
-    )
-    for place in (Path(str(facts.get("folder", ""))), RUNS / name):
-        record = place / "run.json"
-        if record.is_file() and json.loads(record.read_text()).get("key") == facts.get("key"):
-            return place
-    raise VarlabError("The log does not say where its images are. Give them: images=FOLDER or a list of pictures.")
+    source = log.encoding.get("source") or log.attrs.get("folder")
+    if not source:
+        raise VarlabError("The log does not say where its images are. Give them: images=FOLDER or a list of pictures.")
+    place = Path(str(source))
+    return place if place.suffix != ".zarr" else place.parent
 
 
 def edges(images: np.ndarray, grid: tuple[int, int]) -> np.ndarray:

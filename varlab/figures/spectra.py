@@ -6,6 +6,7 @@ preview one stage earlier; for stage 1 against mid-grey).
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import matplotlib as mpl
 import numpy as np
@@ -55,6 +56,7 @@ def residual_spectrum_table(log: Log, source: str = "preview change") -> pd.Data
     return kept[["stage", "cycles_per_image", "nyquist", "mean", "low", "high", "n"]].reset_index(drop=True)
 
 
+@theme()
 def residual_spectrum(
     log: Log, source: str = "preview change", ax: Axes | None = None, stages: Sequence[int] | None = None
 ) -> Axes:
@@ -67,19 +69,18 @@ def residual_spectrum(
     table = table[(table["cycles_per_image"] > 0) & (table["mean"] > 0)]
     count = int(as_log(log)[PROBE].sizes["stage"])
     shown = list(stages or range(1, count + 1))
-    with theme():
-        ax = own_axes(ax)
-        for k in shown:
-            _stage_spectrum(ax, table[table["stage"] == k], stage_colours(count)[k - 1])
-        _logarithmic(ax)
-        ax.set_xlabel("frequency (cycles per image)")
-        ax.set_ylabel("power")
-        ax.set_title(f"Spectrum of the {source}")
-        for k, limit in _nyquists(log, shown):
-            ax.plot([limit], [0], marker=2, ms=7, mew=1.6, color=stage_colours(count)[k - 1], clip_on=False,
-                    transform=ax.get_xaxis_transform(), zorder=5)  # fmt: skip
-        stage_bar(ax, shown, count)
-        finish(ax, log, f"residual_spectrum of {source}", table)
+    ax = own_axes(ax)
+    for k in shown:
+        _stage_spectrum(ax, table[table["stage"] == k], stage_colours(count)[k - 1])
+    _logarithmic(ax)
+    ax.set_xlabel("frequency (cycles per image)")
+    ax.set_ylabel("power")
+    ax.set_title(f"Spectrum of the {source}")
+    for k, limit in _nyquists(log, shown):
+        ax.plot([limit], [0], marker=2, ms=7, mew=1.6, color=stage_colours(count)[k - 1], clip_on=False,
+                transform=ax.get_xaxis_transform(), zorder=5)  # fmt: skip
+    stage_bar(ax, shown, count)
+    finish(ax, log, f"residual_spectrum of {source}", table)
     return ax
 
 
@@ -128,6 +129,7 @@ def spectral_centroid_table(log: Log, sources: Sequence[str] = SOURCES) -> pd.Da
     return _by_source(log, "centroid", sources)
 
 
+@theme()
 def high_frequency_share(log: Log, sources: Sequence[str] = SOURCES, ax: Axes | None = None) -> Axes:
     """How much of the power is high-frequency? Above a quarter of the Nyquist limit of the map, by stage.
 
@@ -140,6 +142,7 @@ def high_frequency_share(log: Log, sources: Sequence[str] = SOURCES, ax: Axes | 
     return ax
 
 
+@theme()
 def wavelet_share(log: Log, sources: Sequence[str] = SOURCES, ax: Axes | None = None) -> Axes:
     """How much of the energy is detail, by a Haar wavelet instead of Fourier's rings?"""
     table = wavelet_share_table(log, sources)
@@ -148,6 +151,7 @@ def wavelet_share(log: Log, sources: Sequence[str] = SOURCES, ax: Axes | None = 
     return ax
 
 
+@theme()
 def spectral_centroid(log: Log, sources: Sequence[str] = SOURCES, ax: Axes | None = None) -> Axes:
     """Where is the centre of the power, in cycles per image?"""
     table = spectral_centroid_table(log, sources)
@@ -171,25 +175,22 @@ def _threshold(log: Log, source: str) -> str:
     if source == "residual":
         return f"{Q:g} cycles/token"
     side = max(dataset(log, PROBE).attrs["preview_pixels"]) if source.startswith("preview") else _final_side(log)
-    return f"{Q * side:g} cycles/image"
+    return f"{Q * side:g} {'cycle' if Q * side == 1 else 'cycles'}/image"
 
 
 def _final_side(log: Log) -> int:
     return max(grids(log)[-1]) if grids(log) else int(2 * dataset(log, PROBE).attrs["nyquist"][-1])
 
 
-def _lines(
-    log: Log, table: pd.DataFrame, labels: dict[str, str], unit: str, title: str, ax: Axes | None
-) -> Axes:
-    with theme():
-        ax = own_axes(ax, 3.9, 2.7)
-        for (source, label), marker in zip(labels.items(), MARKERS, strict=False):
-            line(ax, table[table["source"] == source], "stage", label, COLOURS[source], marker)
-        stage_axis(ax, log, sorted(table["stage"].unique()))
-        ax.set_ylim(bottom=0)
-        ax.set_ylabel(unit)
-        ax.set_title(title)
-        ax.legend()
+def _lines(log: Log, table: pd.DataFrame, labels: dict[str, str], unit: str, title: str, ax: Axes | None) -> Axes:
+    ax = own_axes(ax, 3.9, 2.7)
+    for (source, label), marker in zip(labels.items(), MARKERS, strict=False):
+        line(ax, table[table["source"] == source], "stage", label, COLOURS[source], marker)
+    stage_axis(ax, log, sorted(table["stage"].unique()))
+    ax.set_ylim(bottom=0)
+    ax.set_ylabel(unit)
+    ax.set_title(title)
+    ax.legend()
     return ax
 
 
@@ -212,29 +213,24 @@ def band_labels(log: Log) -> list[str]:
     """``0 to 4``, ..., ``above 32`` cycles per image."""
     data = dataset(log, PROBE)
     side = max(data.attrs["preview_pixels"])
-    bounds = [float(edge) * side for edge in data["frequency_band"].attrs["edges"]]
-    return [
-        f"above {low:g}" if np.isinf(high) else f"{low:g} to {high:g}"
-        for low, high in zip(bounds[:-1], bounds[1:], strict=True)
-    ]
+    bounds = [float(edge) * side for edge in data.attrs["band_edges"]]
+    return [f"above {low:g}" if np.isinf(high) else f"{low:g} to {high:g}" for low, high in pairwise(bounds)]
 
 
+@theme()
 def explained_share(log: Log, ax: Axes | None = None) -> Axes:
     """When is each frequency band of the picture done? 1: as in the final preview; 0: no better than nothing."""
     table = explained_share_table(log)
     bands = band_labels(log)
-    with theme():
-        ax = own_axes(ax, 4.2, 2.7)
-        colours = mpl.colormaps["cividis"](np.linspace(0, 0.8, len(bands)))
-        for band, colour, marker in zip(bands, colours, MARKERS, strict=False):
-            line(ax, table[table["band"] == band], "stage", band, colour, marker)
-        stage_axis(ax, log, sorted(table["stage"].unique()))
-        ax.axhline(0, color=SOFT, lw=0.8, zorder=1)
-        reference(ax, 1, "")
-        ax.set_ylabel("explained share of the band")
-        ax.set_title("How much of each band is there after each stage")
-        ax.legend(title="cycles per image", loc="center left", bbox_to_anchor=(1, 0.5))
-        finish(ax, log, "explained_share", table)
+    ax = own_axes(ax, 4.2, 2.7)
+    colours = mpl.colormaps["cividis"](np.linspace(0, 0.8, len(bands)))
+    for band, colour, marker in zip(bands, colours, MARKERS, strict=False):
+        line(ax, table[table["band"] == band], "stage", band, colour, marker)
+    stage_axis(ax, log, sorted(table["stage"].unique()))
+    ax.axhline(0, color=SOFT, lw=0.8, zorder=1)
+    reference(ax, 1, "")
+    ax.set_ylabel("explained share of the band")
+    ax.set_title("How much of each band is there after each stage")
+    ax.legend(title="cycles per image", loc="center left", bbox_to_anchor=(1, 0.5))
+    finish(ax, log, "explained_share", table)
     return ax
-
-

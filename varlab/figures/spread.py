@@ -5,46 +5,15 @@ same length, so at the last stage that map is flat whatever the model does, and 
 must be read from ``preview change``.
 """
 
-from collections.abc import Sequence
-
-import matplotlib as mpl
-import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from varlab.figures.controls import energy_edges
-from varlab.figures.logs import (
-    Images,
-    Log,
-    as_log,
-    dataset,
-    edges,
-    has_images,
-    images_of,
-    pick,
-    stage_count,
-    summary,
-    variable,
-)
-from varlab.figures.style import (
-    COLOURS,
-    ENERGY,
-    PAGE,
-    SOFT,
-    clean_bar,
-    finish,
-    line,
-    own_axes,
-    reference,
-    stage_axis,
-    theme,
-)
+from varlab.figures.logs import Images, Log, has_images, pick, summary, variable
+from varlab.figures.style import COLOURS, SOFT, finish, line, own_axes, reference, stage_axis, theme
 
 PROBE = "residual-spectrum"
 SPREADS = ("contribution", "preview change")
-LARGEST = 3.0  # top of the colour scale, in units of an even spread
 
 
 # --- one number a stage -------------------------------------------------------------------------------------
@@ -63,18 +32,20 @@ def edge_correlation_table(log: Log, images: Images = None) -> pd.DataFrame:
     return _spread_table(log, "edge_correlation", images)
 
 
+@theme()
 def concentration(log: Log, images: Images = None, ax: Axes | None = None) -> Axes:
     """How much of the change falls on edges? Even spread gives .25; dashed: the edges of other prompts' images."""
     table = concentration_table(log, images)
     ax = _spread_lines(log, table, ax)
     reference(ax, 0.25, "even spread")
     ax.set_ylabel("share of energy")
-    ax.set_title("Energy on the quarter of cells with most edges")
+    ax.set_title("Energy on the quarter of cells with the largest edges")
     ax.set_ylim(bottom=0)
     finish(ax, log, "concentration", table)
     return ax
 
 
+@theme()
 def edge_correlation(log: Log, images: Images = None, ax: Axes | None = None) -> Axes:
     """Does the change follow edges, cell by cell? Rank correlation; dashed: the edges of other prompts' images."""
     table = edge_correlation_table(log, images)
@@ -102,33 +73,13 @@ def _part(table: pd.DataFrame, source: str, whose: str) -> pd.DataFrame:
 
 
 def _spread_lines(log: Log, table: pd.DataFrame, ax: Axes | None) -> Axes:
-    with theme():
-        ax = own_axes(ax, 3.9, 2.7)
-        for (source, whose), rows in table.groupby(["source", "edges"], sort=False):
-            if whose == "own image":
-                line(ax, rows, "stage", source, COLOURS[source], "o" if source == "contribution" else "s")
-            else:
-                ax.plot(rows["stage"], rows["mean"], color=COLOURS[source], ls=(0, (2, 1.5)), lw=1,
-                        label=f"{source}, edges of other images")  # fmt: skip
-        stage_axis(ax, log, sorted(table["stage"].unique()))
-        ax.legend()
+    ax = own_axes(ax, 3.9, 2.7)
+    for (source, whose), rows in table.groupby(["source", "edges"], sort=False):
+        if whose == "own image":
+            line(ax, rows, "stage", source, COLOURS[source], "o" if source == "contribution" else "s")
+        else:
+            ax.plot(rows["stage"], rows["mean"], color=COLOURS[source], ls=(0, (2, 1.5)), lw=1,
+                    label="edges of other images")  # fmt: skip
+    stage_axis(ax, log, sorted(table["stage"].unique()))
+    ax.legend()
     return ax
-
-
-# --- maps ---------------------------------------------------------------------------------------------------
-
-
-def energy_maps_table(log: Log, prompts: Sequence[int] = (0, 1), stages: Sequence[int] | None = None) -> pd.DataFrame:
-    """The cells of the maps: prompt, source, stage, y, x, energy (1: the map's own mean)."""
-    parts = []
-    for prompt in prompts:
-        for source in SPREADS:
-            for k in _shown(log, stages):
-                values = energy_map(log, k, prompt, source)
-                cells = [(y, x, value) for (y, x), value in np.ndenumerate(values)]
-                part = pd.DataFrame([(*map(int, cell[:2]), cell[2]) for cell in _flat(cells)], columns=["y", "x", "energy"])
-                part.insert(0, "stage", k)
-                part.insert(0, "source", source)
-                part.insert(0, "prompt", prompt)
-                parts.append(part)
-    return pd.concat(parts, ignore_index=True)

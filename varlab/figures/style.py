@@ -36,7 +36,7 @@ CYCLE = (BLUE, RED, GREEN, PINK, ORANGE, SKY)
 MARKERS = ("o", "s", "^", "D", "v", "P")
 ENERGY, SIGNED = "mako", "vlag"
 
-THEME = {
+THEME: Any = {
     "font.size": 8,
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
     "axes.titlesize": 8.5,
@@ -97,7 +97,7 @@ def own_axes(ax: Axes | None, width: float = 4.6, height: float = 2.9) -> Axes:
 def stage_colours(stages: int) -> list[Any]:
     """Light to dark with the stage, the same in every figure."""
     palette = sns.color_palette("mako_r", as_cmap=True)
-    return [palette(0.12 + 0.78 * k / max(1, stages - 1)) for k in range(stages)]
+    return [palette(0.1 + 0.74 * k / max(1, stages - 1)) for k in range(stages)]
 
 
 def stage_bar(ax: Axes, shown: Sequence[int], stages: int) -> None:
@@ -120,16 +120,18 @@ def stage_axis(ax: Axes, log: Log, stages: Sequence[int]) -> None:
     """Stages on x, each with its grid."""
     sides = grids(log)
     ax.set_xticks(list(stages))
-    ax.set_xticklabels([_stage_name(k, sides) for k in stages])
-    ax.set_xlabel("stage, with its grid" if sides else "stage")
+    every = 1 if len(stages) <= 9 else 2
+    named = [(max(stages) - k) % every == 0 for k in stages]
+    ax.set_xticklabels([stage_name(k, sides) if shown else "" for k, shown in zip(stages, named, strict=True)])
+    ax.set_xlabel("stage and its grid" if sides else "stage")
     ax.set_xlim(min(stages) - 0.4, max(stages) + 0.4)
 
 
-def _stage_name(k: int, sides: list[tuple[int, int]]) -> str:
+def stage_name(k: int, sides: list[tuple[int, int]]) -> str:
     if not sides:
         return str(k)
     height, width = sides[k - 1]
-    return f"{k}\n{height}²" if height == width else f"{k}\n{height}×{width}"
+    return f"{k}\n{height}²" if height == width else f"{k}\n{height}x{width}"
 
 
 def block_axis(ax: Axes, blocks: Sequence[int]) -> None:
@@ -145,22 +147,27 @@ def line(ax: Axes, table: pd.DataFrame, x: str, label: str, colour: Any, marker:
     data = table.dropna(subset=["mean"]).sort_values(x)
     if data.empty:
         return
-    ax.plot(
-        data[x], data["mean"], marker=marker, color=colour, label=label, mec="white", mew=0.5, zorder=3, **options
-    )
+    ax.plot(data[x], data["mean"], marker=marker, color=colour, label=label, mec="white", mew=0.5, zorder=3, **options)
     if len(data) > 1:
         ax.fill_between(data[x], data["low"], data["high"], color=colour, alpha=0.18, lw=0, zorder=2)
     else:
         ax.vlines(data[x], data["low"], data["high"], color=colour, lw=1, zorder=2)
 
 
-def reference(ax: Axes, y: float, text: str) -> None:
-    """A level to compare with, named on the right end."""
+def reference(ax: Axes, y: float, text: str, side: str = "right") -> None:
+    """A level to compare with, named at one end."""
     ax.axhline(y, color=SOFT, lw=0.8, ls=(0, (4, 3)), zorder=1)
     ax.annotate(
-        text, (1, y), xycoords=("axes fraction", "data"), xytext=(-2, 2), textcoords="offset points",
-        ha="right", va="bottom", fontsize=6.5, color=SOFT,
+        text, (float(side == "right"), y), xycoords=("axes fraction", "data"), xytext=(-2 if side == "right" else 2, 2),
+        textcoords="offset points", ha=side, va="bottom", fontsize=6.5, color=SOFT,
     )  # fmt: skip
+
+
+def plain_log(axis: Any) -> None:
+    """A logarithmic axis with plain numbers at 1, 2 and 5."""
+    axis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5), numticks=8))
+    axis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(mpl.ticker.NullFormatter())
 
 
 # --- what a figure remembers --------------------------------------------------------------------------------

@@ -47,6 +47,7 @@ class NextScaleModel(ABC):
     weights: str
     schedule: Schedule
     depth: int
+    width: int
     branches: tuple[str, ...]
     attention_scale: float
     settings: Any

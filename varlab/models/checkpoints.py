@@ -112,14 +112,17 @@ def _content(path: Path) -> tuple[Any, dict[str, str]]:
     except pickle.UnpicklingError as error:
         foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
         if foreign is None:
-            raise VarlabError(f"{path} is not a weight file, or is damaged: {str(error).splitlines()[0]}") from error
+            raise VarlabError(
+                f"{path} is no weight file of torch, or a damaged one: its pickle asks for what tensors do not need. "
+                "Nothing of it was run."
+            ) from error
         raise VarlabError(
             f"{path} was refused: besides tensors it holds {foreign[1]}, and unpickling such objects can run any code. "
             "If you trust its origin, convert it where nothing can be harmed (a container without network): "
             "torch.save(torch.load(old, weights_only=False)['...'], new) with the part that holds only tensors."
         ) from None
     except (RuntimeError, SafetensorError, EOFError, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise VarlabError(f"{path} could not be read ({reason}). Is the download complete?") from error
 
 
@@ -246,7 +249,7 @@ def fit(module: nn.Module, tensors: Mapping[str, Tensor], label: str) -> dict[st
         from varlab.models.zoo import likely_cause  # the registry, which imports this module
 
         raise VarlabError(
-            f"{label} does not fit this {type(module).__name__}: {'; '.join(words)}. {likely_cause(tensors)}"
+            f"{label} does not fit this {type(module).__name__}. {likely_cause(tensors)} Keys: {'; '.join(words)}."
         )
     return found
 

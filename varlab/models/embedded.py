@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from varlab.engine.stage import Settings
 from varlab.errors import VarlabError
 from varlab.models.captions import CaptionEncoder
 from varlab.models.checkpoints import hash_tensors, listing, load_into, read, write_safetensors
+from varlab.models.guidance import Settings
 from varlab.models.infinity import InfinityConfig, InfinityTransformer
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
 from varlab.schedules import Schedule
@@ -53,6 +53,13 @@ class Parts:
 
 
 @dataclass(frozen=True)
+class MiniParts(Parts):
+    """Of a mini, which brings its own text encoder."""
+
+    text: CaptionEncoder
+
+
+@dataclass(frozen=True)
 class MiniFacts:
     """What ``model.json`` says. ``extra`` holds whatever else training noted, such as samples seen."""
 
@@ -67,11 +74,11 @@ class MiniFacts:
     weights: str
     extra: dict[str, Any]
 
-    def empty(self) -> Parts:
+    def empty(self) -> MiniParts:
         """The modules on the meta device."""
         with torch.device("meta"):
             text = CaptionEncoder(self.vocabulary, **self.text)
-            return Parts(InfinityTransformer(self.transformer), BSQTokenizer(self.tokenizer), text)
+            return MiniParts(InfinityTransformer(self.transformer), BSQTokenizer(self.tokenizer), text)
 
 
 def _prefixed(parts: Parts) -> dict[str, Tensor]:
@@ -174,7 +181,7 @@ def read_facts(folder: str | Path, scene_version: str | None = SCENE_VERSION) ->
 
 def load_mini(
     folder: str | Path, precision: str = "fp32", device: str = "cpu", scene_version: str | None = SCENE_VERSION
-) -> tuple[Parts, MiniFacts]:
+) -> tuple[MiniParts, MiniFacts]:
     """A mini from its folder, in eval mode; "fp32" holds the stored bf16 values exactly.
 
     Raises VarlabError when a file is missing, the hash differs, or architecture and tensors do not agree.

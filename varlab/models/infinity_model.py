@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from varlab.engine.stage import Guidance, Settings, at
 from varlab.errors import VarlabError
 from varlab.models.base import Attend, Cost, NextScaleModel, Readout
+from varlab.models.guidance import Guidance, Settings, at
 from varlab.models.infinity import InfinityTransformer, TextBatch, TextState, rotary_table
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer, upsample
 from varlab.schedules import Grid, Schedule
@@ -91,7 +91,8 @@ class Infinity(NextScaleModel):
             )
         self.transformer, self.tokenizer, self.schedule, self.text = transformer, tokenizer, schedule, text
         self.name, self.weights, self.settings = name, weights, settings or Settings()
-        self.depth, self.blocks = transformer.config.depth, transformer.blocks
+        self.depth, self.width = transformer.config.depth, transformer.config.width
+        self.blocks = transformer.blocks
         head_width = transformer.config.width // transformer.config.heads
         self.rotary = rotary_table(schedule, head_width).to(self.device).split(schedule.lengths)
 

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from varlab import schedules
-from varlab.engine.stage import Settings
 from varlab.errors import VarlabError, unknown
 from varlab.models import embedded
 from varlab.models.checkpoints import PRECISIONS, checkpoint_folder, constant, dtype_of, load_into, locate, read
 from varlab.models.embedded import Parts
+from varlab.models.guidance import Settings
 from varlab.models.infinity import LEVELS, InfinityConfig, InfinityTransformer
 from varlab.models.infinity_model import Infinity
 from varlab.models.text import RandomText, TextEncoder, choose
@@ -284,7 +284,8 @@ def load(
     schedule = entry.schedule(pixels, ratio)
     check_fit(entry, schedule)
     if init == "checkpoint" and entry.folder is not None:
-        parts, facts = embedded.load_mini(entry.folder, precision, device)
+        trained, facts = embedded.load_mini(entry.folder, precision, device)
+        parts: Parts = trained
         weights = f"trained (varlab {name}, {facts.weights})"
     else:
         parts, weights = entry.empty(), "empty (shapes only)"
@@ -384,7 +385,7 @@ def _availability(entry: ModelEntry) -> tuple[str, str]:
 
 
 def describe() -> pd.DataFrame:
-    """One row a model: name, family, parameters (transformer), stages, tokens, text, weights, expected, description.
+    """One row a model: name, family, parameters (of the transformer), stages, tokens, text, weights, expected, ...
 
     A mini whose folder is damaged has its error as the description.
     """
@@ -410,4 +411,6 @@ def describe() -> pd.DataFrame:
                 "description": entry.description,
             }
         )
-    return pd.DataFrame(rows).set_index("name")
+    columns = ["name", "family", "parameters", "stages", "tokens", "text", "weights", "expected", "description"]
+    numbers = dict.fromkeys(("parameters", "stages", "tokens"), "Int64")
+    return pd.DataFrame(rows, columns=columns).astype(numbers)

@@ -83,11 +83,19 @@ def _compare_bits(comparison: Comparison, outcome: Outcome, k: int) -> None:
     """The engine's own argmax, and what it would go on with on the latent grid (leaked or un-patchified)."""
     model, labels = outcome.setup.model, outcome.capture.labels[k]
     margin, noise = _margin(comparison.golden, k, tuple(labels.shape))
+
+    def on_grid(values: Tensor) -> Tensor:
+        return model.code_map(k, values).movedim(1, -1)[:, None]
+
     settled = torch.from_numpy(comparison.labels(f"bits_sampled_{k}", labels, margin, noise))
-    used = outcome.setup.leaked.get(k)
-    if used is None:
-        used = model.code_map(k, model.codes(k, settled)).movedim(1, -1) > 0
-    comparison.equal(f"bits_used_{k}", used[:, None])
+    leaked, used = outcome.setup.leaked.get(k), on_grid(model.codes(k, settled)) > 0
+    if leaked is not None:
+        comparison.equal(f"bits_used_{k}", leaked[:, None])
+    elif comparison.wants(f"bits_sampled_{k}"):  # near ties are settled already
+        comparison.equal(f"bits_used_{k}", used)
+    else:
+        margin = None if margin is None else on_grid(torch.from_numpy(margin)).numpy()
+        comparison.labels(f"bits_used_{k}", used, margin, noise)
 
 
 def _margin(golden: Golden, k: int, shape: tuple[int, ...]) -> tuple[np.ndarray | None, float]:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from varlab.engine.stage import Settings
 from varlab.errors import VarlabError
+from varlab.models.guidance import Settings
 from varlab.models.infinity import InfinityConfig, InfinityTransformer, TextBatch
 from varlab.models.infinity_model import Infinity
 from varlab.parity import weights

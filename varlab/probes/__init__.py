@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from varlab.errors import VarlabError
-from varlab.probes.base import Log, LoggingProbe
+from varlab.probes.base import LoggingProbe
 from varlab.probes.branch_divergence import BranchDivergence
 from varlab.probes.residual_spectrum import ResidualSpectrum
 from varlab.probes.step_redundancy import StepRedundancy
@@ -25,4 +25,4 @@ def build(specs: Sequence[str | LoggingProbe]) -> list[LoggingProbe]:
     return made
 
 
-__all__ = ["PROBES", "Log", "LoggingProbe", "build"]
+__all__ = ["PROBES", "LoggingProbe", "build"]

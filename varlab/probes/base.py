@@ -1,17 +1,16 @@
 """Common ground of the probes: names of axes, previews, maps of bounded size, what a log is made of."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-import xarray as xr
 from torch import Tensor
 
 from varlab.engine.hooks import Probe
 from varlab.engine.stage import Stage
 from varlab.errors import unknown
+from varlab.probes.log import Group, Log, Variables
 from varlab.probes.recorder import Recorder
 from varlab.schedules import Grid
 
@@ -19,10 +18,8 @@ if TYPE_CHECKING:
     from varlab.engine.loop import Run
 
 BRANCHES = ("conditional", "unconditional")
-COUNTED = ("stage", "block")  # axes that count from 1, as the papers do
 LARGEST_MAP = 32
 PREVIEWS = ("auto", "full", "off")
-Log = dict[str, xr.Dataset]  # group path -> dataset; every variable has the dimension prompt
 
 
 class LoggingProbe(Probe):
@@ -37,28 +34,16 @@ class LoggingProbe(Probe):
         self.samples, self.image = samples, image
 
     def log(self) -> Log:
-        """The batch's datasets by group."""
+        """The batch's figures by group."""
         raise NotImplementedError
 
     @property
     def stages(self) -> range:
         return range(len(self.run.model.schedule))
 
-    def dataset(
-        self, variables: dict[str, tuple[tuple[str, ...], np.ndarray, str]], **names: Sequence[str]
-    ) -> xr.Dataset:
-        """variables: name -> (dimensions after prompt, values [n, ...], unit). ``names`` label integer axes."""
-        data = {
-            name: (("prompt", *dims), values.astype(np.float32), {"units": unit})
-            for name, (dims, values, unit) in variables.items()
-        }
-        coordinates = {"prompt": np.array(self.samples)}
-        for dims, values, _ in variables.values():
-            coordinates |= {d: np.arange(size) + (d in COUNTED) for d, size in zip(dims, values.shape[1:], strict=True)}
-        dataset = xr.Dataset(data, coordinates)
-        for axis, labels in names.items():
-            dataset[axis].attrs["names"] = list(labels)
-        return dataset
+    def group(self, variables: Variables, attrs: dict[str, Any] | None = None, **names: Sequence[str]) -> Group:
+        """Values [n, ...] of the batch; ``names`` label integer axes."""
+        return Group(self.samples, variables, {axis: list(labels) for axis, labels in names.items()}, attrs or {})
 
 
 class PreviewProbe(LoggingProbe):
@@ -85,7 +70,7 @@ class PreviewProbe(LoggingProbe):
         """Preview of every stage [n, 3, h, w]; None for a stage that did not run."""
         return [self.kept.collect(("preview", k), self.samples) for k in self.stages]
 
-    def preview_facts(self) -> dict[str, object]:
+    def preview_facts(self) -> dict[str, Any]:
         full = self.grid == final_latent(self.run)
         side = [cells * self.run.model.stride for cells in self.grid or ()]
         return {"preview": "off" if self.grid is None else "full" if full else "reduced", "preview_pixels": side}
@@ -117,18 +102,17 @@ def pooled(maps: Tensor, grid: Grid) -> Tensor:
 
 
 def on_grid(values: Tensor, stage: Stage) -> Tensor:
-    """Per-token values [R, n] on the whole grid [R, h*w]; NaN where a token was not computed."""
+    """Per-token values [..., R, n] on the whole grid [..., R, h*w]; NaN where a token was not computed."""
     selection = stage.plan.selection
     if selection is None:
         return values
-    index = selection.index.expand(stage.batch, -1).repeat(values.shape[0] // stage.batch, 1)
-    out = torch.full((values.shape[0], selection.length), torch.nan, device=values.device, dtype=values.dtype)
-    return out.scatter(1, index, values)
+    index = selection.index.expand(stage.batch, -1).repeat(values.shape[-2] // stage.batch, 1).expand_as(values)
+    out = values.new_full((*values.shape[:-1], selection.length), torch.nan)
+    return out.scatter(-1, index, values)
 
 
 def by_branch(values: Tensor, stage: Stage) -> Tensor:
-    """Rows [R, ...] -> [B, 2, ...]: conditional and unconditional; the latter NaN without guidance."""
+    """Rows [..., R, n] -> [..., B, 2, n]: conditional and unconditional; the latter NaN without guidance."""
     if stage.guided:
-        cond, uncond = values.chunk(2)
-        return torch.stack([cond, uncond], 1)
-    return torch.stack([values, torch.full_like(values, torch.nan)], 1)
+        return torch.stack(values.chunk(2, -2), -2)
+    return torch.stack([values, torch.full_like(values, torch.nan)], -2)

@@ -9,7 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from varlab.engine.stage import Site, Stage
-from varlab.probes.base import Log, LoggingProbe, on_grid, pooled
+from varlab.probes.base import LoggingProbe, on_grid, pooled
+from varlab.probes.log import Log, Variables
+
+norm = torch.linalg.vector_norm
 
 
 def bit_divergence(cond: Tensor, uncond: Tensor) -> Tensor:
@@ -27,25 +30,20 @@ class BranchDivergence(LoggingProbe):
         stage, key = site.stage, (site.stage.index, site.block)
         if not stage.guided:
             return
-        cond, uncond = x_out.chunk(2)
-        gap = torch.linalg.vector_norm(cond - uncond, dim=-1)
-        c, u = torch.linalg.vector_norm(x_out, dim=-1).chunk(2)
-        relative = (gap / c).square()
-        # From the three sides of the triangle: one pass less over the channels.
-        cosine = (c.square() + u.square() - gap.square()) / (2 * c * u)
-        self.kept.put(("map", *key), stage.samples, on_grid(relative, stage))
-        self.kept.put(("cosine", *key), stage.samples, cosine.mean(-1))
+        length = norm(x_out, dim=-1)
+        gap = norm(x_out[: stage.batch] - x_out[stage.batch :], dim=-1)
+        sides = torch.stack([gap, length[: stage.batch], length[stage.batch :]])  # [3, B, n]
+        self.kept.put(("sides", *key), stage.samples, on_grid(sides, stage).movedim(0, 1))
 
     def on_logits(self, stage: Stage, cond: Tensor, uncond: Tensor | None, guided: Tensor, labels: Tensor) -> None:
         k, samples = stage.index, stage.samples
-        likeliest, chosen = cond.argmax(-1), guided.argmax(-1)
+        likeliest, chosen = cond[..., 1] > cond[..., 0], guided[..., 1] > guided[..., 0]
         changed = (likeliest != chosen).float().mean((1, 2))
         self.kept.put(("guided", k), samples, changed if stage.guided else torch.full_like(changed, torch.nan))
-        drawn = (labels.long() != chosen).float().mean((1, 2))
-        self.kept.put(("drawn", k), samples, drawn)
+        self.kept.put(("drawn", k), samples, (labels != chosen).float().mean((1, 2)))
         if uncond is not None:
             self.kept.put(("kl", k), samples, bit_divergence(cond, uncond).mean((1, 2)))
-            flips = (likeliest != uncond.argmax(-1)).float().mean((1, 2))
+            flips = (likeliest != (uncond[..., 1] > uncond[..., 0])).float().mean((1, 2))
             self.kept.put(("flips", k), samples, flips)
 
     def log(self) -> Log:
@@ -54,24 +52,27 @@ class BranchDivergence(LoggingProbe):
         mse, cosine = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
         groups = {}
         for k in self.stages:
-            maps = [self.kept.collect(("map", k, b), self.samples) for b in blocks]
-            ran = [b for b in blocks if maps[b] is not None]
+            ran = [b for b in blocks if ("sides", k, b) in self.kept.parts]
             if not ran:
                 continue
-            stacked = torch.stack([maps[b] for b in ran], 1)  # type: ignore[arg-type]  # [n, blocks, h*w]
-            mse[:, k, ran] = stacked.nanmean(-1).cpu().numpy()
-            cosine[:, k] = self.kept.table([("cosine", k, b) for b in blocks], self.samples)
-            small = pooled(stacked, self.run.model.schedule.grids[k]).cpu().numpy()
+            sides = torch.stack([self.kept.collect(("sides", k, b), self.samples) for b in ran], 1)  # type: ignore[misc]
+            gap, c, u = sides.unbind(2)  # [n, blocks, h*w]
+            relative = (gap / c).square()
+            mse[:, k, ran] = relative.nanmean(-1).cpu().numpy()
+            # The third side of the triangle gives the angle.
+            angle = (c.square() + u.square() - gap.square()) / (2 * c * u)
+            cosine[:, k, ran] = angle.nanmean(-1).cpu().numpy()
+            small = pooled(relative, self.run.model.schedule.grids[k]).cpu().numpy()
             full = np.full((shape[0], shape[2], *small.shape[2:]), np.nan, np.float32)
             full[:, ran] = small
-            groups[f"{self.name}/stage-{k + 1:02d}"] = self.dataset({"relative_mse": (("block", "y", "x"), full, "1")})
-        variables = {
+            groups[f"{self.name}/stage-{k + 1:02d}"] = self.group({"relative_mse": (("block", "y", "x"), full, "1")})
+        variables: Variables = {
             "relative_mse": (("stage", "block"), mse, "1"),
             "cosine": (("stage", "block"), cosine, "1"),
         }
         for name, key, unit in _PREDICTIONS:
             variables[name] = (("stage",), self.kept.table([(key, k) for k in self.stages], self.samples), unit)
-        return {self.name: self.dataset(variables), **groups}
+        return {self.name: self.group(variables), **groups}
 
 
 _PREDICTIONS = (

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from varlab.engine.stage import Stage
 from varlab.metrics import high_frequency_ssim, psnr, ssim
-from varlab.probes.base import Log, PreviewProbe
+from varlab.probes.base import PreviewProbe
+from varlab.probes.log import Log, Variables
 
 FIGURES = (("psnr", psnr, "dB"), ("ssim", ssim, "1"), ("high_frequency_ssim", high_frequency_ssim, "1"))
 
@@ -26,7 +27,7 @@ class StepRedundancy(PreviewProbe):
     def log(self) -> Log:
         previews = self.previews()
         final = next((p for p in reversed(previews) if p is not None), None)
-        variables = {"energy_left": (("stage",), self._energy_left(), "1")}
+        variables: Variables = {"energy_left": (("stage",), self._energy_left(), "1")}
         if final is not None:
             for name, measure, unit in FIGURES:
                 missing = torch.full((len(self.samples),), torch.nan)
@@ -34,9 +35,7 @@ class StepRedundancy(PreviewProbe):
                 variables[name] = (("stage",), torch.stack(values, 1).numpy(), unit)
         flops = np.array([work.flops / max(1, work.images) for work in self.run.ledger.stages])
         variables["flops"] = (("stage",), np.broadcast_to(flops, (len(self.samples), len(flops))), "FLOP/image")
-        dataset = self.dataset(variables)
-        dataset.attrs |= self.preview_facts()
-        return {self.name: dataset}
+        return {self.name: self.group(variables, self.preview_facts())}
 
     def _energy_left(self) -> np.ndarray:
         """||f_K - f_k||^2 / ||f_K||^2 [n, stage]."""

@@ -3,13 +3,23 @@
 Source of the question: SparseVAR, observation 2 (different blocks attend to different regions).
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from varlab.engine.stage import Site
+from varlab.engine.stage import Site, Stage
 from varlab.metrics import edge_energy, spearman
-from varlab.probes.base import BRANCHES, Log, LoggingProbe, by_branch, on_grid, pooled
+from varlab.probes.base import BRANCHES, LoggingProbe, by_branch, on_grid, pooled
+from varlab.probes.log import Group, Log, Variables
+from varlab.schedules import Grid
+
+if TYPE_CHECKING:
+    from varlab.engine.loop import Run
+
+norm = torch.linalg.vector_norm
+Key = tuple[int, str]  # block, site
 
 
 class TokenMSE(LoggingProbe):
@@ -17,12 +27,18 @@ class TokenMSE(LoggingProbe):
 
     Also against the previous stage: the block's output less its own output one stage earlier, resized
     (nearest), for the conditional branch. ``previous=False`` leaves this out: it keeps one output a block.
+    While sampling, only norms over channels are taken; all else waits until the batch is done.
     """
 
     name = "token-mse"
 
     def __init__(self, previous: bool = True) -> None:
         self.previous = previous
+
+    def start(self, run: "Run") -> None:
+        super().start(run)
+        self.norms: dict[int, dict[Key, list[tuple[Stage, Tensor, Tensor]]]] = {}
+        self.outputs: dict[int, tuple[Stage, Tensor]] = {}
 
     def on_branch(self, site: Site, x: Tensor, y: Tensor) -> None:
         self._keep(site, str(site.branch), y, x)
@@ -32,70 +48,89 @@ class TokenMSE(LoggingProbe):
         if self.previous and site.stage.plan.selection is None:
             self._against_previous(site, x_out[: site.stage.batch])
 
-    def _keep(self, site: Site, name: str, change: Tensor, x_in: Tensor) -> None:
-        stage, key = site.stage, (site.stage.index, site.block, name)
-        squared = torch.linalg.vector_norm(change, dim=-1).square() / change.shape[-1]
-        level = torch.linalg.vector_norm(x_in, dim=-1).square().mean(-1) / x_in.shape[-1]
-        self.kept.put(("map", *key), stage.samples, by_branch(on_grid(squared, stage), stage))
-        self.kept.put(("relative", *key), stage.samples, by_branch(squared.mean(-1) / level, stage))
+    def _keep(self, site: Site, name: str, change: Tensor, level: Tensor) -> None:
+        """Norms over channels [R, n] of what is added and of what it is added to."""
+        places = self.norms.setdefault(site.stage.index, {})
+        entry = (site.stage, norm(change, dim=-1), norm(level, dim=-1))
+        places.setdefault((site.block, name), []).append(entry)
 
     def _against_previous(self, site: Site, x: Tensor) -> None:
         """x [B, n, C] of the conditional branch."""
-        stage, key = site.stage, ("output", site.block)
-        before = self.kept.parts.get(key)
-        self.kept.parts[key] = [(stage.samples, x)]
-        if before is None or before[0][0] != stage.samples or stage.index == 0:
+        stage = site.stage
+        former = self.outputs.get(site.block)
+        self.outputs[site.block] = (stage, x)
+        if former is None or former[0].samples != stage.samples or former[0].index >= stage.index:
             return
-        last = before[0][1].mT.unflatten(-1, stage.schedule.grids[stage.index - 1])
-        up = torch.nn.functional.interpolate(last, size=stage.grid, mode="nearest").flatten(2).mT
-        place = (stage.index, site.block)
-        self.kept.put(("step", *place), stage.samples, (x - up).square().mean((1, 2)) / x.square().mean((1, 2)))
-        cosine = torch.nn.functional.cosine_similarity(x, up, dim=-1).mean(-1)
-        self.kept.put(("cosine", *place), stage.samples, cosine)
+        up = former[1][:, nearest(former[0].grid, stage.grid, x.device)]
+        sides = torch.stack([norm(x - up, dim=-1), norm(x, dim=-1), norm(up, dim=-1)], 1)
+        self.kept.put(("sides", stage.index, site.block), stage.samples, sides)
 
     def log(self) -> Log:
-        sites = ("block", *self.run.model.branches)
-        edges = [edge_energy(self.image, grid).flatten(1) for grid in self.run.model.schedule.grids]
-        blocks, groups = range(self.run.model.depth), {}
+        self.outputs = {}
+        model = self.run.model
+        sites, blocks = ("block", *model.branches), range(model.depth)
         shape = (len(self.samples), len(self.stages), len(blocks), len(sites), len(BRANCHES))
         mse, relative, edge = (np.full(shape, np.nan, np.float32) for _ in range(3))
-        for k in self.stages:
-            maps = [[self.kept.collect(("map", k, b, s), self.samples) for s in sites] for b in blocks]
-            ran = [(b, s) for b in blocks for s in range(len(sites)) if maps[b][s] is not None]
-            if not ran:
-                continue
-            stacked = torch.stack([maps[b][s] for b, s in ran], 1)  # type: ignore[arg-type]  # [n, pairs, branch, h*w]
-            at_b, at_s = np.array(ran).T
-            mse[:, k, at_b, at_s] = stacked.nanmean(-1).cpu().numpy()
-            edge[:, k, at_b, at_s] = spearman(stacked, edges[k][:, None, None]).cpu().numpy()
-            levels = [self.kept.collect(("relative", k, b, sites[s]), self.samples) for b, s in ran]
-            relative[:, k, at_b, at_s] = torch.stack(levels, 1).cpu().numpy()  # type: ignore[arg-type]
-            groups[f"{self.name}/stage-{k + 1:02d}"] = self._map_group(k, ran, stacked, len(blocks), sites)
+        groups = {}
+        for k in self.norms:
+            ran = [b for b in blocks if (b, "block") in self.norms[k]]
+            change, level = self._squares(k, [(b, site) for b in ran for site in sites])
+            pairs = (len(self.samples), len(ran), len(sites), len(BRANCHES))
+            mse[:, k, ran] = change.nanmean(-1).view(pairs).cpu().numpy()
+            relative[:, k, ran] = (change.nanmean(-1) / level.nanmean(-1)).view(pairs).cpu().numpy()
+            edges = edge_energy(self.image, model.schedule.grids[k]).flatten(1)
+            edge[:, k, ran] = spearman(change, edges[:, None, None]).view(pairs).cpu().numpy()
+            maps = change.view(*pairs, -1)
+            groups[f"{self.name}/stage-{k + 1:02d}"] = self._map_group(maps, ran, model.schedule.grids[k], sites)
         dims = ("stage", "block", "site", "branch")
-        variables = {
+        variables: Variables = {
             "mse": (dims, mse, "1"),
             "relative_mse": (dims, relative, "1"),
             "edge_correlation": (dims, edge, "1"),
         }
         if self.previous:
             variables |= self._previous(blocks)
-        return {self.name: self.dataset(variables, site=sites, branch=BRANCHES), **groups}
+        return {self.name: self.group(variables, site=sites, branch=BRANCHES), **groups}
 
-    def _map_group(self, k: int, ran: list[tuple[int, int]], stacked: Tensor, blocks: int, sites: tuple[str, ...]):  # type: ignore[no-untyped-def]
-        small = pooled(stacked, self.run.model.schedule.grids[k]).cpu().numpy()
-        full = np.full((len(self.samples), blocks, len(sites), *small.shape[2:]), np.nan, np.float32)
-        at_b, at_s = np.array(ran).T
-        full[:, at_b, at_s] = small
-        group = self.dataset({"mse": (("block", "site", "branch", "y", "x"), full, "1")}, site=sites, branch=BRANCHES)
-        group.attrs["grid"] = list(self.run.model.schedule.grids[k])
-        return group
+    def _squares(self, k: int, keys: list[Key]) -> tuple[Tensor, Tensor]:
+        """Mean squares over channels of change and level of stage k [n, len(keys), branch, h*w]."""
+        found = [self.norms[k][key] for key in keys]
+        for part in range(len(found[0])):  # one part, unless plans split the batch
+            stage = found[0][part][0]
+            for which, name in ((1, "change"), (2, "level")):
+                rows = torch.stack([entries[part][which] for entries in found])  # [keys, R, n]
+                values = by_branch(on_grid(rows, stage), stage).movedim(0, 2).square() / self.run.model.width
+                self.kept.put((name, k), stage.samples, values.transpose(1, 2))
+        change, level = (self.kept.collect((name, k), self.samples) for name in ("change", "level"))
+        assert change is not None and level is not None
+        return change, level
 
-    def _previous(self, blocks: range) -> dict[str, tuple[tuple[str, ...], np.ndarray, str]]:
-        def table(name: str) -> np.ndarray:
-            rows = [self.kept.table([(name, k, b) for b in blocks], self.samples) for k in self.stages]
-            return np.stack(rows, 1)
+    def _map_group(self, maps: Tensor, ran: list[int], grid: Grid, sites: tuple[str, ...]) -> Group:
+        """maps [n, blocks that ran, sites, branch, h*w]."""
+        small = pooled(maps, grid).cpu().numpy()
+        full = np.full((small.shape[0], self.run.model.depth, *small.shape[2:]), np.nan, np.float32)
+        full[:, ran] = small
+        variables: Variables = {"mse": (("block", "site", "branch", "y", "x"), full, "1")}
+        return self.group(variables, {"grid": list(grid)}, site=sites, branch=BRANCHES)
 
-        return {
-            "step_mse": (("stage", "block"), table("step"), "1"),
-            "step_cosine": (("stage", "block"), table("cosine"), "1"),
-        }
+    def _previous(self, blocks: range) -> Variables:
+        shape = (len(self.samples), len(self.stages), len(blocks))
+        step, cosine = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
+        for k in self.stages:
+            found = {b: self.kept.collect(("sides", k, b), self.samples) for b in blocks}
+            ran = [b for b, sides in found.items() if sides is not None]
+            if not ran:
+                continue
+            gap, now, then = torch.stack([found[b] for b in ran], 1).square().unbind(2)  # type: ignore[arg-type]
+            step[:, k, ran] = (gap.mean(-1) / now.mean(-1)).cpu().numpy()
+            # The third side of the triangle gives the angle.
+            cosine[:, k, ran] = ((now + then - gap) / (2 * (now * then).sqrt())).mean(-1).cpu().numpy()
+        dims = ("stage", "block")
+        return {"step_mse": (dims, step, "1"), "step_cosine": (dims, cosine, "1")}
+
+
+def nearest(coarse: Grid, fine: Grid, device: torch.device) -> Tensor:
+    """For every cell of the fine grid, the flat index of the coarse cell that it lies in [h*w]."""
+    y = torch.arange(fine[0], device=device) * coarse[0] // fine[0]
+    x = torch.arange(fine[1], device=device) * coarse[1] // fine[1]
+    return (y[:, None] * coarse[1] + x).flatten()

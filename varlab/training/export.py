@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from varlab.engine.stage import Settings
 from varlab.models.embedded import save_mini
+from varlab.models.guidance import Settings
 from varlab.runs import device_name
 from varlab.scenes import SCENE_VERSION
 from varlab.training.pipeline import PARTS, load_average, new_transformer, start_of, trained_tokenizer

@@ -1,0 +1,52 @@
+"""Imports point one way: a room imports only rooms above it in this list."""
+
+import ast
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "varlab"
+ROOMS = (
+    "errors", "specs", "statistics", "schedules", "spectra", "metrics", "models", "engine", "accelerators", "probes",
+    "runs", "scenes", "prompts", "reports", "figures", "verdicts", "training", "evaluation", "parity", "latency",
+    "api", "cli",
+)  # fmt: skip
+STRANGERS = {("accelerators", "probes"), ("probes", "accelerators")}
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """Rooms that a file imports, at its top or within functions; not those under TYPE_CHECKING."""
+    tree = ast.parse(path.read_text())
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return {name.split(".")[1] for name in names if name.startswith("varlab.")} & set(ROOMS)
+
+
+def test_every_file_is_in_a_known_room() -> None:
+    found = {room(path) for path in PACKAGE.rglob("*.py")} - {"__init__"}
+    assert found <= set(ROOMS), f"new rooms need a place in ROOMS: {found - set(ROOMS)}"
+
+
+def test_imports_point_to_rooms_above() -> None:
+    back = [
+        f"{path.relative_to(PACKAGE)} imports {name}"
+        for path in PACKAGE.rglob("*.py")
+        if room(path) in ROOMS
+        for name in imports(path)
+        if ROOMS.index(name) > ROOMS.index(room(path)) or (room(path), name) in STRANGERS
+    ]
+    assert not back
+
+
+def test_figures_and_reports_need_no_model() -> None:
+    for path in (PACKAGE / "figures").rglob("*.py"):
+        assert not imports(path) & {"models", "engine", "accelerators"}, path

@@ -1,0 +1,194 @@
+"""Every verdict comes out either way, from the log alone, with the numbers it rests on."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from PIL import Image
+
+from tests.test_figures import toy_images, toy_log
+from varlab import verdicts
+from varlab.figures import logs
+from varlab.reports.facts import tone
+
+STAGES = np.arange(1, 7)
+LATE = STAGES >= 5
+
+
+def word(verdict: verdicts.Verdict) -> str:
+    return verdict["verdict"].split(" (")[0]
+
+
+def by_stage(early: float, late: float) -> np.ndarray:
+    return np.where(LATE, late, early)
+
+
+def on_own_edges(log: xr.DataTree, pictures: list[Image.Image]) -> xr.DataTree:
+    """The preview changes exactly where the image has edges."""
+    own = logs.edges(np.stack([np.asarray(p, np.float32) / 255 for p in pictures]), (16, 16))
+    for k in STAGES:
+        log[f"residual-spectrum/stage-{k:02d}"]["energy_preview"].values[:] = own
+    return log
+
+
+# --- SparseVAR ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"), [(0.8, "holds"), (0.4, "partly"), (0.1, "does not hold"), (0.25, "cannot be told")]
+)
+def test_residuals_on_edges(share: float, expected: str) -> None:
+    log = toy_log(**{"residual-spectrum.concentration": by_stage(0.3, share)})
+    if share == 0.25:
+        log["residual-spectrum"]["concentration"].values[::2] += 0.05
+        log["residual-spectrum"]["concentration"].values[1::2] -= 0.05
+    verdict = verdicts.residuals_on_edges(log)
+    assert word(verdict) == expected
+    assert f"{share:.2f}" in verdict["finding"] and "stages 5 and 6" in verdict["finding"]
+
+
+def test_an_edge_that_any_image_would_have_does_not_count() -> None:
+    pictures, given = toy_images(8), {"residual-spectrum.concentration": by_stage(0.3, 0.8)}
+    assert word(verdicts.residuals_on_edges(on_own_edges(toy_log(**given), pictures), pictures)) == "holds"
+    same = [pictures[0]] * 8  # every image has the edges of every other
+    assert word(verdicts.residuals_on_edges(on_own_edges(toy_log(**given), same), same)) == "does not hold"
+
+
+def focus(edge: float, ground: float) -> dict[str, Any]:
+    """Block 2 at one correlation with edges, block 3 at another, the rest between."""
+    blocks = np.full(4, (edge + ground) / 2)
+    blocks[1:3] = edge, ground
+    return {"token-mse.edges": np.broadcast_to(blocks[None, :, None, None], (6, 4, 4, 2))}
+
+
+@pytest.mark.parametrize(
+    ("edge", "ground", "expected"),
+    [(0.6, -0.4, "holds"), (0.6, 0.2, "partly"), (0.3, 0.3, "does not hold")],
+)
+def test_blocks_differ(edge: float, ground: float, expected: str) -> None:
+    verdict = verdicts.blocks_differ(toy_log(**focus(edge, ground)))
+    assert word(verdict) == expected
+    if expected != "does not hold":
+        assert f"block 2 {edge:.2f}" in verdict["finding"] and f"block 3 {ground:.2f}" in verdict["finding"]
+
+
+def test_blocks_are_not_measured_on_the_prompts_that_chose_them() -> None:
+    """Pure noise: the extremes of 32 blocks look different on the prompts that chose them, not on the others."""
+    log = toy_log(n=40, blocks=32)
+    log["token-mse"]["edge_correlation"].values[:] = np.random.default_rng(1).normal(0, 0.2, (40, 6, 32, 4, 2))
+    assert word(verdicts.blocks_differ(log)) in ("does not hold", "cannot be told")
+    flattered = log["token-mse"]["edge_correlation"].values[:, 4:, :, 0].mean((1, 3))
+    best, worst = flattered.mean(0).argmax(), flattered.mean(0).argmin()
+    assert verdicts.bootstrap_interval(flattered[:, best] - flattered[:, worst]).low > 0  # what the split prevents
+
+
+def test_a_focus_on_a_place_is_only_part_of_the_claim() -> None:
+    verdict = verdicts.blocks_differ(toy_log(**focus(0.6, -0.4)), toy_images(8))  # maps without the images' edges
+    assert word(verdict) == "partly"
+
+
+# --- FreqExit -----------------------------------------------------------------------------------------------
+
+
+def bands(low: float, high: float) -> np.ndarray:
+    """Explained share [stage, band] at every stage."""
+    return np.broadcast_to(np.linspace(low, high, 5), (6, 5))
+
+
+@pytest.mark.parametrize(
+    ("late", "high_band", "expected"),
+    [(0.6, 0.2, "holds"), (0.1, 0.2, "partly"), (0.6, 0.95, "partly"), (0.1, 0.95, "does not hold")],
+)
+def test_high_frequency_rises(late: float, high_band: float, expected: str) -> None:
+    given = {"residual-spectrum.hf": by_stage(0.3, late), "residual-spectrum.explained": bands(0.8, high_band)}
+    verdict = verdicts.high_frequency_rises(toy_log(**given))
+    assert word(verdict) == expected
+    assert "0 to 2" in verdict["finding"] and "8 to 16" in verdict["finding"]  # cycles per image of 32 pixels
+
+
+def test_the_rise_of_random_weights_is_named_as_such() -> None:
+    control = toy_log(n=4, weights="random (seed 1)", **{"residual-spectrum.hf": by_stage(0.3, 0.5)})
+    finding = verdicts.high_frequency_rises(toy_log(), control)["finding"]
+    assert "With weights random (seed 1) the share rises by 0.20" in finding and "n = 4" in finding
+
+
+# --- SkipVAR ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("hidden", "kl", "expected"), [(0.1, 0.1, "holds"), (0.1, 0.9, "partly"), (0.9, 0.9, "does not hold")]
+)
+def test_gap_shrinks(hidden: float, kl: float, expected: str) -> None:
+    given = {"branch-divergence.hidden": by_stage(0.5, hidden), "branch-divergence.kl": by_stage(0.5, kl)}
+    assert word(verdicts.gap_shrinks(toy_log(**given))) == expected
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.02, "holds"), (0.3, "does not hold"), (0.05, "cannot be told")])
+def test_gap_minimal(share: float, expected: str) -> None:
+    verdict = verdicts.gap_minimal(toy_log(**{"branch-divergence.guidance_changes": by_stage(0.3, share)}))
+    assert word(verdict) == expected and "cfg 3.0" in verdict["finding"]
+
+
+def test_without_guidance_there_is_no_gap_to_judge() -> None:
+    log = toy_log()
+    for name in ("relative_mse", "kl", "guidance_changes", "flip_share"):
+        log["branch-divergence"][name].values[:, 3:] = np.nan
+    for judge in (verdicts.gap_shrinks, verdicts.gap_minimal):
+        assert judge(log)["verdict"] == "cannot be told (no guidance in these stages)"
+
+
+@pytest.mark.parametrize(
+    ("before", "late_cost", "expected"),
+    [
+        (0.95, 9, "holds"),
+        (0.5, 9, "partly"),
+        (0.95, 1, "partly"),
+        (0.5, 1, "does not hold"),
+        (0.88, 9, "cannot be told"),
+    ],
+)
+def test_late_steps_redundant(before: float, late_cost: float, expected: str) -> None:
+    cost = by_stage(2, late_cost)
+    given = {"step-redundancy.ssim": by_stage(before, 0.99), "step-redundancy.flops": cost}
+    verdict = verdicts.late_steps_redundant(toy_log(**given, stage_seconds=[cost.tolist()]))
+    assert word(verdict) == expected
+    assert f"{100 * 2 * late_cost / cost.sum():.0f} % of FLOP" in verdict["finding"]
+
+
+# --- all of them --------------------------------------------------------------------------------------------
+
+JUDGES = [
+    verdicts.residuals_on_edges,
+    verdicts.high_frequency_rises,
+    verdicts.blocks_differ,
+    verdicts.gap_shrinks,
+    verdicts.gap_minimal,
+    verdicts.late_steps_redundant,
+]
+
+
+@pytest.mark.parametrize("judge", JUDGES)
+def test_one_prompt_is_not_enough(judge: Any) -> None:
+    assert judge(toy_log(n=1))["verdict"].startswith("cannot be told (n too small")
+
+
+@pytest.mark.parametrize("judge", JUDGES)
+def test_a_verdict_has_its_parts_and_n(judge: Any) -> None:
+    verdict = judge(toy_log(n=5))
+    assert set(verdict) == {"claim", "finding", "verdict"} and verdict["finding"].endswith("n = 5.")
+
+
+def test_the_report_colours_the_words() -> None:
+    words = {verdicts.HOLDS: "good", verdicts.PARTLY: "part", verdicts.NOT: "bad", verdicts.TOO_FEW: ""}
+    assert {text: tone(text) for text in words} == words
+
+
+def test_the_account_names_weights_and_limits() -> None:
+    trained = verdicts.account(toy_log(), [verdicts.gap_minimal(toy_log())])
+    assert "weights: **trained (toy, 123)**" in trained and "n = 8" in trained and "| claim |" in trained
+    assert "not the official checkpoints" in trained and "learnt" not in trained
+    assert "nothing of it was learnt" in verdicts.account(toy_log(weights="random (seed 0)"), [])
+    official = verdicts.limits(toy_log(weights="official (infinity_2b_reg.pth)"))
+    assert not any("not the official" in limit for limit in official)
+    assert any("texture" in limit for limit in verdicts.limits(toy_log(model="nano-infinity")))

@@ -1,0 +1,122 @@
+"""The conditional and the unconditional row: how far apart they are, and what guidance makes of it.
+
+Stages without guidance have no second row; they are left out.
+"""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from varlab.errors import unknown
+from varlab.figures.logs import Log, stage_count, summary, variable
+from varlab.figures.style import (
+    BLUE,
+    INK,
+    ORANGE,
+    RED,
+    block_axis,
+    finish,
+    line,
+    own_axes,
+    plain_log,
+    stage_axis,
+    stage_bar,
+    stage_colours,
+    theme,
+)
+
+PROBE = "branch-divergence"
+HIDDEN = {
+    "relative_mse": ("|c - u|² / |c|²", "Distance of the two rows"),
+    "cosine": ("cosine", "Cosine of the two rows"),
+}
+PREDICTED = {
+    "kl": ("KL (nats per bit)", "Divergence of the predictions", BLUE),
+    "flip_share": ("share of bits", "Bits on which the rows disagree", RED),
+}
+
+
+def branch_divergence_table(log: Log, measure: str = "relative_mse") -> pd.DataFrame:
+    """Of the tokens after each block: stage, block, mean, low, high, n; ``measure`` relative_mse or cosine."""
+    if measure not in HIDDEN:
+        raise unknown("measure", measure, HIDDEN)
+    table = summary(variable(log, PROBE, measure))
+    return table[table["n"] > 0].reset_index(drop=True)
+
+
+@theme()
+def branch_divergence(log: Log, measure: str = "relative_mse", ax: Axes | None = None) -> Axes:
+    """How far apart are the rows after each block, at each stage? By the hidden states of the tokens."""
+    table = branch_divergence_table(log, measure)
+    unit, title = HIDDEN[measure]
+    count = stage_count(log)
+    shown = [int(k) for k in sorted(table["stage"].unique())]
+    ax = own_axes(ax, 3.9, 2.7)
+    for k in shown:
+        line(ax, table[table["stage"] == k], "block", "", stage_colours(count)[k - 1])
+    if measure == "relative_mse":
+        ax.set_yscale("log")
+        plain_log(ax.yaxis)
+    block_axis(ax, sorted(table["block"].unique()) or [1])
+    ax.set_ylabel(unit)
+    ax.set_title(title)
+    if shown:
+        stage_bar(ax, shown, count)
+    finish(ax, log, f"branch_divergence as {measure}", table)
+    return ax
+
+
+def prediction_divergence_table(log: Log, measure: str = "kl") -> pd.DataFrame:
+    """Of the predicted bits: stage, mean, low, high, n; ``measure`` kl (nats per bit) or flip_share."""
+    if measure not in PREDICTED:
+        raise unknown("measure", measure, PREDICTED)
+    return summary(variable(log, PROBE, measure))
+
+
+@theme()
+def prediction_divergence(log: Log, measure: str = "kl", ax: Axes | None = None) -> Axes:
+    """How far apart are the predictions? KL(conditional, unconditional), or bits whose likelier value differs."""
+    table = prediction_divergence_table(log, measure)
+    unit, title, colour = PREDICTED[measure]
+    ax = _by_stage(log, {unit: (table, colour)}, unit, title, ax)
+    finish(ax, log, f"prediction_divergence as {measure}", table)
+    return ax
+
+
+def guidance_effect_table(log: Log) -> pd.DataFrame:
+    """Share of bits: stage, effect, mean, low, high, n.
+
+    Effects: "guidance" (the likelier value changes when the unconditional row is used), "drawing" (the drawn
+    value is not the likelier one of the guided prediction).
+    """
+    parts = []
+    for effect, name in (("guidance", "guidance_changes"), ("drawing", "drawn_differs")):
+        part = summary(variable(log, PROBE, name))
+        part.insert(1, "effect", effect)
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+@theme()
+def guidance_effect(log: Log, ax: Axes | None = None) -> Axes:
+    """How many bits does guidance decide? Beside those that the random draw decides."""
+    table = guidance_effect_table(log)
+    lines = {e: (table[table["effect"] == e], colour) for e, colour in (("guidance", INK), ("drawing", ORANGE))}
+    ax = _by_stage(log, lines, "share of bits", "Bits changed by guidance", ax)
+    ax.legend()
+    finish(ax, log, "guidance_effect", table)
+    return ax
+
+
+def _by_stage(log: Log, lines: dict[str, tuple[pd.DataFrame, str]], unit: str, title: str, ax: Axes | None) -> Axes:
+    stages: Sequence[int] = range(1, stage_count(log) + 1)
+    ax = own_axes(ax, 3.5, 2.7)
+    for (label, (table, colour)), marker in zip(lines.items(), "os", strict=False):
+        line(ax, table, "stage", label, colour, marker)
+    stage_axis(ax, log, stages)
+    ax.set_ylim(bottom=0)
+    ax.set_ylabel(unit)
+    ax.set_title(title)
+    ax.legend().set_visible(len(lines) > 1)
+    return ax

@@ -1,0 +1,205 @@
+"""Maps beside the picture: where a stage's energy falls, where a block changes its tokens. These return a Figure.
+
+One colour scale serves all maps of a figure: energy over the map's mean (1 is an even spread), the change of
+tokens in standard deviations from the map's mean, since blocks differ in contrast by orders of magnitude.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from varlab.figures.logs import (
+    Images,
+    Log,
+    both_rows,
+    dataset,
+    edges,
+    grids,
+    images_of,
+    late_stages,
+    pick,
+    prompt_count,
+    stage_count,
+)
+from varlab.figures.style import ENERGY, PAGE, SOFT, clean_bar, finish, stage_name, theme
+from varlab.figures.tokens import extreme_blocks
+
+SOURCES = ("contribution", "preview change")
+SMALL: dict[str, Any] = {"fontsize": 7, "pad": 3, "loc": "center"}
+MOST_STAGES = 7  # columns that a page's width can show
+ENERGY_SCALE = (0.0, 4.0)  # over the mean of the map
+CHANGE_SCALE = (-2.0, 2.5)  # standard deviations
+
+
+def energy_maps_table(log: Log, prompts: Sequence[int] = (0, 1), stages: Sequence[int] | None = None) -> pd.DataFrame:
+    """The cells of the maps: prompt, source, stage, y, x, energy (1 is the map's own mean)."""
+    shown = _existing(log, prompts), stages or spread_out(stage_count(log))
+    keys = [(p, source, k) for p in shown[0] for source in SOURCES for k in shown[1]]
+    return _cells(keys, [_energy(log, *key) for key in keys], ("prompt", "source", "stage"), "energy")
+
+
+@theme()
+def energy_maps(
+    log: Log, images: Images = None, prompts: Sequence[int] = (0, 1), stages: Sequence[int] | None = None
+) -> Figure:
+    """Where does the energy of each stage fall? Two rows a prompt: the latent contribution, the preview change.
+
+    On the left the final image and its edges. For stage 1 the preview change is against mid-grey.
+    """
+    chosen, shown = _existing(log, prompts), list(stages or spread_out(stage_count(log)))
+    pictures = images_of(log, images)
+    figure, axes = _canvas(2 * len(chosen), 1 + len(shown))
+    for row, p in enumerate(chosen):
+        top, bottom = axes[2 * row], axes[2 * row + 1]
+        _picture(top[0], pictures[p], f"prompt {p}")
+        _edge_map(bottom[0], pictures[p], "its edges")
+        for source, line in zip(SOURCES, (top, bottom), strict=True):
+            for ax, k in zip(line[1:], shown, strict=True):
+                _map(ax, _energy(log, p, source, k), ENERGY_SCALE)
+            _row_label(line[1], source)
+    for ax, k in zip(axes[0, 1:], shown, strict=True):
+        ax.set_title(_stage_title(log, k), **SMALL)
+    _scale(figure, axes, ENERGY_SCALE, "energy over the map's mean")
+    finish(figure, log, "energy_maps", energy_maps_table(log, chosen, shown))
+    return figure
+
+
+def token_maps_table(
+    log: Log,
+    prompts: Sequence[int] = (0, 1, 2),
+    blocks: Sequence[int] | None = None,
+    stages: Sequence[int] | None = None,
+    branch: str = "both",
+) -> pd.DataFrame:
+    """The cells of the maps: prompt, block, stage, y, x, change (relative to the map's own mean of 1)."""
+    chosen, shown, at = _existing(log, prompts), blocks or extreme_blocks(log), stages or _last_two(log)
+    keys = [(p, b, k) for p in chosen for b in shown for k in at]
+    maps = [_change(log, *key, branch) for key in keys]
+    return _cells(keys, maps, ("prompt", "block", "stage"), "change")
+
+
+@theme()
+def token_maps(
+    log: Log,
+    images: Images = None,
+    prompts: Sequence[int] = (0, 1, 2),
+    blocks: Sequence[int] | None = None,
+    stages: Sequence[int] | None = None,
+    branch: str = "both",
+) -> Figure:
+    """Which tokens does a block change most? By default the block closest to edges and the one farthest from them.
+
+    The two blocks are chosen by their mean correlation with edges at the last stages; see
+    ``block_edge_correlation`` for all blocks and intervals.
+    """
+    chosen, shown = _existing(log, prompts), list(blocks or extreme_blocks(log))
+    at, pictures = list(stages or _last_two(log)), images_of(log, images)
+    columns = [(b, k) for b in shown for k in at]
+    figure, axes = _canvas(len(chosen), 2 + len(columns))
+    for line, p in zip(axes, chosen, strict=True):
+        _picture(line[0], pictures[p], f"prompt {p}")
+        _edge_map(line[1], pictures[p])
+        for ax, (b, k) in zip(line[2:], columns, strict=True):
+            values = _change(log, p, b, k, branch)
+            _map(ax, (values - 1) / max(values.std(), 1e-12), CHANGE_SCALE)
+            ax.set_xlabel(f"±{100 * values.std():.2g} %", fontsize=6, color=SOFT, labelpad=1)
+    for ax, title in zip(axes[0], ["image", "edges", *(f"block {b}\n{_stage_title(log, k)}" for b, k in columns)],
+                         strict=True):  # fmt: skip
+        ax.set_title(title, **SMALL)
+    _scale(figure, axes, CHANGE_SCALE, "change in standard deviations of the map")
+    finish(figure, log, "token_maps", token_maps_table(log, chosen, shown, at, branch))
+    return figure
+
+
+# --- values -------------------------------------------------------------------------------------------------
+
+
+def spread_out(stages: int, most: int = MOST_STAGES) -> list[int]:
+    """At most ``most`` stages, first and last among them, evenly spaced."""
+    return sorted({round(float(k)) for k in np.linspace(1, stages, min(most, stages))})
+
+
+def _last_two(log: Log) -> list[int]:
+    return late_stages(stage_count(log))[-2:]
+
+
+def _existing(log: Log, prompts: Sequence[int]) -> list[int]:
+    return [p for p in prompts if p < prompt_count(log)]
+
+
+def _energy(log: Log, prompt: int, source: str, k: int) -> np.ndarray:
+    name = "energy" if source == "contribution" else "energy_preview"
+    return _over_mean(dataset(log, f"residual-spectrum/stage-{k:02d}")[name].isel(prompt=prompt))
+
+
+def _change(log: Log, prompt: int, block: int, k: int, branch: str) -> np.ndarray:
+    maps = pick(dataset(log, f"token-mse/stage-{k:02d}")["mse"].isel(prompt=prompt), site="block")
+    return _over_mean(both_rows(maps.sel(block=block), branch))
+
+
+def _over_mean(values: xr.DataArray) -> np.ndarray:
+    return (values / values.mean()).values
+
+
+def _cells(keys: Sequence[tuple[Any, ...]], maps: Sequence[np.ndarray], axes: Sequence[str], name: str) -> pd.DataFrame:
+    parts = []
+    for key, values in zip(keys, maps, strict=True):
+        y, x = np.indices(values.shape).reshape(2, -1)
+        head = {axis: [part] * values.size for axis, part in zip(axes, key, strict=True)}
+        parts.append(pd.DataFrame({**head, "y": y, "x": x, name: values.ravel()}))
+    return pd.concat(parts, ignore_index=True)
+
+
+# --- drawing ------------------------------------------------------------------------------------------------
+
+
+def _canvas(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
+    """Square fields across a page, without ticks."""
+    side = (PAGE - 0.9) / columns
+    figure, axes = plt.subplots(rows, columns, figsize=(PAGE, rows * side + 0.45), layout="constrained", squeeze=False)
+    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        for spine in ax.spines.values():
+            spine.set_visible(True)
+            spine.set_linewidth(0.4)
+    return figure, axes
+
+
+def _picture(ax: Axes, picture: np.ndarray, label: str) -> None:
+    ax.imshow(picture, interpolation="nearest")
+    _row_label(ax, label)
+
+
+def _edge_map(ax: Axes, picture: np.ndarray, label: str = "") -> None:
+    ax.imshow(edges(picture[None], picture.shape[:2])[0], cmap="gray_r", interpolation="nearest")
+    _row_label(ax, label)
+
+
+def _map(ax: Axes, values: np.ndarray, scale: tuple[float, float]) -> None:
+    ax.imshow(values, cmap=ENERGY, vmin=scale[0], vmax=scale[1], interpolation="nearest")
+
+
+def _row_label(ax: Axes, text: str) -> None:
+    ax.set_ylabel(text, fontsize=6.5, color=SOFT, labelpad=2)
+
+
+def _stage_title(log: Log, k: int) -> str:
+    sides = grids(log)
+    return f"stage {stage_name(k, sides)}".replace("\n", " · ")
+
+
+def _scale(figure: Figure, axes: np.ndarray, scale: tuple[float, float], label: str) -> None:
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(*scale), ENERGY), ax=list(axes.flat), extend="max", fraction=0.02, aspect=30, pad=0.01
+    )
+    bar.set_label(label)
+    clean_bar(bar)

@@ -1,0 +1,245 @@
+"""Blocks: how much each changes its tokens, through which branch, and whether it does so on edges.
+
+Values are the mean of the conditional and the unconditional row unless ``branch`` names one of them.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from varlab.figures.controls import token_edges
+from varlab.figures.logs import (
+    Images,
+    Log,
+    both_rows,
+    grids,
+    has_images,
+    late_stages,
+    names,
+    pick,
+    stage_count,
+    summary,
+    variable,
+)
+from varlab.figures.style import (
+    COLOURS,
+    ENERGY,
+    FAINT,
+    INK,
+    MARKERS,
+    SOFT,
+    block_axis,
+    clean_bar,
+    finish,
+    line,
+    own_axes,
+    plain_log,
+    stage_colours,
+    stage_name,
+    theme,
+)
+
+PROBE = "token-mse"
+
+
+# --- how much -----------------------------------------------------------------------------------------------
+
+
+def block_token_mse_table(log: Log, site: str = "block", branch: str = "both") -> pd.DataFrame:
+    """Mean squared change of a token over the mean square of the input: stage, block, mean, low, high, n.
+
+    ``site`` is the whole block or one of its branches (attention, cross, ffn).
+    """
+    return summary(both_rows(pick(variable(log, PROBE, "relative_mse"), site=site), branch))
+
+
+@theme()
+def block_token_mse(log: Log, site: str = "block", branch: str = "both", ax: Axes | None = None) -> Axes:
+    """How much does each block change its tokens, at each stage? Relative to the size of what enters it."""
+    table = block_token_mse_table(log, site, branch)
+    what = "block" if site == "block" else f"{site} branch"
+    ax = _block_map(log, table, f"Relative change of the tokens by each {what}", "relative MSE", ax)
+    finish(ax, log, f"block_token_mse of {site}", table)
+    return ax
+
+
+def step_change_table(log: Log) -> pd.DataFrame:
+    """Squared distance of a block's output to its own output one stage earlier, resized, over its mean square.
+
+    Conditional row; columns stage, block, mean, low, high, n.
+    """
+    return summary(variable(log, PROBE, "step_mse"))
+
+
+@theme()
+def step_change(log: Log, ax: Axes | None = None) -> Axes:
+    """How far is a block's output from its own output one stage earlier? 0: the stage repeats the last one."""
+    table = step_change_table(log)
+    ax = _block_map(log, table, "Distance to the previous stage", "relative MSE", ax)
+    finish(ax, log, "step_change", table)
+    return ax
+
+
+def _block_map(log: Log, table: pd.DataFrame, title: str, unit: str, ax: Axes | None) -> Axes:
+    """Heat map of block by stage on a logarithmic colour scale, with numbers where there is room."""
+    grid = table.pivot(index="block", columns="stage", values="mean").dropna(axis=1, how="all")
+    ax = own_axes(ax, 3.9, 2.9)
+    few = grid.size <= 80
+    positive = grid.values[grid.values > 0]
+    scale = LogNorm(positive.min(), max(positive.max(), positive.min() * 1.01)) if positive.size else None
+    labels = grid.map(_short) if few else None
+    sns.heatmap(grid, ax=ax, cmap=ENERGY, norm=scale, annot=labels, fmt="", annot_kws={"fontsize": 6},
+                linewidths=0.4 if few else 0, cbar_kws={"label": unit, "pad": 0.02, "aspect": 24})  # fmt: skip
+    bar: Any = ax.collections[0].colorbar
+    clean_bar(bar)
+    plain_log(bar.ax.yaxis)
+    ax.invert_yaxis()
+    ax.set_title(title)
+    _stage_columns(ax, log, list(grid.columns))
+    _sparse_rows(ax, list(grid.index))
+    return ax
+
+
+def _short(value: float) -> str:
+    """Two significant digits, without a leading zero."""
+    if np.isnan(value):
+        return ""
+    text = f"{value:#.2g}" if 0.001 <= value < 1000 else f"{value:.0e}"
+    return text.replace("e-0", "e-").replace("e+0", "e").removeprefix("0").removesuffix(".") or "0"
+
+
+def _stage_columns(ax: Axes, log: Log, stages: Sequence[int]) -> None:
+    sides = grids(log)
+    ax.set_xticklabels([stage_name(k, sides) for k in stages], rotation=0)
+    ax.set_xlabel("stage and its grid" if sides else "stage")
+
+
+def _sparse_rows(ax: Axes, blocks: Sequence[int]) -> None:
+    step = 1 if len(blocks) <= 16 else 4
+    shown = range(0, len(blocks), step)
+    ax.set_yticks([i + 0.5 for i in shown], [str(blocks[i]) for i in shown], rotation=0)
+    ax.tick_params(length=0)
+
+
+def branch_split_table(log: Log, branch: str = "both", stages: Sequence[int] | None = None) -> pd.DataFrame:
+    """Relative change by each branch of a block, mean over the late stages: block, site, mean, low, high, n."""
+    values = both_rows(variable(log, PROBE, "relative_mse"), branch)
+    sites = [site for site in names(values, "site") if site != "block"]
+    chosen = values.sel(stage=list(stages or late_stages(stage_count(log)))).mean("stage")
+    parts = [summary(pick(chosen, site=site)).assign(site=site) for site in sites]
+    return pd.concat(parts, ignore_index=True)[["block", "site", "mean", "low", "high", "n"]]
+
+
+@theme()
+def branch_split(log: Log, branch: str = "both", stages: Sequence[int] | None = None, ax: Axes | None = None) -> Axes:
+    """Through which branch does a block change its tokens: self-attention, cross-attention or feed-forward?"""
+    table = branch_split_table(log, branch, stages)
+    ax = own_axes(ax, 3.9, 2.7)
+    for marker, (site, rows) in zip(MARKERS, table.groupby("site", sort=False), strict=False):
+        line(ax, rows, "block", str(site), COLOURS.get(str(site), INK), marker)
+    ax.set_yscale("log")
+    plain_log(ax.yaxis)
+    block_axis(ax, sorted(table["block"].unique()))
+    ax.set_ylabel("relative MSE")
+    ax.set_title(f"Change by branch, {stage_range(log, stages)}")
+    ax.legend()
+    finish(ax, log, "branch_split", table)
+    return ax
+
+
+def stage_range(log: Log, stages: Sequence[int] | None = None) -> str:
+    """``stages 5 and 6`` or ``stages 11 to 13``; the late stages when none are given."""
+    chosen = list(stages or late_stages(stage_count(log)))
+    if len(chosen) == 1:
+        return f"stage {chosen[0]}"
+    return f"stages {chosen[0]} {'and' if len(chosen) == 2 else 'to'} {chosen[-1]}"
+
+
+# --- where --------------------------------------------------------------------------------------------------
+
+
+def block_edge_correlation_table(
+    log: Log, images: Images = None, site: str = "block", branch: str = "both"
+) -> pd.DataFrame:
+    """Rank correlation of a block's change of each token with the edges at that token.
+
+    Columns: stage, block, mean, low, high, n; chance (bound within which 95 % of such means fall when tokens
+    are ranked at random) and, where the images are found, other (mean with other prompts' edges).
+    """
+    table = summary(both_rows(pick(variable(log, PROBE, "edge_correlation"), site=site), branch))
+    table["chance"] = [_chance(log, k, n) for k, n in zip(table["stage"], table["n"], strict=True)]
+    if has_images(log, images):
+        other = summary(token_edges(log, images, site, branch)["other"])[["stage", "block", "mean"]]
+        table = table.merge(other.rename(columns={"mean": "other"}), on=["stage", "block"])
+    return table
+
+
+def _chance(log: Log, stage: int, n: int) -> float:
+    """1.96 standard deviations of the mean of n rank correlations of unrelated cells."""
+    sides = grids(log)
+    cells = sides[stage - 1][0] * sides[stage - 1][1] if sides else 0
+    return float("nan") if cells < 2 or n < 1 else float(1.96 / np.sqrt((cells - 1) * n))
+
+
+@theme()
+def block_edge_correlation(
+    log: Log,
+    images: Images = None,
+    stages: Sequence[int] | None = None,
+    site: str = "block",
+    branch: str = "both",
+    ax: Axes | None = None,
+) -> Axes:
+    """Which blocks follow edges, which the background? Rank correlation by block at the late stages, with intervals.
+
+    Grey: where the mean of unrelated maps would lie. Crosses: the same blocks with other prompts' edges; the
+    distance to the cross is what belongs to the picture and not to the place.
+    """
+    table = block_edge_correlation_table(log, images, site, branch)
+    count = stage_count(log)
+    shown = list(stages or late_stages(count))
+    table = table[table["stage"].isin(shown)].reset_index(drop=True)
+    ax = own_axes(ax, 4.6, 2.7)
+    ax.axhline(0, color=SOFT, lw=0.8, zorder=1)
+    bound = table["chance"].max()
+    ax.axhspan(-bound, bound, color=FAINT, alpha=0.6, lw=0, zorder=0)
+    for i, k in enumerate(shown):
+        shift = 0.22 * (i - (len(shown) - 1) / 2)
+        _point_ranges(ax, table[table["stage"] == k], shift, stage_colours(count)[k - 1], MARKERS[i % 6], f"stage {k}")
+    block_axis(ax, sorted(table["block"].unique()))
+    ax.set_ylabel("rank correlation with edges")
+    ax.set_title("Change of the tokens and edges, by block")
+    _explain(ax, "other" in table)
+    finish(ax, log, "block_edge_correlation", table)
+    return ax
+
+
+def _point_ranges(ax: Axes, rows: pd.DataFrame, shift: float, colour: object, marker: str, label: str) -> None:
+    x = rows["block"] + shift
+    ax.vlines(x, rows["low"], rows["high"], color=colour, lw=1.3, zorder=2)
+    ax.plot(x, rows["mean"], marker, label=label, color=colour, mec="white", mew=0.5, zorder=3)
+    if "other" in rows:
+        ax.plot(x, rows["other"], "x", color=colour, ms=3.5, mew=0.9, alpha=0.8, zorder=2)
+
+
+def _explain(ax: Axes, control: bool) -> None:
+    """The legend beside the axes, with the marks that are no stage."""
+    marks: list[Any] = ax.get_legend_handles_labels()[0]
+    if control:
+        marks.append(Line2D([], [], ls="", marker="x", ms=3.5, color=SOFT, label="edges of\nother images"))
+    marks.append(Patch(color=FAINT, alpha=0.6, lw=0, label="chance, 95 %"))
+    ax.legend(handles=marks, loc="center left", bbox_to_anchor=(1, 0.5), borderaxespad=0.2)
+
+
+def extreme_blocks(log: Log, site: str = "block", branch: str = "both") -> list[int]:
+    """The blocks with the largest and the smallest mean correlation with edges at the late stages."""
+    values = both_rows(pick(variable(log, PROBE, "edge_correlation"), site=site), branch)
+    means = values.sel(stage=late_stages(stage_count(log))).mean(["prompt", "stage"])
+    return [int(means.idxmax("block")), int(means.idxmin("block"))]

@@ -1,0 +1,88 @@
+"""What probes hand over: plain arrays with named axes, cheap to join, to store, and to turn into xarray."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+Variables = dict[str, tuple[tuple[str, ...], np.ndarray, str]]  # name -> dimensions after prompt, values [n, ...], unit
+COUNTED = ("stage", "block")  # axes that count from 1, as the papers do
+
+
+@dataclass
+class Group:
+    """Variables of some images. ``names`` label integer axes; ``attrs`` are facts about the whole group."""
+
+    samples: tuple[int, ...]
+    variables: Variables
+    names: dict[str, list[str]] = field(default_factory=dict)
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+    def dataset(self) -> xr.Dataset:
+        data, coordinates = {}, {"prompt": np.array(self.samples)}
+        for name, (dims, values, unit) in self.variables.items():
+            data[name] = (("prompt", *dims), values.astype(np.float32, copy=False), {"units": unit})
+            for d, size in zip(dims, values.shape[1:], strict=True):
+                coordinates[d] = np.arange(size) + (d in COUNTED)
+        dataset = xr.Dataset(data, coordinates, self.attrs)
+        for axis, labels in self.names.items():
+            if axis in dataset.coords:
+                dataset[axis].attrs["names"] = labels
+        return dataset
+
+
+Log = dict[str, Group]  # path of the group -> group
+
+
+def join(logs: Sequence[Log]) -> Log:
+    """Batches one after another."""
+    joined: Log = {}
+    for path in dict.fromkeys(path for log in logs for path in log):
+        groups = [log[path] for log in logs if path in log]
+        first = groups[0]
+        variables = {
+            name: (dims, np.concatenate([group.variables[name][1] for group in groups]), unit)
+            for name, (dims, _, unit) in first.variables.items()
+        }
+        samples = tuple(sample for group in groups for sample in group.samples)
+        joined[path] = Group(samples, variables, first.names, first.attrs)
+    return joined
+
+
+def tree(log: Log, attrs: dict[str, Any]) -> xr.DataTree:
+    """The groups as an xarray tree; ``attrs`` go to its root."""
+    made = xr.DataTree.from_dict({f"/{path}": group.dataset() for path, group in log.items()})
+    made.attrs = attrs
+    return made
+
+
+def save(path: Path, log: Log) -> None:
+    """One uncompressed archive: written in milliseconds between two batches."""
+    arrays, meta = {}, {}
+    for place, group in log.items():
+        described = {name: [list(dims), unit] for name, (dims, _, unit) in group.variables.items()}
+        meta[place] = {"samples": group.samples, "variables": described, "names": group.names, "attrs": group.attrs}
+        arrays |= {f"{place}::{name}": values for name, (_, values, _) in group.variables.items()}
+    with path.open("wb") as file:
+        np.savez(file, meta=np.array(json.dumps(meta)), **arrays)
+
+
+def load(path: Path) -> Log:
+    with np.load(path, allow_pickle=False) as stored:
+        meta = json.loads(str(stored["meta"]))
+        return {
+            place: Group(
+                tuple(entry["samples"]),
+                {
+                    name: (tuple(dims), stored[f"{place}::{name}"], unit)
+                    for name, (dims, unit) in entry["variables"].items()
+                },
+                entry["names"],
+                entry["attrs"],
+            )
+            for place, entry in meta.items()
+        }
