@@ -15,6 +15,7 @@ from varlab.figures.controls import energy_edges, token_edges
 from varlab.figures.logs import (
     Images,
     Log,
+    as_log,
     both_rows,
     early_stages,
     grids,
@@ -231,11 +232,11 @@ def _redundant(similar: Interval, costly: bool) -> str:
 
 def account(log: Log, verdicts: Sequence[Verdict]) -> str:
     """Markdown: what is seen, on which weights and prompts, with the verdicts and the limits."""
-    facts = provenance(log)
+    known = provenance(log)
     head = (
-        f"**What is seen here.** {facts['model']}, weights: **{facts['weights']}**; n = {facts['n']} prompts of "
-        f"*{facts['prompt_set']}*, seed {facts['seed']}, cfg {facts['cfg']}, {facts['precision']} on "
-        f"{facts['device']}. Numbers are means over prompts with 95 % bootstrap intervals (low to high)."
+        f"**What is seen here.** {known['model']}, weights: **{known['weights']}**; n = {known['n']} prompts of "
+        f"*{known['prompt_set']}*, seed {known['seed']}, cfg {known['cfg']}, {known['precision']} on "
+        f"{known['device']}. Numbers are means over prompts with 95 % bootstrap intervals (low to high)."
     )
     rows = [" | ".join(_cell(v[key]) for key in ("claim", "finding", "verdict")) for v in verdicts]
     table = ["| claim | finding | verdict |", "|---|---|---|", *(f"| {row} |" for row in rows)]
@@ -243,10 +244,17 @@ def account(log: Log, verdicts: Sequence[Verdict]) -> str:
     return "\n".join([head, "", *table, "", "**Limits.**", "", *points])
 
 
+def facts(log: Log) -> dict[str, object]:
+    """Of the log, for ``varlab.reports.record``: model, weights, n, seed, device, dtype."""
+    known = provenance(log)
+    names = {name: known[name] for name in ("model", "weights", "device")}
+    return {**names, "n": prompt_count(log), "seed": as_log(log).attrs.get("seed"), "dtype": known["precision"]}
+
+
 def limits(log: Log) -> list[str]:
     """What these numbers cannot say."""
-    facts, sides = provenance(log), grids(log)
-    weights = facts["weights"].lower()
+    known, sides = provenance(log), grids(log)
+    weights = known["weights"].lower()
     found = []
     if weights.startswith("random"):
         found.append(
@@ -254,18 +262,18 @@ def limits(log: Log) -> list[str]:
             "of it was learnt."
         )
     elif "random" in weights:
-        found.append(f"A part of the model is random ({facts['weights']}): its pictures do not follow the prompts.")
+        found.append(f"A part of the model is random ({known['weights']}): its pictures do not follow the prompts.")
     if not weights.startswith("official"):
         found.append("These are not the official checkpoints, and no claim about those is made.")
     size = f"{sides[-1][0]} x {sides[-1][1]} latents in {len(sides)} stages" if sides else "a schedule not recorded"
-    found.append(f"One resolution, {size}; SparseVAR and SkipVAR look at 64 x 64. Previews are {facts['preview']}.")
-    if facts["model"].startswith("nano"):
+    found.append(f"One resolution, {size}; SparseVAR and SkipVAR look at 64 x 64. Previews are {known['preview']}.")
+    if known["model"].startswith("nano"):
         found.append(
             "The small tokenizer keeps shapes and colours and loses texture: the high frequencies of these pictures "
             "are outlines."
         )
-    if int(facts["n"]) < 8:
-        found.append(f"With n = {facts['n']} the intervals are rough or missing.")
+    if int(known["n"]) < 8:
+        found.append(f"With n = {known['n']} the intervals are rough or missing.")
     return found
 
 

@@ -132,7 +132,8 @@ def _last_two(log: Log) -> list[int]:
 
 
 def _existing(log: Log, prompts: Sequence[int]) -> list[int]:
-    return [p for p in prompts if p < prompt_count(log)]
+    """Those that the log has; its first where it has none of them."""
+    return [p for p in prompts if p < prompt_count(log)] or [0]
 
 
 def _energy(log: Log, prompt: int, source: str, k: int) -> np.ndarray:

@@ -3,14 +3,20 @@
 Source of the question: SkipVAR (late steps cost most and change little).
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from varlab.engine.stage import Stage
-from varlab.metrics import high_frequency_ssim, psnr, ssim
+from varlab.errors import VarlabError
+from varlab.metrics import WINDOW, high_frequency_ssim, psnr, ssim
 from varlab.probes.base import PreviewProbe
 from varlab.probes.log import Log, Variables
+
+if TYPE_CHECKING:
+    from varlab.engine.loop import Run
 
 FIGURES = (("psnr", psnr, "dB"), ("ssim", ssim, "1"), ("high_frequency_ssim", high_frequency_ssim, "1"))
 
@@ -19,6 +25,15 @@ class StepRedundancy(PreviewProbe):
     """PSNR, SSIM and high-frequency SSIM of the preview after stage k against the last; latent energy still to come."""
 
     name = "step-redundancy"
+
+    def start(self, run: "Run") -> None:
+        super().start(run)
+        side = min(self.grid or (WINDOW,)) * (run.model.stride if self.grid else 1)
+        if side < WINDOW:
+            raise VarlabError(
+                f"step-redundancy compares pictures of at least {WINDOW} pixels a side; these previews have {side}. "
+                "Use step-redundancy:preview=full, or preview=off for the latent energy alone."
+            )
 
     def on_residual(self, stage: Stage, codes: Tensor, before: Tensor, canvas: Tensor) -> None:
         self.kept.put(("canvas", stage.index), stage.samples, canvas)

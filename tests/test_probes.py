@@ -1,0 +1,233 @@
+"""What probes log against the same quantity computed the plain way from the captured tensors."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.conftest import features, tiny_infinity
+from tests.test_engine import Keep, Split
+from varlab.engine.hooks import Probe
+from varlab.engine.loop import Generation, Run
+from varlab.engine.randomness import SeededNoise
+from varlab.errors import VarlabError
+from varlab.metrics import edge_energy, psnr
+from varlab.models.guidance import Settings
+from varlab.models.infinity_model import Infinity
+from varlab.probes import PROBES, build
+from varlab.probes.base import preview_grid
+from varlab.probes.log import Group, join, load, save
+from varlab.probes.residual_spectrum import SOURCES
+from varlab.spectra import high_frequency_share
+
+
+class Capture(Probe):
+    """Copies everything."""
+
+    def __init__(self) -> None:
+        self.blocks: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
+        self.branches: dict[tuple[int, int, str], torch.Tensor] = {}
+        self.logits: dict[int, tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]] = {}
+        self.canvas: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+
+    def on_block(self, site, x_in, x_out) -> None:  # type: ignore[no-untyped-def]
+        self.blocks[site.stage.index, site.block] = (x_in.clone(), x_out.clone())
+
+    def on_branch(self, site, x, y) -> None:  # type: ignore[no-untyped-def]
+        self.branches[site.stage.index, site.block, site.branch] = y.clone()
+
+    def on_logits(self, stage, cond, uncond, guided, labels) -> None:  # type: ignore[no-untyped-def]
+        self.logits[stage.index] = (cond.clone(), None if uncond is None else uncond.clone(), guided.clone())
+
+    def on_residual(self, stage, codes, before, canvas) -> None:  # type: ignore[no-untyped-def]
+        self.canvas[stage.index] = (codes.clone(), before.clone(), canvas.clone())
+
+
+def run(
+    names: tuple[str, ...], accelerators: tuple = (), model: Infinity | None = None, **settings: object
+) -> tuple[dict[str, Group], Capture, Generation, Infinity]:
+    model = model or tiny_infinity("odd-tall")
+    probes, capture = build(names), Capture()
+    made = Run(model, Settings(**{"cfg": 2.0, **settings}), SeededNoise(7), [*probes, capture])  # type: ignore[arg-type]
+    out = made.generate(features(3, 5), (0, 1), accelerators)
+    log = {path: group for probe in probes for path, group in probe.log().items()}
+    return log, capture, out, model
+
+
+def values(group: Group, name: str) -> np.ndarray:
+    return group.variables[name][1]
+
+
+def test_token_mse_is_the_mean_square_change_of_every_token() -> None:
+    log, seen, _, model = run(("token-mse",))
+    main = log["token-mse"]
+    for (k, b), (x_in, x_out) in seen.blocks.items():
+        change = (x_out - x_in).square().mean(-1)  # [4, n]: two conditional, two unconditional rows
+        relative = change.mean(-1) / x_in.square().mean((1, 2))
+        for image in range(2):
+            for branch in range(2):
+                row = image + 2 * branch
+                place = (image, k, b, 0, branch)
+                assert np.isclose(values(main, "mse")[place], change[row].mean(), rtol=1e-4)
+                assert np.isclose(values(main, "relative_mse")[place], relative[row], rtol=1e-4)
+                map_ = values(log[f"token-mse/stage-{k + 1:02d}"], "mse")[image, b, 0, branch]
+                assert np.allclose(map_, change[row].view(model.schedule.grids[k]), rtol=1e-4)
+    attention = seen.branches[3, 2, "attention"].square().mean((1, 2))
+    assert np.allclose(values(main, "mse")[:, 3, 2, 1].T.flatten(), attention, rtol=1e-4)
+
+
+def test_edge_correlation_ranks_tokens_against_the_final_image() -> None:
+    from scipy.stats import spearmanr
+
+    log, seen, out, model = run(("token-mse",))
+    x_in, x_out = seen.blocks[3, 1]
+    change = (x_out - x_in).square().mean(-1)
+    edges = edge_energy(out.image, model.schedule.grids[3]).flatten(1)
+    for image in range(2):
+        expected = spearmanr(change[image], edges[image]).statistic
+        assert np.isclose(values(log["token-mse"], "edge_correlation")[image, 3, 1, 0, 0], expected, atol=1e-4)
+
+
+def test_change_against_the_previous_stage() -> None:
+    log, seen, _, model = run(("token-mse",))
+    coarse, fine = model.schedule.grids[2], model.schedule.grids[3]
+    before = seen.blocks[2, 0][1][:2].mT.unflatten(-1, coarse)
+    up = F.interpolate(before, size=fine, mode="nearest").flatten(2).mT
+    now = seen.blocks[3, 0][1][:2]
+    step = (now - up).square().mean((1, 2)) / now.square().mean((1, 2))
+    assert np.allclose(values(log["token-mse"], "step_mse")[:, 3, 0], step, rtol=1e-4)
+    cosine = F.cosine_similarity(now, up, dim=-1).mean(-1)
+    assert np.allclose(values(log["token-mse"], "step_cosine")[:, 3, 0], cosine, atol=1e-4)
+    assert np.isnan(values(log["token-mse"], "step_mse")[:, 0]).all()
+
+
+def test_branch_divergence_of_states_and_predictions() -> None:
+    log, seen, _, _ = run(("branch-divergence",))
+    main = log["branch-divergence"]
+    for (k, b), (_, x) in seen.blocks.items():
+        cond, uncond = x.chunk(2)
+        relative = ((cond - uncond).square().sum(-1) / cond.square().sum(-1)).mean(-1)
+        assert np.allclose(values(main, "relative_mse")[:, k, b], relative, rtol=1e-3)
+        cosine = F.cosine_similarity(cond, uncond, dim=-1).mean(-1)
+        assert np.allclose(values(main, "cosine")[:, k, b], cosine, atol=1e-4)
+    for k, (cond, uncond, guided) in seen.logits.items():
+        assert uncond is not None
+        p, q = cond.softmax(-1), uncond.softmax(-1)
+        kl = (p * (p / q).log()).sum(-1).mean((1, 2))
+        assert np.allclose(values(main, "kl")[:, k], kl, rtol=1e-3)
+        flips = (cond.argmax(-1) != uncond.argmax(-1)).float().mean((1, 2))
+        assert np.allclose(values(main, "flip_share")[:, k], flips)
+        changed = (cond.argmax(-1) != guided.argmax(-1)).float().mean((1, 2))
+        assert np.allclose(values(main, "guidance_changes")[:, k], changed)
+
+
+def test_a_stage_without_guidance_has_no_divergence_of_predictions() -> None:
+    log, _, _, _ = run(("branch-divergence", "token-mse"), cfg=(2.0, 2.0, 2.0, 1.0))
+    main = log["branch-divergence"]
+    assert np.isnan(values(main, "kl")[:, 3]).all() and np.isfinite(values(main, "kl")[:, 2]).all()
+    assert np.isfinite(values(main, "relative_mse")[:, 3]).all()  # both branches still run
+    alone, _, _, _ = run(("branch-divergence", "token-mse"), cfg=1.0)
+    assert np.isnan(values(alone["branch-divergence"], "relative_mse")).all()
+    mse = values(alone["token-mse"], "mse")
+    assert np.isfinite(mse[..., 0]).all() and np.isnan(mse[..., 1]).all()
+
+
+def test_spectra_of_every_source() -> None:
+    log, seen, out, model = run(("residual-spectrum:preview=full",))
+    main = log["residual-spectrum"]
+    share = values(main, "high_frequency_share")
+    before = torch.full_like(out.image, 0.5)
+    for k, (codes, old, new) in seen.canvas.items():
+        preview = model.decode(new)
+        maps = dict(zip(SOURCES, (codes, new - old, new, preview, preview - before), strict=True))
+        before = preview
+        for s, source in enumerate(SOURCES):
+            expected = high_frequency_share(maps[source], channel_dim=-3)
+            assert np.allclose(share[:, k, s], expected, atol=1e-4, equal_nan=True), (k, source)
+        energy = (new - old).square().sum(1)
+        assert np.allclose(values(log[f"residual-spectrum/stage-{k + 1:02d}"], "energy"), energy, rtol=1e-4)
+    explained = values(main, "explained_share")
+    assert np.allclose(explained[:, -1][np.isfinite(explained[:, -1])], 1, atol=1e-5)
+    assert np.isnan(share[:, 0, 0]).all()  # one token has no frequency
+
+
+def test_a_preview_too_small_for_ssim_stops_before_work() -> None:
+    with pytest.raises(VarlabError, match="at least 11 pixels"):
+        run(("step-redundancy",))  # 10x6 pixels
+
+
+def test_step_redundancy_compares_with_the_last_preview(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_infinity("odd-tall")
+    decode = model.decode
+
+    def larger(canvas: torch.Tensor) -> torch.Tensor:
+        return F.interpolate(decode(canvas), scale_factor=4)
+
+    monkeypatch.setattr(model, "decode", larger)
+    monkeypatch.setattr(Infinity, "stride", 8)
+    log, seen, _, _ = run(("step-redundancy",), model=model)
+    main = log["step-redundancy"]
+    assert np.isinf(values(main, "psnr")[:, -1]).all() and np.allclose(values(main, "ssim")[:, -1], 1)
+    first, last = larger(seen.canvas[0][2]).clamp(0, 1), larger(seen.canvas[3][2]).clamp(0, 1)
+    assert np.allclose(values(main, "psnr")[:, 0], psnr(first, last), rtol=1e-4)
+    left = (seen.canvas[3][2] - seen.canvas[1][2]).square().sum((1, 2, 3)) / seen.canvas[3][2].square().sum((1, 2, 3))
+    assert np.allclose(values(main, "energy_left")[:, 1], left, rtol=1e-4)
+
+
+def test_a_token_subset_leaves_holes_in_the_maps() -> None:
+    mask = torch.arange(15) % 3 == 0
+    log, _, _, _ = run(("token-mse", "branch-divergence"), (Keep(mask),))
+    for name, variable in (("token-mse", "mse"), ("branch-divergence", "relative_mse")):
+        last = values(log[f"{name}/stage-04"], variable)
+        seen = np.isfinite(last.reshape(-1, 15)).all(0)
+        assert (seen == mask.numpy()).all()
+
+
+def test_a_split_batch_is_logged_in_order_with_holes() -> None:
+    dense, _, _, _ = run(("token-mse", "branch-divergence"))
+    split, _, _, _ = run(("token-mse", "branch-divergence"), (Split(),))
+    a, b = values(dense["token-mse"], "mse"), values(split["token-mse"], "mse")
+    assert np.isnan(b[0, 2:]).all() and np.allclose(a[0, :2], b[0, :2], rtol=1e-4)
+    assert np.allclose(a[1, :3], b[1, :3], rtol=1e-4)
+    assert np.isfinite(b[1, 3, ..., 0]).all() and np.isnan(b[1, 3, ..., 1]).all()
+
+
+@pytest.mark.parametrize(
+    ("preview", "final", "expected"),
+    [
+        ("auto", (64, 64), (8, 8)),
+        ("auto", (128, 96), (16, 12)),
+        ("auto", (8, 8), (8, 8)),
+        ("auto", (100, 40), (12, 8)),
+        ("full", (64, 64), (64, 64)),
+        ("off", (64, 64), None),
+    ],
+)
+def test_previews_are_an_eighth_of_the_side(preview: str, final: tuple[int, int], expected: object) -> None:
+    assert preview_grid(preview, final) == expected
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("token-msee", "Did you mean token-mse"),
+        ("token-mse:previus=true", "Did you mean previous"),
+        ("token-mse:previous=maybe", "true or false"),
+        ("residual-spectrum:preview=fulll", "Did you mean full"),
+        ("residual-spectrum:preview", "has no value"),
+    ],
+)
+def test_mistyped_probes_name_the_near_ones(spec: str, message: str) -> None:
+    with pytest.raises(VarlabError, match=message):
+        build([spec])
+
+
+def test_groups_survive_the_disk_and_join_along_prompts(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    log, _, _, _ = run(tuple(name for name in PROBES if name != "step-redundancy"))
+    save(tmp_path / "part.npz", log)
+    again = load(tmp_path / "part.npz")
+    both = join([log, again])
+    for path, group in log.items():
+        assert again[path].dataset().identical(group.dataset())
+        for name in group.variables:
+            assert np.array_equal(values(both[path], name)[2:], values(group, name), equal_nan=True)

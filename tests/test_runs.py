@@ -1,0 +1,140 @@
+"""Runs: resumable folders, provenance, prompts and settings that are checked before any work."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from tests.conftest import tiny_infinity
+from varlab import runs
+from varlab.errors import VarlabError
+from varlab.models.infinity_model import Infinity
+from varlab.models.text import RandomText
+from varlab.runs import log_run, open_log, sample
+
+PROMPTS = ["a red star", "a blue ring", "two circles", "a green cross", "a square"]
+PROBES = ("token-mse", "branch-divergence", "residual-spectrum")
+
+
+@pytest.fixture()
+def model() -> Infinity:
+    model = tiny_infinity()
+    model.text = RandomText(model.transformer.config.text_width, rows=4)
+    model.weights = "random (seed 0)"
+    return model
+
+
+def same(a: xr.DataTree, b: xr.DataTree) -> bool:
+    paths = {node.path for node in a.subtree}
+    return paths == {node.path for node in b.subtree} and all(
+        np.array_equal(a[path][name].values, b[path][name].values, equal_nan=True)
+        for path in paths
+        for name in a[path].data_vars
+    )
+
+
+def test_a_cut_run_goes_on_and_ends_as_an_uncut_one(
+    model: Infinity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = log_run(model, PROMPTS, tmp_path / "whole", probes=PROBES, batch=2)
+    work = runs.Job.run
+
+    def cut(self: runs.Job, samples: range):  # type: ignore[no-untyped-def]
+        if samples.start == 2:
+            raise KeyboardInterrupt
+        return work(self, samples)
+
+    monkeypatch.setattr(runs.Job, "run", cut)
+    with pytest.raises(KeyboardInterrupt):
+        log_run(model, PROMPTS, tmp_path / "cut", probes=PROBES, batch=2)
+    monkeypatch.setattr(runs.Job, "run", work)
+    again = log_run(model, PROMPTS, tmp_path / "cut", probes=PROBES, batch=2)
+    assert same(whole, again)
+    assert len(list((tmp_path / "cut" / "images").glob("*.png"))) == len(PROMPTS)
+
+
+def test_a_finished_run_is_opened_not_repeated(
+    model: Infinity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_run(model, PROMPTS[:2], tmp_path / "run", probes=PROBES)
+    monkeypatch.setattr(runs.Job, "run", lambda *_: pytest.fail("sampled again"))
+    tree = log_run(model, PROMPTS[:2], tmp_path / "run", probes=PROBES)
+    assert tree.attrs["weights"] == "random (seed 0)" and tree.attrs["n"] == 2
+
+
+def test_half_a_run_can_be_read(model: Infinity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = runs.Job.run
+
+    def second_fails(self: runs.Job, samples: range):  # type: ignore[no-untyped-def]
+        if samples.start:
+            raise KeyboardInterrupt
+        return work(self, samples)
+
+    monkeypatch.setattr(runs.Job, "run", second_fails)
+    with pytest.raises(KeyboardInterrupt):
+        log_run(model, PROMPTS, tmp_path / "run", probes=PROBES, batch=2)
+    assert open_log(tmp_path / "run")["token-mse"].sizes["prompt"] == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"seed": 1}, "seed"), ({"cfg": 4.0}, "settings"), ({"probes": ("token-mse",)}, "probes")],
+)
+def test_a_folder_with_another_run_is_refused(
+    model: Infinity, tmp_path: Path, change: dict[str, object], named: str
+) -> None:
+    log_run(model, PROMPTS[:2], tmp_path / "run", probes=PROBES)
+    with pytest.raises(VarlabError, match=f"another run .different: {named}"):
+        log_run(model, PROMPTS[:2], tmp_path / "run", **{"probes": PROBES, **change})  # type: ignore[arg-type]
+
+
+def test_a_folder_of_something_else_is_left_alone(model: Infinity, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(VarlabError, match="not empty and holds no run"):
+        log_run(model, PROMPTS, tmp_path, probes=PROBES)
+    with pytest.raises(VarlabError, match="holds no log"):
+        open_log(tmp_path)
+
+
+def test_the_batch_size_does_not_change_a_log(model: Infinity) -> None:
+    one = sample(model, PROMPTS, probes=PROBES, batch=1).log
+    all_ = sample(model, PROMPTS, probes=PROBES, batch=5).log
+    a, b = one["token-mse"]["mse"].values, all_["token-mse"]["mse"].values
+    assert np.allclose(a, b, rtol=1e-3, equal_nan=True)
+
+
+def test_provenance_tells_what_was_run(model: Infinity, tmp_path: Path) -> None:
+    log_run(model, PROMPTS[:2], tmp_path / "run", probes=PROBES, prompt_set="mine", seed=5, tau=0.5)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["prompts"] == PROMPTS[:2] and record["seed"] == 5 and record["prompt_set"] == "mine"
+    assert record["settings"]["tau"] == 0.5 and record["precision"] == "fp32"
+    assert {"torch", "python", "varlab"} <= record["versions"].keys()
+    assert len(record["stage_seconds"]) == 3 and len(record["stage_seconds"][0]) == len(model.schedule)
+
+
+def test_the_ledger_of_all_batches_adds_up(model: Infinity) -> None:
+    result = sample(model, PROMPTS, batch=2, accelerators=["truncate:last=1"])
+    assert [work.images for work in result.ledger.stages] == [5, 5, 5, 5]
+    assert result.ledger.engaged and result.ledger.stages[-1].tokens == 0
+
+
+@pytest.mark.parametrize("prompts", [[], [""], ["a star", "  "]])
+def test_empty_prompts_are_refused(model: Infinity, prompts: list[str]) -> None:
+    with pytest.raises(VarlabError, match=r"no prompts|is empty"):
+        sample(model, prompts)
+
+
+def test_settings_that_do_not_fit_stop_before_work(model: Infinity) -> None:
+    with pytest.raises(VarlabError, match="cfg has 2 values"):
+        sample(model, PROMPTS, cfg=[1.0, 2.0])
+    with pytest.raises(VarlabError, match="Did you mean truncate"):
+        sample(model, PROMPTS, accelerators=["trunkate:last=1"])
+    with pytest.raises(VarlabError, match="Did you mean last"):
+        sample(model, PROMPTS, accelerators=["truncate:lst=1"])
+
+
+def test_a_negative_prompt_replaces_the_null_text(model: Infinity) -> None:
+    plain, negative = sample(model, PROMPTS[:1]), sample(model, PROMPTS[:1], negative="a blue ring")
+    assert np.asarray(plain.images[0]).tobytes() != np.asarray(negative.images[0]).tobytes()
