@@ -28,7 +28,7 @@ def tiny_infinity(schedule: str = "square", patchify: bool = False, seed: int = 
         depth=4, width=64, heads=2, bits=bits * (4 if patchify else 1), chunks=2, text_width=TEXT_WIDTH,
         text_length=16, patchify=patchify,
     )  # fmt: skip
-    tokenizer = BSQTokenizer(BSQConfig(bits=bits, stride=2, channels=8, multipliers=(1, 2), blocks=1, norm_groups=4))
+    tokenizer = BSQTokenizer(BSQConfig(bits=bits, stride=4, channels=8, multipliers=(1, 1, 2), blocks=1, norm_groups=4))
     transformer = InfinityTransformer(config)
     with torch.no_grad():
         for block in transformer.blocks:

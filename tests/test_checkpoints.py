@@ -17,16 +17,18 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from varlab.errors import VarlabError
-from varlab.models import checkpoints, zoo
-from varlab.models.checkpoints import convert, load_into, locate, read, weights_hash
+from tests.minis import TOKENIZER, refused
+from varlab.models import checkpoints, registry, zoo
+from varlab.models.checkpoints import load_into, locate, read
+from varlab.models.convert import convert
 from varlab.models.guidance import Settings
 from varlab.models.infinity import InfinityConfig, InfinityTransformer
+from varlab.models.official import ModelEntry
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
+from varlab.models.writing import hash_tensors
 from varlab.schedules import custom
 
 CONFIG = InfinityConfig(4, 96, 4, 8, chunks=2, text_width=128, text_length=16)
-TOKENIZER = BSQConfig(8, stride=4, channels=16, multipliers=(1, 1, 2), norm_groups=8)
 KEYS = Path(__file__).parent / "keys" / "infinity.tsv.xz"
 SHARED = Path(__file__).parents[2] / "shared" / "keys"
 Rows = dict[str, tuple[str, str, str]]  # key -> shape, dtype, kind
@@ -52,14 +54,6 @@ def empty(config: InfinityConfig | BSQConfig) -> nn.Module:
 def same(a: nn.Module, b: nn.Module) -> bool:
     left, right = a.state_dict(), b.state_dict()
     return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
-
-
-def refused(action: Callable[[], object], *words: str) -> str:
-    with pytest.raises(VarlabError) as caught:
-        action()
-    for word in words:
-        assert word in str(caught.value)
-    return str(caught.value)
 
 
 # Official key lists
@@ -248,7 +242,7 @@ def test_likely_causes(transformer: InfinityTransformer, tokenizer: BSQTokenizer
     def cause(module: nn.Module, tensors: dict[str, Tensor], *words: str) -> None:
         refused(lambda: load_into(module, tensors, "x"), *words)
 
-    parts = {name: zoo.MODELS[name].empty() for name in ("infinity-2b", "infinity-8b")}
+    parts = {name: registry.empty(registry.MODELS[name]) for name in ("infinity-2b", "infinity-8b")}
     big, small = parts["infinity-8b"].transformer, parts["infinity-2b"].transformer
     zeros = {k: torch.zeros(1).expand(v.shape) for k, v in big.state_dict().items()}
     cause(small, zeros, "the size of infinity-8b and infinity-8b-512", "168 unexpected", "depth 40")
@@ -344,9 +338,9 @@ def test_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_hash_sees_every_change(transformer: InfinityTransformer) -> None:
-    first = weights_hash(transformer)
-    assert first == weights_hash(transformer) and len(first) == 16
     tensors = transformer.state_dict()
+    first = hash_tensors(tensors)
+    assert first == hash_tensors(tensors) and len(first) == 16
     hashes = {first}
     for changed in (
         {**tensors, "head.bias": tensors["head.bias"] + 1e-7},
@@ -354,21 +348,21 @@ def test_hash_sees_every_change(transformer: InfinityTransformer) -> None:
         {**tensors, "head.bias": tensors["head.bias"][None]},
         {("renamed" if k == "head.bias" else k): v for k, v in tensors.items()},
     ):
-        hashes.add(checkpoints.hash_tensors(changed))
+        hashes.add(hash_tensors(changed))
     assert len(hashes) == 5
-    assert checkpoints.hash_tensors(dict(reversed(tensors.items()))) == first
+    assert hash_tensors(dict(reversed(tensors.items()))) == first
     laid_out = {k: v.t().contiguous().t() if v.ndim == 2 else v for k, v in tensors.items()}
-    assert checkpoints.hash_tensors(laid_out) == first
+    assert hash_tensors(laid_out) == first
     content = b"a\0torch.float32\0(2,)\0" + struct.pack("<2f", 1.0, 2.0)
-    assert checkpoints.hash_tensors({"a": torch.tensor([1.0, 2.0])}) == hashlib.sha256(content).hexdigest()[:16]
+    assert hash_tensors({"a": torch.tensor([1.0, 2.0])}) == hashlib.sha256(content).hexdigest()[:16]
 
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
     schedule = custom([(1, 1), (2, 2), (4, 4)])
-    entry = zoo.ModelEntry("tiny", CONFIG, TOKENIZER, lambda *_: schedule, Settings(), "", "tiny.pth", "vae.pth")
+    entry = ModelEntry("tiny", CONFIG, TOKENIZER, lambda *_: schedule, Settings(), "", "tiny.pth", "vae.pth")
     other = replace(entry, name="tiny-512")
-    monkeypatch.setattr(zoo, "MODELS", zoo._Registry([entry, other]))
+    monkeypatch.setattr(registry, "MODELS", registry.Registry([entry, other]))
     return "tiny"
 
 

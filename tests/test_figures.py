@@ -232,11 +232,11 @@ def test_every_figure_takes_what_was_not_measured_and_says_its_weights(name: str
             data[variable][{"branch": 1} if "branch" in data[variable].dims else {"stage": slice(3, None)}] = np.nan
         log[group].dataset = data
     drawn = ALL[name](log)
-    paths = figures.save(drawn, name, folder=tmp_path)
-    assert [path.name for path in paths] == [f"{name}.pdf", f"{name}.png", f"{name}.csv"]
-    assert "weights: random (seed 5)" in Image.open(paths[1]).info["Description"]
-    assert "weights: random (seed 5) · n = 8 · seed 3" in style.figure_of(drawn).get_supxlabel()
-    table = pd.read_csv(paths[2])
+    figures.save(drawn, name, folder=tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [f"{name}.csv", f"{name}.pdf", f"{name}.png"]
+    assert "weights: random (seed 5)" in Image.open(tmp_path / f"{name}.png").info["Description"]
+    assert "weights: random (seed 5) · n = 8 · seed 3" in " ".join(style.figure_of(drawn).get_supxlabel().split())
+    table = pd.read_csv(tmp_path / f"{name}.csv")
     assert len(table) and set(table["weights"]) == {"random (seed 5)"}
 
 
@@ -257,13 +257,24 @@ def test_no_figure_changes_the_callers_settings() -> None:
     assert dict(matplotlib.rcParams) == before
 
 
+def test_an_interactive_backend_stays_interactive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the inline backend does while it makes its first figure; without it notebooks show no second one."""
+    monkeypatch.setitem(matplotlib.rcParams, "interactive", False)
+    with style.theme():
+        matplotlib.rcParams["interactive"] = True
+    assert matplotlib.rcParams["interactive"]
+
+
 def test_logs_of_two_weights_in_one_figure_both_say_so(tmp_path: Path) -> None:
     axes = figures.panels(2)
     figures.psnr(toy_log(), axes[0])
     figures.psnr(toy_log(weights="random (seed 0)"), axes[1])
-    _, png, csv = figures.save(axes[0], "both", folder=tmp_path)
-    assert all(word in Image.open(png).info["Description"] for word in ("trained (toy, 123)", "random (seed 0)"))
-    table = pd.read_csv(csv)
+    figures.save(axes[0], "both", folder=tmp_path)
+    assert all(
+        word in Image.open(tmp_path / "both.png").info["Description"]
+        for word in ("trained (toy, 123)", "random (seed 0)")
+    )
+    table = pd.read_csv(tmp_path / "both.csv")
     assert dict(zip(table["panel"], table["weights"], strict=True)) == {
         "psnr": "trained (toy, 123)",
         "psnr (2)": "random (seed 0)",
@@ -392,15 +403,17 @@ def test_a_figure_goes_to_the_running_report_or_nowhere(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("VARLAB_REPORT_FOLDER", raising=False)
     ax = figures.psnr(toy_log())
-    assert figures.save(ax, "psnr") == [] and os.listdir(tmp_path) == []
+    figures.save(ax, "psnr")
+    assert os.listdir(tmp_path) == []
     monkeypatch.setenv("VARLAB_REPORT_FOLDER", str(tmp_path / "report"))
-    assert all(path.is_file() for path in figures.save(ax, "psnr"))
+    figures.save(ax, "psnr")
+    assert len(os.listdir(tmp_path / "report")) == 3
 
 
 def test_a_table_of_ones_own_replaces_the_drawn_one(tmp_path: Path) -> None:
     own = pd.DataFrame({"value": [1.5]})
-    path = figures.save(figures.psnr(toy_log()), "psnr", own, tmp_path)[-1]
-    table = pd.read_csv(path)
+    figures.save(figures.psnr(toy_log()), "psnr", own, tmp_path)
+    table = pd.read_csv(tmp_path / "psnr.csv")
     assert table["value"].tolist() == [1.5] and table["weights"].tolist() == ["trained (toy, 123)"]
 
 

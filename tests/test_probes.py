@@ -18,6 +18,7 @@ from varlab.probes import PROBES, build
 from varlab.probes.base import preview_grid
 from varlab.probes.log import Group, join, load, save
 from varlab.probes.residual_spectrum import SOURCES
+from varlab.schedules import square
 from varlab.spectra import high_frequency_share
 
 
@@ -153,23 +154,15 @@ def test_spectra_of_every_source() -> None:
 
 def test_a_preview_too_small_for_ssim_stops_before_work() -> None:
     with pytest.raises(VarlabError, match="at least 11 pixels"):
-        run(("step-redundancy",))  # 10x6 pixels
+        run(("step-redundancy",), model=tiny_infinity().with_schedule(square((1, 2), "8px")))
 
 
-def test_step_redundancy_compares_with_the_last_preview(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny_infinity("odd-tall")
-    decode = model.decode
-
-    def larger(canvas: torch.Tensor) -> torch.Tensor:
-        return F.interpolate(decode(canvas), scale_factor=4)
-
-    monkeypatch.setattr(model, "decode", larger)
-    monkeypatch.setattr(Infinity, "stride", 8)
-    log, seen, _, _ = run(("step-redundancy",), model=model)
+def test_step_redundancy_compares_with_the_last_preview() -> None:
+    log, seen, out, model = run(("step-redundancy",))
     main = log["step-redundancy"]
     assert np.isinf(values(main, "psnr")[:, -1]).all() and np.allclose(values(main, "ssim")[:, -1], 1)
-    first, last = larger(seen.canvas[0][2]).clamp(0, 1), larger(seen.canvas[3][2]).clamp(0, 1)
-    assert np.allclose(values(main, "psnr")[:, 0], psnr(first, last), rtol=1e-4)
+    first = model.decode(seen.canvas[0][2]).clamp(0, 1)
+    assert np.allclose(values(main, "psnr")[:, 0], psnr(first, out.image), rtol=1e-4)
     left = (seen.canvas[3][2] - seen.canvas[1][2]).square().sum((1, 2, 3)) / seen.canvas[3][2].square().sum((1, 2, 3))
     assert np.allclose(values(main, "energy_left")[:, 1], left, rtol=1e-4)
 

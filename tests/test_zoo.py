@@ -1,41 +1,30 @@
 """The registry, ``load`` in all its ways, random weights, and the files of the minis."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
+from tests.minis import CONFIG, SCHEDULE, SETTINGS, TOKENIZER, WORDS, make_mini, parts, refused
 from varlab import schedules
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
-from varlab.errors import VarlabError
-from varlab.models import embedded, zoo
+from varlab.models import embedded, registry, zoo
 from varlab.models.captions import CaptionEncoder
-from varlab.models.checkpoints import convert, weights_hash
+from varlab.models.convert import convert
 from varlab.models.embedded import load_mini, save_mini
 from varlab.models.guidance import Settings
 from varlab.models.infinity import InfinityConfig, InfinityTransformer
 from varlab.models.infinity_model import Infinity
+from varlab.models.initialise import randomise
+from varlab.models.official import HUB, ModelEntry
 from varlab.models.text import FlanT5, RandomText
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
-
-CONFIG = InfinityConfig(4, 96, 4, 8, chunks=2, text_width=128, text_length=32)
-TOKENIZER = BSQConfig(8, stride=4, channels=16, multipliers=(1, 1, 2), norm_groups=8)
-SCHEDULE = schedules.Schedule(((1, 1), (2, 2), (4, 4)), (8, 8), "test")
-WORDS = ("a", "red", "star", "above", "blue", "ring")
-SETTINGS = Settings(cfg=(3.0, 2.5, 2.0), tau=0.9, top_k=0, top_p=0.95)
-
-
-def refused(action: Callable[[], object], *words: str) -> str:
-    with pytest.raises(VarlabError) as caught:
-        action()
-    for word in words:
-        assert word in str(caught.value)
-    return str(caught.value)
+from varlab.models.writing import hash_tensors
 
 
 @pytest.fixture(autouse=True)
@@ -49,38 +38,33 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = zoo.ModelEntry("tiny", CONFIG, TOKENIZER, lambda *_: SCHEDULE, Settings(), "", "tiny.pth", "vae.pth")
+    entry = ModelEntry("tiny", CONFIG, TOKENIZER, lambda *_: SCHEDULE, Settings(), "", "tiny.pth", "vae.pth")
     twin = replace(entry, name="tiny-512", file="tiny_512.pth")
     unreleased = replace(entry, name="tiny-unreleased", file="")
-    monkeypatch.setattr(zoo, "MODELS", zoo._Registry([entry, twin, unreleased]))
-
-
-def parts(seed: int = 5) -> tuple[InfinityTransformer, BSQTokenizer, CaptionEncoder]:
-    torch.manual_seed(seed)
-    return InfinityTransformer(CONFIG), BSQTokenizer(TOKENIZER), CaptionEncoder(WORDS, width=128)
-
-
-def make_mini(folder: Path, seed: int = 5) -> str:
-    return save_mini(folder, *parts(seed), SCHEDULE, SETTINGS, {"samples": 1000, "seed": seed})
+    monkeypatch.setattr(registry, "MODELS", registry.Registry([entry, twin, unreleased]))
 
 
 def draw(model: Infinity) -> torch.Tensor:
     return Run(model, model.settings, SeededNoise(0)).generate(["a red star", "a blue ring above a star"], [0, 1]).image
 
 
+def weights_hash(module: nn.Module) -> str:
+    return hash_tensors(module.state_dict())
+
+
 # Registry
 
 
 def test_official_names_and_sizes() -> None:
-    assert list(zoo.MODELS) == [
+    assert list(registry.MODELS) == [
         "infinity-125m", "infinity-layer16", "infinity-1b", "infinity-layer32", "infinity-layer40", "infinity-layer48",
         "infinity-2b", "infinity-8b", "infinity-8b-512",
     ]  # fmt: skip
     expected = {"infinity-2b": 2_204_564_032, "infinity-8b": 8_375_791_824, "infinity-1b": 940_944_832}
     expected |= {"infinity-layer16": 361_633_792, "infinity-layer48": 8_767_198_528}
     for name, count in expected.items():
-        assert zoo.parameters(zoo.MODELS[name].transformer) == count
-    big, small = zoo.MODELS["infinity-2b"].settings, zoo.MODELS["infinity-8b-512"].settings
+        assert registry.parameters(registry.MODELS[name].transformer) == count
+    big, small = registry.MODELS["infinity-2b"].settings, registry.MODELS["infinity-8b-512"].settings
     assert (big.cfg, big.tau, big.top_k, big.top_p) == (3.0, 0.5, 900, 0.97)
     assert (small.cfg, small.tau) == (3.0, 1.0)
 
@@ -105,11 +89,11 @@ def test_schedule_and_image_size(name: str, options: dict, tokens: int, image: t
 
 
 def test_minis_appear_with_their_folder(places: Path) -> None:
-    assert "nano-infinity" not in zoo.MODELS
+    assert "nano-infinity" not in registry.MODELS
     refused(lambda: zoo.load("nano-infinty"), "Unknown model", str(places / "data"))
     make_mini(places / "data" / "nano-infinity")
     (places / "data" / "other").mkdir()
-    assert "nano-infinity" in zoo.MODELS and "other" not in zoo.MODELS and len(zoo.MODELS) == 10
+    assert "nano-infinity" in registry.MODELS and "other" not in registry.MODELS and len(registry.MODELS) == 10
     refused(lambda: zoo.load("nano-infinty"), "Did you mean nano-infinity")
 
 
@@ -120,8 +104,8 @@ def test_describe(places: Path) -> None:
     (broken / "model.json").write_text("{")
     for file in ("infinity_2b_reg.pth", "infinity_vae_d32reg.safetensors"):
         (places / "checkpoints" / file).touch()
-    table = zoo.describe().set_index("name")
-    assert len(table) == 11
+    table = registry.describe().set_index("name")
+    assert list(table.index[:3]) == ["broken", "nano-infinity", "infinity-125m"] and len(table) == 11
     assert table.loc["broken", "weights"] == "damaged" and "JSON" in table.loc["broken", "description"]
     assert table.loc["nano-infinity", "weights"] == "shipped" and table.loc["nano-infinity", "tokens"] == 21
     assert table.loc["infinity-2b", "weights"] == "found" and table.loc["infinity-2b", "parameters"] == 2_204_564_032
@@ -150,7 +134,7 @@ def test_options_are_checked(places: Path) -> None:
 
 
 def test_schedules_that_do_not_fit() -> None:
-    entry = zoo.MODELS["infinity-2b"]
+    entry = registry.MODELS["infinity-2b"]
     zoo.check_fit(entry, entry.schedule("1M", 1.0))
     refused(lambda: zoo.check_fit(entry, schedules.square(tuple(range(1, 17)), "long")), "15 stages", "has 16")
     released = entry.schedule("0.25M", 1.0)
@@ -190,7 +174,7 @@ def test_random_weights_draw_finite_varied_images(tiny: None, precision: str) ->
 def test_random_activations_stay_of_order_one() -> None:
     with torch.device("meta"):
         transformer = InfinityTransformer(InfinityConfig(32, 256, 4, 16, chunks=8, text_width=256))
-    zoo.randomise(transformer)
+    randomise(transformer)
     tokenizer = BSQTokenizer(BSQConfig(16, channels=16, multipliers=(1, 1, 1, 1, 1), norm_groups=8))
     model = Infinity(transformer.requires_grad_(False), tokenizer, schedules.square((1, 2, 3), "s"), RandomText(256))
     sizes: list[float] = []
@@ -216,7 +200,7 @@ def test_official_files_by_path_folder_and_hub(tiny: None, places: Path, monkeyp
     folder.mkdir()
     torch.save(transformer.state_dict(), folder / "tiny.pth")
     torch.save({"vae": tokenizer.state_dict()}, folder / "vae.pth")
-    refused(lambda: zoo.load("tiny"), "tiny.pth is not in", str(places / "checkpoints"), zoo.HUB, "init='random'")
+    refused(lambda: zoo.load("tiny"), "tiny.pth is not in", str(places / "checkpoints"), HUB, "init='random'")
     refused(lambda: zoo.load("tiny-unreleased"), "no weights of tiny-unreleased were released")
 
     def check(model: Infinity, weights: str) -> None:
@@ -233,7 +217,7 @@ def test_official_files_by_path_folder_and_hub(tiny: None, places: Path, monkeyp
     check(zoo.load("tiny", checkpoint=folder / "tiny.pth", tokenizer=elsewhere), "official (tiny.pth)")
     elsewhere.rename(folder / "vae.pth")
     monkeypatch.setattr("varlab.models.checkpoints.from_hub", lambda repository, file: folder / file)
-    check(zoo.load("tiny", checkpoint=zoo.HUB), "official (tiny.pth)")
+    check(zoo.load("tiny", checkpoint=HUB), "official (tiny.pth)")
     assert zoo.load("tiny", checkpoint=folder, text="random").weights == (
         "official (tiny.pth), random text features (seed 0)"
     )

@@ -1,12 +1,24 @@
 """The command line: thin, every command one call into the package."""
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.padding import Padding
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text as Line
 
 from varlab.errors import VarlabError
 
@@ -37,10 +49,20 @@ def _load(name: str, **options: Any) -> Any:
     return load(name, **{key: value for key, value in options.items() if value is not None})
 
 
-def _bar(label: str) -> Progress:
-    return Progress(
-        TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True
-    )
+@contextmanager
+def _bars(amount: ProgressColumn, *labels: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Progress bars, one a label; yields what moves them: (label, done, total)."""
+    columns = TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True) as progress:
+        tasks = {label: progress.add_task(label, total=None) for label in labels}
+        yield lambda label, done, total: progress.update(tasks[label], completed=done, total=total)
+
+
+@contextmanager
+def _images() -> Iterator[Callable[[int, int], None]]:
+    """A bar of images; yields what moves it: (done, total)."""
+    with _bars(MofNCompleteColumn(), "images") as move:
+        yield lambda done, total: move("images", done, total)
 
 
 def _table(frame: Any) -> Any:
@@ -53,12 +75,25 @@ def _table(frame: Any) -> Any:
     return table
 
 
+def _size(parameters: int) -> str:
+    return f"{parameters / 1e9:.1f} B" if parameters >= 1e9 else f"{parameters / 1e6:.1f} M"
+
+
 @app.command()
 def models() -> None:
     """List the models: size, stages, and whether their weights are here."""
-    from varlab.models.zoo import describe
+    from varlab.models.checkpoints import checkpoint_folder
+    from varlab.models.registry import describe
 
-    console.print(_table(describe()))
+    form = "{:<20}{:>10}{:>8}{:>8}  {}"
+    console.print(form.format("name", "parameters", "stages", "tokens", "weights"), style="bold")
+    for row in describe().itertuples(index=False):
+        known = row.weights != "damaged"
+        numbers = (_size(row.parameters), row.stages, row.tokens) if known else ("", "", "")
+        console.print(form.format(row.name, *numbers, row.weights), markup=False, highlight=False)
+        console.print(Padding(Line(row.description, style="dim"), (0, 0, 0, 2)))
+    where = f"Official files are looked for in {checkpoint_folder()}; --init random runs without them."
+    console.print(where, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -82,13 +117,17 @@ def sample(
 
     Example: `varlab sample nano-infinity "a red star above a blue ring" --seed 3`
     """
+    from varlab.accelerators import build
     from varlab.api import sample as draw
+    from varlab.runs import check_prompts
 
+    check_prompts(prompt)  # mistakes are told before a model is loaded
+    accelerators = build(accelerate or ())
     loaded = _load(
         model, init=init, checkpoint=checkpoint, tokenizer=tokenizer, text=text,
         precision=precision, device=device, pixels=pixels,
     )  # fmt: skip
-    result = draw(loaded, prompt, seed=seed, cfg=cfg, tau=tau, accelerators=accelerate or ())
+    result = draw(loaded, prompt, seed=seed, cfg=cfg, tau=tau, accelerators=accelerators)
     out.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(result.images):
         path = out / f"{loaded.name}-seed{seed}-{i:04d}.png"
@@ -126,25 +165,26 @@ def log(
     Ctrl-C keeps what is done; the same command goes on. Open it with `varlab.open_log(folder)`.
     """
     from varlab.api import log as run_log
-    from varlab.probes import PROBES
+    from varlab.api import prompts as prompt_set
+    from varlab.probes import PROBES, build
 
+    build(probe or ())  # mistakes are told before a model is loaded
+    chosen = prompt_set(prompts, n=n)
     loaded = _load(
         model, init=init, checkpoint=checkpoint, tokenizer=tokenizer, text=text,
         precision=precision, device=device, pixels=pixels,
     )  # fmt: skip
-    with _bar("images") as bar:
-        task = bar.add_task("", total=None)
+    with _images() as progress:
         tree = run_log(
             loaded,
-            prompts,
-            n=n,
+            chosen,
             seed=seed,
             folder=out,
             probes=probe or tuple(PROBES),
             batch=batch,
             cfg=cfg,
             tau=tau,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=progress,
         )
     console.print(f"{tree.attrs['n']} prompts, weights: {tree.attrs['weights']}, groups: {', '.join(tree.children)}")
 
@@ -180,7 +220,7 @@ def report(
 def _pair(item: str) -> tuple[str, str]:
     name, equals, value = item.partition("=")
     if not equals:
-        raise VarlabError(f"{item!r} is not NAME=VALUE.")
+        raise VarlabError(f"{item!r} is not NAME=VALUE. Write, for example, -p n=16.")
     return name, value
 
 
@@ -189,11 +229,11 @@ def parity(
     files: Annotated[list[Path], typer.Argument(help="Golden files (.npz) made by the official code.")],
 ) -> None:
     """Compare the models with golden files, array by array. The exit code is 1 when one fails."""
-    from varlab.parity import check
+    from varlab.parity import check, load
 
     reports = []
-    for path in files:
-        reports.append(check(path))
+    for golden in [load(path) for path in files]:  # all are read before the first one runs
+        reports.append(check(golden))
         console.print(reports[-1].render(), markup=False, highlight=False)
     passed = sum(item.verdict for item in reports)
     console.print(f"{passed} of {len(reports)} files pass")
@@ -235,12 +275,8 @@ def score(
     from varlab.evaluation.command import score_command
 
     loaded = _load(model)
-    with _bar("images") as bar:
-        task = bar.add_task("", total=None)
-        frame = score_command(
-            benchmark, loaded, n, per_prompt, seed, json,
-            lambda done, total: bar.update(task, completed=done, total=total),
-        )  # fmt: skip
+    with _images() as progress:
+        frame = score_command(benchmark, loaded, n, per_prompt, seed, json, progress)
     console.print(_table(frame))
     console.print(f"weights: {loaded.weights}; seed {seed}; 95 % intervals over prompts")
 
@@ -250,9 +286,8 @@ def card(model: Model) -> None:
     """Write the card of a shipped mini from its own records: scores, ceiling, curves, contact sheet."""
     from varlab.evaluation.card import write_card
 
-    with _bar("images") as bar:
-        task = bar.add_task("", total=None)
-        path = write_card(_load(model), lambda done, total: bar.update(task, completed=done, total=total))
+    with _images() as progress:
+        path = write_card(_load(model), progress)
     console.print(str(path))
 
 
@@ -290,9 +325,11 @@ def convert(
     precision: Precision = "bf16",
 ) -> None:
     """Turn official weights into safetensors once; they then load faster and without pickle."""
-    from varlab.models.checkpoints import convert as convert_file
+    from varlab.models.convert import convert as convert_file
 
-    console.print(str(convert_file(source, target, name, precision=precision)))
+    with _bars(DownloadColumn(), "read", "write") as report:
+        made = convert_file(source, target, name, precision=precision, report=report)
+    console.print(str(made))
 
 
 def main() -> None:

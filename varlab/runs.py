@@ -64,7 +64,7 @@ def check_prompts(prompts: Sequence[str] | str) -> list[str]:
 
 def with_overrides(settings: Settings, **given: Any) -> Settings:
     """The model's settings with those given here; None keeps the model's."""
-    values = {key: tuple(v) if isinstance(v, list) else v for key, v in given.items() if v is not None}
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in given.items() if v is not None}
     return replace(settings, **values)
 
 
@@ -237,7 +237,7 @@ def _claim(folder: Path, job: Job, prompt_set: str, batch: int) -> dict[str, Any
         if found.get("key") != record["key"]:
             different = [name for name in SAME if found.get(name) != record[name]]
             raise VarlabError(
-                f"{folder} holds another run (different: {', '.join(different)}). Give another folder, or remove this one."
+                f"{folder} holds another run (different: {', '.join(different)}). Give another folder."
             )
         return found
     if folder.exists() and any(folder.iterdir()):

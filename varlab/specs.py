@@ -28,7 +28,7 @@ def make(kind: str, spec: str, registry: Mapping[str, Callable[..., Any]]) -> An
 
 
 def _options(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    if isinstance(target, type) and target.__init__ is object.__init__:
+    if isinstance(target, type) and "__init__" not in {name for kind in target.__mro__[:-1] for name in vars(kind)}:
         return {}
     return inspect.signature(target).parameters
 

@@ -41,8 +41,8 @@ FEW = 0.05  # "minimal": guidance changes less than one bit in twenty
 
 HOLDS, PARTLY, NOT = "holds", "partly", "does not hold"
 TOO_FEW = "cannot be told (n too small)"
-NO_GUIDANCE = "cannot be told (no guidance in these stages)"
-UNCLEAR = "cannot be told (the interval is too wide)"
+NO_GUIDANCE = "cannot be told (no guidance)"
+UNCLEAR = "cannot be told (wide interval)"
 
 
 # --- SparseVAR, observation 1 -------------------------------------------------------------------------------
@@ -55,14 +55,16 @@ def residuals_on_edges(log: Log, images: Images = None) -> Verdict:
     """
     claim = "At high-resolution stages residuals concentrate on high-frequency regions (SparseVAR, observation 1)"
     shares = pick(variable(log, "residual-spectrum", "concentration"), spread="preview change")
+    pairs = energy_edges(log, images) if has_images(log, images) else None
+    if pairs is not None:
+        shares = pairs["own"]  # on the same maps as the control
     late, early = _interval(_late(log, shares)), _interval(_early(log, shares))
     finding = (
         f"In {_late_name(log)} the quarter of the cells with the largest edges takes {_text(late)} of the energy of "
         f"the preview change (even spread {EVEN:g}); in {_early_name(log)} {_text(early)}."
     )
     beyond = None
-    if has_images(log, images):
-        pairs = energy_edges(log, images)
+    if pairs is not None:
         beyond = _interval(_late(log, pairs["own"]) - _late(log, pairs["other"]))
         finding += f" Beyond the edges of other prompts' images: {_text(beyond)}."
     return _verdict(log, claim, finding, _on_edges(late, beyond))
@@ -102,7 +104,8 @@ def high_frequency_rises(log: Log, control: Log | None = None) -> Verdict:
     if control is not None:
         weights = provenance(control)["weights"]
         finding += (
-            f" With weights {weights} the share rises by {_text(_rise(control)[0])}, n = {prompt_count(control)}."
+            f" With weights {weights} and {prompt_count(control)} prompts the share rises by "
+            f"{_text(_rise(control)[0])}."
         )
     return _verdict(log, claim, finding, _both(_sign(rise, RISE), _sign(gap, RISE)))
 
@@ -167,13 +170,11 @@ def gap_shrinks(log: Log) -> Verdict:
     claim = "The gap between the conditional and the unconditional branch shrinks in late stages (SkipVAR)"
     hidden = variable(log, "branch-divergence", "relative_mse").isel(block=-1)
     parts, signs = [], []
-    for name, values in (("after the last block", hidden), ("KL", variable(log, "branch-divergence", "kl"))):
+    for values in (hidden, variable(log, "branch-divergence", "kl")):
         early, late = _early(log, values), _late(log, values)
-        parts.append(f"{name} {_text(_interval(early))} early, {_text(_interval(late))} late")
+        parts.append(f"{_text(_interval(early))} in {_early_name(log)}, {_text(_interval(late))} in {_late_name(log)}")
         signs.append(_sign(_interval(early - late)))
-    finding = (
-        f"Relative squared distance {parts[0]}; {parts[1]} nats per bit ({_early_name(log)} against {_late_name(log)})."
-    )
+    finding = f"Squared distance after the last block over |c|²: {parts[0]}. KL in nats per bit: {parts[1]}."
     word = NO_GUIDANCE if np.isnan(_late(log, hidden)).all() else _both(*signs)
     return _verdict(log, claim, finding, word)
 
@@ -185,8 +186,8 @@ def gap_minimal(log: Log) -> Verdict:
     flips = _interval(_late(log, variable(log, "branch-divergence", "flip_share")))
     drawn = _interval(_late(log, variable(log, "branch-divergence", "drawn_differs")))
     finding = (
-        f"In {_late_name(log)} guidance (cfg {provenance(log)['cfg']}) changes {_text(changed)} of the bits, minimal "
-        f"being below {FEW:g}; the branches disagree on {_text(flips)}, drawing changes {_text(drawn)}."
+        f"In {_late_name(log)} guidance (cfg {provenance(log)['cfg']}) changes {_text(changed)} of the bits (minimal: "
+        f"below {FEW:g}); the branches disagree on {_text(flips)}, drawing changes {_text(drawn)}."
     )
     if np.isnan(changed.low):
         word = NO_GUIDANCE if np.isnan(changed.estimate) else TOO_FEW
@@ -267,6 +268,8 @@ def limits(log: Log) -> list[str]:
         found.append("These are not the official checkpoints, and no claim about those is made.")
     size = f"{sides[-1][0]} x {sides[-1][1]} latents in {len(sides)} stages" if sides else "a schedule not recorded"
     found.append(f"One resolution, {size}; SparseVAR and SkipVAR look at 64 x 64. Previews are {known['preview']}.")
+    if sides and max(sides[-1]) <= 16:
+        found.append("A token covers so much of the picture that edges and small objects can hardly be told apart.")
     if known["model"].startswith("nano"):
         found.append(
             "The small tokenizer keeps shapes and colours and loses texture: the high frequencies of these pictures "
@@ -282,20 +285,21 @@ def _cell(text: str) -> str:
 
 
 def _verdict(log: Log, claim: str, finding: str, word: str) -> Verdict:
+    """The reason of a "partly" goes into the finding, so that the verdict stays a word."""
+    if word.startswith(PARTLY) and "(" in word:
+        word, reason = word.removesuffix(")").split(" (")
+        finding += f" {reason.capitalize()}."
     return {"claim": claim, "finding": f"{finding} n = {prompt_count(log)}.", "verdict": word}
 
 
 def _text(interval: Interval) -> str:
-    """``0.41 (0.39 to 0.43)``; the estimate alone where there is no interval."""
+    """``0.41 (0.39 to 0.43)``: two decimals, more where all three are small; no bounds where there are none."""
     if np.isnan(interval.estimate):
         return "not measured"
-    if np.isnan(interval.low):
-        return f"{_number(interval.estimate)} (no interval)"
-    return f"{_number(interval.estimate)} ({_number(interval.low)} to {_number(interval.high)})"
-
-
-def _number(value: float) -> str:
-    return f"{value:.2f}" if abs(value) >= 0.095 or value == 0 else f"{value:.2g}"
+    largest = np.nanmax(np.abs(np.array(interval, dtype=float)))
+    digits = 2 if largest == 0 or largest >= 0.095 else int(np.ceil(-np.log10(largest))) + 1
+    estimate, low, high = (f"{round(float(value), digits) + 0.0:.{digits}f}" for value in interval)
+    return f"{estimate} (no interval)" if np.isnan(interval.low) else f"{estimate} ({low} to {high})"
 
 
 def _percent(share: float) -> str:
@@ -343,8 +347,12 @@ def _sign(interval: Interval, least: float = 0.0) -> bool | None:
 def _both(first: bool | None, second: bool | None) -> str:
     """The verdict of a claim with two signs, each yes, no or unknown."""
     if first is None and second is None:
-        return "cannot be told (n too small, or the intervals span 0)"
+        return "cannot be told (n too small or interval spans 0)"
     if first is None or second is None:
         known = first if second is None else second
-        return PARTLY + " (the other half cannot be told)" if known else "cannot be told (half of it does not hold)"
+        return (
+            PARTLY + " (one half holds, the other cannot be told)"
+            if known
+            else "cannot be told (one half does not hold)"
+        )
     return HOLDS if first and second else PARTLY if first or second else NOT

@@ -110,8 +110,10 @@ class Run:
         guided = self.settings.guided
         conditioning = self.model.prepare(text, guided, negative)
         self.ledger.text_flops += self.model.text_cost(conditioning).total
-        for hook in (*accelerators, *self.probes):
-            hook.start(self)
+        for accelerator in accelerators:
+            accelerator.start(self)
+        for probe in self.probes:
+            probe.start(self)
         state = State(
             samples=tuple(samples),
             conditioning=conditioning,
@@ -215,16 +217,13 @@ class Run:
         return x
 
     def _branch(self, state: State, site: Site, x: Tensor, index: Tensor | None) -> Tensor:
-        """x + branch(x), with what accelerators wrap around the branch."""
+        """x + branch(x), with what an accelerator wraps around the branch."""
 
         def compute(tokens: Tensor, keep: Tensor | None = None) -> Tensor:
             return self._compute(state, site, tokens, index, keep)
 
-        wrap = compute
-        for accelerator in state.accelerators:
-            if overrides(accelerator, "sublayer", Accelerator):
-                wrap = _wrapped(accelerator, site, wrap)
-        y = wrap(x)
+        wrapper = next((a for a in state.accelerators if overrides(a, "sublayer", Accelerator)), None)
+        y = compute(x) if wrapper is None else wrapper.sublayer(site, x, compute)
         for probe in self.branch_probes:
             probe.on_branch(site, x, y)
         return x + y
@@ -277,7 +276,7 @@ class Run:
             if overrides(accelerator, "complete", Accelerator):
                 return accelerator.complete(stage, codes, selection)
         raise VarlabError(
-            f"Stage {stage.index + 1} computes {codes.shape[1]} of {selection.length} tokens and nothing fills the rest."
+            f"Stage {stage.index + 1} computes {codes.shape[1]} of {selection.length} tokens; nothing fills the rest."
         )
 
     def _count(self, state: State, site: Site, tokens: int, keys: int) -> None:
@@ -303,10 +302,6 @@ def _part(answer: StagePlan | list[StagePlan], keep: list[int]) -> StagePlan:
     if answer.selection is None:
         return answer
     return replace(answer, selection=answer.selection.samples(torch.tensor(keep, device=answer.selection.index.device)))
-
-
-def _wrapped(accelerator: Accelerator, site: Site, compute: Callable[..., Tensor]) -> Callable[[Tensor], Tensor]:
-    return lambda x: accelerator.sublayer(site, x, compute)
 
 
 def _row_index(stage: Stage, rows: int) -> Tensor | None:

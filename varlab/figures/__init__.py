@@ -42,7 +42,7 @@ from varlab.figures.spectra import (
     wavelet_share_table,
 )
 from varlab.figures.spread import concentration, concentration_table, edge_correlation, edge_correlation_table
-from varlab.figures.style import panels
+from varlab.figures.style import panels, retitle
 from varlab.figures.tokens import (
     block_edge_correlation,
     block_edge_correlation_table,
@@ -85,6 +85,7 @@ __all__ = [
     "psnr",
     "residual_spectrum",
     "residual_spectrum_table",
+    "retitle",
     "saturation",
     "saturation_table",
     "save",

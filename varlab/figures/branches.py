@@ -33,7 +33,7 @@ HIDDEN = {
 }
 PREDICTED = {
     "kl": ("KL (nats per bit)", "Divergence of the predictions", BLUE),
-    "flip_share": ("share of bits", "Bits on which the rows disagree", RED),
+    "flip_share": ("share of bits", "Bits where the rows differ", RED),
 }
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
-from varlab.figures.logs import Images, Log, both_rows, dataset, edges, images_of, pick, stage_count
+from varlab.figures.logs import Images, Log, dataset, edges, images_of, pick, stage_count
 
 Pairs = Callable[[np.ndarray, np.ndarray], np.ndarray]  # maps [n, cells], edges [n, cells] -> [n maps, n images]
 
@@ -21,10 +21,19 @@ def token_edges(log: Log, images: Images = None, site: str = "block", branch: st
     """Spearman correlation of a block's change of each token with edges: own and other [prompt, stage, block]."""
     pictures, stages = images_of(log, images), []
     for k in range(1, stage_count(log) + 1):
-        maps = both_rows(pick(dataset(log, f"token-mse/stage-{k:02d}")["mse"], site=site), branch)
-        blocks = [_against(maps.isel(block=b), pictures, correlations) for b in range(maps.sizes["block"])]
-        stages.append(xr.concat(blocks, maps["block"]).assign_coords(stage=k))
+        maps = pick(dataset(log, f"token-mse/stage-{k:02d}")["mse"], site=site)
+        rows = maps if branch == "both" else pick(maps, branch=branch).expand_dims("branch")
+        stages.append(_rows_against(rows, pictures).assign_coords(stage=k))
     return xr.concat(stages, "stage").transpose("prompt", "stage", "block")
+
+
+def _rows_against(maps: xr.DataArray, pictures: np.ndarray) -> xr.Dataset:
+    """Of maps [prompt, block, branch, y, x]: the mean over rows, as the log's own correlations are averaged."""
+    blocks = []
+    for b in range(maps.sizes["block"]):
+        rows = [_against(maps.isel(block=b, branch=r), pictures, correlations) for r in range(maps.sizes["branch"])]
+        blocks.append(xr.concat(rows, "branch").mean("branch"))
+    return xr.concat(blocks, maps["block"])
 
 
 def energy_edges(log: Log, images: Images = None, source: str = "preview change", shares: bool = True) -> xr.Dataset:

@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 
 from varlab.figures.logs import (
@@ -35,8 +35,8 @@ from varlab.figures.tokens import extreme_blocks
 SOURCES = ("contribution", "preview change")
 SMALL: dict[str, Any] = {"fontsize": 7, "pad": 3, "loc": "center"}
 MOST_STAGES = 7  # columns that a page's width can show
-ENERGY_SCALE = (0.0, 4.0)  # over the mean of the map
-CHANGE_SCALE = (-2.0, 2.5)  # standard deviations
+ENERGY_SCALE = PowerNorm(0.5, 0, 9)  # over the mean of the map; by the root, since few cells hold most
+CHANGE_SCALE = Normalize(-2, 2.5)  # standard deviations
 
 
 def energy_maps_table(log: Log, prompts: Sequence[int] = (0, 1), stages: Sequence[int] | None = None) -> pd.DataFrame:
@@ -185,8 +185,8 @@ def _edge_map(ax: Axes, picture: np.ndarray, label: str = "") -> None:
     _row_label(ax, label)
 
 
-def _map(ax: Axes, values: np.ndarray, scale: tuple[float, float]) -> None:
-    ax.imshow(values, cmap=ENERGY, vmin=scale[0], vmax=scale[1], interpolation="nearest")
+def _map(ax: Axes, values: np.ndarray, scale: Normalize) -> None:
+    ax.imshow(values, cmap=ENERGY, norm=scale, interpolation="nearest")
 
 
 def _row_label(ax: Axes, text: str) -> None:
@@ -198,9 +198,9 @@ def _stage_title(log: Log, k: int) -> str:
     return f"stage {stage_name(k, sides)}".replace("\n", " · ")
 
 
-def _scale(figure: Figure, axes: np.ndarray, scale: tuple[float, float], label: str) -> None:
+def _scale(figure: Figure, axes: np.ndarray, scale: Normalize, label: str) -> None:
     bar = figure.colorbar(
-        ScalarMappable(Normalize(*scale), ENERGY), ax=list(axes.flat), extend="max", fraction=0.02, aspect=30, pad=0.01
+        ScalarMappable(scale, ENERGY), ax=list(axes.flat), extend="max", fraction=0.02, aspect=30, pad=0.01
     )
     bar.set_label(label)
     clean_bar(bar)

@@ -25,7 +25,7 @@ from varlab.figures.style import (
 )
 
 PROBE = "step-redundancy"
-SIMILARITY = {"ssim": ("SSIM", BLUE, "o"), "high_frequency_ssim": ("SSIM of the detail", RED, "s")}
+SIMILARITY = {"ssim": ("picture", BLUE, "o"), "high_frequency_ssim": ("its detail", RED, "s")}
 ENOUGH = 0.88  # the SSIM that SkipVAR reports to keep on average
 
 
@@ -56,8 +56,8 @@ def similarity(log: Log, ax: Axes | None = None) -> Axes:
     reference(ax, ENOUGH, f"{ENOUGH:g}", "left")
     stage_axis(ax, log, range(1, stage_count(log) + 1))
     ax.set_ylim(min(0, table["low"].min(), table["mean"].min()), 1.02)
-    ax.set_ylabel("similarity to the final preview")
-    ax.set_title("What a stage gives: similarity")
+    ax.set_ylabel("SSIM")
+    ax.set_title("Similarity to the final preview")
     ax.legend()
     finish(ax, log, "similarity", table)
     return ax
@@ -71,8 +71,8 @@ def psnr(log: Log, ax: Axes | None = None) -> Axes:
     ax = own_axes(ax, 3.5, 2.7)
     line(ax, table, "stage", "PSNR", GREEN, "^")
     stage_axis(ax, log, range(1, stage_count(log) + 1))
-    ax.set_ylabel("PSNR to the final preview (dB)")
-    ax.set_title("What a stage gives: PSNR")
+    ax.set_ylabel("PSNR (dB)")
+    ax.set_title("PSNR to the final preview")
     finish(ax, log, "psnr", table)
     return ax
 
@@ -131,7 +131,7 @@ def stage_cost(log: Log, ax: Axes | None = None) -> Axes:
     stage_axis(ax, log, range(1, stage_count(log) + 1))
     ax.set_xlim(0.4, stage_count(log) + 0.6)
     ax.set_ylabel("share of an image's cost")
-    ax.set_title("What a stage costs")
+    ax.set_title("Cost of a stage")
     ax.legend(loc="upper left")
     finish(ax, log, "stage_cost", table)
     return ax

@@ -13,10 +13,8 @@ from varlab.reports.facts import FOLDER_VARIABLE
 FIRST = ("model", "weights", "precision", "device", "prompt_set", "seed", "cfg")
 
 
-def save(
-    drawn: Axes | Figure, name: str, table: pd.DataFrame | None = None, folder: Path | str | None = None
-) -> list[Path]:
-    """Write ``name.pdf``, ``name.png`` and ``name.csv`` into the folder; returns the paths.
+def save(drawn: Axes | Figure, name: str, table: pd.DataFrame | None = None, folder: Path | str | None = None) -> None:
+    """Write ``name.pdf``, ``name.png`` and ``name.csv`` into the folder.
 
     The folder is that of the running report unless given; in a notebook opened by hand, where neither is
     known, nothing is written. The CSV holds the table the figure was drawn from unless another is given,
@@ -24,7 +22,7 @@ def save(
     """
     place = folder or os.environ.get(FOLDER_VARIABLE)
     if not place:
-        return []
+        return
     figure, stem = figure_of(drawn), Path(place) / name
     stem.parent.mkdir(parents=True, exist_ok=True)
     note = kept(figure)
@@ -35,7 +33,6 @@ def save(
         figure.savefig(stem.with_suffix(".png"), metadata=about)
     sheet = merged(note.tables) if table is None else labelled(table, *(facts for facts, _ in note.tables.values()))
     sheet.to_csv(stem.with_suffix(".csv"), index=False, float_format="%.6g")
-    return [stem.with_suffix(suffix) for suffix in (".pdf", ".png", ".csv")]
 
 
 def merged(tables: dict[str, tuple[dict[str, str], pd.DataFrame]]) -> pd.DataFrame:

@@ -30,6 +30,7 @@ from varlab.figures.style import (
 
 PROBE = "residual-spectrum"
 SOURCES = ("contribution", "preview change")
+LEAST_EXPLAINED = -1.0  # lowest share drawn: all below 0 is worse than nothing
 Q = 0.125  # cycles per sample: the default of varlab.spectra.high_frequency_share
 
 
@@ -136,8 +137,9 @@ def high_frequency_share(log: Log, sources: Sequence[str] = SOURCES, ax: Axes | 
     A latent and a picture have different limits, which the legend states; compare stages, not sources.
     """
     table = high_frequency_share_table(log, sources)
-    labels = {source: f"{source}, > {_threshold(log, source)}" for source in sources}
+    labels = {source: f"{source} ({_threshold(log, source)})" for source in sources}
     ax = _lines(log, table, labels, "share of power", "High-frequency share", ax)
+    ax.legend(title="above, in cycles/image")
     finish(ax, log, "high_frequency_share", table)
     return ax
 
@@ -173,9 +175,9 @@ def _by_source(log: Log, name: str, sources: Sequence[str]) -> pd.DataFrame:
 def _threshold(log: Log, source: str) -> str:
     """The frequency above which power counts as high, where the maps of a source are of one size."""
     if source == "residual":
-        return f"{Q:g} cycles/token"
+        return f"{Q:g} per token"
     side = max(dataset(log, PROBE).attrs["preview_pixels"]) if source.startswith("preview") else _final_side(log)
-    return f"{Q * side:g} {'cycle' if Q * side == 1 else 'cycles'}/image"
+    return f"{Q * side:g}"
 
 
 def _final_side(log: Log) -> int:
@@ -187,7 +189,9 @@ def _lines(log: Log, table: pd.DataFrame, labels: dict[str, str], unit: str, tit
     for (source, label), marker in zip(labels.items(), MARKERS, strict=False):
         line(ax, table[table["source"] == source], "stage", label, COLOURS[source], marker)
     stage_axis(ax, log, sorted(table["stage"].unique()))
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(0, 1.3 * table[["mean", "high"]].max(axis=None))  # room for the legend
+    if unit.startswith("share"):
+        ax.set_yticks([tick for tick in ax.get_yticks() if tick <= 1])
     ax.set_ylabel(unit)
     ax.set_title(title)
     ax.legend()
@@ -229,6 +233,10 @@ def explained_share(log: Log, ax: Axes | None = None) -> Axes:
     stage_axis(ax, log, sorted(table["stage"].unique()))
     ax.axhline(0, color=SOFT, lw=0.8, zorder=1)
     reference(ax, 1, "")
+    if ax.get_ylim()[0] < LEAST_EXPLAINED:
+        ax.set_ylim(bottom=LEAST_EXPLAINED)
+        ax.annotate("lower values are cut off", (0.99, 0.02), xycoords="axes fraction", ha="right", va="bottom",
+                    fontsize=6, color=SOFT)  # fmt: skip
     ax.set_ylabel("explained share of the band")
     ax.set_title("How much of each band is there after each stage")
     ax.legend(title="cycles per image", loc="center left", bbox_to_anchor=(1, 0.5))

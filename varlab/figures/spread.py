@@ -22,7 +22,8 @@ SPREADS = ("contribution", "preview change")
 def concentration_table(log: Log, images: Images = None) -> pd.DataFrame:
     """Share of energy on the quarter of the cells with the largest edges: stage, source, edges, mean, low, high, n.
 
-    ``edges`` is "own image" or, where the images are found and the source is the preview change, "other images".
+    ``edges`` is "own image" or, where the images are found and the source is the preview change, "other images";
+    then both come from the logged maps of at most 32 cells a side, else from the probe's whole maps.
     """
     return _spread_table(log, "concentration", images)
 
@@ -38,8 +39,8 @@ def concentration(log: Log, images: Images = None, ax: Axes | None = None) -> Ax
     table = concentration_table(log, images)
     ax = _spread_lines(log, table, ax)
     reference(ax, 0.25, "even spread")
-    ax.set_ylabel("share of energy")
-    ax.set_title("Energy on the quarter of cells with the largest edges")
+    ax.set_ylabel("share on the top quarter of edges")
+    ax.set_title("Energy on edges")
     ax.set_ylim(bottom=0)
     finish(ax, log, "concentration", table)
     return ax
@@ -58,12 +59,14 @@ def edge_correlation(log: Log, images: Images = None, ax: Axes | None = None) ->
 
 
 def _spread_table(log: Log, name: str, images: Images) -> pd.DataFrame:
-    values = variable(log, PROBE, name)
-    parts = [_part(summary(pick(values, spread=source)), source, "own image") for source in SPREADS]
+    values = {source: pick(variable(log, PROBE, name), spread=source) for source in SPREADS}
+    parts = []
     if has_images(log, images):
-        other = energy_edges(log, images, shares=name == "concentration")["other"]
-        parts.append(_part(summary(other), "preview change", "other images"))
-    return pd.concat(parts, ignore_index=True)
+        pairs = energy_edges(log, images, shares=name == "concentration")
+        values["preview change"] = pairs["own"]  # on the same maps as the control
+        parts = [_part(summary(pairs["other"]), "preview change", "other images")]
+    own = [_part(summary(values[source]), source, "own image") for source in SPREADS]
+    return pd.concat(own + parts, ignore_index=True)
 
 
 def _part(table: pd.DataFrame, source: str, whose: str) -> pd.DataFrame:
@@ -81,5 +84,7 @@ def _spread_lines(log: Log, table: pd.DataFrame, ax: Axes | None) -> Axes:
             ax.plot(rows["stage"], rows["mean"], color=COLOURS[source], ls=(0, (2, 1.5)), lw=1,
                     label="edges of other images")  # fmt: skip
     stage_axis(ax, log, sorted(table["stage"].unique()))
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high + 0.2 * (high - low))  # room for the legend
     ax.legend()
     return ax

@@ -1,5 +1,6 @@
 """The look of the figures: one theme, one colour per meaning, provenance under every figure."""
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 
 from varlab.figures.logs import Log, grids, provenance, provenance_line
 
+LETTERS_PER_INCH = 21  # of the provenance line
 COLUMN, PAGE = 3.5, 7.2  # inches: one column and the full width of a page
 INK, SOFT, FAINT = "#222222", "#6b6b6b", "#d9d9d9"
 # Okabe and Ito's colours, told apart with every common colour blindness; no yellow, which print loses.
@@ -75,6 +77,9 @@ def theme() -> Iterator[None]:
     """The theme inside a figure function; a caller's own settings stay as they were."""
     with sns.axes_style("ticks"), mpl.rc_context(THEME):
         yield
+        interactive = mpl.rcParams["interactive"]
+    # The inline backend turns this on while the first figure is made, and shows no later figure if it is lost.
+    mpl.rcParams["interactive"] = interactive
 
 
 # --- axes and colours ---------------------------------------------------------------------------------------
@@ -170,6 +175,11 @@ def plain_log(axis: Any) -> None:
     axis.set_minor_formatter(mpl.ticker.NullFormatter())
 
 
+def retitle(ax: Axes, text: str) -> None:
+    """Another title in place of a figure's own, say to tell two logs apart."""
+    ax.set_title(text, loc="left", fontsize=THEME["axes.titlesize"], fontweight=THEME["axes.titleweight"])
+
+
 # --- what a figure remembers --------------------------------------------------------------------------------
 
 
@@ -204,4 +214,6 @@ def finish(drawn: Axes | Figure, log: Log, name: str, table: pd.DataFrame) -> No
     while name in note.tables:
         name += " (2)"
     note.tables[name] = (provenance(log), table)
-    figure.supxlabel(note.line, x=0.005, ha="left", fontsize=5.5, color=SOFT)
+    letters = int(figure.get_figwidth() * LETTERS_PER_INCH)
+    lines = [wrapped for line in note.line.splitlines() for wrapped in textwrap.wrap(line, letters)]
+    figure.supxlabel("\n".join(lines), x=0.005, ha="left", fontsize=5.5, color=SOFT)

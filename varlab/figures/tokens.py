@@ -92,8 +92,7 @@ def _block_map(log: Log, table: pd.DataFrame, title: str, unit: str, ax: Axes | 
     grid = table.pivot(index="block", columns="stage", values="mean").dropna(axis=1, how="all")
     ax = own_axes(ax, 3.9, 2.9)
     few = grid.size <= 80
-    positive = grid.values[grid.values > 0]
-    scale = LogNorm(positive.min(), max(positive.max(), positive.min() * 1.01)) if positive.size else None
+    scale = _log_scale(grid.values[grid.values > 0])
     labels = grid.map(_short) if few else None
     sns.heatmap(grid, ax=ax, cmap=ENERGY, norm=scale, annot=labels, fmt="", annot_kws={"fontsize": 6},
                 linewidths=0.4 if few else 0, cbar_kws={"label": unit, "pad": 0.02, "aspect": 24})  # fmt: skip
@@ -105,6 +104,14 @@ def _block_map(log: Log, table: pd.DataFrame, title: str, unit: str, ax: Axes | 
     _stage_columns(ax, log, list(grid.columns))
     _sparse_rows(ax, list(grid.index))
     return ax
+
+
+def _log_scale(values: np.ndarray, least: float = 2.0) -> LogNorm | None:
+    """From the smallest to the largest value, at least a factor of two, lest noise fills the colours."""
+    if not values.size:
+        return None
+    middle, half = np.sqrt(values.min() * values.max()), np.sqrt(max(least, values.max() / values.min()))
+    return LogNorm(middle / half, middle * half)
 
 
 def _short(value: float) -> str:
@@ -173,10 +180,12 @@ def block_edge_correlation_table(
     Columns: stage, block, mean, low, high, n; chance (bound within which 95 % of such means fall when tokens
     are ranked at random) and, where the images are found, other (mean with other prompts' edges).
     """
-    table = summary(both_rows(pick(variable(log, PROBE, "edge_correlation"), site=site), branch))
+    values = both_rows(pick(variable(log, PROBE, "edge_correlation"), site=site), branch)
+    pairs = token_edges(log, images, site, branch) if has_images(log, images) else None
+    table = summary(values if pairs is None else pairs["own"])  # on the same maps as the control
     table["chance"] = [_chance(log, k, n) for k, n in zip(table["stage"], table["n"], strict=True)]
-    if has_images(log, images):
-        other = summary(token_edges(log, images, site, branch)["other"])[["stage", "block", "mean"]]
+    if pairs is not None:
+        other = summary(pairs["other"])[["stage", "block", "mean"]]
         table = table.merge(other.rename(columns={"mean": "other"}), on=["stage", "block"])
     return table
 

@@ -15,7 +15,7 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Readout:
-    """Logits [B, n, d, 2] at temperature 1 (``uncond`` None where it was not run), guided logits, drawn labels [B, n, d]."""
+    """Logits [B, n, d, 2] at temperature 1 (``uncond`` None where not run), guided logits, drawn labels [B, n, d]."""
 
     cond: Tensor
     uncond: Tensor | None
@@ -91,7 +91,7 @@ class NextScaleModel(ABC):
     def readout(
         self, x: Tensor, conditioning: Any, guided: bool, guidance: Any, settings: Any, noise: Tensor
     ) -> Readout:
-        """Hidden states [R, n, C] and uniform noise [B, n, d] -> logits and labels. ``guided``: rows hold both branches."""
+        """Hidden states [R, n, C], noise [B, n, d] -> logits and labels. ``guided``: rows hold both branches."""
 
     @abstractmethod
     def noise_shape(self, k: int) -> tuple[int, ...]:

@@ -5,14 +5,12 @@ from a local path or the Hugging Face hub. Nothing that a pickle could execute i
 Source: the file layouts of the released Infinity models.
 """
 
-import hashlib
 import json
 import os
 import pickle
 import re
-import struct
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,13 +19,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from varlab.errors import VarlabError, unknown
+from varlab.errors import VarlabError
+from varlab.models.official import likely_cause
 
 DISCARDED = {"lvl_1L", "attn_bias_for_masking", "Infinity_visible_kvlen", "Infinity_invisible_qlen"}
 INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SUFFIXES = {".pth", ".pt", ".bin", ".safetensors"}
 PRECISIONS = ("fp32", "bf16")
-Report = Callable[[int, int], None]  # bytes done, bytes in all
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,12 @@ def checkpoint_folder() -> Path:
     """Where official files are looked for when no path is given: ``$VARLAB_CHECKPOINTS`` or the user's cache."""
     given = os.environ.get("VARLAB_CHECKPOINTS")
     return Path(given).expanduser() if given else Path.home() / ".cache" / "varlab" / "checkpoints"
+
+
+def in_folder(folder: Path, file: str) -> Path | None:
+    """An official file, or its conversion (the same name as .safetensors), if the folder holds one of them."""
+    places = (folder / file, folder / f"{Path(file).stem}.safetensors") if file else ()
+    return next((path for path in places if path.exists()), None)
 
 
 def locate(source: str | Path, file: str = "") -> Path:
@@ -246,8 +250,6 @@ def fit(module: nn.Module, tensors: Mapping[str, Tensor], label: str) -> dict[st
     wanted = module.state_dict()
     found = adapt(wanted, tensors, label)
     if words := differences(wanted, found):
-        from varlab.models.zoo import likely_cause  # the registry, which imports this module
-
         raise VarlabError(
             f"{label} does not fit this {type(module).__name__}. {likely_cause(tensors)} Keys: {'; '.join(words)}."
         )
@@ -264,97 +266,3 @@ def load_into(
     found = fit(module, tensors, label)
     copies = {k: v.to(device, dtype_of(k, v.dtype, precision), copy=True) for k, v in found.items()}
     module.load_state_dict(copies, assign=True)
-
-
-# Writing and naming them
-
-
-def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """16 hexadecimal digits of a sha256 over names, types, shapes and bytes, in order of the names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
-
-
-def weights_hash(module: nn.Module) -> str:
-    """Which weights these are, for provenance: equal exactly when every tensor of the module is."""
-    return hash_tensors(module.state_dict())
-
-
-_CODES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.int64: "I64"}
-
-
-def write_safetensors(
-    target: Path, tensors: Mapping[str, tuple[Tensor, torch.dtype]], metadata: Mapping[str, str], report: Report
-) -> None:
-    """Write tensors cast to the given types, one at a time, to a file that appears only when it is whole."""
-    header: dict[str, Any] = {"__metadata__": dict(metadata)}
-    end = 0
-    for name, (tensor, dtype) in tensors.items():
-        start, end = end, end + tensor.numel() * dtype.itemsize
-        header[name] = {"dtype": _CODES[dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    part = target.with_name(target.name + ".part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(struct.pack("<Q", len(text)) + text)
-            for name, (tensor, dtype) in tensors.items():
-                file.write(tensor.detach().cpu().to(dtype).contiguous().view(-1).view(torch.uint8).numpy().data)
-                report(header[name]["data_offsets"][1], end)
-        os.replace(part, target)
-    except OSError as error:
-        raise VarlabError(f"{target} could not be written ({error}). Nothing was changed.") from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _sha256(files: Iterable[Path], report: Report) -> str:
-    """Over the contents of the files, one after another."""
-    digest, done, total = hashlib.sha256(), 0, sum(file.stat().st_size for file in files)
-    for path in files:
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 24):
-                digest.update(chunk)
-                report(done := done + len(chunk), total)
-    return digest.hexdigest()
-
-
-def convert(
-    source: str | Path,
-    target: str | Path,
-    name: str,
-    precision: str = "bf16",
-    ema: bool = False,
-    report: Callable[[str, int, int], None] = lambda *_: None,
-) -> Path:
-    """An official transformer or tokenizer file -> one safetensors file of registry model ``name``.
-
-    "bf16" halves what ``dtype_of`` says, so loading the result equals loading the original. ``report(what, done,
-    total)`` counts bytes of "read" and "write". Metadata: name, family, kind, source, source_sha256, precision.
-    Raises VarlabError when the target exists or the file is not that model's.
-    """
-    from varlab.models import zoo
-
-    entry, target = zoo.find(name), Path(target)
-    if target.exists():
-        raise VarlabError(f"{target} exists and is not overwritten. Give another target or remove it.")
-    if precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS)
-    checkpoint = read(locate(source), ema)
-    kind = "tokenizer" if any(key.startswith("decoder.") for key in checkpoint.tensors) else "transformer"
-    found = fit(entry.empty().named()[kind], checkpoint.tensors, f"{checkpoint.label} (for {name})")
-    metadata = {
-        "name": name,
-        "family": entry.family,
-        "kind": kind,
-        "source": checkpoint.label,
-        "source_sha256": _sha256(checkpoint.files, lambda *bytes: report("read", *bytes)),
-        "precision": precision,
-    }
-    typed = {key: (tensor, dtype_of(key, tensor.dtype, precision)) for key, tensor in found.items()}
-    write_safetensors(target, typed, metadata, lambda *bytes: report("write", *bytes))
-    return target

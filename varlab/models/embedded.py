@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from varlab.errors import VarlabError
 from varlab.models.captions import CaptionEncoder
-from varlab.models.checkpoints import hash_tensors, listing, load_into, read, write_safetensors
+from varlab.models.checkpoints import listing, load_into, read
 from varlab.models.guidance import Settings
 from varlab.models.infinity import InfinityConfig, InfinityTransformer
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
+from varlab.models.writing import hash_tensors, write_safetensors
 from varlab.schedules import Schedule
 
 SCENE_VERSION = "1"  # of varlab.scenes, which models do not import; a test holds the two together
@@ -151,7 +152,9 @@ def read_facts(folder: str | Path, scene_version: str | None = SCENE_VERSION) ->
     """
     path = Path(folder) / "model.json"
     if not path.exists():
-        raise VarlabError(f"{path} does not exist: {Path(folder).name} is no trained mini.")
+        raise VarlabError(
+            f"{path} does not exist: {Path(folder).name} is no trained mini. Give the folder that holds it."
+        )
     try:
         record: dict[str, Any] = json.loads(path.read_text())
     except ValueError as error:

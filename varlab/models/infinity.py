@@ -204,6 +204,9 @@ class _Chunk(nn.Module):
         super().__init__()
         self.module = nn.ModuleList(Block(config) for _ in range(config.depth // config.chunks))
 
+    def blocks(self) -> list[Block]:
+        return list(self.module)  # type: ignore[arg-type]
+
 
 class _HeadNorm(nn.Module):
     def __init__(self, width: int) -> None:
@@ -244,7 +247,7 @@ class InfinityTransformer(nn.Module):
 
     @property
     def blocks(self) -> list[Block]:
-        return [block for chunk in self.block_chunks for block in chunk.module]
+        return [block for chunk in self.block_chunks for block in chunk.blocks()]  # type: ignore[operator]
 
     def unconditional(self, lengths: Sequence[int]) -> TextBatch:
         """The null text: for each sample the first rows of a learned table, as many as its prompt has."""

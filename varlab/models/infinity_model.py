@@ -126,7 +126,7 @@ class Infinity(NextScaleModel):
             return TextBatch(prompts.features.to(self.device), prompts.lengths)
         if self.text is None:
             raise VarlabError(
-                f"{self.name} was loaded without a text encoder. Give text features (a TextBatch), or load it with text=..."
+                f"{self.name} was loaded without a text encoder. Give features (a TextBatch), or load it with text=..."
             )
         return self.text(prompts)
 

@@ -8,7 +8,7 @@ from varlab.parity import infinity, infinity_tables, infinity_vae
 from varlab.parity.golden import Golden, load
 from varlab.parity.report import ArrayCheck, Report
 
-__all__ = ["KINDS", "ArrayCheck", "Golden", "Report", "check"]
+__all__ = ["KINDS", "ArrayCheck", "Golden", "Report", "check", "load"]
 
 KINDS: dict[str, Callable[[Golden], Report]] = {
     "infinity": infinity.check,
@@ -18,13 +18,13 @@ KINDS: dict[str, Callable[[Golden], Report]] = {
 }
 
 
-def check(path: str | Path) -> Report:
-    """Run what a golden file describes and compare every array that it holds.
+def check(source: Golden | str | Path) -> Report:
+    """Run what a golden, or the file of one, describes and compare every array that it holds.
 
     An unreadable file, an incomplete one and a kind that nobody checks are errors; a difference is not:
     it makes the report's verdict False.
     """
-    golden = load(path)
+    golden = source if isinstance(source, Golden) else load(source)
     if golden.kind not in KINDS:
         raise unknown("kind of golden", golden.kind, KINDS)
     return KINDS[golden.kind](golden)

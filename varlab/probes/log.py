@@ -62,13 +62,14 @@ def tree(log: Log, attrs: dict[str, Any]) -> xr.DataTree:
 
 def save(path: Path, log: Log) -> None:
     """One uncompressed archive: written in milliseconds between two batches."""
-    arrays, meta = {}, {}
+    arrays: dict[str, np.ndarray] = {}
+    meta: dict[str, Any] = {}
     for place, group in log.items():
         described = {name: [list(dims), unit] for name, (dims, _, unit) in group.variables.items()}
         meta[place] = {"samples": group.samples, "variables": described, "names": group.names, "attrs": group.attrs}
         arrays |= {f"{place}::{name}": values for name, (_, values, _) in group.variables.items()}
     with path.open("wb") as file:
-        np.savez(file, meta=np.array(json.dumps(meta)), **arrays)
+        np.savez(file, meta=np.array(json.dumps(meta)), **arrays)  # type: ignore[arg-type]
 
 
 def load(path: Path) -> Log:

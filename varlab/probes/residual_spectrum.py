@@ -85,10 +85,12 @@ class ResidualSpectrum(PreviewProbe):
             table = np.full((len(self.samples), len(self.stages), len(SOURCES), *tail), np.nan, np.float32)
             for source, figures in spectra.items():
                 values = figures[name].cpu().numpy()
-                table[(..., SOURCES.index(source), *(slice(values.shape[-1]) for _ in tail))] = values
+                place = table[:, :, SOURCES.index(source)]
+                (place[..., : values.shape[-1]] if tail else place)[:] = values
             for k, figures in own.items():
                 values = figures[name].cpu().numpy()
-                table[(slice(None), k, 0, *(slice(values.shape[-1]) for _ in tail))] = values
+                place = table[:, k, 0]
+                (place[..., : values.shape[-1]] if tail else place)[:] = values
             variables[name] = (dims, table, unit)
         return variables
 

@@ -97,8 +97,9 @@ class TokenMSE(LoggingProbe):
         found = [self.norms[k][key] for key in keys]
         for part in range(len(found[0])):  # one part, unless plans split the batch
             stage = found[0][part][0]
-            for which, name in ((1, "change"), (2, "level")):
-                rows = torch.stack([entries[part][which] for entries in found])  # [keys, R, n]
+            changes, levels = zip(*(entries[part][1:] for entries in found), strict=True)
+            for name, norms in (("change", changes), ("level", levels)):
+                rows = torch.stack(norms)  # [keys, R, n]
                 values = by_branch(on_grid(rows, stage), stage).movedim(0, 2).square() / self.run.model.width
                 self.kept.put((name, k), stage.samples, values.transpose(1, 2))
         change, level = (self.kept.collect((name, k), self.samples) for name in ("change", "level"))
@@ -118,10 +119,11 @@ class TokenMSE(LoggingProbe):
         step, cosine = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
         for k in self.stages:
             found = {b: self.kept.collect(("sides", k, b), self.samples) for b in blocks}
-            ran = [b for b, sides in found.items() if sides is not None]
-            if not ran:
+            sides = {b: values for b, values in found.items() if values is not None}
+            if not sides:
                 continue
-            gap, now, then = torch.stack([found[b] for b in ran], 1).square().unbind(2)  # type: ignore[arg-type]
+            ran = list(sides)
+            gap, now, then = torch.stack(list(sides.values()), 1).square().unbind(2)
             step[:, k, ran] = (gap.mean(-1) / now.mean(-1)).cpu().numpy()
             # The third side of the triangle gives the angle.
             cosine[:, k, ran] = ((now + then - gap) / (2 * (now * then).sqrt())).mean(-1).cpu().numpy()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from varlab.models.captions import CaptionEncoder
 from varlab.models.infinity import InfinityTransformer, TextBatch, block_causal_attend, rotary_table
-from varlab.models.tokenizers.bsq import BSQTokenizer, area, codes_of, upsample
+from varlab.models.tokenizers.bsq import BSQTokenizer, area, codes_of, side, upsample
 from varlab.schedules import Grid, Schedule
 from varlab.training.loop import write_atomically
 from varlab.training.pool import ScenePool
@@ -48,7 +48,7 @@ def self_correction(
     latent [B, b, H, W]; flips [B, stages]: probability that a bit of a stage is flipped.
     -> labels [B, n_k, b] (float 0/1) of every stage, inputs [B, n_k, b] of stages 1, 2, ...
     """
-    final = tuple(latent.shape[-2:])
+    final = side(latent)
     residual, canvas = latent, torch.zeros_like(latent)
     labels, inputs = [], []
     for k, grid in enumerate(grids):

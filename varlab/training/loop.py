@@ -24,7 +24,8 @@ from varlab.errors import VarlabError
 class Task(Protocol):
     """What a model's training adds to the loop."""
 
-    module: nn.Module
+    @property
+    def module(self) -> nn.Module: ...
 
     def loss(self, step: int, rank: int) -> tuple[Tensor, dict[str, float]]:
         """The loss of the batch that belongs to this step and rank, and figures for the log."""
@@ -196,7 +197,7 @@ class Loop:
         loss, figures = self.task.loss(self.step, self.rank)
         if not math.isfinite(_agree(0.0 if torch.isfinite(loss) else math.inf, self.world)):
             raise VarlabError(
-                f"The loss is not finite at step {self.step}. The last good state is kept in {self.folder / 'state.pt'}; "
+                f"The loss is not finite at step {self.step}. The last good state is in {self.folder / 'state.pt'}; "
                 "continue from it with a lower learning rate."
             )
         self.optimizer.zero_grad(set_to_none=True)

@@ -12,7 +12,7 @@ from varlab.errors import VarlabError
 from varlab.models.captions import CaptionEncoder
 from varlab.models.embedded import load_mini
 from varlab.models.infinity import InfinityTransformer
-from varlab.models.tokenizers.bsq import BSQTokenizer
+from varlab.models.tokenizers.bsq import BSQTokenizer, channels_last
 from varlab.scenes import VOCABULARY
 from varlab.training.infinity import InfinityTask, TextToCodes, encode_pool
 from varlab.training.launch import launch
@@ -32,7 +32,7 @@ def silent(part: str, progress: Progress) -> None:
 
 def new_tokenizer(recipe: Recipe) -> BSQTokenizer:
     torch.manual_seed(recipe.tokenizer_loop.seed)
-    return BSQTokenizer(recipe.tokenizer).to(memory_format=torch.channels_last)
+    return channels_last(BSQTokenizer(recipe.tokenizer))
 
 
 def new_transformer(recipe: Recipe) -> TextToCodes:
@@ -75,7 +75,7 @@ def start_of(folder: Path) -> dict[str, Any]:
 def trained_tokenizer(recipe: Recipe, folder: Path) -> BSQTokenizer:
     start = start_of(folder)
     if "init_from" in start:
-        return load_mini(start["init_from"])[0].tokenizer.to(memory_format=torch.channels_last)
+        return channels_last(load_mini(start["init_from"])[0].tokenizer)
     tokenizer = new_tokenizer(recipe)
     load_average(tokenizer, folder / "tokenizer")
     return tokenizer

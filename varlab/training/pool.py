@@ -9,7 +9,6 @@ from torch import Tensor
 
 from varlab.errors import VarlabError
 from varlab.scenes import SCENE_VERSION, make_dataset
-from varlab.training.loop import write_atomically
 
 CHUNK = 2000
 
@@ -51,5 +50,5 @@ def build_pool(folder: Path, n: int, seed: int, size: int) -> ScenePool:
         captions += texts
     images.flush()
     (folder / "captions.json").write_text(json.dumps(captions))
-    write_atomically(record, lambda path: path.write_text(json.dumps(meta)) and None)
+    record.write_text(json.dumps(meta))
     return ScenePool(folder)

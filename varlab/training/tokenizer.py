@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from varlab.models.tokenizers.bsq import BSQTokenizer, area, codes_of, upsample
+from varlab.models.tokenizers.bsq import BSQTokenizer, area, codes_of, side, upsample
 from varlab.schedules import Grid
 
 Images = Callable[[int, int], Tensor]  # (step, rank) -> uint8 [B, H, W, 3]
@@ -25,7 +25,7 @@ def straight_through(latent: Tensor, grids: Sequence[Grid]) -> tuple[Tensor, Ten
     residual, canvas = latent, torch.zeros_like(latent)
     with torch.no_grad():
         for grid in grids:
-            step = upsample(codes_of((area(residual, grid) > 0).movedim(1, -1)), tuple(latent.shape[-2:]))
+            step = upsample(codes_of((area(residual, grid) > 0).movedim(1, -1)), side(latent))
             residual, canvas = residual - step, canvas + step
     return latent + (canvas - latent).detach(), canvas
 

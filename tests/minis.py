@@ -1,0 +1,40 @@
+"""A tiny mini with random weights, in memory and in a folder, and what tests of refusals share."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from varlab import schedules
+from varlab.errors import VarlabError
+from varlab.models.captions import CaptionEncoder
+from varlab.models.embedded import save_mini
+from varlab.models.guidance import Settings
+from varlab.models.infinity import InfinityConfig, InfinityTransformer
+from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
+
+CONFIG = InfinityConfig(4, 96, 4, 8, chunks=2, text_width=128, text_length=32)
+TOKENIZER = BSQConfig(8, stride=4, channels=16, multipliers=(1, 1, 2), norm_groups=8)
+SCHEDULE = schedules.Schedule(((1, 1), (2, 2), (4, 4)), (8, 8), "test")
+WORDS = ("a", "red", "star", "above", "blue", "ring")
+SETTINGS = Settings(cfg=(3.0, 2.5, 2.0), tau=0.9, top_k=0, top_p=0.95)
+
+
+def parts(seed: int = 5) -> tuple[InfinityTransformer, BSQTokenizer, CaptionEncoder]:
+    torch.manual_seed(seed)
+    return InfinityTransformer(CONFIG), BSQTokenizer(TOKENIZER), CaptionEncoder(WORDS, width=128)
+
+
+def make_mini(folder: Path, seed: int = 5) -> str:
+    """The hash of its weights."""
+    return save_mini(folder, *parts(seed), SCHEDULE, SETTINGS, {"samples": 1000, "seed": seed})
+
+
+def refused(action: Callable[[], object], *words: str) -> str:
+    """The message of the VarlabError that ``action`` must raise; it holds all ``words``."""
+    with pytest.raises(VarlabError) as caught:
+        action()
+    for word in words:
+        assert word in str(caught.value)
+    return str(caught.value)

@@ -1,0 +1,111 @@
+"""The released Infinity models: sizes, file names, schedules, and which of them a file looks like.
+
+Source: the registry of the released code (arXiv 2412.04431).
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor
+
+from varlab import schedules
+from varlab.errors import VarlabError
+from varlab.models.guidance import Settings
+from varlab.models.infinity import InfinityConfig
+from varlab.models.tokenizers.bsq import BSQConfig
+from varlab.schedules import Schedule
+
+HUB = "FoundationVision/Infinity"
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A name's model. ``file`` and ``tokenizer_file`` are the official names, empty where nothing was released."""
+
+    name: str
+    transformer: InfinityConfig
+    tokenizer: BSQConfig
+    schedule: Callable[[str | None, float], Schedule]  # (pixels, height / width)
+    settings: Settings
+    description: str
+    file: str = ""
+    tokenizer_file: str = ""
+    hub: str = HUB
+    text: str = "flan-t5-xl"
+    family: str = "infinity"
+    folder: Path | None = None  # of a mini
+
+
+def _released(default: str, pixels: str | None, ratio: float) -> Schedule:
+    if not (math.isfinite(ratio) and 0.33 <= ratio <= 3.03):
+        raise VarlabError(f"ratio is height / width from 1/3 to 3, not {ratio}.")
+    return schedules.infinity(pixels or default, ratio)
+
+
+def _official(
+    name: str,
+    depth: int,
+    width: int,
+    heads: int,
+    description: str,
+    *,
+    bits: int = 32,
+    chunks: int = 4,
+    pixels: str = "1M",
+    tau: float = 0.5,
+    file: str = "",
+    tokenizer_file: str = "infinity_vae_d32reg.pth",
+    patchify: bool = False,
+) -> ModelEntry:
+    """``bits`` of a token; a patchified model folds 2x2 latents of the stride-8 tokenizer into one."""
+    config = InfinityConfig(depth, width, heads, bits, chunks, patchify=patchify)
+    tokenizer = BSQConfig(bits // 4, 8, multipliers=(1, 2, 4, 4)) if patchify else BSQConfig(bits)
+    schedule, settings = partial(_released, pixels), Settings(cfg=3.0, tau=tau)
+    return ModelEntry(name, config, tokenizer, schedule, settings, description, file, tokenizer_file)
+
+
+_big = partial(
+    _official, bits=56, chunks=8, patchify=True, tau=1.0, tokenizer_file="infinity_vae_d56_f8_14_patchify.pth"
+)
+OFFICIAL = [
+    _official("infinity-125m", 12, 768, 8, "smallest release, 256 px", bits=16, pixels="0.06M",
+              file="infinity_125M_256x256.pth", tokenizer_file="infinity_vae_d16.pth"),
+    _official("infinity-layer16", 16, 1152, 12, "size of the scaling study, weights not released"),
+    _official("infinity-1b", 24, 1536, 16, "layer24 of the scaling study, weights not released"),
+    _official("infinity-layer32", 32, 2080, 20, "size of the scaling study, weights not released"),
+    _official("infinity-layer40", 40, 2688, 24, "size of the scaling study, weights not released"),
+    _official("infinity-layer48", 48, 3360, 28, "size of the scaling study, weights not released"),
+    _official("infinity-2b", 32, 2048, 16, "the release most papers accelerate, 1024 px", chunks=8,
+              file="infinity_2b_reg.pth"),
+    _big("infinity-8b", 40, 3584, 28, "1024 px, patchified", file="infinity_8b_weights"),
+    _big("infinity-8b-512", 40, 3584, 28, "a stage of the 8B's training, 512 px, patchified", pixels="0.25M",
+         file="infinity_8b_512x512_weights"),
+]  # fmt: skip
+
+
+def likely_cause(tensors: Mapping[str, Tensor]) -> str:
+    """What a file that does not fit seems to be, in one sentence: its sizes and the names they belong to."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    blocks = {name.split(".sa.")[0] for name in shapes if ".sa." in name}
+    if blocks and {"pos_start", "head.weight", "text_norm.weight"} <= shapes.keys():
+        depth, width, bits = len(blocks), shapes["pos_start"][-1], shapes["head.weight"][0] // 2
+        if not any(name.startswith("block_chunks.") for name in blocks):
+            return "Its blocks are not grouped in chunks: it was trained with block_chunks=1, which is not supported."
+        sizes = depth, width, bits
+        fits = [e.name for e in OFFICIAL if (e.transformer.depth, e.transformer.width, e.transformer.bits) == sizes]
+        what = f"a transformer of depth {depth}, width {width} and {bits} bits a token"
+    elif "decoder.conv_in.conv.weight" in shapes or "decoder.conv_in.weight" in shapes:
+        bits = (shapes.get("decoder.conv_in.conv.weight") or shapes["decoder.conv_in.weight"])[1]
+        halvings = len({name.split(".downsample")[0] for name in shapes if ".downsample" in name})
+        fits = [e.name for e in OFFICIAL if (e.tokenizer.bits, e.tokenizer.halvings) == (bits, halvings)]
+        what = f"a tokenizer of {bits} bits and stride {2**halvings}"
+    elif any(name.startswith(("transformer.", "tokenizer.")) for name in shapes):
+        return "This looks like a mini: give its folder, with model.json."
+    elif any(name.startswith("encoder.block.") for name in shapes):
+        return "This looks like a T5 text encoder: give its folder as text=."
+    else:
+        return "It looks like no file of the Infinity family."
+    return f"This looks like {what}, {'the size of ' + ' and '.join(fits) if fits else 'a size of no known model'}."

@@ -1,0 +1,130 @@
+"""Every model by name: the official ones, and the minis whose data folder exists."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from varlab.errors import VarlabError, unknown
+from varlab.models import embedded
+from varlab.models.checkpoints import checkpoint_folder, in_folder
+from varlab.models.embedded import Parts
+from varlab.models.infinity import InfinityConfig, InfinityTransformer
+from varlab.models.official import OFFICIAL, ModelEntry
+from varlab.models.tokenizers.bsq import BSQTokenizer
+from varlab.schedules import Schedule
+
+
+def mini(name: str, folder: Path) -> ModelEntry:
+    """The entry of a mini in any folder. Raises VarlabError when its ``model.json`` is missing or damaged."""
+    facts = embedded.read_facts(folder)
+    side = facts.schedule.final[0] * facts.tokenizer.stride * (2 if facts.transformer.patchify else 1)
+    return ModelEntry(
+        name,
+        facts.transformer,
+        facts.tokenizer,
+        partial(_own, name, facts.schedule),
+        facts.settings,
+        f"trained on procedural scenes, {side} px, ships with varlab",
+        hub="",
+        text="captions",
+        folder=folder,
+    )
+
+
+def _own(name: str, schedule: Schedule, pixels: str | None, ratio: float) -> Schedule:
+    if pixels is not None or ratio != 1:
+        raise VarlabError(f"{name} knows one schedule, up to {schedule.final}: leave pixels and ratio out.")
+    return schedule
+
+
+class Registry(Mapping[str, ModelEntry]):
+    """The minis whose folder exists at this moment, by name, then the official models, by size."""
+
+    def __init__(self, official: Sequence[ModelEntry]) -> None:
+        self._official = {entry.name: entry for entry in official}
+
+    def __getitem__(self, name: str) -> ModelEntry:
+        return self._official[name] if name in self._official else mini(name, embedded.mini_folders()[name])
+
+    def __iter__(self) -> Iterator[str]:
+        yield from sorted(embedded.mini_folders().keys() - self._official.keys())
+        yield from self._official
+
+    def __len__(self) -> int:
+        return len(list(self))
+
+    def __contains__(self, name: object) -> bool:
+        return name in list(self)  # without reading a mini, which may be damaged
+
+
+MODELS: Mapping[str, ModelEntry] = Registry(OFFICIAL)
+
+
+def find(name: str) -> ModelEntry:
+    """The entry of a name; else near names and where minis were looked for."""
+    if name not in MODELS:
+        raise VarlabError(f"{unknown('model', name, MODELS)} Minis are looked for in {embedded.data_folder()}.")
+    return MODELS[name]
+
+
+def empty(entry: ModelEntry) -> Parts:
+    """The modules of a model on the meta device: names and shapes without memory."""
+    if entry.folder is not None:
+        return embedded.read_facts(entry.folder).empty()
+    with torch.device("meta"):
+        return Parts(InfinityTransformer(entry.transformer), BSQTokenizer(entry.tokenizer), None)
+
+
+# Overview
+
+
+@cache
+def parameters(config: InfinityConfig) -> int:
+    """Of the transformer alone."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in InfinityTransformer(config).parameters())
+
+
+def _availability(entry: ModelEntry) -> tuple[str, str]:
+    """Whether trained weights can be loaded now, and where they are expected."""
+    if entry.folder is not None:
+        return "shipped", str(entry.folder)
+    if not entry.file:
+        return "not released", ""
+    here = all(in_folder(checkpoint_folder(), file) for file in (entry.file, entry.tokenizer_file))
+    return "found" if here else "not here", f"{checkpoint_folder() / entry.file} and {entry.tokenizer_file}"
+
+
+def describe() -> pd.DataFrame:
+    """One row a model, minis first: name, family, parameters (of the transformer), stages, tokens, text, weights, ...
+
+    A mini whose folder is damaged has its error as the description.
+    """
+    rows: list[dict[str, object]] = []
+    for name in MODELS:
+        try:
+            entry = MODELS[name]
+        except VarlabError as error:
+            rows.append({"name": name, "weights": "damaged", "description": str(error)})
+            continue
+        schedule = entry.schedule(None, 1.0)
+        weights, expected = _availability(entry)
+        rows.append(
+            {
+                "name": name,
+                "family": entry.family,
+                "parameters": parameters(entry.transformer),
+                "stages": len(schedule),
+                "tokens": schedule.tokens,
+                "text": entry.text,
+                "weights": weights,
+                "expected": expected,
+                "description": entry.description,
+            }
+        )
+    columns = ["name", "family", "parameters", "stages", "tokens", "text", "weights", "expected", "description"]
+    numbers = dict.fromkeys(("parameters", "stages", "tokens"), "Int64")
+    return pd.DataFrame(rows, columns=columns).astype(numbers)
