@@ -49,11 +49,16 @@ def _load(name: str, **options: Any) -> Any:
     return load(name, **{key: value for key, value in options.items() if value is not None})
 
 
+def _say(*parts: str | tuple[str, str]) -> None:
+    """A line as it is, so that paths stay whole and prompts may hold brackets; a pair is text and style."""
+    console.print(Line.assemble(*parts), soft_wrap=True)
+
+
 @contextmanager
 def _bars(amount: ProgressColumn, *labels: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Progress bars, one a label; yields what moves them: (label, done, total)."""
+    """Progress bars, one a label, where someone looks; yields what moves them: (label, done, total)."""
     columns = TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         tasks = {label: progress.add_task(label, total=None) for label in labels}
         yield lambda label, done, total: progress.update(tasks[label], completed=done, total=total)
 
@@ -86,14 +91,13 @@ def models() -> None:
     from varlab.models.registry import describe
 
     form = "{:<20}{:>10}{:>8}{:>8}  {}"
-    console.print(form.format("name", "parameters", "stages", "tokens", "weights"), style="bold")
+    _say((form.format("name", "parameters", "stages", "tokens", "weights"), "bold"))
     for row in describe().itertuples(index=False):
         known = row.weights != "damaged"
         numbers = (_size(row.parameters), row.stages, row.tokens) if known else ("", "", "")
-        console.print(form.format(row.name, *numbers, row.weights), markup=False, highlight=False)
+        _say(form.format(row.name, *numbers, row.weights))
         console.print(Padding(Line(row.description, style="dim"), (0, 0, 0, 2)))
-    where = f"Official files are looked for in {checkpoint_folder()}; --init random runs without them."
-    console.print(where, markup=False, highlight=False, soft_wrap=True)
+    _say(f"Official files are looked for in {checkpoint_folder()}; --init random runs without them.")
 
 
 @app.command()
@@ -132,11 +136,11 @@ def sample(
     for i, image in enumerate(result.images):
         path = out / f"{loaded.name}-seed{seed}-{i:04d}.png"
         image.save(path)
-        console.print(f"{path}  [dim]{prompt[i]}[/dim]")
+        _say(str(path), (f"  {prompt[i]}", "dim"))
     work = result.ledger
-    console.print(f"weights: {loaded.weights}")
+    _say(f"weights: {loaded.weights}")
     engaged = "yes" if work.engaged else "no"
-    console.print(f"transformer: {work.transformer_flops / 1e9:.3g} GFLOP in all; accelerator engaged: {engaged}")
+    _say(f"transformer: {work.transformer_flops / 1e9:.3g} GFLOP in all; accelerator engaged: {engaged}")
 
 
 @app.command()
@@ -186,7 +190,7 @@ def log(
             tau=tau,
             progress=progress,
         )
-    console.print(f"{tree.attrs['n']} prompts, weights: {tree.attrs['weights']}, groups: {', '.join(tree.children)}")
+    _say(f"{tree.attrs['n']} prompts, weights: {tree.attrs['weights']}, groups: {', '.join(tree.children)}")
 
 
 @app.command()
@@ -211,10 +215,10 @@ def report(
     for notebook in notebooks:  # all are checked before the first one runs
         check_parameters(notebook_parameters(notebook), given)
     for notebook in notebooks:
-        console.print(f"{notebook.stem} ...")
+        _say(f"{notebook.stem} ...")
         made = run_report(notebook, given, out)
-        console.print(f"  {made.html}")
-    console.print(f"index: {out / 'index.html'}")
+        _say(f"  {made.html}")
+    _say(f"index: {out / 'index.html'}")
 
 
 def _pair(item: str) -> tuple[str, str]:
@@ -234,9 +238,9 @@ def parity(
     reports = []
     for golden in [load(path) for path in files]:  # all are read before the first one runs
         reports.append(check(golden))
-        console.print(reports[-1].render(), markup=False, highlight=False)
+        _say(reports[-1].render())
     passed = sum(item.verdict for item in reports)
-    console.print(f"{passed} of {len(reports)} files pass")
+    _say(f"{passed} of {len(reports)} files pass")
     if passed < len(reports):
         raise typer.Exit(1)
 
@@ -259,7 +263,7 @@ def train(
     """Train a mini from nothing: scenes, tokenizer, transformer. Ctrl-C keeps the state; the same command goes on."""
     from varlab.training.command import train_command
 
-    console.print(train_command(recipe, folder, workers, device, init_from, steps, pool, out))
+    _say(train_command(recipe, folder, workers, device, init_from, steps, pool, out))
 
 
 @app.command()
@@ -278,7 +282,7 @@ def score(
     with _images() as progress:
         frame = score_command(benchmark, loaded, n, per_prompt, seed, json, progress)
     console.print(_table(frame))
-    console.print(f"weights: {loaded.weights}; seed {seed}; 95 % intervals over prompts")
+    _say(f"weights: {loaded.weights}; seed {seed}; 95 % intervals over prompts")
 
 
 @app.command()
@@ -288,7 +292,7 @@ def card(model: Model) -> None:
 
     with _images() as progress:
         path = write_card(_load(model), progress)
-    console.print(str(path))
+    _say(str(path))
 
 
 @app.command()
@@ -309,7 +313,7 @@ def bench(
     loaded = _load(model)
     result = measure(loaded, repeats, batch)
     console.print(_table(result.table))
-    console.print(
+    _say(
         f"{loaded.name}, {loaded.weights}, {loaded.precision}, {device_name(loaded.device)}, {threads} threads, "
         f"batch {batch}; images bit-equal: {'yes' if result.equal else 'NO'}"
     )
@@ -329,7 +333,7 @@ def convert(
 
     with _bars(DownloadColumn(), "read", "write") as report:
         made = convert_file(source, target, name, precision=precision, report=report)
-    console.print(str(made))
+    _say(str(made))
 
 
 def main() -> None:

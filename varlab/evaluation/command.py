@@ -27,9 +27,9 @@ def score_command(
     """Long table: one row a category and source (samples, reconstructions, ground truth)."""
     if benchmark not in BENCHMARKS:
         raise unknown("benchmark", benchmark, BENCHMARKS)
-    truth, rebuilt, _ = score_ceiling(model, n)
+    ceiling = score_ceiling(model, n)
     drawn, _, chosen = score_samples(model, n, per_prompt, seed, progress=progress)
-    parts = {"samples": drawn, "reconstructions": rebuilt, "ground truth": truth}
+    parts = {"samples": drawn, "reconstructions": ceiling.rebuilt, "ground truth": ceiling.truth}
     table = pd.concat({name: part.summary for name, part in parts.items()}, names=["source"]).reset_index()
     if json_path is not None:
         record = {

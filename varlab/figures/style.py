@@ -66,7 +66,7 @@ THEME: Any = {
     "lines.linewidth": 1.4,
     "lines.markersize": 4,
     "figure.dpi": 144,
-    "savefig.dpi": 300,
+    "savefig.dpi": 220,
     "pdf.fonttype": 42,
     "text.color": INK,
 }
@@ -215,5 +215,9 @@ def finish(drawn: Axes | Figure, log: Log, name: str, table: pd.DataFrame) -> No
         name += " (2)"
     note.tables[name] = (provenance(log), table)
     letters = int(figure.get_figwidth() * LETTERS_PER_INCH)
-    lines = [wrapped for line in note.line.splitlines() for wrapped in textwrap.wrap(line, letters)]
+    whole = [
+        " · ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in line.split(" · "))
+        for line in note.line.splitlines()
+    ]  # a part stays on one line
+    lines = [wrapped for line in whole for wrapped in textwrap.wrap(line, letters, break_long_words=False)]
     figure.supxlabel("\n".join(lines), x=0.005, ha="left", fontsize=5.5, color=SOFT)

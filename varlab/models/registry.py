@@ -41,7 +41,7 @@ def _own(name: str, schedule: Schedule, pixels: str | None, ratio: float) -> Sch
 
 
 class Registry(Mapping[str, ModelEntry]):
-    """The minis whose folder exists at this moment, by name, then the official models, by size."""
+    """The minis whose folder exists at this moment, by name, then the official models."""
 
     def __init__(self, official: Sequence[ModelEntry]) -> None:
         self._official = {entry.name: entry for entry in official}
@@ -54,10 +54,10 @@ class Registry(Mapping[str, ModelEntry]):
         yield from self._official
 
     def __len__(self) -> int:
-        return len(list(self))
+        return len(set(self))
 
     def __contains__(self, name: object) -> bool:
-        return name in list(self)  # without reading a mini, which may be damaged
+        return name in set(self)  # without reading a mini, which may be damaged
 
 
 MODELS: Mapping[str, ModelEntry] = Registry(OFFICIAL)
