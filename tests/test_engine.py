@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests.conftest import features, tiny_infinity
 from varlab.engine.hooks import Accelerator, Probe
 from varlab.engine.kv import KVStore
-from varlab.engine.loop import Run
+from varlab.engine.loop import Run, State
 from varlab.engine.plan import RUN, Selection, StagePlan, merge, select
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Settings, Stage
@@ -139,6 +139,34 @@ def test_dropped_rows_equal_guidance_one_with_the_same_prefix() -> None:
     run([CfgOff(1)], probes=[a])
     run(probes=[b], cfg=(2.0, 2.0, 2.0, 1.0))
     assert torch.allclose(a.seen[3], b.seen[3], atol=1e-5)
+
+
+def test_a_dropped_branch_cannot_come_back() -> None:
+    class Back(Accelerator):
+        name = "back"
+
+        def plan(self, stage: Stage) -> StagePlan:
+            return (RUN, StagePlan(rows="cond"), StagePlan(rows="both"), RUN)[stage.index]
+
+    with pytest.raises(VarlabError, match="Stage 3 asks for both branches"):
+        run([Back()])
+
+
+def test_the_cost_of_deciding_is_in_the_ledger() -> None:
+    class Looks(Accelerator):
+        name = "looks"
+
+        def start(self, run: Run) -> None:
+            self.run = run
+
+        def end_stage(self, stage: Stage, state: State) -> None:
+            if stage.index == 1:
+                self.run.preview(state.canvas, (2, 2), stage, charge=True)
+
+    plain, looking = run().ledger, run([Looks()]).ledger
+    spent = 2 * tiny_infinity().decode_cost((2, 2)).total
+    assert looking.stages[1].overhead_flops == spent
+    assert looking.transformer_flops == plain.transformer_flops + spent
 
 
 def test_depth_and_skip_leave_caches_of_different_length() -> None:

@@ -14,8 +14,6 @@ from varlab.probes import PROBES
 from varlab.prompts import PromptSet, prompts
 from varlab.runs import RunResult, open_log
 
-RUNS = Path("runs")
-
 
 def sample(model: NextScaleModel | str, texts: Sequence[str] | str, **options: Any) -> RunResult:
     """Images of prompts, with probes if asked: see ``varlab.runs.sample``. A model may be given by name."""
@@ -34,16 +32,23 @@ def log(
 ) -> xr.DataTree:
     """The log of a run: opened if the folder holds it, finished if it was interrupted, else made.
 
-    ``folder`` defaults to ``runs/<model>-<prompt set>-<n>-<seed>``. ``options`` are those of
-    ``varlab.runs.log_run`` (batch, cfg, tau, top_k, top_p). More prompts cost time and disk in proportion.
+    ``folder`` defaults to one under ``runs/`` that is named after the run and its key, so that other weights or
+    settings get another one. ``options`` are those of ``varlab.runs.log_run`` (batch, cfg, tau, top_k, top_p).
+    More prompts cost time and disk in proportion.
     """
     if n is not None and n < 1:
         raise VarlabError(f"n must be at least 1, not {n}.")
     chosen = prompts(prompt_set, n=n) if isinstance(prompt_set, str) else prompt_set[:n]
     loaded = load(model) if isinstance(model, str) else model
-    name = chosen.name.replace("/", "-")
-    where = Path(folder) if folder else RUNS / f"{loaded.name}-{name}-{len(chosen)}-{seed}"
-    return runs.log_run(loaded, list(chosen), where, probes=probes, prompt_set=chosen.name, seed=seed, **options)
+    return runs.log_run(
+        loaded,
+        list(chosen),
+        Path(folder) if folder else None,
+        probes=probes,
+        prompt_set=chosen.name,
+        seed=seed,
+        **options,
+    )
 
 
 __all__ = ["load", "log", "open_log", "prompts", "sample"]

@@ -34,6 +34,7 @@ from varlab.probes.log import Log
 
 Progress = Callable[[int, int], None]  # images done, images in all
 STORE = "log.zarr"
+RUNS = Path("runs")
 PACKAGES = ("varlab", "torch", "numpy", "xarray", "zarr", "pywavelets")
 
 
@@ -135,7 +136,7 @@ def sample(
 def log_run(
     model: NextScaleModel,
     prompts: Sequence[str],
-    folder: Path,
+    folder: Path | None = None,
     *,
     probes: Sequence[str],
     prompt_set: str = "custom",
@@ -147,11 +148,15 @@ def log_run(
     """Sample into a run folder: ``run.json``, ``images/`` and, when done, ``log.zarr``.
 
     A folder with the same run is continued after its last finished batch; one with another run is refused.
+    Without a folder the run goes to one under ``runs/`` that is named after it.
     """
     texts = check_prompts(prompts)
     job = Job(model, tuple(texts), with_overrides(model.settings, **settings), seed, tuple(probes))
     build(job.probes)  # names are checked before any work
-    record = _claim(folder, job, prompt_set, batch)
+    record = _record(job, prompt_set, batch)
+    if folder is None:
+        folder = RUNS / f"{model.name}-{Path(prompt_set).stem}-{len(texts)}-seed{seed}-{record['key'][:8]}"
+    record = _claim(folder, job, record)
     if not (folder / STORE).exists():
         _fill(job, folder, record, progress)
     return open_log(folder)
@@ -227,24 +232,26 @@ def run_key(record: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _claim(folder: Path, job: Job, prompt_set: str, batch: int) -> dict[str, Any]:
+def _record(job: Job, prompt_set: str, batch: int) -> dict[str, Any]:
+    """The provenance as it reads back from a file, with the run's key."""
+    record: dict[str, Any] = json.loads(json.dumps(provenance(job, prompt_set), default=list))
+    return record | {"key": run_key(record), "batch": batch}
+
+
+def _claim(folder: Path, job: Job, record: dict[str, Any]) -> dict[str, Any]:
     """The record of this run: found in the folder, or written there with the stage times of a plain pass."""
     path = folder / "run.json"
-    record = json.loads(json.dumps(provenance(job, prompt_set), default=list))
-    record |= {"key": run_key(record), "batch": batch}
     if path.exists():
         found = json.loads(path.read_text())
         if found.get("key") != record["key"]:
             different = [name for name in SAME if found.get(name) != record[name]]
-            raise VarlabError(
-                f"{folder} holds another run (different: {', '.join(different)}). Give another folder."
-            )
+            raise VarlabError(f"{folder} holds another run (different: {', '.join(different)}). Give another folder.")
         return found
     if folder.exists() and any(folder.iterdir()):
         raise VarlabError(f"{folder} is not empty and holds no run. Give another folder.")
     for name in ("parts", "images"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    record["stage_seconds"] = stage_seconds(job, min(batch, len(job.prompts)))
+    record["stage_seconds"] = stage_seconds(job, min(record["batch"], len(job.prompts)))
     path.write_text(json.dumps(record, indent=1))
     return record
 

@@ -25,9 +25,7 @@ class Schedule:
             raise VarlabError("A schedule needs at least one stage.")
         for grid in (*self.grids, self.extent):
             if len(grid) != 2 or min(grid) < 1:
-                raise VarlabError(
-                    f"Schedule {self.name!r}: {grid} is not a (height, width) of positive integers."
-                )
+                raise VarlabError(f"Schedule {self.name!r}: {grid} is not a (height, width) of positive integers.")
 
     def __len__(self) -> int:
         return len(self.grids)
@@ -107,6 +105,4 @@ def matching(grids: tuple[Grid, ...]) -> Schedule:
     for ratio, table in INFINITY_GRIDS.items():
         if len(grids) > 1 and table[: len(grids)] == tuple(grids):
             return Schedule(tuple(grids), table[-1], f"infinity-{len(grids)}-stages-{ratio:g}")
-    raise VarlabError(
-        f"No released Infinity schedule starts with {grids}. Use varlab.schedules.custom(grids)."
-    )
+    raise VarlabError(f"No released Infinity schedule starts with {grids}. Use varlab.schedules.custom(grids).")

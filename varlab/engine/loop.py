@@ -55,9 +55,13 @@ class State:
             accelerators=[a.fork(samples) for a in self.accelerators],
         )
 
-    def drop_unconditional(self) -> None:
-        """One way: the branch's keys would be stale if it came back."""
-        if self.guided:
+    def set_rows(self, plan: StagePlan, k: int) -> None:
+        """Drop the unconditional branch if asked to. One way: its keys would be stale if it came back."""
+        if plan.rows == "both" and not self.guided:
+            raise VarlabError(
+                f"Stage {k + 1} asks for both branches, but the unconditional one is gone for these images."
+            )
+        if plan.rows == "cond" and self.guided:
             rows = torch.arange(self.batch, device=self.canvas.device)
             self.conditioning, self.kv, self.guided = self.conditioning.rows(rows), self.kv.rows(rows), False
 
@@ -90,12 +94,21 @@ class Run:
         self.branch_probes = [p for p in self.probes if overrides(p, "on_branch", Probe)]
         self.block_probes = [p for p in self.probes if overrides(p, "on_block", Probe)]
 
-    def preview(self, canvas: Tensor, grid: Grid, stage: Stage) -> Tensor:
-        """Images [B, 3, h, w] of the canvas resized to a latent grid; hooks that ask for the same one share it."""
+    def preview(self, canvas: Tensor, grid: Grid, stage: Stage, charge: bool = False) -> Tensor:
+        """Images [B, 3, h, w] of the canvas resized to a latent grid; hooks that ask for the same one share it.
+
+        An accelerator that decides by it says ``charge``: the decode then counts as its overhead.
+        """
+        if charge:
+            self.charge(stage, self.model.decode_cost(grid).total * stage.batch)
         key = (stage.index, stage.samples, grid)
         if self._previewed is None or self._previewed[0] != key:
             self._previewed = (key, self.model.decode(self.model.resize(canvas, grid)))
         return self._previewed[1]
+
+    def charge(self, stage: Stage, flops: int) -> None:
+        """Work that an accelerator spends on scores, fills and decisions."""
+        self.ledger.stages[stage.index].overhead_flops += flops
 
     @torch.inference_mode()
     def generate(
@@ -175,8 +188,7 @@ class Run:
         return Stage(k, self.model.schedule, state.samples, plan, guidance, state.guided)
 
     def _run_stage(self, state: State, k: int, plan: StagePlan) -> None:
-        if plan.rows == "cond":
-            state.drop_unconditional()
+        state.set_rows(plan, k)
         stage = self._stage(state, k, plan)
         index = _row_index(stage, state.rows)
         x = self.model.embed(k, state.canvas, state.conditioning, index)

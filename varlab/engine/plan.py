@@ -74,14 +74,15 @@ class StagePlan:
     """How one stage runs.
 
     action: ``skip`` adds no residual and goes on, ``stop`` leaves the loop. depth: blocks that run.
-    rows: ``cond`` drops the unconditional branch for good (guidance 1). scale: another guidance scale.
+    rows: None leaves them as they are; ``cond`` drops the unconditional branch for good (guidance 1);
+    ``both`` insists that it is still there. scale: another guidance scale.
     watch: blocks whose output ``after_block`` wants to see.
     """
 
     action: Action = "run"
     selection: Selection | None = None
     depth: int | None = None
-    rows: Rows = "both"
+    rows: Rows | None = None
     scale: float | None = None
     watch: frozenset[int] = field(default=frozenset())
 
@@ -104,7 +105,7 @@ def _stricter(a: StagePlan, b: StagePlan) -> StagePlan:
         action=max(a.action, b.action, key=_ACTIONS.index),
         selection=_both_selections(a.selection, b.selection),
         depth=min(depths) if depths else None,
-        rows="cond" if "cond" in (a.rows, b.rows) else "both",
+        rows="cond" if "cond" in (a.rows, b.rows) else a.rows or b.rows,
         scale=a.scale if b.scale is None else b.scale,
         watch=a.watch | b.watch,
     )

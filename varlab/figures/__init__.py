@@ -14,6 +14,7 @@ from varlab.figures.branches import (
     prediction_divergence_table,
 )
 from varlab.figures.maps import energy_maps, energy_maps_table, token_maps, token_maps_table
+from varlab.figures.overview import overview
 from varlab.figures.redundancy import (
     energy_left,
     energy_left_table,
@@ -79,6 +80,7 @@ __all__ = [
     "guidance_effect_table",
     "high_frequency_share",
     "high_frequency_share_table",
+    "overview",
     "panels",
     "prediction_divergence",
     "prediction_divergence_table",

@@ -56,9 +56,7 @@ def _normalised(image: np.ndarray) -> np.ndarray:
     """float64 [64, 64, 3] in 0..1."""
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or min(image.shape) < 1:
-        raise VarlabError(
-            f"The scorer needs images uint8 [height, width, 3], not {image.dtype} {list(image.shape)}."
-        )
+        raise VarlabError(f"The scorer needs images uint8 [height, width, 3], not {image.dtype} {list(image.shape)}.")
     if image.shape[:2] != (SIDE, SIDE):
         smaller = min(image.shape[:2]) >= SIDE
         method = Image.Resampling.BOX if smaller else Image.Resampling.BILINEAR
@@ -139,9 +137,7 @@ def _color(pixels: np.ndarray, region: np.ndarray) -> str:
     return _NAMES[best[0]] if distance[0] < COLOR_DISTANCE else "unknown"
 
 
-def _describe(
-    pixels: np.ndarray, difference: np.ndarray, region: np.ndarray, others: np.ndarray
-) -> Detection:
+def _describe(pixels: np.ndarray, difference: np.ndarray, region: np.ndarray, others: np.ndarray) -> Detection:
     inner = ndimage.binary_erosion(region)
     inside = difference[inner if inner.sum() >= MIN_AREA // 2 else region]
     around = ndimage.binary_dilation(region, iterations=2) & ~others

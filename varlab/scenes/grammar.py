@@ -148,9 +148,7 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
     return text
 
 
-def _adjectives(
-    item: SceneObject, named_color: bool, named_texture: bool, rng: np.random.Generator
-) -> tuple[str, ...]:
+def _adjectives(item: SceneObject, named_color: bool, named_texture: bool, rng: np.random.Generator) -> tuple[str, ...]:
     """Colour and texture in either order, as far as they are named; a plain texture never is."""
     words = [item.color] if named_color else []
     if named_texture and item.texture != "plain":

@@ -137,8 +137,6 @@ def _bright(texture: str, across: np.ndarray, down: np.ndarray, size: int) -> np
     if texture == "checkered":
         # Cells of 0.62 periods; both signs are soft over one pixel.
         cell = np.float32(0.62)
-        sides = [
-            np.clip(2 * (np.abs(np.mod(w / cell + 0.5, 2) - 1) - 0.5) * cell * pixels, -1, 1) for w in (u, v)
-        ]
+        sides = [np.clip(2 * (np.abs(np.mod(w / cell + 0.5, 2) - 1) - 0.5) * cell * pixels, -1, 1) for w in (u, v)]
         return 0.5 + 0.5 * sides[0] * sides[1]
     raise unknown("texture", texture, TEXTURES)

@@ -22,9 +22,7 @@ REACH = {"circle": 0.92, "square": 0.93, "triangle": 1.12, "star": 1.16, "ring":
 """Half side of the box around a shape of radius 1 at any allowed rotation."""
 
 
-def sample_scenes(
-    n: int, seed: int, categories: Mapping[str, float] | None = None, first: int = 0
-) -> list[Scene]:
+def sample_scenes(n: int, seed: int, categories: Mapping[str, float] | None = None, first: int = 0) -> list[Scene]:
     """Scenes `first` to `first + n - 1` of a seed.
 
     `categories` gives weights by category name (default: all six equally). Each scene has its own generator,
@@ -89,9 +87,7 @@ def _kinds(category: str, count: int, rng: np.random.Generator) -> list[tuple[st
     return [(str(s), str(c), str(t)) for s, c, t in zip(shapes, colors, textures, strict=True)]
 
 
-def _places(
-    category: str, shapes: list[str], rng: np.random.Generator
-) -> list[tuple[float, float, float]] | None:
+def _places(category: str, shapes: list[str], rng: np.random.Generator) -> list[tuple[float, float, float]] | None:
     """(x, y, radius) of each object, inside the frame, with a gap between the boxes; None when stuck."""
     count = len(shapes)
     counting = category == "counting"

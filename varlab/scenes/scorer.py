@@ -39,9 +39,7 @@ def judge_detections(detections: Sequence[Detection], requirement: Requirement) 
     """
     seen = tuple(detections)
     reasons = [reason for clause in requirement.clauses if (reason := _shortage(clause, seen))]
-    reasons = reasons or [
-        reason for clause in requirement.clauses if (reason := _surplus(clause, requirement, seen))
-    ]
+    reasons = reasons or [reason for clause in requirement.clauses if (reason := _surplus(clause, requirement, seen))]
     if not reasons and not _assign(requirement.clauses, seen, related=False):
         reasons = ["expected more objects: the same one would have to serve two parts of the prompt"]
     if not reasons and not _assign(requirement.clauses, seen, related=True):
@@ -103,9 +101,7 @@ def _assign(clauses: tuple[Clause, ...], seen: tuple[Detection, ...], related: b
     return extend([])
 
 
-def _related(
-    clauses: tuple[Clause, ...], chosen: list[tuple[int, ...]], seen: tuple[Detection, ...]
-) -> Iterator[bool]:
+def _related(clauses: tuple[Clause, ...], chosen: list[tuple[int, ...]], seen: tuple[Detection, ...]) -> Iterator[bool]:
     for clause, group in zip(clauses, chosen, strict=True):
         if clause.position:
             relation, target = clause.position
@@ -153,9 +149,7 @@ def score_images(
     return pd.DataFrame(rows, columns=columns)
 
 
-def summarise(
-    table: pd.DataFrame, value: str = "correct", resamples: int = 2000, seed: int = 0
-) -> pd.DataFrame:
+def summarise(table: pd.DataFrame, value: str = "correct", resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
     """Mean, 95 % bootstrap interval over prompt entries, images and entries per category, then "overall".
 
     Overall is GenEval's: the unweighted mean of the category means. Index: category; columns: mean, low,

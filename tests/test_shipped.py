@@ -1,0 +1,59 @@
+"""What ships: the minis keep their promises, their cards are about their weights, the notebooks run on them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import varlab as vl
+from varlab.models.embedded import SCENE_VERSION, data_folder
+from varlab.reports import list_notebooks, notebook_parameters, run_report
+from varlab.scenes import VOCABULARY
+
+LIMITS = {"nano-infinity": 12e6}  # bytes of weights
+
+
+@pytest.fixture(params=LIMITS)
+def folder(request: pytest.FixtureRequest) -> Path:
+    return data_folder() / request.param
+
+
+def test_a_mini_keeps_its_promises(folder: Path) -> None:
+    facts = json.loads((folder / "model.json").read_text())
+    assert (folder / "model.safetensors").stat().st_size <= LIMITS[folder.name]
+    assert facts["scene_version"] == SCENE_VERSION and tuple(facts["vocabulary"]) == VOCABULARY
+    model = vl.load(folder.name)
+    assert model.weights == f"trained (varlab {folder.name}, {facts['weights']})"
+    a, b = vl.sample(model, ["a red star"], seed=1), vl.sample(model, ["a red star"], seed=1)
+    assert np.array_equal(a.images[0], b.images[0])
+
+
+def test_a_card_is_about_these_weights(folder: Path) -> None:
+    card = json.loads((folder / "card.json").read_text())
+    text = (folder / "README.md").read_text()
+    assert card["weights"] == vl.load(folder.name).weights and card["weights"] in text
+    for name in ("samples", "reconstructions", "ground truth"):
+        scores = card["scores"][name]
+        categories = [row["mean"] for key, row in scores.items() if key != "overall"]
+        assert np.isclose(scores["overall"]["mean"], np.mean(categories), atol=2e-4)
+        assert scores["overall"]["low"] <= scores["overall"]["mean"] <= scores["overall"]["high"]
+        assert f"{scores['overall']['mean']:.3f} [" in text
+    for picture in ("samples.png", "curves.png", "training/transformer.csv", "training/tokenizer.csv"):
+        assert (folder / picture).stat().st_size > 0
+
+
+def test_the_notebooks_run_and_say_what_they_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them on three prompts and one shared log; what they conclude is not judged here."""
+    monkeypatch.chdir(Path(__file__).parents[1])
+    given = {"n": 3, "run_folder": str(tmp_path / "run"), "map_prompts": [1], "control_n": 2}
+    for name, notebook in list_notebooks().items():
+        declared = notebook_parameters(notebook)
+        chosen = {key: value for key, value in given.items() if key in declared}
+        report = run_report(notebook, chosen, tmp_path / "reports")
+        facts = json.loads((report.folder / "facts.json").read_text())
+        assert facts["weights"] == vl.load("nano-infinity").weights and facts["n"] == 3, name
+        assert facts["verdicts"] and all(item["verdict"] for item in facts["verdicts"])
+        kinds = {path.suffix for path in report.folder.iterdir()}
+        assert {".html", ".ipynb", ".pdf", ".png", ".csv"} <= kinds
+    assert (tmp_path / "reports" / "index.html").exists()
