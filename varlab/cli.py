@@ -39,8 +39,22 @@ Precision = Annotated[str, typer.Option(help="fp32, or bf16 for the blocks and t
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Pixels = Annotated[str | None, typer.Option(help="Pixel budget of official models: 0.06M, 0.25M, 0.60M, 1M.")]
 Seed = Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")]
-Cfg = Annotated[float | None, typer.Option(help="Guidance scale; higher follows the text more. Default: the model's.")]
-Tau = Annotated[float | None, typer.Option(help="Temperature; lower is safer and flatter. Default: the model's.")]
+Cfg = Annotated[
+    str | None, typer.Option(help="Guidance scale, or one a stage: 1,3,3,... Higher follows the text more.")
+]
+Tau = Annotated[str | None, typer.Option(help="Temperature, or one a stage. Lower is safer and flatter.")]
+Ratio = Annotated[float, typer.Option(help="Height over width of official models; the nearest template is used.")]
+
+
+def _numbers(name: str, text: str | None) -> float | tuple[float, ...] | None:
+    """One number, or a comma list with one a stage."""
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise VarlabError(f"--{name} takes a number or a comma list of numbers, not {text!r}.") from None
+    return values[0] if len(values) == 1 else values
 
 
 def _load(name: str, **options: Any) -> Any:
@@ -108,6 +122,7 @@ def sample(
     seed: Seed = 0,
     cfg: Cfg = None,
     tau: Tau = None,
+    negative: Annotated[str | None, typer.Option(help="Text that guidance leads away from.")] = None,
     accelerate: Annotated[list[str] | None, typer.Option(help="e.g. truncate:last=1; may be repeated.")] = None,
     init: Init = None,
     checkpoint: Checkpoint = None,
@@ -116,6 +131,7 @@ def sample(
     precision: Precision = "fp32",
     device: Device = "cpu",
     pixels: Pixels = None,
+    ratio: Ratio = 1.0,
 ) -> None:
     """Draw prompts and print the work ledger.
 
@@ -127,11 +143,12 @@ def sample(
 
     check_prompts(prompt)  # mistakes are told before a model is loaded
     accelerators = build(accelerate or ())
+    settings = {"cfg": _numbers("cfg", cfg), "tau": _numbers("tau", tau)}
     loaded = _load(
         model, init=init, checkpoint=checkpoint, tokenizer=tokenizer, text=text,
-        precision=precision, device=device, pixels=pixels,
+        precision=precision, device=device, pixels=pixels, ratio=ratio,
     )  # fmt: skip
-    result = draw(loaded, prompt, seed=seed, cfg=cfg, tau=tau, accelerators=accelerators)
+    result = draw(loaded, prompt, seed=seed, accelerators=accelerators, negative=negative, **settings)
     out.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(result.images):
         path = out / f"{loaded.name}-seed{seed}-{i:04d}.png"
@@ -163,6 +180,7 @@ def log(
     precision: Precision = "fp32",
     device: Device = "cpu",
     pixels: Pixels = None,
+    ratio: Ratio = 1.0,
 ) -> None:
     """Run prompts with probes and store images and log in a run folder.
 
@@ -174,9 +192,10 @@ def log(
 
     build(probe or ())  # mistakes are told before a model is loaded
     chosen = prompt_set(prompts, n=n)
+    settings = {"cfg": _numbers("cfg", cfg), "tau": _numbers("tau", tau)}
     loaded = _load(
         model, init=init, checkpoint=checkpoint, tokenizer=tokenizer, text=text,
-        precision=precision, device=device, pixels=pixels,
+        precision=precision, device=device, pixels=pixels, ratio=ratio,
     )  # fmt: skip
     with _images() as progress:
         tree = run_log(
@@ -186,9 +205,8 @@ def log(
             folder=out,
             probes=probe or tuple(PROBES),
             batch=batch,
-            cfg=cfg,
-            tau=tau,
             progress=progress,
+            **settings,
         )
     _say(f"{tree.attrs['n']} prompts, weights: {tree.attrs['weights']}, groups: {', '.join(tree.children)}")
 
