@@ -13,7 +13,9 @@ install: .venv/installed
 # Where the wheel index cannot be reached, pip's configured index is asked for the same pinned version.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q --retries 0 --index-url $(TORCH_INDEX) "$(TORCH)" || $(BIN)/pip install -q "$(TORCH)"
+	$(BIN)/pip install -q --retries 2 --timeout 10 --index-url $(TORCH_INDEX) "$(TORCH)" || { \
+	  echo "$(TORCH_INDEX) gave no $(TORCH): falling back to pip's own index; on Linux its build brings CUDA, gigabytes"; \
+	  $(BIN)/pip install -q "$(TORCH)"; }
 	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
 	touch $@
 

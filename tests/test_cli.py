@@ -90,6 +90,18 @@ MISTAKES = {
     "parameter": (["report", "01_residual_spectra", "-p", "modle=x"], ["Unknown parameter", "Did you mean model?"]),
     "value": (["report", "01_residual_spectra", "-p", "n=many"], ["Parameter n expects int", "'many'"]),
     "no value": (["report", "01_residual_spectra", "-p", "n16"], ["'n16' is not NAME=VALUE", "-p n=16"]),
+    "notebook's model": (["report", "01_residual_spectra", "-p", "model=nano-infinty"], ["Did you mean nano-infinity"]),
+    "notebook's n": (["report", "01_residual_spectra", "-p", "n=0"], ["n must be at least 1, not 0"]),
+    "notebook's prompts": (["report", "01_residual_spectra", "-p", "prompt_set=scens"], ["Did you mean scenes"]),
+    "notebook's cfg": (["report", "01_residual_spectra", "-p", "cfg=nan"], ["cfg must be a finite number"]),
+    "seed": (["sample", "nano-infinity", "a", "--seed", "-1"], ["seed must be at least 0, not -1"]),
+    "batch": (["log", "nano-infinity", "--batch", "0"], ["batch must be at least 1, not 0"]),
+    "scored prompts": (["score", "scenes", "nano-infinity", "--n", "0"], ["n must be at least 1, not 0"]),
+    "repeats": (["bench", "--repeats", "0"], ["repeats must be at least 1, not 0"]),
+    "out": (["sample", "nano-infinity", "a", "--out", "/proc/x"], ["/proc/x cannot be written in"]),
+    "cfg": (["sample", "nano-infinity", "a", "--cfg", "nan"], ["--cfg takes finite numbers"]),
+    "steps": (["train", "nano-infinity", "--steps", "0"], ["steps must be at least 1, not 0"]),
+    "pool": (["train", "nano-infinity", "--pool", "0"], ["pool must be at least 1, not 0"]),
     "golden": (["parity", GOLDEN, "missing.npz"], ["no golden file missing.npz", "Give the path of a .npz file"]),
 }
 
@@ -98,7 +110,10 @@ MISTAKES = {
 def test_mistakes_are_told_before_any_work(
     varlab: Call, places: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[object], words: list[str]
 ) -> None:
-    forbid(monkeypatch, "varlab.models.zoo.load", "varlab.reports.run_report", "varlab.parity.check")
+    forbid(
+        monkeypatch, "varlab.models.zoo.load", "varlab.reports.run_report", "varlab.parity.check",
+        "varlab.training.command.train_command",
+    )  # fmt: skip
     varlab(*arguments).refused(*words)
     assert not list((places / "here").iterdir())
 
@@ -137,6 +152,24 @@ def test_a_tampered_golden_fails_and_a_whole_one_passes(varlab: Call, places: Pa
     assert whole.code == 0 and "1 of 1 files pass" in whole.out
     both = varlab("parity", GOLDEN, places / "tampered.npz")
     assert both.code == 1 and "FAIL" in both.out and "1 of 2 files pass" in both.out and not both.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where", "words"),
+    [
+        (["log", "nano-infinity", "--n", 1], "varlab.api.log", "varlab: stopped; the same command goes on from here\n"),
+        (["sample", "nano-infinity", "a star"], "varlab.api.sample", "varlab: stopped\n"),
+    ],
+)
+def test_ctrl_c_says_whether_the_command_goes_on(
+    varlab: Call, monkeypatch: pytest.MonkeyPatch, arguments: list[object], where: str, words: str
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(where, stopped)
+    outcome = varlab(*arguments)
+    assert outcome.code == 130 and outcome.err == words
 
 
 # What works
@@ -182,6 +215,19 @@ def test_sample_writes_pictures_and_log_a_run(varlab: Call, places: Path) -> Non
     logged = varlab("log", "nano-infinity", "--prompts", "mine.txt", "--n", 1, "--probe", "token-mse", "--out", "run")
     assert logged.code == 0 and "1 prompts, weights: trained" in logged.out and "groups: token-mse" in logged.out
     assert (places / "here" / "run" / "log.zarr").exists()
+
+
+def test_bench_and_score_take_the_load_options(varlab: Call, places: Path) -> None:
+    table = places / "new" / "bench.csv"
+    timed = varlab("bench", "nano-infinity", "--init", "random", "--repeats", 1, "--batch", 1, "--out", table)
+    assert timed.code == 0 and "random (seed 0)" in timed.out and "within +15%" in timed.out
+    assert "peak memory" in timed.out and "images bit-equal: yes" in timed.out and table.exists()
+    varlab("score", "scenes", "nano-infinity", "--precision", "fp12").refused("Unknown precision 'fp12'")
+
+
+def test_parity_prints_every_array_when_asked(varlab: Call) -> None:
+    short, long = varlab("parity", GOLDEN), varlab("parity", GOLDEN, "--all")
+    assert long.code == 0 and long.out.count("\n") > short.out.count("\n")
 
 
 def test_convert_shows_what_it_reads_and_writes(varlab: Call, places: Path, monkeypatch: pytest.MonkeyPatch) -> None:

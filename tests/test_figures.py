@@ -134,11 +134,12 @@ def _tokens(toy: Toy, at: dict[str, Any], stages: int, blocks: int) -> xr.Datase
     variables = {
         "relative_mse": toy.make("token-mse.relative", dims, sizes, 0.5),
         "edge_correlation": toy.make("token-mse.edges", dims, sizes, 0.0),
-        "step_mse": toy.make("token-mse.step", ("stage", "block"), (stages, blocks), 1.0),
+        "edge_correlation_rows": toy.make("token-mse.edges", dims[:-1], sizes[:-1], 0.0),
+        "relative_step_mse": toy.make("token-mse.step", ("stage", "block"), (stages, blocks), 1.0),
     }
     data = _named(xr.Dataset(variables, {**at, "site": range(4), "branch": range(2)}), site=SITES, branch=BRANCHES)
-    data["edge_correlation"][:, 0] = np.nan  # one token has no rank
-    data["step_mse"][:, 0] = np.nan  # nor a stage before it
+    data["edge_correlation"][:, 0] = data["edge_correlation_rows"][:, 0] = np.nan  # one token has no rank
+    data["relative_step_mse"][:, 0] = np.nan  # nor a stage before it
     return data
 
 
@@ -370,7 +371,39 @@ def test_pairs_of_maps_and_edges() -> None:
         for j in range(3):
             wanted = concentration(torch.tensor(maps[i]), torch.tensor(lines[j]))
             assert shares[i, j] == pytest.approx(float(wanted), abs=1e-6)
-            assert ranks[i, j] == pytest.approx(spearmanr(maps[i], lines[j]).statistic)
+            assert ranks[i, j] == pytest.approx(spearmanr(maps[i], lines[j]).statistic, abs=1e-6)
+
+
+def test_a_map_of_one_cell_has_no_rank() -> None:
+    assert np.isnan(controls.correlations(np.ones((2, 1)), np.ones((2, 1)))).all()
+    pairs = controls.token_edges(toy_log(), toy_images(8))
+    assert pairs["own"].sel(stage=1).isnull().all() and pairs["own"].sel(stage=6).notnull().all()
+
+
+def test_pairs_in_parts_equal_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    maps, lines = np.random.default_rng(0).random((2, 5, 40))
+    whole = controls.correlations(maps, lines)
+    monkeypatch.setattr(controls, "LARGEST", 400)
+    assert np.array_equal(controls.correlations(maps, lines), whole)
+
+
+def test_a_picture_without_edges_leaves_the_others_their_control() -> None:
+    pictures = toy_images(8)
+    pictures[3] = Image.new("RGB", (PIXELS, PIXELS))
+    pairs = controls.token_edges(toy_log(), pictures).sel(stage=6)
+    assert pairs["own"].isnull().all("block").values.tolist() == [i == 3 for i in range(8)]
+    assert pairs["other"].notnull().all()
+
+
+def test_both_rows_are_averaged_before_they_are_ranked() -> None:
+    log, pictures = toy_log(), toy_images(8)
+    rows = log["token-mse/stage-06"]["mse"].isel(site=0)
+    edges = logs.edges(np.stack([np.asarray(p, np.float32) / 255 for p in pictures]), rows.shape[-2:])
+    wanted = spearmanr(rows.values[2, 1].mean(0).ravel(), edges[2].ravel()).statistic
+    assert controls.token_edges(log, pictures)["own"].sel(stage=6).values[2, 1] == pytest.approx(wanted, abs=1e-6)
+    drawn = figures.block_edge_correlation_table(log)
+    assert np.allclose(drawn["mean"], log["token-mse"]["edge_correlation_rows"].values[..., 0].mean(0).ravel(),
+                       equal_nan=True)  # fmt: skip
 
 
 def test_own_and_other_edges_are_told_apart() -> None:

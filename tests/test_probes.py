@@ -7,9 +7,11 @@ import torch.nn.functional as F
 
 from tests.conftest import features, tiny_infinity
 from tests.test_engine import Keep, Split
-from varlab.engine.hooks import Probe
+from varlab.engine.hooks import Accelerator, Probe
 from varlab.engine.loop import Generation, Run
+from varlab.engine.plan import RUN, StagePlan
 from varlab.engine.randomness import SeededNoise
+from varlab.engine.stage import Stage
 from varlab.errors import VarlabError
 from varlab.metrics import edge_energy, psnr
 from varlab.models.guidance import Settings
@@ -87,6 +89,9 @@ def test_edge_correlation_ranks_tokens_against_the_final_image() -> None:
     for image in range(2):
         expected = spearmanr(change[image], edges[image]).statistic
         assert np.isclose(values(log["token-mse"], "edge_correlation")[image, 3, 1, 0, 0], expected, atol=1e-4)
+        rows = change[image] + change[image + 2]
+        expected = spearmanr(rows, edges[image]).statistic
+        assert np.isclose(values(log["token-mse"], "edge_correlation_rows")[image, 3, 1, 0], expected, atol=1e-4)
 
 
 def test_change_against_the_previous_stage() -> None:
@@ -95,8 +100,10 @@ def test_change_against_the_previous_stage() -> None:
     before = seen.blocks[2, 0][1][:2].mT.unflatten(-1, coarse)
     up = F.interpolate(before, size=fine, mode="nearest").flatten(2).mT
     now = seen.blocks[3, 0][1][:2]
-    step = (now - up).square().mean((1, 2)) / now.square().mean((1, 2))
+    step = (now - up).square().mean((1, 2))
     assert np.allclose(values(log["token-mse"], "step_mse")[:, 3, 0], step, rtol=1e-4)
+    relative = step / now.square().mean((1, 2))
+    assert np.allclose(values(log["token-mse"], "relative_step_mse")[:, 3, 0], relative, rtol=1e-4)
     cosine = F.cosine_similarity(now, up, dim=-1).mean(-1)
     assert np.allclose(values(log["token-mse"], "step_cosine")[:, 3, 0], cosine, atol=1e-4)
     assert np.isnan(values(log["token-mse"], "step_mse")[:, 0]).all()
@@ -120,6 +127,30 @@ def test_branch_divergence_of_states_and_predictions() -> None:
         assert np.allclose(values(main, "flip_share")[:, k], flips)
         changed = (cond.argmax(-1) != guided.argmax(-1)).float().mean((1, 2))
         assert np.allclose(values(main, "guidance_changes")[:, k], changed)
+        # Every flipped bit moves its code by twice its size.
+        assert np.allclose(values(main, "guidance_code_change")[:, k], 4 * changed, rtol=1e-4)
+
+
+@pytest.mark.parametrize("layers", [(-1,), (0, -1)])
+def test_guidance_within_the_network_leaves_no_plain_prediction(layers: tuple[int, ...]) -> None:
+    log, _, _, _ = run(("branch-divergence",), cfg_layers=layers)
+    for name in ("kl", "flip_share", "guidance_changes", "guidance_code_change"):
+        assert np.isnan(values(log["branch-divergence"], name)).all()
+    assert np.isfinite(values(log["branch-divergence"], "drawn_differs")).all()
+
+
+def test_outputs_are_kept_only_for_a_later_stage_and_without_the_other_row() -> None:
+    model = tiny_infinity("odd-tall")
+    (probe,) = build(("token-mse",))
+    held: list[tuple[int, int]] = []
+
+    class Watch(Probe):
+        def on_residual(self, stage, codes, before, canvas) -> None:  # type: ignore[no-untyped-def]
+            outputs = [x for _, x in probe.outputs.values()]
+            held.append((len(outputs), sum(x.untyped_storage().nbytes() - x.nbytes for x in outputs)))
+
+    Run(model, Settings(cfg=2.0), SeededNoise(7), [probe, Watch()]).generate(features(3, 5), (0, 1))
+    assert held == [(model.depth, 0)] * 3 + [(0, 0)]
 
 
 def test_a_stage_without_guidance_has_no_divergence_of_predictions() -> None:
@@ -183,6 +214,54 @@ def test_a_split_batch_is_logged_in_order_with_holes() -> None:
     assert np.isnan(b[0, 2:]).all() and np.allclose(a[0, :2], b[0, :2], rtol=1e-4)
     assert np.allclose(a[1, :3], b[1, :3], rtol=1e-4)
     assert np.isfinite(b[1, 3, ..., 0]).all() and np.isnan(b[1, 3, ..., 1]).all()
+
+
+def test_an_image_that_stops_early_is_compared_with_its_own_last_picture() -> None:
+    log, _, _, _ = run(("step-redundancy", "residual-spectrum:preview=full"), (Split(),))
+    steps, spectra = log["step-redundancy"], log["residual-spectrum"]
+    for image, last in ((0, 1), (1, 3)):
+        assert values(steps, "energy_left")[image, last] == 0 and np.isinf(values(steps, "psnr")[image, last])
+        assert np.isfinite(values(steps, "energy_left")[image, :last]).all()
+        assert np.allclose(values(steps, "ssim")[image, last], 1) and np.isfinite(values(steps, "psnr")[image, 0])
+        explained = values(spectra, "explained_share")[image, last]
+        assert np.allclose(explained[np.isfinite(explained)], 1, atol=1e-5) and np.isfinite(explained).any()
+    for name in ("energy_left", "psnr", "ssim"):
+        assert np.isnan(values(steps, name)[0, 2:]).all()
+    assert np.isnan(values(spectra, "explained_share")[0, 2:]).all()
+
+
+class Skip(Accelerator):
+    """Leaves out some stages."""
+
+    name = "skip-some"
+
+    def __init__(self, *stages: int) -> None:
+        self.skipped = stages
+
+    def plan(self, stage: Stage) -> StagePlan:
+        return StagePlan("skip") if stage.index in self.skipped else RUN
+
+
+def test_a_change_is_against_what_was_shown_before() -> None:
+    log, seen, _, model = run(("residual-spectrum:preview=full",), (Skip(1),))
+    change = model.decode(seen.canvas[2][2]) - model.decode(seen.canvas[0][2])
+    expected = high_frequency_share(change, channel_dim=-3)
+    share = values(log["residual-spectrum"], "high_frequency_share")
+    assert np.allclose(share[:, 2, SOURCES.index("preview change")], expected, atol=1e-4)
+    assert np.isnan(share[:, 1]).all()
+
+
+def test_skipping_everything_logs_nothing_and_joins() -> None:
+    names = tuple(PROBES)
+    none, _, _, _ = run(names, (Skip(0, 1, 2, 3),))
+    dense, _, _, _ = run(names)
+    for name in ("mse", "step_mse"):
+        assert np.isnan(values(none["token-mse"], name)).all()
+    for group in none.values():
+        assert all(v.shape[0] == 2 for _, v, _ in group.variables.values())
+    assert np.isnan(values(none["step-redundancy"], "energy_left")).all()
+    for both in (join([none, dense]), join([dense, none])):
+        assert all(len(group.samples) == 4 for group in both.values()) and set(both) == set(dense)
 
 
 @pytest.mark.parametrize(

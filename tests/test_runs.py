@@ -1,6 +1,7 @@
 """Runs: resumable folders, provenance, prompts and settings that are checked before any work."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import xarray as xr
 
 from tests.conftest import tiny_infinity
 from varlab import runs
+from varlab.accelerators.controls import Truncate
 from varlab.errors import VarlabError
 from varlab.models.infinity_model import Infinity
 from varlab.models.text import RandomText
@@ -98,6 +100,41 @@ def test_a_folder_of_something_else_is_left_alone(model: Infinity, tmp_path: Pat
         open_log(tmp_path)
 
 
+def test_a_run_stopped_while_it_is_timed_goes_on(
+    model: Infinity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "stage_seconds", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            log_run(model, PROMPTS[:2], tmp_path / "run", probes=PROBES)
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / runs.CLAIM).write_text("{")  # cut while the record was written
+    assert log_run(model, PROMPTS[:2], tmp_path / "run", probes=PROBES).attrs["n"] == 2
+
+
+def test_an_unwritable_folder_is_told_before_work_and_leaves_nothing(
+    model: Infinity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "stage_seconds", lambda *_: pytest.fail("work was started"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(VarlabError, match="cannot be written in"):
+        log_run(model, PROMPTS, tmp_path / "file" / "run", probes=PROBES)
+    runs.check_writable(tmp_path / "a" / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_runs_of_a_notebook_go_to_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert runs.runs_folder() == Path("runs")
+    repository = Path(runs.__file__).resolve().parents[1]
+    monkeypatch.chdir(repository / "notebooks")
+    assert runs.runs_folder() == repository / "runs"
+
+
 def test_the_batch_size_does_not_change_a_log(model: Infinity) -> None:
     one = sample(model, PROMPTS, probes=PROBES, batch=1).log
     all_ = sample(model, PROMPTS, probes=PROBES, batch=5).log
@@ -110,8 +147,24 @@ def test_provenance_tells_what_was_run(model: Infinity, tmp_path: Path) -> None:
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["prompts"] == PROMPTS[:2] and record["seed"] == 5 and record["prompt_set"] == "mine"
     assert record["settings"]["tau"] == 0.5 and record["precision"] == "fp32"
+    assert record["architecture"]["transformer"]["depth"] == model.depth and record["negative"] is None
+    assert record["text_encoder"] == "random text features (seed 0)" and record["log_version"] == runs.LOG_VERSION
     assert {"torch", "python", "varlab"} <= record["versions"].keys()
     assert len(record["stage_seconds"]) == 3 and len(record["stage_seconds"][0]) == len(model.schedule)
+
+
+def test_hooks_are_recorded_with_their_options(model: Infinity) -> None:
+    given = ["truncate:last=1", Truncate(2)]
+    log = sample(model, PROMPTS[:1], probes=["residual-spectrum:preview=off"], accelerators=given).log
+    assert log.attrs["accelerators"] == ["truncate:last=1", "truncate:last=2"]
+    assert log.attrs["probes"] == ["residual-spectrum:preview=off"]
+
+
+@pytest.mark.parametrize("name", runs.SAME)
+def test_all_that_decides_a_log_is_in_its_key(model: Infinity, name: str) -> None:
+    record = runs._record(runs.Job(model, tuple(PROMPTS), model.settings), "mine", 8)
+    assert runs.run_key(record | {name: "other"}) != record["key"]
+    assert runs.run_key(record | {"batch": 1, "prompt_set": "other"}) == record["key"]
 
 
 def test_the_ledger_of_all_batches_adds_up(model: Infinity) -> None:
@@ -133,8 +186,15 @@ def test_settings_that_do_not_fit_stop_before_work(model: Infinity) -> None:
         sample(model, PROMPTS, accelerators=["trunkate:last=1"])
     with pytest.raises(VarlabError, match="Did you mean last"):
         sample(model, PROMPTS, accelerators=["truncate:lst=1"])
+    with pytest.raises(VarlabError, match=r"Unknown setting 'cgf'\. Did you mean cfg"):
+        sample(model, PROMPTS, cgf=3.0)
+    for numbers in ({"cfg": math.nan}, {"tau": math.inf}, {"seed": -1}, {"batch": 0}):
+        with pytest.raises(VarlabError, match="must be"):
+            sample(model, PROMPTS, **numbers)  # type: ignore[arg-type]
 
 
 def test_a_negative_prompt_replaces_the_null_text(model: Infinity) -> None:
     plain, negative = sample(model, PROMPTS[:1]), sample(model, PROMPTS[:1], negative="a blue ring")
     assert np.asarray(plain.images[0]).tobytes() != np.asarray(negative.images[0]).tobytes()
+    none = sample(model, PROMPTS[:1], negative="")
+    assert np.asarray(plain.images[0]).tobytes() == np.asarray(none.images[0]).tobytes()

@@ -204,9 +204,11 @@ def test_bad_input_is_refused(call):
 # The scorer
 
 
-@pytest.mark.parametrize(("size", "sigma", "n"), [(64, 0, 50), (64, 1, 40), (128, 0, 15), (256, 0, 8)])
-def test_scorer_reads_ground_truth(size, sigma, n):
-    assert min(rates(n, size, sigma).values()) >= 0.98
+@pytest.mark.parametrize(
+    ("size", "sigma", "n", "least"), [(64, 0, 100, 0.99), (64, 1, 40, 0.98), (128, 0, 15, 0.98), (256, 0, 8, 0.98)]
+)
+def test_scorer_reads_ground_truth(size, sigma, n, least):
+    assert min(rates(n, size, sigma).values()) >= least
 
 
 @pytest.mark.slow
@@ -331,3 +333,4 @@ def test_intervals_treat_images_of_a_prompt_as_one_draw():
     wide = rows.assign(entry=np.arange(40) // 10)
     widths = [(s.high - s.low)["overall"] for s in (summarise(rows), summarise(wide))]
     assert widths[1] > 2 * widths[0] and summarise(wide).prompts["overall"] == 4
+    assert summarise(wide).texts.tolist() == [1, 1]

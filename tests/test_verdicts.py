@@ -59,7 +59,7 @@ def focus(edge: float, ground: float) -> dict[str, Any]:
     """Block 2 at one correlation with edges, block 3 at another, the rest between."""
     blocks = np.full(4, (edge + ground) / 2)
     blocks[1:3] = edge, ground
-    return {"token-mse.edges": np.broadcast_to(blocks[None, :, None, None], (6, 4, 4, 2))}
+    return {"token-mse.edges": np.broadcast_to(blocks[None, :, None], (6, 4, 4))}
 
 
 @pytest.mark.parametrize(
@@ -76,11 +76,27 @@ def test_blocks_differ(edge: float, ground: float, expected: str) -> None:
 def test_blocks_are_not_measured_on_the_prompts_that_chose_them() -> None:
     """Pure noise: the extremes of 32 blocks look different on the prompts that chose them, not on the others."""
     log = toy_log(n=40, blocks=32)
-    log["token-mse"]["edge_correlation"].values[:] = np.random.default_rng(1).normal(0, 0.2, (40, 6, 32, 4, 2))
+    log["token-mse"]["edge_correlation_rows"].values[:] = np.random.default_rng(1).normal(0, 0.15, (40, 6, 32, 4))
     assert word(verdicts.blocks_differ(log)) in ("does not hold", "cannot be told")
-    flattered = log["token-mse"]["edge_correlation"].values[:, 4:, :, 0].mean((1, 3))
+    flattered = log["token-mse"]["edge_correlation_rows"].values[:, 4:, :, 0].mean(1)
     best, worst = flattered.mean(0).argmax(), flattered.mean(0).argmin()
     assert verdicts.bootstrap_interval(flattered[:, best] - flattered[:, worst]).low > 0  # what the split prevents
+
+
+def test_the_two_halves_mix_the_categories() -> None:
+    for n in (4, 5, 48, 553):
+        choosing, measuring = verdicts._halves(n)
+        assert sorted([*choosing, *measuring]) == list(range(n)) and len(choosing) - len(measuring) in (0, 1)
+    choosing, measuring = verdicts._halves(48)  # categories come in turn
+    assert set(choosing % 6) == set(measuring % 6) == set(range(6))
+
+
+def test_a_sign_needs_more_than_the_least_worth_naming() -> None:
+    sign, interval = verdicts._sign, verdicts.Interval
+    assert sign(interval(0.005, 0.001, 0.009), 0.02) is False
+    assert sign(interval(0.03, 0.01, 0.05), 0.02) is True and sign(interval(0.03, -0.01, 0.05), 0.02) is None
+    assert sign(interval(0.5, 0.1, 0.9)) is True and sign(interval(-0.5, -0.9, 0.0)) is False
+    assert sign(interval(0.5, np.nan, np.nan)) is None
 
 
 def test_a_focus_on_a_place_is_only_part_of_the_claim() -> None:
@@ -136,6 +152,14 @@ def test_without_guidance_there_is_no_gap_to_judge() -> None:
         log["branch-divergence"][name].values[:, 3:] = np.nan
     for judge in (verdicts.gap_shrinks, verdicts.gap_minimal):
         assert judge(log)["verdict"] == "cannot be told (no guidance)"
+
+
+def test_guidance_within_the_network_has_no_effect_on_logits_to_judge() -> None:
+    log = toy_log()
+    for name in ("kl", "guidance_changes", "flip_share"):
+        log["branch-divergence"][name].values[:] = np.nan
+    assert verdicts.gap_minimal(log)["verdict"] == "cannot be told (no guidance on the logits)"
+    assert "does not hold" not in verdicts.gap_shrinks(log)["verdict"]
 
 
 @pytest.mark.parametrize(

@@ -203,23 +203,27 @@ def test_official_files_by_path_folder_and_hub(tiny: None, places: Path, monkeyp
     refused(lambda: zoo.load("tiny"), "tiny.pth is not in", str(places / "checkpoints"), HUB, "init='random'")
     refused(lambda: zoo.load("tiny-unreleased"), "no weights of tiny-unreleased were released")
 
+    def named(kind: str, image_file: str = "vae.pth") -> str:
+        first, second = weights_hash(transformer)[:8], weights_hash(tokenizer)[:8]
+        return f"{kind} (tiny.pth {first}, tokenizer {image_file} {second})"
+
     def check(model: Infinity, weights: str) -> None:
         assert weights_hash(model.transformer) == weights_hash(transformer)
         assert weights_hash(model.tokenizer) == weights_hash(tokenizer)
         assert model.weights == weights and isinstance(model.text, FlanT5)
 
-    check(zoo.load("tiny", checkpoint=folder), "official (tiny.pth)")
-    check(zoo.load("tiny", checkpoint=folder / "tiny.pth"), "official (tiny.pth)")
-    check(zoo.load("tiny-unreleased", checkpoint=folder / "tiny.pth"), "checkpoint (tiny.pth)")
+    check(zoo.load("tiny", checkpoint=folder), named("official"))
+    check(zoo.load("tiny", checkpoint=folder / "tiny.pth"), named("official"))
+    check(zoo.load("tiny-unreleased", checkpoint=folder / "tiny.pth"), named("checkpoint"))
     elsewhere = places / "vae_elsewhere.pth"
     (folder / "vae.pth").rename(elsewhere)
     refused(lambda: zoo.load("tiny", checkpoint=folder / "tiny.pth"), "vae.pth is not in", "tokenizer=PATH")
-    check(zoo.load("tiny", checkpoint=folder / "tiny.pth", tokenizer=elsewhere), "official (tiny.pth)")
+    check(zoo.load("tiny", checkpoint=folder / "tiny.pth", tokenizer=elsewhere), named("official", "vae_elsewhere.pth"))
     elsewhere.rename(folder / "vae.pth")
     monkeypatch.setattr("varlab.models.checkpoints.from_hub", lambda repository, file: folder / file)
-    check(zoo.load("tiny", checkpoint=HUB), "official (tiny.pth)")
+    check(zoo.load("tiny", checkpoint=HUB), named("official"))
     assert zoo.load("tiny", checkpoint=folder, text="random").weights == (
-        "official (tiny.pth), random text features (seed 0)"
+        f"{named('official')}, random text features (seed 0)"
     )
 
 
@@ -233,7 +237,7 @@ def test_converted_files_are_found_and_named(tiny: None, places: Path) -> None:
     model = zoo.load("tiny", precision="bf16")
     assert weights_hash(model.transformer) == weights_hash(direct.transformer)
     assert weights_hash(model.tokenizer) == weights_hash(direct.tokenizer)
-    assert model.weights == "official (tiny.safetensors)"
+    assert model.weights == direct.weights.replace(".pth", ".safetensors")  # the same content, so the same hashes
     converted = places / "checkpoints" / "tiny.safetensors"
     refused(lambda: zoo.load("tiny-512", checkpoint=converted), "converted as tiny, not tiny-512")
 

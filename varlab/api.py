@@ -1,6 +1,7 @@
 """The four-line face of the package: what ``import varlab as vl`` offers."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import xarray as xr
 from varlab import runs
 from varlab.errors import VarlabError
 from varlab.models.base import NextScaleModel
+from varlab.models.registry import find
 from varlab.models.zoo import load
 from varlab.probes import PROBES
 from varlab.prompts import PromptSet, prompts
-from varlab.runs import RunResult, open_log
+from varlab.runs import RunResult, at_least, open_log
 
 
 def sample(model: NextScaleModel | str, texts: Sequence[str] | str, **options: Any) -> RunResult:
@@ -36,8 +38,7 @@ def log(
     settings get another one. ``options`` are those of ``varlab.runs.log_run`` (batch, cfg, tau, top_k, top_p).
     More prompts cost time and disk in proportion.
     """
-    if n is not None and n < 1:
-        raise VarlabError(f"n must be at least 1, not {n}.")
+    at_least(1, n=n)
     chosen = prompts(prompt_set, n=n) if isinstance(prompt_set, str) else prompt_set[:n]
     loaded = load(model) if isinstance(model, str) else model
     return runs.log_run(
@@ -49,6 +50,22 @@ def log(
         seed=seed,
         **options,
     )
+
+
+def check_inputs(values: Mapping[str, Any]) -> None:
+    """Refuse what a notebook with these parameters would fail on after its kernel has started.
+
+    Looked at are the names that the shipped notebooks share: model, prompt_set, n, seed, cfg and control_n.
+    """
+    n = values.get("n")
+    at_least(1, n=n)
+    at_least(0, seed=values.get("seed"), control_n=values.get("control_n"))
+    if isinstance(cfg := values.get("cfg"), float) and not math.isfinite(cfg):
+        raise VarlabError(f"cfg must be a finite number, not {cfg}.")
+    if model := values.get("model"):
+        find(model)
+    if prompt_set := values.get("prompt_set"):
+        prompts(prompt_set, n=n)
 
 
 __all__ = ["load", "log", "open_log", "prompts", "sample"]

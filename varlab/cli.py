@@ -1,8 +1,11 @@
 """The command line: thin, every command one call into the package."""
 
+import inspect
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,13 +57,64 @@ def _numbers(name: str, text: str | None) -> float | tuple[float, ...] | None:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
         raise VarlabError(f"--{name} takes a number or a comma list of numbers, not {text!r}.") from None
+    if not all(map(math.isfinite, values)):
+        raise VarlabError(f"--{name} takes finite numbers, not {text!r}.")
     return values[0] if len(values) == 1 else values
 
 
-def _load(name: str, **options: Any) -> Any:
+def _load(
+    name: str,
+    *,
+    init: Init = None,
+    checkpoint: Checkpoint = None,
+    tokenizer: Tokenizer = None,
+    text: Text = None,
+    precision: Precision = "fp32",
+    device: Device = "cpu",
+    pixels: Pixels = None,
+    ratio: Ratio = 1.0,
+) -> Any:
+    """A model by name; these options are those of every command that is wrapped in ``_loading``."""
     from varlab.models.zoo import load
 
-    return load(name, **{key: value for key, value in options.items() if value is not None})
+    return load(
+        name, init, checkpoint=checkpoint, tokenizer=tokenizer, text=text,
+        precision=precision, device=device, pixels=pixels, ratio=ratio,
+    )  # fmt: skip
+
+
+def _loading(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the options of ``_load`` in place of its ``**options``."""
+
+    @wraps(command)
+    def wrapped(**given: Any) -> None:
+        command(**given)
+
+    own = [p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    added = [p for p in inspect.signature(_load).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    parameters = [*(p.replace(kind=p.KEYWORD_ONLY) for p in own), *added]
+    wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
+    return wrapped
+
+
+def _known(name: str) -> None:
+    """Refuse a name that is no model's, before anything else is prepared for it."""
+    from varlab.models.registry import find
+
+    find(name)
+
+
+class Stopped(Exception):  # noqa: N818  (no error: what is done is kept)
+    """Ctrl-C in a command that goes on from where it was."""
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Stopped("stopped; the same command goes on from here") from None
 
 
 def _say(*parts: str | tuple[str, str]) -> None:
@@ -115,6 +169,7 @@ def models() -> None:
 
 
 @app.command()
+@_loading
 def sample(
     model: Model,
     prompt: Annotated[list[str], typer.Argument(help='What to draw, e.g. "a red star above a blue ring".')],
@@ -124,14 +179,7 @@ def sample(
     tau: Tau = None,
     negative: Annotated[str | None, typer.Option(help="Text that guidance leads away from.")] = None,
     accelerate: Annotated[list[str] | None, typer.Option(help="e.g. truncate:last=1; may be repeated.")] = None,
-    init: Init = None,
-    checkpoint: Checkpoint = None,
-    tokenizer: Tokenizer = None,
-    text: Text = None,
-    precision: Precision = "fp32",
-    device: Device = "cpu",
-    pixels: Pixels = None,
-    ratio: Ratio = 1.0,
+    **options: Any,
 ) -> None:
     """Draw prompts and print the work ledger.
 
@@ -139,16 +187,16 @@ def sample(
     """
     from varlab.accelerators import build
     from varlab.api import sample as draw
-    from varlab.runs import check_prompts
+    from varlab.runs import at_least, check_prompts, check_writable
 
     check_prompts(prompt)  # mistakes are told before a model is loaded
-    accelerators = build(accelerate or ())
-    settings = {"cfg": _numbers("cfg", cfg), "tau": _numbers("tau", tau)}
-    loaded = _load(
-        model, init=init, checkpoint=checkpoint, tokenizer=tokenizer, text=text,
-        precision=precision, device=device, pixels=pixels, ratio=ratio,
-    )  # fmt: skip
-    result = draw(loaded, prompt, seed=seed, accelerators=accelerators, negative=negative, **settings)
+    at_least(0, seed=seed)
+    build(accelerate or ())
+    settings: dict[str, Any] = {"cfg": _numbers("cfg", cfg), "tau": _numbers("tau", tau)}
+    _known(model)
+    check_writable(out)
+    loaded = _load(model, **options)
+    result = draw(loaded, prompt, seed=seed, accelerators=accelerate or (), negative=negative, **settings)
     out.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(result.images):
         path = out / f"{loaded.name}-seed{seed}-{i:04d}.png"
@@ -161,6 +209,7 @@ def sample(
 
 
 @app.command()
+@_loading
 def log(
     model: Model,
     prompts: Annotated[
@@ -173,14 +222,7 @@ def log(
     batch: Annotated[int, typer.Option(help="Images at a time; memory grows in proportion.")] = 8,
     cfg: Cfg = None,
     tau: Tau = None,
-    init: Init = None,
-    checkpoint: Checkpoint = None,
-    tokenizer: Tokenizer = None,
-    text: Text = None,
-    precision: Precision = "fp32",
-    device: Device = "cpu",
-    pixels: Pixels = None,
-    ratio: Ratio = 1.0,
+    **options: Any,
 ) -> None:
     """Run prompts with probes and store images and log in a run folder.
 
@@ -189,15 +231,17 @@ def log(
     from varlab.api import log as run_log
     from varlab.api import prompts as prompt_set
     from varlab.probes import PROBES, build
+    from varlab.runs import at_least, check_writable, runs_folder
 
     build(probe or ())  # mistakes are told before a model is loaded
+    at_least(0, seed=seed)
+    at_least(1, batch=batch)
     chosen = prompt_set(prompts, n=n)
-    settings = {"cfg": _numbers("cfg", cfg), "tau": _numbers("tau", tau)}
-    loaded = _load(
-        model, init=init, checkpoint=checkpoint, tokenizer=tokenizer, text=text,
-        precision=precision, device=device, pixels=pixels, ratio=ratio,
-    )  # fmt: skip
-    with _images() as progress:
+    settings: dict[str, Any] = {"cfg": _numbers("cfg", cfg), "tau": _numbers("tau", tau)}
+    _known(model)
+    check_writable(out or runs_folder())
+    loaded = _load(model, **options)
+    with _resumable(), _images() as progress:
         tree = run_log(
             loaded,
             chosen,
@@ -225,17 +269,22 @@ def report(
 
     Example: `varlab report 01_residual_spectra -p model=nano-infinity -p n=16`
     """
-    from varlab.reports import find_notebook, list_notebooks, notebook_parameters, run_report
-    from varlab.reports.parameters import check_parameters
+    from varlab.api import check_inputs
+    from varlab.reports import check_parameters, find_notebook, list_notebooks, notebook_parameters, run_report
+    from varlab.runs import check_writable
 
     given = dict(_pair(item) for item in parameter or ())
     notebooks = [find_notebook(item) for item in name] if name else list(list_notebooks().values())
     for notebook in notebooks:  # all are checked before the first one runs
-        check_parameters(notebook_parameters(notebook), given)
-    for notebook in notebooks:
-        _say(f"{notebook.stem} ...")
-        made = run_report(notebook, given, out)
-        _say(f"  {made.html}")
+        declared = notebook_parameters(notebook)
+        chosen = check_parameters(declared, given)
+        check_inputs({name: parameter.default for name, parameter in declared.items()} | chosen)
+    check_writable(out)
+    with _resumable():
+        for notebook in notebooks:
+            _say(f"{notebook.stem} ...")
+            made = run_report(notebook, given, out)
+            _say(f"  {made.html}")
     _say(f"index: {out / 'index.html'}")
 
 
@@ -249,6 +298,7 @@ def _pair(item: str) -> tuple[str, str]:
 @app.command()
 def parity(
     files: Annotated[list[Path], typer.Argument(help="Golden files (.npz) made by the official code.")],
+    every: Annotated[bool, typer.Option("--all", help="Print every array, not only the worst of each kind.")] = False,
 ) -> None:
     """Compare the models with golden files, array by array. The exit code is 1 when one fails."""
     from varlab.parity import check, load
@@ -256,7 +306,7 @@ def parity(
     reports = []
     for golden in [load(path) for path in files]:  # all are read before the first one runs
         reports.append(check(golden))
-        _say(reports[-1].render())
+        _say(reports[-1].render(every))
     passed = sum(item.verdict for item in reports)
     _say(f"{passed} of {len(reports)} files pass")
     if passed < len(reports):
@@ -279,12 +329,16 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Where the finished mini goes; default: inside the folder.")] = None,
 ) -> None:
     """Train a mini from nothing: scenes, tokenizer, transformer. Ctrl-C keeps the state; the same command goes on."""
+    from varlab.runs import at_least
     from varlab.training.command import train_command
 
-    _say(train_command(recipe, folder, workers, device, init_from, steps, pool, out))
+    at_least(1, steps=steps, pool=pool, workers=workers)
+    with _resumable():
+        _say(train_command(recipe, folder, workers, device, init_from, steps, pool, out))
 
 
 @app.command()
+@_loading
 def score(
     benchmark: Annotated[str, typer.Argument(help="scenes")],
     model: Model,
@@ -292,11 +346,21 @@ def score(
     per_prompt: Annotated[int, typer.Option(help="Images a prompt.")] = 4,
     seed: Seed = 0,
     json: Annotated[Path | None, typer.Option(help="Write the summary here.")] = None,
+    **options: Any,
 ) -> None:
     """Score a model's samples on the scene benchmark, with 95 % intervals over prompts."""
-    from varlab.evaluation.command import score_command
+    from varlab.errors import unknown
+    from varlab.evaluation.command import BENCHMARKS, score_command
+    from varlab.runs import at_least, check_writable
 
-    loaded = _load(model)
+    if benchmark not in BENCHMARKS:
+        raise unknown("benchmark", benchmark, BENCHMARKS)
+    at_least(1, n=n, per_prompt=per_prompt)
+    at_least(0, seed=seed)
+    _known(model)
+    if json is not None:
+        check_writable(json.parent)
+    loaded = _load(model, **options)
     with _images() as progress:
         frame = score_command(benchmark, loaded, n, per_prompt, seed, json, progress)
     console.print(_table(frame))
@@ -314,28 +378,39 @@ def card(model: Model) -> None:
 
 
 @app.command()
+@_loading
 def bench(
     model: Model = "nano-infinity",
     repeats: Annotated[int, typer.Option(help="Interleaved rounds.")] = 15,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
-    batch: Annotated[int, typer.Option(help="Images at a time.")] = 1,
+    batch: Annotated[int, typer.Option(help="Images at a time; 8 as `varlab log` uses.")] = 8,
     out: Annotated[Path | None, typer.Option(help="Write the table here as CSV.")] = None,
+    **options: Any,
 ) -> None:
     """Time an image and what the probes cost, interleaved in one run, and check that images are bit-equal."""
     import torch
 
+    from varlab.latency import ALLOWED
     from varlab.latency import bench as measure
-    from varlab.runs import device_name
+    from varlab.runs import at_least, check_writable, device_name
 
+    at_least(1, repeats=repeats, threads=threads, batch=batch)
+    _known(model)
+    if out is not None:
+        check_writable(out.parent)
     torch.set_num_threads(threads)
-    loaded = _load(model)
+    loaded = _load(model, **options)
     result = measure(loaded, repeats, batch)
     console.print(_table(result.table))
     _say(
         f"{loaded.name}, {loaded.weights}, {loaded.precision}, {device_name(loaded.device)}, {threads} threads, "
         f"batch {batch}; images bit-equal: {'yes' if result.equal else 'NO'}"
     )
+    within = "within" if result.ratio <= ALLOWED else "NOT within"
+    _say(f"probes without previews: {result.ratio:.3f} times plain, {within} +{ALLOWED - 1:.0%}")
+    _say(f"peak memory, model included: {result.peak / 2**20:.0f} MiB")
     if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
         result.table.to_csv(out, index=False)
 
 
@@ -355,12 +430,16 @@ def convert(
 
 
 def main() -> None:
-    """Entry point: mistakes become one line and exit code 2, never a traceback."""
+    """Entry point: mistakes become one line and exit code 2, Ctrl-C one line and 130, never a traceback."""
     try:
         app()
     except VarlabError as error:
         Console(stderr=True, soft_wrap=True).print(f"varlab: {error}", markup=False, highlight=False, style="red")
         sys.exit(2)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("varlab: stopped; the same command goes on from here")
+    except Stopped as stopped:
+        Console(stderr=True).print(f"varlab: {stopped}")
         sys.exit(130)
+    except SystemExit as end:  # what typer makes of Ctrl-C anywhere else
+        if end.code == 130:
+            Console(stderr=True).print("varlab: stopped")
+        raise

@@ -1,5 +1,7 @@
 """Timing: images per second and what the probes cost, as ratios within one interleaved run."""
 
+import resource
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,21 +15,41 @@ from varlab.engine.randomness import SeededNoise
 from varlab.models.base import NextScaleModel
 from varlab.probes import PROBES, build
 from varlab.prompts import prompts
+from varlab.runs import at_least
 
 WITH_PREVIEWS = tuple(PROBES)
 WITHOUT_PREVIEWS = tuple(
     f"{name}:preview=off" if name in ("residual-spectrum", "step-redundancy") else name for name in PROBES
 )
-VARIANTS = {"plain": (), "probes, no previews": WITHOUT_PREVIEWS, "probes and previews": WITH_PREVIEWS}
+BARE = "probes, no previews"
+VARIANTS = {"plain": (), BARE: WITHOUT_PREVIEWS, "probes and previews": WITH_PREVIEWS}
+ALLOWED = 1.15  # time with probes but without previews, as a multiple of the plain run's
 
 
 @dataclass(frozen=True)
 class Bench:
-    """``table``: median and quartiles of seconds an image, and ratio to plain; ``equal``: images bit for bit."""
+    """``table``: median and quartiles of seconds an image, and ratio to plain; ``equal``: images bit for bit.
+
+    ``peak``: the most bytes that were held, model included: by the process on a CPU, by torch on a GPU.
+    """
 
     table: pd.DataFrame
     equal: bool
     batch: int
+    peak: int
+
+    @property
+    def ratio(self) -> float:
+        """Median time with probes but without previews, over the plain run's."""
+        return float(self.table.set_index("variant").loc[BARE, "ratio_median"])
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the allocator's peak on a GPU, else the process's largest resident set so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _pass(model: NextScaleModel, texts: list[str], probes: tuple[str, ...]) -> tuple[float, torch.Tensor]:
@@ -44,9 +66,10 @@ def _pass(model: NextScaleModel, texts: list[str], probes: tuple[str, ...]) -> t
 
 
 def bench(
-    model: NextScaleModel, repeats: int = 15, batch: int = 1, progress: Callable[[int, int], None] | None = None
+    model: NextScaleModel, repeats: int = 15, batch: int = 8, progress: Callable[[int, int], None] | None = None
 ) -> Bench:
     """Each round runs every variant once, in turning order; one round more warms up. Wall clock, decode included."""
+    at_least(1, repeats=repeats, batch=batch)
     texts = list(prompts("scenes", n=batch))
     names = list(VARIANTS)
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -67,4 +90,4 @@ def bench(
         rows.append([name, repeats, low, median, high, *ratios])
     columns = ["variant", "n", "q25_s", "median_s", "q75_s", "ratio_q25", "ratio_median", "ratio_q75"]
     equal = all(torch.equal(image, images["plain"]) for image in images.values())
-    return Bench(pd.DataFrame(rows, columns=columns), equal, batch)
+    return Bench(pd.DataFrame(rows, columns=columns), equal, batch, peak_memory(model.device))

@@ -6,9 +6,10 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,14 +19,15 @@ import numpy as np
 import torch
 import xarray as xr
 from PIL import Image
+from torch import Tensor
 
 from varlab.accelerators import build as build_accelerators
-from varlab.engine.hooks import Accelerator
+from varlab.engine.hooks import Accelerator, Probe
 from varlab.engine.ledger import Ledger
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Stage
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, unknown
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
 from varlab.probes import LoggingProbe, build
@@ -34,7 +36,8 @@ from varlab.probes.log import Log
 
 Progress = Callable[[int, int], None]  # images done, images in all
 STORE = "log.zarr"
-RUNS = Path("runs")
+CLAIM = "run.json.part"
+LOG_VERSION = 1  # raised when what a probe logs changes its meaning, so that older logs are not taken for new ones
 PACKAGES = ("varlab", "torch", "numpy", "xarray", "zarr", "pywavelets")
 
 
@@ -63,8 +66,40 @@ def check_prompts(prompts: Sequence[str] | str) -> list[str]:
     return texts
 
 
+def at_least(least: int, **numbers: int | None) -> None:
+    """Refuse numbers that are too small, by their names; None is left to whoever reads it."""
+    for name, number in numbers.items():
+        if number is not None and number < least:
+            raise VarlabError(f"{name} must be at least {least}, not {number}.")
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be made or written in. Leaves nothing behind."""
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise VarlabError(f"{folder} cannot be written in ({error.strerror}). Give another folder.") from error
+    finally:
+        for place in made:
+            if place.exists():
+                place.rmdir()
+
+
+def runs_folder() -> Path:
+    """Where runs without a folder go: ``runs/``, of the repository when a notebook is open in its own folder."""
+    repository = Path(__file__).resolve().parents[1]
+    return repository / "runs" if Path.cwd() == repository / "notebooks" else Path("runs")
+
+
 def with_overrides(settings: Settings, **given: Any) -> Settings:
     """The model's settings with those given here; None keeps the model's."""
+    known = [field.name for field in fields(settings)]
+    for name in given:
+        if name not in known:
+            raise unknown("setting", name, known)
     values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in given.items() if v is not None}
     return replace(settings, **values)
 
@@ -78,8 +113,15 @@ class Job:
     settings: Settings
     seed: int = 0
     probes: tuple[str | LoggingProbe, ...] = ()
-    accelerators: tuple[Accelerator, ...] = ()
+    accelerators: tuple[str | Accelerator, ...] = ()
     negative: str | None = None
+
+    def __post_init__(self) -> None:
+        """Names and numbers are checked before any work."""
+        at_least(0, seed=self.seed)
+        self.settings.check(len(self.model.schedule), self.model.depth)
+        build(self.probes)
+        build_accelerators(self.accelerators)
 
     def batches(self, batch: int) -> list[range]:
         count = len(self.prompts)
@@ -91,14 +133,19 @@ class Job:
         run = Run(self.model, self.settings, SeededNoise(self.seed), probes)
         negative = None if self.negative is None else [self.negative] * len(samples)
         texts = [self.prompts[i] for i in samples]
-        out = run.generate(texts, list(samples), self.accelerators, negative)
+        out = run.generate(texts, list(samples), build_accelerators(self.accelerators), negative)
         log: Log = {}
         for probe in probes:
             log |= probe.log()
         return out.image, log, out.ledger
 
-    def names(self) -> list[str]:
-        return [p if isinstance(p, str) else p.name for p in self.probes]
+
+def spec_of(hook: str | Probe | Accelerator) -> str:
+    """The spec of a probe or an accelerator, options included; of an object, from its plain attributes."""
+    if isinstance(hook, str):
+        return hook
+    plain = [f"{key}={value}" for key, value in vars(hook).items() if isinstance(value, str | int | float)]
+    return f"{hook.name}:{','.join(plain)}" if plain else hook.name
 
 
 def sample(
@@ -116,11 +163,15 @@ def sample(
     """Images of prompts, and what the probes saw.
 
     Image i depends on (seed, i) alone, not on the batch. ``settings`` override the model's own: cfg, tau
-    (a number or one a stage), top_k, top_p, cfg_layers. A larger batch costs memory in proportion.
+    (a number or one a stage), top_k, top_p, cfg_layers. ``negative`` is a text that guidance leads away from; an
+    empty one is none. A larger batch costs memory in proportion.
     """
     texts = check_prompts(prompts)
+    at_least(1, batch=batch)
     chosen = with_overrides(model.settings, **settings)
-    job = Job(model, tuple(texts), chosen, seed, tuple(probes), tuple(build_accelerators(accelerators)), negative)
+    negative = negative if negative and negative.strip() else None
+    job = Job(model, tuple(texts), chosen, seed, tuple(probes), tuple(accelerators), negative)
+    record = provenance(job)  # before objects among the hooks have seen a run
     images: list[Image.Image] = []
     parts: list[Log] = []
     ledger = Ledger.of(len(model.schedule))
@@ -130,7 +181,7 @@ def sample(
         parts.append(log)
         if progress is not None:
             progress(len(images), len(texts))
-    return RunResult(images, logs.tree(logs.join(parts), provenance(job)), ledger)
+    return RunResult(images, logs.tree(logs.join(parts), record), ledger)
 
 
 def log_run(
@@ -151,11 +202,12 @@ def log_run(
     Without a folder the run goes to one under ``runs/`` that is named after it.
     """
     texts = check_prompts(prompts)
+    at_least(1, batch=batch)
     job = Job(model, tuple(texts), with_overrides(model.settings, **settings), seed, tuple(probes))
-    build(job.probes)  # names are checked before any work
     record = _record(job, prompt_set, batch)
     if folder is None:
-        folder = RUNS / f"{model.name}-{Path(prompt_set).stem}-{len(texts)}-seed{seed}-{record['key'][:8]}"
+        folder = runs_folder() / f"{model.name}-{Path(prompt_set).stem}-{len(texts)}-seed{seed}-{record['key'][:8]}"
+    check_writable(folder)
     record = _claim(folder, job, record)
     if not (folder / STORE).exists():
         _fill(job, folder, record, progress)
@@ -164,6 +216,8 @@ def log_run(
 
 def _fill(job: Job, folder: Path, record: dict[str, Any], progress: Progress | None) -> None:
     """Run the batches that are not there yet, then turn all parts into the zarr store."""
+    for name in ("parts", "images"):
+        (folder / name).mkdir(exist_ok=True)
     paths = []
     for samples in job.batches(record["batch"]):
         path = folder / "parts" / f"{samples.start:06d}.npz"
@@ -206,15 +260,19 @@ def provenance(job: Job, prompt_set: str = "custom") -> dict[str, Any]:
         "model": model.name,
         "family": model.family,
         "weights": model.weights,
+        "architecture": architecture(model),
+        "text_encoder": text_encoder(model),
         "precision": model.precision,
         "schedule": [list(grid) for grid in model.schedule.grids],
         "prompt_set": prompt_set,
         "n": len(job.prompts),
         "prompts": list(job.prompts),
+        "negative": job.negative,
         "seed": job.seed,
         "settings": asdict(job.settings),
-        "probes": job.names(),
-        "accelerators": [a.name for a in job.accelerators],
+        "probes": [spec_of(probe) for probe in job.probes],
+        "accelerators": [spec_of(accelerator) for accelerator in job.accelerators],
+        "log_version": LOG_VERSION,
         "device": device_name(model.device),
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
@@ -223,7 +281,26 @@ def provenance(job: Job, prompt_set: str = "custom") -> dict[str, Any]:
     }
 
 
-SAME = ("model", "weights", "precision", "schedule", "prompts", "seed", "settings", "probes")
+def architecture(model: NextScaleModel) -> dict[str, Any]:
+    """The configurations of the transformer and the tokenizer, of a model that has them."""
+    configs = {part: getattr(getattr(model, part, None), "config", None) for part in ("transformer", "tokenizer")}
+    return {
+        part: asdict(config)
+        for part, config in configs.items()
+        if is_dataclass(config) and not isinstance(config, type)
+    }
+
+
+def text_encoder(model: NextScaleModel) -> str:
+    """What reads the prompts: the encoder's own label, else its class."""
+    encoder = getattr(model, "text", None)
+    return "none" if encoder is None else str(getattr(encoder, "label", type(encoder).__name__))
+
+
+SAME = (
+    "model", "weights", "architecture", "text_encoder", "precision", "schedule", "prompts", "negative", "seed",
+    "settings", "probes", "accelerators", "log_version",
+)  # fmt: skip
 
 
 def run_key(record: dict[str, Any]) -> str:
@@ -247,29 +324,39 @@ def _claim(folder: Path, job: Job, record: dict[str, Any]) -> dict[str, Any]:
             different = [name for name in SAME if found.get(name) != record[name]]
             raise VarlabError(f"{folder} holds another run (different: {', '.join(different)}). Give another folder.")
         return found
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and any(item.name != CLAIM for item in folder.iterdir()):
         raise VarlabError(f"{folder} is not empty and holds no run. Give another folder.")
-    for name in ("parts", "images"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
     record["stage_seconds"] = stage_seconds(job, min(record["batch"], len(job.prompts)))
-    path.write_text(json.dumps(record, indent=1))
+    folder.mkdir(parents=True, exist_ok=True)  # only now: a pass that is stopped leaves no folder without a run
+    (folder / CLAIM).write_text(json.dumps(record, indent=1))
+    (folder / CLAIM).replace(path)
     return record
 
 
+class _Clock(Probe):
+    """Marks when the first stage begins, and when each one ends, so that the text path is not counted."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.marks = device, list[float]()
+
+    def mark(self, stage: Stage) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.marks.append(time.perf_counter())
+
+    def on_stage(self, stage: Stage, x: Tensor) -> None:
+        if stage.index == 0:
+            self.mark(stage)
+
+
 def stage_seconds(job: Job, batch: int, repeats: int = 3) -> list[list[float]]:
-    """Wall seconds of each stage for one batch without probes [repeats, stages]; the first pass is not counted."""
+    """Wall seconds of each stage for one batch, text and probes left out [repeats, stages]; a first pass warms up."""
     rounds: list[list[float]] = []
     for _ in range(repeats + 1):
-        marks = [time.perf_counter()]
-
-        def mark(stage: Stage, marks: list[float] = marks) -> None:
-            if job.model.device.type == "cuda":
-                torch.cuda.synchronize()
-            marks.append(time.perf_counter())
-
-        run = Run(job.model, job.settings, SeededNoise(job.seed), on_progress=mark)
+        clock = _Clock(job.model.device)
+        run = Run(job.model, job.settings, SeededNoise(job.seed), [clock], on_progress=clock.mark)
         run.generate(list(job.prompts[:batch]), list(range(batch)))
-        rounds.append(np.diff(marks).round(6).tolist())
+        rounds.append(np.diff(clock.marks).round(6).tolist())
     return rounds[1:]
 
 

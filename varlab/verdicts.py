@@ -16,7 +16,6 @@ from varlab.figures.logs import (
     Images,
     Log,
     as_log,
-    both_rows,
     early_stages,
     grids,
     has_images,
@@ -29,7 +28,7 @@ from varlab.figures.logs import (
 )
 from varlab.figures.redundancy import ENOUGH, saturated, stage_cost_table
 from varlab.figures.spectra import band_labels
-from varlab.figures.tokens import stage_range
+from varlab.figures.tokens import edge_correlations, stage_range
 from varlab.statistics import Interval, bootstrap_interval
 
 Verdict = dict[str, str]
@@ -42,6 +41,7 @@ FEW = 0.05  # "minimal": guidance changes less than one bit in twenty
 HOLDS, PARTLY, NOT = "holds", "partly", "does not hold"
 TOO_FEW = "cannot be told (n too small)"
 NO_GUIDANCE = "cannot be told (no guidance)"
+NOT_ON_LOGITS = "cannot be told (no guidance on the logits)"
 UNCLEAR = "cannot be told (wide interval)"
 
 
@@ -123,33 +123,40 @@ def _rise(log: Log) -> tuple[Interval, Interval, Interval]:
 def blocks_differ(log: Log, images: Images = None, branch: str = "both") -> Verdict:
     """Does one block change tokens on edges and another those of the background, at the late stages?
 
-    The two blocks are chosen on every second prompt and measured on the others, so that the choice does not
-    flatter them. "Holds" also needs both to go beyond the edges of other prompts' images, where these are found.
+    The two blocks are chosen on a random half of the prompts and measured on the others, so that the choice does
+    not flatter them. "Holds" also needs both to go beyond the edges of other prompts' images, where these are found.
     """
     claim = "Blocks focus on different regions: one on edges, another on the background (SparseVAR, observation 2)"
-    values = pick(variable(log, "token-mse", "edge_correlation"), site="block")
-    table = _late(log, both_rows(values, branch))  # [n, block]
+    values = edge_correlations(log, branch=branch)
+    table = _late(log, values)  # [n, block]
     if len(table) < 4 or np.isnan(table).all():
         return _verdict(log, claim, "Blocks are chosen on half of the prompts: at least 4 are needed.", TOO_FEW)
-    means = np.nanmean(table[::2], 0)
+    choosing, measuring = _halves(len(table))
+    means = np.nanmean(table[choosing], 0)
     edge, ground = int(np.nanargmax(means)), int(np.nanargmin(means))
-    measured = table[1::2]
+    measured = table[measuring]
     on_edges, off_edges = _interval(measured[:, edge]), _interval(measured[:, ground])
     gap = _interval(measured[:, edge] - measured[:, ground])
     number = values["block"].values
     finding = (
         f"Correlation with edges in {_late_name(log)}: block {number[edge]} {_text(on_edges)}, block "
-        f"{number[ground]} {_text(off_edges)}, difference {_text(gap)}; chosen on {len(table[::2])} prompts, measured "
+        f"{number[ground]} {_text(off_edges)}, difference {_text(gap)}; chosen on {len(choosing)} prompts, measured "
         f"on {len(measured)}."
     )
     signs = [on_edges.low > 0, off_edges.high < 0]
     if has_images(log, images):
         pairs = token_edges(log, images, branch=branch)
-        beyond = (_late(log, pairs["own"]) - _late(log, pairs["other"]))[1::2]
+        beyond = (_late(log, pairs["own"]) - _late(log, pairs["other"]))[measuring]
         first, second = _interval(beyond[:, edge]), _interval(beyond[:, ground])
         finding += f" Beyond the edges of other prompts' images: {_text(first)} and {_text(second)}."
         signs += [first.low > 0, second.high < 0]
     return _verdict(log, claim, finding, _opposed(gap, signs))
+
+
+def _halves(n: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Two random halves, the same at each call. Not every second prompt: those would differ in category."""
+    order = np.random.default_rng(0).permutation(n)
+    return np.sort(order[: (n + 1) // 2]), np.sort(order[(n + 1) // 2 :])
 
 
 def _opposed(gap: Interval, signs: Sequence[bool]) -> str:
@@ -190,7 +197,8 @@ def gap_minimal(log: Log) -> Verdict:
         f"below {FEW:g}); the branches disagree on {_text(flips)}, drawing changes {_text(drawn)}."
     )
     if np.isnan(changed.low):
-        word = NO_GUIDANCE if np.isnan(changed.estimate) else TOO_FEW
+        two_rows = np.isfinite(_late(log, variable(log, "branch-divergence", "relative_mse"))).any()
+        word = TOO_FEW if np.isfinite(changed.estimate) else NOT_ON_LOGITS if two_rows else NO_GUIDANCE
     else:
         word = HOLDS if changed.high < FEW else NOT if changed.low > FEW else UNCLEAR
     return _verdict(log, claim, finding, word)
@@ -339,9 +347,9 @@ def _sign(interval: Interval, least: float = 0.0) -> bool | None:
     """Whether it is surely positive; None where that cannot be told. Surely below ``least`` counts as no."""
     if np.isnan(interval.low):
         return None
-    if interval.low > 0:
-        return True
-    return False if interval.high <= 0 or interval.high < least else None
+    if interval.high <= 0 or interval.high < least:
+        return False
+    return True if interval.low > 0 else None
 
 
 def _both(first: bool | None, second: bool | None) -> str:

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -19,6 +19,7 @@ class Accelerator:
     """Changes how stages run. The base class changes nothing and gives the dense image bit for bit."""
 
     name = "none"
+    needs: tuple[str, ...] = ()  # what a comparison must supply, such as a dense reference run
 
     def start(self, run: "Run") -> None:
         """Before each batch: drop all state."""
@@ -32,7 +33,7 @@ class Accelerator:
         return compute(x)
 
     def after_block(self, site: Site, x_in: Tensor, x_out: Tensor, selection: Selection | None) -> None:
-        """After a block that the plan's ``watch`` names."""
+        """After a block that a plan's ``watch`` names, this method's or another's: look at ``site.block``."""
 
     def complete(self, stage: Stage, codes: Tensor, selection: Selection) -> Tensor:
         """Codes of the computed positions [B, n, d] -> codes of the whole grid [B, h*w, d]."""
@@ -42,8 +43,16 @@ class Accelerator:
         """After the canvas has grown."""
 
     def fork(self, samples: Tensor) -> "Accelerator":
-        """A copy for a part of the batch. Override where state is kept per sample."""
-        return copy.copy(self)
+        """A copy for a part of the batch, with own containers. Override where tensors are kept per sample."""
+        twin = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, dict | list | set):
+                setattr(twin, name, copy.copy(value))
+        return twin
+
+    def report(self) -> dict[str, Any]:
+        """What the method did to its images: keep ratios, decisions. Asked for at the end."""
+        return {}
 
 
 class Probe:

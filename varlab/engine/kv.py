@@ -53,15 +53,6 @@ class KVStore:
         store.lengths = list(self.lengths)
         return store
 
-    def counts(self, block: int) -> list[int]:
-        """Real tokens of each row."""
-        keys, visible = self.keys[block], self.visible[block]
-        if keys is None:
-            return []
-        if visible is None:
-            return [self.lengths[block]] * keys.shape[0]
-        return [int(n) for n in visible[:, : self.lengths[block]].sum(-1)]
-
     @property
     def bytes(self) -> int:
         """Bytes in use (not reserved), keys and values, all blocks."""

@@ -17,6 +17,7 @@ class StageWork:
     grid_tokens: int = 0
     token_blocks: int = 0
     dense_token_blocks: int = 0
+    dense_flops: int = 0
     pairs: int = 0
     linear_flops: int = 0
     attention_flops: int = 0
@@ -53,8 +54,8 @@ class Ledger:
 
     @property
     def engaged(self) -> bool:
-        """Whether less was computed than a dense run would have."""
-        return sum(w.token_blocks for w in self.stages) < sum(w.dense_token_blocks for w in self.stages)
+        """Whether less was computed than a dense run would have, the methods' own work included."""
+        return sum(work.flops for work in self.stages) < sum(work.dense_flops for work in self.stages)
 
     def table(self) -> pd.DataFrame:
         """One row a stage (counted from 1)."""

@@ -12,6 +12,7 @@ from varlab.engine.kv import KVStore
 from varlab.engine.ledger import Ledger
 from varlab.engine.plan import StagePlan, merge
 from varlab.engine.randomness import Noise
+from varlab.engine.rows import part, row_index, row_valid, take
 from varlab.engine.stage import Site, Stage
 from varlab.errors import VarlabError
 from varlab.models.base import NextScaleModel
@@ -33,6 +34,7 @@ class State:
     guided: bool
     accelerators: list[Accelerator]
     stages_run: int = 0
+    attended: dict[int, int] = field(default_factory=dict)  # block -> the last stage whose keys it holds
 
     @property
     def batch(self) -> int:
@@ -53,6 +55,7 @@ class State:
             canvas=self.canvas[samples],
             kv=self.kv.rows(rows),
             accelerators=[a.fork(samples) for a in self.accelerators],
+            attended=dict(self.attended),
         )
 
     def set_rows(self, plan: StagePlan, k: int) -> None:
@@ -75,6 +78,11 @@ class Generation:
     ledger: Ledger
     states: list[State]
 
+    @property
+    def reports(self) -> dict[tuple[int, ...], dict[str, dict[str, Any]]]:
+        """Images of a group -> method -> what it has to tell (keep ratios, decisions)."""
+        return {state.samples: {a.name: a.report() for a in state.accelerators} for state in self.states}
+
 
 @dataclass
 class Run:
@@ -85,12 +93,13 @@ class Run:
     noise: Noise
     probes: Sequence[Probe] = ()
     forced: Forced = field(default_factory=dict)
+    choose: Callable[[Tensor], Tensor] | None = None  # guided logits -> labels, in place of the model's draw
     on_progress: Callable[[Stage], None] | None = None
 
     def __post_init__(self) -> None:
         self.settings.check(len(self.model.schedule), self.model.depth)
         self.ledger = Ledger.of(len(self.model.schedule))
-        self._previewed: tuple[tuple[int, tuple[int, ...], Grid], Tensor] | None = None
+        self._previewed: tuple[Tensor, Grid, Tensor] | None = None
         self.branch_probes = [p for p in self.probes if overrides(p, "on_branch", Probe)]
         self.block_probes = [p for p in self.probes if overrides(p, "on_block", Probe)]
 
@@ -101,10 +110,9 @@ class Run:
         """
         if charge:
             self.charge(stage, self.model.decode_cost(grid).total * stage.batch)
-        key = (stage.index, stage.samples, grid)
-        if self._previewed is None or self._previewed[0] != key:
-            self._previewed = (key, self.model.decode(self.model.resize(canvas, grid)))
-        return self._previewed[1]
+        if self._previewed is None or self._previewed[0] is not canvas or self._previewed[1] != grid:
+            self._previewed = (canvas, grid, self.model.decode(self.model.resize(canvas, grid)))
+        return self._previewed[2]
 
     def charge(self, stage: Stage, flops: int) -> None:
         """Work that an accelerator spends on scores, fills and decisions."""
@@ -131,7 +139,7 @@ class Run:
             samples=tuple(samples),
             conditioning=conditioning,
             canvas=self.model.new_canvas(len(samples)),
-            kv=KVStore(self.model.depth, self.model.schedule.tokens),
+            kv=KVStore(self.model.depth, self.model.kv_capacity),
             guided=guided,
             accelerators=list(accelerators),
         )
@@ -176,12 +184,12 @@ class Run:
         answers = [a.plan(stage) for a in state.accelerators]
         if not any(isinstance(answer, list) for answer in answers):
             everyone = list(range(state.batch))
-            return {tuple(everyone): merge([_part(a, everyone) for a in answers], self.model.depth)}
+            return {tuple(everyone): merge([part(a, everyone) for a in answers], self.model.depth)}
         groups: dict[Any, list[int]] = {}
         for i in range(state.batch):
             key = tuple(id(a) if not isinstance(a, list) else a[i] for a in answers)
             groups.setdefault(key, []).append(i)
-        return {tuple(keep): merge([_part(a, keep) for a in answers], self.model.depth) for keep in groups.values()}
+        return {tuple(keep): merge([part(a, keep) for a in answers], self.model.depth) for keep in groups.values()}
 
     def _stage(self, state: State, k: int, plan: StagePlan) -> Stage:
         guidance = self.model.guidance(k, self.settings, state.guided, plan.scale)
@@ -190,7 +198,8 @@ class Run:
     def _run_stage(self, state: State, k: int, plan: StagePlan) -> None:
         state.set_rows(plan, k)
         stage = self._stage(state, k, plan)
-        index = _row_index(stage, state.rows)
+        self._check(stage)
+        index = row_index(stage, state.rows)
         x = self.model.embed(k, state.canvas, state.conditioning, index)
         for probe in self.probes:
             probe.on_stage(stage, x)
@@ -209,6 +218,19 @@ class Run:
         self.ledger.stages[k].kv_bytes += state.kv.bytes
         if self.on_progress is not None:
             self.on_progress(stage)
+
+    def _check(self, stage: Stage) -> None:
+        """Plans that would be misread in silence."""
+        plan, tokens = stage.plan, self.model.schedule.lengths[stage.index]
+        if plan.selection is not None and plan.selection.length != tokens:
+            raise VarlabError(
+                f"A selection over {plan.selection.length} tokens cannot serve stage {stage.index + 1} of {tokens}."
+            )
+        if stage.guided and plan.depth is not None and any(block >= plan.depth for block in stage.guidance.blocks):
+            raise VarlabError(
+                f"Guidance mixes the branches after block {max(stage.guidance.blocks)}, "
+                f"but only {plan.depth} blocks run. Guide the logits (cfg_layers=0) or an earlier block."
+            )
 
     def _blocks(self, state: State, stage: Stage, x: Tensor, index: Tensor | None) -> Tensor:
         depth = self.model.depth if stage.plan.depth is None else stage.plan.depth
@@ -243,7 +265,7 @@ class Run:
     def _compute(self, state: State, site: Site, x: Tensor, index: Tensor | None, keep: Tensor | None) -> Tensor:
         """The branch itself, on all given tokens or on those of ``keep`` [R, n]."""
         stage, name = site.stage, str(site.branch)
-        valid = _row_valid(stage, state.rows)
+        valid = row_valid(stage, state.rows)
         if keep is not None:
             if valid is not None:
                 raise VarlabError(
@@ -254,6 +276,9 @@ class Run:
         keys_seen = [0]
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            if state.attended.get(site.block) == stage.index:
+                raise VarlabError(f"Attention of block {site.block} was computed twice in stage {stage.index + 1}.")
+            state.attended[site.block] = stage.index
             keys, values, mask = state.kv.append(site.block, k, v, valid)
             keys_seen[0] = keys.shape[2]
             return attention(q, keys, values, mask, scale=self.model.attention_scale)
@@ -264,21 +289,24 @@ class Run:
 
     def _read(self, state: State, stage: Stage, x: Tensor) -> Tensor:
         """Codes of the computed tokens [B, n, d]."""
-        noise = self.noise.uniform("labels", stage.index, stage.samples, self.model.noise_shape(stage.index))
-        noise = noise.to(x.device)
-        forced = self.forced.get(stage.index)
-        labels = None if forced is None else forced[list(stage.samples)].to(x.device)
         selection = stage.plan.selection
-        if selection is not None:
-            noise = _take(noise, selection.index)
-            labels = None if labels is None else _take(labels, selection.index)
-        out = self.model.readout(x, state.conditioning, stage.guided, stage.guidance, self.settings, noise)
+
+        def noise(kind: str, width: int) -> Tensor:
+            shape = (self.model.schedule.lengths[stage.index], width)
+            full = self.noise.uniform(kind, stage.index, stage.samples, shape).to(x.device)
+            return full if selection is None else take(full, selection.index)
+
+        out = self.model.readout(x, state.conditioning, stage.guided, stage.guidance)
+        labels = self.model.draw(out.guided, self.settings, noise) if self.choose is None else self.choose(out.guided)
         for probe in self.probes:
-            probe.on_logits(stage, out.cond, out.uncond, out.guided, out.labels)
+            probe.on_logits(stage, out.cond, out.uncond, out.guided, labels)
         head_rows = state.batch * (1 if out.uncond is None else 2)
         cost = self.model.stage_cost(stage.index, x.shape[1], state.batch, head_rows)
         self.ledger.stages[stage.index].linear_flops += cost.linear
-        labels = out.labels if labels is None else labels
+        forced = self.forced.get(stage.index)
+        if forced is not None:
+            labels = forced[list(stage.samples)].to(x.device)
+            labels = labels if selection is None else take(labels, selection.index)
         return self.model.codes(stage.index, labels)
 
     def _complete(self, state: State, stage: Stage, codes: Tensor) -> Tensor:
@@ -301,40 +329,17 @@ class Run:
             work.token_blocks += tokens * state.rows
 
     def _count_dense(self, state: State, k: int) -> None:
-        work, tokens = self.ledger.stages[k], self.model.schedule.lengths[k]
+        """What a run without accelerators would have computed, to tell whether one engaged."""
+        work, tokens, keys = self.ledger.stages[k], self.model.schedule.lengths[k], self.model.schedule.ends[k]
+        rows = state.batch * (2 if self.settings.guided else 1)
+        guidance = self.model.guidance(k, self.settings, self.settings.guided)
+        head_rows = rows if guidance.on_logits and guidance.scale != 1 else state.batch
+        costs = [self.model.branch_cost(name, tokens, keys, state.conditioning) for name in self.model.branches]
         work.images += state.batch
         work.grid_tokens += tokens * state.batch
-        work.dense_token_blocks += tokens * self.model.depth * state.batch * (2 if self.settings.guided else 1)
-
-
-def _part(answer: StagePlan | list[StagePlan], keep: list[int]) -> StagePlan:
-    """An accelerator's answer for the samples ``keep``, which share a plan."""
-    if isinstance(answer, list):
-        return answer[keep[0]]
-    if answer.selection is None:
-        return answer
-    return replace(answer, selection=answer.selection.samples(torch.tensor(keep, device=answer.selection.index.device)))
-
-
-def _row_index(stage: Stage, rows: int) -> Tensor | None:
-    selection = stage.plan.selection
-    if selection is None or selection.index.ndim == 1:
-        return None if selection is None else selection.index
-    return selection.index.repeat(rows // stage.batch, 1)
-
-
-def _row_valid(stage: Stage, rows: int) -> Tensor | None:
-    selection = stage.plan.selection
-    if selection is None or selection.valid is None:
-        return None
-    return selection.valid.repeat(rows // stage.batch, 1)
-
-
-def _take(x: Tensor, index: Tensor) -> Tensor:
-    """x [B, N, d] at positions [n] or [B, n]."""
-    if index.ndim == 1:
-        return x[:, index]
-    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
+        work.dense_token_blocks += tokens * self.model.depth * rows
+        work.dense_flops += sum(cost.total for cost in costs) * self.model.depth * rows
+        work.dense_flops += self.model.stage_cost(k, tokens, state.batch, head_rows).total
 
 
 def _refuse_clashes(accelerators: Sequence[Accelerator]) -> None:

@@ -24,7 +24,7 @@ class SeededNoise:
         self.seed = seed
 
     def uniform(self, kind: str, stage: int, samples: Sequence[int], shape: tuple[int, ...]) -> Tensor:
-        tag = int.from_bytes(kind.encode()[:7], "little")
+        tag = int.from_bytes(kind.encode(), "little")
         return torch.stack([torch.from_numpy(self._draw((self.seed, image, stage, tag), shape)) for image in samples])
 
     @staticmethod

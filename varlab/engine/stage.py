@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from varlab.engine.plan import StagePlan
-from varlab.models.guidance import Guidance, Settings  # noqa: F401 - until all callers name the new place
+from varlab.models.guidance import Guidance
 from varlab.schedules import Grid, Schedule
 
 

@@ -8,13 +8,15 @@ logged maps of at most 32 cells a side; the probes' own figures come from the wh
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from varlab.figures.logs import Images, Log, dataset, edges, images_of, pick, stage_count
+from varlab.figures.logs import Images, Log, both_rows, dataset, edges, images_of, pick, stage_count
 
 Pairs = Callable[[np.ndarray, np.ndarray], np.ndarray]  # maps [n, cells], edges [n, cells] -> [n maps, n images]
+LARGEST = 2**24  # values of all pairs held at once
 
 
 def token_edges(log: Log, images: Images = None, site: str = "block", branch: str = "both") -> xr.Dataset:
@@ -22,18 +24,10 @@ def token_edges(log: Log, images: Images = None, site: str = "block", branch: st
     pictures, stages = images_of(log, images), []
     for k in range(1, stage_count(log) + 1):
         maps = pick(dataset(log, f"token-mse/stage-{k:02d}")["mse"], site=site)
-        rows = maps if branch == "both" else pick(maps, branch=branch).expand_dims("branch")
-        stages.append(_rows_against(rows, pictures).assign_coords(stage=k))
+        maps = both_rows(maps, branch)
+        blocks = [_against(maps.isel(block=b), pictures, correlations) for b in range(maps.sizes["block"])]
+        stages.append(xr.concat(blocks, maps["block"]).assign_coords(stage=k))
     return xr.concat(stages, "stage").transpose("prompt", "stage", "block")
-
-
-def _rows_against(maps: xr.DataArray, pictures: np.ndarray) -> xr.Dataset:
-    """Of maps [prompt, block, branch, y, x]: the mean over rows, as the log's own correlations are averaged."""
-    blocks = []
-    for b in range(maps.sizes["block"]):
-        rows = [_against(maps.isel(block=b, branch=r), pictures, correlations) for r in range(maps.sizes["branch"])]
-        blocks.append(xr.concat(rows, "branch").mean("branch"))
-    return xr.concat(blocks, maps["block"])
 
 
 def energy_edges(log: Log, images: Images = None, source: str = "preview change", shares: bool = True) -> xr.Dataset:
@@ -55,33 +49,32 @@ def _against(maps: xr.DataArray, pictures: np.ndarray, pairs: Pairs) -> xr.Datas
     maps = maps.transpose("prompt", ...)
     lines = edges(pictures, (maps.shape[1], maps.shape[2])).reshape(len(pictures), -1)
     table = pairs(maps.values.reshape(len(pictures), -1).astype(float), lines.astype(float))
-    off_diagonal = np.where(np.eye(len(table), dtype=bool), 0, table).sum(1) / max(1, len(table) - 1)
-    other = off_diagonal if len(table) > 1 else np.full(1, np.nan)
+    others = np.isfinite(table) & ~np.eye(len(table), dtype=bool)  # a picture without edges ranks nothing
+    count = others.sum(1)
+    other = np.where(count > 0, np.where(others, table, 0).sum(1) / np.maximum(1, count), np.nan)
     coordinates = {"prompt": maps["prompt"].values}
     return xr.Dataset({"own": ("prompt", np.diag(table).copy()), "other": ("prompt", other)}, coordinates)
 
 
 def correlations(maps: np.ndarray, lines: np.ndarray) -> np.ndarray:
-    """Spearman correlation of every map with every image's edges; 0 where a map or an image is constant."""
-    return _ranks(maps) @ _ranks(lines).T
+    """Spearman correlation of every map with every image's edges; NaN where a map or an image is constant."""
+    from varlab.metrics import spearman  # waits for torch, as all of this file
+
+    return _every_pair(spearman, maps, lines)
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Rows as average ranks, centred, of length 1: a product of two is their Spearman correlation."""
-    from scipy.stats import rankdata
+def quarter_shares(maps: np.ndarray, lines: np.ndarray) -> np.ndarray:
+    """Share of every map's energy on the quarter of the cells with an image's largest edges."""
+    from varlab.metrics import concentration
 
-    centred = rankdata(values, axis=1, nan_policy="propagate")
-    centred = centred - centred.mean(1, keepdims=True)
-    return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
+    return _every_pair(concentration, maps, lines)
 
 
-def quarter_shares(maps: np.ndarray, lines: np.ndarray, quarter: float = 0.25) -> np.ndarray:
-    """Share of every map's energy on the quarter of the cells with an image's largest edges.
+def _every_pair(measure: Callable[..., Any], maps: np.ndarray, lines: np.ndarray) -> np.ndarray:
+    """The measure of every map [m, cells] with every line [n, cells]: [m, n], in parts of bounded memory."""
+    import torch
 
-    As ``varlab.metrics.concentration``: cells tied at the cut share what is left of the quarter.
-    """
-    cells = lines.shape[1]
-    cut = np.sort(lines, 1)[:, [cells - int(np.ceil(quarter * cells))]]
-    above, tied = lines > cut, lines == cut
-    weight = above + tied * (quarter * cells - above.sum(1, keepdims=True)) / tied.sum(1, keepdims=True)
-    return maps / maps.sum(1, keepdims=True) @ weight.T
+    step = max(1, LARGEST // lines.size)
+    edge_rows = torch.from_numpy(lines)[None]
+    parts = [measure(part[:, None], edge_rows) for part in torch.from_numpy(maps).split(step)]
+    return torch.cat(parts).double().numpy()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import seaborn as sns
+import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.lines import Line2D
@@ -75,7 +76,7 @@ def step_change_table(log: Log) -> pd.DataFrame:
 
     Conditional row; columns stage, block, mean, low, high, n.
     """
-    return summary(variable(log, PROBE, "step_mse"))
+    return summary(variable(log, PROBE, "relative_step_mse"))
 
 
 @theme()
@@ -172,6 +173,13 @@ def stage_range(log: Log, stages: Sequence[int] | None = None) -> str:
 # --- where --------------------------------------------------------------------------------------------------
 
 
+def edge_correlations(log: Log, site: str = "block", branch: str = "both") -> xr.DataArray:
+    """[prompt, stage, block]; for both rows that of their mean map, not the mean of two correlations."""
+    if branch == "both":
+        return pick(variable(log, PROBE, "edge_correlation_rows"), site=site)
+    return pick(variable(log, PROBE, "edge_correlation"), site=site, branch=branch)
+
+
 def block_edge_correlation_table(
     log: Log, images: Images = None, site: str = "block", branch: str = "both"
 ) -> pd.DataFrame:
@@ -180,7 +188,7 @@ def block_edge_correlation_table(
     Columns: stage, block, mean, low, high, n; chance (bound within which 95 % of such means fall when tokens
     are ranked at random) and, where the images are found, other (mean with other prompts' edges).
     """
-    values = both_rows(pick(variable(log, PROBE, "edge_correlation"), site=site), branch)
+    values = edge_correlations(log, site, branch)
     pairs = token_edges(log, images, site, branch) if has_images(log, images) else None
     table = summary(values if pairs is None else pairs["own"])  # on the same maps as the control
     table["chance"] = [_chance(log, k, n) for k, n in zip(table["stage"], table["n"], strict=True)]
@@ -248,7 +256,12 @@ def _explain(ax: Axes, control: bool) -> None:
 
 
 def extreme_blocks(log: Log, site: str = "block", branch: str = "both") -> list[int]:
-    """The blocks with the largest and the smallest mean correlation with edges at the late stages."""
-    values = both_rows(pick(variable(log, PROBE, "edge_correlation"), site=site), branch)
+    """The blocks with the largest and the smallest mean correlation with edges at the late stages.
+
+    First and last where none was measured.
+    """
+    values = edge_correlations(log, site, branch)
     means = values.sel(stage=late_stages(stage_count(log))).mean(["prompt", "stage"])
+    if means.isnull().all():
+        return [int(means["block"][0]), int(means["block"][-1])]
     return [int(means.idxmax("block")), int(means.idxmin("block"))]

@@ -11,16 +11,16 @@ from torch import Tensor
 from varlab.schedules import Grid, Schedule
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+Draw = Callable[[str, int], Tensor]
 
 
 @dataclass(frozen=True)
 class Readout:
-    """Logits [B, n, d, 2] at temperature 1 (``uncond`` None where not run), guided logits, drawn labels [B, n, d]."""
+    """Logits at temperature 1 [B, n, d, 2] (``uncond`` None where it was not run), and the guided ones."""
 
     cond: Tensor
     uncond: Tensor | None
     guided: Tensor
-    labels: Tensor
 
 
 @dataclass(frozen=True)
@@ -88,14 +88,17 @@ class NextScaleModel(ABC):
         """A residual branch, gate included: x [R, n, C] -> [R, n, C] fp32."""
 
     @abstractmethod
-    def readout(
-        self, x: Tensor, conditioning: Any, guided: bool, guidance: Any, settings: Any, noise: Tensor
-    ) -> Readout:
-        """Hidden states [R, n, C], noise [B, n, d] -> logits and labels. ``guided``: rows hold both branches."""
+    def readout(self, x: Tensor, conditioning: Any, guided: bool, guidance: Any) -> Readout:
+        """Hidden states [R, n, C] -> logits. ``guided``: the rows hold both branches."""
 
     @abstractmethod
-    def noise_shape(self, k: int) -> tuple[int, ...]:
-        """Shape of the uniform noise of one image for the full grid of stage k."""
+    def draw(self, guided: Tensor, settings: Any, noise: Draw) -> Tensor:
+        """Labels [B, n, d] from guided logits; ``noise(kind, width)`` gives uniform numbers [B, n, width]."""
+
+    @property
+    def kv_capacity(self) -> int:
+        """Tokens that a block's keys may have to hold for one image."""
+        return self.schedule.tokens
 
     @abstractmethod
     def codes(self, k: int, labels: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Sampling settings and guidance: what the user sets, and what a stage is handed."""
 
+import math
 from dataclasses import dataclass
 
 from varlab.errors import VarlabError
@@ -25,6 +26,8 @@ class Settings:
             values = getattr(self, name)
             if isinstance(values, tuple) and len(values) < stages:
                 raise VarlabError(f"{name} has {len(values)} values; the schedule has {stages} stages.")
+            if not all(math.isfinite(value) for value in (values if isinstance(values, tuple) else (values,))):
+                raise VarlabError(f"{name} must be a finite number, or one a stage, not {values}.")
         if min(self.tau if isinstance(self.tau, tuple) else (self.tau,)) <= 0:
             raise VarlabError("tau must be above 0. For the most likely bits use top_k=1.")
         if not 0 <= self.top_p <= 1 or self.top_k < 0:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from varlab.errors import VarlabError
-from varlab.models.base import Attend, Cost, NextScaleModel, Readout
+from varlab.models.base import Attend, Cost, Draw, NextScaleModel, Readout
 from varlab.models.guidance import Guidance, Settings, at
 from varlab.models.infinity import InfinityTransformer, TextBatch, TextState, rotary_table
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer, upsample
@@ -25,7 +25,6 @@ class Conditioning:
     text: TextState
     modulation: list[tuple[Tensor, ...]]
     keys_values: list[tuple[Tensor, Tensor]]
-    batch: int
 
     @property
     def text_rows(self) -> int:
@@ -40,7 +39,7 @@ class Conditioning:
             mask=None if self.text.mask is None else self.text.mask[index],
         )
         modulation = [tuple(part[index] for part in parts) for parts in self.modulation]
-        return Conditioning(text, modulation, [(k[index], v[index]) for k, v in self.keys_values], self.batch)
+        return Conditioning(text, modulation, [(k[index], v[index]) for k, v in self.keys_values])
 
 
 def bit_probability(logits: Tensor, top_k: int, top_p: float) -> Tensor:
@@ -145,7 +144,6 @@ class Infinity(NextScaleModel):
             state,
             [block.modulation(state.shared) for block in self.blocks],
             [block.ca.keys_values(state.tokens) for block in self.blocks],
-            count,
         )
 
     # Stages
@@ -200,15 +198,7 @@ class Infinity(NextScaleModel):
             return layer.cross(x, *conditioning.keys_values[block], conditioning.text.mask)
         return layer.feed_forward(x, modulation)
 
-    def readout(
-        self,
-        x: Tensor,
-        conditioning: Conditioning,
-        guided: bool,
-        guidance: Guidance,
-        settings: Settings,
-        noise: Tensor,
-    ) -> Readout:
+    def readout(self, x: Tensor, conditioning: Conditioning, guided: bool, guidance: Guidance) -> Readout:
         batch = x.shape[0] // (2 if guided else 1)
         both = guided and guidance.on_logits and guidance.scale != 1
         rows = x.shape[0] if both else batch
@@ -217,11 +207,10 @@ class Infinity(NextScaleModel):
         mixed = cond / guidance.tau
         if uncond is not None:
             mixed = guidance.scale * mixed + (1 - guidance.scale) * (uncond / guidance.tau)
-        labels = noise < bit_probability(mixed, settings.top_k, settings.top_p)
-        return Readout(cond, uncond, mixed, labels)
+        return Readout(cond, uncond, mixed)
 
-    def noise_shape(self, k: int) -> tuple[int, ...]:
-        return self.schedule.lengths[k], self.transformer.config.bits
+    def draw(self, guided: Tensor, settings: Settings, noise: Draw) -> Tensor:
+        return noise("labels", self.transformer.config.bits) < bit_probability(guided, settings.top_k, settings.top_p)
 
     def codes(self, k: int, labels: Tensor) -> Tensor:
         return (labels.float() * 2 - 1) * self.tokenizer.config.bits**-0.5

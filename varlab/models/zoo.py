@@ -14,6 +14,7 @@ from varlab.models.initialise import randomise
 from varlab.models.official import ModelEntry
 from varlab.models.registry import empty, find, mini
 from varlab.models.text import RandomText, TextEncoder, choose
+from varlab.models.writing import hash_tensors
 from varlab.schedules import Schedule
 
 INITS = ("checkpoint", "random", "empty")
@@ -139,7 +140,10 @@ def _read_official(
     precision: str,
     device: str,
 ) -> str:
-    """Fill both modules and say from which file. A folder or hub id given for one serves the other too."""
+    """Fill both modules and say from which files, each with a hash of what was loaded, whatever the file's format.
+
+    A folder or hub id given for one serves the other too.
+    """
     path = _find_file(entry, entry.file, checkpoint, "checkpoint")
     if tokenizer is None and checkpoint is not None:
         tokenizer = in_folder(path.parent, entry.tokenizer_file)
@@ -153,7 +157,9 @@ def _read_official(
     images = read(image_path)
     load_into(parts.tokenizer, images.tensors, f"{images.label} (tokenizer of {entry.name})", precision, device)
     origin = stored.metadata.get("source", stored.label)
-    return f"{'official' if entry.file and origin == entry.file else 'checkpoint'} ({stored.label})"
+    kind = "official" if entry.file and origin == entry.file else "checkpoint"
+    hashes = [hash_tensors(module.state_dict())[:8] for module in (parts.transformer, parts.tokenizer)]
+    return f"{kind} ({stored.label} {hashes[0]}, tokenizer {images.label} {hashes[1]})"
 
 
 def _encoder(

@@ -76,6 +76,18 @@ class PreviewProbe(LoggingProbe):
         return {"preview": "off" if self.grid is None else "full" if full else "reduced", "preview_pixels": side}
 
 
+def last_of_each(stages: Sequence[Tensor | None]) -> Tensor | None:
+    """Every image's own last values [n, ...]: an image may stop early, or skip what others run."""
+    last = None
+    for values in stages:
+        if values is not None and last is not None:
+            missing = values.flatten(1).isnan().any(1).view(-1, *[1] * (values.ndim - 1))
+            last = torch.where(missing, last, values)
+        elif values is not None:
+            last = values
+    return last
+
+
 def final_latent(run: "Run") -> Grid:
     canvas = run.model.new_canvas(1)
     return int(canvas.shape[-2]), int(canvas.shape[-1])

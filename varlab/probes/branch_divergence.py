@@ -22,7 +22,11 @@ def bit_divergence(cond: Tensor, uncond: Tensor) -> Tensor:
 
 
 class BranchDivergence(LoggingProbe):
-    """Relative MSE ||c - u||^2 / ||c||^2 and cosine per block and token; KL and disagreement of the labels."""
+    """Relative MSE ||c - u||^2 / ||c||^2 and cosine per block and token; KL and disagreement of the labels.
+
+    Effect of guidance: share of labels whose likelier value it changes, and ||code(guided) - code(c)||^2 over
+    ||code(c)||^2 of these likelier values. Predictions are compared only where guidance acts on the logits alone.
+    """
 
     name = "branch-divergence"
 
@@ -38,13 +42,16 @@ class BranchDivergence(LoggingProbe):
     def on_logits(self, stage: Stage, cond: Tensor, uncond: Tensor | None, guided: Tensor, labels: Tensor) -> None:
         k, samples = stage.index, stage.samples
         likeliest, chosen = cond[..., 1] > cond[..., 0], guided[..., 1] > guided[..., 0]
-        changed = (likeliest != chosen).float().mean((1, 2))
-        self.kept.put(("guided", k), samples, changed if stage.guided else torch.full_like(changed, torch.nan))
         self.kept.put(("drawn", k), samples, (labels != chosen).float().mean((1, 2)))
-        if uncond is not None:
-            self.kept.put(("kl", k), samples, bit_divergence(cond, uncond).mean((1, 2)))
-            flips = (likeliest != (uncond[..., 1] > uncond[..., 0])).float().mean((1, 2))
-            self.kept.put(("flips", k), samples, flips)
+        if uncond is None or stage.guidance.blocks:
+            return  # no guidance here, or the rows are already mixed: there is nothing to compare
+        self.kept.put(("kl", k), samples, bit_divergence(cond, uncond).mean((1, 2)))
+        flips = (likeliest != (uncond[..., 1] > uncond[..., 0])).float().mean((1, 2))
+        self.kept.put(("flips", k), samples, flips)
+        self.kept.put(("guided", k), samples, (likeliest != chosen).float().mean((1, 2)))
+        plain, moved = self.run.model.codes(k, likeliest), self.run.model.codes(k, chosen)
+        change = (moved - plain).square().sum((1, 2)) / plain.square().sum((1, 2))
+        self.kept.put(("code", k), samples, change)
 
     def log(self) -> Log:
         blocks = range(self.run.model.depth)
@@ -79,5 +86,6 @@ _PREDICTIONS = (
     ("kl", "kl", "nats/bit"),
     ("flip_share", "flips", "1"),
     ("guidance_changes", "guided", "1"),
+    ("guidance_code_change", "code", "1"),
     ("drawn_differs", "drawn", "1"),
 )

@@ -39,11 +39,12 @@ Log = dict[str, Group]  # path of the group -> group
 
 
 def join(logs: Sequence[Log]) -> Log:
-    """Batches one after another."""
+    """Batches one after another; NaN where a batch lacks a group (it skipped a stage that others ran)."""
     joined: Log = {}
+    logs = [log for log in logs if log]
     for path in dict.fromkeys(path for log in logs for path in log):
-        groups = [log[path] for log in logs if path in log]
-        first = groups[0]
+        first = next(log[path] for log in logs if path in log)
+        groups = [log.get(path) or _missing(first, next(iter(log.values())).samples) for log in logs]
         variables = {
             name: (dims, np.concatenate([group.variables[name][1] for group in groups]), unit)
             for name, (dims, _, unit) in first.variables.items()
@@ -51,6 +52,14 @@ def join(logs: Sequence[Log]) -> Log:
         samples = tuple(sample for group in groups for sample in group.samples)
         joined[path] = Group(samples, variables, first.names, first.attrs)
     return joined
+
+
+def _missing(like: Group, samples: tuple[int, ...]) -> Group:
+    variables = {
+        name: (dims, np.full((len(samples), *values.shape[1:]), np.nan, np.float32), unit)
+        for name, (dims, values, unit) in like.variables.items()
+    }
+    return Group(samples, variables, like.names, like.attrs)
 
 
 def tree(log: Log, attrs: dict[str, Any]) -> xr.DataTree:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from varlab.engine.stage import Stage
 from varlab.metrics import concentration, edge_energy, gini, spearman
-from varlab.probes.base import PreviewProbe, pooled
+from varlab.probes.base import PreviewProbe, last_of_each, pooled
 from varlab.probes.log import Log, Variables
 from varlab.spectra import explained_share, spectral_summary, wavelet_energy
 
@@ -40,6 +40,15 @@ def spectrum(maps: Tensor) -> dict[str, Tensor]:
     }
 
 
+def changes(stack: Tensor, start: float) -> Tensor:
+    """[n, stage, ...] less what each image showed before: its last stage that ran, at first ``start``."""
+    before, found = torch.full_like(stack[:, 0], start), []
+    for now in stack.unbind(1):
+        found.append(now - before)
+        before = torch.where(now.isnan(), before, now)
+    return torch.stack(found, 1)
+
+
 class ResidualSpectrum(PreviewProbe):
     """Spectra per stage and source, energy maps, and how energy keeps to edges."""
 
@@ -55,7 +64,7 @@ class ResidualSpectrum(PreviewProbe):
         maps = {source: self._stack(source) for source in SOURCES[1:4]}
         change = maps["preview"]
         if change is not None:  # what stage 1 draws is measured against mid grey
-            change = change.diff(dim=1, prepend=torch.full_like(change[:, :1], 0.5))
+            change = changes(change, 0.5)
         maps["preview change"] = change
         variables = self._spectra(maps) | self._explained(maps["preview"]) | self._spread(maps)
         nyquist = [max(grid) / 2 for grid in self.run.model.schedule.grids]
@@ -65,10 +74,15 @@ class ResidualSpectrum(PreviewProbe):
 
     def _stack(self, source: str) -> Tensor | None:
         """[n, stage, c, h, w] of a source whose grid does not change; NaN for a stage that did not run."""
+        if source == "preview" and self.grid is None:
+            return None
         found = [self.kept.collect((source, k), self.samples) for k in self.stages]
         some = next((values for values in found if values is not None), None)
-        if some is None:
-            return None
+        if some is None:  # no stage ran at all
+            like = self.run.model.new_canvas(len(self.samples))
+            if self.grid is not None and source == "preview":
+                like = self.run.model.decode(self.run.model.resize(like, self.grid))
+            some = torch.full_like(like, torch.nan)
         return torch.stack([torch.full_like(some, torch.nan) if values is None else values for values in found], 1)
 
     def _spectra(self, maps: dict[str, Tensor | None]) -> Variables:
@@ -97,8 +111,9 @@ class ResidualSpectrum(PreviewProbe):
     def _explained(self, previews: Tensor | None) -> Variables:
         if previews is None:
             return {}
-        last = [k for k in self.stages if ("preview", k) in self.kept.parts][-1]
-        shares = explained_share(previews[:, last, None], previews, BAND_EDGES, channel_dim=-3)
+        last = last_of_each(previews.unbind(1))
+        assert last is not None
+        shares = explained_share(last[:, None], previews, BAND_EDGES, channel_dim=-3)
         return {"explained_share": (("stage", "frequency_band"), shares.cpu().numpy(), "1")}
 
     def _spread(self, maps: dict[str, Tensor | None]) -> Variables:

@@ -12,7 +12,7 @@ from torch import Tensor
 from varlab.engine.stage import Stage
 from varlab.errors import VarlabError
 from varlab.metrics import WINDOW, high_frequency_ssim, psnr, ssim
-from varlab.probes.base import PreviewProbe
+from varlab.probes.base import PreviewProbe, last_of_each
 from varlab.probes.log import Log, Variables
 
 if TYPE_CHECKING:
@@ -22,7 +22,10 @@ FIGURES = (("psnr", psnr, "dB"), ("ssim", ssim, "1"), ("high_frequency_ssim", hi
 
 
 class StepRedundancy(PreviewProbe):
-    """PSNR, SSIM and high-frequency SSIM of the preview after stage k against the last; latent energy still to come."""
+    """PSNR, SSIM and high-frequency SSIM of the preview after stage k against the last; latent energy still to come.
+
+    An image that stopped early is compared with its own last preview and canvas.
+    """
 
     name = "step-redundancy"
 
@@ -41,12 +44,15 @@ class StepRedundancy(PreviewProbe):
 
     def log(self) -> Log:
         previews = self.previews()
-        final = next((p for p in reversed(previews) if p is not None), None)
+        final = last_of_each(previews)
         variables: Variables = {"energy_left": (("stage",), self._energy_left(), "1")}
-        if final is not None:
+        if self.grid is not None:
             for name, measure, unit in FIGURES:
                 missing = torch.full((len(self.samples),), torch.nan)
-                values = [missing if p is None else measure(p.clamp(0, 1), final.clamp(0, 1)).cpu() for p in previews]
+                values = [
+                    missing if p is None or final is None else measure(p.clamp(0, 1), final.clamp(0, 1)).cpu()
+                    for p in previews
+                ]
                 variables[name] = (("stage",), torch.stack(values, 1).numpy(), unit)
         flops = np.array([work.flops / max(1, work.images) for work in self.run.ledger.stages])
         variables["flops"] = (("stage",), np.broadcast_to(flops, (len(self.samples), len(flops))), "FLOP/image")
@@ -55,8 +61,12 @@ class StepRedundancy(PreviewProbe):
     def _energy_left(self) -> np.ndarray:
         """||f_K - f_k||^2 / ||f_K||^2 [n, stage]."""
         canvases = [self.kept.collect(("canvas", k), self.samples) for k in self.stages]
-        final = next(c for c in reversed(canvases) if c is not None)
-        size = final.square().sum((1, 2, 3))
+        final = last_of_each(canvases)
         missing = torch.full((len(self.samples),), torch.nan)
-        left = [missing if c is None else ((final - c).square().sum((1, 2, 3)) / size).cpu() for c in canvases]
+        left = [
+            missing
+            if c is None or final is None
+            else ((final - c).square().sum((1, 2, 3)) / final.square().sum((1, 2, 3))).cpu()
+            for c in canvases
+        ]
         return torch.stack(left, 1).numpy()

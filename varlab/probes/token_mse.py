@@ -58,7 +58,9 @@ class TokenMSE(LoggingProbe):
         """x [B, n, C] of the conditional branch."""
         stage = site.stage
         former = self.outputs.get(site.block)
-        self.outputs[site.block] = (stage, x)
+        self.outputs.pop(site.block, None)
+        if stage.from_end > 0:
+            self.outputs[site.block] = (stage, x.clone())  # the view would keep the unconditional half as well
         if former is None or former[0].samples != stage.samples or former[0].index >= stage.index:
             return
         up = former[1][:, nearest(former[0].grid, stage.grid, x.device)]
@@ -71,6 +73,7 @@ class TokenMSE(LoggingProbe):
         sites, blocks = ("block", *model.branches), range(model.depth)
         shape = (len(self.samples), len(self.stages), len(blocks), len(sites), len(BRANCHES))
         mse, relative, edge = (np.full(shape, np.nan, np.float32) for _ in range(3))
+        edge_rows = np.full(shape[:-1], np.nan, np.float32)
         groups = {}
         for k in self.norms:
             ran = [b for b in blocks if (b, "block") in self.norms[k]]
@@ -80,6 +83,8 @@ class TokenMSE(LoggingProbe):
             relative[:, k, ran] = (change.nanmean(-1) / level.nanmean(-1)).view(pairs).cpu().numpy()
             edges = edge_energy(self.image, model.schedule.grids[k]).flatten(1)
             edge[:, k, ran] = spearman(change, edges[:, None, None]).view(pairs).cpu().numpy()
+            rows = change.nanmean(2)  # both rows, or the one that ran
+            edge_rows[:, k, ran] = spearman(rows, edges[:, None]).view(pairs[:-1]).cpu().numpy()
             maps = change.view(*pairs, -1)
             groups[f"{self.name}/stage-{k + 1:02d}"] = self._map_group(maps, ran, model.schedule.grids[k], sites)
         dims = ("stage", "block", "site", "branch")
@@ -87,6 +92,7 @@ class TokenMSE(LoggingProbe):
             "mse": (dims, mse, "1"),
             "relative_mse": (dims, relative, "1"),
             "edge_correlation": (dims, edge, "1"),
+            "edge_correlation_rows": (dims[:-1], edge_rows, "1"),  # of the map averaged over both rows
         }
         if self.previous:
             variables |= self._previous(blocks)
@@ -116,7 +122,7 @@ class TokenMSE(LoggingProbe):
 
     def _previous(self, blocks: range) -> Variables:
         shape = (len(self.samples), len(self.stages), len(blocks))
-        step, cosine = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
+        step, relative, cosine = (np.full(shape, np.nan, np.float32) for _ in range(3))
         for k in self.stages:
             found = {b: self.kept.collect(("sides", k, b), self.samples) for b in blocks}
             sides = {b: values for b, values in found.items() if values is not None}
@@ -124,11 +130,16 @@ class TokenMSE(LoggingProbe):
                 continue
             ran = list(sides)
             gap, now, then = torch.stack(list(sides.values()), 1).square().unbind(2)
-            step[:, k, ran] = (gap.mean(-1) / now.mean(-1)).cpu().numpy()
+            step[:, k, ran] = (gap.mean(-1) / self.run.model.width).cpu().numpy()
+            relative[:, k, ran] = (gap.mean(-1) / now.mean(-1)).cpu().numpy()
             # The third side of the triangle gives the angle.
             cosine[:, k, ran] = ((now + then - gap) / (2 * (now * then).sqrt())).mean(-1).cpu().numpy()
         dims = ("stage", "block")
-        return {"step_mse": (dims, step, "1"), "step_cosine": (dims, cosine, "1")}
+        return {
+            "step_mse": (dims, step, "1"),
+            "relative_step_mse": (dims, relative, "1"),
+            "step_cosine": (dims, cosine, "1"),
+        }
 
 
 def nearest(coarse: Grid, fine: Grid, device: torch.device) -> Tensor:

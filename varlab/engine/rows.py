@@ -1,0 +1,39 @@
+"""Which rows and tokens a stage's plan names: selections turned into indices."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from varlab.engine.plan import StagePlan
+from varlab.engine.stage import Stage
+
+
+def part(answer: StagePlan | list[StagePlan], keep: list[int]) -> StagePlan:
+    """An accelerator's answer for the samples ``keep``, which share a plan."""
+    if isinstance(answer, list):
+        return answer[keep[0]]
+    if answer.selection is None:
+        return answer
+    return replace(answer, selection=answer.selection.samples(torch.tensor(keep, device=answer.selection.index.device)))
+
+
+def row_index(stage: Stage, rows: int) -> Tensor | None:
+    selection = stage.plan.selection
+    if selection is None or selection.index.ndim == 1:
+        return None if selection is None else selection.index
+    return selection.index.repeat(rows // stage.batch, 1)
+
+
+def row_valid(stage: Stage, rows: int) -> Tensor | None:
+    selection = stage.plan.selection
+    if selection is None or selection.valid is None:
+        return None
+    return selection.valid.repeat(rows // stage.batch, 1)
+
+
+def take(x: Tensor, index: Tensor) -> Tensor:
+    """x [B, N, d] at positions [n] or [B, n]."""
+    if index.ndim == 1:
+        return x[:, index]
+    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
