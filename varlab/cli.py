@@ -348,7 +348,7 @@ def score(
     json: Annotated[Path | None, typer.Option(help="Write the summary here.")] = None,
     **options: Any,
 ) -> None:
-    """Score a model's samples on the scene benchmark, with 95 % intervals over prompts."""
+    """Score a model's samples on the scene benchmark, with 95 % intervals over prompt entries."""
     from varlab.errors import unknown
     from varlab.evaluation.command import BENCHMARKS, score_command
     from varlab.runs import at_least, check_writable
@@ -364,7 +364,7 @@ def score(
     with _images() as progress:
         frame = score_command(benchmark, loaded, n, per_prompt, seed, json, progress)
     console.print(_table(frame))
-    _say(f"weights: {loaded.weights}; seed {seed}; 95 % intervals over prompts")
+    _say(f"weights: {loaded.weights}; seed {seed}; 95 % intervals over prompt entries")
 
 
 @app.command()

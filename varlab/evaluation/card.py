@@ -57,7 +57,7 @@ def write_card(
     }
     (folder / "card.json").write_text(json.dumps(record, indent=1))
     sheet(pictures[:: per_prompt * max(1, n // SHOWN)][:SHOWN]).save(folder / "samples.png", optimize=True)
-    logs = {part: pd.read_csv(folder / "training" / f"{part}.csv") for part in ("tokenizer", "transformer")}
+    logs = {path.stem: pd.read_csv(path) for path in sorted((folder / "training").glob("*.csv"))}
     training_curves(logs).savefig(folder / "curves.png", dpi=110)
     facts = json.loads((folder / "model.json").read_text())
     (folder / "README.md").write_text(_text(model, facts, record))

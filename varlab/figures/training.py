@@ -6,7 +6,11 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-CURVES = {"tokenizer": ("psnr", "PSNR of a batch (dB)"), "transformer": ("loss", "bit cross-entropy (nats)")}
+CURVES = {
+    "tokenizer": ("psnr", "PSNR of a batch (dB)"),
+    "decoder": ("psnr", "PSNR under flips (dB)"),
+    "transformer": ("loss", "bit cross-entropy (nats)"),
+}
 
 
 def training_curves(logs: Mapping[str, pd.DataFrame], window: int = 20) -> Figure:

@@ -45,7 +45,11 @@ def _path(golden: Golden, rebuilt: Setup, k: int) -> Tensor | None:
     if k in rebuilt.leaked:
         return model.labels_of(rebuilt.leaked[k])
     sampled = golden.arrays.get(f"bits_sampled_{k}")
-    fits = sampled is not None and sampled.shape == (rebuilt.batch, model.schedule.lengths[k], model.transformer.config.bits)
+    fits = sampled is not None and sampled.shape == (
+        rebuilt.batch,
+        model.schedule.lengths[k],
+        model.transformer.config.bits,
+    )
     return torch.from_numpy(sampled > 0) if sampled is not None and fits else None
 
 

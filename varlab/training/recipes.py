@@ -23,6 +23,8 @@ class Recipe:
     transformer: InfinityConfig
     tokenizer_batch: int
     tokenizer_loop: LoopConfig
+    decoder_loop: LoopConfig
+    decoder_flip: float
     correction: CorrectionConfig
     loop: LoopConfig
     workers: int = 2
@@ -45,6 +47,8 @@ NANO_INFINITY = Recipe(
     transformer=InfinityConfig(depth=8, width=144, heads=4, bits=20, chunks=4, text_width=128, text_length=32),
     tokenizer_batch=16,
     tokenizer_loop=LoopConfig(steps=3200, learning_rate=1.5e-3, warmup=100, decay=0.6, seed=1),
+    decoder_loop=LoopConfig(steps=1800, learning_rate=1e-3, warmup=50, decay=0.9, seed=3),
+    decoder_flip=0.12,
     correction=CorrectionConfig(batch=32, flip=0.1, drop=0.1, seed=2),
     loop=LoopConfig(steps=6000, learning_rate=1.5e-3, warmup=300, decay=0.6, seed=2),
 )

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from varlab.models.tokenizers.bsq import BSQTokenizer, quantise
+from varlab.models.tokenizers.bsq import BSQTokenizer, quantise, residual_steps
 from varlab.schedules import Grid
 
 Images = Callable[[int, int], Tensor]  # (step, rank) -> uint8 [B, H, W, 3]
@@ -60,3 +60,32 @@ class TokenizerTask:
         loss = reconstruction_loss(output, image) + 0.25 * commitment
         error = F.mse_loss(output.detach().clamp(-1, 1), image)
         return loss, {"psnr": float(10 * torch.log10(4 / error)), "commitment": float(commitment.detach())}
+
+
+class DecoderTask:
+    """Fine-tunes the decoder while the codes stay as they are: it learns to draw clean pictures from noisy bits.
+
+    A transformer's samples are never exactly the encoder's codes; flips U(0, ``flip``) per sample stand in for that.
+    """
+
+    def __init__(
+        self, module: BSQTokenizer, grids: Sequence[Grid], images: Images, flip: float, seed: int, device: str = "cpu"
+    ) -> None:
+        self.module, self.grids, self.images, self.device = module, tuple(grids), images, device
+        self.flip, self.seed = flip, seed
+        module.encoder.requires_grad_(False)
+
+    def loss(self, step: int, rank: int) -> tuple[Tensor, dict[str, float]]:
+        image = to_signed(self.images(step, rank).to(self.device)).contiguous(memory_format=torch.channels_last)
+        generator = torch.Generator().manual_seed((self.seed << 40) + (step << 8) + rank)
+        strength = torch.rand(len(image), 1, 1, 1, generator=generator) * self.flip
+
+        def flip(bits: Tensor, k: int) -> Tensor:
+            return bits ^ (torch.rand(bits.shape, generator=generator) < strength).to(bits.device)
+
+        with torch.autocast(self.device, dtype=torch.bfloat16):
+            with torch.no_grad():
+                *_, (_, canvas) = residual_steps(self.module.encoder(image).float(), self.grids, flip)
+            output = self.module.decoder(canvas).float()
+        error = F.mse_loss(output.detach().clamp(-1, 1), image)
+        return reconstruction_loss(output, image), {"psnr": float(10 * torch.log10(4 / error))}
