@@ -29,6 +29,7 @@ TINY = replace(
     transformer=InfinityConfig(depth=2, width=64, heads=2, bits=4, chunks=2, text_width=128, text_length=32),
     tokenizer_batch=4,
     tokenizer_loop=LOOP,
+    decoder_loop=LOOP,
     correction=CorrectionConfig(batch=4),
     loop=LOOP,
     workers=1,
@@ -178,3 +179,11 @@ def test_unknown_recipe_lists_near_names() -> None:
 def test_the_recipe_fits_its_promise() -> None:
     assert isinstance(NANO_INFINITY, Recipe)
     assert NANO_INFINITY.schedule.tokens == 130 and NANO_INFINITY.transformer.depth == 8
+
+
+def test_the_decoder_is_tuned_while_the_codes_stay(finished: Path) -> None:
+    first, tuned = weights(finished, "tokenizer"), torch.load(finished / "decoder" / "state.pt", weights_only=True)
+    before = torch.load(finished / "tokenizer" / "state.pt", weights_only=True)["average"]
+    encoder = [key for key in first if key.startswith("encoder.")]
+    assert all(torch.equal(before[key], tuned["module"][key]) for key in encoder)
+    assert any(not torch.equal(before[key], tuned["module"][key]) for key in first if key.startswith("decoder."))
