@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib import import_module
 from io import StringIO
 from pathlib import Path
 
@@ -69,6 +70,7 @@ def forbid(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     def work(*_: object, **__: object) -> None:
         raise AssertionError("work was started")
 
+    import_module("varlab.api")  # a first import under the patch would keep the forbidden function for good
     for name in names:
         monkeypatch.setattr(name, work)
 

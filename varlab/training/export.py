@@ -1,9 +1,9 @@
 """A training run -> a mini's folder: averaged weights in bf16, facts, and the logs of its parts."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from varlab.models.embedded import save_mini
@@ -22,11 +22,26 @@ def export(recipe: Recipe, run: Path, folder: Path, device: str = "cpu") -> str:
     facts = _facts(recipe, run, device) | {"parameters": parameters, "bytes": 2 * parameters}
     settings = Settings(cfg=recipe.cfg, tau=recipe.tau)
     weights = save_mini(folder, trained.transformer, tokenizer, trained.text, recipe.schedule, settings, facts)
-    (folder / "training").mkdir(exist_ok=True)
-    for part in PARTS:
-        if (run / part / "log.csv").exists():
-            shutil.copy(run / part / "log.csv", folder / "training" / f"{part}.csv")
+    _copy_logs(run, folder / "training")
     return weights
+
+
+def _copy_logs(run: Path, folder: Path) -> None:
+    """The logs of all parts; a continued one goes on where the mini that it began from had stopped."""
+    start = start_of(run)
+    former = Path(start["init_from"]) / "training" if "init_from" in start else None
+    folder.mkdir(exist_ok=True)
+    for part in PARTS:
+        rows = []
+        if former is not None and (former / f"{part}.csv").exists():
+            rows.append(pd.read_csv(former / f"{part}.csv"))
+        if (run / part / "log.csv").exists():
+            log = pd.read_csv(run / part / "log.csv")
+            log["step"] += start[f"{part}_steps"]
+            log["seconds"] += start[f"{part}_hours"] * 3600
+            rows.append(log)
+        if rows:
+            pd.concat(rows).to_csv(folder / f"{part}.csv", index=False, float_format="%.5g")
 
 
 def _facts(recipe: Recipe, run: Path, device: str) -> dict[str, Any]:
