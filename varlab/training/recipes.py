@@ -28,8 +28,8 @@ class Recipe:
     correction: CorrectionConfig
     loop: LoopConfig
     workers: int = 2
-    cfg: float = 3.0
-    tau: float = 0.7
+    cfg: float = 4.0
+    tau: float = 1.0
 
     def with_sizes(self, steps: int | None = None, pool: int | None = None) -> "Recipe":
         """The recipe with another number of transformer updates or training scenes; None keeps its own."""
