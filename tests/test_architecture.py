@@ -6,7 +6,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "varlab"
 ROOMS = (
     "errors", "specs", "statistics", "schedules", "spectra", "metrics", "models", "engine", "accelerators", "probes",
-    "runs", "scenes", "prompts", "reports", "figures", "verdicts", "training", "evaluation", "parity", "latency",
+    "runs", "scenes", "prompt_sets", "reports", "figures", "verdicts", "training", "evaluation", "parity", "latency",
     "api", "cli",
 )  # fmt: skip
 STRANGERS = {("accelerators", "probes"), ("probes", "accelerators")}
@@ -51,3 +51,11 @@ def test_figures_and_reports_need_no_model() -> None:
     files = [*(PACKAGE / "figures").rglob("*.py"), *(PACKAGE / "reports").rglob("*.py"), PACKAGE / "verdicts.py"]
     for path in files:
         assert not imports(path) & {"models", "engine", "accelerators"}, path
+
+
+def test_no_file_hides_a_name_of_the_package() -> None:
+    """Importing a file sets its name on the package: a function of that name would be gone."""
+    import varlab
+
+    modules = {path.stem for path in Path(varlab.__file__).parent.iterdir()}
+    assert set(varlab.__all__) & modules <= {"figures", "reports"}  # these two are meant as modules

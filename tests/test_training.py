@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,9 +13,9 @@ from varlab.models.tokenizers.bsq import BSQConfig, quantise
 from varlab.schedules import square
 from varlab.training import loop as loops
 from varlab.training.export import export
-from varlab.training.infinity import CorrectionConfig, self_correction
-from varlab.training.loop import Loop, LoopConfig
-from varlab.training.pipeline import begin_from, train
+from varlab.training.infinity import CorrectionConfig, InfinityTask, self_correction
+from varlab.training.loop import Loop, LoopConfig, optimizers
+from varlab.training.pipeline import begin_from, new_transformer, train
 from varlab.training.recipes import NANO_INFINITY, Recipe, recipe
 from varlab.training.tokenizer import straight_through
 
@@ -29,7 +30,6 @@ TINY = replace(
     transformer=InfinityConfig(depth=2, width=64, heads=2, bits=4, chunks=2, text_width=128, text_length=32),
     tokenizer_batch=4,
     tokenizer_loop=LOOP,
-    decoder_loop=LOOP,
     correction=CorrectionConfig(batch=4),
     loop=LOOP,
     workers=1,
@@ -181,9 +181,44 @@ def test_the_recipe_fits_its_promise() -> None:
     assert NANO_INFINITY.schedule.tokens == 130 and NANO_INFINITY.transformer.depth == 8
 
 
-def test_the_decoder_is_tuned_while_the_codes_stay(finished: Path) -> None:
-    first, tuned = weights(finished, "tokenizer"), torch.load(finished / "decoder" / "state.pt", weights_only=True)
-    before = torch.load(finished / "tokenizer" / "state.pt", weights_only=True)["average"]
-    encoder = [key for key in first if key.startswith("encoder.")]
-    assert all(torch.equal(before[key], tuned["module"][key]) for key in encoder)
-    assert any(not torch.equal(before[key], tuned["module"][key]) for key in first if key.startswith("decoder."))
+def test_flipped_codes_reach_the_decoder_and_the_encoder_learns_from_them() -> None:
+    latent = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    grids = [(2, 2), (4, 4)]
+    through, canvas = straight_through(latent, grids, lambda bits, k: ~bits)
+    assert not torch.equal(canvas, quantise(latent.detach(), grids)[1])
+    assert torch.allclose(through, canvas, atol=1e-6)
+    through.sum().backward()
+    assert torch.equal(latent.grad, torch.ones_like(latent))
+
+
+def task(config: CorrectionConfig, seen: int = 0) -> InfinityTask:
+    latents = np.random.default_rng(0).standard_normal((24, 4, 4, 4)).astype(np.float16)
+    return InfinityTask(new_transformer(TINY), TINY.schedule, latents, ["a red star"] * 24, config, seen)
+
+
+def test_a_subset_of_the_largest_stage_estimates_the_whole_loss() -> None:
+    whole = task(CorrectionConfig(batch=24, drop=0))
+    part = task(CorrectionConfig(batch=24, drop=0, largest=6, whole_from=2))
+    lengths = [len(index) if index is not None else None for index in part._subset(0, torch.Generator())]
+    assert lengths == [None, None, 6] and part._subset(2, torch.Generator()) == [None] * 3
+    with torch.no_grad():
+        means = [np.mean([float(t.loss(step % 2, step)[0]) for step in range(40)]) for t in (whole, part)]
+        at_once = [float(t.loss(2, 0)[0]) for t in (whole, part)]
+    assert at_once[0] == at_once[1]
+    assert means[0] == pytest.approx(means[1], rel=0.02) and means[0] != means[1]
+
+
+def test_a_continued_run_goes_on_to_other_batches() -> None:
+    config = CorrectionConfig(batch=4)
+    with torch.no_grad():
+        first, later, again = (float(task(config, seen).loss(step, 0)[0]) for seen, step in ((0, 7), (5, 2), (5, 7)))
+    assert first == later != again
+
+
+def test_every_trained_parameter_has_one_optimizer() -> None:
+    module = new_transformer(TINY)
+    adam, muon = optimizers(module, LOOP)
+    held = [p for o in (adam, muon) for group in o.param_groups for p in group["params"]]
+    assert sorted(map(id, held)) == sorted(map(id, module.parameters()))
+    assert isinstance(muon, torch.optim.Muon)
+    assert {id(b.ffn.fc1.weight) for b in module.transformer.blocks} <= {id(p) for p in muon.param_groups[0]["params"]}

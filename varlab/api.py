@@ -13,7 +13,7 @@ from varlab.models.base import NextScaleModel
 from varlab.models.registry import find
 from varlab.models.zoo import load
 from varlab.probes import PROBES
-from varlab.prompts import PromptSet, prompts
+from varlab.prompt_sets import PromptSet, prompts
 from varlab.runs import RunResult, at_least, open_log
 
 

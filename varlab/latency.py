@@ -14,7 +14,7 @@ from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.models.base import NextScaleModel
 from varlab.probes import PROBES, build
-from varlab.prompts import prompts
+from varlab.prompt_sets import prompts
 from varlab.runs import at_least
 
 WITH_PREVIEWS = tuple(PROBES)

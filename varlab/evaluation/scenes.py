@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from varlab.models.infinity_model import Infinity
-from varlab.prompts import PromptSet, prompts
+from varlab.prompt_sets import PromptSet, prompts
 from varlab.runs import sample
 from varlab.scenes import benchmark_prompt, render, sample_scenes, score_images, summarise
 from varlab.spectra import band_power

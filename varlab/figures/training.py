@@ -7,8 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 CURVES = {
-    "tokenizer": ("psnr", "PSNR of a batch (dB)"),
-    "decoder": ("psnr", "PSNR under flips (dB)"),
+    "tokenizer": ("psnr", "PSNR of a batch, bits flipped (dB)"),
     "transformer": ("loss", "bit cross-entropy (nats)"),
 }
 

@@ -7,6 +7,7 @@ Source: Infinity (arXiv 2412.04431) and its released 2B and 8B models.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import torch
 import torch.nn.functional as F
@@ -312,17 +313,25 @@ def rotary_table(schedule: Schedule, head_width: int, base: float = 10000.0) -> 
     return torch.stack([angle.cos(), angle.sin()], -1)
 
 
-def block_causal_mask(schedule: Schedule) -> Tensor:
-    """[N, N] boolean: a token sees its own stage and all earlier ones."""
-    stage = torch.repeat_interleave(torch.arange(len(schedule)), torch.tensor(schedule.lengths))
-    return stage[:, None] >= stage[None]
+COARSE = 32  # stages of up to so many tokens share a call
 
 
-def block_causal_attend(schedule: Schedule) -> Attend:
-    """Attention for the training forward: one call with a boolean mask."""
-    mask = block_causal_mask(schedule)
+def block_causal_attend(lengths: Sequence[int]) -> Attend:
+    """Attention for the training forward: a token sees its own stage and all earlier ones.
+
+    ``lengths``: tokens of each stage. The coarse stages share one masked call; a later stage sees all that ends
+    where it ends, so it needs no mask, and scores that a mask would throw away are never computed.
+    """
+    coarse = sum(1 for n in lengths if n <= COARSE)
+    bounds = [0, *accumulate(lengths)]
+    first = bounds[coarse]
+    stage = torch.repeat_interleave(torch.arange(coarse), torch.tensor(lengths[:coarse], dtype=torch.long))
+    mask = stage[:, None] >= stage[None]
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return attention(q, k, v, mask.to(q.device), scale=1.0)
+        parts = [attention(q[:, :, :first], k[:, :, :first], v[:, :, :first], mask.to(q.device), scale=1.0)]
+        for start, end in pairwise(bounds[coarse:]):
+            parts.append(attention(q[:, :, start:end], k[:, :, :end], v[:, :, :end], scale=1.0))
+        return torch.cat(parts, 2)
 
     return attend

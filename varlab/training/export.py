@@ -52,8 +52,7 @@ def _facts(recipe: Recipe, run: Path, device: str) -> dict[str, Any]:
         "pool_seed": recipe.pool_seed,
         "device": device_name(torch.device(device)),
     }
-    images = recipe.tokenizer_batch
-    batches = {"tokenizer": images, "decoder": images, "transformer": recipe.correction.batch}
+    batches = {"tokenizer": recipe.tokenizer_batch, "transformer": recipe.correction.batch}
     before = start_of(run)
     for part in PARTS:
         state = {"step": 0, "seconds": 0.0, "world": 1}

@@ -58,14 +58,28 @@ def self_correction(
     return [bits.flatten(1, 2).float() for bits in labels], inputs
 
 
+def at(chosen: Sequence[Tensor | None], parts: Sequence[Tensor], axis: int) -> list[Tensor]:
+    """The chosen tokens of each stage's part; None takes it whole."""
+    return [
+        part if index is None else part.index_select(axis, index.to(part.device))
+        for part, index in zip(parts, chosen, strict=True)
+    ]
+
+
 @dataclass(frozen=True)
 class CorrectionConfig:
-    """``flip`` bounds the flip strength, drawn per sample and stage; ``drop`` is the share of null captions."""
+    """``flip`` bounds the flip strength, drawn per sample and stage; ``drop`` is the share of null captions.
+
+    ``largest``: a stage of more tokens is trained on so many of them, drawn anew for every batch, until the update
+    ``whole_from``; the loss estimates the whole stage's. The less, the cheaper an update. Source: HART, section 3.3.
+    """
 
     batch: int
     flip: float = 0.1
     drop: float = 0.1
     seed: int = 0
+    largest: int | None = None
+    whole_from: int = 0
 
 
 class TextToCodes(nn.Module):
@@ -77,7 +91,10 @@ class TextToCodes(nn.Module):
 
 
 class InfinityTask:
-    """Bit cross-entropy, weighted by 1/side of the stage so that coarse stages count."""
+    """Bit cross-entropy, weighted by 1/side of the stage so that coarse stages count.
+
+    ``seen``: updates before this run, so that a continued one goes on to other batches.
+    """
 
     def __init__(
         self,
@@ -86,15 +103,11 @@ class InfinityTask:
         latents: np.ndarray,
         captions: Sequence[str],
         config: CorrectionConfig,
+        seen: int = 0,
         device: str = "cpu",
     ) -> None:
-        self.module, self.schedule, self.latents, self.config, self.device = (
-            module,
-            schedule,
-            latents,
-            config,
-            device,
-        )
+        self.module, self.schedule, self.latents = module, schedule, latents
+        self.config, self.seen, self.device = config, seen, device
         rows = [module.text.words(caption) for caption in captions]
         self.lengths = np.array([len(row) for row in rows])
         self.words = np.zeros((len(rows), self.lengths.max()), np.int64)
@@ -102,9 +115,16 @@ class InfinityTask:
             self.words[i, : len(row)] = row
         head_width = module.transformer.config.width // module.transformer.config.heads
         self.rotary = rotary_table(schedule, head_width).to(device)
-        self.attend = block_causal_attend(schedule)
-        weight = torch.cat([torch.full((h * w,), (h * w) ** -0.5) for h, w in schedule.grids])
-        self.weight = (weight / weight.sum()).to(device)
+        sides = torch.tensor([(h * w) ** 0.5 for h, w in schedule.grids])
+        self.share = (sides / sides.sum()).to(device)  # of each stage in the loss: 1 / side a token
+
+    def _subset(self, step: int, generator: torch.Generator) -> list[Tensor | None]:
+        """Positions of each stage that this update trains on, ascending; None for all of them."""
+        largest = self.config.largest if step < self.config.whole_from else None
+        return [
+            None if largest is None or n <= largest else torch.randperm(n, generator=generator)[:largest].sort().values
+            for n in self.schedule.lengths
+        ]
 
     def _text(self, index: np.ndarray, generator: torch.Generator) -> TextBatch:
         """Features of the captions, those of a random share replaced by the null text."""
@@ -118,16 +138,19 @@ class InfinityTask:
 
     def loss(self, step: int, rank: int) -> tuple[Tensor, dict[str, float]]:
         config = self.config
-        rng = np.random.default_rng((config.seed, step, rank))
+        rng = np.random.default_rng((config.seed, self.seen + step, rank))
         index = np.sort(rng.integers(0, len(self.latents), config.batch))
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         flips = torch.rand(config.batch, len(self.schedule), generator=generator) * config.flip
         latent = torch.from_numpy(self.latents[index]).to(self.device).float()
         labels, inputs = self_correction(latent, self.schedule.grids, flips.to(self.device), generator)
+        chosen = self._subset(step, generator)
+        labels, inputs = at(chosen, labels, 1), at(chosen[1:], inputs, 1)
+        rotary = torch.cat(at(chosen, self.rotary.split(self.schedule.lengths), 0))
+        lengths = [part.shape[1] for part in labels]
         with torch.autocast(self.device, dtype=torch.bfloat16):
-            logits = self.module.transformer(self._text(index, generator), inputs, self.rotary, self.attend)
+            logits = self.module.transformer(self._text(index, generator), inputs, rotary, block_causal_attend(lengths))
         score = logits[..., 1::2] - logits[..., 0::2]
-        target = torch.cat(labels, 1)
-        per_token = F.binary_cross_entropy_with_logits(score, target, reduction="none").mean((0, 2))
-        last = self.schedule.lengths[-1]
-        return (per_token * self.weight).sum(), {"last_stage": float(per_token[-last:].mean().detach())}
+        wrong = F.binary_cross_entropy_with_logits(score, torch.cat(labels, 1), reduction="none")
+        stages = torch.stack([part.mean() for part in wrong.split(lengths, 1)])
+        return (stages * self.share).sum(), {"last_stage": float(stages[-1].detach())}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -55,11 +55,23 @@ class LoopConfig:
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    trained = [p for p in module.parameters() if p.requires_grad]
-    matrices = [p for p in trained if p.ndim >= 2]
-    vectors = [p for p in trained if p.ndim < 2]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+def optimizers(module: nn.Module, config: LoopConfig) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of transformer blocks, AdamW for all else.
+
+    Muon's update is scaled to AdamW's size, so that one learning rate and decay serve both. It costs a few
+    matrix products of the weights' size an update. Source: torch.optim.Muon, "match_rms_adamw".
+    """
+    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    blocks = [p for name, p in trained.items() if p.ndim == 2 and "block_chunks" in name]
+    matrices = [p for name, p in trained.items() if p.ndim >= 2 and not (p.ndim == 2 and "block_chunks" in name)]
+    vectors = [p for p in trained.values() if p.ndim < 2]
+    rate, decay = config.learning_rate, config.weight_decay
+    groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
+    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95))]
+    if blocks:
+        muon = torch.optim.Muon(blocks, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+        found.append(muon)
+    return found
 
 
 class Average:
@@ -147,9 +159,7 @@ class Loop:
     def __init__(self, task: Task, config: LoopConfig, folder: Path, rank: int = 0, world: int = 1) -> None:
         self.task, self.config, self.folder, self.rank, self.world = task, config, folder, rank, world
         self.step, self.seconds = 0, 0.0
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(task.module, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.95)
-        )
+        self.optimizers = optimizers(task.module, config)
         self.average = Average(task.module, config.average)
         if (folder / "state.pt").exists():
             self._resume()
@@ -162,7 +172,8 @@ class Loop:
                 "Give another run folder, or continue from its weights with --init-from."
             )
         self.task.module.load_state_dict(state["module"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(values)
         device = next(self.task.module.parameters()).device
         self.average.values = {k: v.to(device) for k, v in state["average"].items()}
         self.step, self.seconds = state["step"], state["seconds"]
@@ -186,13 +197,13 @@ class Loop:
             "world": self.world,
             "config": asdict(self.config),
             "module": self.task.module.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "average": self.average.values,
         }
         write_atomically(self.folder / "state.pt", lambda path: torch.save(state, path))
 
     def _update(self) -> dict[str, float]:
-        for group in self.optimizer.param_groups:
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = self.config.rate(self.step)
         loss, figures = self.task.loss(self.step, self.rank)
         if not math.isfinite(_agree(0.0 if torch.isfinite(loss) else math.inf, self.world)):
@@ -200,11 +211,12 @@ class Loop:
                 f"The loss is not finite at step {self.step}. The last good state is in {self.folder / 'state.pt'}; "
                 "continue from it with a lower learning rate."
             )
-        self.optimizer.zero_grad(set_to_none=True)
+        self.task.module.zero_grad(set_to_none=True)
         loss.backward()
         _average_gradients(self.task.module, self.world)
         norm = nn.utils.clip_grad_norm_(self.task.module.parameters(), self.config.clip)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.step += 1
         self.average.update(self.task.module, self.step)
         return {"loss": float(loss.detach()), "gradient": float(norm), **figures}

@@ -19,10 +19,10 @@ from varlab.training.launch import launch
 from varlab.training.loop import Loop, Progress
 from varlab.training.pool import ScenePool, build_pool
 from varlab.training.recipes import Recipe
-from varlab.training.tokenizer import DecoderTask, TokenizerTask
+from varlab.training.tokenizer import TokenizerTask
 
 Report = Callable[[str, Progress], None]
-PARTS = ("tokenizer", "decoder", "transformer")
+PARTS = ("tokenizer", "transformer")
 NOTHING_BEFORE = {f"{part}_{what}": 0 for part in PARTS for what in ("steps", "samples", "hours")}
 
 
@@ -77,8 +77,7 @@ def trained_tokenizer(recipe: Recipe, folder: Path) -> BSQTokenizer:
     if "init_from" in start:
         return channels_last(load_mini(start["init_from"])[0].tokenizer)
     tokenizer = new_tokenizer(recipe)
-    tuned = finished(folder / "decoder", recipe.decoder_loop.steps)
-    load_average(tokenizer, folder / ("decoder" if tuned else "tokenizer"))
+    load_average(tokenizer, folder / "tokenizer")
     return tokenizer
 
 
@@ -98,34 +97,20 @@ def train_tokenizer(rank: int, world: int, recipe: Recipe, folder: Path, device:
         new_tokenizer(recipe).to(device),
         recipe.schedule.grids,
         lambda step, rank: pool.batch_of_images(recipe.tokenizer_batch, seed, step, rank),
+        recipe.tokenizer_flip,
+        seed,
         device,
     )
     loop = Loop(task, recipe.tokenizer_loop, folder / "tokenizer", rank, world)
     loop.run(lambda progress: report("tokenizer", progress))
 
 
-def train_decoder(rank: int, world: int, recipe: Recipe, folder: Path, device: str, report: Report) -> None:
-    pool = ScenePool(folder / "pool")
-    seed = recipe.decoder_loop.seed
-    module = new_tokenizer(recipe)
-    load_average(module, folder / "tokenizer")
-    task = DecoderTask(
-        module.to(device),
-        recipe.schedule.grids,
-        lambda step, rank: pool.batch_of_images(recipe.tokenizer_batch, seed, step, rank),
-        recipe.decoder_flip,
-        seed,
-        device,
-    )
-    loop = Loop(task, recipe.decoder_loop, folder / "decoder", rank, world)
-    loop.run(lambda progress: report("decoder", progress))
-
-
 def train_transformer(rank: int, world: int, recipe: Recipe, folder: Path, device: str, report: Report) -> None:
     pool = ScenePool(folder / "pool")
     latents = encode_pool(pool, trained_tokenizer(recipe, folder), folder / "latents.npy", device)
     module = starting_transformer(recipe, folder).to(device)
-    task = InfinityTask(module, recipe.schedule, latents, pool.captions, recipe.correction, device)
+    seen = start_of(folder)["transformer_steps"]
+    task = InfinityTask(module, recipe.schedule, latents, pool.captions, recipe.correction, seen, device)
     loop = Loop(task, recipe.loop, folder / "transformer", rank, world)
     loop.run(lambda progress: report("transformer", progress))
 
@@ -151,14 +136,10 @@ def train(
     if init_from is not None:
         begin_from(recipe, folder, init_from)
     pool = build_pool(folder / "pool", recipe.pool, recipe.pool_seed, recipe.image_size)
-    stages = (
-        ("tokenizer", train_tokenizer, recipe.tokenizer_loop.steps),
-        ("decoder", train_decoder, recipe.decoder_loop.steps),
-    )
-    for part, function, steps in stages if "init_from" not in start_of(folder) else ():
-        if not finished(folder / part, steps):
-            launch(count, function, recipe, folder, device, report)
-        if not finished(folder / part, steps):
+    steps = recipe.tokenizer_loop.steps
+    if "init_from" not in start_of(folder) and not finished(folder / "tokenizer", steps):
+        launch(count, train_tokenizer, recipe, folder, device, report)
+        if not finished(folder / "tokenizer", steps):
             return False
     encode_pool(pool, trained_tokenizer(recipe, folder).to(device), folder / "latents.npy", device)
     launch(count, train_transformer, recipe, folder, device, report)

@@ -23,8 +23,7 @@ class Recipe:
     transformer: InfinityConfig
     tokenizer_batch: int
     tokenizer_loop: LoopConfig
-    decoder_loop: LoopConfig
-    decoder_flip: float
+    tokenizer_flip: float
     correction: CorrectionConfig
     loop: LoopConfig
     workers: int = 2
@@ -39,18 +38,17 @@ class Recipe:
 
 NANO_INFINITY = Recipe(
     name="nano-infinity",
-    image_size=64,
+    image_size=32,
     pool=100_000,
     pool_seed=1,
-    schedule=square((1, 2, 3, 4, 6, 8), "nano-64px"),
-    tokenizer=BSQConfig(bits=20, stride=8, channels=32, multipliers=(1, 1, 2, 4), blocks=1, norm_groups=8),
-    transformer=InfinityConfig(depth=8, width=144, heads=4, bits=20, chunks=4, text_width=128, text_length=32),
+    schedule=square((1, 2, 3, 4, 6, 8), "nano-32px"),
+    tokenizer=BSQConfig(bits=16, stride=4, channels=32, multipliers=(1, 2, 2), blocks=1, norm_groups=8),
+    transformer=InfinityConfig(depth=8, width=176, heads=4, bits=16, chunks=4, text_width=128, text_length=32),
     tokenizer_batch=16,
-    tokenizer_loop=LoopConfig(steps=3200, learning_rate=1.5e-3, warmup=100, decay=0.6, seed=1),
-    decoder_loop=LoopConfig(steps=1800, learning_rate=1e-3, warmup=50, decay=0.9, seed=3),
-    decoder_flip=0.12,
+    tokenizer_flip=0.08,
+    tokenizer_loop=LoopConfig(steps=4000, learning_rate=1.5e-3, warmup=100, decay=0.6, seed=1),
     correction=CorrectionConfig(batch=32, flip=0.1, drop=0.1, seed=2),
-    loop=LoopConfig(steps=6000, learning_rate=1.5e-3, warmup=300, decay=0.6, seed=2),
+    loop=LoopConfig(steps=4000, learning_rate=2e-3, warmup=200, decay=0.6, seed=2),
 )
 
 RECIPES = {recipe.name: recipe for recipe in (NANO_INFINITY,)}

@@ -1,6 +1,6 @@
 """Training of the minis' BSQ tokenizer on procedural scenes.
 
-No adversarial and no entropy term: weighted L1 and L2, image gradients, commitment.
+No adversarial and no entropy term: weighted L1 and L2, image gradients, commitment, under flipped bits.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from varlab.models.tokenizers.bsq import BSQTokenizer, quantise, residual_steps
+from varlab.models.tokenizers.bsq import BSQTokenizer, residual_steps
 from varlab.schedules import Grid
 
 Images = Callable[[int, int], Tensor]  # (step, rank) -> uint8 [B, H, W, 3]
+Flip = Callable[[Tensor, int], Tensor]  # (bits, stage) -> bits
 
 
 def to_signed(images: Tensor) -> Tensor:
@@ -20,9 +21,9 @@ def to_signed(images: Tensor) -> Tensor:
     return images.movedim(-1, 1).float() / 127.5 - 1
 
 
-def straight_through(latent: Tensor, grids: Sequence[Grid]) -> tuple[Tensor, Tensor]:
+def straight_through(latent: Tensor, grids: Sequence[Grid], flip: Flip | None = None) -> tuple[Tensor, Tensor]:
     """Latent [B, b, H, W] -> (canvas with the gradient of the latent, the plain canvas)."""
-    _, canvas = quantise(latent.detach(), grids)
+    *_, (_, canvas) = residual_steps(latent.detach(), grids, flip)
     return latent + (canvas - latent).detach(), canvas
 
 
@@ -40,40 +41,28 @@ def reconstruction_loss(output: Tensor, image: Tensor) -> Tensor:
 
 
 class TokenizerTask:
-    """Every eighth update sees a schedule without its last stages, so that partial canvases decode well."""
+    """Every eighth update sees a schedule without its last stages, so that partial canvases decode well.
 
-    def __init__(self, module: BSQTokenizer, grids: Sequence[Grid], images: Images, device: str = "cpu") -> None:
+    The decoder reads codes of which some bits are flipped, U(0, ``flip``) of them per sample: a transformer's samples
+    are never exactly the encoder's codes. More flips make samples cleaner and textures fainter.
+    """
+
+    def __init__(
+        self,
+        module: BSQTokenizer,
+        grids: Sequence[Grid],
+        images: Images,
+        flip: float,
+        seed: int,
+        device: str = "cpu",
+    ) -> None:
         self.module, self.grids, self.images, self.device = module, tuple(grids), images, device
+        self.flip, self.seed = flip, seed
 
     def _stages(self, step: int) -> Sequence[Grid]:
         if step % 8 or len(self.grids) < 3:
             return self.grids
         return self.grids[: len(self.grids) - 1 - (step // 8) % 2]
-
-    def loss(self, step: int, rank: int) -> tuple[Tensor, dict[str, float]]:
-        image = to_signed(self.images(step, rank).to(self.device)).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device, dtype=torch.bfloat16):
-            latent = self.module.encoder(image).float()
-            through, canvas = straight_through(latent, self._stages(step))
-            output = self.module.decoder(through).float()
-        commitment = F.mse_loss(latent, canvas)
-        loss = reconstruction_loss(output, image) + 0.25 * commitment
-        error = F.mse_loss(output.detach().clamp(-1, 1), image)
-        return loss, {"psnr": float(10 * torch.log10(4 / error)), "commitment": float(commitment.detach())}
-
-
-class DecoderTask:
-    """Fine-tunes the decoder while the codes stay as they are: it learns to draw clean pictures from noisy bits.
-
-    A transformer's samples are never exactly the encoder's codes; flips U(0, ``flip``) per sample stand in for that.
-    """
-
-    def __init__(
-        self, module: BSQTokenizer, grids: Sequence[Grid], images: Images, flip: float, seed: int, device: str = "cpu"
-    ) -> None:
-        self.module, self.grids, self.images, self.device = module, tuple(grids), images, device
-        self.flip, self.seed = flip, seed
-        module.encoder.requires_grad_(False)
 
     def loss(self, step: int, rank: int) -> tuple[Tensor, dict[str, float]]:
         image = to_signed(self.images(step, rank).to(self.device)).contiguous(memory_format=torch.channels_last)
@@ -84,8 +73,10 @@ class DecoderTask:
             return bits ^ (torch.rand(bits.shape, generator=generator) < strength).to(bits.device)
 
         with torch.autocast(self.device, dtype=torch.bfloat16):
-            with torch.no_grad():
-                *_, (_, canvas) = residual_steps(self.module.encoder(image).float(), self.grids, flip)
-            output = self.module.decoder(canvas).float()
+            latent = self.module.encoder(image).float()
+            through, canvas = straight_through(latent, self._stages(step), flip)
+            output = self.module.decoder(through).float()
+        commitment = F.mse_loss(latent, canvas)
+        loss = reconstruction_loss(output, image) + 0.25 * commitment
         error = F.mse_loss(output.detach().clamp(-1, 1), image)
-        return reconstruction_loss(output, image), {"psnr": float(10 * torch.log10(4 / error))}
+        return loss, {"psnr": float(10 * torch.log10(4 / error)), "commitment": float(commitment.detach())}

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from varlab.errors import VarlabError
-from varlab.prompts import GENEVAL_COUNTS, Prompt, PromptSet, prompts
+from varlab.prompt_sets import GENEVAL_COUNTS, Prompt, PromptSet, prompts
 from varlab.scenes import CATEGORIES, parse
 
 
