@@ -146,7 +146,7 @@ def test_outputs_are_kept_only_for_a_later_stage_and_without_the_other_row() -> 
 
     class Watch(Probe):
         def on_residual(self, stage, codes, before, canvas) -> None:  # type: ignore[no-untyped-def]
-            outputs = [x for _, x in probe.outputs.values()]
+            outputs = [x for _, x, _ in probe.outputs.values()]
             held.append((len(outputs), sum(x.untyped_storage().nbytes() - x.nbytes for x in outputs)))
 
     Run(model, Settings(cfg=2.0), SeededNoise(7), [probe, Watch()]).generate(features(3, 5), (0, 1))

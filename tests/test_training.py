@@ -152,7 +152,7 @@ def test_two_workers_average_their_gradients(finished: Path, tmp_path: Path) -> 
 def test_without_flips_the_inputs_are_the_quantised_canvas() -> None:
     latent = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     grids = [(1, 1), (2, 2), (4, 4), (8, 8)]
-    labels, inputs = self_correction(latent, grids, torch.zeros(2, 4), torch.Generator())
+    labels, inputs = self_correction(latent, grids, torch.zeros(2, 4), torch.zeros(2, 4), torch.Generator())
     bits, canvas = quantise(latent, grids)
     assert all(torch.equal(label > 0.5, bit.flatten(1, 2)) for label, bit in zip(labels, bits, strict=True))
     through, plain = straight_through(latent, grids)
@@ -163,12 +163,21 @@ def test_without_flips_the_inputs_are_the_quantised_canvas() -> None:
 def test_flipped_bits_change_later_labels_not_their_own() -> None:
     latent = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     grids = [(2, 2), (8, 8)]
-    plain, _ = self_correction(latent, grids, torch.zeros(1, 2), torch.Generator())
-    flips = torch.tensor([[1.0, 0.0]])
-    flipped, inputs = self_correction(latent, grids, flips, torch.Generator())
+    none = torch.zeros(1, 2)
+    plain, clean = self_correction(latent, grids, none, none, torch.Generator())
+    flipped, inputs = self_correction(latent, grids, torch.tensor([[1.0, 0.0]]), none, torch.Generator())
     assert torch.equal(plain[0], flipped[0]) and not torch.equal(plain[1], flipped[1])
-    _, clean = self_correction(latent, grids, torch.zeros(1, 2), torch.Generator())
     assert torch.allclose(inputs[0], -clean[0])  # every bit flipped: the canvas changes sign
+
+
+def test_a_swapped_token_is_the_other_images_and_the_labels_mend_it() -> None:
+    latent = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    grids, none = [(2, 2), (8, 8)], torch.zeros(2, 2)
+    plain, clean = self_correction(latent, grids, none, none, torch.Generator())
+    swapped, inputs = self_correction(latent, grids, none, torch.tensor([[1.0, 0.0], [0.0, 0.0]]), torch.Generator())
+    assert torch.equal(plain[0], swapped[0]) and torch.equal(plain[1][1], swapped[1][1])
+    assert torch.equal(inputs[0][0], clean[0][1]) and torch.equal(inputs[0][1], clean[0][1])
+    assert not torch.equal(plain[1][0], swapped[1][0])
 
 
 def test_unknown_recipe_lists_near_names() -> None:

@@ -219,7 +219,9 @@ def log(
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder; the same command resumes it.")] = None,
     probe: Annotated[list[str] | None, typer.Option(help="e.g. token-mse or residual-spectrum:preview=full.")] = None,
-    batch: Annotated[int, typer.Option(help="Images at a time; memory grows in proportion.")] = 8,
+    batch: Annotated[
+        int | None, typer.Option(help="Images at a time; default: 16, fewer where keys and values pass 1 GiB.")
+    ] = None,
     cfg: Cfg = None,
     tau: Tau = None,
     **options: Any,
@@ -327,6 +329,10 @@ def train(
     steps: Annotated[int | None, typer.Option(help="Transformer updates instead of the recipe's.")] = None,
     pool: Annotated[int | None, typer.Option(help="Scenes rendered for training instead of the recipe's.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where the finished mini goes; default: inside the folder.")] = None,
+    compiled: Annotated[
+        bool,
+        typer.Option("--compile", help="torch.compile the blocks: faster, after two minutes; needs a C++ compiler."),
+    ] = False,
 ) -> None:
     """Train a mini from nothing: scenes, tokenizer, transformer. Ctrl-C keeps the state; the same command goes on."""
     from varlab.runs import at_least
@@ -334,7 +340,7 @@ def train(
 
     at_least(1, steps=steps, pool=pool, workers=workers)
     with _resumable():
-        _say(train_command(recipe, folder, workers, device, init_from, steps, pool, out))
+        _say(train_command(recipe, folder, workers, device, init_from, steps, pool, out, compiled))
 
 
 @app.command()
@@ -383,7 +389,7 @@ def bench(
     model: Model = "nano-infinity",
     repeats: Annotated[int, typer.Option(help="Interleaved rounds.")] = 15,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
-    batch: Annotated[int, typer.Option(help="Images at a time; 8 as `varlab log` uses.")] = 8,
+    batch: Annotated[int | None, typer.Option(help="Images at a time; default: as `varlab log`.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the table here as CSV.")] = None,
     **options: Any,
 ) -> None:
@@ -404,7 +410,7 @@ def bench(
     console.print(_table(result.table))
     _say(
         f"{loaded.name}, {loaded.weights}, {loaded.precision}, {device_name(loaded.device)}, {threads} threads, "
-        f"batch {batch}; images bit-equal: {'yes' if result.equal else 'NO'}"
+        f"batch {result.batch}; images bit-equal: {'yes' if result.equal else 'NO'}"
     )
     within = "within" if result.ratio <= ALLOWED else "NOT within"
     _say(f"probes without previews: {result.ratio:.3f} times plain, {within} +{ALLOWED - 1:.0%}")

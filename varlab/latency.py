@@ -15,7 +15,7 @@ from varlab.engine.randomness import SeededNoise
 from varlab.models.base import NextScaleModel
 from varlab.probes import PROBES, build
 from varlab.prompt_sets import prompts
-from varlab.runs import at_least
+from varlab.runs import at_least, default_batch
 
 WITH_PREVIEWS = tuple(PROBES)
 WITHOUT_PREVIEWS = tuple(
@@ -66,9 +66,13 @@ def _pass(model: NextScaleModel, texts: list[str], probes: tuple[str, ...]) -> t
 
 
 def bench(
-    model: NextScaleModel, repeats: int = 15, batch: int = 8, progress: Callable[[int, int], None] | None = None
+    model: NextScaleModel,
+    repeats: int = 15,
+    batch: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Bench:
     """Each round runs every variant once, in turning order; one round more warms up. Wall clock, decode included."""
+    batch = default_batch(model) if batch is None else batch
     at_least(1, repeats=repeats, batch=batch)
     texts = list(prompts("scenes", n=batch))
     names = list(VARIANTS)

@@ -128,7 +128,11 @@ def luma(image: Tensor) -> Tensor:
 
 def edge_energy(image: Tensor, grid: tuple[int, int]) -> Tensor:
     """The edge map g [..., h, w]: Sobel magnitude of the luma, resized by area to `grid` = (h, w)."""
-    edges = sobel_magnitude(luma(image))
+    return edges_on_grid(sobel_magnitude(luma(image)), grid)
+
+
+def edges_on_grid(edges: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Sobel magnitudes [..., H, W] resized by area to `grid`: the part of `edge_energy` that differs by stage."""
     resized = F.interpolate(edges.reshape(-1, 1, *edges.shape[-2:]), size=tuple(grid), mode="area")
     return resized.reshape(*edges.shape[:-2], *grid)
 
@@ -183,10 +187,13 @@ def spearman(a: Tensor, b: Tensor) -> Tensor:
 
 def _centred_ranks(x: Tensor) -> Tensor:
     """Average ranks less their mean, over n: in (-.5, .5), exactly 0 for a constant, NaN beside a NaN."""
-    x = x.contiguous()
-    ascending = x.sort(-1).values
-    below = torch.searchsorted(ascending, x, out_int32=True)
-    up_to = torch.searchsorted(ascending, x, right=True, out_int32=True)
     n = x.shape[-1]
-    centred = (below + up_to - n).float() / (2 * n)
-    return torch.where(x.isnan().any(-1, keepdim=True), torch.nan, centred)
+    ascending, order = x.contiguous().sort(-1)
+    if bool((ascending[..., 1:] == ascending[..., :-1]).any()):
+        below = torch.searchsorted(ascending, ascending, out_int32=True)
+        up_to = torch.searchsorted(ascending, ascending, right=True, out_int32=True)
+        centred = (below + up_to - n).float() / (2 * n)
+    else:  # nothing is tied, as is usual for energies: a place in the order is a rank, at a third of the time
+        centred = ((2 * torch.arange(n, device=x.device) + 1 - n).float() / (2 * n)).expand_as(ascending)
+    ranks = torch.empty_like(centred, memory_format=torch.contiguous_format).scatter_(-1, order, centred)
+    return torch.where(x.isnan().any(-1, keepdim=True), torch.nan, ranks)

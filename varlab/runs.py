@@ -104,6 +104,13 @@ def with_overrides(settings: Settings, **given: Any) -> Settings:
     return replace(settings, **values)
 
 
+def default_batch(model: NextScaleModel, most: int = 16, held: int = 2**30) -> int:
+    """Images at a time: as many as keep both branches' keys and values within ``held`` bytes, from 1 to ``most``."""
+    element = 2 if model.precision == "bf16" else 4
+    each = 2 * 2 * model.kv_capacity * model.width * model.depth * element
+    return max(1, min(most, held // each))
+
+
 @dataclass(frozen=True)
 class Job:
     """One run: what is sampled and what listens."""
@@ -156,7 +163,7 @@ def sample(
     probes: Sequence[str | LoggingProbe] = (),
     accelerators: Sequence[str | Accelerator] = (),
     negative: str | None = None,
-    batch: int = 8,
+    batch: int | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> RunResult:
@@ -164,9 +171,10 @@ def sample(
 
     Image i depends on (seed, i) alone, not on the batch. ``settings`` override the model's own: cfg, tau
     (a number or one a stage), top_k, top_p, cfg_layers. ``negative`` is a text that guidance leads away from; an
-    empty one is none. A larger batch costs memory in proportion.
+    empty one is none. A larger batch costs memory in proportion; None is ``default_batch``.
     """
     texts = check_prompts(prompts)
+    batch = default_batch(model) if batch is None else batch
     at_least(1, batch=batch)
     chosen = with_overrides(model.settings, **settings)
     negative = negative if negative and negative.strip() else None
@@ -192,16 +200,17 @@ def log_run(
     probes: Sequence[str],
     prompt_set: str = "custom",
     seed: int = 0,
-    batch: int = 8,
+    batch: int | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> xr.DataTree:
     """Sample into a run folder: ``run.json``, ``images/`` and, when done, ``log.zarr``.
 
     A folder with the same run is continued after its last finished batch; one with another run is refused.
-    Without a folder the run goes to one under ``runs/`` that is named after it.
+    Without a folder the run goes to one under ``runs/`` that is named after it. ``batch`` as in ``sample``.
     """
     texts = check_prompts(prompts)
+    batch = default_batch(model) if batch is None else batch
     at_least(1, batch=batch)
     job = Job(model, tuple(texts), with_overrides(model.settings, **settings), seed, tuple(probes))
     record = _record(job, prompt_set, batch)

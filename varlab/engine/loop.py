@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from varlab.engine.hooks import Accelerator, Probe, overrides
 from varlab.engine.kv import KVStore
@@ -100,6 +101,7 @@ class Run:
         self.settings.check(len(self.model.schedule), self.model.depth)
         self.ledger = Ledger.of(len(self.model.schedule))
         self._previewed: tuple[Tensor, Grid, Tensor] | None = None
+        self._lengths = WeakTensorKeyDictionary()
         self.branch_probes = [p for p in self.probes if overrides(p, "on_branch", Probe)]
         self.block_probes = [p for p in self.probes if overrides(p, "on_block", Probe)]
 
@@ -113,6 +115,12 @@ class Run:
         if self._previewed is None or self._previewed[0] is not canvas or self._previewed[1] != grid:
             self._previewed = (canvas, grid, self.model.decode(self.model.resize(canvas, grid)))
         return self._previewed[2]
+
+    def lengths(self, x: Tensor) -> Tensor:
+        """Norms over channels of tokens [R, n, C] -> [R, n]; hooks that ask for the same tensor share them."""
+        if x not in self._lengths:
+            self._lengths[x] = torch.linalg.vector_norm(x, dim=-1)
+        return self._lengths[x]
 
     def charge(self, stage: Stage, flops: int) -> None:
         """Work that an accelerator spends on scores, fills and decisions."""

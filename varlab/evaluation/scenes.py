@@ -50,7 +50,7 @@ def score_samples(
     n: int = 553,
     per_prompt: int = 4,
     seed: int = 0,
-    batch: int = 16,
+    batch: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[SceneScore, list[np.ndarray], PromptSet]:
     """Sample and judge ``per_prompt`` images for each of ``n`` prompts. Time grows with n * per_prompt."""

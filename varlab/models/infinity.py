@@ -7,6 +7,7 @@ Source: Infinity (arXiv 2412.04431) and its released 2B and 8B models.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate, pairwise
 
 import torch
@@ -80,10 +81,15 @@ class TextBatch:
     def __add__(self, other: "TextBatch") -> "TextBatch":
         return TextBatch(torch.cat([self.features, other.features]), self.lengths + other.lengths)
 
-    def padded(self) -> tuple[Tensor, Tensor | None]:
-        """[R, T, width] and the boolean mask [R, 1, 1, T] of real rows, None when nothing is padded."""
+    def padded(self, longest: int | None = None) -> tuple[Tensor, Tensor | None]:
+        """[R, T, width] and the boolean mask [R, 1, 1, T] of real rows, None when nothing is padded.
+
+        T is the longest text here, or ``longest`` where shapes must not change from batch to batch.
+        """
         rows = torch.nn.utils.rnn.pad_sequence(list(self.features.split(self.lengths)), batch_first=True)
-        if len(set(self.lengths)) == 1:
+        if longest is not None:
+            rows = F.pad(rows, (0, 0, 0, longest - rows.shape[1]))
+        elif len(set(self.lengths)) == 1:
             return rows, None
         lengths = torch.tensor(self.lengths, device=rows.device)
         return rows, (torch.arange(rows.shape[1], device=rows.device) < lengths[:, None])[:, None, None]
@@ -197,6 +203,15 @@ class Block(nn.Module):
     def feed_forward(self, x: Tensor, modulation: Sequence[Tensor]) -> Tensor:
         return self.ffn(modulate(x, modulation[3], modulation[5])).float() * modulation[1]
 
+    def forward(
+        self, x: Tensor, shared: Tensor, text: Tensor, mask: Tensor | None, rotary: Tensor, attend: Attend
+    ) -> Tensor:
+        """The whole block, as training runs it; the engine calls the branches one by one."""
+        modulation = self.modulation(shared)
+        x = x + self.attention(x, modulation, rotary, attend)
+        x = x + self.cross(x, *self.ca.keys_values(text), mask)
+        return x + self.feed_forward(x, modulation)
+
 
 class _Chunk(nn.Module):
     """Official files group the blocks; only the names matter."""
@@ -256,8 +271,8 @@ class InfinityTransformer(nn.Module):
             raise VarlabError(f"A prompt of {max(lengths)} text rows exceeds the model's {self.config.text_length}.")
         return TextBatch(torch.cat([self.cfg_uncond[:n] for n in lengths]), tuple(lengths))
 
-    def read_text(self, text: TextBatch) -> TextState:
-        features, mask = text.padded()
+    def read_text(self, text: TextBatch, longest: int | None = None) -> TextState:
+        features, mask = text.padded(longest)
         features = self.text_norm(features)
         pooled = self.text_proj_for_sos.ca(features, mask)
         shared = self.shared_ada_lin(pooled).float().view(-1, 1, 6, self.config.width)
@@ -277,20 +292,26 @@ class InfinityTransformer(nn.Module):
             scale, shift = self.head_nm.ada_lin(pooled.float())[:, None].chunk(2, -1)
             return self.head(layer_norm(x) * (1 + scale) + shift)
 
-    def forward(self, text: TextBatch, codes: Sequence[Tensor], rotary: Tensor, attend: Attend) -> Tensor:
+    def forward(
+        self,
+        text: TextBatch,
+        codes: Sequence[Tensor],
+        rotary: Tensor,
+        attend: Attend,
+        longest: int | None = None,
+        run: Callable[..., Tensor] = Block.forward,
+    ) -> Tensor:
         """Teacher forcing over all stages at once.
 
         codes: the inputs of stages 1, 2, ... [B, n_k, bits]; rotary [N, c/2, 2]; ``attend`` applies
-        block-causal attention. -> logits [B, N, 2 * bits].
+        block-causal attention; ``longest`` pads the text; ``run`` may be a compiled ``Block.forward``.
+        -> logits [B, N, 2 * bits].
         """
-        state = self.read_text(text)
+        state = self.read_text(text, longest)
         levels = [self.embed(tokens, k) for k, tokens in enumerate(codes, start=1)]
         x = torch.cat([self.start(state.pooled), *levels], 1)
         for block in self.blocks:
-            modulation = block.modulation(state.shared)
-            x = x + block.attention(x, modulation, rotary, attend)
-            x = x + block.cross(x, *block.ca.keys_values(state.tokens), state.mask)
-            x = x + block.feed_forward(x, modulation)
+            x = run(block, x, state.shared, state.tokens, state.mask, rotary, attend)
         return self.logits(x, state.pooled)
 
 
@@ -316,7 +337,8 @@ def rotary_table(schedule: Schedule, head_width: int, base: float = 10000.0) -> 
 COARSE = 32  # stages of up to so many tokens share a call
 
 
-def block_causal_attend(lengths: Sequence[int]) -> Attend:
+@cache
+def block_causal_attend(lengths: tuple[int, ...]) -> Attend:
     """Attention for the training forward: a token sees its own stage and all earlier ones.
 
     ``lengths``: tokens of each stage. The coarse stages share one masked call; a later stage sees all that ends

@@ -67,5 +67,8 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
     """
     if table.ndim == 4:
         table = table.unsqueeze(1)
+    if torch.compiler.is_compiling():  # the compiler has no complex kernels
+        (a, b), (cosine, sine) = x.float().unflatten(-1, (-1, 2)).unbind(-1), table.unbind(-1)
+        return torch.stack([a * cosine - b * sine, a * sine + b * cosine], -1).flatten(-2)
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)).contiguous())
     return torch.view_as_real(pairs * torch.view_as_complex(table)).flatten(-2)

@@ -157,7 +157,7 @@ def _compare_teacher(comparison: Comparison, outcome: Outcome) -> None:
         return
     model, canvas = outcome.setup.model, outcome.capture.canvas
     codes = [model.next_input(k + 1, canvas[k]) for k in outcome.setup.stages[:-1]]
-    attend = block_causal_attend(model.schedule.lengths)
+    attend = block_causal_attend(tuple(model.schedule.lengths))
     logits = model.transformer(outcome.setup.text, codes, torch.cat(model.rotary), attend)
     comparison.relative("teacher_logits", logits[: len(comparison.golden.arrays["teacher_logits"])], "logits_rel")
 

@@ -17,8 +17,9 @@ norm = torch.linalg.vector_norm
 
 def bit_divergence(cond: Tensor, uncond: Tensor) -> Tensor:
     """KL(conditional || unconditional) of each bit in nats, from logits [..., 2]."""
-    log_c, log_u = F.log_softmax(cond, -1), F.log_softmax(uncond, -1)
-    return (log_c.exp() * (log_c - log_u)).sum(-1)
+    c, u = (logits[..., 1] - logits[..., 0] for logits in (cond, uncond))
+    # softplus(-x) is -log of the probability of bit 1; a bit 0 costs x more.
+    return F.softplus(-u) - F.softplus(-c) + torch.sigmoid(-c) * (u - c)
 
 
 class BranchDivergence(LoggingProbe):
@@ -34,7 +35,7 @@ class BranchDivergence(LoggingProbe):
         stage, key = site.stage, (site.stage.index, site.block)
         if not stage.guided:
             return
-        length = norm(x_out, dim=-1)
+        length = self.run.lengths(x_out)
         gap = norm(x_out[: stage.batch] - x_out[stage.batch :], dim=-1)
         sides = torch.stack([gap, length[: stage.batch], length[stage.batch :]])  # [3, B, n]
         self.kept.put(("sides", *key), stage.samples, on_grid(sides, stage).movedim(0, 1))

@@ -3,6 +3,7 @@
 Source of the question: SparseVAR, observation 2 (different blocks attend to different regions).
 """
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,10 +11,11 @@ import torch
 from torch import Tensor
 
 from varlab.engine.stage import Site, Stage
-from varlab.metrics import edge_energy, spearman
+from varlab.metrics import edges_on_grid, luma, spearman
 from varlab.probes.base import BRANCHES, LoggingProbe, by_branch, on_grid, pooled
 from varlab.probes.log import Group, Log, Variables
 from varlab.schedules import Grid
+from varlab.spectra import sobel_magnitude
 
 if TYPE_CHECKING:
     from varlab.engine.loop import Run
@@ -38,33 +40,33 @@ class TokenMSE(LoggingProbe):
     def start(self, run: "Run") -> None:
         super().start(run)
         self.norms: dict[int, dict[Key, list[tuple[Stage, Tensor, Tensor]]]] = {}
-        self.outputs: dict[int, tuple[Stage, Tensor]] = {}
+        self.outputs: dict[int, tuple[Stage, Tensor, Tensor]] = {}
 
     def on_branch(self, site: Site, x: Tensor, y: Tensor) -> None:
-        self._keep(site, str(site.branch), y, x)
+        self._keep(site, str(site.branch), norm(y, dim=-1), self.run.lengths(x))
 
     def on_block(self, site: Site, x_in: Tensor, x_out: Tensor) -> None:
-        self._keep(site, "block", x_out - x_in, x_in)
+        self._keep(site, "block", norm(x_out - x_in, dim=-1), self.run.lengths(x_in))
         if self.previous and site.stage.plan.selection is None:
-            self._against_previous(site, x_out[: site.stage.batch])
+            self._against_previous(site, x_out)
 
     def _keep(self, site: Site, name: str, change: Tensor, level: Tensor) -> None:
         """Norms over channels [R, n] of what is added and of what it is added to."""
         places = self.norms.setdefault(site.stage.index, {})
-        entry = (site.stage, norm(change, dim=-1), norm(level, dim=-1))
-        places.setdefault((site.block, name), []).append(entry)
+        places.setdefault((site.block, name), []).append((site.stage, change, level))
 
-    def _against_previous(self, site: Site, x: Tensor) -> None:
-        """x [B, n, C] of the conditional branch."""
+    def _against_previous(self, site: Site, x_out: Tensor) -> None:
+        """x_out [R, n, C]; only the conditional rows are compared."""
         stage = site.stage
-        former = self.outputs.get(site.block)
-        self.outputs.pop(site.block, None)
+        x, length = x_out[: stage.batch], self.run.lengths(x_out)[: stage.batch]
+        former = self.outputs.pop(site.block, None)
         if stage.from_end > 0:
-            self.outputs[site.block] = (stage, x.clone())  # the view would keep the unconditional half as well
+            self.outputs[site.block] = (stage, x.clone(), length)  # the view would keep the other rows as well
         if former is None or former[0].samples != stage.samples or former[0].index >= stage.index:
             return
-        up = former[1][:, nearest(former[0].grid, stage.grid, x.device)]
-        sides = torch.stack([norm(x - up, dim=-1), norm(x, dim=-1), norm(up, dim=-1)], 1)
+        cell = nearest(former[0].grid, stage.grid, x.device)
+        up, then = (value.index_select(1, cell) for value in former[1:])
+        sides = torch.stack([norm(x - up, dim=-1), length, then], 1)
         self.kept.put(("sides", stage.index, site.block), stage.samples, sides)
 
     def log(self) -> Log:
@@ -75,13 +77,14 @@ class TokenMSE(LoggingProbe):
         mse, relative, edge = (np.full(shape, np.nan, np.float32) for _ in range(3))
         edge_rows = np.full(shape[:-1], np.nan, np.float32)
         groups = {}
+        sobel = sobel_magnitude(luma(self.image))
         for k in self.norms:
             ran = [b for b in blocks if (b, "block") in self.norms[k]]
             change, level = self._squares(k, [(b, site) for b in ran for site in sites])
             pairs = (len(self.samples), len(ran), len(sites), len(BRANCHES))
             mse[:, k, ran] = change.nanmean(-1).view(pairs).cpu().numpy()
             relative[:, k, ran] = (change.nanmean(-1) / level.nanmean(-1)).view(pairs).cpu().numpy()
-            edges = edge_energy(self.image, model.schedule.grids[k]).flatten(1)
+            edges = edges_on_grid(sobel, model.schedule.grids[k]).flatten(1)
             edge[:, k, ran] = spearman(change, edges[:, None, None]).view(pairs).cpu().numpy()
             rows = change.nanmean(2)  # both rows, or the one that ran
             edge_rows[:, k, ran] = spearman(rows, edges[:, None]).view(pairs[:-1]).cpu().numpy()
@@ -142,6 +145,7 @@ class TokenMSE(LoggingProbe):
         }
 
 
+@cache
 def nearest(coarse: Grid, fine: Grid, device: torch.device) -> Tensor:
     """For every cell of the fine grid, the flat index of the coarse cell that it lies in [h*w]."""
     y = torch.arange(fine[0], device=device) * coarse[0] // fine[0]

@@ -28,6 +28,7 @@ def train_command(
     steps: int | None,
     pool: int | None,
     out: Path | None,
+    compiled: bool = False,
 ) -> str:
     """Train, and export when done. Returns what to tell the user."""
     recipe = find_recipe(name).with_sizes(steps, pool)
@@ -35,7 +36,7 @@ def train_command(
         raise VarlabError(f"--workers must be at least 1, not {workers}.")
     run = folder or Path("runs") / "train" / name
     target = out or run / name
-    if not train(recipe, run, device, workers, show, init_from):
+    if not train(recipe, run, device, workers, show, init_from, compiled):
         return f"stopped; the state is in {run}; the same command goes on"
     weights = export(recipe, run, target, device)
     return f"{target} holds {name} ({weights}); ship it with: varlab train {name} --out data/{name}"

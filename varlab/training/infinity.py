@@ -1,6 +1,7 @@
 """Training of Infinity-style transformers on scenes: bitwise self-correction under teacher forcing.
 
-Source: Infinity, section 3.3 (random bit flips, the residual recomputed after them, labels not flipped).
+Source: Infinity, section 3.3 (random bit flips, the residual recomputed after them, labels not flipped). The swaps of
+whole tokens are our own.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from varlab.models.captions import CaptionEncoder
-from varlab.models.infinity import InfinityTransformer, TextBatch, block_causal_attend, rotary_table
+from varlab.models.infinity import Block, InfinityTransformer, TextBatch, block_causal_attend, rotary_table
 from varlab.models.tokenizers.bsq import BSQTokenizer, residual_steps, upsample
 from varlab.schedules import Grid, Schedule
 from varlab.training.loop import write_atomically
@@ -41,19 +42,23 @@ def encode_pool(
 
 
 def self_correction(
-    latent: Tensor, grids: Sequence[Grid], flips: Tensor, generator: torch.Generator
+    latent: Tensor, grids: Sequence[Grid], flips: Tensor, swaps: Tensor, generator: torch.Generator
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Labels and inputs under random bit flips.
+    """Labels and inputs under random bit flips and token swaps.
 
-    latent [B, b, H, W]; flips [B, stages]: probability that a bit of a stage is flipped.
+    latent [B, b, H, W]; flips [B, stages]: probability that a bit of a stage is flipped; swaps [B, stages]: that a
+    token shows the next image's bits. A sampled token is wrong as a whole, say of another colour, more often than
+    bit by bit, and only swaps teach the later stages to mend that.
     -> labels [B, n_k, b] (float 0/1) of every stage, inputs [B, n_k, b] of stages 1, 2, ...
     """
 
-    def flip(bits: Tensor, k: int) -> Tensor:
+    def corrupt(bits: Tensor, k: int) -> Tensor:
+        chance = torch.rand((*bits.shape[:-1], 1), generator=generator).to(latent.device)
+        bits = torch.where(chance < swaps[:, k, None, None, None], bits.roll(1, 0), bits)
         noise = torch.rand(bits.shape, generator=generator).to(latent.device)
         return bits ^ (noise < flips[:, k, None, None, None])
 
-    labels, canvases = zip(*residual_steps(latent, grids, flip), strict=True)
+    labels, canvases = zip(*residual_steps(latent, grids, corrupt), strict=True)
     inputs = [upsample(canvas, grid).flatten(2).mT for canvas, grid in zip(canvases, grids[1:], strict=False)]
     return [bits.flatten(1, 2).float() for bits in labels], inputs
 
@@ -68,7 +73,7 @@ def at(chosen: Sequence[Tensor | None], parts: Sequence[Tensor], axis: int) -> l
 
 @dataclass(frozen=True)
 class CorrectionConfig:
-    """``flip`` bounds the flip strength, drawn per sample and stage; ``drop`` is the share of null captions.
+    """``flip`` and ``swap`` bound the corruption, drawn per sample and stage; ``drop`` is the share of null captions.
 
     ``largest``: a stage of more tokens is trained on so many of them, drawn anew for every batch, until the update
     ``whole_from``; the loss estimates the whole stage's. The less, the cheaper an update. Source: HART, section 3.3.
@@ -76,6 +81,7 @@ class CorrectionConfig:
 
     batch: int
     flip: float = 0.1
+    swap: float = 0.1
     drop: float = 0.1
     seed: int = 0
     largest: int | None = None
@@ -93,7 +99,8 @@ class TextToCodes(nn.Module):
 class InfinityTask:
     """Bit cross-entropy, weighted by 1/side of the stage so that coarse stages count.
 
-    ``seen``: updates before this run, so that a continued one goes on to other batches.
+    ``seen``: updates before this run, so that a continued one goes on to other batches. ``compiled``: blocks go
+    through torch.compile, which needs a C++ compiler and about two minutes at the start and is faster afterwards.
     """
 
     def __init__(
@@ -105,9 +112,11 @@ class InfinityTask:
         config: CorrectionConfig,
         seen: int = 0,
         device: str = "cpu",
+        compiled: bool = False,
     ) -> None:
         self.module, self.schedule, self.latents = module, schedule, latents
         self.config, self.seen, self.device = config, seen, device
+        self.run = torch.compile(Block.forward, dynamic=False) if compiled else Block.forward
         rows = [module.text.words(caption) for caption in captions]
         self.lengths = np.array([len(row) for row in rows])
         self.words = np.zeros((len(rows), self.lengths.max()), np.int64)
@@ -141,15 +150,17 @@ class InfinityTask:
         rng = np.random.default_rng((config.seed, self.seen + step, rank))
         index = np.sort(rng.integers(0, len(self.latents), config.batch))
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        flips = torch.rand(config.batch, len(self.schedule), generator=generator) * config.flip
+        strength = torch.rand(2, config.batch, len(self.schedule), generator=generator).to(self.device)
+        flips, swaps = strength[0] * config.flip, strength[1] * config.swap
         latent = torch.from_numpy(self.latents[index]).to(self.device).float()
-        labels, inputs = self_correction(latent, self.schedule.grids, flips.to(self.device), generator)
+        labels, inputs = self_correction(latent, self.schedule.grids, flips, swaps, generator)
         chosen = self._subset(step, generator)
         labels, inputs = at(chosen, labels, 1), at(chosen[1:], inputs, 1)
         rotary = torch.cat(at(chosen, self.rotary.split(self.schedule.lengths), 0))
-        lengths = [part.shape[1] for part in labels]
+        lengths = tuple(part.shape[1] for part in labels)
         with torch.autocast(self.device, dtype=torch.bfloat16):
-            logits = self.module.transformer(self._text(index, generator), inputs, rotary, block_causal_attend(lengths))
+            text, attend, longest = self._text(index, generator), block_causal_attend(lengths), self.words.shape[1]
+            logits = self.module.transformer(text, inputs, rotary, attend, longest, self.run)
         score = logits[..., 1::2] - logits[..., 0::2]
         wrong = F.binary_cross_entropy_with_logits(score, torch.cat(labels, 1), reduction="none")
         stages = torch.stack([part.mean() for part in wrong.split(lengths, 1)])

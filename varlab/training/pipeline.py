@@ -105,12 +105,14 @@ def train_tokenizer(rank: int, world: int, recipe: Recipe, folder: Path, device:
     loop.run(lambda progress: report("tokenizer", progress))
 
 
-def train_transformer(rank: int, world: int, recipe: Recipe, folder: Path, device: str, report: Report) -> None:
+def train_transformer(
+    rank: int, world: int, recipe: Recipe, folder: Path, device: str, report: Report, compiled: bool
+) -> None:
     pool = ScenePool(folder / "pool")
     latents = encode_pool(pool, trained_tokenizer(recipe, folder), folder / "latents.npy", device)
     module = starting_transformer(recipe, folder).to(device)
     seen = start_of(folder)["transformer_steps"]
-    task = InfinityTask(module, recipe.schedule, latents, pool.captions, recipe.correction, seen, device)
+    task = InfinityTask(module, recipe.schedule, latents, pool.captions, recipe.correction, seen, device, compiled)
     loop = Loop(task, recipe.loop, folder / "transformer", rank, world)
     loop.run(lambda progress: report("transformer", progress))
 
@@ -127,6 +129,7 @@ def train(
     workers: int | None = None,
     report: Report = silent,
     init_from: Path | None = None,
+    compiled: bool = False,
 ) -> bool:
     """True when all parts are done, False when stopped before; a second call goes on.
 
@@ -142,5 +145,5 @@ def train(
         if not finished(folder / "tokenizer", steps):
             return False
     encode_pool(pool, trained_tokenizer(recipe, folder).to(device), folder / "latents.npy", device)
-    launch(count, train_transformer, recipe, folder, device, report)
+    launch(count, train_transformer, recipe, folder, device, report, compiled)
     return finished(folder / "transformer", recipe.loop.steps)

@@ -33,7 +33,9 @@ class Recipe:
     def with_sizes(self, steps: int | None = None, pool: int | None = None) -> "Recipe":
         """The recipe with another number of transformer updates or training scenes; None keeps its own."""
         loop = self.loop if steps is None else replace(self.loop, steps=steps)
-        return replace(self, loop=loop, pool=self.pool if pool is None else pool)
+        whole_from = round(self.correction.whole_from * loop.steps / self.loop.steps)
+        correction = replace(self.correction, whole_from=whole_from)
+        return replace(self, loop=loop, correction=correction, pool=self.pool if pool is None else pool)
 
 
 NANO_INFINITY = Recipe(
@@ -47,11 +49,26 @@ NANO_INFINITY = Recipe(
     tokenizer_batch=16,
     tokenizer_flip=0.08,
     tokenizer_loop=LoopConfig(steps=4000, learning_rate=1.5e-3, warmup=100, decay=0.6, seed=1),
-    correction=CorrectionConfig(batch=32, flip=0.1, drop=0.1, seed=2),
+    correction=CorrectionConfig(batch=32, flip=0.15, swap=0.1, drop=0.1, seed=2),
     loop=LoopConfig(steps=4000, learning_rate=2e-3, warmup=200, decay=0.6, seed=2),
 )
 
-RECIPES = {recipe.name: recipe for recipe in (NANO_INFINITY,)}
+MINI_INFINITY = Recipe(
+    name="mini-infinity",
+    image_size=64,
+    pool=120_000,
+    pool_seed=1,
+    schedule=square((1, 2, 3, 4, 5, 6, 8, 10, 13, 16), "mini-64px"),
+    tokenizer=BSQConfig(bits=16, stride=4, channels=32, multipliers=(1, 2, 3), blocks=1, norm_groups=8),
+    transformer=InfinityConfig(depth=12, width=192, heads=4, bits=16, chunks=4, text_width=128, text_length=32),
+    tokenizer_batch=16,
+    tokenizer_flip=0.08,
+    tokenizer_loop=LoopConfig(steps=2400, learning_rate=1.5e-3, warmup=100, decay=0.6, seed=1),
+    correction=CorrectionConfig(batch=16, flip=0.15, swap=0.1, drop=0.1, seed=2, largest=64, whole_from=7200),
+    loop=LoopConfig(steps=8000, learning_rate=2e-3, warmup=200, decay=0.6, seed=2),
+)
+
+RECIPES = {recipe.name: recipe for recipe in (NANO_INFINITY, MINI_INFINITY)}
 
 
 def recipe(name: str) -> Recipe:
