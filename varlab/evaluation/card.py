@@ -17,6 +17,7 @@ from varlab.figures.training import training_curves
 from varlab.models.embedded import data_folder
 from varlab.models.infinity_model import Infinity
 from varlab.runs import device_name
+from varlab.scenes import shape_recall
 
 Progress = Callable[[int, int], None]
 COLUMNS = ("ground truth", "reconstructions", "samples")
@@ -52,8 +53,12 @@ def write_card(
             name: _plain(part.summary)
             for name, part in zip(COLUMNS, (ceiling.truth, ceiling.rebuilt, drawn), strict=True)
         },
-        "shape_recall": _recall(drawn, "shape_correct"),
-        "exact_number": _recall(drawn, "exact_count"),
+        "shapes_present": _means(drawn, "shape_correct"),
+        "exact_number": _means(drawn, "exact_count"),
+        "shape_recall": {
+            name: _plain(shape_recall(part.images))
+            for name, part in zip(COLUMNS, (ceiling.truth, ceiling.rebuilt, drawn), strict=True)
+        },
     }
     (folder / "card.json").write_text(json.dumps(record, indent=1))
     sheet(pictures[:: per_prompt * max(1, n // SHOWN)][:SHOWN]).save(folder / "samples.png", optimize=True)
@@ -68,7 +73,7 @@ def _plain(summary: pd.DataFrame) -> dict[str, dict[str, float]]:
     return {str(name): {k: round(float(v), 4) for k, v in row.items()} for name, row in summary.iterrows()}
 
 
-def _recall(score: SceneScore, column: str) -> dict[str, float]:
+def _means(score: SceneScore, column: str) -> dict[str, float]:
     """Mean of a flag by category."""
     means = score.images.groupby("category", sort=False)[column].mean()
     return {str(name): round(float(value), 4) for name, value in means.items()}

@@ -24,6 +24,7 @@ from varlab.scenes.scorer import (
     judge,
     judge_detections,
     score_images,
+    shape_recall,
     summarise,
 )
 
@@ -50,6 +51,7 @@ __all__ = [
     "render",
     "sample_scenes",
     "score_images",
+    "shape_recall",
     "summarise",
     "tokenize",
 ]

@@ -5,6 +5,7 @@ Measured on renders of scenes that fulfil their prompt (`sample_scenes`, seed 21
 for at least 99 % of 100 a category at 64 px. Wrong pictures that pass are not in this number.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -16,7 +17,7 @@ from varlab.errors import VarlabError
 from varlab.scenes.detector import Detection, detect
 from varlab.scenes.parsing import Clause, Requirement, parse
 
-__all__ = ["Detection", "Judgement", "detect", "judge", "judge_detections", "score_images", "summarise"]
+__all__ = ["Detection", "Judgement", "detect", "judge", "judge_detections", "score_images", "shape_recall", "summarise"]
 
 POSITION_SLACK = 0.1
 """GenEval's: an offset counts from a tenth of both objects' sizes on."""
@@ -121,11 +122,12 @@ def score_images(
     categories: Sequence[str],
     entries: Sequence[int] | None = None,
 ) -> pd.DataFrame:
-    """One row an image: entry, category, prompt, correct, reason, shape_correct, exact_count.
+    """One row an image: entry, category, prompt, correct, reason, shape_correct, exact_count, found.
 
     `shape_correct` ignores colours, positions and surplus; `exact_count` asks for the right number of objects
-    of whatever kind. `entries` numbers the prompts of the set: give it when a prompt has several images, so
-    that the intervals of `summarise` treat these as one draw (default: each image is its own).
+    of whatever kind; `found` says of each shape asked for whether as many were seen. `entries` numbers the
+    prompts of the set: give it when a prompt has several images, so that the intervals of `summarise` treat these
+    as one draw (default: each image is its own).
     """
     entries = range(len(prompts)) if entries is None else entries
     lengths = {len(images), len(prompts), len(categories), len(entries)}
@@ -148,10 +150,30 @@ def score_images(
                 "reason": verdict.reason,
                 "shape_correct": judge_detections(verdict.detections, bare).correct,
                 "exact_count": len(verdict.detections) == sum(c.count for c in wanted.clauses),
+                "found": _found(wanted, verdict.detections),
             }
         )
-    columns = ["entry", "category", "prompt", "correct", "reason", "shape_correct", "exact_count"]
+    columns = ["entry", "category", "prompt", "correct", "reason", "shape_correct", "exact_count", "found"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _found(wanted: Requirement, detections: Sequence[Detection]) -> dict[str, bool]:
+    asked = Counter[str]()
+    for clause in wanted.clauses:
+        asked[clause.shape] += clause.count
+    seen = Counter(detection.shape for detection in detections)
+    return {shape: seen[shape] >= count for shape, count in asked.items()}
+
+
+def shape_recall(table: pd.DataFrame) -> pd.DataFrame:
+    """Share of the images asked for a shape that show it often enough, by shape: as `summarise`, without overall."""
+    rows = [
+        {"category": shape, "entry": row.entry, "prompt": row.prompt, "correct": value}
+        for row in table.itertuples()
+        for shape, value in row.found.items()
+    ]
+    ordered = pd.DataFrame(rows).sort_values("category", kind="stable")
+    return summarise(ordered).drop(index="overall").rename_axis("shape")
 
 
 def summarise(table: pd.DataFrame, value: str = "correct", resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
