@@ -2,7 +2,8 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from varlab.errors import VarlabError, unknown
 
@@ -34,6 +35,19 @@ def _options(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
 
 
 def _value(spec: str, key: str, text: str, kind: Any) -> Any:
+    """``text`` as the annotation has it: a plain type, one of some words, none, or numbers joined by slashes."""
+    if get_origin(kind) in (Union, UnionType):
+        kinds = get_args(kind)
+        if NoneType in kinds and text == "none":
+            return None
+        lists = [k for k in kinds if get_origin(k) is tuple]
+        return _value(spec, key, text, lists[0] if lists and "/" in text else kinds[0])
+    if get_origin(kind) is Literal:
+        if text not in get_args(kind):
+            raise unknown(f"{key} in {spec!r}", text, get_args(kind))
+        return text
+    if get_origin(kind) is tuple:
+        return tuple(_value(spec, key, part, get_args(kind)[0]) for part in text.split("/"))
     if kind is bool:
         if text not in ("true", "false"):
             raise VarlabError(f"{spec!r}: {key} is true or false, not {text!r}.")

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from varlab.accelerators.controls import CfgOff, Truncate
+from varlab.accelerators.sparsevar import SparseVAR
+from varlab.accelerators.tokens import OracleTokens, RandomTokens, UniformTokens
 from varlab.engine.hooks import Accelerator
 from varlab.specs import make
 
@@ -17,10 +19,18 @@ class Entry:
     engaging: str | None = None
 
 
+def _tokens(control: type[Accelerator]) -> Entry:
+    return Entry(control, neutral=f"{control.name}:keep=1", engaging=f"{control.name}:keep=0.3,last=2")
+
+
 ACCELERATORS = {
     "none": Entry(Accelerator, neutral="none"),
+    "sparsevar": Entry(SparseVAR, neutral="sparsevar:tau=0", engaging="sparsevar:keep=0.3,last=2"),
     "truncate": Entry(Truncate, neutral="truncate:last=0", engaging="truncate:last=1"),
     "cfg-off": Entry(CfgOff, neutral="cfg-off:last=0", engaging="cfg-off:last=2"),
+    "random-tokens": _tokens(RandomTokens),
+    "uniform-tokens": _tokens(UniformTokens),
+    "oracle-tokens": _tokens(OracleTokens),
 }
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from varlab.engine.dense import CanvasKeeper, Dense
 from varlab.engine.hooks import Accelerator, Probe, overrides
 from varlab.engine.kv import KVStore
 from varlab.engine.ledger import Ledger
@@ -102,6 +103,7 @@ class Run:
         self.ledger = Ledger.of(len(self.model.schedule))
         self._previewed: tuple[Tensor, Grid, Tensor] | None = None
         self._lengths = WeakTensorKeyDictionary()
+        self.dense: Dense | None = None
         self.branch_probes = [p for p in self.probes if overrides(p, "on_branch", Probe)]
         self.block_probes = [p for p in self.probes if overrides(p, "on_block", Probe)]
 
@@ -133,9 +135,15 @@ class Run:
         samples: Sequence[int],
         accelerators: Sequence[Accelerator] = (),
         negative: Any = None,
+        dense: Dense | None = None,
     ) -> Generation:
-        """Images ``samples`` (their numbers key the noise) for as many prompts or text features."""
+        """Images ``samples`` (their numbers key the noise) for as many prompts or text features.
+
+        ``dense``: the dense run of the same images, for methods that need one; made here where it is not given.
+        """
         _refuse_clashes(accelerators)
+        if any("dense" in accelerator.needs for accelerator in accelerators):
+            self.dense = self.dense_run(text, samples, negative) if dense is None else dense
         guided = self.settings.guided
         conditioning = self.model.prepare(text, guided, negative)
         self.ledger.text_flops += self.model.text_cost(conditioning).total
@@ -154,6 +162,14 @@ class Run:
         finished: list[State] = []
         self._advance(state, 0, finished)
         return self._finish(tuple(samples), finished)
+
+    def dense_run(self, text: Any, samples: Sequence[int], negative: Any = None) -> Dense:
+        """The same images without accelerators, with all their canvases; outside this run's ledger."""
+        keeper = CanvasKeeper()
+        out = Run(self.model, self.settings, self.noise, [keeper], self.forced, self.choose).generate(
+            text, samples, negative=negative
+        )
+        return Dense(tuple(samples), keeper.canvases, out.image)
 
     def _finish(self, samples: tuple[int, ...], finished: list[State]) -> Generation:
         order = {image: i for i, image in enumerate(samples)}

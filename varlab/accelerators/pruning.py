@@ -1,0 +1,112 @@
+"""What all methods share that leave tokens out before block 0: a selection from scores, and the fill of the rest."""
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from varlab.accelerators.anchors import Nearest, Partial, Place, anchor_cells, anchor_mask, nearest_of
+from varlab.accelerators.controls import check_last
+from varlab.engine.hooks import Accelerator
+from varlab.engine.plan import RUN, Selection, StagePlan
+from varlab.engine.stage import Stage
+from varlab.errors import VarlabError
+
+if TYPE_CHECKING:
+    from varlab.engine.loop import Run
+
+Keep = float | tuple[float, ...]
+
+
+class TokenPruning(Accelerator):
+    """Computes some tokens of the ``last`` final stages; the others take the prediction of the nearest anchor.
+
+    keep: share of a stage's tokens, anchors included; one number, or one for each pruned stage. Less is faster and
+    coarser. alpha: one anchor in each alpha x alpha cell, none for None. Subclasses say which tokens matter.
+    """
+
+    def __init__(
+        self,
+        keep: Keep | None,
+        alpha: int | None = 4,
+        last: int = 3,
+        anchor: Place = "centre",
+        partial: Partial = "ceil",
+        nearest: Nearest = "cell",
+        orphans: Literal["zero", "kept"] = "zero",
+    ) -> None:
+        check_last(self.name, last)
+        shares = () if keep is None else keep if isinstance(keep, tuple) else (keep,) * last
+        if keep is not None and len(shares) != last:
+            raise VarlabError(f"{self.name}: keep lists {len(shares)} shares for {last} final stages.")
+        if any(not 0 < share <= 1 for share in shares):
+            raise VarlabError(f"{self.name}: keep is a share of the tokens in (0, 1], not {keep}.")
+        if alpha is not None and alpha < 1:
+            raise VarlabError(f"{self.name}: alpha is a cell's side in tokens, at least 1, or none; not {alpha}.")
+        self.keep, self.shares, self.alpha, self.last = keep, shares, alpha, last
+        self.anchor, self.partial, self.nearest, self.orphans = anchor, partial, nearest, orphans
+        self.kept: dict[int, float] = {}
+
+    def start(self, run: "Run") -> None:
+        self.run, self.kept = run, {}
+
+    def scores(self, stage: Stage) -> Tensor:
+        """Importance of every token [B or 1, h*w]; only the order counts under ``keep``."""
+        raise NotImplementedError
+
+    def plan(self, stage: Stage) -> StagePlan:
+        if stage.from_end >= self.last:
+            return RUN
+        anchors = self._anchors(stage)
+        selection = self._choose(stage, anchors)
+        tokens = stage.grid[0] * stage.grid[1]
+        self.kept[stage.index] = 1.0 if selection is None else float(selection.index.shape[-1]) / tokens
+        return StagePlan(selection=selection)
+
+    def _anchors(self, stage: Stage) -> Tensor | None:
+        if self.alpha is None:
+            return None
+        return anchor_mask(anchor_cells(tuple(stage.grid), self.alpha, self.anchor, self.partial)).to(
+            self.run.model.device
+        )
+
+    def _choose(self, stage: Stage, anchors: Tensor | None) -> Selection | None:
+        """The anchors, then the highest scores up to the share. The count is known, so nothing waits for a device."""
+        tokens = stage.grid[0] * stage.grid[1]
+        share = self.shares[self.last - 1 - stage.from_end]
+        count = max(1, round(share * tokens), 0 if anchors is None else int(anchors.sum()))
+        if count >= tokens:
+            return None
+        scores = self.scores(stage)
+        if anchors is not None:
+            scores = scores.masked_fill(anchors, torch.inf)
+        index = scores.topk(count, dim=-1).indices.sort(-1).values
+        return Selection(index[0] if len(index) == 1 else index, tokens, anchors=anchors)
+
+    def complete(self, stage: Stage, codes: Tensor, selection: Selection) -> Tensor:
+        mask = selection.mask
+        mask = mask if mask.ndim == 2 else mask[None]
+        source, filled = self._sources(stage, mask)
+        place = (mask.cumsum(-1) - 1).clamp(min=0)  # of a computed position among the computed ones
+        index = place.gather(-1, source).expand(codes.shape[0], -1)
+        full = codes.gather(1, index[..., None].expand(-1, -1, codes.shape[-1]))
+        self.run.charge(stage, full.numel())
+        return full if filled is None else full * filled[..., None]
+
+    def _sources(self, stage: Stage, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Where each position's prediction comes from [B or 1, h*w]; and which are not left at zero, None for all."""
+        grid = (stage.grid[0], stage.grid[1])
+        place = torch.arange(mask.shape[-1], device=mask.device).expand_as(mask)
+        if self.alpha is None or self.nearest == "kept":
+            if self.alpha is None and self.orphans == "zero":
+                first = mask.int().argmax(-1, keepdim=True)
+                return torch.where(mask, place, first), mask
+            return torch.where(mask, place, nearest_of(mask, grid)), None
+        cells = anchor_cells(grid, self.alpha, self.anchor, self.partial).to(mask.device)
+        if self.nearest == "euclid":
+            cells = nearest_of(anchor_mask(cells), grid)
+        return torch.where(mask, place, cells), None
+
+    def report(self) -> dict[str, object]:
+        """Share of tokens computed at each pruned stage (from 1); of the sample that keeps most where they differ."""
+        return {"kept": {stage + 1: share for stage, share in self.kept.items()}}

@@ -1,0 +1,178 @@
+"""SparseVAR: tokens that changed little inside one block at the stage before are left out of the next.
+
+Independent implementation from the poster and the method figure (arXiv 2507.20454); where these are silent, the
+readings are options, and ``varlab.calibration`` measures which one fits. With d = mean over channels of
+(block output - block input)^2 at stage k-1, resized to stage k and normalised to z, a token of stage k is computed
+where z >= tau or where it is an anchor; every other one copies its anchor's prediction.
+"""
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from varlab.accelerators.anchors import Nearest, Partial, Place, resize
+from varlab.accelerators.pruning import Keep, TokenPruning
+from varlab.engine.hooks import Accelerator
+from varlab.engine.plan import Selection, StagePlan, select
+from varlab.engine.stage import Site, Stage
+from varlab.errors import VarlabError
+from varlab.schedules import Grid
+
+if TYPE_CHECKING:
+    from varlab.engine.loop import Run
+
+Norm = Literal["mean", "computed-mean", "min-max", "max", "sigmoid", "absolute"]
+Unscored = Literal["last", "anchor", "zero"]
+Resize = Literal["bilinear", "nearest", "area", "bicubic"]
+Rows = Literal["mean", "cond", "union"]
+
+
+def normalise(d: Tensor, norm: Norm, reference: Tensor) -> Tensor:
+    """Scores d [..., n] on the scale of tau. ``reference`` [..., 1]: their mean over the tokens that were computed."""
+    if norm == "mean":
+        return d / d.mean(-1, keepdim=True)
+    if norm == "computed-mean":
+        return d / reference
+    if norm == "max":
+        return d / d.amax(-1, keepdim=True)
+    if norm == "min-max":
+        low, high = d.amin(-1, keepdim=True), d.amax(-1, keepdim=True)
+        return (d - low) / (high - low)
+    if norm == "sigmoid":
+        return torch.sigmoid((d - d.mean(-1, keepdim=True)) / d.std(-1, keepdim=True))
+    return d
+
+
+class SparseVAR(TokenPruning):
+    """Prunes the ``last`` final stages by what block ``block`` did one stage earlier.
+
+    tau: threshold on the normalised score; higher is faster and coarser. keep: share of tokens instead of tau (one
+    number or one a pruned stage). alpha: cell of the anchors, none for no anchors. last: pruned stages, 3 of 13 is the
+    paper's P=10. block: index from 0 of the scoring block, by default the middle one (the paper's 16th of 32).
+
+    Readings that the sources leave open, the default first. norm: mean of the resized map, mean of the computed
+    tokens, min-max, max, sigmoid of the z-score, absolute; root: their square roots. unscored: score of a token that
+    was not computed at the stage before: its last one, its anchor's, zero. persistent: a token once out stays out.
+    resize: of the score map. rows: of the guidance rows, their mean, the conditional one, or either. anchor: its place
+    in the cell; partial: whether a cell cut by the border has one; nearest: the anchor of the own cell, the closest
+    one, the closest computed token. orphans: without anchors, a zero residual or the closest computed token's.
+    """
+
+    name = "sparsevar"
+
+    def __init__(
+        self,
+        tau: float = 0.6,
+        keep: Keep | None = None,
+        alpha: int | None = 4,
+        last: int = 3,
+        block: int | None = None,
+        norm: Norm = "mean",
+        root: bool = False,
+        unscored: Unscored = "last",
+        persistent: bool = False,
+        resize: Resize = "bilinear",
+        rows: Rows = "mean",
+        anchor: Place = "centre",
+        partial: Partial = "ceil",
+        nearest: Nearest = "cell",
+        orphans: Literal["zero", "kept"] = "zero",
+    ) -> None:
+        super().__init__(keep, alpha, last, anchor, partial, nearest, orphans)
+        if keep is None and tau < 0:
+            raise VarlabError(f"sparsevar: tau is a threshold of at least 0, not {tau}.")
+        self.tau, self.block, self.norm, self.root = tau, block, norm, root
+        self.unscored, self.persistent, self.resize_mode, self.rows = unscored, persistent, resize, rows
+
+    def start(self, run: "Run") -> None:
+        super().start(run)
+        depth, stages = run.model.depth, len(run.model.schedule)
+        self.scorer = depth // 2 - 1 if self.block is None else self.block
+        if not 0 <= self.scorer < depth:
+            raise VarlabError(f"sparsevar: block {self.block} is not one of the {depth} of {run.model.name}, from 0.")
+        if self.last >= stages:
+            raise VarlabError(
+                f"sparsevar: last={self.last} leaves no stage to score of {stages}; at most {stages - 1}."
+            )
+        self.score: Tensor | None = None  # [B, rows kept apart, h*w] of the stage scored last
+        self.reference: Tensor | None = None  # [B, rows kept apart, 1]
+        self.grid: Grid = (1, 1)
+        self.alive: tuple[Tensor, Grid] | None = None  # [B, h*w] of the last pruned stage
+
+    def fork(self, samples: Tensor) -> Accelerator:
+        twin = super().fork(samples)
+        assert isinstance(twin, SparseVAR)
+        if self.score is not None and self.reference is not None:
+            twin.score, twin.reference = self.score[samples], self.reference[samples]
+        if self.alive is not None and len(self.alive[0]) > 1:
+            twin.alive = (self.alive[0][samples], self.alive[1])
+        return twin
+
+    def plan(self, stage: Stage) -> StagePlan:
+        plan = super().plan(stage)
+        idle = self.keep is None and self.tau == 0
+        scores_next = 0 < stage.from_end <= self.last and not idle
+        return StagePlan(selection=plan.selection, watch=frozenset({self.scorer}) if scores_next else frozenset())
+
+    def _map(self, stage: Stage) -> Tensor:
+        """The last score map on this stage's grid [B, rows kept apart, h*w]."""
+        if self.score is None:
+            raise VarlabError(
+                f"sparsevar: no score for stage {stage.index + 1}: another method skipped those before it."
+            )
+        return resize(self.score, self.grid, (stage.grid[0], stage.grid[1]), self.resize_mode)
+
+    def scores(self, stage: Stage) -> Tensor:
+        return self._map(stage).amax(1)
+
+    def _choose(self, stage: Stage, anchors: Tensor | None) -> Selection | None:
+        if self.keep is not None:
+            return super()._choose(stage, anchors)
+        if self.tau == 0:
+            return None
+        assert self.reference is not None or self.score is None
+        d, reference = self._map(stage), self.reference
+        if self.root:
+            d, reference = d.clamp(min=0).sqrt(), None if reference is None else reference.sqrt()
+        assert reference is not None
+        keep = (normalise(d, self.norm, reference) >= self.tau).any(1)
+        grid = (stage.grid[0], stage.grid[1])
+        if self.persistent and self.alive is not None:
+            keep &= resize(self.alive[0].float(), self.alive[1], grid, "nearest") > 0.5
+        if anchors is None and not keep.any(-1).all():
+            keep |= d.amax(1) == d.amax(1).amax(-1, keepdim=True)  # a stage computes at least its highest token
+        self.alive = (keep, grid)
+        self.run.charge(stage, 8 * d.numel())
+        return select(keep, anchors)
+
+    def after_block(self, site: Site, x_in: Tensor, x_out: Tensor, selection: Selection | None) -> None:
+        stage = site.stage
+        if site.block != self.scorer or not 0 < stage.from_end <= self.last:
+            return
+        d = (x_out.float() - x_in.float()).square().mean(-1)  # [R, n]
+        self.run.charge(stage, 3 * x_out.numel())
+        if stage.guided:
+            both = torch.stack(d.chunk(2), 1)  # [B, 2, n]
+            d = {"mean": both.mean(1, keepdim=True), "cond": both[:, :1], "union": both}[self.rows]
+        else:
+            d = d[:, None]
+        real = None if selection is None or selection.valid is None else selection.valid[:, None]
+        if real is None:
+            self.reference = d.mean(-1, keepdim=True)
+        else:
+            self.reference = (d * real).sum(-1, keepdim=True) / real.sum(-1, keepdim=True)
+        self.score = d if selection is None else self._on_grid(d, stage, selection)
+        self.grid = (stage.grid[0], stage.grid[1])
+
+    def _on_grid(self, d: Tensor, stage: Stage, selection: Selection) -> Tensor:
+        """Scores of the computed tokens [B, rows, n] on the whole grid; the others as ``unscored`` says."""
+        mask = selection.mask.expand(d.shape[0], -1)
+        place = (mask.cumsum(-1) - 1).clamp(min=0)
+        if self.unscored == "anchor" and self.alpha is not None:
+            place = place.gather(-1, self._sources(stage, mask)[0])
+        spread = d.gather(-1, place[:, None].expand(-1, d.shape[1], -1))
+        if self.unscored == "anchor" and self.alpha is not None:
+            return spread
+        others = self._map(stage) if self.unscored == "last" and self.score is not None else torch.zeros_like(spread)
+        return torch.where(mask[:, None], spread, others.expand_as(spread))

@@ -1,0 +1,38 @@
+"""A dense run kept for methods that may look at it: oracles, whose own cost is never counted as a saving."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from varlab.engine.hooks import Probe
+from varlab.engine.stage import Stage
+
+
+@dataclass(frozen=True)
+class Dense:
+    """``canvases``: before the first stage and after each [stages + 1][B, b, H, W]; ``image`` [B, 3, H, W]."""
+
+    samples: tuple[int, ...]
+    canvases: list[Tensor]
+    image: Tensor
+
+    def canvas(self, stages: int, samples: Sequence[int]) -> Tensor:
+        """After so many stages, of these images."""
+        order = torch.tensor([self.samples.index(image) for image in samples], device=self.image.device)
+        return self.canvases[stages][order]
+
+
+class CanvasKeeper(Probe):
+    """Keeps every canvas; only for runs without accelerators, where no batch is split."""
+
+    name = "canvases"
+
+    def __init__(self) -> None:
+        self.canvases: list[Tensor] = []
+
+    def on_residual(self, stage: Stage, codes: Tensor, before: Tensor, canvas: Tensor) -> None:
+        if not self.canvases:
+            self.canvases.append(before)
+        self.canvases.append(canvas)
