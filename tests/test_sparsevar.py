@@ -1,0 +1,224 @@
+"""SparseVAR and the token controls against brute force: anchors, scores, fills, ragged batches, clear refusals."""
+
+import math
+
+import pytest
+import torch
+
+from tests.conftest import features, tiny_infinity
+from varlab.accelerators import build
+from varlab.accelerators.anchors import anchor_cells, anchor_mask, nearest_of, resize
+from varlab.accelerators.sparsevar import SparseVAR, normalise
+from varlab.engine.hooks import Probe
+from varlab.engine.loop import Generation, Run
+from varlab.engine.randomness import SeededNoise
+from varlab.engine.stage import Site, Stage
+from varlab.errors import VarlabError
+from varlab.models.guidance import Settings
+from varlab.models.infinity import TextBatch
+
+GRIDS = [(1, 1), (3, 2), (5, 3), (8, 8), (9, 13)]
+
+
+class Spy(Probe):
+    """What a run did: selections, code maps, and the squared change inside every block."""
+
+    name = "spy"
+
+    def __init__(self) -> None:
+        self.masks: dict[tuple[int, int], torch.Tensor] = {}
+        self.codes: dict[int, torch.Tensor] = {}
+        self.changes: dict[tuple[int, int], torch.Tensor] = {}
+
+    def on_block(self, site: Site, x_in: torch.Tensor, x_out: torch.Tensor) -> None:
+        self.changes[site.stage.index, site.block] = (x_out - x_in).square().mean(-1)
+
+    def on_residual(self, stage: Stage, codes: torch.Tensor, before: torch.Tensor, canvas: torch.Tensor) -> None:
+        self.codes[stage.index] = codes.flatten(2)
+        selection = stage.plan.selection
+        tokens = stage.grid[0] * stage.grid[1]
+        mask = torch.ones(1, tokens, dtype=torch.bool) if selection is None else selection.mask
+        for row, image in enumerate(stage.samples):
+            self.masks[stage.index, image] = mask if mask.ndim == 1 else mask[min(row, len(mask) - 1)]
+
+
+def run(spec: str, images: tuple[int, ...] = (0,), schedule: str = "square", **settings) -> tuple[Generation, Spy]:
+    spy = Spy()
+    model = tiny_infinity(schedule)
+    chosen = Settings(**{"cfg": 2.0, **settings})
+    rows = features(3, 3, 3).features.split(3)
+    text = TextBatch(torch.cat([rows[image] for image in images]), (3,) * len(images))
+    return Run(model, chosen, SeededNoise(7), [spy]).generate(text, images, build((spec,))), spy
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+@pytest.mark.parametrize("alpha", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("place", ["centre", "corner", "random"])
+def test_every_cell_has_its_one_anchor(grid: tuple[int, int], alpha: int, place: str) -> None:
+    cells = anchor_cells(grid, alpha, place).view(grid)
+    assert int(anchor_mask(cells.flatten()).sum()) == math.ceil(grid[0] / alpha) * math.ceil(grid[1] / alpha)
+    for y in range(grid[0]):
+        for x in range(grid[1]):
+            anchor = divmod(int(cells[y, x]), grid[1])
+            assert (anchor[0] // alpha, anchor[1] // alpha) == (y // alpha, x // alpha)
+
+
+def test_under_floor_a_rest_joins_the_cell_before() -> None:
+    cells = anchor_cells((5, 7), 3, "corner", "floor").view(5, 7)
+    assert sorted(set(cells.flatten().tolist())) == [0, 3]
+    assert (cells[:, :3] == 0).all() and (cells[:, 3:] == 3).all()
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_nearest_is_the_brute_force_one(grid: tuple[int, int]) -> None:
+    mask = torch.rand(2, grid[0] * grid[1], generator=torch.Generator().manual_seed(1)) < 0.4
+    mask[:, 0] = True
+    found = nearest_of(mask, grid)
+    for row in range(2):
+        kept = mask[row].nonzero().flatten().tolist()
+        for i in range(grid[0] * grid[1]):
+
+            def apart(j: int, i: int = i) -> float:
+                return math.dist(divmod(i, grid[1]), divmod(j, grid[1]))
+
+            assert apart(int(found[row, i])) == min(map(apart, kept))
+
+
+def test_what_is_kept_is_what_the_block_changed_at_the_stage_before() -> None:
+    """By hand: the map of block 2, its mean over rows, bilinear, over its mean, at least tau, or an anchor."""
+    _, spy = run("sparsevar:tau=0.98,alpha=3,last=1,block=2")
+    change = spy.changes[2, 2].mean(0)  # conditional and unconditional row of a 3x3 grid
+    z = torch.nn.functional.interpolate(change.view(1, 1, 3, 3), size=(5, 5), mode="bilinear").flatten()
+    expected = (z / z.mean() >= 0.98) | anchor_mask(anchor_cells((5, 5), 3))
+    assert torch.equal(spy.masks[3, 0], expected) and 0 < int(expected.sum()) < 25
+    assert spy.changes[3, 0].shape[1] == int(expected.sum())
+    cells = anchor_cells((5, 5), 3)
+    source = torch.where(expected, torch.arange(25), cells)
+    assert torch.equal(spy.codes[3], spy.codes[3][..., source])
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_only_the_last_stages_are_pruned_and_nothing_before(stage: int) -> None:
+    generation, spy = run(f"sparsevar:keep=0.5,alpha=none,last={stage}")
+    counts = [int(spy.masks[k, 0].sum()) for k in range(4)]
+    tokens = [1, 4, 9, 25]
+    pruned = [round(0.5 * n) for n in tokens]
+    assert counts == tokens[: 4 - stage] + pruned[4 - stage :]
+    (report,) = generation.reports.values()
+    assert report["sparsevar"]["kept"] == {k + 1: counts[k] / tokens[k] for k in range(4 - stage, 4)}
+
+
+def test_a_list_keeps_another_share_at_each_stage() -> None:
+    _, spy = run("sparsevar:keep=1/0.4,alpha=none,last=2")
+    assert [int(spy.masks[k, 0].sum()) for k in (2, 3)] == [9, 10]
+
+
+def test_scores_carry_over_stages_that_were_pruned() -> None:
+    """A token that was not computed keeps its last score, takes its anchor's, or none at all."""
+    kept = {}
+    for rule in ("last", "anchor", "zero"):
+        _, spy = run(f"sparsevar:tau=0.98,alpha=2,last=2,block=1,unscored={rule}")
+        first, last = spy.masks[2, 0], spy.masks[3, 0]
+        fresh = torch.zeros(9)
+        fresh[first] = spy.changes[2, 1].mean(0)
+        old = resize(spy.changes[1, 1].mean(0)[None, None], (2, 2), (3, 3), "bilinear").flatten()
+        cells = anchor_cells((3, 3), 2)
+        others = {"last": old, "anchor": fresh[cells], "zero": torch.zeros(9)}[rule]
+        score = torch.where(first, fresh, others)
+        z = resize(score[None, None], (3, 3), (5, 5), "bilinear").flatten()
+        assert torch.equal(last, (z / z.mean() >= 0.98) | anchor_mask(anchor_cells((5, 5), 2)))
+        assert not first.all()
+        kept[rule] = last
+    assert len({tuple(mask.tolist()) for mask in kept.values()}) > 1  # the rules do differ here
+
+
+def test_a_token_once_out_stays_out_if_asked() -> None:
+    _, spy = run("sparsevar:tau=0.98,alpha=none,last=2,block=1,persistent=true")
+    alive = resize(spy.masks[2, 0].float()[None, None], (3, 3), (5, 5), "nearest").flatten() > 0.5
+    assert not (spy.masks[3, 0] & ~alive).any() and alive.sum() < 25
+
+
+@pytest.mark.parametrize(
+    ("norm", "expected"),
+    [
+        ("mean", [0.5, 1.0, 1.5]), ("computed-mean", [0.25, 0.5, 0.75]), ("max", [1 / 3, 2 / 3, 1.0]),
+        ("min-max", [0.0, 0.5, 1.0]), ("absolute", [1.0, 2.0, 3.0]),
+        ("sigmoid", torch.sigmoid(torch.tensor([-1.0, 0.0, 1.0])).tolist()),
+    ],
+)  # fmt: skip
+def test_normalisers(norm: str, expected: list[float]) -> None:
+    z = normalise(torch.tensor([[1.0, 2.0, 3.0]]), norm, torch.tensor([[4.0]]))
+    assert z[0].tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "norm=sigmoid", "norm=max", "norm=min-max", "norm=computed-mean", "root=true", "resize=nearest", "resize=area",
+        "resize=bicubic", "rows=cond", "rows=union", "anchor=corner", "anchor=random", "partial=floor",
+        "nearest=euclid", "nearest=kept", "alpha=none", "alpha=none,orphans=kept",
+    ],
+)  # fmt: skip
+def test_each_reading_draws_the_same_image_in_any_batch(option: str) -> None:
+    """Counts differ between images, so that a batch is padded; alone nothing is."""
+    tau = 0.5 if option in ("norm=sigmoid", "norm=min-max") else 0.98  # about half of the tokens stay
+    spec = f"sparsevar:tau={tau},last=2,{'' if 'alpha' in option else 'alpha=2,'}{option}"
+    both, spy = run(spec, (0, 1, 2))
+    counts = {int(spy.masks[3, image].sum()) for image in (0, 1, 2)}
+    for image in (0, 1, 2):
+        alone, single = run(spec, (image,))
+        assert torch.equal(spy.masks[3, image], single.masks[3, image])
+        assert torch.allclose(both.canvas[image], alone.canvas[0], atol=1e-5)
+    if option == "norm=sigmoid":
+        assert len(counts) > 1
+    assert both.image.isfinite().all()
+
+
+def test_without_anchors_the_rest_adds_nothing_or_its_neighbours() -> None:
+    _, spy = run("sparsevar:keep=0.4,alpha=none,last=1")
+    out = ~spy.masks[3, 0]
+    assert (spy.codes[3][..., out] == 0).all() and (spy.codes[3][..., ~out] != 0).all()
+    _, spy = run("sparsevar:keep=0.4,alpha=none,last=1,orphans=kept")
+    source = nearest_of(spy.masks[3, 0], (5, 5))
+    assert torch.equal(spy.codes[3], spy.codes[3][..., source])
+
+
+def test_the_oracle_keeps_what_changes_the_pixels_and_charges_nothing() -> None:
+    generation, spy = run("oracle-tokens:keep=0.4,alpha=none,last=1")
+    dense, text = tiny_infinity(), TextBatch(features(3, 3, 3).features[:3], (3,))
+    reference = Run(dense, Settings(cfg=2.0), SeededNoise(7)).dense_run(text, (0,))
+    before, after = (dense.decode(reference.canvases[k]) for k in (3, 4))
+    energy = torch.nn.functional.interpolate((after - before).square().sum(1, keepdim=True), (5, 5), mode="area")
+    assert set(energy.flatten().topk(10).indices.tolist()) == set(spy.masks[3, 0].nonzero().flatten().tolist())
+    assert torch.equal(reference.image, Run(dense, Settings(cfg=2.0), SeededNoise(7)).generate(text, (0,)).image)
+    random, _ = run("random-tokens:keep=0.4,alpha=none,last=1")
+    assert generation.ledger.transformer_flops == random.ledger.transformer_flops
+
+
+def test_random_tokens_differ_by_image_and_uniform_ones_do_not() -> None:
+    _, spy = run("random-tokens:keep=0.4,last=1", (0, 1))
+    assert not torch.equal(spy.masks[3, 0], spy.masks[3, 1])
+    _, spy = run("uniform-tokens:keep=0.4,last=1", (0, 1))
+    assert torch.equal(spy.masks[3, 0], spy.masks[3, 1])
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("sparsevar:block=4", "not one of the 4"), ("sparsevar:last=4", "at most 3"), ("sparsevar:tau=-1", "tau"),
+        ("sparsevar:keep=0", "share of the tokens"), ("sparsevar:keep=0.5/0.5", "2 shares for 3"),
+        ("sparsevar:norm=means", "mean"), ("sparsevar:alpha=0", "alpha"), ("sparsevar:taus=1", "tau"),
+        ("random-tokens", "lacks keep"), ("sparsvar", "sparsevar"),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused_before_work(spec: str, message: str) -> None:
+    with pytest.raises(VarlabError, match=message):
+        run(spec)
+
+
+def test_a_batch_that_splits_keeps_each_images_scores() -> None:
+    method = SparseVAR(keep=0.5, last=1)
+    method.start(Run(tiny_infinity(), Settings(cfg=2.0), SeededNoise(7)))
+    method.score, method.reference = torch.arange(6.0).view(3, 1, 2), torch.ones(3, 1, 1)
+    twin = method.fork(torch.tensor([2, 0]))
+    assert twin.score[:, 0, 0].tolist() == [4, 0] and method.score.shape[0] == 3
