@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from varlab.accelerators.controls import CfgOff, Truncate
+from varlab.accelerators.fastvar import FastVAR, FastVARAllScales
 from varlab.accelerators.sparsevar import SparseVAR
 from varlab.accelerators.tokens import OracleTokens, RandomTokens, UniformTokens
-from varlab.engine.hooks import Accelerator
+from varlab.engine.hooks import Accelerator, overrides
+from varlab.errors import VarlabError
 from varlab.specs import make
 
 
@@ -26,6 +28,10 @@ def _tokens(control: type[Accelerator]) -> Entry:
 ACCELERATORS = {
     "none": Entry(Accelerator, neutral="none"),
     "sparsevar": Entry(SparseVAR, neutral="sparsevar:tau=0", engaging="sparsevar:keep=0.3,last=2"),
+    "fastvar": Entry(FastVAR, neutral="fastvar:ratios=0,drop=0", engaging="fastvar:ratios=0.5,drop=1,first=1"),
+    "fastvar-all-scales": Entry(
+        FastVARAllScales, neutral="fastvar-all-scales:ratios=0", engaging="fastvar-all-scales:ratios=0.5,first=1"
+    ),
     "truncate": Entry(Truncate, neutral="truncate:last=0", engaging="truncate:last=1"),
     "cfg-off": Entry(CfgOff, neutral="cfg-off:last=0", engaging="cfg-off:last=2"),
     "random-tokens": _tokens(RandomTokens),
@@ -35,9 +41,28 @@ ACCELERATORS = {
 
 
 def build(specs: Sequence[str | Accelerator]) -> list[Accelerator]:
-    """Methods from specs such as ``truncate:last=1``; they run together and the stricter plan wins."""
+    """Methods from specs such as ``truncate:last=1``; they run together and the stricter plan wins.
+
+    Raises VarlabError for unknown names and options, and for methods that cannot run together.
+    """
     registry = {name: entry.make for name, entry in ACCELERATORS.items()}
-    return [make("accelerator", spec, registry) if isinstance(spec, str) else spec for spec in specs]
+    methods = [make("accelerator", spec, registry) if isinstance(spec, str) else spec for spec in specs]
+    refuse_clashes(methods)
+    return methods
+
+
+def refuse_clashes(methods: Sequence[Accelerator]) -> None:
+    """Pairs that make no sense, with the reason."""
+    for verb, reason in (("sublayer", "wrap the sub-layers"), ("complete", "fill the tokens left out")):
+        users = [method.name for method in methods if overrides(method, verb, Accelerator)]
+        if len(users) > 1:
+            raise VarlabError(f"{users[0]} and {users[1]} cannot run together: both {reason}.")
+    selecting = [method.name for method in methods if overrides(method, "complete", Accelerator)]
+    if selecting and (whole := [method.name for method in methods if method.whole]):
+        raise VarlabError(
+            f"{whole[0]} and {selecting[0]} cannot run together: {whole[0]} restores from whole grids, and "
+            f"{selecting[0]} leaves tokens out before block 0."
+        )
 
 
 __all__ = ["ACCELERATORS", "Entry", "build"]

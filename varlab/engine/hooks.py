@@ -20,6 +20,7 @@ class Accelerator:
 
     name = "none"
     needs: tuple[str, ...] = ()  # what a comparison must supply, such as a dense reference run
+    whole = False  # whether it reads whole grids, and so cannot follow a selection before block 0
 
     def start(self, run: "Run") -> None:
         """Before each batch: drop all state."""

@@ -1,0 +1,119 @@
+"""FastVAR: cached token pruning, sub-layer by sub-layer, with restoration from an earlier stage (arXiv 2503.23367).
+
+Before each sub-layer of a pruned stage the tokens farthest from the mean token are kept; the others receive what the
+same sub-layer added at the cache stage, resized by area. The token count stays whole between sub-layers, and the
+guidance rows choose their tokens apart. Follows the released Infinity code, with stages counted from the end.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from varlab.engine.hooks import Accelerator, Compute
+from varlab.engine.plan import RUN, StagePlan
+from varlab.engine.stage import Site, Stage
+from varlab.errors import VarlabError
+from varlab.schedules import Grid
+
+if TYPE_CHECKING:
+    from varlab.engine.loop import Run
+
+
+def pivotal(x: Tensor, count: int) -> Tensor:
+    """Indices [R, count], ascending, of the tokens of x [R, n, C] with the largest squared distance to their mean."""
+    apart = (x - x.mean(1, keepdim=True)).square().sum(-1)
+    return apart.topk(count, dim=-1).indices.sort(-1).values
+
+
+class FastVAR(Accelerator):
+    """Prunes as many stages as ``ratios`` has entries, then leaves out the ``drop`` final ones.
+
+    ratios: share of tokens that skip a sub-layer, by stage; more is faster and coarser (the paper's Infinity-2B: 0.4,
+    0.5). drop: final stages that never run (the paper's 100 %); most of the published gain is this truncation.
+    first, final: blocks that prune, absolute and inclusive as released; the others run whole. Holds one tensor a
+    sub-layer and block of the cache stage, the one before the first pruned stage.
+    """
+
+    name = "fastvar"
+    whole = True
+
+    def __init__(self, ratios: tuple[float, ...] = (0.4, 0.5), drop: int = 2, first: int = 3, final: int = 27) -> None:
+        if not ratios or any(not 0 <= ratio < 1 for ratio in ratios):
+            raise VarlabError(f"{self.name}: ratios are shares of pruned tokens in [0, 1), by stage, not {ratios}.")
+        if drop < 0 or first < 0 or final < first:
+            raise VarlabError(
+                f"{self.name}: drop={drop}, first={first}, final={final} must satisfy 0 <= first <= final."
+            )
+        if drop == 0 and any(ratios) and type(self) is FastVAR:
+            raise VarlabError("fastvar drops the last scales. Without dropping it goes by the name fastvar-all-scales.")
+        self.ratios, self.drop, self.first, self.final = ratios, drop, first, final
+
+    def start(self, run: "Run") -> None:
+        self.run, self.idle = run, not any(self.ratios)
+        self.cache: dict[tuple[int, str], Tensor] = {}
+        self.grid: Grid = (1, 1)
+        self.batch = 0
+        stages, depth = len(run.model.schedule), run.model.depth
+        if len(self.ratios) + self.drop >= stages:
+            raise VarlabError(
+                f"{self.name}: {len(self.ratios)} pruned and {self.drop} dropped stages leave none of {stages}."
+            )
+        if depth <= self.first:
+            raise VarlabError(
+                f"{self.name}: blocks {self.first} to {self.final} prune; {run.model.name} has only {depth}."
+            )
+
+    def fork(self, samples: Tensor) -> Accelerator:
+        twin = super().fork(samples)
+        assert isinstance(twin, FastVAR)
+        for key, value in self.cache.items():
+            twin.cache[key] = torch.cat([rows[samples] for rows in value.split(self.batch)])
+        twin.batch = len(samples)
+        return twin
+
+    def _ratio(self, stage: Stage) -> float | None:
+        """Of a pruned stage, else None."""
+        place = len(self.ratios) - 1 - (stage.from_end - self.drop)
+        return self.ratios[place] if 0 <= place < len(self.ratios) else None
+
+    def plan(self, stage: Stage) -> StagePlan:
+        return StagePlan(action="stop") if stage.from_end < self.drop else RUN
+
+    def sublayer(self, site: Site, x: Tensor, compute: Compute) -> Tensor:
+        stage, key = site.stage, (site.block, str(site.branch))
+        if self.idle or not self.first <= site.block <= self.final:
+            return compute(x)
+        ratio = self._ratio(stage)
+        if ratio:
+            return self._restored(key, stage, x, ratio, compute)
+        y = compute(x)
+        if stage.from_end == self.drop + len(self.ratios):
+            self.cache[key], self.grid, self.batch = y, (stage.grid[0], stage.grid[1]), stage.batch
+        return y
+
+    def _restored(self, key: tuple[int, str], stage: Stage, x: Tensor, ratio: float, compute: Compute) -> Tensor:
+        if key not in self.cache:
+            raise VarlabError(
+                f"{self.name}: stage {stage.index + 1} finds no cache: another method skipped the stage before."
+            )
+        tokens = x.shape[1]
+        keep = pivotal(x, tokens - int(ratio * tokens))
+        old = self.cache[key][: x.shape[0]]  # conditional rows come first, should the others be gone
+        y = F.interpolate(old.mT.unflatten(-1, self.grid), size=(stage.grid[0], stage.grid[1]), mode="area")
+        y = y.flatten(2).mT.contiguous()
+        self.run.charge(stage, 4 * x.numel() + y.numel())
+        return y.scatter(1, keep[..., None].expand(-1, -1, y.shape[-1]), compute(x, keep))
+
+
+class FastVARAllScales(FastVAR):
+    """FastVAR that runs every scale: the pruning alone, without its truncation.
+
+    The released settings drop the last two scales of Infinity; the ratios of these two, 0.5 and 0.75, are HART's.
+    """
+
+    name = "fastvar-all-scales"
+
+    def __init__(self, ratios: tuple[float, ...] = (0.4, 0.5, 0.5, 0.75), first: int = 3, final: int = 27) -> None:
+        super().__init__(ratios, 0, first, final)
