@@ -11,6 +11,7 @@ from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
 SCHEDULES = {
     "square": schedules.square((1, 2, 3, 5), "square"),
     "odd-tall": schedules.custom([(1, 1), (2, 1), (3, 2), (5, 3)], "odd-tall"),
+    "long": schedules.square((1, 2, 3, 4, 5, 6, 7, 8), "long"),
     "official-wide": schedules.Schedule(schedules.infinity("0.06M", 0.571).grids[:4], (48, 84), "wide"),
 }
 TEXT_WIDTH = 128

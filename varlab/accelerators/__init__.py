@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from varlab.accelerators.controls import CfgOff, Truncate
+from varlab.accelerators.decisions import always
 from varlab.accelerators.fastvar import FastVAR, FastVARAllScales
+from varlab.accelerators.skipvar import LEAST, SkipVAR, SkipVARHybrid
 from varlab.accelerators.sparsevar import SparseVAR
 from varlab.accelerators.tokens import OracleTokens, RandomTokens, UniformTokens
 from varlab.engine.hooks import Accelerator, overrides
@@ -14,11 +16,13 @@ from varlab.specs import make
 
 @dataclass(frozen=True)
 class Entry:
-    """How a method is made. ``neutral`` changes nothing; ``engaging`` is sure to save work on any schedule."""
+    """How a method is made. ``neutral`` changes nothing; ``engaging`` is sure to save work on any schedule of at
+    least ``stages``. Either is a spec, or makes the method where no spec can say it."""
 
     make: Callable[..., Accelerator]
-    neutral: str
-    engaging: str | None = None
+    neutral: str | Callable[[], Accelerator]
+    engaging: str | Callable[[], Accelerator] | None = None
+    stages: int = 3
 
 
 def _tokens(control: type[Accelerator]) -> Entry:
@@ -34,6 +38,15 @@ ACCELERATORS = {
     ),
     "truncate": Entry(Truncate, neutral="truncate:last=0", engaging="truncate:last=1"),
     "cfg-off": Entry(CfgOff, neutral="cfg-off:last=0", engaging="cfg-off:last=2"),
+    "skipvar": Entry(
+        SkipVAR,
+        neutral=lambda: SkipVAR(model=always(0, 0)),
+        engaging=lambda: SkipVAR(model=always(0, 2)),
+        stages=LEAST,
+    ),
+    "skipvar-hybrid": Entry(
+        SkipVARHybrid, neutral="skipvar-hybrid:drop=0,replace=0", engaging="skipvar-hybrid:drop=1,replace=1"
+    ),
     "random-tokens": _tokens(RandomTokens),
     "uniform-tokens": _tokens(UniformTokens),
     "oracle-tokens": _tokens(OracleTokens),

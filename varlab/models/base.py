@@ -100,6 +100,10 @@ class NextScaleModel(ABC):
         """Tokens that a block's keys may have to hold for one image."""
         return self.schedule.tokens
 
+    def latent_grid(self, grid: Grid) -> Grid:
+        """Latents under a stage's grid of tokens."""
+        return grid
+
     @abstractmethod
     def codes(self, k: int, labels: Tensor) -> Tensor:
         """Labels [B, n, d] -> continuous codes [B, n, d] in token order."""

@@ -1,0 +1,142 @@
+"""SkipVAR: decides from two high-frequency features of small previews which late work an image can do without.
+
+After stage K-3 of K the canvas and the one a stage older are decoded on the fifth stage's grid; a first model says how
+many final stages to drop, and where it says none a second one says on how many to replace the unconditional branch by
+the conditional one. Follows the released code (arXiv 2506.08908), with stages counted from the end, so that other
+schedules than its 13 stages work, and with one decision an image, so that a batch may split.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from varlab.accelerators.controls import check_last
+from varlab.accelerators.decisions import DecisionModel, load
+from varlab.engine.hooks import Accelerator
+from varlab.engine.plan import RUN, StagePlan
+from varlab.engine.stage import Stage
+from varlab.errors import VarlabError
+from varlab.models.embedded import data_folder
+from varlab.schedules import Grid
+from varlab.spectra import skipvar_hf_diff, skipvar_hf_ratio
+
+if TYPE_CHECKING:
+    from varlab.engine.loop import Run, State
+
+LATE = 3  # final stages that a decision may change
+LEAST = 8  # stages of a schedule: five before the preview's grid, and three to decide on
+
+
+def features(new: Tensor, old: Tensor) -> Tensor:
+    """(HF_Diff, HF_Ratio) [B, 2] of previews [B, 3, h, w] in [-1, 1], after the decision stage and one before."""
+    return torch.stack([skipvar_hf_diff(new, old), skipvar_hf_ratio(new)], -1)
+
+
+class _Late(Accelerator):
+    """Drops, or runs without the unconditional branch, some of the final stages of each image."""
+
+    def strategy(self, image: int) -> tuple[int, int]:
+        """(stages dropped, stages before them without the unconditional branch)."""
+        raise NotImplementedError
+
+    def plan(self, stage: Stage) -> StagePlan | list[StagePlan]:
+        if stage.from_end >= LATE:
+            return RUN
+        plans = [self._plan(stage, *self.strategy(image)) for image in stage.samples]
+        return plans[0] if all(plan is plans[0] for plan in plans) else plans
+
+    def _plan(self, stage: Stage, dropped: int, replaced: int) -> StagePlan:
+        if stage.from_end < dropped:
+            return STOP
+        return COND if stage.from_end < dropped + replaced else RUN
+
+
+STOP, COND = StagePlan(action="stop"), StagePlan(rows="cond")
+
+
+class SkipVAR(_Late):
+    """target: SSIM to the unaccelerated image that the decision model aimed at; lower is faster and coarser.
+
+    model: its JSON file, by default the one beside the weights of a mini. grid: stage (from 1) whose grid the previews
+    have. The two decodes and the features are charged to the ledger.
+    """
+
+    name = "skipvar"
+    needs = ("decision model",)
+
+    def __init__(self, target: float = 0.86, model: str | DecisionModel | None = None, grid: int = 5) -> None:
+        if grid < 1:
+            raise VarlabError(f"skipvar: grid counts stages from 1, got {grid}.")
+        self.target, self.model, self.preview_stage = target, model, grid
+
+    def start(self, run: "Run") -> None:
+        stages = len(run.model.schedule)
+        if stages < max(LEAST, self.preview_stage):
+            raise VarlabError(f"skipvar decides late: it needs at least {LEAST} stages, {run.model.name} has {stages}.")
+        if isinstance(self.model, DecisionModel):
+            self.decisions = self.model
+        else:
+            path = Path(self.model) if self.model else data_folder() / run.model.name / "skipvar.json"
+            self.decisions = load(path, self.target)
+        self.decisions.check(run.model.family, stages)
+        self.run = run
+        self.old: Tensor | None = None
+        self.images: tuple[int, ...] = ()
+        self.chosen: dict[int, tuple[int, int]] = {}
+        self.seen: dict[int, tuple[float, float]] = {}
+
+    def fork(self, samples: Tensor) -> Accelerator:
+        twin = super().fork(samples)
+        assert isinstance(twin, SkipVAR)
+        twin.old = None if self.old is None else self.old[samples]
+        twin.images = tuple(self.images[i] for i in samples.tolist()) if self.images else ()
+        return twin
+
+    def end_stage(self, stage: Stage, state: "State") -> None:
+        if stage.from_end == LATE + 1:
+            self.old = state.canvas
+        if stage.from_end != LATE or self.old is None:
+            return
+        latent: Grid = self.run.model.latent_grid(self.run.model.schedule.grids[self.preview_stage - 1])
+        new, old = (self.run.preview(c, latent, stage, charge=True) * 2 - 1 for c in (state.canvas, self.old))
+        found = features(new, old)
+        for image, values, strategy in zip(
+            stage.samples, found.tolist(), self.decisions.strategies(found), strict=True
+        ):
+            self.seen[image], self.chosen[image] = (values[0], values[1]), strategy
+        self.old, self.images = None, stage.samples
+
+    def strategy(self, image: int) -> tuple[int, int]:
+        return self.chosen.get(image, (0, 0))
+
+    def report(self) -> dict[str, object]:
+        """By image: the two features, the stages dropped and those without the unconditional branch."""
+        return {
+            str(image): {
+                "hf_diff": self.seen[image][0],
+                "hf_ratio": self.seen[image][1],
+                "drop": self.chosen[image][0],
+                "replace": self.chosen[image][1],
+            }
+            for image in self.images
+        }
+
+
+class SkipVARHybrid(_Late):
+    """A fixed schedule for every image: ``replace`` stages without the unconditional branch, then ``drop`` left out.
+
+    The paper's "hybrid (w/o DM)" is not published in full; replacing one stage and dropping two gives its speed-up.
+    """
+
+    name = "skipvar-hybrid"
+
+    def __init__(self, drop: int = 2, replace: int = 1) -> None:
+        check_last(self.name, min(drop, replace))
+        if drop + replace > LATE:
+            raise VarlabError(f"skipvar-hybrid: drop + replace may be at most {LATE}, got {drop} + {replace}.")
+        self.fixed = (drop, replace)
+
+    def strategy(self, image: int) -> tuple[int, int]:
+        return self.fixed
