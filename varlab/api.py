@@ -7,7 +7,8 @@ from typing import Any
 
 import xarray as xr
 
-from varlab import runs
+from varlab import comparison, runs
+from varlab.comparison import Comparison
 from varlab.errors import VarlabError
 from varlab.models.base import NextScaleModel
 from varlab.models.registry import find
@@ -52,6 +53,13 @@ def log(
     )
 
 
+def compare(
+    model: NextScaleModel | str, prompt_set: str | PromptSet = "scenes", specs: Sequence[str] = (), **options: Any
+) -> Comparison:
+    """Methods against the dense run in one table: see ``varlab.comparison.compare``. A model may be given by name."""
+    return comparison.compare(load(model) if isinstance(model, str) else model, prompt_set, specs, **options)
+
+
 def check_inputs(values: Mapping[str, Any]) -> None:
     """Refuse what a notebook with these parameters would fail on after its kernel has started.
 
@@ -68,4 +76,4 @@ def check_inputs(values: Mapping[str, Any]) -> None:
         prompts(prompt_set, n=n)
 
 
-__all__ = ["load", "log", "open_log", "prompts", "sample"]
+__all__ = ["compare", "load", "log", "open_log", "prompts", "sample"]

@@ -385,6 +385,56 @@ def card(model: Model) -> None:
 
 @app.command()
 @_loading
+def compare(
+    model: Model,
+    specs: Annotated[list[str], typer.Argument(help="e.g. none sparsevar:tau=0.6 truncate:last=1; a+b run together.")],
+    prompts: Annotated[str, typer.Option(help="A prompt set or a .txt file.")] = "scenes",
+    n: Annotated[int, typer.Option(help="Prompts; a scene score is shown from 100 on.")] = 32,
+    seed: Seed = 0,
+    batch: Annotated[int, typer.Option(help="Images at a time in the latency.")] = 4,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default: as torch has it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for tables, JSON and the trade-off figure.")] = None,
+    cfg: Cfg = None,
+    tau: Tau = None,
+    **options: Any,
+) -> None:
+    """Compare accelerators and controls with the dense run: latency, work, fidelity, interleaved in one run."""
+    import torch
+
+    from varlab.api import compare as run
+    from varlab.api import prompts as prompt_set
+    from varlab.comparison import methods_of
+    from varlab.figures import save, tradeoff
+    from varlab.runs import check_writable
+
+    for spec in specs:
+        methods_of(spec)  # mistakes are told before a model is loaded
+    _known(model)
+    chosen = prompt_set(prompts, n=n)
+    if out is not None:
+        check_writable(out)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    loaded = _load(model, **options)
+    settings: dict[str, Any] = {"cfg": _numbers("cfg", cfg), "tau": _numbers("tau", tau)}
+    with _images() as progress:
+        result = run(loaded, chosen, specs, n=n, seed=seed, batch=batch, progress=progress, **settings)
+    for half in (result.speed(), result.fidelity()):
+        console.print(_table(half))
+    facts = result.facts
+    _say(
+        f"{facts['model']}, {facts['weights']}, {facts['precision']}, {facts['device']}, {facts['threads']} threads, "
+        f"batch {batch}, n {n}, seed {seed}; ms: median and quartiles; [low, high]: 95 % bootstrap over prompts "
+        "(speed-up: over batches)"
+    )
+    if out is not None:
+        result.save(out)
+        save(tradeoff(result), "tradeoff", folder=out)
+        _say(f"written to {out}")
+
+
+@app.command()
+@_loading
 def bench(
     model: Model = "nano-infinity",
     repeats: Annotated[int, typer.Option(help="Interleaved rounds.")] = 15,

@@ -54,6 +54,7 @@ from varlab.figures.tokens import (
     step_change,
     step_change_table,
 )
+from varlab.figures.tradeoff import tradeoff
 
 __all__ = [
     "block_edge_correlation",
@@ -103,6 +104,7 @@ __all__ = [
     "step_redundancy_table",
     "token_maps",
     "token_maps_table",
+    "tradeoff",
     "wavelet_share",
     "wavelet_share_table",
 ]

@@ -1,0 +1,324 @@
+"""All methods on one engine: same prompts, seeds, timer and code; one table with controls and intervals.
+
+Every batch of prompts is drawn by each method in turning order, the dense run among them, so that a drift of the
+machine falls on all alike. What a method needs beside (a dense run for an oracle) is made outside its time.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torch import Tensor
+
+from varlab.accelerators import build
+from varlab.engine.hooks import Accelerator, Probe
+from varlab.engine.ledger import Ledger
+from varlab.engine.loop import Generation, Run
+from varlab.engine.randomness import SeededNoise
+from varlab.engine.stage import Stage
+from varlab.errors import VarlabError
+from varlab.metrics import high_frequency_ssim, psnr, ssim
+from varlab.models.base import NextScaleModel
+from varlab.prompt_sets import CUSTOM, PromptSet, prompts
+from varlab.runs import Job, at_least, check_prompts, device_name, provenance, to_pil, with_overrides
+from varlab.scenes import score_images
+from varlab.statistics import bootstrap_interval, paired_difference
+
+Progress = Callable[[int, int], None]
+DENSE = "none"
+SCORE_FROM = 100  # prompts below which a scene score says too little
+FIDELITY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "psnr": psnr,
+    "ssim": ssim,
+    "high_frequency_ssim": high_frequency_ssim,
+}
+
+
+class StageClock(Probe):
+    """Wall time of the transformer: from the first stage's entry to the end of the last."""
+
+    name = "clock"
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.first, self.last = device, 0.0, 0.0
+
+    def on_stage(self, stage: Stage, x: Tensor) -> None:
+        if stage.index == 0:
+            self.first = now(self.device)
+
+    def on_progress(self, stage: Stage) -> None:
+        self.last = now(self.device)
+
+
+def now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What ``compare`` found.
+
+    ``table``: one row a method. ``images``: method -> pictures in prompt order. ``prompts``: one row a prompt and
+    method. ``timings``: one row a batch and method. ``ledgers`` and ``reports`` by method; ``facts`` are the
+    provenance, the same for all rows.
+    """
+
+    table: pd.DataFrame
+    prompts: pd.DataFrame
+    timings: pd.DataFrame
+    images: dict[str, list[Image.Image]]
+    ledgers: dict[str, Ledger]
+    reports: dict[str, dict[str, Any]]
+    facts: dict[str, Any]
+
+    def speed(self) -> pd.DataFrame:
+        """The half of the table on time and work, as people read it."""
+        table = self.table.reset_index()
+        quartiles = zip(table.seconds, table.seconds_q25, table.seconds_q75, strict=True)
+        shown = table[["method", "n"]].copy()
+        shown["ms/image"] = [f"{1000 * s:.0f} ({1000 * a:.0f} to {1000 * b:.0f})" for s, a, b in quartiles]
+        shown["speed-up"] = _cells(table, "speedup", "{:.2f}")
+        shown["work"] = table.work_ratio.map("{:.3f}".format)
+        shown["efficiency"] = table.efficiency.map("{:.2f}".format)
+        shown["engaged"] = np.where(table.engaged, "yes", "no")
+        shown["MiB"] = table.peak_mib.map("{:.0f}".format)
+        return shown
+
+    def fidelity(self) -> pd.DataFrame:
+        """The half on the images, with 95 % intervals over prompts."""
+        table = self.table.reset_index()
+        shown = table[["method", "n"]].copy()
+        shown["PSNR (dB)"] = _cells(table, "psnr", "{:.1f}")
+        shown["SSIM"] = _cells(table, "ssim", "{:.3f}")
+        shown["SSIM of detail"] = _cells(table, "high_frequency_ssim", "{:.3f}")
+        if "score" in table:
+            shown["score"] = table.score.map("{:.3f}".format)
+            shown["less dense"] = _cells(table, "score_delta", "{:+.3f}")
+        return shown
+
+    def save(self, folder: Path | str) -> Path:
+        """Write ``comparison.csv`` and ``.json``, ``prompts.csv`` and ``timings.csv``."""
+        place = Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        self.table.to_csv(place / "comparison.csv")
+        self.prompts.to_csv(place / "prompts.csv", index=False)
+        self.timings.to_csv(place / "timings.csv", index=False)
+        rows = json.loads(self.table.reset_index().to_json(orient="records"))
+        record = {"facts": self.facts, "rows": rows, "reports": self.reports}
+        (place / "comparison.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
+        return place
+
+
+def _cells(table: pd.DataFrame, name: str, form: str) -> list[str]:
+    """Figures with their intervals, where these have a width."""
+    columns = zip(table[name], table[f"{name}_low"], table[f"{name}_high"], strict=True)
+    return [
+        form.format(value) if low == high else f"{form.format(value)} [{form.format(low)}, {form.format(high)}]"
+        for value, low, high in columns
+    ]
+
+
+def compare(
+    model: NextScaleModel,
+    prompt_set: str | PromptSet | Sequence[str] = "scenes",
+    specs: Sequence[str] = (),
+    *,
+    n: int = 32,
+    seed: int = 0,
+    batch: int = 4,
+    rounds: int = 1,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Comparison:
+    """One row for the dense run and for each method; joined specs (``sparsevar:tau=0.6+skipvar``) run together.
+
+    n: prompts; intervals narrow with its root, time grows with it. batch: images at a time in the latency. rounds:
+    how often every batch is timed. Fidelity is to the dense image of the same seed: PSNR in dB, SSIM (Gaussian 11,
+    sigma 1.5, mean of RGB, range 1), SSIM of the detail (our own high-pass). The scene score comes from 100 prompts
+    of a scene set on. Unknown names, needs that are not met and pairs that cannot run together stop before any work.
+    """
+    at_least(1, n=n, batch=batch, rounds=rounds)
+    chosen = prompts(prompt_set, n=n) if isinstance(prompt_set, str) else prompt_set[:n]
+    texts = check_prompts(list(chosen))
+    names = list(dict.fromkeys([DENSE, *specs]))
+    job = Job(model, tuple(texts), with_overrides(model.settings, **settings), seed)
+    _try_out(job, names)
+    bench = _Bench(job, names, batch)
+    bench.warm_up()
+    batches = job.batches(batch)
+    for turn in range(rounds * len(batches)):
+        bench.turn(batches[turn % len(batches)], turn, turn // len(batches) == 0)
+        if progress is not None:
+            progress(min(n, (turn + 1) * batch // rounds), n)
+    categories = chosen.categories if isinstance(chosen, PromptSet) else [CUSTOM] * len(texts)
+    rows = bench.prompt_rows(texts, categories)
+    facts = provenance(job, chosen.name if isinstance(chosen, PromptSet) else CUSTOM) | {
+        "batch": batch,
+        "rounds": rounds,
+        "device": device_name(model.device),
+    }
+    timings = pd.DataFrame(bench.timings)
+    table = pd.DataFrame([_row(name, bench, rows, timings) for name in names]).set_index("method")
+    return Comparison(table, rows, timings, bench.images, bench.ledgers, bench.reports, facts)
+
+
+def methods_of(spec: str) -> list[Accelerator]:
+    """``none``, one method, or several joined by ``+``."""
+    return build([part for part in spec.split("+") if part != DENSE])
+
+
+def _try_out(job: Job, names: Sequence[str]) -> None:
+    """Every method starts once, so that what is missing is told before the first image."""
+    run = Run(job.model, job.settings, SeededNoise(job.seed))
+    for name in names:
+        for method in methods_of(name):
+            method.start(run)
+
+
+class _Bench:
+    """Runs the methods in turn and keeps what they gave."""
+
+    def __init__(self, job: Job, names: Sequence[str], batch: int) -> None:
+        self.job, self.names, self.batch = job, list(names), batch
+        self.timings: list[dict[str, Any]] = []
+        self.tensors: dict[str, list[Tensor]] = {name: [] for name in names}
+        self.images: dict[str, list[Image.Image]] = {name: [] for name in names}
+        self.ledgers = {name: Ledger.of(len(job.model.schedule)) for name in names}
+        self.reports: dict[str, dict[str, Any]] = {name: {} for name in names}
+        self.methods = {name: methods_of(name) for name in names}
+
+    def warm_up(self) -> None:
+        samples = range(min(self.batch, len(self.job.prompts)))
+        for name in self.names:
+            self._run(name, samples)
+
+    def turn(self, samples: range, turn: int, keep: bool) -> None:
+        for i in range(len(self.names)):
+            name = self.names[(i + turn) % len(self.names)]
+            out, seconds, transformer, peak = self._run(name, samples)
+            self.timings.append(
+                {
+                    "method": name,
+                    "turn": turn,
+                    "images": len(samples),
+                    "seconds": seconds / len(samples),
+                    "transformer_seconds": transformer / len(samples),
+                    "peak_mib": peak,
+                }
+            )
+            if keep:
+                self.tensors[name].append(out.image.cpu())
+                self.images[name] += to_pil(out.image)
+                self.ledgers[name] += out.ledger
+                for group, report in out.reports.items():
+                    self.reports[name][",".join(map(str, group))] = report
+
+    def _run(self, name: str, samples: range) -> tuple[Generation, float, float, float]:
+        job = self.job
+        clock = StageClock(job.model.device)
+        run = Run(job.model, job.settings, SeededNoise(job.seed), [clock], on_progress=clock.on_progress)
+        texts = [job.prompts[i] for i in samples]
+        needs = any("dense" in method.needs for method in self.methods[name])
+        dense = run.dense_run(texts, list(samples)) if needs else None
+        reset_peak(job.model.device)
+        start = now(job.model.device)
+        out = run.generate(texts, list(samples), self.methods[name], dense=dense)
+        seconds = now(job.model.device) - start
+        return out, seconds, clock.last - clock.first, peak_mib(job.model.device)
+
+    def prompt_rows(self, texts: Sequence[str], categories: Sequence[str]) -> pd.DataFrame:
+        """One row a prompt and method: fidelity to the dense image, and whether the scene is right."""
+        dense = torch.cat(self.tensors[DENSE]).clamp(0, 1)
+        scored = len(texts) >= SCORE_FROM and CUSTOM not in categories
+        parts = []
+        for name in self.names:
+            image = torch.cat(self.tensors[name]).clamp(0, 1)
+            part = pd.DataFrame({"method": name, "prompt": texts, "category": categories})
+            for measure, function in FIDELITY.items():
+                part[measure] = function(image, dense).numpy() if min(image.shape[-2:]) >= 11 else np.nan
+            pictures = [np.asarray(picture) for picture in self.images[name]]
+            part["correct"] = score_images(pictures, texts, categories)["correct"] if scored else np.nan
+            parts.append(part)
+        return pd.concat(parts, ignore_index=True)
+
+
+def _row(name: str, bench: _Bench, rows: pd.DataFrame, timings: pd.DataFrame) -> dict[str, Any]:
+    """All figures of one method, differences paired with the dense run's over batches or prompts."""
+    own, dense = (timings[timings.method == which].sort_values("turn") for which in (name, DENSE))
+    low, median, high = own.seconds.quantile([0.25, 0.5, 0.75])
+    ratios = own.seconds.to_numpy() / dense.seconds.to_numpy()
+    speedup = bootstrap_interval(1 / ratios, np.nanmedian)
+    transformer = float(np.median(own.transformer_seconds.to_numpy() / dense.transformer_seconds.to_numpy()))
+    ledger, reference = bench.ledgers[name], bench.ledgers[DENSE]
+    work = ledger.transformer_flops / reference.transformer_flops
+    row: dict[str, Any] = {
+        "method": name,
+        "n": len(bench.job.prompts),
+        "seconds": median,
+        "seconds_q25": low,
+        "seconds_q75": high,
+        "timings": len(own),
+        "speedup": speedup.estimate,
+        "speedup_low": speedup.low,
+        "speedup_high": speedup.high,
+        "transformer_ratio": transformer,
+        "work_ratio": work,
+        "efficiency": (1 - transformer) / (1 - work) if work < 1 else np.nan,
+        "engaged": ledger.engaged,
+        "peak_mib": own.peak_mib.median(),
+    }
+    part, plain = rows[rows.method == name], rows[rows.method == DENSE]
+    for measure in FIDELITY:
+        statistic = np.nanmedian if measure == "psnr" else np.nanmean  # PSNR of equal images is infinite
+        found = bootstrap_interval(part[measure], statistic)
+        row |= {measure: found.estimate, f"{measure}_low": found.low, f"{measure}_high": found.high}
+    if part.correct.notna().all():
+        delta = paired_difference(part.correct.astype(float), plain.correct.astype(float))
+        row |= {"score": part.correct.astype(float).mean(), "score_delta": delta.estimate}
+        row |= {"score_delta_low": delta.low, "score_delta_high": delta.high}
+    return row
+
+
+def reset_peak(device: torch.device) -> None:
+    """Forget earlier peaks: of torch's allocator on a GPU, of the process on Linux."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif sys.platform == "linux":
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:
+            return
+
+
+def peak_mib(device: torch.device) -> float:
+    """MiB at most since ``reset_peak``, model included; NaN where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return float("nan")
+    found = [line.split()[1] for line in lines if line.startswith("VmHWM")]
+    return int(found[0]) / 1024 if found else float("nan")
+
+
+def join(parts: Sequence[Comparison]) -> pd.DataFrame:
+    """The tables of comparisons made apart. Settings, prompts, seed, model or device that differ stop it."""
+    same = ("model", "weights", "precision", "schedule", "prompts", "seed", "settings", "device", "batch", "threads")
+    for name in same:
+        found = {json.dumps(part.facts[name], default=str) for part in parts}
+        if len(found) > 1:
+            raise VarlabError(
+                f"These comparisons differ in {name} and cannot share a table: {' / '.join(sorted(found))}."
+            )
+    return pd.concat([part.table for part in parts]).groupby(level=0).first()

@@ -1,0 +1,83 @@
+"""Speed against fidelity of compared methods, the controls drawn as lines to beat."""
+
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+import xarray as xr
+from matplotlib.axes import Axes
+
+from varlab.errors import VarlabError, unknown
+from varlab.figures.style import CYCLE, MARKERS, SOFT, finish, own_axes, plain_log, theme
+
+CONTROLS = ("truncate", "cfg-off", "random-tokens", "uniform-tokens")
+MEASURES = {
+    "ssim": "SSIM to the dense image",
+    "high_frequency_ssim": "SSIM of the detail",
+    "psnr": "PSNR (dB)",
+    "score": "scene score",
+}
+
+
+class Compared(Protocol):
+    """What ``varlab.comparison`` returns."""
+
+    @property
+    def table(self) -> pd.DataFrame: ...
+
+    @property
+    def facts(self) -> dict[str, Any]: ...
+
+
+def read_comparison(source: Compared | Path | str) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """(table, facts) of a comparison or of the folder that one was saved to."""
+    if not isinstance(source, Path | str):
+        return source.table, source.facts
+    path = Path(source) / "comparison.json"
+    if not path.is_file():
+        raise VarlabError(f"There is no comparison in {source}. Make one: varlab compare MODEL SPEC... --out {source}.")
+    record = json.loads(path.read_text())
+    return pd.DataFrame(record["rows"]).set_index("method"), record["facts"]
+
+
+@theme()
+def tradeoff(
+    source: Compared | Path | str, measure: str = "ssim", against: str = "speedup", ax: Axes | None = None
+) -> Axes:
+    """Each method's fidelity (``measure``) over its speed-up, or over ``work_ratio``; bars are 95 % intervals.
+
+    Settings of one control are joined by a dashed line: a method below it is beaten by leaving work out blindly.
+    """
+    if measure not in MEASURES:
+        raise unknown("measure", measure, MEASURES)
+    table, facts = read_comparison(source)
+    if measure not in table:
+        raise VarlabError(f"This comparison has no {measure}: a scene score needs a scene set of at least 100 prompts.")
+    ax = own_axes(ax)
+    shown = table.drop(index="none", errors="ignore")
+    families = list(dict.fromkeys(name.partition(":")[0] for name in shown.index))
+    for i, family in enumerate(families):
+        part = shown[[name.partition(":")[0] == family for name in shown.index]].sort_values(against)
+        control = family in CONTROLS
+        colour = SOFT if control else CYCLE[i % len(CYCLE)]
+        ax.plot(
+            part[against], part[measure], marker=MARKERS[i % len(MARKERS)], color=colour, label=family, mec="white",
+            mew=0.5, ls="--" if control else "-", lw=0.9, zorder=2 if control else 3,
+        )  # fmt: skip
+        if f"{measure}_low" in part:
+            ax.vlines(part[against], part[f"{measure}_low"], part[f"{measure}_high"], color=colour, lw=0.9, zorder=1)
+        if against == "speedup":
+            ax.hlines(part[measure], part["speedup_low"], part["speedup_high"], color=colour, lw=0.9, zorder=1)
+    ax.set(xlabel="speed-up over dense" if against == "speedup" else "work over dense", ylabel=MEASURES[measure])
+    if against == "speedup":
+        ax.set_xscale("log")
+        plain_log(ax.xaxis)
+    ax.legend(ncols=2)
+    finish(ax, _log_of(facts), f"tradeoff-{measure}", shown.reset_index())
+    return ax
+
+
+def _log_of(facts: dict[str, Any]) -> xr.DataTree:
+    """The provenance in the form that figures know."""
+    return xr.DataTree(xr.Dataset(coords={"prompt": range(int(facts["n"]))}, attrs=facts))
