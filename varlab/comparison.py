@@ -255,7 +255,7 @@ class _Bench:
 def _row(name: str, bench: _Bench, rows: pd.DataFrame, timings: pd.DataFrame) -> dict[str, Any]:
     """All figures of one method, differences paired with the dense run's over batches or prompts."""
     own, dense = (timings[timings.method == which].sort_values("turn") for which in (name, DENSE))
-    low, median, high = own.seconds.quantile([0.25, 0.5, 0.75])
+    q25, median, q75 = own.seconds.quantile([0.25, 0.5, 0.75])
     ratios = own.seconds.to_numpy() / dense.seconds.to_numpy()
     speedup = bootstrap_interval(1 / ratios, np.nanmedian)
     transformer = float(np.median(own.transformer_seconds.to_numpy() / dense.transformer_seconds.to_numpy()))
@@ -265,8 +265,8 @@ def _row(name: str, bench: _Bench, rows: pd.DataFrame, timings: pd.DataFrame) ->
         "method": name,
         "n": len(bench.job.prompts),
         "seconds": median,
-        "seconds_q25": low,
-        "seconds_q75": high,
+        "seconds_q25": q25,
+        "seconds_q75": q75,
         "timings": len(own),
         "speedup": speedup.estimate,
         "speedup_low": speedup.low,
@@ -281,7 +281,8 @@ def _row(name: str, bench: _Bench, rows: pd.DataFrame, timings: pd.DataFrame) ->
     for measure in FIDELITY:
         statistic = np.nanmedian if measure == "psnr" else np.nanmean  # PSNR of equal images is infinite
         found = bootstrap_interval(part[measure], statistic)
-        row |= {measure: found.estimate, f"{measure}_low": found.low, f"{measure}_high": found.high}
+        low, high = (found.estimate if np.isinf(found.estimate) else bound for bound in found[1:])
+        row |= {measure: found.estimate, f"{measure}_low": low, f"{measure}_high": high}
     if part.correct.notna().all():
         delta = paired_difference(part.correct.astype(float), plain.correct.astype(float))
         row |= {"score": part.correct.astype(float).mean(), "score_delta": delta.estimate}

@@ -11,6 +11,14 @@ class VarlabError(Exception):
 def unknown(kind: str, name: object, known: Iterable[str]) -> VarlabError:
     """The error for a name that is not in a registry: near names first, then all of them."""
     names = sorted(known)
-    near = get_close_matches(str(name), names, n=3, cutoff=0.5)
+    near = _near(str(name), names)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     return VarlabError(f"Unknown {kind} {str(name)!r}. {hint}Known: {', '.join(names) or 'none'}.")
+
+
+def _near(name: str, names: list[str], most: int = 3) -> list[str]:
+    """Names spelt alike, then those that hold the given one or lie within it: "nano" means nano-infinity."""
+    alike = get_close_matches(name, names, n=most, cutoff=0.5)
+    word = name.lower()
+    within = [known for known in names if len(word) > 2 and (word in known.lower() or known.lower() in word)]
+    return list(dict.fromkeys([*alike, *within]))[:most]

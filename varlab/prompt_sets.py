@@ -79,6 +79,7 @@ def prompts(name: str, n: int | None = None, seed: int = 0) -> PromptSet:
     balanced; "scenes-counting" and its likes hold one category. A larger n goes on: each category runs
     through a new shuffle of all its prompts once the last is used up, and then repeats texts. `seed` decides
     the shuffles. Files ignore it, and hold no more than their lines.
+    Raises VarlabError for an unknown name, a file that is missing, empty or shorter than n, and n below 1.
     """
     if n is not None and n < 1:
         raise VarlabError(f"A prompt set needs at least one prompt, not n={n}.")
@@ -107,7 +108,9 @@ def _from_file(path: Path, n: int | None) -> PromptSet:
         raise VarlabError(f"The prompt file {str(path)!r} is not UTF-8 text: {error}.") from error
     texts = [line.strip() for line in lines if line.strip()]
     if n is not None and n > len(texts):
-        raise VarlabError(f"The prompt file {str(path)!r} holds {len(texts)} prompts, not {n}.")
+        raise VarlabError(
+            f"The prompt file {str(path)!r} holds {len(texts)} prompts, not {n}. Give n={len(texts)} or fewer."
+        )
     return PromptSet.from_texts(texts[:n], name=str(path))
 
 

@@ -1,9 +1,14 @@
 """Controls: the plain ways to save work that any method must beat."""
 
+from typing import TYPE_CHECKING
+
 from varlab.engine.hooks import Accelerator
 from varlab.engine.plan import RUN, StagePlan
 from varlab.engine.stage import Stage
 from varlab.errors import VarlabError
+
+if TYPE_CHECKING:
+    from varlab.engine.loop import Run
 
 
 def check_last(name: str, last: int) -> None:
@@ -20,9 +25,12 @@ class Truncate(Accelerator):
         check_last(self.name, last)
         self.last = last
 
+    def start(self, run: "Run") -> None:
+        stages = len(run.model.schedule)
+        if self.last >= stages:
+            raise VarlabError(f"truncate:last={self.last} leaves no stage of {stages}.")
+
     def plan(self, stage: Stage) -> StagePlan:
-        if self.last >= len(stage.schedule):
-            raise VarlabError(f"truncate:last={self.last} leaves no stage of {len(stage.schedule)}.")
         return StagePlan(action="stop") if stage.from_end < self.last else RUN
 
 

@@ -21,10 +21,14 @@ if TYPE_CHECKING:
     from varlab.engine.loop import Run
 
 
+def distances(x: Tensor) -> Tensor:
+    """Squared distance [R, n] of each token of x [R, n, C] to their mean."""
+    return (x - x.mean(1, keepdim=True)).square().sum(-1)
+
+
 def pivotal(x: Tensor, count: int) -> Tensor:
-    """Indices [R, count], ascending, of the tokens of x [R, n, C] with the largest squared distance to their mean."""
-    apart = (x - x.mean(1, keepdim=True)).square().sum(-1)
-    return apart.topk(count, dim=-1).indices.sort(-1).values
+    """Indices [R, count], ascending, of the tokens of x [R, n, C] that lie farthest from their mean."""
+    return distances(x).topk(count, dim=-1).indices.sort(-1).values
 
 
 class FastVAR(Accelerator):
@@ -87,19 +91,24 @@ class FastVAR(Accelerator):
             return compute(x)
         ratio = self._ratio(stage)
         if ratio:
-            return self._restored(key, stage, x, ratio, compute)
+            return self._restored(site, x, ratio, compute)
         y = compute(x)
         if stage.from_end == self.drop + len(self.ratios):
             self.cache[key], self.grid, self.batch = y, (stage.grid[0], stage.grid[1]), stage.batch
         return y
 
-    def _restored(self, key: tuple[int, str], stage: Stage, x: Tensor, ratio: float, compute: Compute) -> Tensor:
+    def choose(self, site: Site, x: Tensor, count: int) -> Tensor:
+        """Indices [R, count], ascending, of the tokens that a sub-layer computes."""
+        return pivotal(x, count)
+
+    def _restored(self, site: Site, x: Tensor, ratio: float, compute: Compute) -> Tensor:
+        stage, key = site.stage, (site.block, str(site.branch))
         if key not in self.cache:
             raise VarlabError(
                 f"{self.name}: stage {stage.index + 1} finds no cache: another method skipped the stage before."
             )
         tokens = x.shape[1]
-        keep = pivotal(x, tokens - int(ratio * tokens))
+        keep = self.choose(site, x, tokens - int(ratio * tokens))
         old = self.cache[key][: x.shape[0]]  # conditional rows come first, should the others be gone
         y = F.interpolate(old.mT.unflatten(-1, self.grid), size=(stage.grid[0], stage.grid[1]), mode="area")
         y = y.flatten(2).mT.contiguous()

@@ -61,6 +61,9 @@ class NextScaleModel(ABC):
     def precision(self) -> str:
         """Of the blocks: fp32 or bf16."""
 
+    def check_text(self, text: Any) -> None:  # noqa: B027  (most encoders read anything)
+        """Raises VarlabError for prompts or features that ``prepare`` would refuse; costs next to nothing."""
+
     @abstractmethod
     def prepare(self, text: Any, guided: bool, negative: Any = None) -> Any:
         """Prompts or features -> conditioning of all rows, constant over the stages; has ``rows(index)``."""

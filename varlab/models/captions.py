@@ -43,6 +43,11 @@ class CaptionEncoder(nn.Module):
                 raise VarlabError(f"This model does not know the word {word!r} in {caption!r}; {hint}.")
         return [self.number[word] for word in words]
 
+    def check(self, captions: Sequence[str]) -> None:
+        """Raises VarlabError for the first caption that cannot be read: one late in a long run is told at once."""
+        for caption in captions:
+            self.words(caption)
+
     def encode(self, numbers: Tensor, lengths: Sequence[int]) -> TextBatch:
         """Padded word numbers [B, T] and their lengths -> ragged features."""
         positions = torch.arange(numbers.shape[1], device=numbers.device)

@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 import re
+import struct
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,9 @@ DISCARDED = {"lvl_1L", "attn_bias_for_masking", "Infinity_visible_kvlen", "Infin
 INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SUFFIXES = {".pth", ".pt", ".bin", ".safetensors"}
 PRECISIONS = ("fp32", "bf16")
+DAMAGED = (  # what torch and safetensors raise for a file that is cut or edited
+    RuntimeError, SafetensorError, EOFError, ValueError, OSError, LookupError, AttributeError, TypeError, struct.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ def _content(path: Path) -> tuple[Any, dict[str, str]]:
             "If you trust its origin, convert it where nothing can be harmed (a container without network): "
             "torch.save(torch.load(old, weights_only=False)['...'], new) with the part that holds only tensors."
         ) from None
-    except (RuntimeError, SafetensorError, EOFError, ValueError, OSError) as error:
+    except DAMAGED as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise VarlabError(f"{path} could not be read ({reason}). Is the download complete?") from error
 
@@ -138,10 +142,13 @@ def _tensors(content: Any, path: Path, ema: bool) -> dict[str, Tensor]:
     elif isinstance(content, dict) and any(isinstance(content.get(key), dict) for key in ("vae", "ema")):
         part = "ema" if ema else "vae"
     elif ema:
-        raise VarlabError(f"{path} holds one set of weights, no averaged ones beside it. Leave ema out.")
+        raise VarlabError(f"{path} holds one set of weights, no averaged ones beside it. Read it with ema=False.")
     if part is not None:
         if not isinstance(content.get(part), dict):
-            raise VarlabError(f"{path} has no {part!r}, only {listing(content)}. ema=True takes averaged weights.")
+            raise VarlabError(
+                f"{path} has no {part!r}, only {listing(content)}. Averaged weights are taken out once, in Python: "
+                "varlab.models.convert.convert(SOURCE, TARGET, NAME, ema=True)."
+            )
         content = content[part]
     if not isinstance(content, dict) or not content:
         raise VarlabError(f"{path} holds a {type(content).__name__}, not named tensors.")
@@ -222,8 +229,8 @@ def adapt(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], label: st
     if rows is not None and null is not None and rows.ndim == null.ndim == 2 and rows.shape[1] == null.shape[1]:
         if null.shape[0] < rows.shape[0]:
             raise VarlabError(
-                f"{label}: its null text has {null.shape[0]} rows, the model reads {rows.shape[0]}. The missing rows "
-                f"are nowhere stored; build the model with text_length={null.shape[0]}."
+                f"{label}: its null text has {null.shape[0]} rows, the model reads {rows.shape[0]}, and the missing rows "
+                f"are nowhere stored. It is of a model with text_length={null.shape[0]}: give the file of this one."
             )
         found["cfg_uncond"] = null[: rows.shape[0]]
     return found

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 from varlab.errors import VarlabError
 
@@ -22,16 +23,19 @@ class Settings:
     cfg_layers: tuple[int, ...] = (0,)
 
     def check(self, stages: int, depth: int) -> None:
+        """Refuse what a model of so many stages and blocks cannot sample with, before it begins."""
         for name in ("cfg", "tau"):
             values = getattr(self, name)
             if isinstance(values, tuple) and len(values) < stages:
                 raise VarlabError(f"{name} has {len(values)} values; the schedule has {stages} stages.")
-            if not all(math.isfinite(value) for value in (values if isinstance(values, tuple) else (values,))):
-                raise VarlabError(f"{name} must be a finite number, or one a stage, not {values}.")
+            if not all(map(_finite, values if isinstance(values, tuple) else (values,))):
+                raise VarlabError(f"{name} must be a finite number, or one a stage, not {values!r}.")
         if min(self.tau if isinstance(self.tau, tuple) else (self.tau,)) <= 0:
             raise VarlabError("tau must be above 0. For the most likely bits use top_k=1.")
-        if not 0 <= self.top_p <= 1 or self.top_k < 0:
+        if not (_finite(self.top_p) and _finite(self.top_k)) or not 0 <= self.top_p <= 1 or self.top_k < 0:
             raise VarlabError("top_p must lie in [0, 1] and top_k must not be negative.")
+        if not isinstance(self.cfg_layers, tuple) or not all(isinstance(layer, Integral) for layer in self.cfg_layers):
+            raise VarlabError(f"cfg_layers is a list of whole numbers such as [0], not {self.cfg_layers!r}.")
         for layer in self.cfg_layers:
             if layer > 0 or -layer >= depth:
                 raise VarlabError(f"cfg_layers: {layer} is neither 0 (logits) nor a block from -1 to -{depth - 1}.")
@@ -40,6 +44,10 @@ class Settings:
     def guided(self) -> bool:
         """Whether the unconditional branch runs: decided by the whole list, also entries that no stage uses."""
         return any(value != 1 for value in (self.cfg if isinstance(self.cfg, tuple) else (self.cfg,)))
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
 
 
 def at(values: float | tuple[float, ...], stage: int) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 from varlab.errors import VarlabError
 from varlab.models.base import Attend, Cost, Draw, NextScaleModel, Readout
+from varlab.models.captions import CaptionEncoder
 from varlab.models.guidance import Guidance, Settings, at
 from varlab.models.infinity import InfinityTransformer, TextBatch, TextState, rotary_table
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer, upsample
@@ -62,6 +64,15 @@ def image_from(decoded: Tensor) -> Tensor:
     return (decoded.float() + 1) / 2
 
 
+def check_growth(schedule: Schedule) -> None:
+    """Refuse grids that the sampler cannot follow: stage 1 is the one token of the text, and no stage shrinks."""
+    if schedule.grids[0] != (1, 1):
+        raise VarlabError(f"Schedule {schedule.name!r} begins with {schedule.grids[0]}: Infinity begins with (1, 1).")
+    for before, after in pairwise(schedule.grids):
+        if after[0] < before[0] or after[1] < before[1]:
+            raise VarlabError(f"Schedule {schedule.name!r} shrinks from {before} to {after}: give grids that grow.")
+
+
 class Infinity(NextScaleModel):
     """The transformer, its BSQ tokenizer and a text encoder on one schedule."""
 
@@ -88,6 +99,7 @@ class Infinity(NextScaleModel):
             raise VarlabError(
                 f"The schedule has {len(schedule)} stages; this model knows {transformer.lvl_embed.num_embeddings}."
             )
+        check_growth(schedule)
         self.transformer, self.tokenizer, self.schedule, self.text = transformer, tokenizer, schedule, text
         self.name, self.weights, self.settings = name, weights, settings or Settings()
         self.depth, self.width = transformer.config.depth, transformer.config.width
@@ -116,6 +128,13 @@ class Infinity(NextScaleModel):
         return Infinity(self.transformer, self.tokenizer, schedule, self.text, self.name, self.weights, self.settings)
 
     # Text
+
+    def check_text(self, text: Sequence[str] | TextBatch) -> None:
+        """Features must have the model's width, a mini's captions words that it knows."""
+        if isinstance(text, TextBatch):
+            self.read_prompts(text)
+        elif isinstance(self.text, CaptionEncoder):
+            self.text.check(text)
 
     def read_prompts(self, prompts: Sequence[str] | TextBatch) -> TextBatch:
         if isinstance(prompts, TextBatch):

@@ -1,8 +1,11 @@
 """Text encoders outside the checkpoints: Flan-T5 as the official models use it, and labelled random features."""
 
 import hashlib
+import os
+import re
 import warnings
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -11,6 +14,8 @@ from varlab.errors import VarlabError, unknown
 from varlab.models.infinity import TextBatch
 
 LONGEST = 512
+HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
+INSTALL = "The Flan-T5 text encoder needs transformers. In the repository: pip install -e .[text]"
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -25,9 +30,16 @@ class FlanT5:
     def __init__(self, path_or_id: str = "google/flan-t5-xl", device: str = "cpu", precision: str = "fp32") -> None:
         if precision not in _TYPES:
             raise unknown("text precision", precision, _TYPES)
-        self.source, self.device, self.precision = str(path_or_id), device, precision
+        self.source, self.device, self.precision = os.path.expanduser(path_or_id), device, precision
         self.label = f"{self.source} ({precision})"
         self._parts: tuple[Any, Any] | None = None
+
+    def require(self) -> None:
+        """Raises VarlabError when the library or a folder is missing; loads nothing, so it comes before weights."""
+        if find_spec("transformers") is None:
+            raise VarlabError(INSTALL)
+        if not os.path.exists(self.source) and not HUB_ID.fullmatch(self.source):
+            raise VarlabError(f"The text encoder {self.source} does not exist. Give its folder or a Hugging Face id.")
 
     def parts(self) -> tuple[Any, Any]:
         """The tokenizer and the encoder; raises VarlabError when the library or the files are missing."""
@@ -35,7 +47,7 @@ class FlanT5:
             try:
                 from transformers import AutoTokenizer, T5EncoderModel
             except ImportError as error:
-                raise VarlabError("The Flan-T5 text encoder needs transformers: pip install varlab[text]") from error
+                raise VarlabError(INSTALL) from error
             try:
                 tokenizer = AutoTokenizer.from_pretrained(self.source, legacy=True)
                 encoder: Any = T5EncoderModel.from_pretrained(self.source, torch_dtype=_TYPES[self.precision])

@@ -1,5 +1,6 @@
 """One call that builds any model of the registry: ``load("infinity-2b", "random", precision="bf16")``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -9,13 +10,13 @@ from varlab.models import embedded
 from varlab.models.checkpoints import PRECISIONS, checkpoint_folder, in_folder, load_into, locate, read
 from varlab.models.embedded import Parts
 from varlab.models.infinity import LEVELS
-from varlab.models.infinity_model import Infinity
+from varlab.models.infinity_model import Infinity, check_growth
 from varlab.models.initialise import randomise
 from varlab.models.official import ModelEntry
 from varlab.models.registry import empty, find, mini
-from varlab.models.text import RandomText, TextEncoder, choose
+from varlab.models.text import FlanT5, RandomText, TextEncoder, choose
 from varlab.models.writing import hash_tensors
-from varlab.schedules import Schedule
+from varlab.schedules import INFINITY_GRIDS, Schedule
 
 INITS = ("checkpoint", "random", "empty")
 
@@ -49,6 +50,9 @@ def load(
         entry = mini(name, Path(checkpoint))
     schedule = entry.schedule(pixels, ratio)
     check_fit(entry, schedule)
+    official = init == "checkpoint" and entry.folder is None
+    files = require_files(entry, checkpoint, tokenizer, _ways(entry)) if official else None
+    reader = _reader(entry, init, text, precision, device, seed)
     if init == "checkpoint" and entry.folder is not None:
         trained, facts = embedded.load_mini(entry.folder, precision, device)
         parts: Parts = trained
@@ -59,12 +63,12 @@ def load(
             weights = f"random (seed {seed})"
             for module in parts.named().values():
                 randomise(module, seed, precision, device)
-        elif init == "checkpoint":
-            weights = _read_official(entry, parts, checkpoint, tokenizer, precision, device)
+        elif files:
+            weights = _read_official(entry, parts, *files, precision, device)
     for module in parts.named().values():
         module.eval().requires_grad_(False)
     parts.tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    encoder = _encoder(entry, parts, init, text, precision, device, seed)
+    encoder = parts.text if reader is None else reader
     if isinstance(encoder, RandomText) and init == "checkpoint":
         weights += f", {encoder.label}"
     return Infinity(parts.transformer, parts.tokenizer, schedule, encoder, name, weights, entry.settings)
@@ -81,11 +85,19 @@ def check_fit(entry: ModelEntry, schedule: Schedule) -> None:
         raise VarlabError(f"{entry.name} knows {LEVELS} stages; {schedule.name} has {len(schedule)}.")
     if bits != entry.transformer.bits:
         raise VarlabError(f"{entry.name} predicts {entry.transformer.bits} bits a token, its tokenizer takes {bits}.")
-    if schedule.name.startswith("infinity-") and entry.tokenizer.stride * patch != 16:
+    check_growth(schedule)
+    if _counts_16_pixels(schedule) and entry.tokenizer.stride * patch != 16:
         raise VarlabError(
             f"{schedule.name} counts tokens of 16 pixels; the tokenizer of {entry.name} makes them "
             f"{entry.tokenizer.stride * patch} pixels wide."
         )
+
+
+def _counts_16_pixels(schedule: Schedule) -> bool:
+    """Whether it is a released one, by its grids and the extent of its positions, whatever its name."""
+    return any(
+        schedule.extent == table[-1] and schedule.grids == table[: len(schedule)] for table in INFINITY_GRIDS.values()
+    )
 
 
 def _check(
@@ -115,41 +127,66 @@ def _check(
         raise VarlabError("For shapes without weights use init='empty', not device='meta'.")
 
 
-# Parts
+# Files
 
 
-def _find_file(entry: ModelEntry, file: str, source: str | Path | None, what: str) -> Path:
-    """The file to read: what was given, else the official or converted file in the checkpoint folder."""
-    if source is not None:
-        return locate(source, file)
-    if found := in_folder(checkpoint_folder(), file):
-        return found
-    where = f"{file} is not in {checkpoint_folder()}" if file else f"no weights of {entry.name} were released"
-    hub = f", {what}={entry.hub!r} to download it" if file else ""
-    raise VarlabError(
-        f"{entry.name}: {where}. Give {what}=PATH{hub}, or init='random' for untrained weights. "
-        f"(On the command line: --{what} PATH or --init random.)"
-    )
+def require(entry: ModelEntry) -> None:
+    """Refuse a model whose trained weights or text encoder are not here; reads no tensors."""
+    if entry.folder is None:
+        require_files(entry)
+        _reader(entry, "checkpoint", None, "fp32", "cpu", 0)
+    elif not (weights := entry.folder / "model.safetensors").exists():
+        raise VarlabError(f"{weights} does not exist. Fetch the folder again, or choose another model: varlab models.")
 
 
-def _read_official(
+def require_files(
     entry: ModelEntry,
-    parts: Parts,
-    checkpoint: str | Path | None,
-    tokenizer: str | Path | None,
-    precision: str,
-    device: str,
-) -> str:
-    """Fill both modules and say from which files, each with a hash of what was loaded, whatever the file's format.
+    checkpoint: str | Path | None = None,
+    tokenizer: str | Path | None = None,
+    otherwise: str = "Or choose a model whose weights are here: varlab models.",
+) -> tuple[Path, Path]:
+    """The files of transformer and tokenizer, found but not read: what was given, else those in the checkpoint folder.
 
-    A folder or hub id given for one serves the other too.
+    A folder or hub id given for one serves the other too. All that is missing is named in one VarlabError, which ends
+    with ``otherwise``.
     """
-    path = _find_file(entry, entry.file, checkpoint, "checkpoint")
-    if tokenizer is None and checkpoint is not None:
+    path = _find_file(entry.file, checkpoint)
+    if tokenizer is None and checkpoint is not None and path is not None:
         tokenizer = in_folder(path.parent, entry.tokenizer_file)
         if tokenizer is None and not Path(checkpoint).expanduser().exists():
             tokenizer = entry.hub
-    image_path = _find_file(entry, entry.tokenizer_file, tokenizer, "tokenizer")
+    images = _find_file(entry.tokenizer_file, tokenizer)
+    if path is not None and images is not None:
+        return path, images
+    if path is None and not entry.file:
+        raise VarlabError(f"No weights of {entry.name} were released. {otherwise}")
+    missing = [file for file, found in ((entry.file, path), (entry.tokenizer_file, images)) if found is None]
+    names, verb = " and ".join(missing), "is" if len(missing) == 1 else "are"
+    raise VarlabError(
+        f"{entry.name}: {names} {verb} not in {checkpoint_folder()}. Put {names} there, or set VARLAB_CHECKPOINTS to "
+        f"the folder that holds the files. {otherwise}"
+    )
+
+
+def _ways(entry: ModelEntry) -> str:
+    """What else a caller of ``load`` can do about missing files."""
+    hub = f" (checkpoint={entry.hub!r} downloads both)" if entry.file else ""
+    return (
+        f"Or give checkpoint=PATH and tokenizer=PATH{hub}, or init='random' for untrained weights. "
+        "(On the command line: --checkpoint PATH --tokenizer PATH, or --init random.)"
+    )
+
+
+def _find_file(file: str, source: str | Path | None) -> Path | None:
+    """The file to read: what was given, else the official or converted file in the checkpoint folder."""
+    return in_folder(checkpoint_folder(), file) if source is None else locate(source, file)
+
+
+# Parts
+
+
+def _read_official(entry: ModelEntry, parts: Parts, path: Path, image_path: Path, precision: str, device: str) -> str:
+    """Fill both modules and say from which files, each with a hash of what was loaded, whatever the file's format."""
     stored = read(path)
     if stored.metadata.get("name", entry.name) != entry.name:
         raise VarlabError(f"{path} was converted as {stored.metadata['name']}, not {entry.name}.")
@@ -162,12 +199,22 @@ def _read_official(
     return f"{kind} ({stored.label} {hashes[0]}, tokenizer {images.label} {hashes[1]})"
 
 
-def _encoder(
-    entry: ModelEntry, parts: Parts, init: str, text: str | TextEncoder | None, precision: str, device: str, seed: int
+def _reader(
+    entry: ModelEntry, init: str, text: str | TextEncoder | None, precision: str, device: str, seed: int
 ) -> TextEncoder | None:
-    if parts.text is not None and text in (None, "captions"):
-        return parts.text
-    if text is None and init == "empty":
+    """The text encoder, checked before any weights are read; None for a mini's own and for shapes alone."""
+    if text in (None, "captions") and (entry.folder is not None or init == "empty"):
         return None
-    default = "random" if init == "random" else entry.text
-    return choose(text, entry.transformer.text_width, default, device, precision, seed)
+    encoder = choose(
+        text, entry.transformer.text_width, "random" if init == "random" else entry.text, device, precision, seed
+    )
+    if isinstance(encoder, FlanT5):
+        encoder.require()
+    return encoder
+
+
+def check_captions(entry: ModelEntry, captions: Sequence[str]) -> None:
+    """Refuse captions that a mini cannot read, from its vocabulary alone; other text encoders read anything."""
+    encoder = empty(entry).text
+    if encoder is not None:
+        encoder.check(captions)

@@ -22,7 +22,7 @@ def check(golden: Golden) -> Report:
     comparison, rebuilt = Comparison(golden), setup(golden)
     forced = {k: labels for k in rebuilt.stages if (labels := _path(golden, rebuilt, k)) is not None}
     outcome = generate(rebuilt, forced)
-    _compare_inputs(comparison, rebuilt)
+    compare_inputs(comparison, rebuilt)
     _compare_text(comparison, outcome)
     for k in rebuilt.stages:
         _compare_logits(comparison, outcome, k)
@@ -53,7 +53,8 @@ def _path(golden: Golden, rebuilt: Setup, k: int) -> Tensor | None:
     return torch.from_numpy(sampled > 0) if sampled is not None and fits else None
 
 
-def _compare_inputs(comparison: Comparison, rebuilt: Setup) -> None:
+def compare_inputs(comparison: Comparison, rebuilt: Setup) -> None:
+    """What a run is given: text features, prescribed bits, the image behind them, rotary positions."""
     comparison.relative("text_features", rebuilt.text.features, "hidden_rel")
     comparison.equal("cu_seqlens", _offsets(rebuilt.text.lengths))
     if rebuilt.negative is not None:

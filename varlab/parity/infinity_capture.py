@@ -1,12 +1,12 @@
 """Runs a rebuilt golden through the engine and keeps, by a probe, what its arrays hold."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from varlab.engine.hooks import Probe
+from varlab.engine.hooks import Accelerator, Probe
 from varlab.engine.loop import Generation, Run, State
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Site, Stage
@@ -60,6 +60,7 @@ class Outcome:
     setup: Setup
     capture: Capture
     generation: Generation = field(repr=False)
+    run: Run = field(repr=False)
 
     @property
     def state(self) -> State:
@@ -72,8 +73,15 @@ class Outcome:
         return (self.generation.image.movedim(1, -1) * 255).to(torch.uint8).flip(-1)
 
 
-def generate(setup: Setup, forced: Mapping[int, Tensor]) -> Outcome:
+def generate(
+    setup: Setup,
+    forced: Mapping[int, Tensor],
+    accelerators: Sequence[Accelerator] = (),
+    probes: Sequence[Probe] = (),
+    make: type[Run] = Run,
+) -> Outcome:
     """One run of the engine; ``forced`` are labels [B, n, d] by stage. Argmax, so the noise decides nothing."""
     capture = Capture()
-    run = Run(setup.model, setup.settings, SeededNoise(0), probes=[capture], forced=forced)
-    return Outcome(setup, capture, run.generate(setup.text, range(setup.batch), negative=setup.negative))
+    run = make(setup.model, setup.settings, SeededNoise(0), probes=[capture, *probes], forced=forced)
+    generation = run.generate(setup.text, range(setup.batch), accelerators, negative=setup.negative)
+    return Outcome(setup, capture, generation, run)

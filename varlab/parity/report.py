@@ -27,8 +27,8 @@ class ArrayCheck:
 
     @property
     def family(self) -> str:
-        """The name with its stage, block or template left open: logits_cond_3 -> logits_cond_*."""
-        return re.sub(r"_\d[\d.]*$", "_*", self.name)
+        """The name with stages, blocks and templates left open: logits_cond_3 -> logits_cond_*, keep_32_3_sa -> keep_*_*_sa."""
+        return re.sub(r"_\d[\d.]*(?=_|$)", "_*", self.name)
 
     @property
     def strain(self) -> float:

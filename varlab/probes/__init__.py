@@ -15,8 +15,9 @@ PROBES: dict[str, Callable[..., LoggingProbe]] = {
 }
 
 
-def build(specs: Sequence[str | LoggingProbe]) -> list[LoggingProbe]:
-    """Probes from specs; a name may appear once."""
+def build(specs: Sequence[str | LoggingProbe] | str) -> list[LoggingProbe]:
+    """Probes from specs, or from a single one; a name may appear once."""
+    specs = [specs] if isinstance(specs, str) else specs
     made = [make("probe", spec, PROBES) if isinstance(spec, str) else spec for spec in specs]
     names = [p.name for p in made]
     for name in names:

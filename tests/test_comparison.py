@@ -1,0 +1,106 @@
+"""Comparisons: the dense row is the plain run, work is the ledger's, intervals pair prompts, mistakes stop early."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import varlab as vl
+from varlab import comparison
+from varlab.comparison import Comparison, compare, join
+from varlab.errors import VarlabError
+from varlab.figures import save, tradeoff
+from varlab.models.base import NextScaleModel
+from varlab.runs import sample
+
+SPECS = ["truncate:last=1", "cfg-off:last=0", "oracle-tokens:keep=0.5,last=1", "truncate:last=1+cfg-off:last=2"]
+
+
+@pytest.fixture(scope="module")
+def model() -> NextScaleModel:
+    return vl.load("nano-infinity")
+
+
+@pytest.fixture(scope="module")
+def compared(model: NextScaleModel) -> Comparison:
+    return compare(model, "scenes", SPECS, n=5, batch=2, seed=3)
+
+
+def test_the_dense_row_is_the_plain_run(model: NextScaleModel, compared: Comparison) -> None:
+    plain = sample(model, list(vl.prompts("scenes", n=5)), seed=3, batch=2)
+    for ours, theirs in zip(compared.images["none"], plain.images, strict=True):
+        assert np.array_equal(np.asarray(ours), np.asarray(theirs))
+    row = compared.table.loc["none"]
+    assert row.work_ratio == row.speedup == row.ssim == 1 and np.isinf(row.psnr) and not row.engaged
+
+
+def test_every_method_has_its_row_with_intervals(compared: Comparison) -> None:
+    table = compared.table
+    assert list(table.index) == ["none", *SPECS] and (table.n == 5).all() and (table.timings == 3).all()
+    for name in ("ssim", "high_frequency_ssim", "psnr", "speedup"):
+        assert (table[f"{name}_low"] <= table[name]).all() and (table[name] <= table[f"{name}_high"]).all()
+    assert len(compared.prompts) == 5 * 5 and len(compared.timings) == 3 * 5
+    assert "score" not in table  # too few prompts to say
+
+
+def test_work_is_what_the_ledger_counted(compared: Comparison) -> None:
+    table = compared.table
+    assert table.loc[SPECS[1]].work_ratio == 1 and not table.loc[SPECS[1]].engaged
+    assert np.isnan(table.loc[SPECS[1]].efficiency)
+    both, one = table.loc[SPECS[3]].work_ratio, table.loc[SPECS[0]].work_ratio
+    assert both < one < 1
+    dense, oracle = (compared.ledgers[name] for name in ("none", SPECS[2]))
+    assert oracle.stages[-1].tokens == dense.stages[-1].tokens // 2
+    assert oracle.decode_flops == dense.decode_flops  # its dense run is nobody's work
+
+
+def test_reports_of_all_batches_are_kept(compared: Comparison) -> None:
+    reports = compared.reports[SPECS[2]]
+    assert list(reports) == ["0,1", "2,3", "4"]
+    assert all(report["oracle-tokens"]["kept"] for report in reports.values())
+
+
+def test_it_reads_back_and_draws_from_its_folder(compared: Comparison, tmp_path: Path) -> None:
+    compared.save(tmp_path)
+    table = pd.read_csv(tmp_path / "comparison.csv").set_index("method")
+    assert table.loc[SPECS[0]].work_ratio == pytest.approx(compared.table.loc[SPECS[0]].work_ratio)
+    facts = json.loads((tmp_path / "comparison.json").read_text())["facts"]
+    assert facts["weights"].startswith("trained") and facts["seed"] == 3 and facts["batch"] == 2
+    save(tradeoff(tmp_path), "tradeoff", folder=tmp_path)
+    assert (tmp_path / "tradeoff.png").stat().st_size > 5000
+    with pytest.raises(VarlabError, match="at least 100"):
+        tradeoff(tmp_path, measure="score")
+
+
+def test_a_scene_score_comes_with_a_paired_interval(model: NextScaleModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "SCORE_FROM", 6)
+    table = compare(model, "scenes", ["truncate:last=4"], n=6, batch=6).table
+    assert table.loc["none"].score_delta == 0
+    row = table.loc["truncate:last=4"]
+    assert row.score_delta_low <= row.score_delta <= row.score_delta_high
+    assert row.score_delta == pytest.approx(row.score - table.loc["none"].score)
+
+
+def test_rows_of_other_settings_share_no_table(model: NextScaleModel, compared: Comparison) -> None:
+    other = compare(model, "scenes", ["truncate:last=1"], n=5, batch=2, seed=3, cfg=1.5)
+    with pytest.raises(VarlabError, match="differ in settings"):
+        join([compared, other])
+    assert list(join([compared, compared]).index) == sorted(["none", *SPECS])
+
+
+@pytest.mark.parametrize(
+    ("specs", "message"),
+    [
+        (["truncat"], "truncate"), (["skipvar"], "at least 8 stages"), (["sparsevar:block=8"], "not one of the 8"),
+        (["fastvar+sparsevar"], "cannot run together"), (["truncate:last=6"], "leaves no stage"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_mistakes_stop_before_the_first_image(
+    model: NextScaleModel, specs: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "_Bench", None)
+    with pytest.raises(VarlabError, match=message):
+        compare(model, "scenes", specs, n=2)

@@ -1,0 +1,112 @@
+"""FastVAR against its definition: which tokens, what restores the rest, which blocks and stages."""
+
+import pytest
+import torch
+
+from tests.conftest import features, tiny_infinity
+from varlab.accelerators import build
+from varlab.accelerators.fastvar import FastVAR, pivotal
+from varlab.engine.hooks import Compute, Probe
+from varlab.engine.loop import Generation, Run
+from varlab.engine.randomness import SeededNoise
+from varlab.engine.stage import Site
+from varlab.errors import VarlabError
+from varlab.models.guidance import Settings
+
+
+class Branches(Probe):
+    """Input and output of every branch."""
+
+    name = "branches"
+
+    def __init__(self) -> None:
+        self.seen: dict[tuple[int, int, str], tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def on_branch(self, site: Site, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.seen[site.stage.index, site.block, str(site.branch)] = (x, y)
+
+
+def run(spec: str | FastVAR, schedule: str = "square") -> tuple[Generation, Branches]:
+    probe = Branches()
+    run = Run(tiny_infinity(schedule), Settings(cfg=2.0), SeededNoise(7), [probe])
+    return run.generate(features(3, 5), (0, 1), build((spec,))), probe
+
+
+def test_the_tokens_farthest_from_the_mean_are_pivotal() -> None:
+    x = torch.tensor([[[0.0], [1.0], [5.0], [-9.0]], [[4.0], [4.0], [0.0], [4.5]]])
+    assert pivotal(x, 2).tolist() == [[2, 3], [2, 3]]
+    assert pivotal(x, 1).tolist() == [[3], [2]]
+
+
+@pytest.mark.parametrize("branch", ["attention", "cross", "ffn"])
+def test_a_token_left_out_gets_what_the_cache_stage_added(branch: str) -> None:
+    """Stage 3 (5x5) restores from stage 2 (3x3), row by row."""
+    _, probe = run("fastvar-all-scales:ratios=0.4,first=2")
+    for block in (2, 3):
+        x, y = probe.seen[3, block, branch]
+        _, old = probe.seen[2, block, branch]
+        up = torch.nn.functional.interpolate(old.mT.unflatten(-1, (3, 3)), size=(5, 5), mode="area").flatten(2).mT
+        keep = pivotal(x, 25 - int(0.4 * 25))
+        kept = torch.zeros(4, 25, dtype=torch.bool).scatter(1, keep, True)
+        assert torch.equal(y[~kept], up[~kept])
+        assert not torch.isclose(y[kept], up[kept]).all(-1).any()
+
+
+def test_blocks_outside_and_stages_before_run_whole() -> None:
+    out, probe = run("fastvar-all-scales:ratios=0.4,first=2,final=2")
+    dense, plain = run("none")
+    for key in plain.seen:
+        if key[0] < 3 or key[1] < 2:
+            assert torch.equal(probe.seen[key][1], plain.seen[key][1])
+    pruned, whole = (g.ledger.stages[3].pairs for g in (out, dense))
+    assert 0 < pruned < whole
+    assert [w.pairs for w in out.ledger.stages[:3]] == [w.pairs for w in dense.ledger.stages[:3]]
+
+
+def test_dropped_scales_are_a_truncation() -> None:
+    dropped, probe = run("fastvar:ratios=0.4,drop=1,first=2")
+    assert max(stage for stage, _, _ in probe.seen) == 2
+    assert dropped.ledger.stages[3].tokens == 0 and dropped.ledger.stages[2].overhead_flops > 0
+
+
+def test_a_split_batch_keeps_its_rows_of_the_cache() -> None:
+    method = FastVAR(ratios=(0.5,), drop=1, first=0)
+    method.start(Run(tiny_infinity(), Settings(cfg=2.0), SeededNoise(7)))
+    rows = torch.arange(4.0).view(4, 1, 1)  # conditional 0, 1 and unconditional 2, 3
+    method.cache, method.batch = {(0, "ffn"): rows}, 2
+    twin = method.fork(torch.tensor([1]))
+    assert twin.cache[0, "ffn"].flatten().tolist() == [1, 3] and twin.batch == 1
+    assert method.cache[0, "ffn"].shape[0] == 4
+
+
+def test_it_runs_on_after_the_unconditional_rows_are_gone() -> None:
+    probe = Branches()
+    model = tiny_infinity()
+    methods = build(("fastvar-all-scales:ratios=0.4,first=2", "cfg-off:last=1"))
+    Run(model, Settings(cfg=2.0), SeededNoise(7), [probe]).generate(features(3, 5), (0, 1), methods)
+    assert probe.seen[3, 2, "ffn"][1].shape[0] == 2 and probe.seen[2, 2, "ffn"][1].shape[0] == 4
+
+
+class Leaking(FastVAR):
+    """Would compute a branch twice."""
+
+    def sublayer(self, site: Site, x: torch.Tensor, compute: Compute) -> torch.Tensor:
+        compute(x)
+        return compute(x)
+
+
+@pytest.mark.parametrize(
+    ("specs", "message"),
+    [
+        (("fastvar:ratios=1",), "shares of pruned"), (("fastvar:drop=0",), "fastvar-all-scales"),
+        (("fastvar",), "leave none of 4"), (("fastvar:ratios=0.4,drop=1,first=4",), "has only 4"),
+        (("fastvar:first=5,final=4",), "first <= final"), (("fastvar", "sparsevar"), "whole grids"),
+        (("fastvar", "fastvar-all-scales"), "wrap the sub-layers"), (("sparsevar", "random-tokens:keep=1"), "fill"),
+        (("fastvar:ratio=1",), "ratios"), ((Leaking((0.4,), 1),), "computed twice"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused(specs: tuple[str, ...], message: str) -> None:
+    model = tiny_infinity()
+    with pytest.raises(VarlabError, match=message):
+        Run(model, Settings(cfg=2.0), SeededNoise(7)).generate(features(3), (0,), build(specs))

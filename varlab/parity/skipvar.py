@@ -1,0 +1,163 @@
+"""Golden runs of SkipVAR: every branch that a decision may take, through the engine and our accelerator.
+
+A file holds one image under each fixed strategy: stages dropped at the end, or run there without the unconditional
+branch. Each is run with the decision given, forced along the golden's bits; what the decision would rest on, the
+previews and their two features, is compared whatever the branch.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from varlab.accelerators.decisions import always
+from varlab.accelerators.skipvar import LATE, SkipVAR
+from varlab.engine.loop import Run
+from varlab.engine.stage import Stage
+from varlab.parity.accelerated import CacheWatch, compare_bits, compare_logits, path, prepared
+from varlab.parity.comparison import Comparison
+from varlab.parity.golden import Golden
+from varlab.parity.infinity import compare_inputs
+from varlab.parity.infinity_capture import Outcome, generate
+from varlab.parity.infinity_setup import Setup, setup
+from varlab.parity.report import Report
+from varlab.schedules import Grid
+from varlab.spectra import sobel_magnitude
+
+COMMON = "common"  # prefix of what all branches share
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A strategy by the golden's name: final stages ``dropped``, or ``replaced``, that is without guidance."""
+
+    name: str
+    dropped: int
+    replaced: int
+    least: float | None  # smallest margin of a bit that the golden states for this branch
+
+    @property
+    def changed(self) -> int:
+        """Final stages in which it is not the base run."""
+        return self.dropped + self.replaced
+
+    def prefixes(self, from_end: int) -> tuple[str, ...]:
+        """Where the arrays of a stage may be: its own, or before it parts those of the base run and of all branches."""
+        return (self.name,) if from_end < self.replaced else (self.name, "base", COMMON)
+
+
+@dataclass
+class PreviewRun(Run):
+    """Keeps the previews that an accelerator looks at: canvas, latent grid, image."""
+
+    previews: list[tuple[Tensor, Grid, Tensor]] = field(default_factory=list)
+
+    def preview(self, canvas: Tensor, grid: Grid, stage: Stage, charge: bool = False) -> Tensor:
+        image = super().preview(canvas, grid, stage, charge)
+        self.previews.append((canvas, grid, image))
+        return image
+
+
+@torch.inference_mode()
+def check(golden: Golden) -> Report:
+    """Logits relative to each array's largest value, bits exact but for near ties, images to their tolerances."""
+    rebuilt = setup(golden)
+    comparison = Comparison(prepared(golden, rebuilt))
+    compare_inputs(comparison, rebuilt)
+    base: Outcome | None = None
+    for branch in _branches(golden):
+        watch = CacheWatch()
+        outcome = _run(comparison.golden, rebuilt, branch, watch)
+        if base is None:
+            base = outcome
+            _compare_stages(comparison, outcome, COMMON, branch)
+            _compare_decision(comparison, outcome)
+        else:
+            _compare_start(comparison, outcome, base, branch)
+        _compare_stages(comparison, outcome, branch.name, branch)
+        _compare_end(comparison, outcome, branch.name, watch)
+    if "real_models" in golden.config:
+        comparison.note("NOT COMPARED: real_models in config_json, choices of decision models that the file lacks")
+    return comparison.finish()
+
+
+def _branches(golden: Golden) -> list[Branch]:
+    """All branches, the base run first. A label that is null means that the branch never came to that decision."""
+    table: dict[str, dict[str, Any]] = golden.require("branches")
+    branches = [
+        Branch(name, entry.get("skip_label") or 0, entry.get("uncond_label") or 0, entry.get("min_margin"))
+        for name, entry in table.items()
+    ]
+    return sorted(branches, key=lambda branch: branch.changed)
+
+
+def _run(golden: Golden, rebuilt: Setup, branch: Branch, watch: CacheWatch) -> Outcome:
+    """The branch along the golden's bits. Argmax: if no bit differs, an unforced run takes the same path."""
+    stages = len(rebuilt.model.schedule)
+    forced = {}
+    for k in rebuilt.stages:
+        names = [f"{prefix}.bits_used_{k}" for prefix in branch.prefixes(stages - 1 - k)]
+        if (labels := path(golden, rebuilt, k, names)) is not None:
+            forced[k] = labels
+    method = SkipVAR(model=always(branch.dropped, branch.replaced))
+    return generate(rebuilt, forced, [method, watch], make=PreviewRun)
+
+
+def _compare_stages(comparison: Comparison, outcome: Outcome, prefix: str, branch: Branch) -> None:
+    """What the file holds under a prefix of the stages that ran."""
+    config, model = comparison.golden.config, outcome.setup.model
+    strides, margins = config.get("logit_stride", {}), config.get("bits_margin_base", [])
+    for k, canvas in enumerate(outcome.capture.canvas):
+        least = margins[k] if branch.changed == 0 and k < len(margins) else branch.least
+        stride = int(strides.get(str(k), 1))
+        compare_logits(comparison, outcome, k, f"{prefix}.", stride)
+        compare_bits(comparison, outcome, k, f"{prefix}.", stride, least)
+        comparison.relative(f"{prefix}.summed_{k}", canvas, "hidden_rel")
+        if k + 1 < len(model.schedule):
+            latent = model.resize(canvas, model.latent_grid(model.schedule.grids[k + 1]))
+            comparison.relative(f"{prefix}.next_input_latent_{k + 1}", latent, "hidden_rel")
+
+
+def _compare_start(comparison: Comparison, outcome: Outcome, base: Outcome, branch: Branch) -> None:
+    """Until it parts from the base run a branch must be that run, to the last digit."""
+    stages = len(outcome.setup.model.schedule) - branch.changed
+    ran = len(outcome.capture.canvas) >= stages
+    same = ran and all(
+        torch.equal(ours[k], theirs[k])
+        for ours, theirs in (
+            (outcome.capture.final, base.capture.final),
+            (outcome.capture.canvas, base.capture.canvas),
+        )
+        for k in range(stages)
+    )
+    comparison.verify(f"{branch.name}.start", same, "" if same else f"not the base run in its first {stages} stages")
+
+
+def _compare_decision(comparison: Comparison, outcome: Outcome) -> None:
+    """The previews as the accelerator saw them, after the stage of the decision and one before, and their features.
+
+    The official features are one number a batch, the mean over its images.
+    """
+    decided, run = len(outcome.setup.model.schedule) - 1 - LATE, outcome.run
+    assert isinstance(run, PreviewRun)
+    for age, k in (("old", decided - 1), ("new", decided)):
+        seen = [preview for preview in run.previews if torch.equal(preview[0], outcome.capture.canvas[k])]
+        canvas, grid, image = seen[0] if seen else (None, None, None)
+        latent = None if canvas is None or grid is None else outcome.setup.model.resize(canvas, grid)
+        pixels = None if image is None else image * 2 - 1
+        edges = None if pixels is None else sobel_magnitude(pixels.mean(1), padding="zeros")[:, None]
+        comparison.relative(f"{COMMON}.preview_{age}_latent", latent, "hidden_rel")
+        comparison.absolute(f"{COMMON}.preview_{age}", pixels, "preview_abs")
+        comparison.relative(f"{COMMON}.sobel_{age}", edges, "features_rel")
+    (reports,) = outcome.generation.reports.values()
+    found = np.array([[image["hf_diff"], image["hf_ratio"]] for image in reports["skipvar"].values()])
+    comparison.relative(f"{COMMON}.features", found.mean(0), "features_rel")
+
+
+def _compare_end(comparison: Comparison, outcome: Outcome, prefix: str, watch: CacheWatch) -> None:
+    comparison.equal(f"{prefix}.kv_shapes", np.array([[blocks[0], blocks[-1]] for blocks in watch.shapes]))
+    comparison.relative(f"{prefix}.summed_final", outcome.generation.canvas, "hidden_rel")
+    comparison.absolute(f"{prefix}.decoded", outcome.generation.image * 2 - 1, "preview_abs")
+    comparison.absolute(f"{prefix}.image_uint8_bgr", outcome.image, "image_uint8_abs")
