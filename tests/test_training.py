@@ -91,6 +91,21 @@ def test_shipped_weights_are_continued(finished: Path, tmp_path: Path) -> None:
     assert 0 < moved < 0.02  # three small steps away, not a fresh start
 
 
+def test_a_tokenizer_may_start_from_a_shipped_one(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VARLAB_DATA", str(tmp_path))
+    export(TINY, finished, tmp_path / "first")
+    second = replace(TINY, name="second", tokenizer_from="first")
+    from varlab.models.embedded import load_mini
+    from varlab.training.pipeline import new_tokenizer
+
+    shipped = load_mini(tmp_path / "first")[0].tokenizer.state_dict()
+    assert all(torch.equal(value, shipped[key]) for key, value in new_tokenizer(second).state_dict().items())
+    with pytest.raises(VarlabError, match="another one"):
+        new_tokenizer(replace(second, tokenizer=replace(TINY.tokenizer, channels=16)))
+
+
 def test_another_architecture_is_refused(finished: Path, tmp_path: Path) -> None:
     mini = tmp_path / "mini"
     export(TINY, finished, mini)

@@ -5,11 +5,10 @@ schedule. A token on the other side of a cut that the golden itself calls too cl
 that later sub-layers are judged on the same choice.
 """
 
+import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import Any
 
 import numpy as np
 import torch
@@ -73,7 +72,7 @@ class Judged(FastVAR):
 
     def __init__(self, comparison: Comparison, ratios: tuple[float, ...], drop: int) -> None:
         super().__init__(ratios=ratios, drop=drop, first=FIRST)
-        self.comparison, self.stated = comparison, _json(comparison.golden, "cut_gaps_json")
+        self.comparison, self.stated = comparison, _gaps(comparison.golden)
         self.gaps: dict[str, float] = {}
 
     def choose(self, site: Site, x: Tensor, count: int) -> Tensor:
@@ -108,26 +107,116 @@ def _mask(packed: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.unpackbits(packed, axis=1)[:, : shape[1]] > 0
 
 
-def _json(golden: Golden, name: str) -> dict[str, Any]:
-    return json_of(golden, name) if golden.stored(name) else {}
+def _gaps(golden: Golden) -> dict[str, float]:
+    """Relative distance between the scores on both sides of each cut, of the row where it is smallest."""
+    return json.loads(str(golden.arrays["cut_gaps_json"])) if golden.stored("cut_gaps_json") else {}
 
 
 @torch.inference_mode()
 def check(golden: Golden) -> Report:
-    """Kept masks and bits exact but for near ties, cache lengths exact, everything else to a tolerance."""
+    """Kept masks and bits exact but for near ties, cache lengths exact, everything else to a tolerance.
+
+    All stages are forced along the golden's bits. Argmax: if no bit differs, an unforced run takes the same path.
+    """
     rebuilt = setup(golden)
     comparison = Comparison(prepared(golden, rebuilt))
     compare_inputs(comparison, rebuilt)
     ratios, drop = released(rebuilt.model.schedule)
     pruning = bool(ratios) and rebuilt.model.depth > FIRST
     method = Judged(comparison, ratios, drop) if pruning else Truncate(drop)
-    watch, inside = CacheWatch(), Inside(_outputs(golden) | _caches(golden))
-    forced = _forced(comparison.golden, rebuilt, [])
-    outcome = generate(rebuilt, forced, [method, watch], [inside])
+    watch, inside = CacheWatch(), Inside(set(_outputs(golden).values()))
+    outcome = generate(rebuilt, _forced(comparison.golden, rebuilt), [method, watch], [inside])
     _compare_stages(comparison, outcome)
-    _compare_inside(comparison, inside)
+    for name, place in _outputs(golden).items():
+        comparison.relative(name, inside.found.get(place), "hidden_rel")
     if isinstance(method, Judged):
         _compare_gaps(comparison, method)
     _compare_end(comparison, outcome, watch)
-    _compare_dense(comparison, rebuilt, drop, len(ratios) + drop)
+    _compare_dense(comparison, rebuilt, drop)
     return comparison.finish()
+
+
+def released(schedule: Schedule) -> tuple[tuple[float, ...], int]:
+    """(ratios of the pruned stages, stages dropped after them) of the released settings on a schedule."""
+    shares = [RELEASED.get(grid[1], 0.0) for grid in schedule.grids]
+    drop = len(list(takewhile(lambda share: share == 1, reversed(shares))))
+    kept = shares[: len(shares) - drop]
+    ratios = tuple(reversed(list(takewhile(lambda share: 0 < share < 1, reversed(kept)))))
+    if any(kept[: len(kept) - len(ratios)]):
+        raise VarlabError(
+            f"FastVAR's released settings prune stages of {schedule.name} that are not its last ones; "
+            "varlab counts them from the end and cannot follow."
+        )
+    return ratios, drop
+
+
+def _outputs(golden: Golden) -> dict[str, Place]:
+    """Names of the block outputs, and of the branch outputs of the cache stage, that the file holds."""
+    places = {}
+    for name in golden.arrays:
+        block = re.fullmatch(r"block_out_(\d+)_(\d+)", name)
+        branch = re.fullmatch(r"cache(\d+)_block(\d+)_(sa|ca|ffn)", name)
+        if block:
+            places[name] = Place(int(block[1]), int(block[2]))
+        elif branch:
+            places[name] = Place(int(branch[1]), int(branch[2]), branch[3])
+    return places
+
+
+def _forced(golden: Golden, rebuilt: Setup, prefix: str = "") -> dict[int, Tensor]:
+    """The golden's labels by stage; those of the dense run, by its prefix, are the same until they are stored."""
+    forced, own = {}, False
+    for k in rebuilt.stages:
+        own = own or f"{prefix}bits_used_{k}" in golden.arrays
+        name = f"{prefix}bits_used_{k}" if own else f"bits_used_{k}"
+        if (labels := path(golden, rebuilt, k, [name])) is not None:
+            forced[k] = labels
+    return forced
+
+
+def _compare_stages(comparison: Comparison, outcome: Outcome) -> None:
+    golden = comparison.golden
+    margins, strides = golden.config.get("min_bit_margin_per_stage", []), _strides(comparison)
+    for k, canvas in enumerate(outcome.capture.canvas):
+        stride, least = strides.get(k, 1), margins[k] if k < len(margins) else None
+        compare_logits(comparison, outcome, k, stride=stride)
+        compare_bits(comparison, outcome, k, stride=stride, least=least)
+        comparison.relative(f"summed_{k}", canvas, "hidden_rel")
+
+
+def _strides(comparison: Comparison) -> dict[int, int]:
+    """Every which token's logits are stored, for the stages of which there are any."""
+    golden = comparison.golden
+    stored = sorted(int(name.rsplit("_", 1)[1]) for name in golden.arrays if name.startswith("logits_final_"))
+    strides = golden.arrays["logit_stride"].tolist() if comparison.wants("logit_stride") else [1] * len(stored)
+    return dict(zip(stored, strides, strict=False))
+
+
+def _compare_gaps(comparison: Comparison, method: Judged) -> None:
+    """The gaps at the cuts themselves; each of the two scores may be off by its tolerance."""
+    if not comparison.wants("cut_gaps_json"):
+        return
+    allowed = 2 * comparison.golden.tolerance("logits_rel")
+    wrong = [place for place, gap in method.stated.items() if not abs(method.gaps.get(place, np.inf) - gap) <= allowed]
+    comparison.verify("cut_gaps_json", not wrong, f"differs at {', '.join(wrong)}" if wrong else "")
+
+
+def _compare_end(comparison: Comparison, outcome: Outcome, watch: CacheWatch) -> None:
+    lengths = np.array([[tokens for _, _, tokens, _ in blocks] for blocks in watch.shapes])
+    comparison.equal("kv_len_per_stage_block", lengths)
+    comparison.relative("summed_final", outcome.generation.canvas, "hidden_rel")
+    decoded = outcome.generation.image * 2 - 1
+    comparison.absolute("decoded", decoded, "decoded_abs")
+    for name in comparison.golden.arrays:
+        if step := re.fullmatch(r"decoded_sub(\d+)", name):
+            comparison.absolute(name, decoded[..., :: int(step[1]), :: int(step[1])], "decoded_abs")
+    comparison.absolute("image_uint8_bgr", outcome.image, "uint8_abs")
+
+
+def _compare_dense(comparison: Comparison, rebuilt: Setup, drop: int) -> None:
+    """Bits of a run that prunes nothing and drops the same stages; of its margins the golden says nothing."""
+    if not any(comparison.golden.stored(f"dense_bits_used_{k}") for k in rebuilt.stages):
+        return
+    outcome = generate(rebuilt, _forced(comparison.golden, rebuilt, "dense_"), [Truncate(drop)])
+    for k in range(len(outcome.capture.canvas)):
+        compare_bits(comparison, outcome, k, "dense_")

@@ -50,6 +50,7 @@ def _facts(recipe: Recipe, run: Path, device: str) -> dict[str, Any]:
         "image_size": recipe.image_size,
         "pool": recipe.pool,
         "pool_seed": recipe.pool_seed,
+        "tokenizer_from": recipe.tokenizer_from,
         "device": device_name(torch.device(device)),
     }
     batches = {"tokenizer": recipe.tokenizer_batch, "transformer": recipe.correction.batch}

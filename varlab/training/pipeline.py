@@ -10,7 +10,7 @@ from torch import nn
 
 from varlab.errors import VarlabError
 from varlab.models.captions import CaptionEncoder
-from varlab.models.embedded import load_mini
+from varlab.models.embedded import data_folder, load_mini
 from varlab.models.infinity import InfinityTransformer
 from varlab.models.tokenizers.bsq import BSQTokenizer, channels_last
 from varlab.scenes import VOCABULARY
@@ -32,7 +32,16 @@ def silent(part: str, progress: Progress) -> None:
 
 def new_tokenizer(recipe: Recipe) -> BSQTokenizer:
     torch.manual_seed(recipe.tokenizer_loop.seed)
-    return channels_last(BSQTokenizer(recipe.tokenizer))
+    tokenizer = BSQTokenizer(recipe.tokenizer)
+    if recipe.tokenizer_from is not None:
+        parts, facts = load_mini(data_folder() / recipe.tokenizer_from)
+        if facts.tokenizer != recipe.tokenizer:
+            raise VarlabError(
+                f"{recipe.name} starts from the tokenizer of {recipe.tokenizer_from}, which is another one: "
+                f"{facts.tokenizer}, not {recipe.tokenizer}."
+            )
+        tokenizer.load_state_dict(parts.tokenizer.state_dict())
+    return channels_last(tokenizer)
 
 
 def new_transformer(recipe: Recipe) -> TextToCodes:

@@ -12,7 +12,10 @@ from varlab.training.loop import LoopConfig
 
 @dataclass(frozen=True)
 class Recipe:
-    """Batch sizes are per worker; ``workers`` is what the shipped weights were trained with."""
+    """Batch sizes are per worker; ``workers`` is what the shipped weights were trained with.
+
+    ``tokenizer_from``: a shipped mini whose tokenizer this one starts from, None for one that starts from nothing.
+    """
 
     name: str
     image_size: int
@@ -29,6 +32,7 @@ class Recipe:
     workers: int = 2
     cfg: float = 4.0
     tau: float = 1.0
+    tokenizer_from: str | None = None
 
     def with_sizes(self, steps: int | None = None, pool: int | None = None) -> "Recipe":
         """The recipe with another number of transformer updates or training scenes; None keeps its own."""
@@ -59,13 +63,14 @@ MINI_INFINITY = Recipe(
     pool=120_000,
     pool_seed=1,
     schedule=square((1, 2, 3, 4, 5, 6, 8, 10, 13, 16), "mini-64px"),
-    tokenizer=BSQConfig(bits=16, stride=4, channels=32, multipliers=(1, 2, 3), blocks=1, norm_groups=8),
+    tokenizer=NANO_INFINITY.tokenizer,
     transformer=InfinityConfig(depth=12, width=192, heads=4, bits=16, chunks=4, text_width=128, text_length=32),
     tokenizer_batch=16,
     tokenizer_flip=0.08,
-    tokenizer_loop=LoopConfig(steps=2400, learning_rate=1.5e-3, warmup=100, decay=0.6, seed=1),
+    tokenizer_loop=LoopConfig(steps=1000, learning_rate=8e-4, warmup=50, decay=0.8, seed=1),
     correction=CorrectionConfig(batch=16, flip=0.15, swap=0.1, drop=0.1, seed=2, largest=64, whole_from=7200),
     loop=LoopConfig(steps=8000, learning_rate=2e-3, warmup=200, decay=0.6, seed=2),
+    tokenizer_from="nano-infinity",
 )
 
 RECIPES = {recipe.name: recipe for recipe in (NANO_INFINITY, MINI_INFINITY)}
