@@ -34,7 +34,7 @@ app = typer.Typer(
 console = Console()
 
 Model = Annotated[str, typer.Argument(help="A name from `varlab models`, e.g. nano-infinity.")]
-Init = Annotated[str | None, typer.Option(help="checkpoint (default for shipped minis), random or empty.")]
+Init = Annotated[str | None, typer.Option(help="checkpoint (default) or random, which needs no files.")]
 Checkpoint = Annotated[str | None, typer.Option(help="Official transformer weights: a path or a Hugging Face id.")]
 Tokenizer = Annotated[str | None, typer.Option(help="Official tokenizer weights: a path or a Hugging Face id.")]
 Text = Annotated[str | None, typer.Option(help="Text encoder folder or id (official models), or `random`.")]
@@ -46,6 +46,10 @@ Cfg = Annotated[
     str | None, typer.Option(help="Guidance scale, or one a stage: 1,3,3,... Higher follows the text more.")
 ]
 Tau = Annotated[str | None, typer.Option(help="Temperature, or one a stage. Lower is safer and flatter.")]
+Negative = Annotated[
+    str | None, typer.Option(help='Text that guidance leads away from; without one, or with "", the null text.')
+]
+Accelerate = Annotated[list[str] | None, typer.Option(help="e.g. truncate:last=1; may be repeated.")]
 Ratio = Annotated[float, typer.Option(help="Height over width of official models; the nearest template is used.")]
 
 
@@ -164,6 +168,8 @@ def models() -> None:
         known = row.weights != "damaged"
         numbers = (_size(row.parameters), row.stages, row.tokens) if known else ("", "", "")
         _say(form.format(row.name, *numbers, row.weights))
+        if row.weights == "not here":
+            _say((f"  expected: {row.expected}", "dim"))
         console.print(Padding(Line(row.description, style="dim"), (0, 0, 0, 2)))
     _say(f"Official files are looked for in {checkpoint_folder()}; --init random runs without them.")
 
@@ -177,8 +183,8 @@ def sample(
     seed: Seed = 0,
     cfg: Cfg = None,
     tau: Tau = None,
-    negative: Annotated[str | None, typer.Option(help="Text that guidance leads away from.")] = None,
-    accelerate: Annotated[list[str] | None, typer.Option(help="e.g. truncate:last=1; may be repeated.")] = None,
+    negative: Negative = None,
+    accelerate: Accelerate = None,
     **options: Any,
 ) -> None:
     """Draw prompts and print the work ledger.
@@ -215,7 +221,10 @@ def log(
     prompts: Annotated[
         str, typer.Option(help="A prompt set (scenes, scenes-counting, ...) or a .txt file.")
     ] = "scenes",
-    n: Annotated[int | None, typer.Option(help="Prompts; time and disk grow in proportion.")] = 48,
+    n: Annotated[
+        int | None,
+        typer.Option(help="Prompts; time and disk grow in proportion. Default: 48, or all of a shorter file."),
+    ] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder; the same command resumes it.")] = None,
     probe: Annotated[list[str] | None, typer.Option(help="e.g. token-mse or residual-spectrum:preview=full.")] = None,
@@ -224,21 +233,25 @@ def log(
     ] = None,
     cfg: Cfg = None,
     tau: Tau = None,
+    negative: Negative = None,
+    accelerate: Accelerate = None,
     **options: Any,
 ) -> None:
     """Run prompts with probes and store images and log in a run folder.
 
     Ctrl-C keeps what is done; the same command goes on. Open it with `varlab.open_log(folder)`.
     """
+    from varlab.accelerators import build as build_accelerators
     from varlab.api import log as run_log
     from varlab.api import prompts as prompt_set
     from varlab.probes import PROBES, build
     from varlab.runs import at_least, check_writable, runs_folder
 
     build(probe or ())  # mistakes are told before a model is loaded
+    build_accelerators(accelerate or ())
     at_least(0, seed=seed)
     at_least(1, batch=batch)
-    chosen = prompt_set(prompts, n=n)
+    chosen = prompt_set(prompts, n=n)[: n or 48]
     settings: dict[str, Any] = {"cfg": _numbers("cfg", cfg), "tau": _numbers("tau", tau)}
     _known(model)
     check_writable(out or runs_folder())
@@ -250,6 +263,8 @@ def log(
             seed=seed,
             folder=out,
             probes=probe or tuple(PROBES),
+            accelerators=accelerate or (),
+            negative=negative,
             batch=batch,
             progress=progress,
             **settings,
@@ -277,15 +292,16 @@ def report(
 
     given = dict(_pair(item) for item in parameter or ())
     notebooks = [find_notebook(item) for item in name] if name else list(list_notebooks().values())
+    inputs = []
     for notebook in notebooks:  # all are checked before the first one runs
         declared = notebook_parameters(notebook)
-        chosen = check_parameters(declared, given)
-        check_inputs({name: parameter.default for name, parameter in declared.items()} | chosen)
+        defaults = {name: parameter.default for name, parameter in declared.items()}
+        inputs.append(check_inputs(defaults, check_parameters(declared, given)))
     check_writable(out)
     with _resumable():
-        for notebook in notebooks:
+        for notebook, values in zip(notebooks, inputs, strict=True):
             _say(f"{notebook.stem} ...")
-            made = run_report(notebook, given, out)
+            made = run_report(notebook, values, out)
             _say(f"  {made.html}")
     _say(f"index: {out / 'index.html'}")
 
@@ -431,6 +447,38 @@ def compare(
         result.save(out)
         save(tradeoff(result), "tradeoff", folder=out)
         _say(f"written to {out}")
+
+
+@app.command()
+@_loading
+def calibrate(
+    method: Annotated[str, typer.Argument(help="sparsevar (which open reading fits) or skipvar (decision models).")],
+    model: Model,
+    prompts: Annotated[str, typer.Option(help="A prompt set or a .txt file.")] = "scenes",
+    n: Annotated[int | None, typer.Option(help="Prompts: 50 for sparsevar, 300 to fit skipvar.")] = None,
+    held_out: Annotated[int, typer.Option(help="skipvar: further prompts that judge the fit.")] = 100,
+    seed: Seed = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the tables (and skipvar.json); default: print only.")
+    ] = None,
+    **options: Any,
+) -> None:
+    """Settle what a method leaves open, on the model at hand."""
+    from varlab.calibration.command import METHODS, calibrate_command
+    from varlab.errors import unknown
+    from varlab.runs import check_writable
+
+    if method not in METHODS:
+        raise unknown("method to calibrate", method, METHODS)
+    _known(model)
+    if out is not None:
+        check_writable(out)
+    loaded = _load(model, **options)
+    with _images() as progress:
+        tables, text = calibrate_command(method, loaded, prompts, n, held_out, seed, out, progress)
+    for table in tables:
+        console.print(_table(table))
+    _say(text)
 
 
 @app.command()

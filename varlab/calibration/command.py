@@ -1,0 +1,44 @@
+"""What ``varlab calibrate`` does: measure, fit, write tables and, for SkipVAR, the decision models."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from varlab.accelerators.decisions import save
+from varlab.calibration import skipvar, sparsevar
+from varlab.models.base import NextScaleModel
+from varlab.runs import device_name
+
+METHODS = ("skipvar", "sparsevar")
+SHOWN = 12  # readings of SparseVAR that the terminal shows
+
+
+def calibrate_command(
+    method: str,
+    model: NextScaleModel,
+    prompt_set: str,
+    n: int | None,
+    held_out: int,
+    seed: int,
+    out: Path | None,
+    progress: Callable[[int, int], None],
+) -> tuple[list[pd.DataFrame], str]:
+    """Tables to print, and a line on them."""
+    about = f"{model.name}, {model.weights}, {model.precision}, {device_name(model.device)}, {prompt_set}, seed {seed}"
+    if method == "sparsevar":
+        found = sparsevar.calibrate(model, prompt_set, n or 50, seed=seed, progress=progress)
+        if out is not None:
+            write(out, {"sparsevar-shares": found.shares, "sparsevar-edges": found.edges})
+        return [found.shares.sort_values("distance").head(SHOWN), found.edges], f"{found.verdict()} {about}"
+    fitted, table = skipvar.calibrate(model, prompt_set, n or 300, held_out, seed, progress)
+    if out is not None:
+        write(out, {"skipvar-measured": table, "skipvar-accuracy": fitted.accuracy})
+        save(out / "skipvar.json", fitted.models)
+    return [fitted.accuracy], about
+
+
+def write(folder: Path, tables: dict[str, pd.DataFrame]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")

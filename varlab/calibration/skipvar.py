@@ -1,0 +1,167 @@
+"""SkipVAR's decision models, fitted on the model at hand: labels from its own images, then two classifiers.
+
+Per prompt the dense image and every strategy are drawn at the same seed; the label is the most aggressive strategy
+whose SSIM to the dense image stays at least at the target. First the final stages dropped; then, for prompts where none
+may be dropped, the final stages without the unconditional branch. Source: SkipVAR (arXiv 2506.08908) and its models.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from varlab.accelerators import build
+from varlab.accelerators.decisions import FEATURES, Classifier, DecisionModel, always
+from varlab.accelerators.skipvar import LATE, SkipVAR
+from varlab.engine.dense import CanvasKeeper
+from varlab.engine.loop import Run
+from varlab.engine.randomness import SeededNoise
+from varlab.errors import VarlabError
+from varlab.metrics import ssim
+from varlab.models.base import NextScaleModel
+from varlab.prompt_sets import prompts
+from varlab.runs import at_least, default_batch
+
+Progress = Callable[[int, int], None]
+TARGETS = (0.84, 0.86, 0.88)
+STRATEGIES = (*(f"drop {n}" for n in range(1, LATE + 1)), *(f"replace {m}" for m in range(1, LATE + 1)))
+
+
+def measure(
+    model: NextScaleModel, texts: Sequence[str], seed: int = 0, first: int = 0, progress: Progress | None = None
+) -> pd.DataFrame:
+    """One row a prompt: the two features, and the SSIM of every strategy's image to the dense one.
+
+    ``first`` numbers the images, so that a held-out set draws other noise. Costs about four dense runs a prompt.
+    """
+    batch, parts = default_batch(model), []
+    for start in range(0, len(texts), batch):
+        chunk = list(texts[start : start + batch])
+        parts.append(_measure(model, chunk, range(first + start, first + start + len(chunk)), seed))
+        if progress is not None:
+            progress(start + len(chunk), len(texts))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _measure(model: NextScaleModel, texts: list[str], samples: range, seed: int) -> pd.DataFrame:
+    keeper, method = CanvasKeeper(), SkipVAR(model=always(0, 0))
+    run = Run(model, model.settings, SeededNoise(seed), [keeper])
+    dense = run.generate(texts, samples, [method]).image.clamp(0, 1)
+    seen = method.seen  # nothing splits, so this very method saw all images
+    columns: dict[str, Any] = {"prompt": texts}
+    columns |= {name: [seen[image][i] for image in samples] for i, name in enumerate(FEATURES)}
+    for n in range(1, LATE + 1):
+        columns[f"drop {n}"] = _similarity(model.decode(keeper.canvases[-1 - n]), dense)
+    for m in range(1, LATE + 1):
+        other = Run(model, model.settings, SeededNoise(seed)).generate(texts, samples, build((f"cfg-off:last={m}",)))
+        columns[f"replace {m}"] = _similarity(other.image, dense)
+    return pd.DataFrame(columns)
+
+
+def _similarity(image: Tensor, dense: Tensor) -> np.ndarray:
+    values: np.ndarray = ssim(image.clamp(0, 1), dense).cpu().numpy()
+    return values
+
+
+def labels(table: pd.DataFrame, kind: str, target: float) -> np.ndarray:
+    """The most aggressive "drop" or "replace" of each prompt at the target; 0 where none keeps it."""
+    found = np.zeros(len(table), int)
+    for n in range(1, LATE + 1):
+        found[table[f"{kind} {n}"].to_numpy() >= target] = n
+    return found
+
+
+def fit_classifier(features: np.ndarray, classes: np.ndarray) -> Classifier:
+    """Standardiser and logistic regression, L2, C = 1, as coefficients. One class only predicts itself."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(features)
+    mean, scale = tuple(scaler.mean_.tolist()), tuple(scaler.scale_.tolist())
+    known = np.unique(classes)
+    if len(known) == 1:
+        return Classifier(mean, scale, (), (), (int(known[0]),))
+    model = LogisticRegression(max_iter=1500).fit(scaler.transform(features), classes)
+    coef = tuple(tuple(row) for row in model.coef_.tolist())
+    return Classifier(mean, scale, coef, tuple(model.intercept_.tolist()), tuple(int(c) for c in model.classes_))
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Decision models by target, and how good they are on held-out prompts: one row a target and kind."""
+
+    models: dict[float, DecisionModel]
+    accuracy: pd.DataFrame
+
+
+def fit(
+    model: NextScaleModel,
+    train: pd.DataFrame,
+    held_out: pd.DataFrame,
+    targets: Sequence[float] = TARGETS,
+    facts: dict[str, Any] | None = None,
+) -> Fitted:
+    """Fit on ``train`` and judge on ``held_out`` (tables of ``measure``)."""
+    models, rows = {}, []
+    for target in targets:
+        parts: dict[str, Classifier] = {}
+        pools = {"drop": (train, held_out)}
+        pools["replace"] = tuple(t[labels(t, "drop", target) == 0] for t in pools["drop"])  # type: ignore[assignment]
+        for kind, (seen, unseen) in pools.items():
+            # Nothing left to learn from: the dense run is the safe answer.
+            parts[kind] = (
+                fit_classifier(seen[list(FEATURES)].to_numpy(), labels(seen, kind, target))
+                if len(seen)
+                else always(0, 0).uncond
+            )
+            rows.append({"target": target, "model": kind} | _judge(parts[kind], kind, seen, unseen, target))
+        models[target] = DecisionModel(
+            model.family, model.weights, len(model.schedule), target, parts["drop"], parts["replace"], facts or {}
+        )
+    return Fitted(models, pd.DataFrame(rows))
+
+
+def _judge(
+    classifier: Classifier, kind: str, seen: pd.DataFrame, unseen: pd.DataFrame, target: float
+) -> dict[str, Any]:
+    """Held-out accuracy beside the training majority's and that of always answering one class."""
+    truth = labels(unseen, kind, target)
+    row: dict[str, Any] = {"n_train": len(seen), "n_held_out": len(unseen)}
+    if not len(unseen) or not len(seen):
+        return row | {"accuracy": np.nan, "majority": np.nan}
+    predicted = np.array(classifier.predict(torch.from_numpy(unseen[list(FEATURES)].to_numpy())))
+    majority = np.bincount(labels(seen, kind, target)).argmax()
+    row |= {"accuracy": (predicted == truth).mean(), "majority": (truth == majority).mean()}
+    return row | {f"always {n}": (truth == n).mean() for n in range(LATE + 1)}
+
+
+def calibrate(
+    model: NextScaleModel,
+    prompt_set: str = "scenes",
+    n: int = 300,
+    held_out: int = 100,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> tuple[Fitted, pd.DataFrame]:
+    """Measure ``n + held_out`` prompts, fit on the first and judge on the others. -> (fitted, all measurements).
+
+    The held-out prompts come after the others in the set and have other noise; texts may repeat where the set has few.
+    """
+    at_least(1, n=n, held_out=held_out)
+    texts = list(prompts(prompt_set, n=n + held_out))
+    if len(model.schedule) < LATE + 5:
+        raise VarlabError(f"SkipVAR needs at least {LATE + 5} stages; {model.name} has {len(model.schedule)}.")
+    table = measure(model, texts, seed, progress=progress)
+    facts = {"prompt_set": prompt_set, "n": n, "held_out": held_out, "seed": seed, "features": list(FEATURES)}
+    return fit(model, table[:n], table[n:], facts=facts), table
+
+
+def split_by_frequency(table: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """(frequency-sensitive, frequency-robust) halves of a measured set, by HF_Diff: SkipVAR's high-variation idea."""
+    order = table.sort_values("hf_diff", ascending=False).prompt.tolist()
+    half = (len(order) + 1) // 2
+    return order[:half], order[half:]
