@@ -1,12 +1,14 @@
 """The laws of the engine, over every registered accelerator and probe: registering one is enough to be tested."""
 
+import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
 from tests.conftest import SCHEDULES, features, tiny_infinity
-from varlab.accelerators import ACCELERATORS
+from varlab.accelerators import ACCELERATORS, Entry
 from varlab.accelerators import build as accelerators
 from varlab.engine.hooks import Accelerator
 from varlab.engine.loop import Generation, Run
@@ -16,6 +18,21 @@ from varlab.models.infinity_model import Infinity
 from varlab.probes import PROBES, build
 
 LENGTHS = (3, 5)
+
+
+def template() -> Entry:
+    """The method that the guide starts from is held to the same laws."""
+    path = Path(__file__).parents[1] / "docs" / "accelerator_template.py"
+    spec = importlib.util.spec_from_file_location("accelerator_template", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    entry: Entry = module.ENTRY
+    return entry
+
+
+ACCELERATORS["roughness"] = template()  # before the parameters below are collected
+
 Method = str | Callable[[], Accelerator]
 ENGAGING = [name for name, entry in ACCELERATORS.items() if entry.engaging]
 

@@ -9,6 +9,7 @@ from tests.conftest import features, tiny_infinity
 from varlab.accelerators import build
 from varlab.accelerators.anchors import anchor_cells, anchor_mask, nearest_of, resize
 from varlab.accelerators.sparsevar import SparseVAR, normalise
+from varlab.engine import loop as loops
 from varlab.engine.hooks import Probe
 from varlab.engine.loop import Generation, Run
 from varlab.engine.randomness import SeededNoise
@@ -29,6 +30,10 @@ class Spy(Probe):
         self.masks: dict[tuple[int, int], torch.Tensor] = {}
         self.codes: dict[int, torch.Tensor] = {}
         self.changes: dict[tuple[int, int], torch.Tensor] = {}
+        self.branches: dict[tuple[int, int, str], torch.Tensor] = {}
+
+    def on_branch(self, site: Site, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.branches[site.stage.index, site.block, str(site.branch)] = y.square().mean(-1)
 
     def on_block(self, site: Site, x_in: torch.Tensor, x_out: torch.Tensor) -> None:
         self.changes[site.stage.index, site.block] = (x_out - x_in).square().mean(-1)
@@ -156,7 +161,8 @@ def test_normalisers(norm: str, expected: list[float]) -> None:
     [
         "norm=sigmoid", "norm=max", "norm=min-max", "norm=computed-mean", "root=true", "resize=nearest", "resize=area",
         "resize=bicubic", "rows=cond", "rows=union", "anchor=corner", "anchor=random", "partial=floor",
-        "nearest=euclid", "nearest=kept", "alpha=none", "alpha=none,orphans=kept",
+        "nearest=euclid", "nearest=kept", "keys=weighted", "operand=attention", "operand=ffn",
+        "alpha=none", "alpha=none,orphans=kept",
     ],
 )  # fmt: skip
 def test_each_reading_draws_the_same_image_in_any_batch(option: str) -> None:
@@ -172,6 +178,56 @@ def test_each_reading_draws_the_same_image_in_any_batch(option: str) -> None:
     if option == "norm=sigmoid":
         assert len(counts) > 1
     assert both.image.isfinite().all()
+
+
+@pytest.mark.parametrize("branch", ["attention", "cross", "ffn"])
+def test_the_score_may_be_that_of_one_branch(branch: str) -> None:
+    _, spy = run(f"sparsevar:tau=0.98,alpha=3,last=1,block=1,operand={branch}")
+    change = spy.branches[2, 1, branch].mean(0)
+    z = resize(change[None, None], (3, 3), (5, 5), "bilinear").flatten()
+    assert torch.equal(spy.masks[3, 0], (z / z.mean() >= 0.98) | anchor_mask(anchor_cells((5, 5), 3)))
+
+
+def test_a_weighted_key_counts_as_often_as_it_fills() -> None:
+    """Against brute force: attention over the keys, each repeated as often as its token is copied."""
+    rows = features(3, 3, 3).features[:3]
+    model, grid = tiny_infinity(), (5, 5)
+    method = SparseVAR(keep=0.4, alpha=3, last=1, keys="weighted")
+    seen: dict[str, torch.Tensor] = {}
+    settings = Settings(cfg=2.0)
+    plain = loops.attention
+
+    def spying(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor | None, scale: float):  # type: ignore[no-untyped-def]
+        out = plain(q, k, v, bias, scale=scale)
+        if bias is not None and "out" not in seen:
+            seen.update(q=q, k=k, v=v, out=out)
+        return out
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loops, "attention", spying)
+        spy = Spy()
+        Run(model, settings, SeededNoise(7), [spy]).generate(TextBatch(rows, (3,)), (0,), [method])
+    mask = spy.masks[3, 0]
+    source = torch.where(mask, torch.arange(25), anchor_cells(grid, 3))
+    copies = torch.bincount(source, minlength=25)[mask]
+    assert int(copies.sum()) == 25 and int(copies.max()) > 1
+    repeats = torch.cat([torch.ones(14, dtype=torch.long), copies])  # 1 + 4 + 9 keys of the stages before
+    k, v = (seen[name].repeat_interleave(repeats, dim=2) for name in "kv")
+    expected = plain(seen["q"], k, v, None, scale=model.attention_scale)
+    assert torch.allclose(seen["out"], expected, atol=1e-5)
+
+
+def test_copied_logits_are_sampled_at_each_position() -> None:
+    _, codes = run("sparsevar:keep=0.4,alpha=3,last=1")
+    out, logits = run("sparsevar-logits:keep=0.4,alpha=3,last=1")
+    mask = logits.masks[3, 0]
+    assert torch.equal(mask, codes.masks[3, 0])
+    assert torch.equal(codes.codes[3][..., mask], logits.codes[3][..., mask])  # the same noise at the same place
+    assert not torch.equal(codes.codes[3], logits.codes[3])
+    greedy, _ = run("sparsevar-logits:keep=0.4,alpha=3,last=1", top_k=1)
+    plain, _ = run("sparsevar:keep=0.4,alpha=3,last=1", top_k=1)
+    assert torch.equal(greedy.canvas, plain.canvas)  # without noise, copying before and after is the same
+    assert out.ledger.stages[3].tokens == int(mask.sum())
 
 
 def test_without_anchors_the_rest_adds_nothing_or_its_neighbours() -> None:

@@ -7,7 +7,7 @@ from varlab.accelerators.controls import CfgOff, Truncate
 from varlab.accelerators.decisions import always
 from varlab.accelerators.fastvar import FastVAR, FastVARAllScales
 from varlab.accelerators.skipvar import LEAST, SkipVAR, SkipVARHybrid
-from varlab.accelerators.sparsevar import SparseVAR
+from varlab.accelerators.sparsevar import SparseVAR, SparseVARLogits
 from varlab.accelerators.tokens import OracleTokens, RandomTokens, UniformTokens
 from varlab.engine.hooks import Accelerator, overrides
 from varlab.errors import VarlabError
@@ -38,6 +38,9 @@ ACCELERATORS = {
     ),
     "truncate": Entry(Truncate, neutral="truncate:last=0", engaging="truncate:last=1"),
     "cfg-off": Entry(CfgOff, neutral="cfg-off:last=0", engaging="cfg-off:last=2"),
+    "sparsevar-logits": Entry(
+        SparseVARLogits, neutral="sparsevar-logits:tau=0", engaging="sparsevar-logits:keep=0.3,last=2"
+    ),
     "skipvar": Entry(
         SkipVAR,
         neutral=lambda: SkipVAR(model=always(0, 0)),

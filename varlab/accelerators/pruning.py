@@ -84,12 +84,16 @@ class TokenPruning(Accelerator):
         return Selection(index[0] if len(index) == 1 else index, tokens, anchors=anchors)
 
     def complete(self, stage: Stage, codes: Tensor, selection: Selection) -> Tensor:
+        return self.spread(stage, codes, selection)
+
+    def spread(self, stage: Stage, values: Tensor, selection: Selection) -> Tensor:
+        """Values of the computed positions [R, n, d] on the whole grid [R, h*w, d]."""
         mask = selection.mask
         mask = mask if mask.ndim == 2 else mask[None]
         source, filled = self._sources(stage, mask)
         place = (mask.cumsum(-1) - 1).clamp(min=0)  # of a computed position among the computed ones
-        index = place.gather(-1, source).expand(codes.shape[0], -1)
-        full = codes.gather(1, index[..., None].expand(-1, -1, codes.shape[-1]))
+        index = place.gather(-1, source).expand(stage.batch, -1).repeat(values.shape[0] // stage.batch, 1)
+        full = values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
         self.run.charge(stage, full.numel())
         return full if filled is None else full * filled[..., None]
 

@@ -6,6 +6,7 @@ readings are options, and ``varlab.calibration`` measures which one fits. With d
 where z >= tau or where it is an anchor; every other one copies its anchor's prediction.
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -16,7 +17,7 @@ from varlab.accelerators.pruning import Keep, TokenPruning
 from varlab.engine.hooks import Accelerator
 from varlab.engine.plan import Selection, StagePlan, select
 from varlab.engine.stage import Site, Stage
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, unknown
 from varlab.schedules import Grid
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ Norm = Literal["mean", "computed-mean", "min-max", "max", "sigmoid", "absolute"]
 Unscored = Literal["last", "anchor", "zero"]
 Resize = Literal["bilinear", "nearest", "area", "bicubic"]
 Rows = Literal["mean", "cond", "union"]
+Operand = Literal["block", "attention", "cross", "ffn"]
+Keys = Literal["absent", "weighted"]
 
 
 def normalise(d: Tensor, norm: Norm, reference: Tensor) -> Tensor:
@@ -57,6 +60,9 @@ class SparseVAR(TokenPruning):
     resize: of the score map. rows: of the guidance rows, their mean, the conditional one, or either. anchor: its place
     in the cell; partial: whether a cell cut by the border has one; nearest: the anchor of the own cell, the closest
     one, the closest computed token. orphans: without anchors, a zero residual or the closest computed token's.
+    operand: whose change is scored, the whole block's or that of one of its branches. keys: those of tokens left out
+    are absent, or an anchor's key counts for all that it fills (which equals duplicating key and value).
+    ``sparsevar-logits`` copies predictions before they are sampled instead of the sampled codes.
     """
 
     name = "sparsevar"
@@ -78,8 +84,11 @@ class SparseVAR(TokenPruning):
         partial: Partial = "ceil",
         nearest: Nearest = "cell",
         orphans: Literal["zero", "kept"] = "zero",
+        operand: Operand = "block",
+        keys: Keys = "absent",
     ) -> None:
         super().__init__(keep, alpha, last, anchor, partial, nearest, orphans)
+        self.operand, self.keys = operand, keys
         if keep is None and tau < 0:
             raise VarlabError(f"sparsevar: tau is a threshold of at least 0, not {tau}.")
         self.tau, self.block, self.norm, self.root = tau, block, norm, root
@@ -89,6 +98,8 @@ class SparseVAR(TokenPruning):
         super().start(run)
         depth, stages = run.model.depth, len(run.model.schedule)
         self.scorer = depth // 2 - 1 if self.block is None else self.block
+        if self.operand not in ("block", *run.model.branches):
+            raise unknown(f"branch of {run.model.name}", self.operand, ("block", *run.model.branches))
         if not 0 <= self.scorer < depth:
             raise VarlabError(f"sparsevar: block {self.block} is not one of the {depth} of {run.model.name}, from 0.")
         if self.last >= stages:
@@ -113,7 +124,18 @@ class SparseVAR(TokenPruning):
         plan = super().plan(stage)
         idle = self.keep is None and self.tau == 0
         scores_next = 0 < stage.from_end <= self.last and not idle
-        return StagePlan(selection=plan.selection, watch=frozenset({self.scorer}) if scores_next else frozenset())
+        selection = plan.selection
+        if selection is not None and self.keys == "weighted":
+            selection = replace(selection, counts=self._counts(stage, selection))
+        return StagePlan(selection=selection, watch=frozenset({self.scorer}) if scores_next else frozenset())
+
+    def _counts(self, stage: Stage, selection: Selection) -> Tensor:
+        """How many positions take the prediction of each computed one, itself included."""
+        mask = selection.mask
+        mask = mask if mask.ndim == 2 else mask[None]
+        source = self._sources(stage, mask)[0]
+        found = torch.zeros_like(source).scatter_add(-1, source, torch.ones_like(source))
+        return found[0][selection.index] if selection.index.ndim == 1 else found.gather(-1, selection.index)
 
     def _map(self, stage: Stage) -> Tensor:
         """The last score map on this stage's grid [B, rows kept apart, h*w]."""
@@ -146,12 +168,21 @@ class SparseVAR(TokenPruning):
         self.run.charge(stage, 8 * d.numel())
         return select(keep, anchors)
 
+    def after_branch(self, site: Site, x: Tensor, y: Tensor, selection: Selection | None) -> None:
+        if site.branch == self.operand:
+            self._score(site, y, selection)
+
     def after_block(self, site: Site, x_in: Tensor, x_out: Tensor, selection: Selection | None) -> None:
+        if self.operand == "block":
+            self._score(site, x_out.float() - x_in.float(), selection)
+
+    def _score(self, site: Site, change: Tensor, selection: Selection | None) -> None:
+        """Keep the mean squares of a change [R, n, C], rows reduced."""
         stage = site.stage
         if site.block != self.scorer or not 0 < stage.from_end <= self.last:
             return
-        d = (x_out.float() - x_in.float()).square().mean(-1)  # [R, n]
-        self.run.charge(stage, 3 * x_out.numel())
+        d = change.float().square().mean(-1)  # [R, n]
+        self.run.charge(stage, 3 * change.numel())
         if stage.guided:
             both = torch.stack(d.chunk(2), 1)  # [B, 2, n]
             d = {"mean": both.mean(1, keepdim=True), "cond": both[:, :1], "union": both}[self.rows]
@@ -176,3 +207,15 @@ class SparseVAR(TokenPruning):
             return spread
         others = self._map(stage) if self.unscored == "last" and self.score is not None else torch.zeros_like(spread)
         return torch.where(mask[:, None], spread, others.expand_as(spread))
+
+
+class SparseVARLogits(SparseVAR):
+    """SparseVAR that copies predictions before they are sampled: a filled position draws from its anchor's logits.
+
+    The read-out works token by token, so copying the hidden state it reads is copying the logits.
+    """
+
+    name = "sparsevar-logits"
+
+    def expand(self, stage: Stage, x: Tensor, selection: Selection) -> Tensor:
+        return self.spread(stage, x, selection)

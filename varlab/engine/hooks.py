@@ -33,11 +33,19 @@ class Accelerator:
         """Around a residual branch: x [R, n, C] -> what is added to it [R, n, C]."""
         return compute(x)
 
+    def after_branch(self, site: Site, x: Tensor, y: Tensor, selection: Selection | None) -> None:
+        """After a residual branch of a watched block: its input x and what it adds y, both [R, n, C]."""
+
     def after_block(self, site: Site, x_in: Tensor, x_out: Tensor, selection: Selection | None) -> None:
         """After a block that a plan's ``watch`` names, this method's or another's: look at ``site.block``."""
 
     def complete(self, stage: Stage, codes: Tensor, selection: Selection) -> Tensor:
         """Codes of the computed positions [B, n, d] -> codes of the whole grid [B, h*w, d]."""
+        raise NotImplementedError
+
+    def expand(self, stage: Stage, x: Tensor, selection: Selection) -> Tensor:
+        """In place of ``complete``: hidden states of the computed positions [R, n, C] -> of the whole grid, before
+        the read-out, so that every position draws its own labels."""
         raise NotImplementedError
 
     def end_stage(self, stage: Stage, state: "State") -> None:
@@ -77,7 +85,7 @@ class Probe:
         """Logits [B, n, d, 2] at temperature 1 of both branches, the guided ones, and the labels [B, n, d] drawn."""
 
     def on_residual(self, stage: Stage, codes: Tensor, before: Tensor, canvas: Tensor) -> None:
-        """The stage's own map [B, b, h, w] and the canvas [B, b, H, W] before and after it."""
+        """``codes``: the residual map of the stage on its own grid [B, b, h, w]; the canvas [B, b, H, W] around it."""
 
     def on_image(self, samples: tuple[int, ...], image: Tensor) -> None:
         """Final images [B, 3, H, W] in [0, 1]."""

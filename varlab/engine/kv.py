@@ -1,6 +1,5 @@
 """Keys and values of the stages that ran, per block, preallocated. Blocks and rows may differ in length."""
 
-import torch
 from torch import Tensor
 
 from varlab.errors import VarlabError
@@ -9,8 +8,8 @@ from varlab.errors import VarlabError
 class KVStore:
     """One buffer [R, H, capacity, c] for keys and one for values per block, filled from the left.
 
-    ``appended`` returns everything a query of the current stage may see. Where samples keep different
-    numbers of tokens, the padded ones are masked out.
+    ``append`` returns everything a query of the current stage may see. Where samples keep different numbers of
+    tokens, or a key stands for several, a bias on the attention logits says so.
     """
 
     def __init__(self, blocks: int, capacity: int) -> None:
@@ -18,10 +17,10 @@ class KVStore:
         self.keys: list[Tensor | None] = [None] * blocks
         self.values: list[Tensor | None] = [None] * blocks
         self.lengths = [0] * blocks
-        self.visible: list[Tensor | None] = [None] * blocks  # [R, capacity] bool once any token is padding
+        self.bias: list[Tensor | None] = [None] * blocks  # [R, capacity] once any key differs from the others
 
-    def append(self, block: int, k: Tensor, v: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """k, v [R, H, n, c]; valid [R, n] or None. -> keys, values [R, H, N, c] and mask [R, 1, 1, N] or None."""
+    def append(self, block: int, k: Tensor, v: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """k, v [R, H, n, c]; bias [R, n] or None for zeros. -> keys, values [R, H, N, c]; bias [R, 1, 1, N] or None."""
         rows, heads, count, width = k.shape
         start, end = self.lengths[block], self.lengths[block] + count
         if end > self.capacity:
@@ -32,24 +31,23 @@ class KVStore:
             values = self.values[block] = v.new_empty(rows, heads, self.capacity, width)
         keys[:, :, start:end], values[:, :, start:end] = k, v
         self.lengths[block] = end
-        mask = self._note_padding(block, start, end, rows, valid)
-        return keys[:, :, :end], values[:, :, :end], mask
+        return keys[:, :, :end], values[:, :, :end], self._note(block, start, end, k, bias)
 
-    def _note_padding(self, block: int, start: int, end: int, rows: int, valid: Tensor | None) -> Tensor | None:
-        visible = self.visible[block]
-        if visible is None:
-            if valid is None:
+    def _note(self, block: int, start: int, end: int, k: Tensor, bias: Tensor | None) -> Tensor | None:
+        noted = self.bias[block]
+        if noted is None:
+            if bias is None:
                 return None
-            visible = self.visible[block] = torch.ones(rows, self.capacity, dtype=torch.bool, device=valid.device)
-        visible[:, start:end] = True if valid is None else valid
-        return visible[:, None, None, :end]
+            noted = self.bias[block] = k.new_zeros(k.shape[0], self.capacity)
+        noted[:, start:end] = 0 if bias is None else bias
+        return noted[:, None, None, :end]
 
     def rows(self, index: Tensor) -> "KVStore":
         """A store with only these rows; the rest is given up."""
         store = KVStore(len(self.keys), self.capacity)
         store.keys = [None if k is None else k[index] for k in self.keys]
         store.values = [None if v is None else v[index] for v in self.values]
-        store.visible = [None if m is None else m[index] for m in self.visible]
+        store.bias = [None if b is None else b[index] for b in self.bias]
         store.lengths = list(self.lengths)
         return store
 

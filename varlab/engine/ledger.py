@@ -26,6 +26,7 @@ class StageWork:
 
     @property
     def flops(self) -> int:
+        """Everything the stage cost, a method's own work included."""
         return self.linear_flops + self.attention_flops + self.overhead_flops
 
 
@@ -50,6 +51,7 @@ class Ledger:
 
     @property
     def transformer_flops(self) -> int:
+        """All but decoding: the text once an image, and every stage."""
         return self.text_flops + sum(work.flops for work in self.stages)
 
     @property

@@ -14,7 +14,7 @@ from varlab.engine.kv import KVStore
 from varlab.engine.ledger import Ledger
 from varlab.engine.plan import StagePlan, merge
 from varlab.engine.randomness import Noise
-from varlab.engine.rows import part, row_index, row_valid, take
+from varlab.engine.rows import key_bias, part, row_index, take
 from varlab.engine.stage import Site, Stage
 from varlab.errors import VarlabError
 from varlab.models.base import NextScaleModel
@@ -228,9 +228,7 @@ class Run:
         for probe in self.probes:
             probe.on_stage(stage, x)
         x = self._blocks(state, stage, x, index)
-        codes = self._read(state, stage, x)
-        if plan.selection is not None:
-            codes = self._complete(state, stage, codes)
+        codes = self._codes(state, stage, x)
         residual = self.model.code_map(k, codes)
         before = state.canvas
         state.canvas = self.model.accumulate(k, before, residual)
@@ -284,14 +282,16 @@ class Run:
         y = compute(x) if wrapper is None else wrapper.sublayer(site, x, compute)
         for probe in self.branch_probes:
             probe.on_branch(site, x, y)
+        if site.block in site.stage.plan.watch:
+            for accelerator in state.accelerators:
+                accelerator.after_branch(site, x, y, site.stage.plan.selection)
         return x + y
 
     def _compute(self, state: State, site: Site, x: Tensor, index: Tensor | None, keep: Tensor | None) -> Tensor:
         """The branch itself, on all given tokens or on those of ``keep`` [R, n]."""
         stage, name = site.stage, str(site.branch)
-        valid = row_valid(stage, state.rows)
         if keep is not None:
-            if valid is not None:
+            if stage.plan.selection is not None and stage.plan.selection.valid is not None:
                 raise VarlabError(
                     "A per-row token choice cannot follow a selection that differs in size between samples."
                 )
@@ -303,9 +303,10 @@ class Run:
             if state.attended.get(site.block) == stage.index:
                 raise VarlabError(f"Attention of block {site.block} was computed twice in stage {stage.index + 1}.")
             state.attended[site.block] = stage.index
-            keys, values, mask = state.kv.append(site.block, k, v, valid)
+            bias = None if keep is not None else key_bias(stage, state.rows)
+            keys, values, bias = state.kv.append(site.block, k, v, bias)
             keys_seen[0] = keys.shape[2]
-            return attention(q, keys, values, mask, scale=self.model.attention_scale)
+            return attention(q, keys, values, bias, scale=self.model.attention_scale)
 
         y = self.model.branch(site.block, name, x, state.conditioning, self.model.positions(stage.index, index), attend)
         self._count(state, site, x.shape[1], keys_seen[0])
@@ -333,9 +334,16 @@ class Run:
             labels = labels if selection is None else take(labels, selection.index)
         return self.model.codes(stage.index, labels)
 
-    def _complete(self, state: State, stage: Stage, codes: Tensor) -> Tensor:
+    def _codes(self, state: State, stage: Stage, x: Tensor) -> Tensor:
+        """Codes of the whole grid [B, h*w, d] from the hidden states of the computed tokens."""
         selection = stage.plan.selection
-        assert selection is not None
+        if selection is None:
+            return self._read(state, stage, x)
+        for accelerator in state.accelerators:
+            if overrides(accelerator, "expand", Accelerator):
+                whole = replace(stage, plan=replace(stage.plan, selection=None))
+                return self._read(state, whole, accelerator.expand(stage, x, selection))
+        codes = self._read(state, stage, x)
         for accelerator in state.accelerators:
             if overrides(accelerator, "complete", Accelerator):
                 return accelerator.complete(stage, codes, selection)

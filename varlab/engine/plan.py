@@ -20,14 +20,16 @@ class Selection:
     """The grid positions of a stage that are computed, in raster order.
 
     ``index`` [n] is shared by all samples; [B, n] differs per sample, padded by repeats where
-    ``valid`` [B, n] is False. ``anchors`` [length] marks positions that no merge may drop. Both
-    guidance rows of a sample share its positions.
+    ``valid`` [B, n] is False. ``anchors`` [length] marks positions that no merge may drop. ``counts``, of the
+    index's shape, says for how many positions each key stands: its attention logits grow by the logarithm, as if
+    the key and its value were there so many times. Both guidance rows of a sample share its positions.
     """
 
     index: Tensor
     length: int
     valid: Tensor | None = None
     anchors: Tensor | None = None
+    counts: Tensor | None = None
 
     @property
     def mask(self) -> Tensor:
@@ -39,8 +41,8 @@ class Selection:
     def samples(self, rows: Tensor) -> "Selection":
         if self.index.ndim == 1:
             return self
-        valid = None if self.valid is None else self.valid[rows]
-        return replace(self, index=self.index[rows], valid=valid)
+        valid, counts = (None if part is None else part[rows] for part in (self.valid, self.counts))
+        return replace(self, index=self.index[rows], valid=valid, counts=counts)
 
 
 def select(mask: Tensor, anchors: Tensor | None = None) -> Selection | None:

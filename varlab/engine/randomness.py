@@ -14,7 +14,9 @@ from torch import Tensor
 class Noise(Protocol):
     """Uniform numbers in [0, 1) [B, *shape] for the images ``samples`` at a stage; ``kind`` separates uses."""
 
-    def uniform(self, kind: str, stage: int, samples: Sequence[int], shape: tuple[int, ...]) -> Tensor: ...
+    def uniform(self, kind: str, stage: int, samples: Sequence[int], shape: tuple[int, ...]) -> Tensor:
+        """The numbers of these images at a stage, the same whichever images are asked for together."""
+        ...
 
 
 class SeededNoise:
@@ -24,6 +26,7 @@ class SeededNoise:
         self.seed = seed
 
     def uniform(self, kind: str, stage: int, samples: Sequence[int], shape: tuple[int, ...]) -> Tensor:
+        """[len(samples), *shape] on the CPU, so that every device draws the same."""
         tag = int.from_bytes(kind.encode(), "little")
         return torch.stack([torch.from_numpy(self._draw((self.seed, image, stage, tag), shape)) for image in samples])
 

@@ -19,17 +19,24 @@ def part(answer: StagePlan | list[StagePlan], keep: list[int]) -> StagePlan:
 
 
 def row_index(stage: Stage, rows: int) -> Tensor | None:
+    """Positions of the computed tokens, [n] shared or [rows, n] with both guidance rows alike; None for all."""
     selection = stage.plan.selection
     if selection is None or selection.index.ndim == 1:
         return None if selection is None else selection.index
     return selection.index.repeat(rows // stage.batch, 1)
 
 
-def row_valid(stage: Stage, rows: int) -> Tensor | None:
+def key_bias(stage: Stage, rows: int) -> Tensor | None:
+    """What the attention logits of this stage's keys grow by [R, n]: 0, log counts, -inf for padding; None for 0."""
     selection = stage.plan.selection
-    if selection is None or selection.valid is None:
+    if selection is None or (selection.valid is None and selection.counts is None):
         return None
-    return selection.valid.repeat(rows // stage.batch, 1)
+    counts = torch.ones_like(selection.index) if selection.counts is None else selection.counts
+    bias = counts.float().log()
+    if selection.valid is not None:
+        bias = bias.masked_fill(~selection.valid, -torch.inf)
+    bias = bias.expand(stage.batch, -1)
+    return bias.repeat(rows // stage.batch, 1)
 
 
 def take(x: Tensor, index: Tensor) -> Tensor:
