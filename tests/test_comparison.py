@@ -1,6 +1,7 @@
 """Comparisons: the dense row is the plain run, work is the ledger's, intervals pair prompts, mistakes stop early."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,10 @@ import pandas as pd
 import pytest
 
 import varlab as vl
-from varlab import comparison
-from varlab.comparison import Comparison, compare, join
+from varlab import claims, comparison
+from varlab.comparison import Comparison, against_controls, compare, join
 from varlab.errors import VarlabError
-from varlab.figures import save, tradeoff
+from varlab.figures import difference_spectrum, difference_spectrum_table, save, side_by_side, tradeoff
 from varlab.models.base import NextScaleModel
 from varlab.runs import sample
 
@@ -72,6 +73,37 @@ def test_it_reads_back_and_draws_from_its_folder(compared: Comparison, tmp_path:
     assert (tmp_path / "tradeoff.png").stat().st_size > 5000
     with pytest.raises(VarlabError, match="at least 100"):
         tradeoff(tmp_path, measure="score")
+
+
+def test_pictures_and_their_differences_are_drawn(compared: Comparison, tmp_path: Path) -> None:
+    for name, figure in {
+        "side_by_side": side_by_side(compared),
+        "difference": side_by_side(compared, difference=True),
+        "difference_spectrum": difference_spectrum(compared),
+    }.items():
+        save(figure, name, folder=tmp_path)
+        assert (tmp_path / f"{name}.png").stat().st_size > 5000
+    table = difference_spectrum_table(compared)
+    assert set(table.method) == set(SPECS)
+    assert (table[table.method == SPECS[1]]["mean"] == 0).all()  # the neutral setting differs nowhere
+
+
+def test_a_method_is_held_against_the_controls_that_cost_no_more(compared: Comparison) -> None:
+    found = against_controls(compared)
+    assert set(found.method) <= {SPECS[2]} and (found.work_control <= found.work).all()
+    better = compared.prompts.copy()
+    better.loc[better.method == SPECS[2], "ssim"] = 0.99
+    better.loc[better.method == SPECS[0], "ssim"] = 0.5 + 0.01 * np.arange(5)
+    table = compared.table.copy()
+    table.loc[SPECS[0], "work_ratio"] = table.loc[SPECS[2], "work_ratio"]
+    made = replace(compared, prompts=better, table=table)
+    row = against_controls(made).iloc[0]
+    assert (row.method, row.verdict, row.control) == (SPECS[2], "beats", SPECS[0])
+    assert row.difference == pytest.approx(0.47) and row.low <= row.difference <= row.high
+    verdicts = {verdict["claim"].split()[0]: verdict for verdict in claims.methods(made)}
+    assert verdicts[SPECS[2]]["verdict"] == "holds" and "+0.470" in verdicts[SPECS[2]]["finding"]
+    worse = better.assign(ssim=np.where(better.method == SPECS[2], 0.1, better.ssim))
+    assert claims.methods(replace(made, prompts=worse))[0]["verdict"] == "does not hold"
 
 
 def test_a_scene_score_comes_with_a_paired_interval(model: NextScaleModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from varlab.engine.loop import Generation, Run
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Stage
 from varlab.errors import VarlabError
+from varlab.figures.tradeoff import CONTROLS
 from varlab.metrics import high_frequency_ssim, psnr, ssim
 from varlab.models.base import NextScaleModel
 from varlab.prompt_sets import CUSTOM, PromptSet, prompts
@@ -107,7 +108,7 @@ class Comparison:
         return shown
 
     def save(self, folder: Path | str) -> Path:
-        """Write ``comparison.csv`` and ``.json``, ``prompts.csv`` and ``timings.csv``."""
+        """Write ``comparison.csv`` and ``.json``, ``prompts.csv``, ``timings.csv``, ``images/<row>/<prompt>.png``."""
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
         self.table.to_csv(place / "comparison.csv")
@@ -116,6 +117,10 @@ class Comparison:
         rows = json.loads(self.table.reset_index().to_json(orient="records"))
         record = {"facts": self.facts, "rows": rows, "reports": self.reports}
         (place / "comparison.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
+        for row, pictures in enumerate(self.images.values()):
+            (place / "images" / f"{row:02d}").mkdir(parents=True, exist_ok=True)
+            for i, picture in enumerate(pictures):
+                picture.save(place / "images" / f"{row:02d}" / f"{i:04d}.png")
         return place
 
 
@@ -245,7 +250,7 @@ class _Bench:
             image = torch.cat(self.tensors[name]).clamp(0, 1)
             part = pd.DataFrame({"method": name, "prompt": texts, "category": categories})
             for measure, function in FIDELITY.items():
-                part[measure] = function(image, dense).numpy() if min(image.shape[-2:]) >= 11 else np.nan
+                part[measure] = function(image, dense).double().numpy() if min(image.shape[-2:]) >= 11 else np.nan
             pictures = [np.asarray(picture) for picture in self.images[name]]
             part["correct"] = score_images(pictures, texts, categories)["correct"] if scored else np.nan
             parts.append(part)
@@ -311,6 +316,28 @@ def peak_mib(device: torch.device) -> float:
         return float("nan")
     found = [line.split()[1] for line in lines if line.startswith("VmHWM")]
     return int(found[0]) / 1024 if found else float("nan")
+
+
+def against_controls(compared: Comparison, measure: str = "ssim") -> pd.DataFrame:
+    """Each method beside each control that computes no more: fidelity of the method less that of the control.
+
+    One row a pair, with the 95 % interval over prompts and ``verdict``: beats, is beaten by, or cannot be told from.
+    A method that no control undercuts has no row.
+    """
+    rows = []
+    for name, work in compared.table.work_ratio.items():
+        for control, other in compared.table.work_ratio.items():
+            methods, controls = (str(spec).partition(":")[0] for spec in (name, control))
+            if methods in (DENSE, *CONTROLS) or controls not in CONTROLS or other > work or "+" in str(control):
+                continue
+            values = [
+                compared.prompts.loc[compared.prompts.method == which, measure].to_numpy() for which in (name, control)
+            ]
+            found = paired_difference(*values)
+            word = "beats" if found.low > 0 else "is beaten by" if found.high < 0 else "cannot be told from"
+            rows.append([name, word, control, work, other, *found])
+    columns = ["method", "verdict", "control", "work", "work_control", "difference", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def join(parts: Sequence[Comparison]) -> pd.DataFrame:

@@ -30,6 +30,7 @@ from varlab.figures.redundancy import (
 )
 from varlab.figures.save import save
 from varlab.figures.sheets import contact_sheet, contact_sheet_table
+from varlab.figures.sidebyside import difference_spectrum, difference_spectrum_table, side_by_side
 from varlab.figures.spectra import (
     explained_share,
     explained_share_table,
@@ -54,7 +55,7 @@ from varlab.figures.tokens import (
     step_change,
     step_change_table,
 )
-from varlab.figures.tradeoff import tradeoff
+from varlab.figures.tradeoff import log_of, tradeoff
 
 __all__ = [
     "block_edge_correlation",
@@ -69,6 +70,8 @@ __all__ = [
     "concentration_table",
     "contact_sheet",
     "contact_sheet_table",
+    "difference_spectrum",
+    "difference_spectrum_table",
     "edge_correlation",
     "edge_correlation_table",
     "energy_left",
@@ -81,6 +84,7 @@ __all__ = [
     "guidance_effect_table",
     "high_frequency_share",
     "high_frequency_share_table",
+    "log_of",
     "overview",
     "panels",
     "prediction_divergence",
@@ -92,6 +96,7 @@ __all__ = [
     "saturation",
     "saturation_table",
     "save",
+    "side_by_side",
     "similarity",
     "similarity_table",
     "spectral_centroid",

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from varlab.errors import VarlabError
 from varlab.figures.logs import Log, as_log, dataset, grids, pick, summary, variable
 from varlab.figures.style import (
     COLOURS,
@@ -50,7 +51,7 @@ def residual_spectrum_table(log: Log, source: str = "preview change") -> pd.Data
     table["nyquist"] = table["stage"].map(nyquist)
     limit = table["nyquist"]
     if source.startswith("preview"):
-        limit = pd.Series(max(data.attrs["preview_pixels"]) / 2, index=table.index)
+        limit = pd.Series(_preview_side(log) / 2, index=table.index)
     elif source == "canvas":
         limit = table["nyquist"].cummax()
     kept = table[(table["cycles_per_image"] <= limit) & (table["n"] > 0)]
@@ -136,6 +137,7 @@ def high_frequency_share(log: Log, sources: Sequence[str] = SOURCES, ax: Axes | 
 
     A latent and a picture have different limits, which the legend states; compare stages, not sources.
     """
+    sources = _logged(log, sources)
     table = high_frequency_share_table(log, sources)
     labels = {source: f"{source} ({_threshold(log, source)})" for source in sources}
     ax = _lines(log, table, labels, "share of power", "High-frequency share", ax)
@@ -147,6 +149,7 @@ def high_frequency_share(log: Log, sources: Sequence[str] = SOURCES, ax: Axes | 
 @theme()
 def wavelet_share(log: Log, sources: Sequence[str] = SOURCES, ax: Axes | None = None) -> Axes:
     """How much of the energy is detail, by a Haar wavelet instead of Fourier's rings?"""
+    sources = _logged(log, sources)
     table = wavelet_share_table(log, sources)
     ax = _lines(log, table, {s: s for s in sources}, "share of energy", "Wavelet detail share", ax)
     finish(ax, log, "wavelet_share", table)
@@ -156,6 +159,7 @@ def wavelet_share(log: Log, sources: Sequence[str] = SOURCES, ax: Axes | None = 
 @theme()
 def spectral_centroid(log: Log, sources: Sequence[str] = SOURCES, ax: Axes | None = None) -> Axes:
     """Where is the centre of the power, in cycles per image?"""
+    sources = _logged(log, sources)
     table = spectral_centroid_table(log, sources)
     ax = _lines(log, table, {s: s for s in sources}, "cycles per image", "Spectral centroid", ax)
     finish(ax, log, "spectral_centroid", table)
@@ -176,8 +180,27 @@ def _threshold(log: Log, source: str) -> str:
     """The frequency above which power counts as high, where the maps of a source are of one size."""
     if source == "residual":
         return f"{Q:g} per token"
-    side = max(dataset(log, PROBE).attrs["preview_pixels"]) if source.startswith("preview") else _final_side(log)
+    side = _preview_side(log) if source.startswith("preview") else _final_side(log)
     return f"{Q * side:g}"
+
+
+def _logged(log: Log, sources: Sequence[str]) -> list[str]:
+    """The sources without those of previews where the probe kept none; one that is asked for alone is an error."""
+    kept = [source for source in sources if _has_previews(log) or not source.startswith("preview")]
+    if not kept:
+        _preview_side(log)
+    return kept
+
+
+def _has_previews(log: Log) -> bool:
+    return bool(dataset(log, PROBE).attrs["preview_pixels"])
+
+
+def _preview_side(log: Log) -> int:
+    """Pixels on the longer side of the previews. Raises VarlabError where the probe kept none."""
+    if not _has_previews(log):
+        raise VarlabError(f"This log has no previews: log it with the probe {PROBE}, without preview=off.")
+    return int(max(dataset(log, PROBE).attrs["preview_pixels"]))
 
 
 def _final_side(log: Log) -> int:
@@ -206,18 +229,16 @@ def explained_share_table(log: Log) -> pd.DataFrame:
 
     Band edges are given in cycles per image; the last band is the corners of the frequency plane.
     """
-    values = variable(log, PROBE, "explained_share")
-    table = summary(values)
     bands = band_labels(log)
+    table = summary(variable(log, PROBE, "explained_share"))
     table["frequency_band"] = table["frequency_band"].map(dict(enumerate(bands)))
     return table.rename(columns={"frequency_band": "band"})
 
 
 def band_labels(log: Log) -> list[str]:
     """``0 to 4``, ..., ``above 32`` cycles per image."""
-    data = dataset(log, PROBE)
-    side = max(data.attrs["preview_pixels"])
-    bounds = [float(edge) * side for edge in data.attrs["band_edges"]]
+    side = _preview_side(log)
+    bounds = [float(edge) * side for edge in dataset(log, PROBE).attrs["band_edges"]]
     return [f"above {low:g}" if np.isinf(high) else f"{low:g} to {high:g}" for low, high in pairwise(bounds)]
 
 

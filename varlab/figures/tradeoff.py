@@ -74,10 +74,10 @@ def tradeoff(
         ax.set_xscale("log")
         plain_log(ax.xaxis)
     ax.legend(ncols=2)
-    finish(ax, _log_of(facts), f"tradeoff-{measure}", shown.reset_index())
+    finish(ax, log_of(facts), f"tradeoff-{measure}", shown.reset_index())
     return ax
 
 
-def _log_of(facts: dict[str, Any]) -> xr.DataTree:
-    """The provenance in the form that figures know."""
+def log_of(facts: dict[str, Any]) -> xr.DataTree:
+    """Provenance in the form that figures and verdicts know: a log without measurements."""
     return xr.DataTree(xr.Dataset(coords={"prompt": range(int(facts["n"]))}, attrs=facts))

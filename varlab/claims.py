@@ -1,0 +1,48 @@
+"""Verdicts on accelerators, composed from a comparison's own numbers: is the method's choice worth it?"""
+
+import pandas as pd
+
+from varlab.comparison import Comparison, against_controls
+from varlab.figures.tradeoff import CONTROLS
+from varlab.verdicts import HOLDS, NOT, PARTLY, UNCLEAR, Verdict
+
+NO_CONTROL = "cannot be told (no control computes as little)"
+
+
+def methods(compared: Comparison, measure: str = "ssim") -> list[Verdict]:
+    """One verdict a method: does it keep more of the dense image than every control that computes no more?"""
+    pairs, found = against_controls(compared, measure), []
+    for name, row in compared.table.iterrows():
+        if str(name).partition(":")[0] in ("none", *CONTROLS):
+            continue
+        own = pairs[pairs.method == name]
+        finding = (
+            f"Work {row.work_ratio:.2f} of dense, {row.speedup:.2f} ({row.speedup_low:.2f} to {row.speedup_high:.2f}) "
+            f"times as fast, SSIM {row.ssim:.3f} ({row.ssim_low:.3f} to {row.ssim_high:.3f}). "
+        )
+        finding += "; ".join(
+            f"less that of {pair.control} (work {pair.work_control:.2f}): "
+            f"{pair.difference:+.3f} ({pair.low:+.3f} to {pair.high:+.3f})"
+            for pair in own.itertuples()
+        )
+        if not row.engaged:
+            finding += "It did not engage: nothing was saved. "
+        found.append(
+            {
+                "claim": f"{name} keeps more of the image than leaving out as much work blindly",
+                "finding": f"{finding.rstrip()} n = {row.n:.0f}.",
+                "verdict": _word(own),
+            }
+        )
+    return found
+
+
+def _word(pairs: pd.DataFrame) -> str:
+    if pairs.empty:
+        return NO_CONTROL
+    beaten, beats = (pairs.verdict == "is beaten by").sum(), (pairs.verdict == "beats").sum()
+    if beats == len(pairs):
+        return HOLDS
+    if beaten == len(pairs) or (beaten and not beats):
+        return NOT
+    return PARTLY if beats else UNCLEAR

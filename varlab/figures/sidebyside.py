@@ -1,0 +1,95 @@
+"""Compared methods as pictures: side by side, what differs from the dense image, and at which frequencies."""
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from varlab.figures.style import CYCLE, PAGE, finish, own_axes, theme
+from varlab.figures.tradeoff import CONTROLS, log_of
+from varlab.statistics import bootstrap_interval
+
+GAIN = 3.0  # of the difference pictures
+
+
+class Pictured(Protocol):
+    """What ``varlab.comparison`` returns."""
+
+    @property
+    def images(self) -> dict[str, list[Image.Image]]: ...
+
+    @property
+    def facts(self) -> dict[str, Any]: ...
+
+
+def _array(pictures: Sequence[Image.Image]) -> np.ndarray:
+    """[n, H, W, 3] in [0, 1]."""
+    return np.stack([np.asarray(picture, dtype=np.float32) / 255 for picture in pictures])
+
+
+@theme()
+def side_by_side(compared: Pictured, prompts: Sequence[int] = range(8), difference: bool = False) -> Figure:
+    """A row a method, a column a prompt. ``difference``: mid grey plus three times what differs from dense."""
+    shown = [i for i in prompts if i < len(compared.images["none"])]
+    names = [name for name in compared.images if not (difference and name == "none")]
+    dense = _array([compared.images["none"][i] for i in shown])
+    side = (PAGE - 1.2) / len(shown)
+    figure, axes = plt.subplots(
+        len(names), len(shown), figsize=(PAGE, len(names) * side + 0.5), layout="constrained", squeeze=False
+    )
+    figure.set_layout_engine("constrained", w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
+    texts = compared.facts["prompts"]
+    for row, name in enumerate(names):
+        pictures = _array([compared.images[name][i] for i in shown])
+        if difference:
+            pictures = np.clip(0.5 + GAIN * (pictures - dense), 0, 1)
+        for ax, picture, i in zip(axes[row], pictures, shown, strict=True):
+            ax.imshow(picture, interpolation="nearest")
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+            if row == 0:
+                ax.set_title("\n".join(textwrap.wrap(texts[i], 16)[:3]), fontsize=5, fontweight="normal", pad=2)
+        label = "\n".join(textwrap.wrap(name.replace(",", ", ").replace("+", " + "), 18))
+        axes[row, 0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=5.5)
+    table = pd.DataFrame({"prompt": shown, "text": [texts[i] for i in shown]})
+    finish(figure, log_of(compared.facts), "difference" if difference else "side_by_side", table)
+    return figure
+
+
+def difference_spectrum_table(compared: Pictured) -> pd.DataFrame:
+    """method, frequency (cycles/pixel), mean power of the luma difference to dense, low, high, n."""
+    import torch
+
+    from varlab.spectra import radial_power
+
+    dense = _array(compared.images["none"]).mean(-1)
+    rows = []
+    for name, pictures in compared.images.items():
+        if name == "none":
+            continue
+        power, frequency = radial_power(torch.from_numpy(_array(pictures).mean(-1) - dense))
+        found = bootstrap_interval(power.numpy())
+        rows += [(name, *values, len(dense)) for values in zip(frequency.tolist(), *found, strict=True)]
+    return pd.DataFrame(rows, columns=["method", "frequency", "mean", "low", "high", "n"])
+
+
+@theme()
+def difference_spectrum(compared: Pictured, ax: Axes | None = None) -> Axes:
+    """At which frequencies does a method's image differ from the dense one? Bands are 95 % intervals over prompts."""
+    table = difference_spectrum_table(compared)
+    ax = own_axes(ax)
+    for i, (name, part) in enumerate(table.groupby("method", sort=False)):
+        part = part[(part.frequency > 0) & (part["mean"] > 0)]
+        control = str(name).partition(":")[0] in CONTROLS
+        ax.plot(part.frequency, part["mean"], color=CYCLE[i % len(CYCLE)], ls="--" if control else "-", label=name)
+        ax.fill_between(part.frequency, part.low, part.high, color=CYCLE[i % len(CYCLE)], alpha=0.12, lw=0)
+    ax.set(yscale="log", xlabel="cycles a pixel", ylabel="power of the difference")
+    ax.legend(fontsize=5.5)
+    finish(ax, log_of(compared.facts), "difference_spectrum", table)
+    return ax
