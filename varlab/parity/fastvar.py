@@ -16,7 +16,7 @@ from torch import Tensor
 
 from varlab.accelerators.controls import Truncate
 from varlab.accelerators.fastvar import FastVAR, distances
-from varlab.engine.hooks import Accelerator, Probe
+from varlab.engine.hooks import Probe
 from varlab.engine.stage import Site
 from varlab.errors import VarlabError
 from varlab.parity.accelerated import CacheWatch, compare_bits, compare_logits, path, prepared

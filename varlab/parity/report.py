@@ -27,7 +27,7 @@ class ArrayCheck:
 
     @property
     def family(self) -> str:
-        """The name with stages, blocks and templates left open: logits_cond_3 -> logits_cond_*, keep_32_3_sa -> keep_*_*_sa."""
+        """The name with stages, blocks and templates left open: logits_cond_3 -> logits_cond_*."""
         return re.sub(r"_\d[\d.]*(?=_|$)", "_*", self.name)
 
     @property

@@ -45,7 +45,7 @@ class Branch:
 
     def prefixes(self, from_end: int) -> tuple[str, ...]:
         """Where the arrays of a stage may be: its own, or before it parts those of the base run and of all branches."""
-        return (self.name,) if from_end < self.replaced else (self.name, "base", COMMON)
+        return (self.name,) if from_end < self.changed else (self.name, "base", COMMON)
 
 
 @dataclass

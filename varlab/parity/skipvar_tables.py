@@ -28,8 +28,8 @@ def check_features(golden: Golden) -> Report:
     """A row an image pair, by size and kind, with the columns that the file names; and edges of some images."""
     comparison, pairs = Comparison(golden), _pairs(golden)
     for (size, kind), (new, old) in pairs.items():
-        comparison.wants(f"new_{size}_{kind}"), comparison.wants(f"old_{size}_{kind}")
         for age, image in (("new", new), ("old", old)):
+            comparison.wants(f"{age}_{size}_{kind}")
             edges = sobel_magnitude(image.mean(1), padding="zeros")[:, None]
             comparison.absolute(f"sobel_{age}_{size}_{kind}", edges, "abs")
     if comparison.wants("columns"):
@@ -58,7 +58,8 @@ def _column(name: str, kind: int, new: Tensor, old: Tensor) -> float:
     ratio = re.fullmatch(r"HF_Ratio\((new|old),([\d.]+)\)", name)
     if ratio:
         return float(skipvar_hf_ratio(new if ratio[1] == "new" else old, float(ratio[2])).mean())
-    known = {"H": new.shape[-2], "W": new.shape[-1], "kind": kind, "HF_Diff": skipvar_hf_diff(new, old).mean()}
+    height, width, difference = new.shape[-2], new.shape[-1], float(skipvar_hf_diff(new, old).mean())
+    known = {"H": height, "W": width, "kind": kind, "HF_Diff": difference}
     if name not in known:
         raise VarlabError(f"The column {name!r} of skipvar features is not known. Known: {', '.join(known)}, HF_Ratio.")
     return float(known[name])
@@ -80,11 +81,14 @@ def check_decision(golden: Golden) -> Report:
     comparison.wants("X")
     report = json.loads(str(golden.arrays["report_json"])) if comparison.wants("report_json") else {}
     models: dict[str, dict[str, Classifier]] = {}
+    left: set[str] = set()
     for name in golden.arrays:
         found = re.fullmatch(r"(.+)_(skip|uncond)_labels", name)
         if found:
             models.setdefault(found[1], {})[found[2]] = _compare_classifier(comparison, name, features)
-            _compare_summary(comparison, f"{found[1]}_{found[2]}", report.get(found[1] + found[2], {}))
+            left |= _compare_summary(comparison, f"{found[1]}_{found[2]}", report.get(found[1] + found[2], {}))
+    if left:
+        comparison.note(f"NOT COMPARED: {', '.join(sorted(left))} in report_json")
     for threshold, parts in models.items():
         if set(parts) == set(PARTS):
             _compare_strategy(comparison, threshold, parts, features)
@@ -119,10 +123,13 @@ def _classifier(values: Mapping[str, np.ndarray]) -> Classifier:
     )
 
 
-def _compare_summary(comparison: Comparison, prefix: str, summary: Mapping[str, Any]) -> None:
-    """What report_json says of a classifier: how often each label, its classes, its smallest gap, rounding's effect."""
+def _compare_summary(comparison: Comparison, prefix: str, summary: Mapping[str, Any]) -> set[str]:
+    """What report_json says of a classifier: how often each label, its classes, its smallest gap, rounding's effect.
+
+    -> what else it says.
+    """
     if not summary:
-        return
+        return set()
     arrays = comparison.golden.arrays
     labels, gap = arrays[f"{prefix}_labels"], arrays.get(f"{prefix}_gap", np.zeros(0))
     rounded = arrays.get(f"{prefix}_labels_6dec", labels)
@@ -139,9 +146,7 @@ def _compare_summary(comparison: Comparison, prefix: str, summary: Mapping[str, 
         noise = comparison.golden.tolerance("abs")
         wrong += [name for name, value in near.items() if name in summary and not abs(summary[name] - value) <= noise]
     comparison.verify(f"report_json_{prefix}", not wrong, f"differs at {', '.join(wrong)}" if wrong else "")
-    left = sorted(summary.keys() - ours.keys() - {"min_gap", "max_gap_of_diff"})
-    if left:
-        comparison.note(f"NOT COMPARED: {', '.join(left)} in report_json of {prefix}")
+    return set(summary) - set(ours) - {"min_gap", "max_gap_of_diff"}
 
 
 def _compare_strategy(

@@ -1,0 +1,427 @@
+"""Parity of the accelerators with the official ones: it passes on their goldens, and fails when anything is off."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from varlab import parity
+from varlab.accelerators.controls import Truncate
+from varlab.accelerators.fastvar import FastVAR, distances, pivotal
+from varlab.engine.stage import Site
+from varlab.errors import VarlabError
+from varlab.parity import fastvar, skipvar, skipvar_tables
+from varlab.parity.accelerated import CacheWatch, bits_shape, unpacked
+from varlab.parity.comparison import Comparison
+from varlab.parity.golden import Golden
+from varlab.parity.infinity_capture import Outcome, generate
+from varlab.parity.infinity_setup import setup
+from varlab.parity.report import Report
+from varlab.schedules import infinity
+
+SHARED = Path(__file__).parents[2] / "shared" / "goldens"
+SMALL, PATCHED, WIDE = (SHARED / f"skipvar_{name}_a.npz" for name in ("small", "rectp", "grid1m"))
+DECISIONS, FEATURES = SHARED / "skipvar_lr_a.npz", SHARED / "skipvar_features_a.npz"
+FAST, DEEP, PLAIN = (SHARED / f"fastvar_infinity_{name}_a.npz" for name in ("d6", "d30", "nocfg"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def content(path: Path) -> dict[str, np.ndarray]:
+    if not path.exists():
+        pytest.skip(f"{path} is not here; the tests on the engine's own runs need no such file")
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
+def written(path: Path, arrays: dict[str, Any]) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
+def altered(path: Path, tmp_path: Path, **changes: Any) -> Path:
+    """A copy with arrays replaced, dropped (None), or with values of a JSON array changed (a dict)."""
+    arrays: dict[str, Any] = content(path)
+    for name, change in changes.items():
+        if change is None:
+            del arrays[name]
+        elif isinstance(change, dict):
+            arrays[name] = json.dumps(json.loads(str(arrays[name])) | change)
+        else:
+            arrays[name] = change
+    return written(tmp_path / "altered.npz", arrays)
+
+
+def failed(report: Report) -> set[str]:
+    assert not report.verdict
+    assert "FAIL" in report.render()
+    return {row.name for row in report.failures}
+
+
+# What must pass
+
+
+@pytest.mark.parametrize("path", [SMALL, PATCHED, WIDE, DECISIONS, FEATURES, FAST, DEEP, PLAIN], ids=lambda p: p.stem)
+def test_goldens_pass_and_leave_nothing_out(path):
+    arrays = content(path)
+    report = parity.check(path)
+    assert report.verdict, report.render()
+    assert report.bit_mismatches == report.forced_near_ties == 0
+    assert not any("no check knows them" in note for note in report.notes)
+    left = {name for name, array in arrays.items() if array.size} - {row.name for row in report.rows}
+    given = {"kind", "config_json", "tolerances_json"}  # and what the run or the classifiers are made from:
+    given |= {"logit_stride", "X", "columns", "seed", "report_json"}
+    ends = ("_mean", "_scale", "_coef", "_intercept", "_classes")
+    assert not [n for n in left - given if not n.endswith(ends) and not n.startswith(("new_", "old_"))]
+
+
+# What must fail
+
+
+WRONG = {
+    SMALL: "common.logits_uncond_9 common.preview_old common.preview_old_latent common.sobel_new common.features "
+    "common.next_input_latent_10 common.summed_8 base.kv_shapes base.decoded skip2.image_uint8_bgr skip1.summed_final "
+    "uncond2.kv_shapes uncond3.logits_final_10 uncond1.logits_cond_12",
+    FAST: "text_features logits_uncond_8 score_32_3_sa block_out_32_2 block_out_40_5 cache24_block3_ca summed_9 "
+    "summed_final decoded_sub2 image_uint8_bgr kv_len_per_stage_block",
+    DECISIONS: "84_strategy 86_uncond_gap 88_skip_labels_6dec",
+    FEATURES: "rows sobel_new_3_2 batch2_ratio batch2_l1",
+}
+
+
+@pytest.mark.parametrize("path", WRONG, ids=lambda path: path.stem)
+def test_one_wrong_number_in_an_array_fails_it(tmp_path, path):
+    names, arrays = WRONG[path].split(), content(path)
+    for name in names:
+        arrays[name].flat[-1] += 2
+    summaries = {"report_json_86_uncond", "report_json_88_skip"}  # are made from the wrong arrays
+    assert failed(parity.check(altered(path, tmp_path, **{name: arrays[name] for name in names}))) - summaries == {
+        *names
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "shows_in"),
+    [
+        (SMALL, "common.bits_used_8", "common.bits_used_8"),
+        (SMALL, "uncond2.bits_used_11", "uncond2.bits_used_11"),
+        (SMALL, "base.bits_used_12", "base.bits_used_12"),
+        (FAST, "bits_used_3", "bits_used_3"),
+        (FAST, "bits_used_9", "bits_used_9"),
+        (FAST, "dense_bits_used_9", "dense_bits_used_9"),
+        (FAST, "keep_40_4_ca", "keep_40_4_ca"),
+        (FAST, "logit_stride", "logits_final_10"),
+        (DECISIONS, "84_skip_coef", "84_skip_gap"),
+        (DECISIONS, "84_skip_classes", "84_skip_labels"),
+        (DECISIONS, "X", "88_uncond_gap"),
+        (FEATURES, "old_2_2", "rows"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_one_wrong_bit_or_input_fails(tmp_path, path, name, shows_in):
+    values = content(path)[name]
+    if values.dtype.kind == "f":
+        values.flat[-1] += 0.5
+    else:
+        values.flat[-1] ^= 1
+    report = parity.check(altered(path, tmp_path, **{name: values}))
+    assert shows_in in failed(report)
+    assert report.forced_near_ties == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "change", "shows_in"),
+    [
+        (SMALL, "config_json", {"cfg": [3.0] * 13}, "base.logits_final_11"),
+        (SMALL, "config_json", {"tau": [0.5] * 13}, "common.logits_final_8"),
+        (SMALL, "config_json", {"vae_seed": 533}, "common.preview_new"),
+        (FAST, "config_json", {"seed": 602}, "text_features"),
+        (FAST, "config_json", {"lens": [8]}, "cu_seqlens"),
+        (FAST, "cut_gaps_json", {"40_3_sa": 0.1}, "cut_gaps_json"),
+        (DECISIONS, "report_json", {"86skip": {"hist": [1, 2, 3, 4]}}, "report_json_86_skip"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_a_changed_setting_fails(tmp_path, path, name, change, shows_in):
+    assert shows_in in failed(parity.check(altered(path, tmp_path, **{name: change})))
+
+
+def test_another_strategy_than_the_branch_says_fails(tmp_path):
+    branches = json.loads(str(content(SMALL)["config_json"]))["branches"]
+    branches["skip2"]["skip_label"] = 1
+    branches["uncond1"]["uncond_label"] = 2
+    wrong = failed(parity.check(altered(SMALL, tmp_path, config_json={"branches": branches})))
+    assert {"skip2.kv_shapes", "skip2.summed_final", "uncond1.kv_shapes", "uncond1.logits_final_12"} <= wrong
+
+
+def test_an_unknown_column_or_a_missing_branch_table_is_an_error(tmp_path):
+    with pytest.raises(VarlabError, match=r"column 'HF_Sum'.*Known: H, W, kind"):
+        parity.check(altered(FEATURES, tmp_path, columns="H,W,HF_Sum"))
+    config = json.loads(str(content(SMALL)["config_json"]))
+    del config["branches"]
+    with pytest.raises(VarlabError, match="config_json lacks 'branches'"):
+        parity.check(altered(SMALL, tmp_path, config_json=json.dumps(config)))
+
+
+# Near ties
+
+
+def swapped(tmp_path: Path, gap: float, places: tuple[int, int]) -> Path:
+    """FAST with two tokens of its first mask exchanged, by rank of their scores, and ``gap`` stated for that cut."""
+    arrays = content(FAST)
+    order = np.argsort(-arrays["score_32_3_sa"][0])
+    mask = np.unpackbits(arrays["keep_32_3_sa"], axis=1)
+    mask[0, order[list(places)]] ^= 1
+    packed = np.packbits(mask, axis=1)
+    arrays |= {"keep_32_3_sa": packed, "tolerances_json": json.dumps({"logits_rel": 1e-4} | TOLERANCES)}
+    gaps = json.loads(str(arrays["cut_gaps_json"])) | {"32_3_sa": gap}
+    return written(tmp_path / "swapped.npz", arrays | {"cut_gaps_json": json.dumps(gaps)})
+
+
+TOLERANCES = {"decoded_abs": 5e-5, "uint8_abs": 1}
+
+
+def test_the_two_tokens_at_a_close_cut_may_swap(tmp_path):
+    """They are moved and counted; what follows is then another run than the golden's."""
+    report = parity.check(swapped(tmp_path, 5e-5, (614, 615)))
+    assert "keep_32_3_sa" not in {row.name for row in report.failures}
+    assert report.bit_mismatches >= report.forced_near_ties >= 2
+
+
+@pytest.mark.parametrize(("gap", "places"), [(5e-4, (614, 615)), (5e-5, (300, 900))])
+def test_a_swap_fails_at_a_clear_cut_or_away_from_it(tmp_path, gap, places):
+    assert "keep_32_3_sa" in failed(parity.check(swapped(tmp_path, gap, places)))
+
+
+def choice(x: Tensor, mask: Tensor, gaps: dict[str, float] | None) -> tuple[Tensor, Report]:
+    """What FastVAR goes on with at one place, and what is reported, against a mask and the gaps of a golden."""
+    arrays = {"keep_32_3_sa": np.packbits(mask.numpy(), axis=1)}
+    if gaps is not None:
+        arrays["cut_gaps_json"] = np.array(json.dumps(gaps))
+    comparison = Comparison(Golden(Path("own.npz"), "fastvar_infinity", {}, {"logits_rel": 1e-5}, arrays))
+    stage = type("AnyStage", (), {"grid": (1, 32)})()
+    keep = fastvar.Judged(comparison, (0.5,), 0).choose(Site(stage, 3, "attention"), x, int(mask[0].sum()))
+    return keep, comparison.result
+
+
+@pytest.mark.parametrize(("gaps", "excused"), [({"32_3_sa": 1e-7}, True), ({"32_3_sa": 1e-3}, False), (None, False)])
+def test_a_forced_choice_follows_the_golden(gaps, excused):
+    x = torch.tensor([4.0, -4, 3, -3, 1, -1, 0.5, -0.5]).view(1, 8, 1)  # the third farthest is a tie
+    ours = pivotal(x, 3)[0].tolist()
+    theirs = [0, 1, 5 - ours[2]]
+    mask = torch.zeros(1, 8, dtype=torch.bool)
+    mask[0, theirs] = True
+    keep, report = choice(x, mask, gaps)
+    assert report.verdict == excused
+    assert report.forced_near_ties == (2 if excused else 0)
+    assert keep[0].tolist() == (theirs if excused else ours)
+
+
+def test_where_no_logits_are_stored_the_stated_margin_bounds_what_is_excused(tmp_path):
+    """A bit flipped where our own margin is small is excused only under a stated margin that is small as well."""
+    config = FAST_CONFIG | {"gt_leak": 4}
+    path, outcome = own_fastvar(tmp_path, config)
+    arrays: dict[str, Any] = content(path)
+    final = outcome.capture.final[4]
+    apart = (final[..., 1::2] - final[..., ::2]).abs()
+    shape = bits_shape(outcome.setup, 4)
+    bits = unpacked(arrays["bits_used_4"], shape)
+    bits.reshape(apart.shape).flat[int(apart.argmin())] ^= 1  # one latent a token, so the order is the same
+    noise = float(apart.min() / final.abs().max()) * 2
+    for name in list(arrays):
+        if name.startswith(("logits", "summed", "decoded", "image", "block_out_40", "keep_40", "score_40", "dense")):
+            del arrays[name]
+    arrays |= {"bits_used_4": np.packbits(bits), "cut_gaps_json": json.dumps({})}
+    arrays["tolerances_json"] = json.dumps({"logits_rel": noise} | TOLERANCES)
+    for stated, excused in ((noise / 100, True), (1e9, False), (None, False)):
+        margins = {} if stated is None else {"min_bit_margin_per_stage": [stated] * 7}
+        arrays["config_json"] = json.dumps(config | margins)
+        report = parity.check(written(tmp_path / "flipped.npz", arrays))
+        assert ("bits_used_4" not in {row.name for row in report.failures}) == excused
+        assert report.forced_near_ties == int(excused)
+
+
+# Released settings
+
+
+def test_released_settings_follow_from_the_widths():
+    assert fastvar.released(infinity("1M", 1.0)) == ((0.4, 0.5), 2)
+    assert fastvar.released(infinity("1M", 2.0)) == ((), 0)
+    assert fastvar.released(infinity("0.06M", 1.0)) == ((), 0)
+    with pytest.raises(VarlabError, match="not its last ones"):
+        fastvar.released(infinity("1M", 0.75))
+
+
+# Runs of other shapes: a golden written from the engine's own run must be read back as the same run
+
+VAE = {"base_ch": 24, "ch_mult": [1, 1], "nres": 1, "patch": 2}
+BASE = {"seed": 7, "depth": 3, "dim": 64, "heads": 4, "chunks": 1, "Ct5": 128, "bits": 4, "lens": [3],
+        "text_maxlen": 12, "table": "custom", "vae": VAE}  # fmt: skip
+NINE = [[1, 1, 1], [1, 1, 2], [1, 2, 2], [1, 2, 3], [1, 3, 4], [1, 4, 4], [1, 4, 5], [1, 5, 5], [1, 5, 7]]
+BRANCHES = {
+    "base": {"skip_label": 0, "uncond_label": 0},
+    "skip1": {"skip_label": 1, "uncond_label": None},
+    "skip3": {"skip_label": 3, "uncond_label": None},
+    "uncond2": {"skip_label": 0, "uncond_label": 2},
+}
+SKIP_CONFIG = BASE | {"schedule": NINE, "branches": BRANCHES, "cfg": 3, "gt_leak": 3}
+SKIP_SHAPES = {
+    "plain": {},
+    "patchified, lists": {"patchify": 1, "cfg": [3, 1, 2, 3, 4, 2, 1, 3, 2.5], "tau": [0.5, 1, 2, 0.7] + [0.6] * 5},
+    "two images, packed and thinned": {"lens": [3, 5], "logit_stride": {"6": 3, "7": 2}, "gt_leak": 0, "packed": True},
+    "no guidance": {"cfg": 1, "depth": 2},
+}
+
+
+@torch.inference_mode()
+def own_skipvar(tmp_path: Path, config: dict[str, Any]) -> Path:
+    bare = Golden(tmp_path / "own.npz", "skipvar", config, {}, {})
+    rebuilt, strides = setup(bare), config.get("logit_stride", {})
+    tolerances = {"logits_rel": 1e-6, "features_rel": 1e-6, "preview_abs": 1e-6, "image_uint8_abs": 0}
+    arrays: dict[str, Any] = {"kind": "skipvar", "config_json": json.dumps(config)}
+    arrays["tolerances_json"] = json.dumps(tolerances)
+    for branch in skipvar._branches(bare):
+        watch = CacheWatch()
+        outcome = skipvar._run(bare, rebuilt, branch, watch)
+        arrays[f"{branch.name}.kv_shapes"] = [[blocks[0], blocks[-1]] for blocks in watch.shapes]
+        arrays[f"{branch.name}.summed_final"] = outcome.generation.canvas.numpy()
+        arrays[f"{branch.name}.image_uint8_bgr"] = outcome.image.numpy()
+        for k, codes in enumerate(outcome.capture.codes):
+            if branch.changed and (branch.dropped or k < len(rebuilt.stages) - branch.changed):
+                continue
+            bits = (codes.movedim(1, -1)[:, None] > 0).numpy()
+            prefix = "common" if k < 6 else branch.name
+            arrays[f"{prefix}.bits_used_{k}"] = np.packbits(bits) if config.get("packed") else bits.astype(np.int8)
+            stride = int(strides.get(str(k), 1))
+            arrays[f"{prefix}.logits_final_{k}"] = outcome.capture.final[k][:, ::stride].numpy()
+        if not branch.changed:
+            (reports,) = outcome.generation.reports.values()
+            values = [[seen["hf_diff"], seen["hf_ratio"]] for seen in reports["skipvar"].values()]
+            arrays["common.features"] = np.mean(values, 0)
+            canvas = rebuilt.model.resize(outcome.capture.canvas[5], rebuilt.model.latent_grid((3, 4)))
+            arrays["common.preview_new"] = (rebuilt.model.decode(canvas) * 2 - 1).numpy()
+    return written(bare.path, arrays)
+
+
+@pytest.mark.parametrize("changes", SKIP_SHAPES.values(), ids=SKIP_SHAPES.keys())
+def test_own_skipvar_runs_are_read_back(tmp_path, changes):
+    report = parity.check(own_skipvar(tmp_path, SKIP_CONFIG | changes))
+    assert report.verdict, report.render()
+    assert not any(note.startswith("NOT COMPARED") for note in report.notes)
+    assert report.bits_compared > 0 and report.bit_mismatches == 0
+
+
+def test_a_flipped_bit_of_a_branch_fails_there_only(tmp_path):
+    path = own_skipvar(tmp_path, SKIP_CONFIG)
+    bits = content(path)["uncond2.bits_used_8"]
+    bits.flat[-1] ^= 1
+    wrong = failed(parity.check(altered(path, tmp_path, **{"uncond2.bits_used_8": bits})))
+    assert "uncond2.bits_used_8" in wrong and all(name.startswith("uncond2.") for name in wrong)
+
+
+WIDTHS = [[1, 1, 1], [1, 1, 4], [1, 2, 24], [1, 2, 32], [1, 2, 40], [1, 2, 48], [1, 2, 64]]
+FAST_CONFIG = BASE | {"schedule": WIDTHS, "depth": 5, "cfg": 2.5, "gt_leak": 2}
+FAST_SHAPES = {
+    "plain": {},
+    "two images, guided, a list": {"lens": [3, 5], "cfg": [2, 1, 3, 3, 2, 1, 1], "tau": [0.5] * 7},
+    "no guidance, beyond the last pruning block": {"cfg": 1, "depth": 30, "heads": 2, "lens": [4, 2]},
+    "one dropped": {"schedule": WIDTHS[:6]},
+    "only one pruned": {"schedule": [*WIDTHS[:3], [1, 3, 40]], "bits": 6},
+    "too shallow to prune": {"depth": 3},
+}
+
+
+class Recorded(FastVAR):
+    """Keeps its own masks and gaps under the names of a golden."""
+
+    def start(self, run: Any) -> None:
+        super().start(run)
+        self.arrays: dict[str, np.ndarray] = {}
+        self.gaps: dict[str, float] = {}
+
+    def choose(self, site: Site, x: Tensor, count: int) -> Tensor:
+        keep, scores, place = super().choose(site, x, count), distances(x), str(fastvar.Place.of(site))
+        mask = torch.zeros_like(scores, dtype=torch.bool).scatter(1, keep, True)
+        order = scores.sort(-1).values.flip(-1)
+        self.arrays[f"keep_{place}"] = np.packbits(mask.numpy(), axis=1)
+        self.arrays[f"score_{place}"] = scores.numpy()
+        self.gaps[place] = float((1 - order[:, count] / order[:, count - 1]).min())
+        return keep
+
+
+def own_fastvar(tmp_path: Path, config: dict[str, Any]) -> tuple[Path, Outcome]:
+    bare = Golden(tmp_path / "own.npz", "fastvar_infinity", config, {}, {})
+    rebuilt, watch = setup(bare), CacheWatch()
+    ratios, drop = fastvar.released(rebuilt.model.schedule)
+    method = Recorded(ratios, drop) if config["depth"] > 3 else Truncate(drop)
+    forced = fastvar._forced(bare, rebuilt)
+    outcome, dense = generate(rebuilt, forced, [method, watch]), generate(rebuilt, forced, [Truncate(drop)])
+    ran, final = len(outcome.capture.canvas), outcome.capture.final
+    arrays: dict[str, Any] = {
+        "kind": "fastvar_infinity",
+        "config_json": json.dumps(config),
+        "tolerances_json": json.dumps({"logits_rel": 1e-6} | TOLERANCES),
+        "kv_len_per_stage_block": [[tokens for _, _, tokens, _ in blocks] for blocks in watch.shapes],
+        "logit_stride": [2, 1],
+        f"logits_final_{ran - 2}": final[-2][:, ::2].numpy(),
+        f"logits_final_{ran - 1}": final[-1].numpy(),
+        "decoded_sub3": (outcome.generation.image * 2 - 1)[..., ::3, ::3].numpy(),
+        "image_uint8_bgr": outcome.image.numpy(),
+    }
+    for prefix, run, start in (("", outcome, 0), ("dense_", dense, 3)):
+        for k in range(start, ran):
+            arrays[f"{prefix}bits_used_{k}"] = np.packbits((run.capture.codes[k].movedim(1, -1) > 0).numpy())
+    if isinstance(method, Recorded):
+        arrays |= method.arrays | {"cut_gaps_json": json.dumps(method.gaps)}
+    return written(bare.path, arrays), outcome
+
+
+@pytest.mark.parametrize("changes", FAST_SHAPES.values(), ids=FAST_SHAPES.keys())
+def test_own_fastvar_runs_are_read_back(tmp_path, changes):
+    path, _ = own_fastvar(tmp_path, FAST_CONFIG | changes)
+    report = parity.check(path)
+    assert report.verdict, report.render()
+    assert not any(note.startswith("NOT COMPARED") for note in report.notes)
+    masks = [row for row in report.rows if row.name.startswith("keep_")]
+    config = FAST_CONFIG | changes
+    pruned = sum(grid[2] in (32, 40) for grid in config["schedule"])
+    assert len(masks) == pruned * 3 * max(0, min(config["depth"], 28) - 3)
+
+
+def test_decisions_of_own_coefficients(tmp_path):
+    """Two classes, one row of coefficients; a strategy counts the second model only where nothing is dropped."""
+    values = {"mean": [0.0, 0.0], "scale": [1.0, 2.0], "intercept": [0.0], "coef": [[1.0, 0.0]]}
+    x = np.array([[-1.0, 0.0], [1.0, 0.0], [2.0, 5.0]])
+    arrays: dict[str, Any] = {
+        f"90_{part}_{name}": value for part in ("skip", "uncond") for name, value in values.items()
+    }
+    arrays |= {"90_skip_classes": [0, 2], "90_uncond_classes": [1, 3], "90_uncond_coef": [[-1.0, 0.0]]}
+    arrays |= {"90_skip_labels": [0, 2, 2], "90_uncond_labels": [3, 1, 1], "90_strategy": [13, 2, 2], "X": x}
+    arrays |= {"kind": "skipvar_decision", "config_json": "{}", "tolerances_json": '{"abs": 1e-6}'}
+    report = parity.check(written(tmp_path / "own.npz", arrays))
+    assert report.verdict, report.render()
+    assert "NOT COMPARED" not in report.render()
+    arrays["90_strategy"] = [3, 2, 2]
+    assert failed(parity.check(written(tmp_path / "own.npz", arrays))) == {"90_strategy"}
+
+
+def test_features_of_own_images(tmp_path):
+    """Without the pair that was also run as a batch, its arrays are left aside, and said to be."""
+    new, old = torch.linspace(-1, 1, 3 * 8 * 10).sin().view(1, 3, 8, 10), torch.zeros(1, 3, 8, 10)
+    names = ("kind", "HF_Ratio(old,0.4)", "HF_Diff")
+    row = [skipvar_tables._column(name, 1, new, old) for name in names]
+    arrays = {"new_0_1": new.numpy(), "old_0_1": old.numpy(), "columns": ",".join(names), "rows": [row]}
+    arrays |= {"kind": "skipvar_features", "config_json": "{}", "tolerances_json": '{"abs": 1e-7}', "batch2_l1": 1.0}
+    report = parity.check(written(tmp_path / "own.npz", arrays))
+    assert report.verdict, report.render()
+    assert any("NOT COMPARED" in note and "batch2_l1" in note for note in report.notes)
