@@ -1,14 +1,21 @@
 """SkipVAR: decisions, what they do to each image, and the models that make them."""
 
 import json
+import os
 from pathlib import Path
 
+import joblib
+import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 
 from tests.conftest import features, tiny_infinity
 from varlab.accelerators import build
 from varlab.accelerators.decisions import Classifier, DecisionModel, always, load, save
+from varlab.accelerators.pickles import load_official
 from varlab.accelerators.skipvar import SkipVAR
 from varlab.accelerators.skipvar import features as skipvar_features
 from varlab.engine.hooks import Accelerator
@@ -114,3 +121,47 @@ def test_a_model_reads_back_as_it_was_saved(tmp_path: Path) -> None:
 def test_what_cannot_decide_is_refused_before_work(method: str | Accelerator, schedule: str, message: str) -> None:
     with pytest.raises(VarlabError, match=message):
         run(method, schedule=schedule)
+
+
+def official(folder: Path, points: np.ndarray) -> dict[str, tuple[StandardScaler, LogisticRegression]]:
+    """A folder as released: scaler, regression and a tree, pickled by joblib, for both decisions."""
+    fitted = {}
+    for kind, classes in (("skip", points[:, 0] * 3.99), ("uncond", points[:, 1] * 2.99 + 1)):
+        scaler = StandardScaler().fit(points)
+        labels = classes.astype(int)
+        regression = LogisticRegression(max_iter=1500).fit(scaler.transform(points), labels)
+        fitted[kind] = (scaler, regression)
+        joblib.dump(scaler, folder / f"{kind}_scaler.pkl")
+        joblib.dump(regression, folder / f"{kind}_LR.pkl")
+        joblib.dump(DecisionTreeClassifier(max_depth=3).fit(points, labels), folder / f"{kind}_DT.pkl")
+    return fitted
+
+
+def test_the_official_models_are_read_from_the_users_copy(tmp_path: Path) -> None:
+    points = np.random.default_rng(0).random((400, 2))
+    fitted = official(tmp_path, points)
+    model = load_official(tmp_path, 0.84)
+    for kind, classifier in (("skip", model.skip), ("uncond", model.uncond)):
+        scaler, regression = fitted[kind]
+        assert classifier.predict(torch.from_numpy(points)) == regression.predict(scaler.transform(points)).tolist()
+    with pytest.raises(VarlabError, match="13 stages"):
+        run(f"skipvar:model={tmp_path}")  # fitted on the official schedule, which this model does not have
+    (tmp_path / "uncond_LR.pkl").unlink()
+    with pytest.raises(VarlabError, match="no logistic regression for uncond"):
+        load_official(tmp_path, 0.84)
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch harmed",)
+
+
+def test_nothing_in_a_pickle_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    joblib.dump(Evil(), tmp_path / "skip_LR.pkl")
+    with pytest.raises(VarlabError, match="system"):
+        load_official(tmp_path, 0.84)
+    assert not (tmp_path / "harmed").exists()
+    (tmp_path / "skip_LR.pkl").write_bytes(b"no pickle")
+    with pytest.raises(VarlabError, match="not read as a decision model"):
+        load_official(tmp_path, 0.84)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from varlab.accelerators.controls import check_last
 from varlab.accelerators.decisions import DecisionModel, load
+from varlab.accelerators.pickles import load_official
 from varlab.engine.hooks import Accelerator
 from varlab.engine.plan import RUN, StagePlan
 from varlab.engine.stage import Stage
@@ -59,8 +60,8 @@ STOP, COND = StagePlan(action="stop"), StagePlan(rows="cond")
 class SkipVAR(_Late):
     """target: SSIM to the unaccelerated image that the decision model aimed at; lower is faster and coarser.
 
-    model: its JSON file, by default the one beside the weights of a mini. grid: stage (from 1) whose grid the previews
-    have. The two decodes and the features are charged to the ledger.
+    model: its JSON file, by default the one beside the weights of a mini, or a folder with the official ones.
+    grid: stage (from 1) whose grid the previews have. The two decodes and the features are charged to the ledger.
     """
 
     name = "skipvar"
@@ -79,7 +80,7 @@ class SkipVAR(_Late):
             self.decisions = self.model
         else:
             path = Path(self.model) if self.model else data_folder() / run.model.name / "skipvar.json"
-            self.decisions = load(path, self.target)
+            self.decisions = load_official(path, self.target) if path.is_dir() else load(path, self.target)
         self.decisions.check(run.model.family, stages)
         self.run = run
         self.old: Tensor | None = None
