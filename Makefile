@@ -1,5 +1,6 @@
 # make report, make test and make lab create .venv and install what is missing.
 # CPU wheels of torch by default; for CUDA: make install TORCH_INDEX=https://download.pytorch.org/whl/cu130
+# An installed .venv is left as it is: to change the index, make clean first.
 PYTHON ?= python3
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := $(shell grep '^torch==' constraints.txt)

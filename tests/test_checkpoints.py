@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tests.minis import TOKENIZER, refused
+from varlab.errors import VarlabError
 from varlab.models import checkpoints, registry, zoo
 from varlab.models.checkpoints import load_into, locate, read
 from varlab.models.convert import convert
@@ -139,9 +141,9 @@ def test_training_checkpoint_and_its_average(transformer: InfinityTransformer, t
     torch.save({"trainer": {"gpt_fsdp": transformer.state_dict()}}, path)
     refused(lambda: read(path, ema=True), "gpt_ema_fsdp", "gpt_fsdp")
     torch.save({"trainer": {"gpt_ema_fsdp": average}}, path)
-    refused(lambda: read(path), "ema=True")
+    refused(lambda: read(path), "convert(SOURCE, TARGET, NAME, ema=True)")
     torch.save(transformer.state_dict(), path)
-    refused(lambda: read(path, ema=True), "no averaged")
+    refused(lambda: read(path, ema=True), "no averaged", "ema=False")
 
 
 @pytest.mark.parametrize("kind", ["bin", "safetensors"])
@@ -297,6 +299,24 @@ def test_files_that_are_no_weights(transformer: InfinityTransformer, tmp_path: P
     (tmp_path / "folder").mkdir()
     refused(lambda: read(tmp_path / "folder"), "holds no weights", "index.json")
     refused(lambda: read(tmp_path / "nowhere.pth"), "does not exist")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.filterwarnings("ignore")
+def test_a_damaged_file_is_read_or_refused_never_a_traceback(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "x.pth"
+    torch.save({f"a.{i}": torch.zeros(4) for i in range(6)}, path, _use_new_zipfile_serialization=zipped)
+    whole, random = path.read_bytes(), Random(0)
+    refusals = 0
+    for _ in range(150):
+        damaged = bytearray(whole)
+        damaged[random.randrange(600)] = random.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            read(path)
+        except VarlabError:
+            refusals += 1
+    assert refusals > 50
 
 
 # Finding files

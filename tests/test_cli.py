@@ -1,6 +1,7 @@
 """The command line: every mistake ends before work, with exit code 2 and one line that names the fix."""
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -102,6 +103,17 @@ MISTAKES = {
     "repeats": (["bench", "--repeats", "0"], ["repeats must be at least 1, not 0"]),
     "out": (["sample", "nano-infinity", "a", "--out", "/proc/x"], ["/proc/x cannot be written in"]),
     "cfg": (["sample", "nano-infinity", "a", "--cfg", "nan"], ["--cfg takes finite numbers"]),
+    "notebook's weights": (
+        ["report", "01_residual_spectra", "-p", "model=infinity-2b"],
+        ["infinity_2b_reg.pth and infinity_vae_d32reg.pth are not in", "Put", "VARLAB_CHECKPOINTS"],
+    ),
+    "notebook's unreleased model": (
+        ["report", "01_residual_spectra", "-p", "model=infinity-1b"],
+        ["No weights of infinity-1b were released", "choose a model"],
+    ),
+    "shapes alone": (["bench", "--init", "empty"], ["shapes only", "take checkpoint or random"]),
+    "part of a name": (["sample", "nano", "a"], ["Unknown model 'nano'", "Did you mean nano-infinity?"]),
+    "logged accelerator": (["log", "nano-infinity", "--accelerate", "truncat:last=1"], ["Did you mean truncate?"]),
     "steps": (["train", "nano-infinity", "--steps", "0"], ["steps must be at least 1, not 0"]),
     "pool": (["train", "nano-infinity", "--pool", "0"], ["pool must be at least 1, not 0"]),
     "golden": (["parity", GOLDEN, "missing.npz"], ["no golden file missing.npz", "Give the path of a .npz file"]),
@@ -120,6 +132,77 @@ def test_mistakes_are_told_before_any_work(
     assert not list((places / "here").iterdir())
 
 
+def test_a_report_is_refused_before_its_kernel(varlab: Call, places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What only the run, the vocabulary or the folder can tell; the last report stays as it is."""
+    forbid(monkeypatch, "varlab.reports.run_report")
+    here = places / "here"
+    (here / "known.txt").write_text("a red star\na blue ring\n")
+    (here / "unknown.txt").write_text("a red star\na red moon\n")
+    (here / "other").mkdir()
+    (here / "other" / "thesis.tex").write_text("years of work")
+    (here / "damaged").mkdir()
+    (here / "damaged" / "run.json").write_text("{")
+    assert varlab("log", "nano-infinity", "--prompts", "known.txt", "--out", "run", "--probe", "token-mse").code == 0
+
+    def refused(*words: str, **given: object) -> None:
+        options = [option for name, value in given.items() for option in ("-p", f"{name}={value}")]
+        varlab("report", "02_block_token_mse", *options).refused(*words)
+
+    refused("does not know the word 'moon'", prompt_set="unknown.txt")
+    refused("holds 2 prompts, not 3", "Give n=2", prompt_set="known.txt", n=3)
+    refused("map_prompts: 99 is none of the 2 prompts", prompt_set="known.txt", map_prompts=99)
+    refused("not empty and holds no run", prompt_set="known.txt", run_folder="other")
+    refused("run.json is damaged", prompt_set="known.txt", run_folder="damaged")
+    refused("another run (different: seed", run_folder="run", seed=4)
+    refused("another run (different: settings", run_folder="run", cfg=7)
+    (here / "run" / "log.zarr").rename(here / "run" / "cut.zarr")  # an unfinished run is compared as a whole
+    refused("another run (different: probes", prompt_set="known.txt", run_folder="run")
+    (here / "run" / "run.json").unlink()
+    (here / "run" / "cut.zarr").rename(here / "run" / "log.zarr")
+    (here / "run" / "log.zarr" / "zarr.json").write_text("{")
+    refused("log.zarr is damaged", prompt_set="known.txt", run_folder="run")
+
+
+def test_a_report_takes_from_its_run_what_was_not_given(
+    varlab: Call, places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, object]] = []
+
+    def run_report(notebook: Path, values: dict[str, object], out: Path) -> argparse.Namespace:
+        seen.append(values)
+        return argparse.Namespace(html=out / "x.html")
+
+    (places / "here" / "mine.txt").write_text("a red star\na blue ring\n")
+    monkeypatch.setattr("varlab.reports.run_report", run_report)
+    options = ["--prompts", "mine.txt", "--precision", "bf16", "--tau", "0.5", "--seed", 3, "--probe", "token-mse"]
+    assert varlab("log", "nano-infinity", *options, "--out", "run").code == 0
+    monkeypatch.setattr("varlab.api.require", lambda *_: pytest.fail("weights were asked for"))
+    assert varlab("report", "02_block_token_mse", "-p", "run_folder=run", "-p", "map_prompts=1").code == 0
+    assert seen[0] == {"run_folder": "run", "map_prompts": [1], "n": 2, "prompt_set": "mine.txt", "seed": 3}
+    monkeypatch.undo()
+
+
+def test_a_short_file_is_taken_whole(varlab: Call, places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from varlab.api import check_inputs
+
+    (places / "here" / "mine.txt").write_text("a red star\na blue ring\n")
+    inputs = {"model": "nano-infinity", "prompt_set": "scenes", "n": 48}
+    assert check_inputs(inputs, {"prompt_set": "mine.txt"}) == {"prompt_set": "mine.txt", "n": 2}
+    assert check_inputs(inputs | {"n": 1}, {"prompt_set": "mine.txt"}) == {"prompt_set": "mine.txt"}
+    varlab("log", "nano-infinity", "--prompts", "mine.txt", "--n", 3).refused("holds 2 prompts, not 3. Give n=2")
+    monkeypatch.setattr("varlab.models.zoo.load", lambda name, *_, **__: argparse.Namespace(name=name))
+    taken: list[int] = []
+
+    def log(model: object, prompts: list[str], **_: object) -> argparse.Namespace:
+        taken.append(len(prompts))
+        return argparse.Namespace(attrs={"n": len(prompts), "weights": "none"}, children=())
+
+    monkeypatch.setattr("varlab.api.log", log)
+    for options in (["--prompts", "mine.txt"], [], ["--n", 50]):
+        assert varlab("log", "nano-infinity", *options).code == 0
+    assert taken == [2, 48, 50]
+
+
 def test_unknown_model(varlab: Call, places: Path) -> None:
     varlab("sample", "nano-infinty", "a red star").refused(
         "Unknown model 'nano-infinty'", "Did you mean nano-infinity", f"looked for in {places / 'data'}"
@@ -130,11 +213,13 @@ def test_unknown_model(varlab: Call, places: Path) -> None:
 
 def test_official_model_without_weights(varlab: Call, places: Path) -> None:
     varlab("sample", "infinity-125m", "a red star").refused(
-        f"infinity_125M_256x256.pth is not in {places / 'checkpoints'}", "--checkpoint PATH or --init random"
+        f"infinity_125M_256x256.pth and infinity_vae_d16.pth are not in {places / 'checkpoints'}",
+        "--checkpoint PATH --tokenizer PATH, or --init random",
     )
 
 
-def test_pickle_that_could_run_code(varlab: Call, places: Path) -> None:
+def test_pickle_that_could_run_code(varlab: Call, places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("varlab.models.text.find_spec", lambda name: name)  # transformers counts as installed
     bad = places / "bad.pth"
     torch.save({"trainer": {"gpt_fsdp": {}}, "args": argparse.Namespace(depth=4)}, bad)
     varlab("sample", "infinity-125m", "a red star", "--checkpoint", bad, "--tokenizer", bad).refused(
@@ -217,6 +302,16 @@ def test_sample_writes_pictures_and_log_a_run(varlab: Call, places: Path) -> Non
     logged = varlab("log", "nano-infinity", "--prompts", "mine.txt", "--n", 1, "--probe", "token-mse", "--out", "run")
     assert logged.code == 0 and "1 prompts, weights: trained" in logged.out and "groups: token-mse" in logged.out
     assert (places / "here" / "run" / "log.zarr").exists()
+    changed = ["--accelerate", "truncate:last=1", "--negative", "a star", "--probe", "token-mse", "--out", "other"]
+    assert varlab("log", "nano-infinity", "--prompts", "mine.txt", *changed).code == 0
+    record = json.loads((places / "here" / "other" / "run.json").read_text())
+    assert record["accelerators"] == ["truncate:last=1"] and record["negative"] == "a star" and record["n"] == 2
+
+
+def test_models_says_where_missing_weights_are_expected(varlab: Call, places: Path) -> None:
+    shown = varlab("models").out
+    assert "needs infinity_2b_reg.pth and infinity_vae_d32reg.pth" in shown and shown.count("  needs ") == 4
+    assert f"looked for in {places / 'checkpoints'}" in shown
 
 
 def test_bench_and_score_take_the_load_options(varlab: Call, places: Path) -> None:

@@ -282,6 +282,32 @@ def test_logs_of_two_weights_in_one_figure_both_say_so(tmp_path: Path) -> None:
     }
 
 
+def without_previews() -> xr.DataTree:
+    """As the probe logs it with preview=off."""
+    log = toy_log()
+    data = log["residual-spectrum"].to_dataset().drop_vars("explained_share")
+    for name in ("power", "high_frequency_share", "centroid", "detail_share"):
+        data[name][{"source": slice(3, None)}] = np.nan
+    log["residual-spectrum"].dataset = data.assign_attrs(preview="off", preview_pixels=[])
+    return log
+
+
+@pytest.mark.parametrize("name", ["high_frequency_share", "wavelet_share", "spectral_centroid"])
+def test_shares_without_previews_leave_their_sources_out(name: str) -> None:
+    draw, log = LINES[name][0], without_previews()
+    ax = draw(log)
+    assert not any("preview" in text.get_text() for text in ax.get_legend().get_texts())
+    with pytest.raises(VarlabError, match=r"no previews: log it .* without preview=off"):
+        draw(log, ["preview change"])
+
+
+@pytest.mark.parametrize("name", ["residual_spectrum", "explained_share"])
+def test_figures_of_previews_say_that_there_are_none(name: str) -> None:
+    for function in LINES[name]:
+        with pytest.raises(VarlabError, match="no previews"):
+            function(without_previews())
+
+
 # --- tables -------------------------------------------------------------------------------------------------
 
 

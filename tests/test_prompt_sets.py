@@ -50,7 +50,7 @@ def test_files(tmp_path):
     chosen = prompts(str(path))
     assert list(chosen) == ["a photo of a cat", "a red star"] and chosen.categories == ["custom"] * 2
     assert list(prompts(str(path), n=1)) == ["a photo of a cat"]
-    with pytest.raises(VarlabError, match="holds 2 prompts"):
+    with pytest.raises(VarlabError, match=r"holds 2 prompts, not 3\. Give n=2 or fewer"):
         prompts(str(path), n=3)
     path.write_text("\n \n")
     with pytest.raises(VarlabError, match="empty"):

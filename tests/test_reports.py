@@ -358,14 +358,37 @@ def test_a_failing_cell_is_told_and_the_rest_is_kept(tmp_path: Path) -> None:
     nbformat.write(earlier, last / "fails.ipynb")
     with pytest.raises(VarlabError, match=r"begins \"sum\(\['x'\]\)\" failed. TypeError: unsupported") as error:
         reports.run_report(source, {}, out)
-    assert str(last / "fails.ipynb") in str(error.value)
-    notebook = nbformat.read(last / "fails.ipynb", as_version=4)
+    assert str(last / "draft" / "fails.ipynb") in str(error.value)
+    notebook = nbformat.read(last / "draft" / "fails.ipynb", as_version=4)
     assert notebook.metadata["varlab"]["status"] == "stopped"
     assert "before" in str(notebook) and "after\\n" not in str(notebook)
-    assert str(tmp_path) not in (last / "fails.ipynb").read_text()
-    assert {file.name for file in last.iterdir()} == {"fails.ipynb", "mine.png"}
+    assert str(tmp_path) not in (last / "draft" / "fails.ipynb").read_text()
+    assert {file.name for file in last.iterdir()} == {"draft", "fails.ipynb", "fails.html", "mine.png", "old.png"}
+    assert (last / "fails.html").read_text() == "the page of the last run"
     index = (out / "index.html").read_text("utf-8")
-    assert "It fails" in index and "This run stopped" in index and "not recorded" in index
+    assert 'href="fails/fails.html"' in index and "The last run stopped" in index and "fails/draft/fails.ipynb" in index
+
+
+def test_a_first_run_that_fails_has_a_card(tmp_path: Path) -> None:
+    source = write_notebook(tmp_path / "fails.ipynb", new_markdown_cell("# It fails"), new_code_cell("sum(['x'])"))
+    with pytest.raises(VarlabError, match=r"failed\. TypeError"):
+        reports.run_report(source, {}, tmp_path / "reports")
+    index = (tmp_path / "reports" / "index.html").read_text("utf-8")
+    assert "It fails" in index and "The last run stopped" in index and "not recorded" in index
+    assert 'href="fails/draft/fails.ipynb"' in index
+
+
+def test_a_run_that_succeeds_replaces_the_last_one(toy: Path, tmp_path: Path) -> None:
+    last = tmp_path / "reports" / "toy"
+    (last / "draft").mkdir(parents=True)
+    for file in ("old.png", "mine.png", "line_plot.png", "draft/half.png"):
+        (last / file).write_bytes(DOT)
+    nbformat.write(new_notebook(metadata={"varlab": {"files": ["old.png", "line_plot.png"]}}), last / "toy.ipynb")
+    report = reports.run_report(toy, {}, tmp_path / "reports")
+    assert not {"old.png", "draft"} & {file.name for file in last.iterdir()} and (last / "mine.png").exists()
+    assert (last / "line_plot.png").read_bytes() != DOT and report.html.is_file()
+    assert "toy/draft" not in report.notebook.read_text() + report.html.read_text("utf-8")
+    assert "run stopped" not in report.index.read_text("utf-8")
 
 
 def test_an_interrupted_run_stays_readable(tmp_path: Path) -> None:
@@ -381,7 +404,7 @@ def test_an_interrupted_run_stays_readable(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert "KeyboardInterrupt" in errors and "The half-run notebook" in errors
-    notebook = nbformat.read(tmp_path / "reports" / "long" / "long.ipynb", as_version=4)
+    notebook = nbformat.read(tmp_path / "reports" / "long" / "draft" / "long.ipynb", as_version=4)
     assert notebook.metadata["varlab"]["error"] == "interrupted"
     assert "before" in str(notebook)
 

@@ -78,7 +78,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Any
     with pytest.raises(VarlabError, match=r"could not be loaded.*text='random'"):
         FlanT5(str(tmp_path))(["a"])
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
-    with pytest.raises(VarlabError, match=r"pip install varlab\[text\]"):
+    with pytest.raises(VarlabError, match=r"pip install -e \.\[text\]"):
         FlanT5("anywhere")(["a"])
     with pytest.raises(VarlabError, match="Did you mean fp16"):
         FlanT5("anywhere", precision="f16")
@@ -90,6 +90,17 @@ def test_prompts_must_be_a_list_of_strings(prompts: Any) -> None:
         random_text(prompts, 8)
     with pytest.raises(VarlabError, match="list of prompts"):
         FlanT5("anywhere")(prompts)
+
+
+def test_a_missing_library_or_folder_is_told_without_loading(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.setattr(texts, "find_spec", lambda name: name)
+    FlanT5("google/flan-t5-xl").require()
+    FlanT5(str(tmp_path)).require()
+    with pytest.raises(VarlabError, match="does not exist"):
+        FlanT5(str(tmp_path / "t5")).require()
+    monkeypatch.setattr(texts, "find_spec", lambda name: None)
+    with pytest.raises(VarlabError, match=r"pip install -e \.\[text\]"):
+        FlanT5("google/flan-t5-xl").require()
 
 
 def test_random_text_depends_on_prompt_and_seed_alone() -> None:

@@ -152,6 +152,7 @@ def test_without_guidance_there_is_no_gap_to_judge() -> None:
         log["branch-divergence"][name].values[:, 3:] = np.nan
     for judge in (verdicts.gap_shrinks, verdicts.gap_minimal):
         assert judge(log)["verdict"] == "cannot be told (no guidance)"
+        assert judge(log)["finding"].startswith("Without guidance only") and "not measured" not in judge(log)["finding"]
 
 
 def test_guidance_within_the_network_has_no_effect_on_logits_to_judge() -> None:

@@ -32,6 +32,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Own data and checkpoint folders, so that nothing of this computer matters."""
     monkeypatch.setenv("VARLAB_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("VARLAB_CHECKPOINTS", str(tmp_path / "checkpoints"))
+    monkeypatch.setattr("varlab.models.text.find_spec", lambda name: name)  # transformers counts as installed
     (tmp_path / "checkpoints").mkdir()
     return tmp_path
 
@@ -140,6 +141,17 @@ def test_schedules_that_do_not_fit() -> None:
     released = entry.schedule("0.25M", 1.0)
     refused(lambda: zoo.check_fit(replace(entry, tokenizer=BSQConfig(32, 8)), released), "16 pixels", "8 pixels")
     refused(lambda: zoo.check_fit(replace(entry, tokenizer=BSQConfig(16)), released), "32 bits", "takes 16")
+    wide = replace(entry, tokenizer=BSQConfig(32, 8))
+    refused(lambda: zoo.check_fit(wide, replace(released, name="mine")), "16 pixels", "8 pixels")
+    zoo.check_fit(wide, replace(schedules.square((1, 2, 4), "x"), name="infinity-like"))
+
+
+def test_grids_that_the_sampler_cannot_follow() -> None:
+    model = zoo.load("infinity-125m", "empty")
+    refused(lambda: model.with_schedule(schedules.square((2, 4), "late")), "'late' begins with (2, 2)", "with (1, 1)")
+    folding = schedules.custom([(1, 1), (2, 4), (4, 3)])
+    refused(lambda: model.with_schedule(folding), "shrinks from (2, 4) to (4, 3)", "grids that grow")
+    refused(lambda: zoo.check_fit(registry.MODELS["infinity-125m"], folding), "shrinks")
 
 
 # Random weights
@@ -200,8 +212,10 @@ def test_official_files_by_path_folder_and_hub(tiny: None, places: Path, monkeyp
     folder.mkdir()
     torch.save(transformer.state_dict(), folder / "tiny.pth")
     torch.save({"vae": tokenizer.state_dict()}, folder / "vae.pth")
-    refused(lambda: zoo.load("tiny"), "tiny.pth is not in", str(places / "checkpoints"), HUB, "init='random'")
-    refused(lambda: zoo.load("tiny-unreleased"), "no weights of tiny-unreleased were released")
+    refused(
+        lambda: zoo.load("tiny"), "tiny.pth and vae.pth are not in", str(places / "checkpoints"), HUB, "init='random'"
+    )
+    refused(lambda: zoo.load("tiny-unreleased"), "No weights of tiny-unreleased were released", "checkpoint=PATH")
 
     def named(kind: str, image_file: str = "vae.pth") -> str:
         first, second = weights_hash(transformer)[:8], weights_hash(tokenizer)[:8]
@@ -225,6 +239,40 @@ def test_official_files_by_path_folder_and_hub(tiny: None, places: Path, monkeyp
     assert zoo.load("tiny", checkpoint=folder, text="random").weights == (
         f"{named('official')}, random text features (seed 0)"
     )
+
+
+def test_what_is_missing_is_named_before_weights_are_read(
+    tiny: None, places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = registry.MODELS["tiny"]
+    both = refused(lambda: zoo.require(entry), "tiny.pth and vae.pth are not in", "VARLAB_CHECKPOINTS")
+    assert "--checkpoint" not in both and "PATH" not in both
+    refused(lambda: zoo.require(registry.MODELS["tiny-unreleased"]), "No weights", "choose a model")
+    for file in ("tiny.pth", "vae.pth"):
+        refused(lambda: zoo.require(entry), "vae.pth")
+        (places / "checkpoints" / file).write_text("not read")
+    zoo.require(entry)
+    monkeypatch.setattr(zoo, "read", lambda *_: pytest.fail("weights were read"))
+    refused(lambda: zoo.load("tiny", text=str(places / "t5")), str(places / "t5"), "does not exist")
+    refused(lambda: zoo.load("tiny", "random", text="~/no/such/encoder"), "does not exist", "Hugging Face id")
+    monkeypatch.setattr("varlab.models.text.find_spec", lambda name: None)
+    for action in (lambda: zoo.require(entry), lambda: zoo.load("tiny")):
+        refused(action, "needs transformers", "pip install -e .[text]")
+
+
+def test_a_mini_without_its_weights_is_told_apart(places: Path) -> None:
+    folder = places / "data" / "nano-infinity"
+    make_mini(folder)
+    zoo.require(registry.MODELS["nano-infinity"])
+    (folder / "model.safetensors").unlink()
+    refused(lambda: zoo.require(registry.MODELS["nano-infinity"]), "model.safetensors does not exist")
+
+
+def test_captions_are_checked_without_weights(places: Path) -> None:
+    make_mini(places / "data" / "nano-infinity")
+    zoo.check_captions(registry.MODELS["nano-infinity"], ["a red star", "a blue ring"])
+    refused(lambda: zoo.check_captions(registry.MODELS["nano-infinity"], ["a red star", "a blu ring"]), "'blu'", "blue")
+    zoo.check_captions(registry.MODELS["infinity-125m"], ["anything at all"])
 
 
 def test_converted_files_are_found_and_named(tiny: None, places: Path) -> None:

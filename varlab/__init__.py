@@ -10,10 +10,10 @@ from importlib import import_module
 from typing import Any
 
 _PLACES = {
-    **dict.fromkeys(("compare", "load", "log", "open_log", "prompts", "sample"), "varlab.api"),
+    **dict.fromkeys(("compare", "control", "load", "log", "open_log", "prompts", "sample"), "varlab.api"),
     **dict.fromkeys(("figures", "reports"), None),
 }
-__all__ = ["compare", "figures", "load", "log", "open_log", "prompts", "reports", "sample"]
+__all__ = ["compare", "control", "figures", "load", "log", "open_log", "prompts", "reports", "sample"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,9 @@
 """The four-line face of the package: what ``import varlab as vl`` offers."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,44 +13,56 @@ from varlab import comparison, runs
 from varlab.comparison import Comparison
 from varlab.errors import VarlabError
 from varlab.models.base import NextScaleModel
+from varlab.models.guidance import Settings
+from varlab.models.official import ModelEntry
 from varlab.models.registry import find
-from varlab.models.zoo import load
+from varlab.models.zoo import check_captions, load, require
 from varlab.probes import PROBES
-from varlab.prompt_sets import PromptSet, prompts
+from varlab.prompt_sets import CUSTOM, PromptSet, prompts
 from varlab.runs import RunResult, at_least, open_log
 
+OF_A_RUN = ("model", "prompt_set", "n", "seed")  # inputs of a notebook that a run folder knows
 
-def sample(model: NextScaleModel | str, texts: Sequence[str] | str, **options: Any) -> RunResult:
+
+def sample(model: NextScaleModel | str, texts: runs.Prompts, **options: Any) -> RunResult:
     """Images of prompts, with probes if asked: see ``varlab.runs.sample``. A model may be given by name."""
     return runs.sample(load(model) if isinstance(model, str) else model, texts, **options)
 
 
 def log(
     model: NextScaleModel | str,
-    prompt_set: str | PromptSet = "scenes",
+    prompt_set: str | Sequence[str] = "scenes",
     *,
     n: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     folder: Path | str | None = None,
-    probes: Sequence[str] = tuple(PROBES),
+    probes: runs.Probes | None = None,
     **options: Any,
 ) -> xr.DataTree:
     """The log of a run: opened if the folder holds it, finished if it was interrupted, else made.
 
-    ``folder`` defaults to one under ``runs/`` that is named after the run and its key, so that other weights or
-    settings get another one. ``options`` are those of ``varlab.runs.log_run`` (batch, cfg, tau, top_k, top_p).
-    More prompts cost time and disk in proportion.
+    ``prompt_set`` is a name or a .txt file for ``prompts``, or the texts themselves. ``folder`` defaults to one under
+    ``runs/`` that is named after the run and its key, so that other weights or settings get another one. ``seed``
+    defaults to 0, ``probes`` to all. ``options`` are those of ``varlab.runs.log_run`` (batch, cfg, tau, top_k, top_p,
+    accelerators, negative). More prompts cost time and disk in proportion.
+    A finished run is opened for a model given by name without loading that: only what is given here is compared with
+    it, so a run may have other options (precision, device, tau).
+    Raises VarlabError for inputs that do not fit each other, and for a folder that holds another run or is damaged.
     """
     at_least(1, n=n)
-    chosen = prompts(prompt_set, n=n) if isinstance(prompt_set, str) else prompt_set[:n]
-    loaded = load(model) if isinstance(model, str) else model
+    if isinstance(model, str) and folder and is_finished(folder):
+        tree = open_log(folder)
+        asked = _asked(tree.attrs, model, prompt_set, n, seed=seed, probes=probes, **options)
+        runs.refuse_another(Path(folder), tree.attrs, asked)
+        return tree
+    chosen = _chosen(prompt_set, n)
     return runs.log_run(
-        loaded,
+        load(model) if isinstance(model, str) else model,
         list(chosen),
         Path(folder) if folder else None,
-        probes=probes,
+        probes=tuple(PROBES) if probes is None else probes,
         prompt_set=chosen.name,
-        seed=seed,
+        seed=0 if seed is None else seed,
         **options,
     )
 
@@ -60,20 +74,131 @@ def compare(
     return comparison.compare(load(model) if isinstance(model, str) else model, prompt_set, specs, **options)
 
 
-def check_inputs(values: Mapping[str, Any]) -> None:
-    """Refuse what a notebook with these parameters would fail on after its kernel has started.
+def control(log: xr.DataTree, n: int, folder: Path | str | None = None) -> xr.DataTree:
+    """The first n prompts of a log once more, on random weights of the same model: what shows here too was not learnt.
 
-    Looked at are the names that the shipped notebooks share: model, prompt_set, n, seed, cfg and control_n.
+    Raises VarlabError where the model of the log is not known here, or has another schedule than the log.
     """
-    n = values.get("n")
-    at_least(1, n=n)
+    known = log.attrs
+    model = load(known["model"], init="random")
+    if [list(grid) for grid in model.schedule.grids] != known["schedule"]:
+        raise VarlabError(f"The log is of another schedule than {model.name} has by default; it has no control.")
+    return runs.log_run(
+        model,
+        known["prompts"][:n],
+        Path(folder) if folder else None,
+        probes=tuple(PROBES),
+        prompt_set=known["prompt_set"],
+        seed=known["seed"],
+        **known["settings"],
+    )
+
+
+def _chosen(prompt_set: str | Sequence[str], n: int | None) -> PromptSet:
+    if isinstance(prompt_set, str):
+        return prompts(prompt_set, n=n)
+    return (prompt_set if isinstance(prompt_set, PromptSet) else PromptSet.from_texts(prompt_set))[:n]
+
+
+# Run folders
+
+
+def is_finished(folder: Path | str) -> bool:
+    """Whether a folder holds a finished run: its log needs no model."""
+    return (Path(folder) / runs.STORE).exists()
+
+
+def _asked(
+    found: Mapping[Any, Any], model: str, prompt_set: str | Sequence[str], n: int | None, **options: Any
+) -> dict[str, Any]:
+    """The part of a finished run's record that these inputs of ``log`` decide; None is not asked."""
+    given = {name: value for name, value in options.items() if value is not None and name not in ("batch", "progress")}
+    asked: dict[str, Any] = {"model": model, "prompts": _texts(found, prompt_set, n)}
+    for name in ("probes", "accelerators"):
+        if name in given:
+            asked[name] = [runs.spec_of(hook) for hook in runs.as_hooks(given.pop(name))]
+    asked |= {name: given.pop(name) for name in ("seed", "negative") if name in given}
+    settings = asdict(runs.with_overrides(Settings(), runs.keywords(runs.log_run), **given))
+    asked["settings"] = found.get("settings", {}) | {name: settings[name] for name in given}
+    return dict(json.loads(json.dumps(asked)))
+
+
+def _texts(found: Mapping[Any, Any], prompt_set: str | Sequence[str], n: int | None) -> list[str]:
+    """The prompts asked for; of a set that only the run still holds (texts of its own, a removed file) those there."""
+    if not isinstance(prompt_set, str):
+        return _chosen(prompt_set, n).texts
+    gone = prompt_set == CUSTOM or (prompt_set.endswith(".txt") and not Path(prompt_set).is_file())
+    if gone and prompt_set == found.get("prompt_set"):
+        return list(found["prompts"][:n])
+    return _chosen(prompt_set, found.get("n") if n is None else n).texts
+
+
+# Notebooks
+
+
+def check_inputs(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs for a notebook with these parameters: those given, and where they are silent those of its run.
+
+    A finished run in ``run_folder`` decides what was not given, and a .txt file that is shorter than the default ``n``
+    decides that. Looked at are the names that the shipped notebooks share: model, prompt_set, n, seed, cfg,
+    run_folder, control_n, map_prompts and methods.
+    Raises VarlabError for what the notebook would fail on after its kernel has started.
+    """
+    values = {**defaults, **given}
+    folder, cfg = values.get("run_folder"), values.get("cfg")
+    at_least(1, n=values.get("n"))
     at_least(0, seed=values.get("seed"), control_n=values.get("control_n"))
-    if isinstance(cfg := values.get("cfg"), float) and not math.isfinite(cfg):
+    if isinstance(cfg, float) and not math.isfinite(cfg):
         raise VarlabError(f"cfg must be a finite number, not {cfg}.")
-    if model := values.get("model"):
-        find(model)
-    if prompt_set := values.get("prompt_set"):
-        prompts(prompt_set, n=n)
+    for spec in str(values.get("methods") or "").split():
+        comparison.methods_of(spec)
+    if folder and is_finished(folder):
+        found = open_log(folder).attrs
+        values |= {name: found[name] for name in OF_A_RUN if name in found and name in defaults and name not in given}
+        model, prompt_set, n, seed = (values.get(name) for name in OF_A_RUN)
+        asked = _asked(found, str(model), str(prompt_set), n, seed=seed, cfg=cfg)
+        runs.refuse_another(Path(folder), found, asked)
+    else:
+        values |= _check_new(values, "n" in given)
+    if n := values.get("n"):
+        for number in given.get("map_prompts") or ():
+            if not 0 <= number < n:
+                raise VarlabError(f"map_prompts: {number} is none of the {n} prompts, which count from 0 to {n - 1}.")
+    return {name: value for name, value in values.items() if name in given or value != defaults[name]}
 
 
-__all__ = ["compare", "load", "log", "open_log", "prompts", "sample"]
+def _check_new(values: Mapping[str, Any], n_given: bool) -> dict[str, Any]:
+    """Refuses a run that cannot be made or finished; returns ``n`` where a .txt file is shorter than the default."""
+    name, prompt_set, n = values.get("model"), values.get("prompt_set"), values.get("n")
+    entry = find(name) if name else None
+    chosen = None
+    if prompt_set:
+        short = not n_given and prompt_set.endswith(".txt")
+        chosen = prompts(prompt_set)[:n] if short else prompts(prompt_set, n=n)
+    if entry is not None:
+        require(entry)
+        check_captions(entry, chosen or ())
+        if folder := values.get("run_folder"):
+            runs.find_run(Path(folder), _planned(entry, chosen, values))
+    return {} if n is None or chosen is None else {"n": len(chosen)}
+
+
+def _planned(entry: ModelEntry, chosen: PromptSet | None, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of the run that a notebook would make, as far as it is known without loading the model."""
+    planned = {
+        "model": entry.name,
+        "precision": "fp32",
+        "schedule": entry.schedule(None, 1.0).grids,
+        "negative": None,
+        "seed": values.get("seed", 0),
+        "settings": asdict(runs.with_overrides(entry.settings, cfg=values.get("cfg"))),
+        "probes": tuple(PROBES),
+        "accelerators": (),
+        "log_version": runs.LOG_VERSION,
+    }
+    if chosen is not None:
+        planned["prompts"] = chosen.texts
+    return dict(json.loads(json.dumps(planned)))
+
+
+__all__ = ["compare", "control", "load", "log", "open_log", "prompts", "sample"]

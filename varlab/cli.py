@@ -81,6 +81,8 @@ def _load(
     """A model by name; these options are those of every command that is wrapped in ``_loading``."""
     from varlab.models.zoo import load
 
+    if init == "empty":
+        raise VarlabError("--init empty gives shapes only, and commands compute: take checkpoint or random.")
     return load(
         name, init, checkpoint=checkpoint, tokenizer=tokenizer, text=text,
         precision=precision, device=device, pixels=pixels, ratio=ratio,
@@ -169,7 +171,7 @@ def models() -> None:
         numbers = (_size(row.parameters), row.stages, row.tokens) if known else ("", "", "")
         _say(form.format(row.name, *numbers, row.weights))
         if row.weights == "not here":
-            _say((f"  expected: {row.expected}", "dim"))
+            _say((f"  needs {row.expected.removeprefix(f'{checkpoint_folder()}/')}", "dim"))
         console.print(Padding(Line(row.description, style="dim"), (0, 0, 0, 2)))
     _say(f"Official files are looked for in {checkpoint_folder()}; --init random runs without them.")
 

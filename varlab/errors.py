@@ -20,5 +20,6 @@ def _near(name: str, names: list[str], most: int = 3) -> list[str]:
     """Names spelt alike, then those that hold the given one or lie within it: "nano" means nano-infinity."""
     alike = get_close_matches(name, names, n=most, cutoff=0.5)
     word = name.lower()
-    within = [known for known in names if len(word) > 2 and (word in known.lower() or known.lower() in word)]
+    shared = [(known, known.lower()) for known in names if min(len(word), len(known)) > 2]
+    within = [known for known, lower in shared if word in lower or lower in word]
     return list(dict.fromkeys([*alike, *within]))[:most]

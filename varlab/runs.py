@@ -1,6 +1,7 @@
 """Runs: prompts in, images and a log out, with everything needed to repeat them."""
 
 import hashlib
+import inspect
 import json
 import platform
 import shutil
@@ -8,10 +9,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +26,23 @@ from torch import Tensor
 from varlab.accelerators import build as build_accelerators
 from varlab.engine.hooks import Accelerator, Probe
 from varlab.engine.ledger import Ledger
-from varlab.engine.loop import Run
+from varlab.engine.loop import Generation, Run
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Stage
 from varlab.errors import VarlabError, unknown
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
+from varlab.models.infinity import TextBatch
+from varlab.models.writing import hash_tensors
 from varlab.probes import LoggingProbe, build
 from varlab.probes import log as logs
 from varlab.probes.log import Log
 
 Progress = Callable[[int, int], None]  # images done, images in all
+Prompts = Sequence[str] | str | TextBatch | Sequence[Tensor | np.ndarray]  # texts, or features [T, width] of each
+Probes = Sequence[str | LoggingProbe] | str | LoggingProbe
+Accelerators = Sequence[str | Accelerator] | str | Accelerator
+Reports = dict[str, dict[int, dict[str, Any]]]  # method -> image -> what the method has to tell
 STORE = "log.zarr"
 CLAIM = "run.json.part"
 LOG_VERSION = 1  # raised when what a probe logs changes its meaning, so that older logs are not taken for new ones
@@ -43,11 +51,15 @@ PACKAGES = ("varlab", "torch", "numpy", "xarray", "zarr", "pywavelets")
 
 @dataclass
 class RunResult:
-    """``images`` in prompt order, the ``log`` (empty without probes), the summed work ledger."""
+    """``images`` in prompt order, the ``log`` (empty without probes), the summed work ledger.
+
+    ``reports``: by method and number of the image what the method did to it, such as decisions and keep ratios.
+    """
 
     images: list[Image.Image]
     log: xr.DataTree
     ledger: Ledger
+    reports: Reports
 
 
 def to_pil(image: torch.Tensor) -> list[Image.Image]:
@@ -57,7 +69,8 @@ def to_pil(image: torch.Tensor) -> list[Image.Image]:
 
 
 def check_prompts(prompts: Sequence[str] | str) -> list[str]:
-    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    """The texts as a list. Raises VarlabError where there are none, or one is empty or no text."""
+    texts = [prompts] if isinstance(prompts, str) else list(prompts) if isinstance(prompts, Iterable) else []
     if not texts:
         raise VarlabError("There are no prompts. Give at least one, or a prompt set: vl.prompts('scenes', n=8).")
     for i, text in enumerate(texts):
@@ -66,9 +79,33 @@ def check_prompts(prompts: Sequence[str] | str) -> list[str]:
     return texts
 
 
+def read_prompts(prompts: Prompts) -> tuple[str | Tensor, ...]:
+    """One item an image: its text, or its features [T, width] where these were given as arrays or a TextBatch."""
+    if isinstance(prompts, TextBatch):
+        return prompts.features.split(prompts.lengths)
+    if isinstance(prompts, str) or not isinstance(prompts, Iterable):
+        return tuple(check_prompts(prompts))
+    items: list[Any] = list(prompts)
+    if not any(isinstance(item, Tensor | np.ndarray) for item in items):
+        return tuple(check_prompts(items))
+    features = [torch.as_tensor(item).float() for item in items if not isinstance(item, str)]
+    if len(features) < len(items) or {item.ndim for item in features} != {2} or len({f.shape[1] for f in features}) > 1:
+        raise VarlabError(
+            "Features are given as a list of arrays [T, width], all of one width, and no text among them."
+        )
+    return tuple(features)
+
+
+def prompt_label(prompt: str | Tensor) -> str:
+    """A prompt as records hold it: its text, or a hash of its features."""
+    return prompt if isinstance(prompt, str) else f"features {hash_tensors({'features': prompt})}"
+
+
 def at_least(least: int, **numbers: int | None) -> None:
-    """Refuse numbers that are too small, by their names; None is left to whoever reads it."""
+    """Refuse numbers that are too small or not whole, by their names; None is left to whoever reads it."""
     for name, number in numbers.items():
+        if number is not None and (isinstance(number, bool) or not isinstance(number, Integral)):
+            raise VarlabError(f"{name} must be a whole number, not {number!r}.")
         if number is not None and number < least:
             raise VarlabError(f"{name} must be at least {least}, not {number}.")
 
@@ -94,12 +131,15 @@ def runs_folder() -> Path:
     return repository / "runs" if Path.cwd() == repository / "notebooks" else Path("runs")
 
 
-def with_overrides(settings: Settings, **given: Any) -> Settings:
-    """The model's settings with those given here; None keeps the model's."""
+def with_overrides(settings: Settings, keywords: Sequence[str] = (), /, **given: Any) -> Settings:
+    """The model's settings with those given here; None keeps the model's.
+
+    ``keywords``: what else the caller's function takes, since a mistyped one of these ends up here.
+    """
     known = [field.name for field in fields(settings)]
     for name in given:
         if name not in known:
-            raise unknown("setting", name, known)
+            raise unknown("setting", name, [*known, *keywords])
     values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in given.items() if v is not None}
     return replace(settings, **values)
 
@@ -116,7 +156,7 @@ class Job:
     """One run: what is sampled and what listens."""
 
     model: NextScaleModel
-    prompts: tuple[str, ...]
+    prompts: tuple[str | Tensor, ...]
     settings: Settings
     seed: int = 0
     probes: tuple[str | LoggingProbe, ...] = ()
@@ -124,27 +164,39 @@ class Job:
     negative: str | None = None
 
     def __post_init__(self) -> None:
-        """Names and numbers are checked before any work."""
+        """Names, numbers and all texts are checked before any work."""
+        if self.model.device.type == "meta":
+            raise VarlabError(f"{self.model.name} was loaded empty, as shapes only. To sample, load it with weights.")
         at_least(0, seed=self.seed)
         self.settings.check(len(self.model.schedule), self.model.depth)
         build(self.probes)
         build_accelerators(self.accelerators)
+        self.model.check_text(self.text(range(len(self.prompts))))
+        if self.negative is not None:
+            self.model.check_text([self.negative])
+
+    def text(self, samples: Sequence[int]) -> list[str] | TextBatch:
+        """The prompts of some images as the model takes them."""
+        chosen = [self.prompts[i] for i in samples]
+        features = [item for item in chosen if isinstance(item, Tensor)]
+        if features:
+            return TextBatch(torch.cat(features), tuple(len(item) for item in features))
+        return [str(item) for item in chosen]
 
     def batches(self, batch: int) -> list[range]:
         count = len(self.prompts)
         return [range(first, min(first + batch, count)) for first in range(0, count, batch)]
 
-    def run(self, samples: range) -> tuple[torch.Tensor, Log, Ledger]:
-        """Images of these prompts, the probes' datasets and the ledger."""
+    def run(self, samples: range) -> tuple[Generation, Log]:
+        """Images of these prompts with ledger and reports, and the probes' datasets."""
         probes = build(self.probes)
         run = Run(self.model, self.settings, SeededNoise(self.seed), probes)
         negative = None if self.negative is None else [self.negative] * len(samples)
-        texts = [self.prompts[i] for i in samples]
-        out = run.generate(texts, list(samples), build_accelerators(self.accelerators), negative)
+        out = run.generate(self.text(samples), list(samples), build_accelerators(self.accelerators), negative)
         log: Log = {}
         for probe in probes:
             log |= probe.log()
-        return out.image, log, out.ledger
+        return out, log
 
 
 def spec_of(hook: str | Probe | Accelerator) -> str:
@@ -157,11 +209,11 @@ def spec_of(hook: str | Probe | Accelerator) -> str:
 
 def sample(
     model: NextScaleModel,
-    prompts: Sequence[str] | str,
+    prompts: Prompts,
     *,
     seed: int = 0,
-    probes: Sequence[str | LoggingProbe] = (),
-    accelerators: Sequence[str | Accelerator] = (),
+    probes: Probes = (),
+    accelerators: Accelerators = (),
     negative: str | None = None,
     batch: int | None = None,
     progress: Progress | None = None,
@@ -169,35 +221,72 @@ def sample(
 ) -> RunResult:
     """Images of prompts, and what the probes saw.
 
-    Image i depends on (seed, i) alone, not on the batch. ``settings`` override the model's own: cfg, tau
-    (a number or one a stage), top_k, top_p, cfg_layers. ``negative`` is a text that guidance leads away from; an
-    empty one is none. A larger batch costs memory in proportion; None is ``default_batch``.
+    ``prompts``: texts, or text features as a TextBatch or a list of arrays [T, width]. Image i depends on (seed, i)
+    alone, not on the batch. ``settings`` override the model's own: cfg, tau (a number or one a stage), top_k, top_p,
+    cfg_layers. ``negative`` is a text that guidance leads away from; an empty one is none. A larger batch costs memory
+    in proportion; None is ``default_batch``.
+    Raises VarlabError, before any work, for names and numbers that do not fit, prompts that the model cannot read,
+    and a model without weights.
     """
-    texts = check_prompts(prompts)
     batch = default_batch(model) if batch is None else batch
     at_least(1, batch=batch)
-    chosen = with_overrides(model.settings, **settings)
-    negative = negative if negative and negative.strip() else None
-    job = Job(model, tuple(texts), chosen, seed, tuple(probes), tuple(accelerators), negative)
+    chosen = with_overrides(model.settings, keywords(sample), **settings)
+    job = _job(model, prompts, chosen, seed, probes, accelerators, negative)
     record = provenance(job)  # before objects among the hooks have seen a run
     images: list[Image.Image] = []
     parts: list[Log] = []
     ledger = Ledger.of(len(model.schedule))
+    reports: Reports = {}
     for samples in job.batches(batch):
-        image, log, work = job.run(samples)
-        images, ledger = images + to_pil(image), ledger + work
+        out, log = job.run(samples)
+        images, ledger = images + to_pil(out.image), ledger + out.ledger
         parts.append(log)
+        add_reports(reports, out)
         if progress is not None:
-            progress(len(images), len(texts))
-    return RunResult(images, logs.tree(logs.join(parts), record), ledger)
+            progress(len(images), len(job.prompts))
+    return RunResult(images, logs.tree(logs.join(parts), record), ledger, reports)
+
+
+def _job(
+    model: NextScaleModel,
+    prompts: Prompts,
+    settings: Settings,
+    seed: int,
+    probes: Probes,
+    accelerators: Accelerators,
+    negative: str | None,
+) -> Job:
+    """A job from what callers may write: one hook for a list of them, an empty negative text for none."""
+    negative = negative if negative and negative.strip() else None
+    return Job(model, read_prompts(prompts), settings, seed, as_hooks(probes), as_hooks(accelerators), negative)
+
+
+def as_hooks(given: Any) -> tuple[Any, ...]:
+    """Probes or accelerators as a tuple; a single one may come without a list around it."""
+    return (given,) if isinstance(given, str | Probe | Accelerator) else tuple(given)
+
+
+def keywords(function: Callable[..., Any]) -> list[str]:
+    """What a function takes by name alone."""
+    return [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+
+
+def add_reports(reports: Reports, out: Generation) -> None:
+    """What the methods tell of each image; a report on the whole group goes to every image of it."""
+    for samples, by_method in out.reports.items():
+        for method, report in by_method.items():
+            if report:
+                reports.setdefault(method, {}).update({i: report.get(str(i), report) for i in samples})
 
 
 def log_run(
     model: NextScaleModel,
-    prompts: Sequence[str],
+    prompts: Prompts,
     folder: Path | None = None,
     *,
-    probes: Sequence[str],
+    probes: Probes,
+    accelerators: Accelerators = (),
+    negative: str | None = None,
     prompt_set: str = "custom",
     seed: int = 0,
     batch: int | None = None,
@@ -207,15 +296,17 @@ def log_run(
     """Sample into a run folder: ``run.json``, ``images/`` and, when done, ``log.zarr``.
 
     A folder with the same run is continued after its last finished batch; one with another run is refused.
-    Without a folder the run goes to one under ``runs/`` that is named after it. ``batch`` as in ``sample``.
+    Without a folder the run goes to one under ``runs/`` that is named after it. The rest as in ``sample``.
+    Raises VarlabError as ``sample`` does, and for a folder that holds something else, is damaged or not writable.
     """
-    texts = check_prompts(prompts)
     batch = default_batch(model) if batch is None else batch
     at_least(1, batch=batch)
-    job = Job(model, tuple(texts), with_overrides(model.settings, **settings), seed, tuple(probes))
+    chosen = with_overrides(model.settings, keywords(log_run), **settings)
+    job = _job(model, prompts, chosen, seed, probes, accelerators, negative)
     record = _record(job, prompt_set, batch)
     if folder is None:
-        folder = runs_folder() / f"{model.name}-{Path(prompt_set).stem}-{len(texts)}-seed{seed}-{record['key'][:8]}"
+        n = len(job.prompts)
+        folder = runs_folder() / f"{model.name}-{Path(prompt_set).stem}-{n}-seed{seed}-{record['key'][:8]}"
     check_writable(folder)
     record = _claim(folder, job, record)
     if not (folder / STORE).exists():
@@ -231,8 +322,8 @@ def _fill(job: Job, folder: Path, record: dict[str, Any], progress: Progress | N
     for samples in job.batches(record["batch"]):
         path = folder / "parts" / f"{samples.start:06d}.npz"
         if not path.exists():
-            image, log, _ = job.run(samples)
-            for i, picture in zip(samples, to_pil(image), strict=True):
+            out, log = job.run(samples)
+            for i, picture in zip(samples, to_pil(out.image), strict=True):
                 picture.save(folder / "images" / f"{i:06d}.png")
             logs.save(path.with_suffix(".draft"), log)
             path.with_suffix(".draft").replace(path)
@@ -248,15 +339,40 @@ def _fill(job: Job, folder: Path, record: dict[str, Any], progress: Progress | N
 
 
 def open_log(folder: Path | str) -> xr.DataTree:
-    """The log of a run folder; an unfinished run gives the prompts it has."""
+    """The log of a run folder; an unfinished run gives the prompts it has.
+
+    Raises VarlabError for a folder without a log, and for a damaged one.
+    """
     folder = Path(folder)
     if (folder / STORE).exists():
-        return xr.open_datatree(folder / STORE, engine="zarr", consolidated=False)
-    parts = sorted((folder / "parts").glob("*.npz"))
-    if not (folder / "run.json").exists() or not parts:
+        return _open_store(folder / STORE)
+    parts, record = sorted((folder / "parts").glob("*.npz")), read_record(folder)
+    if record is None or not parts:
         raise VarlabError(f"{folder} holds no log. Make one: varlab log MODEL --out {folder}.")
-    record = json.loads((folder / "run.json").read_text())
     return logs.tree(logs.join([logs.load(path) for path in parts]), record)
+
+
+def _open_store(store: Path) -> xr.DataTree:
+    try:
+        return xr.open_datatree(store, engine="zarr", consolidated=False)
+    except Exception as error:  # zarr, its codecs and xarray have a dozen unrelated classes for a damaged store
+        raise VarlabError(
+            f"{store} is damaged ({type(error).__name__}). Remove the folder {store.parent} and run it again."
+        ) from error
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """``run.json`` of a run folder; None where there is none. Raises VarlabError when it is damaged."""
+    path = folder / "run.json"
+    if not path.exists():
+        return None
+    try:
+        record = json.loads(path.read_text())
+        if not isinstance(record, dict):
+            raise ValueError("not an object")
+    except ValueError as error:
+        raise VarlabError(f"{path} is damaged ({error}). Remove the folder {folder} and run it again.") from error
+    return record
 
 
 # Provenance
@@ -275,7 +391,7 @@ def provenance(job: Job, prompt_set: str = "custom") -> dict[str, Any]:
         "schedule": [list(grid) for grid in model.schedule.grids],
         "prompt_set": prompt_set,
         "n": len(job.prompts),
-        "prompts": list(job.prompts),
+        "prompts": [prompt_label(prompt) for prompt in job.prompts],
         "negative": job.negative,
         "seed": job.seed,
         "settings": asdict(job.settings),
@@ -326,20 +442,39 @@ def _record(job: Job, prompt_set: str, batch: int) -> dict[str, Any]:
 
 def _claim(folder: Path, job: Job, record: dict[str, Any]) -> dict[str, Any]:
     """The record of this run: found in the folder, or written there with the stage times of a plain pass."""
-    path = folder / "run.json"
-    if path.exists():
-        found = json.loads(path.read_text())
-        if found.get("key") != record["key"]:
-            different = [name for name in SAME if found.get(name) != record[name]]
-            raise VarlabError(f"{folder} holds another run (different: {', '.join(different)}). Give another folder.")
+    found = find_run(folder, record)
+    if found is not None:
         return found
-    if folder.exists() and any(item.name != CLAIM for item in folder.iterdir()):
-        raise VarlabError(f"{folder} is not empty and holds no run. Give another folder.")
-    record["stage_seconds"] = stage_seconds(job, min(record["batch"], len(job.prompts)))
+    plain = not job.accelerators  # with a method the passes differ, image by image
+    record["stage_seconds"] = stage_seconds(job, min(record["batch"], len(job.prompts))) if plain else None
     folder.mkdir(parents=True, exist_ok=True)  # only now: a pass that is stopped leaves no folder without a run
     (folder / CLAIM).write_text(json.dumps(record, indent=1))
-    (folder / CLAIM).replace(path)
+    (folder / CLAIM).replace(folder / "run.json")
     return record
+
+
+def find_run(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The record of the run in a folder, None where one may begin.
+
+    Raises VarlabError for another run, a damaged record, and a folder that holds something else.
+    """
+    found = read_record(folder)
+    if found is None:
+        if folder.exists() and any(item.name != CLAIM for item in folder.iterdir()):
+            raise VarlabError(f"{folder} is not empty and holds no run. Give another folder.")
+        return None
+    refuse_another(folder, found, asked)
+    return found
+
+
+def refuse_another(folder: Path, found: Mapping[Any, Any], asked: Mapping[str, Any]) -> None:
+    """Refuse a run whose record differs in what ``asked`` names, of ``SAME``."""
+    different = [name for name in SAME if name in asked and found.get(name) != asked[name]]
+    if different:
+        held = ", ".join(f"{name} {found.get(name)}" for name in ("model", "prompt_set", "n", "seed"))
+        raise VarlabError(
+            f"{folder} holds another run (different: {', '.join(different)}; there: {held}). Give another folder."
+        )
 
 
 class _Clock(Probe):
@@ -364,7 +499,7 @@ def stage_seconds(job: Job, batch: int, repeats: int = 3) -> list[list[float]]:
     for _ in range(repeats + 1):
         clock = _Clock(job.model.device)
         run = Run(job.model, job.settings, SeededNoise(job.seed), [clock], on_progress=clock.mark)
-        run.generate(list(job.prompts[:batch]), list(range(batch)))
+        run.generate(job.text(range(batch)), list(range(batch)))
         rounds.append(np.diff(clock.marks).round(6).tolist())
     return rounds[1:]
 

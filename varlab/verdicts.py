@@ -43,6 +43,7 @@ TOO_FEW = "cannot be told (n too small)"
 NO_GUIDANCE = "cannot be told (no guidance)"
 NOT_ON_LOGITS = "cannot be told (no guidance on the logits)"
 UNCLEAR = "cannot be told (wide interval)"
+ONE_BRANCH = "Without guidance only the conditional branch ran in late stages, so there is no gap to measure."
 
 
 # --- SparseVAR, observation 1 -------------------------------------------------------------------------------
@@ -175,6 +176,8 @@ def _opposed(gap: Interval, signs: Sequence[bool]) -> str:
 def gap_shrinks(log: Log) -> Verdict:
     """Are conditional and unconditional row closer in late stages than in early ones, hidden and predicted?"""
     claim = "The gap between the conditional and the unconditional branch shrinks in late stages (SkipVAR)"
+    if _unguided(log):
+        return _verdict(log, claim, ONE_BRANCH, NO_GUIDANCE)
     hidden = variable(log, "branch-divergence", "relative_mse").isel(block=-1)
     parts, signs = [], []
     for values in (hidden, variable(log, "branch-divergence", "kl")):
@@ -182,13 +185,14 @@ def gap_shrinks(log: Log) -> Verdict:
         parts.append(f"{_text(_interval(early))} in {_early_name(log)}, {_text(_interval(late))} in {_late_name(log)}")
         signs.append(_sign(_interval(early - late)))
     finding = f"Squared distance after the last block over |c|²: {parts[0]}. KL in nats per bit: {parts[1]}."
-    word = NO_GUIDANCE if np.isnan(_late(log, hidden)).all() else _both(*signs)
-    return _verdict(log, claim, finding, word)
+    return _verdict(log, claim, finding, _both(*signs))
 
 
 def gap_minimal(log: Log) -> Verdict:
     """Does guidance change less than one bit in twenty in late stages?"""
     claim = "In late stages the gap between the branches is minimal, so that one may be replaced (SkipVAR)"
+    if _unguided(log):
+        return _verdict(log, claim, ONE_BRANCH, NO_GUIDANCE)
     changed = _interval(_late(log, variable(log, "branch-divergence", "guidance_changes")))
     flips = _interval(_late(log, variable(log, "branch-divergence", "flip_share")))
     drawn = _interval(_late(log, variable(log, "branch-divergence", "drawn_differs")))
@@ -197,11 +201,15 @@ def gap_minimal(log: Log) -> Verdict:
         f"below {FEW:g}); the branches disagree on {_text(flips)}, drawing changes {_text(drawn)}."
     )
     if np.isnan(changed.low):
-        two_rows = np.isfinite(_late(log, variable(log, "branch-divergence", "relative_mse"))).any()
-        word = TOO_FEW if np.isfinite(changed.estimate) else NOT_ON_LOGITS if two_rows else NO_GUIDANCE
+        word = TOO_FEW if np.isfinite(changed.estimate) else NOT_ON_LOGITS
     else:
         word = HOLDS if changed.high < FEW else NOT if changed.low > FEW else UNCLEAR
     return _verdict(log, claim, finding, word)
+
+
+def _unguided(log: Log) -> bool:
+    """Whether no late stage ran the unconditional branch."""
+    return bool(np.isnan(_late(log, variable(log, "branch-divergence", "relative_mse"))).all())
 
 
 def late_steps_redundant(log: Log) -> Verdict:

@@ -28,7 +28,8 @@ INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SUFFIXES = {".pth", ".pt", ".bin", ".safetensors"}
 PRECISIONS = ("fp32", "bf16")
 DAMAGED = (  # what torch and safetensors raise for a file that is cut or edited
-    RuntimeError, SafetensorError, EOFError, ValueError, OSError, LookupError, AttributeError, TypeError, struct.error,
+    RuntimeError, SafetensorError, EOFError, ValueError, OSError, LookupError, AttributeError, TypeError,
+    AssertionError, struct.error,
 )  # fmt: skip
 
 
@@ -229,8 +230,8 @@ def adapt(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], label: st
     if rows is not None and null is not None and rows.ndim == null.ndim == 2 and rows.shape[1] == null.shape[1]:
         if null.shape[0] < rows.shape[0]:
             raise VarlabError(
-                f"{label}: its null text has {null.shape[0]} rows, the model reads {rows.shape[0]}, and the missing rows "
-                f"are nowhere stored. It is of a model with text_length={null.shape[0]}: give the file of this one."
+                f"{label}: its null text has {null.shape[0]} rows, the model reads {rows.shape[0]}. The missing rows "
+                f"are nowhere stored; it is of a model with text_length={null.shape[0]}: give the file of this one."
             )
         found["cfg_uncond"] = null[: rows.shape[0]]
     return found

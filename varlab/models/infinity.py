@@ -96,6 +96,7 @@ class TextBatch:
 
 
 def text_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bf16: bool) -> Tensor:
+    """Attention to the text, on request rounded as the official code rounds it even in fp32 runs."""
     if bf16:
         return attention(q.bfloat16(), k.bfloat16(), v.bfloat16(), mask).to(q.dtype)
     return attention(q, k, v, mask)
@@ -193,14 +194,17 @@ class Block(nn.Module):
         return (self.ada_gss.float() + shared).unbind(2)
 
     def attention(self, x: Tensor, modulation: Sequence[Tensor], rotary: Tensor, attend: Attend) -> Tensor:
+        """The self-attention branch, gated: x [R, n, C] -> [R, n, C] fp32; ``attend`` owns keys and masks."""
         return self.sa(modulate(x, modulation[2], modulation[4]), rotary, attend).float() * modulation[0]
 
     def cross(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        """The branch that reads the text, neither modulated nor gated: x [R, n, C] -> [R, n, C] fp32."""
         norm = self.ca_norm
         h = F.layer_norm(x.float(), x.shape[-1:], norm.weight.float(), norm.bias.float(), norm.eps)
         return self.ca(h, keys, values, mask).float()
 
     def feed_forward(self, x: Tensor, modulation: Sequence[Tensor]) -> Tensor:
+        """The feed-forward branch, gated: x [R, n, C] -> [R, n, C] fp32."""
         return self.ffn(modulate(x, modulation[3], modulation[5])).float() * modulation[1]
 
     def forward(
@@ -272,6 +276,7 @@ class InfinityTransformer(nn.Module):
         return TextBatch(torch.cat([self.cfg_uncond[:n] for n in lengths]), tuple(lengths))
 
     def read_text(self, text: TextBatch, longest: int | None = None) -> TextState:
+        """Text features -> what the blocks need of them; ``longest`` pads all batches to one shape."""
         features, mask = text.padded(longest)
         features = self.text_norm(features)
         pooled = self.text_proj_for_sos.ca(features, mask)

@@ -131,7 +131,7 @@ class Infinity(NextScaleModel):
 
     def check_text(self, text: Sequence[str] | TextBatch) -> None:
         """Features must have the model's width, a mini's captions words that it knows."""
-        if isinstance(text, TextBatch):
+        if isinstance(text, TextBatch) or self.text is None:
             self.read_prompts(text)
         elif isinstance(self.text, CaptionEncoder):
             self.text.check(text)

@@ -50,7 +50,7 @@ def merge_heads(x: Tensor) -> Tensor:
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scale: float | None = None) -> Tensor:
-    """softmax(scale * q k^T) v with an optional boolean mask or, outside training, a bias; scale defaults to c ** -0.5."""
+    """softmax(scale * q k^T) v; scale defaults to c ** -0.5. The mask is boolean or, outside training, a bias."""
     if not (q.requires_grad and q.device.type == "cpu"):
         return F.scaled_dot_product_attention(q, k, v, mask, scale=scale)
     # The backward of the fused CPU kernel is several times slower than these three lines.

@@ -16,6 +16,7 @@ from varlab.reports.style import INDEX_STYLE, INDEX_TEMPLATE
 
 SENTENCE = re.compile(r".+?[.!?](?=\s+[A-Z(\[*`$]|\s*$)", re.DOTALL)
 NO_TEXT = ("#", "|", "!", "<", "```", "$$")  # how a heading, table, picture, markup, code, formula begin
+DRAFT = "draft"  # the folder, within a report's own, of a run that goes on or stopped
 ABBREVIATION = re.compile(r"(?:e\.g|i\.e|cf|vs|al|Fig|Eq|Sec|Tab)\.$")
 
 
@@ -23,7 +24,7 @@ def write_index(out: Path | str = "reports") -> Path:
     """Write `<out>/index.html` over every report folder in `out`; returns its path.
 
     A report without facts still has a card, which says that its weights were not recorded; a folder whose
-    notebook cannot be read has a card that says so.
+    notebook cannot be read has a card that says so, as has one whose last run stopped.
 
     Errors: `out` is not a folder.
     """
@@ -32,7 +33,7 @@ def write_index(out: Path | str = "reports") -> Path:
     place = Path(out)
     if not place.is_dir():
         raise VarlabError(f"No reports folder at {place}.")
-    folders = [folder for folder in sorted(place.iterdir()) if (folder / f"{folder.name}.ipynb").is_file()]
+    folders = [folder for folder in sorted(place.iterdir()) if _notebook(folder).is_file()]
     template = Environment(autoescape=True).from_string(INDEX_TEMPLATE)
     page = template.render(style=INDEX_STYLE, cards=[_card(folder) for folder in folders])
     index, draft = place / "index.html", place / f".index.{os.getpid()}.html"
@@ -41,12 +42,29 @@ def write_index(out: Path | str = "reports") -> Path:
     return index
 
 
+def _notebook(folder: Path) -> Path:
+    """The executed notebook of a report, or the draft of one that never succeeded."""
+    path = folder / f"{folder.name}.ipynb"
+    return path if path.is_file() else folder / DRAFT / path.name
+
+
+def _stopped(folder: Path) -> str:
+    """Why the last run stopped and where its draft is; nothing when it succeeded, or still goes on."""
+    path = folder / DRAFT / f"{folder.name}.ipynb"
+    try:
+        error = json.loads(path.read_text("utf-8"))["metadata"]["varlab"]["error"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return f"{error} (half-run notebook: {folder.name}/{DRAFT}/{path.name})"
+
+
 def _card(folder: Path) -> dict[str, Any]:
     """What the index shows of one report."""
-    name = folder.name
-    card: dict[str, Any] = {"name": name, "notebook": _href(folder, f"{name}.ipynb"), "title": name}
+    name, path = folder.name, _notebook(folder)
+    link = _href(folder, path.relative_to(folder).as_posix())
+    card: dict[str, Any] = {"name": name, "notebook": link, "title": name}
     try:
-        notebook = json.loads((folder / f"{name}.ipynb").read_text("utf-8"))
+        notebook = json.loads(path.read_text("utf-8"))
         title, claim = _heading(notebook["cells"])
     except (ValueError, KeyError, TypeError):
         return card | {"error": "its notebook cannot be read."}
@@ -57,7 +75,7 @@ def _card(folder: Path) -> dict[str, Any]:
         "title": title or name,
         "claim": claim,
         "html": _href(folder, f"{name}.html") if (folder / f"{name}.html").is_file() else "",
-        "error": run.get("error", ""),
+        "error": _stopped(folder),
         "verdicts": verdicts,
         "tally": [(word, tone(word), n) for word, n in Counter(row["verdict"] for row in verdicts).items()],
         "figures": _figures(folder, files),

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import nbformat
 
 from varlab.errors import VarlabError
 from varlab.reports.facts import FACTS, FOLDER_VARIABLE
-from varlab.reports.index import write_index
+from varlab.reports.index import DRAFT, write_index
 from varlab.reports.notebooks import find_notebook, read_notebook
 from varlab.reports.parameters import REPORT_FOLDER, check_parameters, notebook_parameters
 from varlab.reports.tidy import path_cleaner, tidy_notebook
@@ -52,9 +53,9 @@ def run_report(
 
     `notebook` is a path or a report name. Every parameter is checked before a kernel starts. The kernel is
     this interpreter, in the working directory; it gets `report_folder` as a parameter. The notebook is saved
-    after each cell, so an interrupted run stays readable. `name` (the notebook's own by default) keeps two
-    settings of one notebook apart; a rerun replaces what the last run under that name wrote. `progress` shows
-    a bar on stderr.
+    after each cell, in `<out>/<name>/draft/`, so an interrupted run stays readable. `name` (the notebook's own
+    by default) keeps two settings of one notebook apart; a rerun that succeeds replaces what the last run under
+    that name wrote, one that fails leaves it and its own draft. `progress` shows a bar on stderr.
 
     Errors: an unknown notebook or parameter, a value of the wrong type, a failing cell (with its message and
     the path of the half-run notebook), a kernel that dies.
@@ -64,37 +65,40 @@ def run_report(
     values = check_parameters(declared, parameters)
     name = _checked_name(name or source.stem)
     folder = Path(out).resolve() / name
-    _remove_last_run(folder, name)
-    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / DRAFT
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
     facts = {
         "report": name,
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "versions": _versions(),
         "parameters": {key: p.default for key, p in declared.items() if key != REPORT_FOLDER} | values,
     }
-    path = folder / f"{name}.ipynb"
-    before = _stamps(folder)
+    path = draft / f"{name}.ipynb"
     try:
-        error = _execute(source, path, values, folder, progress)
+        error = _execute(source, path, values, draft, progress)
     except KeyboardInterrupt as interrupt:
-        _finish(path, {**facts, "status": "stopped", "error": "interrupted"}, before)
+        _finish(path, {**facts, "status": "stopped", "error": "interrupted"})
         write_index(out)
         interrupt.add_note(f"The half-run notebook: {path}")
         raise
-    _finish(path, {**facts, "status": "stopped" if error else "complete", "error": error}, before)
+    _finish(path, {**facts, "status": "stopped" if error else "complete", "error": error})
     if error:
         write_index(out)
         raise VarlabError(f"Report {name}: {error}\nThe half-run notebook: {path}")
-    return Report(name, folder, path, path.with_suffix(".html"), _write_page(source, path))
+    _write_page(source, path)
+    _remove_last_run(folder, name)
+    _move_up(draft)
+    made = folder / path.name
+    return Report(name, folder, made, made.with_suffix(".html"), write_index(folder.parent))
 
 
-def _write_page(source: Path, path: Path) -> Path:
-    """The HTML page of an executed notebook, then the index; returns the index."""
+def _write_page(source: Path, path: Path) -> None:
+    """The HTML page of an executed notebook, beside it."""
     from varlab.reports.page import notebook_page
 
     page = notebook_page(path, declared=notebook_parameters(source), pictures=source.parent)
     path.with_suffix(".html").write_text(page, "utf-8")
-    return write_index(path.parent.parent)
 
 
 # Execution ----------------------------------------------------------------------------------------
@@ -181,19 +185,26 @@ def _remove_last_run(folder: Path, name: str) -> None:
             file.unlink(missing_ok=True)
 
 
-def _stamps(folder: Path) -> dict[str, int]:
-    """The files in a folder and when each was written."""
-    files = (file for file in folder.rglob("*") if file.is_file())
-    return {file.relative_to(folder).as_posix(): file.stat().st_mtime_ns for file in files}
+def _files(folder: Path) -> list[str]:
+    """The files in a folder and below."""
+    return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
 
 
-def _finish(path: Path, facts: Mapping[str, Any], before: Mapping[str, int]) -> None:
+def _move_up(draft: Path) -> None:
+    """The finished draft becomes the report: its files go one folder up."""
+    for file in _files(draft):
+        place = draft.parent / file
+        place.parent.mkdir(parents=True, exist_ok=True)
+        (draft / file).replace(place)
+    shutil.rmtree(draft)
+
+
+def _finish(path: Path, facts: Mapping[str, Any]) -> None:
     """Tidy the executed notebook and its facts and note in it what the run was and wrote."""
     if not path.is_file():
         return
-    after = _stamps(path.parent)
-    files = sorted(file for file, stamp in after.items() if before.get(file) != stamp and file != path.name)
-    clean = path_cleaner(path.parent.parent)
+    files = [file for file in _files(path.parent) if file != path.name]
+    clean = path_cleaner(path.parent.parent.parent, path.parent)
     notebook = read_notebook(path)
     tidy_notebook(notebook, path.stem, clean)
     notebook.metadata["varlab"] = clean({**facts, "files": files})

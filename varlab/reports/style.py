@@ -250,7 +250,7 @@ each drawn from logs and tables. Everything here is kept beside this page; nothi
 {% for card in cards %}<article id="{{ card.name }}">
 <h2><a href="{{ card.html or card.notebook }}">{{ card.title }}</a></h2>
 {% if card.claim %}<div class="claim">{{ card.claim | safe }}</div>{% endif %}
-{% if card.error %}<p class="stopped">This run stopped: {{ card.error }}</p>{% endif %}
+{% if card.error %}<p class="stopped">The last run stopped: {{ card.error }}</p>{% endif %}
 {% if card.verdicts %}<table
   class="verdicts"><thead><tr><th>Claim</th><th>Finding</th><th>Verdict</th></tr></thead>
 <tbody>{% for row in card.verdicts %}<tr><td>{{ row.claim }}</td><td>{{ row.finding }}</td>

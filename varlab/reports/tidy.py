@@ -15,11 +15,15 @@ CELL_FILE = re.compile(r"/[\w./-]*ipykernel_\d+/\d+\.py")  # where IPython says 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
 
-def path_cleaner(out: Path) -> Callable[[Any], Any]:
+def path_cleaner(out: Path, draft: Path | None = None) -> Callable[[Any], Any]:
     """A function that shortens machine paths in any nest of text: those of the reports, the repository, the
     working directory, Python's libraries and the home folder become relative, `<python>/...` or `~/...`.
+    A draft's folder reads as the one that its files move to.
     """
     rules = [(_pattern(root), _shortened(short)) for root, short in _roots(out)]
+    if draft is not None:
+        own = f"{draft.parent.name}/{draft.name}"
+        rules.insert(0, (_pattern(own), _shortened(f"{draft.parent.name}/")))
 
     def clean(value: Any) -> Any:
         if isinstance(value, str):

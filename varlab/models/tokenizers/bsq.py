@@ -38,6 +38,8 @@ class BSQConfig:
 
 
 class Conv(nn.Module):
+    """A convolution under the wrapper's name that the official keys have."""
+
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, padding: int | None = None) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2 if padding is None else padding)
@@ -47,6 +49,8 @@ class Conv(nn.Module):
 
 
 class Norm(nn.Module):
+    """Group norm under the wrapper's name that the official keys have."""
+
     def __init__(self, channels: int, config: BSQConfig) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(config.groups(channels), channels, eps=1e-6)
@@ -58,6 +62,8 @@ class Norm(nn.Module):
 
 
 class ResBlock(nn.Module):
+    """x + conv(silu(norm(conv(silu(norm(x)))))); a 1x1 convolution on x where the channels change."""
+
     def __init__(self, inputs: int, outputs: int, config: BSQConfig) -> None:
         super().__init__()
         self.norm1 = Norm(inputs, config)
@@ -74,6 +80,8 @@ class ResBlock(nn.Module):
 
 
 class Downsample(nn.Module):
+    """Halves both sides; padded at the right and bottom alone, as released."""
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = Conv(channels, channels, stride=2, padding=0)
@@ -83,6 +91,8 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
+    """Doubles both sides: nearest neighbour, then a convolution."""
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = Conv(channels, channels)
@@ -92,6 +102,8 @@ class Upsample(nn.Module):
 
 
 class Middle(nn.Module):
+    """Two residual blocks at the lowest resolution; the released tokenizers have no attention between them."""
+
     def __init__(self, channels: int, config: BSQConfig) -> None:
         super().__init__()
         self.block_1 = ResBlock(channels, channels, config)
@@ -169,6 +181,8 @@ class Decoder(nn.Module):
 
 
 class _LookupFree(nn.Module):
+    """Nothing to compute: holds a key of the official files."""
+
     mask: Tensor
 
     def __init__(self, bits: int) -> None:
@@ -178,6 +192,8 @@ class _LookupFree(nn.Module):
 
 
 class _Quantizer(nn.Module):
+    """Nothing to learn: the codes are the signs (``codes_of``)."""
+
     def __init__(self, bits: int) -> None:
         super().__init__()
         self.lfq = _LookupFree(bits)
@@ -201,6 +217,7 @@ def upsample(codes: Tensor, grid: Grid) -> Tensor:
 
 
 def area(latent: Tensor, grid: Grid) -> Tensor:
+    """Averaged to a stage's grid; a latent already there is left alone."""
     if side(latent) == tuple(grid):
         return latent
     return F.interpolate(latent, size=tuple(grid), mode="area")
