@@ -80,7 +80,9 @@ def _means(score: SceneScore, column: str) -> dict[str, float]:
 
 
 def sheet(pictures: list[np.ndarray], columns: int = 12) -> Image.Image:
-    """Pictures in rows, left to right."""
+    """Pictures in rows, left to right; small ones enlarged to 64 pixels by repeating theirs."""
+    times = max(1, 64 // pictures[0].shape[0])
+    pictures = [picture.repeat(times, 0).repeat(times, 1) for picture in pictures]
     side = pictures[0].shape[0]
     rows = -(-len(pictures) // columns)
     canvas = np.full((rows * side, columns * side, 3), 255, np.uint8)

@@ -30,8 +30,8 @@ class Recipe:
     correction: CorrectionConfig
     loop: LoopConfig
     workers: int = 2
-    cfg: float = 4.0
-    tau: float = 1.0
+    cfg: float = 3.0
+    tau: float = 0.7
     tokenizer_from: str | None = None
 
     def with_sizes(self, steps: int | None = None, pool: int | None = None) -> "Recipe":
