@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from varlab.errors import unknown
-from varlab.parity import fastvar, infinity, infinity_tables, infinity_vae, skipvar, skipvar_tables
+from varlab.parity import fastvar, hart_vae, infinity, infinity_tables, infinity_vae, skipvar, skipvar_tables
 from varlab.parity.golden import Golden, load
 from varlab.parity.report import ArrayCheck, Report
 
@@ -15,6 +15,7 @@ KINDS: dict[str, Callable[[Golden], Report]] = {
     "infinity_vae": infinity_vae.check,
     "infinity_sampling": infinity_tables.check_sampling,
     "infinity_rope": infinity_tables.check_rope,
+    "hart_vae": hart_vae.check,
     "skipvar": skipvar.check,
     "skipvar_decision": skipvar_tables.check_decision,
     "skipvar_features": skipvar_tables.check_features,
