@@ -20,8 +20,14 @@ Rule = Callable[[str, np.ndarray], np.ndarray | None]  # key, normal numbers -> 
 
 def normal(key: str, seed: int, shape: Shape) -> np.ndarray:
     """Standard normal numbers (float64, C order) that belong to a name and a seed."""
+    return numbers(key, seed, shape, "standard_normal")
+
+
+def numbers(key: str, seed: int, shape: Shape, law: str) -> np.ndarray:
+    """Numbers of a name and a seed by a law of numpy's generator, such as ``standard_exponential``."""
     number = int.from_bytes(sha256(f"{key}|{seed}".encode()).digest()[:8], "little")
-    return np.random.default_rng(number).standard_normal(shape)
+    values: np.ndarray = getattr(np.random.default_rng(number), law)(shape)
+    return values
 
 
 def fill(module: nn.Module, seed: int, rule: Rule, prefix: str = "") -> None:

@@ -282,3 +282,25 @@ class HybridTokenizer(nn.Module):
     def pixels(self, canvas: Tensor) -> Tensor:
         """As ``decode``, not clamped."""
         return self.decoder(self.post_quant_conv(canvas))
+
+
+def decoder_flops(config: HybridConfig, grid: Grid) -> int:
+    """Convolutions and attention of the decoder on one latent grid."""
+    tokens = grid[0] * grid[1]
+
+    def conv(inputs: int, outputs: int, scale: int, kernel: int = 9) -> int:
+        return 2 * inputs * outputs * kernel * tokens * scale * scale
+
+    widths = [config.channels * m for m in config.multipliers]
+    top, scale = widths[-1], 1
+    attention = conv(top, 4 * top, 1, kernel=1) + 4 * tokens * tokens * top
+    flops = conv(config.latents, config.latents, 1, config.kernel**2) + conv(config.latents, top, 1)
+    flops += 4 * conv(top, top, 1) + attention * (config.blocks + 2)
+    for i in reversed(range(len(widths))):
+        flops += conv(top, widths[i], scale) + conv(widths[i], widths[i], scale) * (2 * config.blocks + 1)
+        flops += conv(top, widths[i], scale, kernel=1) if top != widths[i] else 0
+        top = widths[i]
+        if i > 0:
+            scale *= 2
+            flops += conv(top, top, scale)
+    return flops + conv(top, 3, scale)
