@@ -192,6 +192,10 @@ class Run:
                 return
             plan, given = next(iter(groups.values())), None
             assert plan is not None
+            if self.model.prefix(k) and (plan.action != "run" or plan.selection is not None):
+                raise VarlabError(
+                    f"Stage {k + 1} carries the text of {self.model.name} and runs whole: skip or prune later stages."
+                )
             self._count_dense(state, k)
             if plan.action == "stop":
                 for later in range(k + 1, len(self.model.schedule)):
@@ -249,10 +253,6 @@ class Run:
         if plan.selection is not None and plan.selection.length != tokens:
             raise VarlabError(
                 f"A selection over {plan.selection.length} tokens cannot serve stage {stage.index + 1} of {tokens}."
-            )
-        if plan.selection is not None and self.model.prefix(stage.index):
-            raise VarlabError(
-                f"Stage {stage.index + 1} carries the text of {self.model.name} and runs whole: prune later stages."
             )
         if stage.guided and plan.depth is not None and any(block >= plan.depth for block in stage.guidance.blocks):
             raise VarlabError(

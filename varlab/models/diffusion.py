@@ -176,8 +176,7 @@ def step_back(x: Tensor, noise: Tensor, variance: Tensor, step: int, steps: int,
     return mean + torch.exp(0.5 * log_variance) * fresh
 
 
-def denoiser_flops(latents: int, condition: int, width: int, depth: int, steps: int) -> int:
-    """Matrix products for one token and row, all steps; the time embedding, shared by all tokens, is left out."""
-    block = 2 * width * width + 3 * width * width
-    each = latents * width + depth * block + 2 * width * width + width * 2 * latents
-    return 2 * (condition * width + steps * each)
+def denoiser_flops(latents: int, condition: int, width: int, depth: int, steps: int, tokens: int) -> int:
+    """Matrix products of all steps for so many rows of tokens, which share the embedding of the time."""
+    each = latents * width + depth * 5 * width**2 + 2 * width**2 + width * 2 * latents
+    return 2 * (tokens * (condition * width + steps * each) + steps * (FREQUENCIES + width) * width)

@@ -282,5 +282,5 @@ class HartTransformer(nn.Module):
         return self.head(self.head_nm.ln_wo_grad(x) * (1 + scale) + shift).float()
 
     def residual_condition(self, x: Tensor, codes: Tensor) -> Tensor:
-        """Last hidden states [R, n, C] with the discrete codes chosen for them [R, n, Z], for the diffusion head."""
-        return self.decoder_norm(x + self.word_embed(codes))
+        """Last hidden states [R, n, C] with the codes drawn for them [B, n, Z], the same for both branches."""
+        return self.decoder_norm(x + self.word_embed(codes).repeat(len(x) // len(codes), 1, 1))

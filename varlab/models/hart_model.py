@@ -242,8 +242,7 @@ class Hart(NextScaleModel):
         if not (settings.residual and self._final(k)):
             return codes
         batch, normal = drawn.shape[0], lambda kind: reading.noise(kind, drawn.shape[-1], "normal")
-        repeated = drawn.repeat(reading.hidden.shape[0] // batch, 1, 1)
-        condition = self.transformer.residual_condition(reading.hidden, repeated)
+        condition = self.transformer.residual_condition(reading.hidden, drawn)
         steps = self.transformer.config.diffusion_steps
         return codes + self.transformer.diffloss.sample(condition, batch, reading.guidance.extra, steps, normal)
 
@@ -288,19 +287,17 @@ class Hart(NextScaleModel):
         return Cost(rows * (tokens + 4 * config.width**2 + modulation))
 
     def stage_cost(self, k: int, tokens: int, batch: int, head_rows: int) -> Cost:
-        config = self.transformer.config
-        embed = 0 if k == 0 else 2 * batch * tokens * config.latents * config.width
-        read = 2 * head_rows * tokens * config.width * config.vocabulary
-        residual = 0
-        if self._final(k) and self.settings.residual:
-            residual = (
-                head_rows
-                * tokens
-                * denoiser_flops(
-                    config.latents, config.width, config.diffusion_width, config.diffusion_depth, config.diffusion_steps
-                )
-            )
-        return Cost(embed + read + residual)
+        config, height, width = self.transformer.config, *self.schedule.final
+        word = 2 * batch * tokens * config.latents * config.width
+        flops = (0 if k == 0 else word) + 2 * head_rows * tokens * config.width * config.vocabulary
+        if self.settings.smooth:
+            flops += 2 * batch * tokens * config.vocabulary * config.latents
+        if not self._final(k):  # the phi convolution
+            flops += 2 * batch * height * width * (config.latents * self.tokenizer.config.kernel) ** 2
+        elif self.settings.residual:
+            sizes = config.latents, config.width, config.diffusion_width, config.diffusion_depth
+            flops += word + denoiser_flops(*sizes, config.diffusion_steps, head_rows * tokens)
+        return Cost(flops)
 
     def decode_cost(self, grid: Grid) -> Cost:
         return Cost(decoder_flops(self.tokenizer.config, grid))
