@@ -6,6 +6,7 @@ from pathlib import Path
 from varlab.errors import unknown
 from varlab.parity import (
     fastvar,
+    fastvar_hart,
     hart,
     hart_tables,
     hart_vae,
@@ -32,6 +33,7 @@ KINDS: dict[str, Callable[[Golden], Report]] = {
     "skipvar_decision": skipvar_tables.check_decision,
     "skipvar_features": skipvar_tables.check_features,
     "fastvar_infinity": fastvar.check,
+    "fastvar_hart": fastvar_hart.check,
 }
 
 

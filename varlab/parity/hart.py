@@ -4,14 +4,14 @@ The run follows the golden's labels, so that one near tie stays one; what the en
 against them. Arrays of a call are those of one pass: the last stage may have several.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from varlab.engine.hooks import Probe
+from varlab.engine.hooks import Accelerator, Probe
 from varlab.engine.loop import Generation, Run
 from varlab.engine.rows import take
 from varlab.engine.stage import Site, Stage
@@ -80,7 +80,13 @@ class Outcome:
         return take(x, place.repeat(len(x) // len(place), 1))
 
 
-def generate(rebuilt: Setup, forced: Mapping[int, Tensor], late: int = -1) -> Outcome:
+def generate(
+    rebuilt: Setup,
+    forced: Mapping[int, Tensor],
+    late: int = -1,
+    accelerators: Sequence[Accelerator] = (),
+    probes: Sequence[Probe] = (),
+) -> Outcome:
     """One run of the engine along forced labels [B, n, 1] by stage; elsewhere the likeliest label is chosen."""
     capture, calls, transformer = Capture(late), Calls(), rebuilt.model.transformer
     modules = {"net": transformer.diffloss.net, "condition": transformer.decoder_norm}
@@ -88,8 +94,9 @@ def generate(rebuilt: Setup, forced: Mapping[int, Tensor], late: int = -1) -> Ou
         modules |= {"attn": transformer.blocks[1].attn, "ffn": transformer.blocks[1].ffn}  # type: ignore[dict-item]
     handles = [calls.watch(name, module) for name, module in modules.items()]
     try:
-        run = Run(rebuilt.model, rebuilt.settings, rebuilt.noise, [capture], forced, lambda logits: logits.argmax(-1))
-        return Outcome(rebuilt, capture, calls, run.generate(rebuilt.text, range(rebuilt.batch)))
+        listening = [capture, *probes]
+        run = Run(rebuilt.model, rebuilt.settings, rebuilt.noise, listening, forced, lambda logits: logits.argmax(-1))
+        return Outcome(rebuilt, capture, calls, run.generate(rebuilt.text, range(rebuilt.batch), accelerators))
     finally:
         for handle in handles:
             handle.remove()
