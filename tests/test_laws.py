@@ -2,18 +2,20 @@
 
 import importlib.util
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.conftest import SCHEDULES, features, tiny_infinity
+from tests.conftest import SCHEDULES, text_for, tiny_hart, tiny_infinity
 from varlab.accelerators import ACCELERATORS, Entry
 from varlab.accelerators import build as accelerators
 from varlab.engine.hooks import Accelerator
 from varlab.engine.loop import Generation, Run
 from varlab.engine.randomness import SeededNoise
-from varlab.models.guidance import Settings
+from varlab.models.hart_model import Hart, HartSettings
 from varlab.models.infinity_model import Infinity
 from varlab.probes import PROBES, build
 
@@ -33,6 +35,7 @@ def template() -> Entry:
 
 ACCELERATORS["roughness"] = template()  # before the parameters below are collected
 
+Model = Infinity | Hart
 Method = str | Callable[[], Accelerator]
 ENGAGING = [name for name, entry in ACCELERATORS.items() if entry.engaging]
 
@@ -41,7 +44,7 @@ def made(method: Method) -> str | Accelerator:
     return method if isinstance(method, str) else method()
 
 
-def engaging(model: Infinity, name: str) -> str | Accelerator:
+def engaging(model: Model, name: str) -> str | Accelerator:
     """The entry's forced setting; the test is skipped where the schedule is too short for the method."""
     entry = ACCELERATORS[name]
     if len(model.schedule) < entry.stages:
@@ -51,33 +54,43 @@ def engaging(model: Infinity, name: str) -> str | Accelerator:
 
 
 def generate(
-    model: Infinity,
+    model: Model,
     specs: tuple[str | Accelerator, ...] = (),
     probes: tuple[str, ...] = (),
     images: tuple[int, ...] = (0, 1),
     **settings,
 ) -> Generation:
-    text = features(*LENGTHS)
-    rows = text.features.split(text.lengths)
-    chosen = type(text)(torch.cat([rows[i] for i in images]), tuple(LENGTHS[i] for i in images))
-    run = Run(model, Settings(cfg=2.0), SeededNoise(7), build(probes))
-    return run.generate(chosen, images, accelerators(specs))
+    run = Run(model, model.settings, SeededNoise(7), build(probes))
+    return run.generate(text_for(model, LENGTHS, images), images, accelerators(specs))
 
 
-@pytest.fixture(params=[(name, patchify) for name in SCHEDULES for patchify in (False, True)], ids=str)
-def model(request: pytest.FixtureRequest) -> Infinity:
-    return tiny_infinity(*request.param)
+MODELS: dict[str, Callable[[], Model]] = {
+    f"infinity-{name}{'-patchify' if patchify else ''}": partial(tiny_infinity, name, patchify)
+    for name in SCHEDULES
+    for patchify in (False, True)
+} | {
+    "hart-square": partial(tiny_hart, "square"),
+    "hart-long": partial(tiny_hart, "long"),
+    "hart-odd-tall": partial(tiny_hart, "odd-tall", settings=HartSettings(cfg=2.0, top_k=0, smooth=False)),
+    "hart-passes": partial(tiny_hart, "square", settings=HartSettings(cfg=2.0, top_k=20, passes=3)),
+    "hart-modulated": partial(tiny_hart, "square", modulation="block", unit_attention=True, learned_levels=True),
+}
+
+
+@pytest.fixture(params=MODELS)
+def model(request: pytest.FixtureRequest) -> Model:
+    return MODELS[request.param]()
 
 
 @pytest.mark.parametrize("probes", [(name,) for name in PROBES] + [tuple(PROBES)], ids=str)
-def test_probes_and_the_null_accelerator_change_nothing(model: Infinity, probes: tuple[str, ...]) -> None:
+def test_probes_and_the_null_accelerator_change_nothing(model: Model, probes: tuple[str, ...]) -> None:
     plain = generate(model)
     assert torch.equal(plain.image, generate(model, probes=probes).image)
     assert torch.equal(plain.image, generate(model, ("none",)).image)
 
 
 @pytest.mark.parametrize("name", ACCELERATORS)
-def test_neutral_settings_are_dense(model: Infinity, name: str) -> None:
+def test_neutral_settings_are_dense(model: Model, name: str) -> None:
     engaging(model, name) if ACCELERATORS[name].engaging else None
     plain, neutral = generate(model), generate(model, (made(ACCELERATORS[name].neutral),))
     assert torch.equal(plain.image, neutral.image)
@@ -88,7 +101,7 @@ def test_neutral_settings_are_dense(model: Infinity, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ENGAGING)
-def test_real_settings_change_the_image_and_compute_less(model: Infinity, name: str) -> None:
+def test_real_settings_change_the_image_and_compute_less(model: Model, name: str) -> None:
     plain, fast = generate(model), generate(model, (engaging(model, name),))
     assert fast.ledger.engaged and fast.image.isfinite().all()
     assert not torch.equal(plain.image, fast.image)
@@ -97,35 +110,39 @@ def test_real_settings_change_the_image_and_compute_less(model: Infinity, name: 
 
 
 @pytest.mark.parametrize("name", ENGAGING)
-def test_no_state_leaks_between_runs(model: Infinity, name: str) -> None:
+def test_no_state_leaks_between_runs(model: Model, name: str) -> None:
     method = accelerators((engaging(model, name),))
-    text = features(3, 5)
 
-    def run() -> torch.Tensor:
-        return Run(model, Settings(cfg=2.0), SeededNoise(7)).generate(text, (0, 1), method).image
+    def run(images: tuple[int, ...] = (0, 1), seed: int = 7, cfg: float = 2.0) -> torch.Tensor:
+        made = Run(model, replace(model.settings, cfg=cfg), SeededNoise(seed))
+        return made.generate(text_for(model, LENGTHS, images, seed=seed), images, method).image
 
     first = run()
     other = "long" if ACCELERATORS[name].stages > 4 else "odd-tall"
     generate(tiny_infinity(other, seed=3), tuple(method))
-    Run(model, Settings(cfg=3.0), SeededNoise(8)).generate(features(4, seed=9), (0,), method)
+    generate(tiny_hart(other, seed=3), tuple(method))
+    run((1,), seed=8, cfg=3.0)
     assert torch.equal(first, run())
 
 
 @pytest.mark.parametrize("name", ["none", *ENGAGING])
-def test_a_seed_means_the_same_in_any_batch(model: Infinity, name: str) -> None:
+def test_a_seed_means_the_same_in_any_batch(model: Model, name: str) -> None:
     def specs() -> tuple[str | Accelerator, ...]:
         return () if name == "none" else (engaging(model, name),)
 
     both = generate(model, specs())
     for image in (0, 1):
         alone = generate(model, specs(), images=(image,))
-        # Kernels sum in another order for another batch: no bit may differ in the codes drawn, pixels only by rounding.
-        assert torch.allclose(both.canvas[image], alone.canvas[0], atol=1e-5)
-        assert torch.allclose(both.image[image], alone.image[0], atol=1e-4)
+        # Kernels sum in another order for another batch: no label may differ in what is drawn, pixels only by rounding,
+        # which a softened mixture of codes divides by its temperature.
+        rounding = 1e-3 if getattr(model.settings, "smooth", False) else 1e-5
+        assert torch.allclose(both.canvas[image], alone.canvas[0], atol=rounding)
+        assert torch.allclose(both.image[image], alone.image[0], atol=10 * rounding)
 
 
-def test_another_seed_is_another_image() -> None:
-    model = tiny_infinity()
-    a = Run(model, Settings(cfg=2.0), SeededNoise(1)).generate(features(3), (0,))
-    b = Run(model, Settings(cfg=2.0), SeededNoise(2)).generate(features(3), (0,))
+@pytest.mark.parametrize("model", [tiny_infinity(), tiny_hart()], ids=["infinity", "hart"])
+def test_another_seed_is_another_image(model: Model) -> None:
+    text = text_for(model, LENGTHS, (0,))
+    a = Run(model, model.settings, SeededNoise(1)).generate(text, (0,))
+    b = Run(model, model.settings, SeededNoise(2)).generate(text, (0,))
     assert not torch.equal(a.canvas, b.canvas)

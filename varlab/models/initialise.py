@@ -14,7 +14,7 @@ def _spread(name: str, shape: torch.Size) -> tuple[float, float]:
     if name.endswith("scale_mul_1H11"):
         return math.log(4.0), 0.0
     if len(shape) == 1:
-        return (1.0, 0.0) if "norm" in name and name.endswith("weight") else (0.0, 0.0)
+        return (1.0, 0.0) if name.endswith("weight") else (0.0, 0.0)  # the gain of a norm, or a bias
     inputs = shape[-1] if not name.endswith("weight") else math.prod(shape[1:])
     return 0.0, inputs**-0.5
 

@@ -1,6 +1,6 @@
-"""The released Infinity models: sizes, file names, schedules, and which of them a file looks like.
+"""The released models: sizes, file names, schedules, and which of them a file looks like.
 
-Source: the registry of the released code (arXiv 2412.04431).
+Source: the registry of Infinity's released code (arXiv 2412.04431); the release of HART (arXiv 2410.10812).
 """
 
 import math
@@ -14,8 +14,11 @@ from torch import Tensor
 from varlab import schedules
 from varlab.errors import VarlabError
 from varlab.models.guidance import Settings
+from varlab.models.hart import HartConfig
+from varlab.models.hart_model import HartSettings
 from varlab.models.infinity import InfinityConfig
 from varlab.models.tokenizers.bsq import BSQConfig
+from varlab.models.tokenizers.hybrid import HybridConfig
 from varlab.schedules import Schedule
 
 HUB = "FoundationVision/Infinity"
@@ -26,8 +29,8 @@ class ModelEntry:
     """A name's model. ``file`` and ``tokenizer_file`` are the official names, empty where nothing was released."""
 
     name: str
-    transformer: InfinityConfig
-    tokenizer: BSQConfig
+    transformer: InfinityConfig | HartConfig
+    tokenizer: BSQConfig | HybridConfig
     schedule: Callable[[str | None, float], Schedule]  # (pixels, height / width)
     settings: Settings
     description: str
@@ -43,6 +46,12 @@ def _released(default: str, pixels: str | None, ratio: float) -> Schedule:
     if not (math.isfinite(ratio) and 0.33 <= ratio <= 3.03):
         raise VarlabError(f"ratio is height / width from 1/3 to 3, not {ratio}.")
     return schedules.infinity(pixels or default, ratio)
+
+
+def _hart_schedule(pixels: str | None, ratio: float) -> Schedule:
+    if pixels not in (None, "1M") or ratio != 1:
+        raise VarlabError("hart-0.7b knows one schedule, 1024 x 1024 pixels: leave pixels and ratio out.")
+    return schedules.hart()
 
 
 def _official(
@@ -83,24 +92,38 @@ OFFICIAL = [
     _big("infinity-8b", 40, 3584, 28, "1024 px, patchified", file="infinity_8b_weights"),
     _big("infinity-8b-512", 40, 3584, 28, "a stage of the 8B's training, 512 px, patchified", pixels="0.25M",
          file="infinity_8b_512x512_weights"),
+    ModelEntry("hart-0.7b", HartConfig(), HybridConfig(), _hart_schedule, HartSettings(),
+               "text as a prefix, diffusion residual, 1024 px", "hart-0.7b-1024px/llm", "hart-0.7b-1024px/tokenizer",
+               hub="mit-han-lab/hart-0.7b-1024px", text="features", family="hart"),
 ]  # fmt: skip
+
+
+def infinities() -> list[tuple[str, InfinityConfig, BSQConfig]]:
+    """Name and architectures of the Infinity models."""
+    return [
+        (entry.name, entry.transformer, entry.tokenizer)
+        for entry in OFFICIAL
+        if isinstance(entry.transformer, InfinityConfig) and isinstance(entry.tokenizer, BSQConfig)
+    ]
 
 
 def likely_cause(tensors: Mapping[str, Tensor]) -> str:
     """What a file that does not fit seems to be, in one sentence: its sizes and the names they belong to."""
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if "context_embed.weight" in shapes or any(name.endswith("quant_resi.qresi_ls.0.weight") for name in shapes):
+        return "This looks like a part of HART."
     blocks = {name.split(".sa.")[0] for name in shapes if ".sa." in name}
     if blocks and {"pos_start", "head.weight", "text_norm.weight"} <= shapes.keys():
         depth, width, bits = len(blocks), shapes["pos_start"][-1], shapes["head.weight"][0] // 2
         if not any(name.startswith("block_chunks.") for name in blocks):
             return "Its blocks are not grouped in chunks: it was trained with block_chunks=1, which is not supported."
         sizes = depth, width, bits
-        fits = [e.name for e in OFFICIAL if (e.transformer.depth, e.transformer.width, e.transformer.bits) == sizes]
+        fits = [name for name, config, _ in infinities() if (config.depth, config.width, config.bits) == sizes]
         what = f"a transformer of depth {depth}, width {width} and {bits} bits a token"
     elif "decoder.conv_in.conv.weight" in shapes or "decoder.conv_in.weight" in shapes:
         bits = (shapes.get("decoder.conv_in.conv.weight") or shapes["decoder.conv_in.weight"])[1]
         halvings = len({name.split(".downsample")[0] for name in shapes if ".downsample" in name})
-        fits = [e.name for e in OFFICIAL if (e.tokenizer.bits, e.tokenizer.halvings) == (bits, halvings)]
+        fits = [name for name, _, config in infinities() if (config.bits, config.halvings) == (bits, halvings)]
         what = f"a tokenizer of {bits} bits and stride {2**halvings}"
     elif any(name.startswith(("transformer.", "tokenizer.")) for name in shapes):
         return "This looks like a mini: give its folder, with model.json."

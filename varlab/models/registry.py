@@ -11,9 +11,10 @@ from varlab.errors import VarlabError, unknown
 from varlab.models import embedded
 from varlab.models.checkpoints import checkpoint_folder, in_folder
 from varlab.models.embedded import Parts
+from varlab.models.hart import HartConfig, HartTransformer
 from varlab.models.infinity import InfinityConfig, InfinityTransformer
 from varlab.models.official import OFFICIAL, ModelEntry
-from varlab.models.tokenizers.bsq import BSQTokenizer
+from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
 from varlab.schedules import Schedule
 
 
@@ -71,9 +72,11 @@ def find(name: str) -> ModelEntry:
 
 
 def empty(entry: ModelEntry) -> Parts:
-    """The modules of a model on the meta device: names and shapes without memory."""
+    """The modules of an Infinity model on the meta device: names and shapes without memory."""
     if entry.folder is not None:
         return embedded.read_facts(entry.folder).empty()
+    if not isinstance(entry.transformer, InfinityConfig) or not isinstance(entry.tokenizer, BSQConfig):
+        raise VarlabError(f"{entry.name} is of the family {entry.family}; this is for Infinity models.")
     with torch.device("meta"):
         return Parts(InfinityTransformer(entry.transformer), BSQTokenizer(entry.tokenizer), None)
 
@@ -82,10 +85,11 @@ def empty(entry: ModelEntry) -> Parts:
 
 
 @cache
-def parameters(config: InfinityConfig) -> int:
+def parameters(config: InfinityConfig | HartConfig) -> int:
     """Of the transformer alone."""
     with torch.device("meta"):
-        return sum(p.numel() for p in InfinityTransformer(config).parameters())
+        built = HartTransformer(config) if isinstance(config, HartConfig) else InfinityTransformer(config)
+        return sum(p.numel() for p in built.parameters())
 
 
 def _availability(entry: ModelEntry) -> tuple[str, str]:

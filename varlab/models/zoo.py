@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -9,12 +10,15 @@ from varlab.errors import VarlabError, unknown
 from varlab.models import embedded
 from varlab.models.checkpoints import PRECISIONS, checkpoint_folder, in_folder, load_into, locate, read
 from varlab.models.embedded import Parts
-from varlab.models.infinity import LEVELS
+from varlab.models.hart_files import load_hart, official_files
+from varlab.models.hart_model import Hart, HartEncoder
+from varlab.models.infinity import LEVELS, InfinityConfig
 from varlab.models.infinity_model import Infinity, check_growth
 from varlab.models.initialise import randomise
 from varlab.models.official import ModelEntry
 from varlab.models.registry import empty, find, mini
 from varlab.models.text import FlanT5, RandomText, TextEncoder, choose
+from varlab.models.tokenizers.bsq import BSQConfig
 from varlab.models.writing import hash_tensors
 from varlab.schedules import INFINITY_GRIDS, Schedule
 
@@ -31,9 +35,9 @@ def load(
     ratio: float = 1.0,
     checkpoint: str | Path | None = None,
     tokenizer: str | Path | None = None,
-    text: str | TextEncoder | None = None,
+    text: str | TextEncoder | HartEncoder | None = None,
     seed: int = 0,
-) -> Infinity:
+) -> Infinity | Hart:
     """A model of the registry, ready for the engine: eval mode, no gradients.
 
     init: "checkpoint" (default; minis bring theirs, official models read ``checkpoint`` and ``tokenizer``, each a
@@ -41,18 +45,25 @@ def load(
     no file needed), "empty" (shapes only, on the meta device). precision: "fp32", or "bf16" with the types of
     ``checkpoints.dtype_of``, which halves memory and rounds the blocks as the official run does. pixels, ratio:
     the released schedule of an official model. text: an encoder, "flan-t5-xl", the folder or hub id of one, or
-    "random"; by default what fits the weights. ``model.weights`` always says which weights these are.
+    "random"; by default what fits the weights. HART reads a folder with ``llm/`` and ``tokenizer/``: see
+    ``hart_files.load_hart``. ``model.weights`` always says which weights these are.
     Raises VarlabError for every option or file that does not fit.
     """
     entry, init = find(name), init or "checkpoint"
     _check(entry, init, precision, device, checkpoint, tokenizer, text)
+    if entry.family == "hart":
+        entry.schedule(pixels, ratio)  # has but one
+        return load_hart(
+            entry, init, device=device, precision=precision, checkpoint=checkpoint, tokenizer=tokenizer,
+            text=cast(str | HartEncoder | None, text), seed=seed,
+        )  # fmt: skip
     if entry.folder is not None and checkpoint:
         entry = mini(name, Path(checkpoint))
     schedule = entry.schedule(pixels, ratio)
     check_fit(entry, schedule)
     official = init == "checkpoint" and entry.folder is None
     files = require_files(entry, checkpoint, tokenizer, _ways(entry)) if official else None
-    reader = _reader(entry, init, text, precision, device, seed)
+    reader = _reader(entry, init, cast(str | TextEncoder | None, text), precision, device, seed)
     if init == "checkpoint" and entry.folder is not None:
         trained, facts = embedded.load_mini(entry.folder, precision, device)
         parts: Parts = trained
@@ -79,6 +90,8 @@ def load(
 
 def check_fit(entry: ModelEntry, schedule: Schedule) -> None:
     """Refuse a schedule with more stages than level embeddings, and a tokenizer that cannot decode its grids."""
+    if not isinstance(entry.transformer, InfinityConfig) or not isinstance(entry.tokenizer, BSQConfig):
+        return  # checked where HART is built
     patch = 2 if entry.transformer.patchify else 1
     bits = entry.tokenizer.bits * patch**2
     if len(schedule) > LEVELS:
@@ -107,7 +120,7 @@ def _check(
     device: str,
     checkpoint: str | Path | None,
     tokenizer: str | Path | None,
-    text: str | TextEncoder | None,
+    text: str | TextEncoder | HartEncoder | None,
 ) -> None:
     if init not in INITS:
         raise unknown("init", init, INITS)
@@ -132,6 +145,9 @@ def _check(
 
 def require(entry: ModelEntry) -> None:
     """Refuse a model whose trained weights or text encoder are not here; reads no tensors."""
+    if entry.family == "hart":
+        official_files(entry)
+        raise VarlabError(f"{entry.name} reads features, not prompts, as long as it has no text encoder: give text=.")
     if entry.folder is None:
         require_files(entry)
         _reader(entry, "checkpoint", None, "fp32", "cpu", 0)
@@ -215,6 +231,6 @@ def _reader(
 
 def check_captions(entry: ModelEntry, captions: Sequence[str]) -> None:
     """Refuse captions that a mini cannot read, from its vocabulary alone; other text encoders read anything."""
-    encoder = empty(entry).text
+    encoder = None if entry.family == "hart" else empty(entry).text
     if encoder is not None:
         encoder.check(captions)

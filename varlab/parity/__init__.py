@@ -4,7 +4,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from varlab.errors import unknown
-from varlab.parity import fastvar, infinity, infinity_tables, infinity_vae, skipvar, skipvar_tables
+from varlab.parity import (
+    fastvar,
+    fastvar_hart,
+    hart,
+    hart_tables,
+    hart_vae,
+    infinity,
+    infinity_tables,
+    infinity_vae,
+    skipvar,
+    skipvar_tables,
+)
 from varlab.parity.golden import Golden, load
 from varlab.parity.report import ArrayCheck, Report
 
@@ -15,10 +26,14 @@ KINDS: dict[str, Callable[[Golden], Report]] = {
     "infinity_vae": infinity_vae.check,
     "infinity_sampling": infinity_tables.check_sampling,
     "infinity_rope": infinity_tables.check_rope,
+    "hart": hart.check,
+    "hart_sampling": hart_tables.check_sampling,
+    "hart_vae": hart_vae.check,
     "skipvar": skipvar.check,
     "skipvar_decision": skipvar_tables.check_decision,
     "skipvar_features": skipvar_tables.check_features,
     "fastvar_infinity": fastvar.check,
+    "fastvar_hart": fastvar_hart.check,
 }
 
 

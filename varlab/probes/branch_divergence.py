@@ -22,6 +22,14 @@ def bit_divergence(cond: Tensor, uncond: Tensor) -> Tensor:
     return F.softplus(-u) - F.softplus(-c) + torch.sigmoid(-c) * (u - c)
 
 
+def label_divergence(cond: Tensor, uncond: Tensor) -> Tensor:
+    """KL(conditional || unconditional) of each label in nats, from logits [..., v] over its v values."""
+    if cond.shape[-1] == 2:
+        return bit_divergence(cond, uncond)
+    c, u = cond.log_softmax(-1), uncond.log_softmax(-1)
+    return (c.exp() * (c - u)).sum(-1)
+
+
 class BranchDivergence(LoggingProbe):
     """Relative MSE ||c - u||^2 / ||c||^2 and cosine per block and token; KL and disagreement of the labels.
 
@@ -30,6 +38,7 @@ class BranchDivergence(LoggingProbe):
     """
 
     name = "branch-divergence"
+    binary = True
 
     def on_block(self, site: Site, x_in: Tensor, x_out: Tensor) -> None:
         stage, key = site.stage, (site.stage.index, site.block)
@@ -42,12 +51,13 @@ class BranchDivergence(LoggingProbe):
 
     def on_logits(self, stage: Stage, cond: Tensor, uncond: Tensor | None, guided: Tensor, labels: Tensor) -> None:
         k, samples = stage.index, stage.samples
-        likeliest, chosen = cond[..., 1] > cond[..., 0], guided[..., 1] > guided[..., 0]
+        likeliest, chosen = cond.argmax(-1), guided.argmax(-1)
+        self.binary = cond.shape[-1] == 2
         self.kept.put(("drawn", k), samples, (labels != chosen).float().mean((1, 2)))
         if uncond is None or stage.guidance.blocks:
             return  # no guidance here, or the rows are already mixed: there is nothing to compare
-        self.kept.put(("kl", k), samples, bit_divergence(cond, uncond).mean((1, 2)))
-        flips = (likeliest != (uncond[..., 1] > uncond[..., 0])).float().mean((1, 2))
+        self.kept.put(("kl", k), samples, label_divergence(cond, uncond).mean((1, 2)))
+        flips = (likeliest != uncond.argmax(-1)).float().mean((1, 2))
         self.kept.put(("flips", k), samples, flips)
         self.kept.put(("guided", k), samples, (likeliest != chosen).float().mean((1, 2)))
         plain, moved = self.run.model.codes(k, likeliest), self.run.model.codes(k, chosen)
@@ -78,13 +88,13 @@ class BranchDivergence(LoggingProbe):
             "relative_mse": (("stage", "block"), mse, "1"),
             "cosine": (("stage", "block"), cosine, "1"),
         }
-        for name, key, unit in _PREDICTIONS:
+        predictions = (("kl", "kl", "nats/bit" if self.binary else "nats/label"), *_PREDICTIONS)
+        for name, key, unit in predictions:
             variables[name] = (("stage",), self.kept.table([(key, k) for k in self.stages], self.samples), unit)
         return {self.name: self.group(variables), **groups}
 
 
 _PREDICTIONS = (
-    ("kl", "kl", "nats/bit"),
     ("flip_share", "flips", "1"),
     ("guidance_changes", "guided", "1"),
     ("guidance_code_change", "code", "1"),
