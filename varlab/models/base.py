@@ -8,15 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from varlab.models.layers import Attend
 from varlab.schedules import Grid, Schedule
 
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 Draw = Callable[[str, int], Tensor]
 
 
 @dataclass(frozen=True)
 class Readout:
-    """Logits at temperature 1 [B, n, d, 2] (``uncond`` None where it was not run), and the guided ones."""
+    """Logits at temperature 1 [B, n, d, values] (``uncond`` None where it was not run), and the guided ones.
+
+    A token has d labels of so many values each: Infinity's bits have two, VAR's one index has a codebook of them.
+    """
 
     cond: Tensor
     uncond: Tensor | None
@@ -68,9 +71,16 @@ class NextScaleModel(ABC):
     def prepare(self, text: Any, guided: bool, negative: Any = None) -> Any:
         """Prompts or features -> conditioning of all rows, constant over the stages; has ``rows(index)``."""
 
+    def guided(self, settings: Any) -> bool:
+        """Whether the unconditional branch runs; a family may count its guidance in other units."""
+        return bool(settings.guided)
+
     @abstractmethod
     def guidance(self, k: int, settings: Any, guided: bool, scale: float | None = None) -> Any:
-        """Guidance of stage k; ``scale`` overrides the settings. Ramps and quirks of a family live here."""
+        """Guidance of stage k; ``scale`` overrides the settings. Ramps and quirks of a family live here.
+
+        ``scale`` is always s in s conditional + (1 - s) unconditional, whatever the settings count in.
+        """
 
     @abstractmethod
     def new_canvas(self, batch: int) -> Tensor:
@@ -109,11 +119,11 @@ class NextScaleModel(ABC):
 
     @abstractmethod
     def codes(self, k: int, labels: Tensor) -> Tensor:
-        """Labels [B, n, d] -> continuous codes [B, n, d] in token order."""
+        """Labels [B, n, d] -> continuous codes [B, n, b] in token order."""
 
     @abstractmethod
     def code_map(self, k: int, codes: Tensor) -> Tensor:
-        """Codes of the whole grid [B, h*w, d] -> the stage's residual map [B, b, h', w']."""
+        """Codes of the whole grid [B, h*w, b] -> the stage's residual map [B, b', h', w']."""
 
     @abstractmethod
     def accumulate(self, k: int, canvas: Tensor, residual: Tensor) -> Tensor:

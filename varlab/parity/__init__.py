@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from varlab.errors import unknown
-from varlab.parity import fastvar, infinity, infinity_tables, infinity_vae, skipvar, skipvar_tables
+from varlab.parity import fastvar, infinity, infinity_tables, infinity_vae, skipvar, skipvar_tables, var
 from varlab.parity.golden import Golden, load
 from varlab.parity.report import ArrayCheck, Report
 
@@ -19,6 +19,8 @@ KINDS: dict[str, Callable[[Golden], Report]] = {
     "skipvar_decision": skipvar_tables.check_decision,
     "skipvar_features": skipvar_tables.check_features,
     "fastvar_infinity": fastvar.check,
+    "var": var.check,
+    "var_sampling": var.check_sampling,
 }
 
 

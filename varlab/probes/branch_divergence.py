@@ -15,6 +15,19 @@ from varlab.probes.log import Log, Variables
 norm = torch.linalg.vector_norm
 
 
+def likeliest(logits: Tensor) -> Tensor:
+    """The likeliest label of logits [..., values]: boolean of two values (0 on a tie), else an index."""
+    return logits[..., 1] > logits[..., 0] if logits.shape[-1] == 2 else logits.argmax(-1)
+
+
+def divergence(cond: Tensor, uncond: Tensor) -> Tensor:
+    """KL(conditional || unconditional) of each label in nats, from logits [..., values]."""
+    if cond.shape[-1] == 2:
+        return bit_divergence(cond, uncond)
+    c, u = cond.log_softmax(-1), uncond.log_softmax(-1)
+    return (c.exp() * (c - u)).sum(-1)
+
+
 def bit_divergence(cond: Tensor, uncond: Tensor) -> Tensor:
     """KL(conditional || unconditional) of each bit in nats, from logits [..., 2]."""
     c, u = (logits[..., 1] - logits[..., 0] for logits in (cond, uncond))
@@ -42,15 +55,15 @@ class BranchDivergence(LoggingProbe):
 
     def on_logits(self, stage: Stage, cond: Tensor, uncond: Tensor | None, guided: Tensor, labels: Tensor) -> None:
         k, samples = stage.index, stage.samples
-        likeliest, chosen = cond[..., 1] > cond[..., 0], guided[..., 1] > guided[..., 0]
+        alone, chosen = likeliest(cond), likeliest(guided)
         self.kept.put(("drawn", k), samples, (labels != chosen).float().mean((1, 2)))
         if uncond is None or stage.guidance.blocks:
             return  # no guidance here, or the rows are already mixed: there is nothing to compare
-        self.kept.put(("kl", k), samples, bit_divergence(cond, uncond).mean((1, 2)))
-        flips = (likeliest != (uncond[..., 1] > uncond[..., 0])).float().mean((1, 2))
+        self.kept.put(("kl", k), samples, divergence(cond, uncond).mean((1, 2)))
+        flips = (alone != likeliest(uncond)).float().mean((1, 2))
         self.kept.put(("flips", k), samples, flips)
-        self.kept.put(("guided", k), samples, (likeliest != chosen).float().mean((1, 2)))
-        plain, moved = self.run.model.codes(k, likeliest), self.run.model.codes(k, chosen)
+        self.kept.put(("guided", k), samples, (alone != chosen).float().mean((1, 2)))
+        plain, moved = self.run.model.codes(k, alone), self.run.model.codes(k, chosen)
         change = (moved - plain).square().sum((1, 2)) / plain.square().sum((1, 2))
         self.kept.put(("code", k), samples, change)
 
