@@ -3,18 +3,19 @@
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from tests.conftest import SCHEDULES, features, tiny_infinity
+from tests.conftest import SCHEDULES, features, tiny_infinity, tiny_var
 from varlab.accelerators import ACCELERATORS, Entry
 from varlab.accelerators import build as accelerators
 from varlab.engine.hooks import Accelerator
 from varlab.engine.loop import Generation, Run
 from varlab.engine.randomness import SeededNoise
 from varlab.models.guidance import Settings
-from varlab.models.infinity_model import Infinity
+from varlab.models.base import NextScaleModel
 from varlab.probes import PROBES, build
 
 LENGTHS = (3, 5)
@@ -41,7 +42,7 @@ def made(method: Method) -> str | Accelerator:
     return method if isinstance(method, str) else method()
 
 
-def engaging(model: Infinity, name: str) -> str | Accelerator:
+def engaging(model: NextScaleModel, name: str) -> str | Accelerator:
     """The entry's forced setting; the test is skipped where the schedule is too short for the method."""
     entry = ACCELERATORS[name]
     if len(model.schedule) < entry.stages:
@@ -51,33 +52,48 @@ def engaging(model: Infinity, name: str) -> str | Accelerator:
 
 
 def generate(
-    model: Infinity,
+    model: NextScaleModel,
     specs: tuple[str | Accelerator, ...] = (),
     probes: tuple[str, ...] = (),
     images: tuple[int, ...] = (0, 1),
     **settings,
 ) -> Generation:
-    text = features(*LENGTHS)
-    rows = text.features.split(text.lengths)
-    chosen = type(text)(torch.cat([rows[i] for i in images]), tuple(LENGTHS[i] for i in images))
     run = Run(model, Settings(cfg=2.0), SeededNoise(7), build(probes))
-    return run.generate(chosen, images, accelerators(specs))
+    return run.generate(prompts(model, images), images, accelerators(specs))
 
 
-@pytest.fixture(params=[(name, patchify) for name in SCHEDULES for patchify in (False, True)], ids=str)
-def model(request: pytest.FixtureRequest) -> Infinity:
-    return tiny_infinity(*request.param)
+def prompts(model: NextScaleModel, images: tuple[int, ...] = (0, 1), seed: int = 1) -> Any:
+    """Text features of Infinity, class labels of VAR; image i has the same one in any batch."""
+    if model.family == "var":
+        return [(LENGTHS[i] + seed) % 10 for i in images]
+    text = features(*LENGTHS, seed=seed)
+    rows = text.features.split(text.lengths)
+    return type(text)(torch.cat([rows[i] for i in images]), tuple(LENGTHS[i] for i in images))
+
+
+def tiny(family: str, *options: Any, seed: int = 0) -> NextScaleModel:
+    make: Callable[..., NextScaleModel] = {"infinity": tiny_infinity, "var": tiny_var}[family]
+    return make(*options, seed=seed)
+
+
+MODELS = [("infinity", name, patchify) for name in SCHEDULES for patchify in (False, True)]
+MODELS += [("var", "square", False, True), ("var", "long", True, True), ("var", "square", False, False)]
+
+
+@pytest.fixture(params=MODELS, ids=lambda options: "-".join(map(str, options)))
+def model(request: pytest.FixtureRequest) -> NextScaleModel:
+    return tiny(*request.param)
 
 
 @pytest.mark.parametrize("probes", [(name,) for name in PROBES] + [tuple(PROBES)], ids=str)
-def test_probes_and_the_null_accelerator_change_nothing(model: Infinity, probes: tuple[str, ...]) -> None:
+def test_probes_and_the_null_accelerator_change_nothing(model: NextScaleModel, probes: tuple[str, ...]) -> None:
     plain = generate(model)
     assert torch.equal(plain.image, generate(model, probes=probes).image)
     assert torch.equal(plain.image, generate(model, ("none",)).image)
 
 
 @pytest.mark.parametrize("name", ACCELERATORS)
-def test_neutral_settings_are_dense(model: Infinity, name: str) -> None:
+def test_neutral_settings_are_dense(model: NextScaleModel, name: str) -> None:
     engaging(model, name) if ACCELERATORS[name].engaging else None
     plain, neutral = generate(model), generate(model, (made(ACCELERATORS[name].neutral),))
     assert torch.equal(plain.image, neutral.image)
@@ -88,7 +104,7 @@ def test_neutral_settings_are_dense(model: Infinity, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ENGAGING)
-def test_real_settings_change_the_image_and_compute_less(model: Infinity, name: str) -> None:
+def test_real_settings_change_the_image_and_compute_less(model: NextScaleModel, name: str) -> None:
     plain, fast = generate(model), generate(model, (engaging(model, name),))
     assert fast.ledger.engaged and fast.image.isfinite().all()
     assert not torch.equal(plain.image, fast.image)
@@ -97,22 +113,21 @@ def test_real_settings_change_the_image_and_compute_less(model: Infinity, name: 
 
 
 @pytest.mark.parametrize("name", ENGAGING)
-def test_no_state_leaks_between_runs(model: Infinity, name: str) -> None:
+def test_no_state_leaks_between_runs(model: NextScaleModel, name: str) -> None:
     method = accelerators((engaging(model, name),))
-    text = features(3, 5)
 
     def run() -> torch.Tensor:
-        return Run(model, Settings(cfg=2.0), SeededNoise(7)).generate(text, (0, 1), method).image
+        return Run(model, Settings(cfg=2.0), SeededNoise(7)).generate(prompts(model), (0, 1), method).image
 
     first = run()
-    other = "long" if ACCELERATORS[name].stages > 4 else "odd-tall"
-    generate(tiny_infinity(other, seed=3), tuple(method))
-    Run(model, Settings(cfg=3.0), SeededNoise(8)).generate(features(4, seed=9), (0,), method)
+    other = "long" if ACCELERATORS[name].stages > 4 else "odd-tall" if model.family == "infinity" else "square"
+    generate(tiny(model.family, other, seed=3), tuple(method))
+    Run(model, Settings(cfg=3.0), SeededNoise(8)).generate(prompts(model, (0,), seed=9), (0,), method)
     assert torch.equal(first, run())
 
 
 @pytest.mark.parametrize("name", ["none", *ENGAGING])
-def test_a_seed_means_the_same_in_any_batch(model: Infinity, name: str) -> None:
+def test_a_seed_means_the_same_in_any_batch(model: NextScaleModel, name: str) -> None:
     def specs() -> tuple[str | Accelerator, ...]:
         return () if name == "none" else (engaging(model, name),)
 

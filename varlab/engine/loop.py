@@ -358,6 +358,7 @@ class Run:
         work.attention_flops += cost.attention * state.rows
         work.pairs += tokens * keys * state.rows
         if site.branch == self.model.branches[0]:
+            work.block_calls += 1
             work.token_blocks += tokens * state.rows
 
     def _count_dense(self, state: State, k: int) -> None:
