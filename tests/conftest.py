@@ -48,10 +48,12 @@ def tiny_infinity(schedule: str = "square", patchify: bool = False, seed: int = 
 
 
 def tiny_var(schedule: str = "square", shared: bool = False, cosine: bool = True, seed: int = 0) -> VAR:
-    """Four blocks, 64 channels, 32 codes; gates and positions are enlarged so that branches matter and tokens differ."""
+    """Four blocks, 64 channels, 32 codes; gates and positions enlarged so that branches matter and tokens differ."""
     torch.manual_seed(seed)
     sides = tuple(height for height, _ in SCHEDULES[schedule].grids)
-    config = VARConfig(4, 64, 2, classes=10, codes=32, code_width=4, sides=sides, shared_modulation=shared, cosine=cosine)
+    config = VARConfig(
+        4, 64, 2, classes=10, codes=32, code_width=4, sides=sides, shared_modulation=shared, cosine=cosine
+    )
     tokenizer = VQTokenizer(
         VQConfig(32, 4, channels=8, multipliers=(1, 1, 2), blocks=1, norm_groups=4, stages=len(sides), phis=4)
     )
@@ -59,7 +61,9 @@ def tiny_var(schedule: str = "square", shared: bool = False, cosine: bool = True
     with torch.no_grad():
         for name, parameter in transformer.named_parameters():
             enlarged = "ada_" in name and not name.startswith("head_nm")
-            parameter.mul_({"pos_1LC": 8.0, "word_embed.weight": 3.0, "head.weight": 4.0}.get(name, 3.0 if enlarged else 1))
+            parameter.mul_(
+                {"pos_1LC": 8.0, "word_embed.weight": 3.0, "head.weight": 4.0}.get(name, 3.0 if enlarged else 1)
+            )
     parts = transformer.eval().requires_grad_(False), tokenizer.eval().requires_grad_(False)
     return VAR(*parts, name="tiny-var", settings=Settings(cfg=2.0))
 

@@ -14,8 +14,8 @@ from varlab.accelerators import build as accelerators
 from varlab.engine.hooks import Accelerator
 from varlab.engine.loop import Generation, Run
 from varlab.engine.randomness import SeededNoise
-from varlab.models.guidance import Settings
 from varlab.models.base import NextScaleModel
+from varlab.models.guidance import Settings
 from varlab.probes import PROBES, build
 
 LENGTHS = (3, 5)

@@ -45,8 +45,8 @@ def read_exits(text: str, stages: int) -> tuple[int, ...]:
         return tuple(values * stages)
     if len(values) != stages:
         raise VarlabError(
-            f"freqexit: exits={text} lists {len(values)} stages; the schedule has {stages}. Give one number for all, or "
-            f"{stages}, such as {values[0]}x{stages - 1}/{values[-1]}."
+            f"freqexit: exits={text} lists {len(values)} stages; the schedule has {stages}. Give one number for all, "
+            f"or {stages}, such as {values[0]}x{stages - 1}/{values[-1]}."
         )
     return tuple(values)
 
@@ -66,8 +66,8 @@ def check_exits(exits: tuple[int, ...], depth: int, name: str) -> None:
     rising = [k for k in range(1, len(exits)) if exits[k] > exits[k - 1]]
     if rising:
         warnings.warn(
-            f"freqexit: the exits rise at stage {rising[0] + 1}: blocks above {exits[rising[0] - 1]} attend only to the "
-            "stages that ran them.",
+            f"freqexit: the exits rise at stage {rising[0] + 1}: blocks above {exits[rising[0] - 1]} attend only to "
+            "the stages that ran them.",
             stacklevel=2,
         )
 

@@ -97,7 +97,7 @@ class Block(nn.Module):
         """From class embeddings [R, C], or from the shared projection [R, 1, 6, C] where there is one."""
         if label.ndim == 4:
             return (self.ada_gss.float() + label).unbind(2)
-        parts = self.ada_lin(label.to(self.ada_lin[1].weight.dtype))
+        parts = self.ada_lin(label.to(self.attn.proj.weight.dtype))
         return parts.float().view(-1, 1, 6, self.width).unbind(2)
 
     def attention(self, x: Tensor, modulation: Modulation, attend: Attend) -> Tensor:
@@ -123,9 +123,6 @@ class VARTransformer(nn.Module):
 
     Inference goes through the engine, training through ``states`` or ``forward``.
     """
-
-    lvl_1L: Tensor
-    attn_bias_for_masking: Tensor
 
     def __init__(self, config: VARConfig) -> None:
         super().__init__()

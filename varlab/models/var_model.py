@@ -74,8 +74,11 @@ def smoothed(logits: Tensor, progress: float, gumbel: Tensor | float = 0.0) -> T
 
 
 class VAR(NextScaleModel):
-    """The transformer and its vector-quantised tokenizer. ``settings.cfg`` is the strength t at the last stage:
-    stage k of S mixes (1 + t') conditional - t' unconditional logits with t' = t k / (S - 1); a list gives t' itself."""
+    """The transformer and its vector-quantised tokenizer.
+
+    ``settings.cfg`` is the guidance strength t of the last stage, 0 for none: stage k of S mixes (1 + t') conditional
+    and -t' unconditional logits with t' = t k / (S - 1). A list gives t' itself, stage by stage.
+    """
 
     family = "var"
     branches = ("attention", "ffn")

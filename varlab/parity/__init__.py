@@ -4,7 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from varlab.errors import unknown
-from varlab.parity import fastvar, infinity, infinity_tables, infinity_vae, skipvar, skipvar_tables, var
+from varlab.parity import (
+    fastvar,
+    freqexit,
+    freqexit_losses,
+    infinity,
+    infinity_tables,
+    infinity_vae,
+    skipvar,
+    skipvar_tables,
+    var,
+)
 from varlab.parity.golden import Golden, load
 from varlab.parity.report import ArrayCheck, Report
 
@@ -21,6 +31,9 @@ KINDS: dict[str, Callable[[Golden], Report]] = {
     "fastvar_infinity": fastvar.check,
     "var": var.check,
     "var_sampling": var.check_sampling,
+    "freqexit_model": freqexit.check,
+    "freqexit_losses": freqexit_losses.check,
+    "freqexit_fgsr_legacy": freqexit_losses.check_legacy,
 }
 
 

@@ -20,8 +20,6 @@ from varlab.models.var_model import VAR, Conditioning
 from varlab.parity import weights
 from varlab.schedules import Grid
 
-ARGMAX = {"top_k": 1, "top_p": 0.0}
-
 
 class BothRows(VAR):
     """VAR that runs the unconditional rows at strength 0 too, as the official code does."""
@@ -97,7 +95,7 @@ def setup(config: Mapping[str, Any], name: str) -> Setup:
     for module in (transformer, tokenizer):
         module.eval().requires_grad_(False)
         weights.fill(module, seed, weights.var_rule)
-    settings = Settings(cfg=need("cfg"), **ARGMAX)
+    settings = Settings(cfg=need("cfg"), top_k=1, top_p=0.0)
     labels = torch.tensor(need("labels"))
     return Setup(BothRows(transformer, tokenizer, name=name), settings, seed, labels, config.get("imgs", 1))
 

@@ -203,7 +203,7 @@ class _Shared(nn.Module):
 
 
 def ticks(count: int) -> np.ndarray:
-    """Places of ``count`` convolutions along the stages, from 0 (first) to 1 (last). float64, like the official ones."""
+    """Places of ``count`` convolutions along the stages, from 0 (first) to 1 (last); float64, as released."""
     edge = 1 / 3 / count if count == 4 else 1 / 2 / count
     return np.linspace(edge, 1 - edge, count)
 
