@@ -113,6 +113,8 @@ class Block(nn.Module):
 
 
 class _HeadNorm(nn.Module):
+    """The class's scale and shift before the head, under the released name."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.ada_lin = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))

@@ -110,11 +110,17 @@ def _forced_logits(rebuilt: Setup, labels: Tensor, indices: list[Tensor]) -> Ten
     return rebuilt.model.transformer(labels, inputs, block_causal_attend(config.lengths, config.attention_scale))
 
 
+def _joined(rebuilt: Setup, indices: list[Tensor]) -> Tensor | None:
+    """Inputs of all stages but the first [B, L - 1, c]."""
+    inputs = rebuilt.tokenizer.inputs(indices, rebuilt.grids)
+    return torch.cat(inputs, 1) if inputs else None
+
+
 def _compare_teacher(comparison: Comparison, rebuilt: Setup, outcome: Outcome) -> None:
     """Teacher forcing, on the run's own indices and on prescribed ones."""
     sampled = [index.long() for index in outcome.capture.labels]
-    given = [torch.from_numpy(comparison.golden.arrays[f"ar_s{k}_ids"]).long()
-             if f"ar_s{k}_ids" in comparison.golden.arrays else sampled[k] for k in rebuilt.stages]  # fmt: skip
+    paths = [_path(comparison.golden, rebuilt, k) for k in rebuilt.stages]
+    given = [drawn if path is None else path for drawn, path in zip(sampled, paths, strict=True)]
     cached = torch.cat([outcome.branches(k)[0] for k in rebuilt.stages], 1)
     difference = (_forced_logits(rebuilt, rebuilt.labels, given) - cached).abs().max()
     comparison.absolute("tf_on_sampled_max_abs_diff_vs_ar_cond", difference, "logits_abs")
@@ -122,7 +128,7 @@ def _compare_teacher(comparison: Comparison, rebuilt: Setup, outcome: Outcome) -
     batch = len(rebuilt.labels)
     pyramid = rebuilt.pyramid(batch)
     comparison.equal("tf_gt_ids", torch.cat(pyramid, 1))
-    comparison.absolute("tf_input", torch.cat(rebuilt.tokenizer.inputs(pyramid, rebuilt.grids), 1), "latents_abs")
+    comparison.absolute("tf_input", _joined(rebuilt, pyramid), "latents_abs")
     logits = _forced_logits(rebuilt, rebuilt.labels, pyramid)
     comparison.absolute("tf_logits", logits, "logits_abs")
     nothing = torch.full_like(rebuilt.labels, rebuilt.model.transformer.config.classes)
@@ -135,7 +141,7 @@ def _compare_teacher(comparison: Comparison, rebuilt: Setup, outcome: Outcome) -
 
 def _compare_smooth(comparison: Comparison, rebuilt: Setup) -> None:
     """Smooth sampling without its noise."""
-    if not comparison.wants("smooth_f_hat_final"):
+    if not any(name.startswith("smooth_") for name in comparison.golden.arrays):
         return
     progress = iter([k / max(len(rebuilt.stages) - 1, 1) for k in rebuilt.stages])
     outcome = generate(rebuilt, {}, choose=lambda guided: smoothed(guided, next(progress)))
@@ -145,7 +151,7 @@ def _compare_smooth(comparison: Comparison, rebuilt: Setup) -> None:
 
 def _compare_encoder(comparison: Comparison, rebuilt: Setup) -> None:
     """Pictures to indices and back. An index may differ where the golden knows a near tie and ours is one."""
-    if not comparison.wants("enc_f"):
+    if not any(name.startswith("enc_") for name in comparison.golden.arrays):
         return
     tokenizer, grids, golden = rebuilt.tokenizer, rebuilt.grids, comparison.golden
     indices, canvases, latent = tokenizer.encode(rebuilt.image(), grids)
@@ -161,8 +167,7 @@ def _compare_encoder(comparison: Comparison, rebuilt: Setup) -> None:
     energy = latent.square().sum()
     errors = torch.stack([(latent - canvas).square().sum() / energy for canvas in canvases])
     comparison.absolute("enc_fhat_rel_err_per_stage", errors, "latents_abs")
-    given = tokenizer.inputs([index.flatten(1) for index in indices], grids)
-    comparison.absolute("enc_var_input", torch.cat(given, 1), "latents_abs")
+    comparison.absolute("enc_var_input", _joined(rebuilt, [index.flatten(1) for index in indices]), "latents_abs")
     comparison.absolute("enc_rec_sub4", tokenizer.decode(canvases[-1])[..., ::4, ::4], "image_abs")
 
 

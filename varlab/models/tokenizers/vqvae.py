@@ -49,6 +49,8 @@ def conv(inputs: int, outputs: int, kernel: int = 3) -> nn.Conv2d:
 
 
 class ResBlock(nn.Module):
+    """x + conv(silu(norm(conv(silu(norm(x)))))); a 1x1 convolution on x where the channels change."""
+
     def __init__(self, inputs: int, outputs: int, config: VQConfig) -> None:
         super().__init__()
         self.norm1 = norm(inputs, config)
@@ -80,6 +82,8 @@ class Attention(nn.Module):
 
 
 class Downsample(nn.Module):
+    """Halves both sides; padded at the right and bottom alone, as released."""
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
@@ -89,6 +93,8 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
+    """Doubles both sides: nearest neighbour, then a convolution."""
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = conv(channels, channels)
@@ -98,6 +104,8 @@ class Upsample(nn.Module):
 
 
 class Middle(nn.Module):
+    """Two residual blocks with attention between them, at the lowest resolution."""
+
     def __init__(self, channels: int, config: VQConfig) -> None:
         super().__init__()
         self.block_1 = ResBlock(channels, channels, config)
@@ -191,12 +199,16 @@ class Phi(nn.Conv2d):
 
 
 class _Single(nn.Module):
+    """One convolution for all stages, under the released name."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.qresi = Phi(width)
 
 
 class _Shared(nn.Module):
+    """Some convolutions along the stages, under the released name."""
+
     def __init__(self, width: int, count: int) -> None:
         super().__init__()
         self.qresi_ls = nn.ModuleList(Phi(width) for _ in range(count))
