@@ -1,6 +1,7 @@
 """VAR: official names, sampler, conditioning, ledger, teacher forcing against the engine."""
 
 import lzma
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,15 +11,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.conftest import tiny_var
 from tests.minis import refused
+from varlab import runs
 from varlab.accelerators import build
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
+from varlab.models import registry, zoo
 from varlab.models.classes import ClassReader
 from varlab.models.guidance import Settings
 from varlab.models.layers import block_causal_attend
 from varlab.models.tokenizers.vqvae import VQConfig, VQTokenizer, decoder_flops, phi_index
 from varlab.models.var import VARConfig, VARTransformer
-from varlab.models.var_model import filtered, inverse_draw
+from varlab.models.var_model import VAR, filtered, inverse_draw
 from varlab.parity.var_setup import Capture
 
 KEYS = Path(__file__).parent / "keys" / "var.tsv.xz"
@@ -112,6 +115,63 @@ def test_labels_are_numbers_or_names() -> None:
     refused(lambda: ClassReader(10)(["-1"]), "no class")
     refused(lambda: ClassReader(10)([]), "no class labels")
     refused(lambda: ClassReader(3, ["a"]), "as many names")
+
+
+# Registry
+
+
+@pytest.fixture
+def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One tiny VAR in the registry, an own checkpoint folder."""
+    monkeypatch.setenv("VARLAB_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("VARLAB_CHECKPOINTS", str(tmp_path))
+    model = tiny_var()
+    entry = replace(
+        registry.MODELS["var-d16"],
+        name="tiny",
+        transformer=model.transformer.config,
+        tokenizer=model.tokenizer.config,
+        schedule=lambda *_: model.schedule,
+    )
+    monkeypatch.setattr(registry, "MODELS", registry.Registry([entry]))
+    return tmp_path
+
+
+def test_released_models_load_as_shapes() -> None:
+    for name in ("var-d16", "var-d36"):
+        model = zoo.load(name, "empty")
+        assert isinstance(model, VAR) and model.name == name
+    large = zoo.load("var-d36", "empty")
+    assert large.transformer.config.shared_modulation and large.schedule.tokens == 2240  # type: ignore[attr-defined]
+    refused(lambda: zoo.load("var-d16", "empty", pixels="1M"), "one schedule")
+    refused(lambda: zoo.load("var-d16", "empty", text="random"), "class labels")
+    refused(lambda: zoo.check_captions(registry.MODELS["var-d16"], ["a dog"]), "no class")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_random_weights_draw(registered: Path, precision: str) -> None:
+    model = zoo.load("tiny", "random", precision=precision)
+    out = runs.sample(model, ["3", "class 7"], seed=1, accelerators="freqexit:row=d")
+    assert len(out.images) == 2 and out.ledger.engaged and model.precision == precision
+    assert torch.equal(model.transformer.lvl_1L, tiny_var().transformer.lvl_1L)  # type: ignore[attr-defined]
+    refused(lambda: runs.sample(model, ["3", "12"]), "Class 12")
+
+
+def test_official_files_are_read_strictly(registered: Path) -> None:
+    model = tiny_var(seed=3)
+    flat, images = model.transformer.state_dict(), model.tokenizer.state_dict()
+    torch.save(flat, registered / "var_d16.pth")
+    torch.save(images, registered / "vae_ch160v4096z32.pth")
+    loaded = zoo.load("tiny")
+    assert loaded.weights.startswith("official (var_d16.pth")
+    draws = [Run(m, Settings(cfg=2.0), SeededNoise(1)).generate([3], (0,)).image for m in (model, loaded)]
+    assert torch.allclose(*draws, atol=1e-5)
+    torch.save({name: t for name, t in flat.items() if name != "head.bias"}, registered / "var_d16.pth")
+    refused(lambda: zoo.load("tiny"), "1 missing (head.bias)", "VAR of depth 4, width 64 and 10 classes")
+    torch.save(flat | {"lvl_1L": flat["lvl_1L"] + 1}, registered / "var_d16.pth")
+    refused(lambda: zoo.load("tiny"), "lvl_1L is not the constant")
+    torch.save(images, registered / "var_d16.pth")
+    refused(lambda: zoo.load("tiny"), "VAR's tokenizer, 32 codes of 4 channels")
 
 
 def run(settings: Settings, *specs: str, **options: Tensor | list[int]) -> tuple[Capture, Run]:

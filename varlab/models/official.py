@@ -1,13 +1,14 @@
-"""The released Infinity models: sizes, file names, schedules, and which of them a file looks like.
+"""The released models of Infinity and VAR: sizes, file names, schedules, and which of them a file looks like.
 
-Source: the registry of the released code (arXiv 2412.04431).
+Sources: the registries of the released codes (arXiv 2412.04431, 2404.02905).
 """
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -16,9 +17,15 @@ from varlab.errors import VarlabError
 from varlab.models.guidance import Settings
 from varlab.models.infinity import InfinityConfig
 from varlab.models.tokenizers.bsq import BSQConfig
+from varlab.models.tokenizers.vqvae import VQConfig
+from varlab.models.var import VARConfig
 from varlab.schedules import Schedule
 
 HUB = "FoundationVision/Infinity"
+VAR_HUB = "FoundationVision/var"
+VAR_512 = (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)  # sides of the 512 px schedule
+# The setting of VAR's published FID; the official demonstration uses cfg 4 and top_p 0.95.
+VAR_SETTINGS = Settings(cfg=1.5, tau=1.0, top_k=900, top_p=0.96)
 
 
 @dataclass(frozen=True)
@@ -26,8 +33,8 @@ class ModelEntry:
     """A name's model. ``file`` and ``tokenizer_file`` are the official names, empty where nothing was released."""
 
     name: str
-    transformer: InfinityConfig
-    tokenizer: BSQConfig
+    transformer: Any  # the configuration of the family's transformer, and of its tokenizer
+    tokenizer: Any
     schedule: Callable[[str | None, float], Schedule]  # (pixels, height / width)
     settings: Settings
     description: str
@@ -67,6 +74,32 @@ def _official(
     return ModelEntry(name, config, tokenizer, schedule, settings, description, file, tokenizer_file)
 
 
+def _var(depth: int, pixels: int = 256) -> ModelEntry:
+    """d16 to d30 modulate block by block, d36 by one projection for all; one tokenizer serves both resolutions."""
+    large = pixels == 512
+    config = VARConfig(depth, 64 * depth, depth, shared_modulation=large)
+    config = replace(config, sides=VAR_512) if large else config
+
+    def only(given: str | None, ratio: float) -> Schedule:
+        if given is not None or ratio != 1:
+            raise VarlabError(f"var-d{depth} knows one schedule, {pixels} px square: leave pixels and ratio out.")
+        return schedules.square(config.sides, f"var-{pixels}px")
+
+    return ModelEntry(
+        f"var-d{depth}",
+        config,
+        VQConfig(),
+        only,
+        VAR_SETTINGS,
+        f"class-conditional, 1000 ImageNet classes, {pixels} px",
+        f"var_d{depth}.pth",
+        "vae_ch160v4096z32.pth",
+        VAR_HUB,
+        text="classes",
+        family="var",
+    )
+
+
 _big = partial(
     _official, bits=56, chunks=8, patchify=True, tau=1.0, tokenizer_file="infinity_vae_d56_f8_14_patchify.pth"
 )
@@ -83,29 +116,50 @@ OFFICIAL = [
     _big("infinity-8b", 40, 3584, 28, "1024 px, patchified", file="infinity_8b_weights"),
     _big("infinity-8b-512", 40, 3584, 28, "a stage of the 8B's training, 512 px, patchified", pixels="0.25M",
          file="infinity_8b_512x512_weights"),
+    *map(_var, (16, 20, 24, 30)),
+    _var(36, pixels=512),
 ]  # fmt: skip
+
+
+def _of(family: str) -> list[ModelEntry]:
+    return [entry for entry in OFFICIAL if entry.family == family]
+
+
+def _likely_var(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    if "class_emb.weight" not in shapes:
+        codes, width = shapes["quantize.embedding.weight"]
+        return f"This looks like VAR's tokenizer, {codes} codes of {width} channels."
+    depth = len({name.split(".")[1] for name in shapes if name.startswith("blocks.")})
+    classes, width = shapes["class_emb.weight"]
+    fits = [e.name for e in _of("var") if (e.transformer.depth, e.transformer.width) == (depth, width)]
+    size = f"the size of {fits[0]}" if fits else "a size of no known model"
+    return f"This looks like a VAR of depth {depth}, width {width} and {classes - 1} classes, {size}."
 
 
 def likely_cause(tensors: Mapping[str, Tensor]) -> str:
     """What a file that does not fit seems to be, in one sentence: its sizes and the names they belong to."""
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if "class_emb.weight" in shapes or "quantize.embedding.weight" in shapes:
+        return _likely_var(shapes)
     blocks = {name.split(".sa.")[0] for name in shapes if ".sa." in name}
     if blocks and {"pos_start", "head.weight", "text_norm.weight"} <= shapes.keys():
         depth, width, bits = len(blocks), shapes["pos_start"][-1], shapes["head.weight"][0] // 2
         if not any(name.startswith("block_chunks.") for name in blocks):
             return "Its blocks are not grouped in chunks: it was trained with block_chunks=1, which is not supported."
         sizes = depth, width, bits
-        fits = [e.name for e in OFFICIAL if (e.transformer.depth, e.transformer.width, e.transformer.bits) == sizes]
+        fits = [
+            e.name for e in _of("infinity") if (e.transformer.depth, e.transformer.width, e.transformer.bits) == sizes
+        ]
         what = f"a transformer of depth {depth}, width {width} and {bits} bits a token"
     elif "decoder.conv_in.conv.weight" in shapes or "decoder.conv_in.weight" in shapes:
         bits = (shapes.get("decoder.conv_in.conv.weight") or shapes["decoder.conv_in.weight"])[1]
         halvings = len({name.split(".downsample")[0] for name in shapes if ".downsample" in name})
-        fits = [e.name for e in OFFICIAL if (e.tokenizer.bits, e.tokenizer.halvings) == (bits, halvings)]
+        fits = [e.name for e in _of("infinity") if (e.tokenizer.bits, e.tokenizer.halvings) == (bits, halvings)]
         what = f"a tokenizer of {bits} bits and stride {2**halvings}"
     elif any(name.startswith(("transformer.", "tokenizer.")) for name in shapes):
         return "This looks like a mini: give its folder, with model.json."
     elif any(name.startswith("encoder.block.") for name in shapes):
         return "This looks like a T5 text encoder: give its folder as text=."
     else:
-        return "It looks like no file of the Infinity family."
+        return "It looks like no file of the Infinity or VAR family."
     return f"This looks like {what}, {'the size of ' + ' and '.join(fits) if fits else 'a size of no known model'}."

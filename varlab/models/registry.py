@@ -1,19 +1,23 @@
 """Every model by name: the official ones, and the minis whose data folder exists."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
+from torch import nn
 
 from varlab.errors import VarlabError, unknown
 from varlab.models import embedded
 from varlab.models.checkpoints import checkpoint_folder, in_folder
 from varlab.models.embedded import Parts
-from varlab.models.infinity import InfinityConfig, InfinityTransformer
+from varlab.models.infinity import InfinityTransformer
 from varlab.models.official import OFFICIAL, ModelEntry
 from varlab.models.tokenizers.bsq import BSQTokenizer
+from varlab.models.tokenizers.vqvae import VQTokenizer
+from varlab.models.var import VARTransformer
 from varlab.schedules import Schedule
 
 
@@ -63,6 +67,12 @@ class Registry(Mapping[str, ModelEntry]):
 MODELS: Mapping[str, ModelEntry] = Registry(OFFICIAL)
 
 
+MODULES: dict[str, tuple[Callable[[Any], nn.Module], Callable[[Any], nn.Module]]] = {
+    "infinity": (InfinityTransformer, BSQTokenizer),
+    "var": (VARTransformer, VQTokenizer),
+}
+
+
 def find(name: str) -> ModelEntry:
     """The entry of a name; else near names and where minis were looked for."""
     if name not in MODELS:
@@ -74,18 +84,19 @@ def empty(entry: ModelEntry) -> Parts:
     """The modules of a model on the meta device: names and shapes without memory."""
     if entry.folder is not None:
         return embedded.read_facts(entry.folder).empty()
+    transformer, tokenizer = MODULES[entry.family]
     with torch.device("meta"):
-        return Parts(InfinityTransformer(entry.transformer), BSQTokenizer(entry.tokenizer), None)
+        return Parts(transformer(entry.transformer), tokenizer(entry.tokenizer), None)
 
 
 # Overview
 
 
 @cache
-def parameters(config: InfinityConfig) -> int:
+def parameters(family: str, config: Any) -> int:
     """Of the transformer alone."""
     with torch.device("meta"):
-        return sum(p.numel() for p in InfinityTransformer(config).parameters())
+        return sum(p.numel() for p in MODULES[family][0](config).parameters())
 
 
 def _availability(entry: ModelEntry) -> tuple[str, str]:
@@ -116,7 +127,7 @@ def describe() -> pd.DataFrame:
             {
                 "name": name,
                 "family": entry.family,
-                "parameters": parameters(entry.transformer),
+                "parameters": parameters(entry.family, entry.transformer),
                 "stages": len(schedule),
                 "tokens": schedule.tokens,
                 "text": entry.text,

@@ -21,9 +21,6 @@ from varlab.models.tokenizers.vqvae import VQTokenizer, decoder_flops
 from varlab.models.var import Modulation, VARTransformer
 from varlab.schedules import Grid, Schedule, square
 
-# The setting of the published FID; the official demonstration uses cfg 4 and top_p 0.95.
-PUBLISHED = Settings(cfg=1.5, tau=1.0, top_k=900, top_p=0.96)
-
 
 @dataclass
 class Conditioning:
@@ -101,7 +98,7 @@ class VAR(NextScaleModel):
         self.transformer, self.tokenizer = transformer, tokenizer
         self.schedule: Schedule = square(config.sides, name)
         self.text = ClassReader(config.classes, names)
-        self.name, self.weights, self.settings = name, weights, settings or PUBLISHED
+        self.name, self.weights, self.settings = name, weights, settings or Settings(cfg=1.5, top_p=0.96)
         self.depth, self.width, self.attention_scale = config.depth, config.width, config.attention_scale
         self.blocks = list(transformer.blocks)
 

@@ -7,14 +7,20 @@ import torch
 
 from varlab.errors import VarlabError, unknown
 from varlab.models import embedded
+from varlab.models.base import NextScaleModel
 from varlab.models.checkpoints import PRECISIONS, checkpoint_folder, in_folder, load_into, locate, read
+from varlab.models.classes import ClassReader
 from varlab.models.embedded import Parts
-from varlab.models.infinity import LEVELS
+from varlab.models.infinity import LEVELS, InfinityTransformer
 from varlab.models.infinity_model import Infinity, check_growth
 from varlab.models.initialise import randomise
 from varlab.models.official import ModelEntry
 from varlab.models.registry import empty, find, mini
 from varlab.models.text import FlanT5, RandomText, TextEncoder, choose
+from varlab.models.tokenizers.bsq import BSQTokenizer
+from varlab.models.tokenizers.vqvae import VQTokenizer
+from varlab.models.var import VARTransformer
+from varlab.models.var_model import VAR
 from varlab.models.writing import hash_tensors
 from varlab.schedules import INFINITY_GRIDS, Schedule
 
@@ -33,7 +39,7 @@ def load(
     tokenizer: str | Path | None = None,
     text: str | TextEncoder | None = None,
     seed: int = 0,
-) -> Infinity:
+) -> NextScaleModel:
     """A model of the registry, ready for the engine: eval mode, no gradients.
 
     init: "checkpoint" (default; minis bring theirs, official models read ``checkpoint`` and ``tokenizer``, each a
@@ -71,7 +77,17 @@ def load(
     encoder = parts.text if reader is None else reader
     if isinstance(encoder, RandomText) and init == "checkpoint":
         weights += f", {encoder.label}"
-    return Infinity(parts.transformer, parts.tokenizer, schedule, encoder, name, weights, entry.settings)
+    return _model(entry, parts, schedule, encoder, weights)
+
+
+def _model(
+    entry: ModelEntry, parts: Parts, schedule: Schedule, encoder: TextEncoder | None, weights: str
+) -> NextScaleModel:
+    """The parts behind the engine's face, by family."""
+    if isinstance(parts.transformer, VARTransformer) and isinstance(parts.tokenizer, VQTokenizer):
+        return VAR(parts.transformer, parts.tokenizer, (), entry.name, weights, entry.settings)
+    assert isinstance(parts.transformer, InfinityTransformer) and isinstance(parts.tokenizer, BSQTokenizer)
+    return Infinity(parts.transformer, parts.tokenizer, schedule, encoder, entry.name, weights, entry.settings)
 
 
 # Checks
@@ -79,6 +95,9 @@ def load(
 
 def check_fit(entry: ModelEntry, schedule: Schedule) -> None:
     """Refuse a schedule with more stages than level embeddings, and a tokenizer that cannot decode its grids."""
+    if entry.family == "var":
+        _check_codes(entry)
+        return
     patch = 2 if entry.transformer.patchify else 1
     bits = entry.tokenizer.bits * patch**2
     if len(schedule) > LEVELS:
@@ -90,6 +109,15 @@ def check_fit(entry: ModelEntry, schedule: Schedule) -> None:
         raise VarlabError(
             f"{schedule.name} counts tokens of 16 pixels; the tokenizer of {entry.name} makes them "
             f"{entry.tokenizer.stride * patch} pixels wide."
+        )
+
+
+def _check_codes(entry: ModelEntry) -> None:
+    config, images = entry.transformer, entry.tokenizer
+    if (config.codes, config.code_width) != (images.codes, images.width):
+        raise VarlabError(
+            f"{entry.name} predicts {config.codes} codes of {config.code_width} channels, its tokenizer has "
+            f"{images.codes} of {images.width}."
         )
 
 
@@ -117,6 +145,8 @@ def _check(
         raise VarlabError(f"init={init!r} reads no files: leave checkpoint and tokenizer out, or init.")
     if entry.folder is not None and tokenizer:
         raise VarlabError(f"{entry.name} brings its own tokenizer: leave tokenizer out.")
+    if entry.text == "classes" and text is not None:
+        raise VarlabError(f"{entry.name} reads class labels, such as 207, and no text: leave text out.")
     if isinstance(text, str) and text not in ("random", entry.text) and "captions" in (text, entry.text):
         raise VarlabError(f"{entry.name} reads {entry.text}, not text={text!r}: leave text out.")
     try:
@@ -202,7 +232,9 @@ def _read_official(entry: ModelEntry, parts: Parts, path: Path, image_path: Path
 def _reader(
     entry: ModelEntry, init: str, text: str | TextEncoder | None, precision: str, device: str, seed: int
 ) -> TextEncoder | None:
-    """The text encoder, checked before any weights are read; None for a mini's own and for shapes alone."""
+    """The text encoder, checked before any weights are read; None for labels, a mini's own and for shapes alone."""
+    if entry.text == "classes":
+        return None
     if text in (None, "captions") and (entry.folder is not None or init == "empty"):
         return None
     encoder = choose(
@@ -214,7 +246,10 @@ def _reader(
 
 
 def check_captions(entry: ModelEntry, captions: Sequence[str]) -> None:
-    """Refuse captions that a mini cannot read, from its vocabulary alone; other text encoders read anything."""
+    """Refuse captions that a mini cannot read, from its vocabulary alone, and classes that a model does not know;
+    other text encoders read anything."""
+    if entry.text == "classes" and captions:
+        ClassReader(entry.transformer.classes)(captions)
     encoder = empty(entry).text
     if encoder is not None:
         encoder.check(captions)

@@ -15,24 +15,19 @@ from varlab.probes.log import Log, Variables
 norm = torch.linalg.vector_norm
 
 
-def likeliest(logits: Tensor) -> Tensor:
-    """The likeliest label of logits [..., values]: boolean of two values (0 on a tie), else an index."""
-    return logits[..., 1] > logits[..., 0] if logits.shape[-1] == 2 else logits.argmax(-1)
-
-
-def divergence(cond: Tensor, uncond: Tensor) -> Tensor:
-    """KL(conditional || unconditional) of each label in nats, from logits [..., values]."""
-    if cond.shape[-1] == 2:
-        return bit_divergence(cond, uncond)
-    c, u = cond.log_softmax(-1), uncond.log_softmax(-1)
-    return (c.exp() * (c - u)).sum(-1)
-
-
 def bit_divergence(cond: Tensor, uncond: Tensor) -> Tensor:
     """KL(conditional || unconditional) of each bit in nats, from logits [..., 2]."""
     c, u = (logits[..., 1] - logits[..., 0] for logits in (cond, uncond))
     # softplus(-x) is -log of the probability of bit 1; a bit 0 costs x more.
     return F.softplus(-u) - F.softplus(-c) + torch.sigmoid(-c) * (u - c)
+
+
+def label_divergence(cond: Tensor, uncond: Tensor) -> Tensor:
+    """KL(conditional || unconditional) of each label in nats, from logits [..., v] over its v values."""
+    if cond.shape[-1] == 2:
+        return bit_divergence(cond, uncond)
+    c, u = cond.log_softmax(-1), uncond.log_softmax(-1)
+    return (c.exp() * (c - u)).sum(-1)
 
 
 class BranchDivergence(LoggingProbe):
@@ -43,6 +38,7 @@ class BranchDivergence(LoggingProbe):
     """
 
     name = "branch-divergence"
+    binary = True
 
     def on_block(self, site: Site, x_in: Tensor, x_out: Tensor) -> None:
         stage, key = site.stage, (site.stage.index, site.block)
@@ -55,15 +51,16 @@ class BranchDivergence(LoggingProbe):
 
     def on_logits(self, stage: Stage, cond: Tensor, uncond: Tensor | None, guided: Tensor, labels: Tensor) -> None:
         k, samples = stage.index, stage.samples
-        alone, chosen = likeliest(cond), likeliest(guided)
+        likeliest, chosen = cond.argmax(-1), guided.argmax(-1)
+        self.binary = cond.shape[-1] == 2
         self.kept.put(("drawn", k), samples, (labels != chosen).float().mean((1, 2)))
         if uncond is None or stage.guidance.blocks:
             return  # no guidance here, or the rows are already mixed: there is nothing to compare
-        self.kept.put(("kl", k), samples, divergence(cond, uncond).mean((1, 2)))
-        flips = (alone != likeliest(uncond)).float().mean((1, 2))
+        self.kept.put(("kl", k), samples, label_divergence(cond, uncond).mean((1, 2)))
+        flips = (likeliest != uncond.argmax(-1)).float().mean((1, 2))
         self.kept.put(("flips", k), samples, flips)
-        self.kept.put(("guided", k), samples, (alone != chosen).float().mean((1, 2)))
-        plain, moved = self.run.model.codes(k, alone), self.run.model.codes(k, chosen)
+        self.kept.put(("guided", k), samples, (likeliest != chosen).float().mean((1, 2)))
+        plain, moved = self.run.model.codes(k, likeliest), self.run.model.codes(k, chosen)
         change = (moved - plain).square().sum((1, 2)) / plain.square().sum((1, 2))
         self.kept.put(("code", k), samples, change)
 
@@ -91,13 +88,13 @@ class BranchDivergence(LoggingProbe):
             "relative_mse": (("stage", "block"), mse, "1"),
             "cosine": (("stage", "block"), cosine, "1"),
         }
-        for name, key, unit in _PREDICTIONS:
+        predictions = (("kl", "kl", "nats/bit" if self.binary else "nats/label"), *_PREDICTIONS)
+        for name, key, unit in predictions:
             variables[name] = (("stage",), self.kept.table([(key, k) for k in self.stages], self.samples), unit)
         return {self.name: self.group(variables), **groups}
 
 
 _PREDICTIONS = (
-    ("kl", "kl", "nats/bit"),
     ("flip_share", "flips", "1"),
     ("guidance_changes", "guided", "1"),
     ("guidance_code_change", "code", "1"),
