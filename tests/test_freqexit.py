@@ -64,7 +64,14 @@ def test_a_skipped_block_is_never_called() -> None:
     assert [work.block_calls for work in out.ledger.stages] == [4, 3, 2, 2]
     assert [work.token_blocks for work in out.ledger.stages] == [4 * 4 * 1, 4 * 3 * 4, 4 * 2 * 9, 4 * 2 * 25]
     report = out.reports[(0, 1)]["freqexit"]
-    assert report == {"exits": [4, 3, 2, 2], "block_calls": 11}
+    costs = account(tiny_var(), (4, 3, 2, 2), Settings(cfg=2.0))
+    assert report == {
+        "exits": [4, 3, 2, 2],
+        "block_calls": 11,
+        "weighted_depth": 84 / 39,
+        "transformer_gflops": costs.transformer_gflops,
+        "paper_gflops": costs.paper_gflops,
+    }
 
 
 def test_exits_work_on_infinity() -> None:

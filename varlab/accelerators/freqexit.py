@@ -9,10 +9,12 @@ import re
 import warnings
 from typing import TYPE_CHECKING, Literal, get_args
 
+from varlab.accelerators.exit_account import account
 from varlab.engine.hooks import Accelerator
 from varlab.engine.plan import StagePlan
 from varlab.engine.stage import Stage
 from varlab.errors import VarlabError
+from varlab.models.var_model import VAR
 
 if TYPE_CHECKING:
     from varlab.engine.loop import Run
@@ -93,10 +95,17 @@ class FreqExit(Accelerator):
         else:
             self.exits = read_exits(str(self.asked), stages)
         check_exits(self.exits, depth, run.model.name)
+        self.account = account(run.model, self.exits, run.settings) if isinstance(run.model, VAR) else None
 
     def plan(self, stage: Stage) -> StagePlan:
         return StagePlan(depth=self.exits[stage.index])
 
     def report(self) -> dict[str, object]:
-        """Blocks of each stage, and how many blocks an image calls in all."""
-        return {"exits": list(self.exits), "block_calls": sum(self.exits)}
+        """Blocks of each stage and in all; of VAR also the blocks that a token passes on average, and the GFLOPs of one
+        guided image as the ledger counts them and as the paper's table does."""
+        told: dict[str, object] = {"exits": list(self.exits), "block_calls": sum(self.exits)}
+        if self.account is not None:
+            told["weighted_depth"] = self.account.weighted_depth
+            told["transformer_gflops"] = self.account.transformer_gflops
+            told["paper_gflops"] = self.account.paper_gflops
+        return told
