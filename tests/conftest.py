@@ -1,12 +1,17 @@
 """Tiny random models for the laws of the engine: seconds, no weights."""
 
+from collections.abc import Sequence
+
 import torch
 
 from varlab import schedules
 from varlab.models.guidance import Settings
+from varlab.models.hart import HartConfig, HartText, HartTransformer
+from varlab.models.hart_model import Hart, HartSettings
 from varlab.models.infinity import InfinityConfig, InfinityTransformer, TextBatch
 from varlab.models.infinity_model import Infinity
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
+from varlab.models.tokenizers.hybrid import HybridConfig, HybridTokenizer
 from varlab.models.tokenizers.vqvae import VQConfig, VQTokenizer
 from varlab.models.var import VARConfig, VARTransformer
 from varlab.models.var_model import VAR
@@ -71,3 +76,49 @@ def tiny_var(schedule: str = "square", shared: bool = False, cosine: bool = True
 def features(*lengths: int, seed: int = 1) -> TextBatch:
     generator = torch.Generator().manual_seed(seed)
     return TextBatch(torch.randn(sum(lengths), TEXT_WIDTH, generator=generator), lengths)
+
+
+HART_TEXT, HART_TEXT_WIDTH = 6, 24
+
+
+def tiny_hart(schedule: str = "square", seed: int = 0, settings: HartSettings | None = None, **variant: object) -> Hart:
+    """Four blocks, 96 channels, a codebook of 48; the residual branches are enlarged so that every one matters."""
+    torch.manual_seed(seed)
+    config = HartConfig(
+        depth=4, width=96, heads=2, vocabulary=48, latents=4, text_length=HART_TEXT, text_width=HART_TEXT_WIDTH,
+        stages=len(SCHEDULES[schedule]), diffusion_width=16, diffusion_depth=1, diffusion_steps=3,
+        **variant,  # type: ignore[arg-type]
+    )  # fmt: skip
+    tokenizer = HybridTokenizer(HybridConfig(48, 4, channels=32, multipliers=(1, 1, 1), blocks=0))
+    transformer = HartTransformer(config)
+    with torch.no_grad():
+        for block in transformer.blocks:
+            block.attn.proj.weight.mul_(3)  # type: ignore[union-attr, operator]
+            block.ffn.down_proj.weight.mul_(3)  # type: ignore[union-attr, operator]
+        transformer.head.weight.mul_(3)
+    return Hart(
+        transformer.eval().requires_grad_(False),
+        tokenizer.eval().requires_grad_(False),
+        SCHEDULES[schedule],
+        name="tiny-hart",
+        settings=settings or HartSettings(cfg=2.0, top_k=20),
+    )
+
+
+def hart_features(*lengths: int, seed: int = 1) -> HartText:
+    """One row a prompt, real tokens first."""
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(len(lengths), HART_TEXT, HART_TEXT_WIDTH, generator=generator)
+    return HartText(features, torch.arange(HART_TEXT) < torch.tensor(lengths)[:, None])
+
+
+def text_for(model: Infinity | Hart | VAR, lengths: Sequence[int], images: Sequence[int], seed: int = 1) -> object:
+    """Features of some of the prompts with these lengths, the same whichever are asked for together; VAR's labels."""
+    if isinstance(model, VAR):
+        return [(lengths[i] + seed) % 10 for i in images]
+    if isinstance(model, Hart):
+        whole = hart_features(*lengths, seed=seed)
+        return HartText(whole.features[list(images)], whole.mask[list(images)])
+    text = features(*lengths, seed=seed)
+    rows = text.features.split(text.lengths)
+    return TextBatch(torch.cat([rows[i] for i in images]), tuple(lengths[i] for i in images))

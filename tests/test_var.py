@@ -18,10 +18,11 @@ from varlab.engine.randomness import SeededNoise
 from varlab.models import registry, zoo
 from varlab.models.classes import ClassReader
 from varlab.models.guidance import Settings
+from varlab.models.labels import draw_label, keep_likeliest
 from varlab.models.layers import block_causal_attend
 from varlab.models.tokenizers.vqvae import VQConfig, VQTokenizer, decoder_flops, phi_index
 from varlab.models.var import VARConfig, VARTransformer
-from varlab.models.var_model import VAR, filtered, inverse_draw
+from varlab.models.var_model import VAR
 from varlab.parity.var_setup import Capture
 
 KEYS = Path(__file__).parent / "keys" / "var.tsv.xz"
@@ -88,18 +89,18 @@ def test_ten_stages_share_four_smoothing_convolutions() -> None:
 
 def test_filters_keep_ties_and_the_likeliest() -> None:
     logits = torch.tensor([3.0, 1.0, 2.0, 2.0, 0.0])
-    assert (filtered(logits, 2, 0.0) > -torch.inf).tolist() == [True, False, True, True, False]
-    assert (filtered(logits, 0, 1e-6) > -torch.inf).tolist() == [True, False, False, False, False]
-    assert torch.equal(filtered(logits, 0, 0.0), logits) and torch.equal(filtered(logits, 900, 1.0), logits)
+    assert (keep_likeliest(logits, 2, 0.0) > -torch.inf).tolist() == [True, False, True, True, False]
+    assert (keep_likeliest(logits, 0, 1e-6) > -torch.inf).tolist() == [True, False, False, False, False]
+    assert torch.equal(keep_likeliest(logits, 0, 0.0), logits) and torch.equal(keep_likeliest(logits, 900, 1.0), logits)
 
 
 def test_draws_follow_the_distribution() -> None:
     probability = torch.tensor([0.5, 0.0, 0.3, 0.2])
     uniform = (torch.arange(1000) + 0.5)[:, None] / 1000
-    drawn = inverse_draw(probability.log().expand(1000, 4), uniform)
+    drawn = draw_label(probability.log().expand(1000, 4), uniform)
     assert torch.bincount(drawn, minlength=4).tolist() == [500, 0, 300, 200]
     certain = torch.tensor([-torch.inf, 0.0, -torch.inf]).expand(2, 3)
-    assert inverse_draw(certain, torch.tensor([[0.0], [1 - 2**-24]])).tolist() == [1, 1]
+    assert draw_label(certain, torch.tensor([[0.0], [1 - 2**-24]])).tolist() == [1, 1]
 
 
 # Conditioning
@@ -171,7 +172,7 @@ def test_official_files_are_read_strictly(registered: Path) -> None:
     torch.save(flat | {"lvl_1L": flat["lvl_1L"] + 1}, registered / "var_d16.pth")
     refused(lambda: zoo.load("tiny"), "lvl_1L is not the constant")
     torch.save(images, registered / "var_d16.pth")
-    refused(lambda: zoo.load("tiny"), "VAR's tokenizer, 32 codes of 4 channels")
+    refused(lambda: zoo.load("tiny"), "32 codes of 4 channels")
 
 
 def run(settings: Settings, *specs: str, **options: Tensor | list[int]) -> tuple[Capture, Run]:

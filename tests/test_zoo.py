@@ -59,13 +59,19 @@ def weights_hash(module: nn.Module) -> str:
 def test_official_names_and_sizes() -> None:
     assert list(registry.MODELS) == [
         "infinity-125m", "infinity-layer16", "infinity-1b", "infinity-layer32", "infinity-layer40", "infinity-layer48",
-        "infinity-2b", "infinity-8b", "infinity-8b-512", "var-d16", "var-d20", "var-d24", "var-d30", "var-d36",
+        "infinity-2b", "infinity-8b", "infinity-8b-512", "hart-0.7b", "var-d16", "var-d20", "var-d24", "var-d30",
+        "var-d36",
     ]  # fmt: skip
-    expected = {"infinity-2b": 2_204_564_032, "infinity-8b": 8_375_791_824, "infinity-1b": 940_944_832}
+    expected = {
+        "infinity-2b": 2_204_564_032,
+        "infinity-8b": 8_375_791_824,
+        "infinity-1b": 940_944_832,
+        "hart-0.7b": 732_399_168,
+    }
     expected |= {"infinity-layer16": 361_633_792, "infinity-layer48": 8_767_198_528}
     expected |= {"var-d16": 310_283_520, "var-d30": 2_010_020_356}
     for name, count in expected.items():
-        assert registry.parameters(registry.MODELS[name].family, registry.MODELS[name].transformer) == count
+        assert registry.parameters(registry.MODELS[name].transformer) == count
     big, small = registry.MODELS["infinity-2b"].settings, registry.MODELS["infinity-8b-512"].settings
     assert (big.cfg, big.tau, big.top_k, big.top_p) == (3.0, 0.5, 900, 0.97)
     assert (small.cfg, small.tau) == (3.0, 1.0)
@@ -79,6 +85,7 @@ def test_official_names_and_sizes() -> None:
         ("infinity-8b", {"ratio": 0.5}, 11269, (720, 1440)),
         ("infinity-8b-512", {}, 2521, (512, 512)),
         ("infinity-125m", {}, 521, (256, 256)),
+        ("hart-0.7b", {}, 9451, (1024, 1024)),
     ],
 )
 def test_schedule_and_image_size(name: str, options: dict, tokens: int, image: tuple[int, int]) -> None:
@@ -95,7 +102,7 @@ def test_minis_appear_with_their_folder(places: Path) -> None:
     refused(lambda: zoo.load("nano-infinty"), "Unknown model", str(places / "data"))
     make_mini(places / "data" / "nano-infinity")
     (places / "data" / "other").mkdir()
-    assert "nano-infinity" in registry.MODELS and "other" not in registry.MODELS and len(registry.MODELS) == 15
+    assert "nano-infinity" in registry.MODELS and "other" not in registry.MODELS and len(registry.MODELS) == 16
     refused(lambda: zoo.load("nano-infinty"), "Did you mean nano-infinity")
 
 
@@ -107,7 +114,7 @@ def test_describe(places: Path) -> None:
     for file in ("infinity_2b_reg.pth", "infinity_vae_d32reg.safetensors"):
         (places / "checkpoints" / file).touch()
     table = registry.describe().set_index("name")
-    assert list(table.index[:3]) == ["broken", "nano-infinity", "infinity-125m"] and len(table) == 16
+    assert list(table.index[:3]) == ["broken", "nano-infinity", "infinity-125m"] and len(table) == 17
     assert table.loc["broken", "weights"] == "damaged" and "JSON" in table.loc["broken", "description"]
     assert table.loc["nano-infinity", "weights"] == "shipped" and table.loc["nano-infinity", "tokens"] == 21
     assert table.loc["infinity-2b", "weights"] == "found" and table.loc["infinity-2b", "parameters"] == 2_204_564_032

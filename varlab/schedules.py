@@ -100,6 +100,11 @@ def infinity(pixels: str = "1M", ratio: float = 1.0) -> Schedule:
     return Schedule(grids[: STAGES[pixels]], grids[-1], f"infinity-{pixels}-{template:g}")
 
 
+def hart() -> Schedule:
+    """The released schedule of HART at 1024 pixels: 14 scales, 9451 tokens, at stride 16."""
+    return square((1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64), "hart-1024")
+
+
 def matching(grids: tuple[Grid, ...]) -> Schedule:
     """The released schedule that starts with these grids; its extent sets the rotary positions."""
     for ratio, table in INFINITY_GRIDS.items():

@@ -14,10 +14,10 @@ from varlab.engine.kv import KVStore
 from varlab.engine.ledger import Ledger
 from varlab.engine.plan import StagePlan, merge
 from varlab.engine.randomness import Noise
-from varlab.engine.rows import key_bias, part, row_index, take
+from varlab.engine.rows import key_bias, part, pass_bias, row_index, take
 from varlab.engine.stage import Site, Stage
 from varlab.errors import VarlabError
-from varlab.models.base import NextScaleModel
+from varlab.models.base import Draw, Law, NextScaleModel, Reading
 from varlab.models.guidance import Settings
 from varlab.models.layers import attention
 from varlab.schedules import Grid
@@ -192,6 +192,10 @@ class Run:
                 return
             plan, given = next(iter(groups.values())), None
             assert plan is not None
+            if self.model.prefix(k) and (plan.action != "run" or plan.selection is not None):
+                raise VarlabError(
+                    f"Stage {k + 1} carries the text of {self.model.name} and runs whole: skip or prune later stages."
+                )
             self._count_dense(state, k)
             if plan.action == "stop":
                 for later in range(k + 1, len(self.model.schedule)):
@@ -222,17 +226,19 @@ class Run:
     def _run_stage(self, state: State, k: int, plan: StagePlan) -> None:
         state.set_rows(plan, k)
         stage = self._stage(state, k, plan)
+        stage = replace(stage, turns=self.model.turns(k, self.settings, self._noise(stage, None)))
         self._check(stage)
         index = row_index(stage, state.rows)
         x = self.model.embed(k, state.canvas, state.conditioning, index)
         for probe in self.probes:
-            probe.on_stage(stage, x)
-        x = self._blocks(state, stage, x, index)
+            probe.on_stage(stage, self._on_grid(stage, x))
+        x = self._on_grid(stage, self._blocks(state, stage, x, index))
         codes = self._codes(state, stage, x)
         residual = self.model.code_map(k, codes)
         before = state.canvas
         state.canvas = self.model.accumulate(k, before, residual)
         state.stages_run += 1
+        self.ledger.stages[k].tokens += x.shape[1] * state.batch
         for probe in self.probes:
             probe.on_residual(stage, residual, before, state.canvas)
         for accelerator in state.accelerators:
@@ -261,30 +267,38 @@ class Run:
             for branch in self.model.branches:
                 x = self._branch(state, Site(stage, block, branch), x, index)
             for probe in self.block_probes:
-                probe.on_block(site, x_in, x)
+                probe.on_block(site, self._on_grid(stage, x_in), self._on_grid(stage, x))
             if block in stage.plan.watch:
                 for accelerator in state.accelerators:
-                    accelerator.after_block(site, x_in, x, stage.plan.selection)
+                    accelerator.after_block(
+                        site, self._on_grid(stage, x_in), self._on_grid(stage, x), stage.plan.selection
+                    )
             if block in stage.guidance.blocks and stage.guided:
                 cond, uncond = x.chunk(2)
                 mixed = stage.guidance.scale * cond + (1 - stage.guidance.scale) * uncond
                 x = torch.cat([mixed, mixed])
-        self.ledger.stages[stage.index].tokens += x.shape[1] * state.batch
         return x
 
+    def _on_grid(self, stage: Stage, x: Tensor) -> Tensor:
+        """What hooks see: tokens [R, prefix + n, C] without the prefix."""
+        prefix = self.model.prefix(stage.index)
+        return x[:, prefix:] if prefix else x
+
     def _branch(self, state: State, site: Site, x: Tensor, index: Tensor | None) -> Tensor:
-        """x + branch(x), with what an accelerator wraps around the branch."""
+        """x + branch(x), with what an accelerator wraps around the branch. A stage with a prefix is not wrapped."""
 
         def compute(tokens: Tensor, keep: Tensor | None = None) -> Tensor:
             return self._compute(state, site, tokens, index, keep)
 
         wrapper = next((a for a in state.accelerators if overrides(a, "sublayer", Accelerator)), None)
-        y = compute(x) if wrapper is None else wrapper.sublayer(site, x, compute)
+        plain = wrapper is None or self.model.prefix(site.stage.index) > 0
+        y = compute(x) if wrapper is None or plain else wrapper.sublayer(site, x, compute)
+        grid, added = self._on_grid(site.stage, x), self._on_grid(site.stage, y)
         for probe in self.branch_probes:
-            probe.on_branch(site, x, y)
+            probe.on_branch(site, grid, added)
         if site.block in site.stage.plan.watch:
             for accelerator in state.accelerators:
-                accelerator.after_branch(site, x, y, site.stage.plan.selection)
+                accelerator.after_branch(site, grid, added, site.stage.plan.selection)
         return x + y
 
     def _compute(self, state: State, site: Site, x: Tensor, index: Tensor | None, keep: Tensor | None) -> Tensor:
@@ -306,33 +320,43 @@ class Run:
             bias = None if keep is not None else key_bias(stage, state.rows)
             keys, values, bias = state.kv.append(site.block, k, v, bias)
             keys_seen[0] = keys.shape[2]
+            bias = pass_bias(stage, index, bias, keys.shape[2], state.rows)
             return attention(q, keys, values, bias, scale=self.model.attention_scale)
 
-        y = self.model.branch(site.block, name, x, state.conditioning, self.model.positions(stage.index, index), attend)
+        positions = self.model.positions(stage.index, state.conditioning, index)
+        y = self.model.branch(site.block, name, x, state.conditioning, positions, attend)
         self._count(state, site, x.shape[1], keys_seen[0])
         return y
 
     def _read(self, state: State, stage: Stage, x: Tensor) -> Tensor:
         """Codes of the computed tokens [B, n, d]."""
-        selection = stage.plan.selection
-
-        def noise(kind: str, width: int) -> Tensor:
-            shape = (self.model.schedule.lengths[stage.index], width)
-            full = self.noise.uniform(kind, stage.index, stage.samples, shape).to(x.device)
-            return full if selection is None else take(full, selection.index)
-
+        selection, k = stage.plan.selection, stage.index
+        noise = self._noise(stage, None if selection is None else selection.index)
         out = self.model.readout(x, state.conditioning, stage.guided, stage.guidance)
-        labels = self.model.draw(out.guided, self.settings, noise) if self.choose is None else self.choose(out.guided)
+        if self.choose is None:
+            labels = self.model.draw(k, out.guided, self.settings, noise)
+        else:
+            labels = self.choose(out.guided)
         for probe in self.probes:
             probe.on_logits(stage, out.cond, out.uncond, out.guided, labels)
         head_rows = state.batch * (1 if out.uncond is None else 2)
-        cost = self.model.stage_cost(stage.index, x.shape[1], state.batch, head_rows)
-        self.ledger.stages[stage.index].linear_flops += cost.linear
-        forced = self.forced.get(stage.index)
+        cost = self.model.stage_cost(k, x.shape[1], state.batch, head_rows)
+        self.ledger.stages[k].linear_flops += cost.linear
+        forced = self.forced.get(k)
         if forced is not None:
             labels = forced[list(stage.samples)].to(x.device)
             labels = labels if selection is None else take(labels, selection.index)
-        return self.model.codes(stage.index, labels)
+        return self.model.realise(k, labels, Reading(x, out.guided, stage.guidance, self.settings, noise))
+
+    def _noise(self, stage: Stage, index: Tensor | None) -> Draw:
+        """Numbers for the whole grid of a stage, gathered at the computed positions."""
+
+        def draw(kind: str, width: int, law: Law = "uniform") -> Tensor:
+            shape = (self.model.schedule.lengths[stage.index], width)
+            full = getattr(self.noise, law)(kind, stage.index, stage.samples, shape).to(self.model.device)
+            return full if index is None else take(full, index)
+
+        return draw
 
     def _codes(self, state: State, stage: Stage, x: Tensor) -> Tensor:
         """Codes of the whole grid [B, h*w, d] from the hidden states of the computed tokens."""
@@ -363,16 +387,18 @@ class Run:
 
     def _count_dense(self, state: State, k: int) -> None:
         """What a run without accelerators would have computed, to tell whether one engaged."""
-        work, tokens, keys = self.ledger.stages[k], self.model.schedule.lengths[k], self.model.schedule.ends[k]
+        work, grid_tokens = self.ledger.stages[k], self.model.schedule.lengths[k]
+        tokens = grid_tokens + self.model.prefix(k)
+        keys = self.model.schedule.ends[k] + sum(map(self.model.prefix, range(k + 1)))
         guided = self.model.guided(self.settings)
         rows, guidance = state.batch * (2 if guided else 1), self.model.guidance(k, self.settings, guided)
         head_rows = rows if guidance.on_logits and guidance.scale != 1 else state.batch
         costs = [self.model.branch_cost(name, tokens, keys, state.conditioning) for name in self.model.branches]
         work.images += state.batch
-        work.grid_tokens += tokens * state.batch
+        work.grid_tokens += grid_tokens * state.batch
         work.dense_token_blocks += tokens * self.model.depth * rows
         work.dense_flops += sum(cost.total for cost in costs) * self.model.depth * rows
-        work.dense_flops += self.model.stage_cost(k, tokens, state.batch, head_rows).total
+        work.dense_flops += self.model.stage_cost(k, grid_tokens, state.batch, head_rows).total
 
 
 def _refuse_clashes(accelerators: Sequence[Accelerator]) -> None:

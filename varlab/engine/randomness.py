@@ -3,7 +3,7 @@
 So a seed means the same image for any batch size, split or accelerator.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -12,10 +12,21 @@ from torch import Tensor
 
 
 class Noise(Protocol):
-    """Uniform numbers in [0, 1) [B, *shape] for the images ``samples`` at a stage; ``kind`` separates uses."""
+    """Random numbers [B, *shape] for the images ``samples`` at a stage; ``kind`` separates uses.
+
+    The numbers of an image are the same whichever images are asked for together.
+    """
 
     def uniform(self, kind: str, stage: int, samples: Sequence[int], shape: tuple[int, ...]) -> Tensor:
-        """The numbers of these images at a stage, the same whichever images are asked for together."""
+        """In [0, 1)."""
+        ...
+
+    def normal(self, kind: str, stage: int, samples: Sequence[int], shape: tuple[int, ...]) -> Tensor:
+        """Of mean 0 and variance 1."""
+        ...
+
+    def exponential(self, kind: str, stage: int, samples: Sequence[int], shape: tuple[int, ...]) -> Tensor:
+        """Of mean 1."""
         ...
 
 
@@ -27,10 +38,20 @@ class SeededNoise:
 
     def uniform(self, kind: str, stage: int, samples: Sequence[int], shape: tuple[int, ...]) -> Tensor:
         """[len(samples), *shape] on the CPU, so that every device draws the same."""
-        tag = int.from_bytes(kind.encode(), "little")
-        return torch.stack([torch.from_numpy(self._draw((self.seed, image, stage, tag), shape)) for image in samples])
+        return self._stack(kind, stage, samples, lambda generator: generator.random(shape, dtype=np.float32))
 
-    @staticmethod
-    def _draw(key: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
-        bits = np.random.Philox(np.random.SeedSequence(key))
-        return np.random.Generator(bits).random(shape, dtype=np.float32)
+    def normal(self, kind: str, stage: int, samples: Sequence[int], shape: tuple[int, ...]) -> Tensor:
+        return self._stack(kind, stage, samples, lambda generator: generator.standard_normal(shape, dtype=np.float32))
+
+    def exponential(self, kind: str, stage: int, samples: Sequence[int], shape: tuple[int, ...]) -> Tensor:
+        return self._stack(
+            kind, stage, samples, lambda generator: generator.standard_exponential(shape, dtype=np.float32)
+        )
+
+    def _stack(
+        self, kind: str, stage: int, samples: Sequence[int], draw: Callable[[np.random.Generator], np.ndarray]
+    ) -> Tensor:
+        tag = int.from_bytes(kind.encode(), "little")
+        keys = [(self.seed, image, stage, tag) for image in samples]
+        generators = [np.random.Generator(np.random.Philox(np.random.SeedSequence(key))) for key in keys]
+        return torch.stack([torch.from_numpy(draw(generator)) for generator in generators])

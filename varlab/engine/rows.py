@@ -39,6 +39,23 @@ def key_bias(stage: Stage, rows: int) -> Tensor | None:
     return bias.repeat(rows // stage.batch, 1)
 
 
+def pass_bias(stage: Stage, index: Tensor | None, seen: Tensor | None, keys: int, rows: int) -> Tensor | None:
+    """``seen`` [R, 1, 1, N] with the keys of later passes hidden from each query: [R, 1, n, N]; as it is for one pass.
+
+    The computed tokens ``index`` are the last of the N keys.
+    """
+    if stage.turns is None:
+        return seen
+    turns = stage.turns.repeat(rows // stage.batch, 1)  # [R, h*w]
+    if index is not None:
+        turns = turns.gather(1, index.expand(rows, -1))
+    later = turns[:, None, :, None] < turns[:, None, None, :]  # [R, 1, queries, keys]
+    count = later.shape[-1]
+    bias = later.new_zeros(rows, 1, count, keys, dtype=torch.float32)
+    bias[..., keys - count :].masked_fill_(later, -torch.inf)
+    return bias if seen is None else bias + seen
+
+
 def take(x: Tensor, index: Tensor) -> Tensor:
     """x [B, N, d] at positions [n] or [B, n]."""
     if index.ndim == 1:

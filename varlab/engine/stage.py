@@ -1,6 +1,8 @@
 """What hooks are told: the stage, and the place within it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from torch import Tensor
 
 from varlab.engine.plan import StagePlan
 from varlab.models.guidance import Guidance
@@ -9,7 +11,10 @@ from varlab.schedules import Grid, Schedule
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of the schedule for a group of images. ``index`` counts from 0, ``from_end`` from the last (0)."""
+    """One step of the schedule for a group of images. ``index`` counts from 0, ``from_end`` from the last (0).
+
+    ``turns`` [B, h*w] says in which pass a token is computed where a stage takes several: it sees no later pass.
+    """
 
     index: int
     schedule: Schedule
@@ -17,6 +22,7 @@ class Stage:
     plan: StagePlan
     guidance: Guidance
     guided: bool  # rows are [conditional..., unconditional...]; else conditional only
+    turns: Tensor | None = field(default=None, compare=False, repr=False)
 
     @property
     def grid(self) -> Grid:

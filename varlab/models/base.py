@@ -1,9 +1,8 @@
 """What a family of next-scale models offers the engine. Infinity, HART and VAR differ only behind this face."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -11,19 +10,36 @@ from torch import Tensor
 from varlab.models.layers import Attend
 from varlab.schedules import Grid, Schedule
 
-Draw = Callable[[str, int], Tensor]
+Law = Literal["uniform", "normal", "exponential"]
+
+
+class Draw(Protocol):
+    """Random numbers [B, n, width] for the computed tokens of a stage; ``kind`` separates uses."""
+
+    def __call__(self, kind: str, width: int, law: Law = "uniform") -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class Readout:
-    """Logits at temperature 1 [B, n, d, values] (``uncond`` None where it was not run), and the guided ones.
+    """Logits at temperature 1 [B, n, d, v] (``uncond`` None where it was not run), and the guided ones.
 
-    A token has d labels of so many values each: Infinity's bits have two, VAR's one index has a codebook of them.
+    A token has d labels of v values each: the bits of Infinity, or one index of a codebook.
     """
 
     cond: Tensor
     uncond: Tensor | None
     guided: Tensor
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What codes may depend on besides their labels: hidden states [R, n, C], guided logits [B, n, d, v], noise."""
+
+    hidden: Tensor
+    logits: Tensor
+    guidance: Any
+    settings: Any
+    noise: Draw
 
 
 @dataclass(frozen=True)
@@ -86,13 +102,21 @@ class NextScaleModel(ABC):
     def new_canvas(self, batch: int) -> Tensor:
         """Zero canvas [B, b, H, W]."""
 
-    @abstractmethod
-    def embed(self, k: int, canvas: Tensor, conditioning: Any, index: Tensor | None) -> Tensor:
-        """The tokens that enter block 0 of stage k: [R, n, C] fp32."""
+    def prefix(self, k: int) -> int:
+        """Tokens of stage k that come before those of its grid and predict nothing, such as a text."""
+        return 0
+
+    def turns(self, k: int, settings: Any, noise: Draw) -> Tensor | None:
+        """In which pass each token of the grid is computed [B, h*w]: it sees no later pass. None for one pass."""
+        return None
 
     @abstractmethod
-    def positions(self, k: int, index: Tensor | None) -> Tensor | None:
-        """Rotary table of the tokens, [n, ...] or [R, n, ...]."""
+    def embed(self, k: int, canvas: Tensor, conditioning: Any, index: Tensor | None) -> Tensor:
+        """The tokens that enter block 0 of stage k, the prefix first: [R, prefix + n, C] fp32."""
+
+    @abstractmethod
+    def positions(self, k: int, conditioning: Any, index: Tensor | None) -> Tensor | None:
+        """Rotary table of the tokens, [n, ...] or [R, n, ...]; where a stage has a prefix, ``index`` counts it."""
 
     @abstractmethod
     def branch(
@@ -105,13 +129,13 @@ class NextScaleModel(ABC):
         """Hidden states [R, n, C] -> logits. ``guided``: the rows hold both branches."""
 
     @abstractmethod
-    def draw(self, guided: Tensor, settings: Any, noise: Draw) -> Tensor:
-        """Labels [B, n, d] from guided logits; ``noise(kind, width)`` gives uniform numbers [B, n, width]."""
+    def draw(self, k: int, guided: Tensor, settings: Any, noise: Draw) -> Tensor:
+        """Labels [B, n, d] from guided logits of stage k."""
 
     @property
     def kv_capacity(self) -> int:
         """Tokens that a block's keys may have to hold for one image."""
-        return self.schedule.tokens
+        return self.schedule.tokens + sum(map(self.prefix, range(len(self.schedule))))
 
     def latent_grid(self, grid: Grid) -> Grid:
         """Latents under a stage's grid of tokens."""
@@ -119,11 +143,15 @@ class NextScaleModel(ABC):
 
     @abstractmethod
     def codes(self, k: int, labels: Tensor) -> Tensor:
-        """Labels [B, n, d] -> continuous codes [B, n, b] in token order."""
+        """Labels [B, n, d] -> continuous codes [B, n, c] in token order."""
+
+    def realise(self, k: int, labels: Tensor, reading: Reading) -> Tensor:
+        """As ``codes``, where a family adds to them what only the run knows."""
+        return self.codes(k, labels)
 
     @abstractmethod
     def code_map(self, k: int, codes: Tensor) -> Tensor:
-        """Codes of the whole grid [B, h*w, b] -> the stage's residual map [B, b', h', w']."""
+        """Codes of the whole grid [B, h*w, c] -> the stage's residual map [B, b, h', w']."""
 
     @abstractmethod
     def accumulate(self, k: int, canvas: Tensor, residual: Tensor) -> Tensor:

@@ -203,14 +203,14 @@ def constant(name: str, shape: torch.Size) -> Tensor | None:
 
 
 def dtype_of(name: str, stored: torch.dtype, precision: str) -> torch.dtype:
-    """fp32, and under "bf16" bfloat16 for the transformer's blocks and the tokenizer's convolutions.
+    """fp32, and under "bf16" bfloat16 for the transformer's blocks and the convolutions of Infinity's tokenizer.
 
     Text projections, level table, word embedding, shared modulation, head and norms of the tokenizer stay
     fp32, as the official run holds them. Integer tensors keep their type.
     """
     if not stored.is_floating_point:
         return stored
-    half = name.startswith(("block_chunks.", "blocks.")) or re.search(r"(?<!sample)\.conv\.\w+$", name) is not None
+    half = name.startswith(("block_chunks.", "blocks.")) or re.search(r"(?<!sample)\.conv\.", name)
     return torch.bfloat16 if precision == "bf16" and half else torch.float32
 
 

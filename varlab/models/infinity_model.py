@@ -197,7 +197,7 @@ class Infinity(NextScaleModel):
             latent = F.pixel_unshuffle(latent, 2)
         return latent.flatten(2).mT
 
-    def positions(self, k: int, index: Tensor | None) -> Tensor:
+    def positions(self, k: int, conditioning: Conditioning, index: Tensor | None) -> Tensor:
         return self.rotary[k] if index is None else self.rotary[k][index]
 
     def branch(
@@ -228,7 +228,7 @@ class Infinity(NextScaleModel):
             mixed = guidance.scale * mixed + (1 - guidance.scale) * (uncond / guidance.tau)
         return Readout(cond, uncond, mixed)
 
-    def draw(self, guided: Tensor, settings: Settings, noise: Draw) -> Tensor:
+    def draw(self, k: int, guided: Tensor, settings: Settings, noise: Draw) -> Tensor:
         return noise("labels", self.transformer.config.bits) < bit_probability(guided, settings.top_k, settings.top_p)
 
     def codes(self, k: int, labels: Tensor) -> Tensor:

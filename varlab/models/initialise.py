@@ -16,7 +16,7 @@ def _spread(name: str, shape: torch.Size) -> tuple[float, float]:
     if name.endswith("ema_vocab_hit_SV"):
         return 0.0, 0.0
     if len(shape) == 1:
-        return (1.0, 0.0) if "norm" in name and name.endswith("weight") else (0.0, 0.0)
+        return (1.0, 0.0) if name.endswith("weight") else (0.0, 0.0)  # the gain of a norm, or a bias
     inputs = shape[-1] if not name.endswith("weight") else math.prod(shape[1:])
     return 0.0, inputs**-0.5
 

@@ -1,6 +1,7 @@
-"""The released models of Infinity and VAR: sizes, file names, schedules, and which of them a file looks like.
+"""The released models: sizes, file names, schedules, and which of them a file looks like.
 
-Sources: the registries of the released codes (arXiv 2412.04431, 2404.02905).
+Sources: the registries of the released codes of Infinity (arXiv 2412.04431) and VAR (2404.02905), the release of HART
+(2410.10812).
 """
 
 import math
@@ -8,15 +9,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from varlab import schedules
 from varlab.errors import VarlabError
 from varlab.models.guidance import Settings
+from varlab.models.hart import HartConfig
+from varlab.models.hart_model import HartSettings
 from varlab.models.infinity import InfinityConfig
 from varlab.models.tokenizers.bsq import BSQConfig
+from varlab.models.tokenizers.hybrid import HybridConfig
 from varlab.models.tokenizers.vqvae import VQConfig
 from varlab.models.var import VARConfig
 from varlab.schedules import Schedule
@@ -33,8 +36,8 @@ class ModelEntry:
     """A name's model. ``file`` and ``tokenizer_file`` are the official names, empty where nothing was released."""
 
     name: str
-    transformer: Any  # the configuration of the family's transformer, and of its tokenizer
-    tokenizer: Any
+    transformer: InfinityConfig | HartConfig | VARConfig
+    tokenizer: BSQConfig | HybridConfig | VQConfig
     schedule: Callable[[str | None, float], Schedule]  # (pixels, height / width)
     settings: Settings
     description: str
@@ -50,6 +53,12 @@ def _released(default: str, pixels: str | None, ratio: float) -> Schedule:
     if not (math.isfinite(ratio) and 0.33 <= ratio <= 3.03):
         raise VarlabError(f"ratio is height / width from 1/3 to 3, not {ratio}.")
     return schedules.infinity(pixels or default, ratio)
+
+
+def _hart_schedule(pixels: str | None, ratio: float) -> Schedule:
+    if pixels not in (None, "1M") or ratio != 1:
+        raise VarlabError("hart-0.7b knows one schedule, 1024 x 1024 pixels: leave pixels and ratio out.")
+    return schedules.hart()
 
 
 def _official(
@@ -116,45 +125,53 @@ OFFICIAL = [
     _big("infinity-8b", 40, 3584, 28, "1024 px, patchified", file="infinity_8b_weights"),
     _big("infinity-8b-512", 40, 3584, 28, "a stage of the 8B's training, 512 px, patchified", pixels="0.25M",
          file="infinity_8b_512x512_weights"),
+    ModelEntry("hart-0.7b", HartConfig(), HybridConfig(), _hart_schedule, HartSettings(),
+               "text as a prefix, diffusion residual, 1024 px", "hart-0.7b-1024px/llm", "hart-0.7b-1024px/tokenizer",
+               hub="mit-han-lab/hart-0.7b-1024px", text="features", family="hart"),
     *map(_var, (16, 20, 24, 30)),
     _var(36, pixels=512),
 ]  # fmt: skip
 
 
-def _of(family: str) -> list[ModelEntry]:
-    return [entry for entry in OFFICIAL if entry.family == family]
+def infinities() -> list[tuple[str, InfinityConfig, BSQConfig]]:
+    """Name and architectures of the Infinity models."""
+    return [
+        (entry.name, entry.transformer, entry.tokenizer)
+        for entry in OFFICIAL
+        if isinstance(entry.transformer, InfinityConfig) and isinstance(entry.tokenizer, BSQConfig)
+    ]
 
 
 def _likely_var(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    if "class_emb.weight" not in shapes:
-        codes, width = shapes["quantize.embedding.weight"]
-        return f"This looks like VAR's tokenizer, {codes} codes of {width} channels."
     depth = len({name.split(".")[1] for name in shapes if name.startswith("blocks.")})
     classes, width = shapes["class_emb.weight"]
-    fits = [e.name for e in _of("var") if (e.transformer.depth, e.transformer.width) == (depth, width)]
-    size = f"the size of {fits[0]}" if fits else "a size of no known model"
+    released = [e.name for e in OFFICIAL if e.transformer.depth == depth and e.transformer.width == width]
+    size = f"the size of {' and '.join(released)}" if released else "a size of no known model"
     return f"This looks like a VAR of depth {depth}, width {width} and {classes - 1} classes, {size}."
 
 
 def likely_cause(tensors: Mapping[str, Tensor]) -> str:
     """What a file that does not fit seems to be, in one sentence: its sizes and the names they belong to."""
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if "class_emb.weight" in shapes or "quantize.embedding.weight" in shapes:
+    if "class_emb.weight" in shapes:
         return _likely_var(shapes)
+    if "context_embed.weight" in shapes:
+        return "This looks like a part of HART."
+    if "quantize.embedding.weight" in shapes:
+        codes, width = shapes["quantize.embedding.weight"]
+        return f"This looks like the tokenizer of VAR or HART, {codes} codes of {width} channels."
     blocks = {name.split(".sa.")[0] for name in shapes if ".sa." in name}
     if blocks and {"pos_start", "head.weight", "text_norm.weight"} <= shapes.keys():
         depth, width, bits = len(blocks), shapes["pos_start"][-1], shapes["head.weight"][0] // 2
         if not any(name.startswith("block_chunks.") for name in blocks):
             return "Its blocks are not grouped in chunks: it was trained with block_chunks=1, which is not supported."
         sizes = depth, width, bits
-        fits = [
-            e.name for e in _of("infinity") if (e.transformer.depth, e.transformer.width, e.transformer.bits) == sizes
-        ]
+        fits = [name for name, config, _ in infinities() if (config.depth, config.width, config.bits) == sizes]
         what = f"a transformer of depth {depth}, width {width} and {bits} bits a token"
     elif "decoder.conv_in.conv.weight" in shapes or "decoder.conv_in.weight" in shapes:
         bits = (shapes.get("decoder.conv_in.conv.weight") or shapes["decoder.conv_in.weight"])[1]
         halvings = len({name.split(".downsample")[0] for name in shapes if ".downsample" in name})
-        fits = [e.name for e in _of("infinity") if (e.tokenizer.bits, e.tokenizer.halvings) == (bits, halvings)]
+        fits = [name for name, _, config in infinities() if (config.bits, config.halvings) == (bits, halvings)]
         what = f"a tokenizer of {bits} bits and stride {2**halvings}"
     elif any(name.startswith(("transformer.", "tokenizer.")) for name in shapes):
         return "This looks like a mini: give its folder, with model.json."

@@ -13,11 +13,13 @@ from varlab.errors import VarlabError, unknown
 from varlab.models import embedded
 from varlab.models.checkpoints import checkpoint_folder, in_folder
 from varlab.models.embedded import Parts
-from varlab.models.infinity import InfinityTransformer
+from varlab.models.hart import HartConfig, HartTransformer
+from varlab.models.infinity import InfinityConfig, InfinityTransformer
 from varlab.models.official import OFFICIAL, ModelEntry
-from varlab.models.tokenizers.bsq import BSQTokenizer
-from varlab.models.tokenizers.vqvae import VQTokenizer
-from varlab.models.var import VARTransformer
+from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
+from varlab.models.tokenizers.hybrid import HybridConfig, HybridTokenizer
+from varlab.models.tokenizers.vqvae import VQConfig, VQTokenizer
+from varlab.models.var import VARConfig, VARTransformer
 from varlab.schedules import Schedule
 
 
@@ -67,9 +69,13 @@ class Registry(Mapping[str, ModelEntry]):
 MODELS: Mapping[str, ModelEntry] = Registry(OFFICIAL)
 
 
-MODULES: dict[str, tuple[Callable[[Any], nn.Module], Callable[[Any], nn.Module]]] = {
-    "infinity": (InfinityTransformer, BSQTokenizer),
-    "var": (VARTransformer, VQTokenizer),
+MODULES: dict[type, Callable[[Any], nn.Module]] = {
+    InfinityConfig: InfinityTransformer,
+    BSQConfig: BSQTokenizer,
+    HartConfig: HartTransformer,
+    HybridConfig: HybridTokenizer,
+    VARConfig: VARTransformer,
+    VQConfig: VQTokenizer,
 }
 
 
@@ -84,7 +90,7 @@ def empty(entry: ModelEntry) -> Parts:
     """The modules of a model on the meta device: names and shapes without memory."""
     if entry.folder is not None:
         return embedded.read_facts(entry.folder).empty()
-    transformer, tokenizer = MODULES[entry.family]
+    transformer, tokenizer = MODULES[type(entry.transformer)], MODULES[type(entry.tokenizer)]
     with torch.device("meta"):
         return Parts(transformer(entry.transformer), tokenizer(entry.tokenizer), None)
 
@@ -93,10 +99,10 @@ def empty(entry: ModelEntry) -> Parts:
 
 
 @cache
-def parameters(family: str, config: Any) -> int:
+def parameters(config: InfinityConfig | HartConfig | VARConfig) -> int:
     """Of the transformer alone."""
     with torch.device("meta"):
-        return sum(p.numel() for p in MODULES[family][0](config).parameters())
+        return sum(p.numel() for p in MODULES[type(config)](config).parameters())
 
 
 def _availability(entry: ModelEntry) -> tuple[str, str]:
@@ -127,7 +133,7 @@ def describe() -> pd.DataFrame:
             {
                 "name": name,
                 "family": entry.family,
-                "parameters": parameters(entry.family, entry.transformer),
+                "parameters": parameters(entry.transformer),
                 "stages": len(schedule),
                 "tokens": schedule.tokens,
                 "text": entry.text,

@@ -16,6 +16,7 @@ from varlab.errors import VarlabError
 from varlab.models.base import Attend, Cost, Draw, NextScaleModel, Readout
 from varlab.models.classes import ClassReader
 from varlab.models.guidance import Guidance, Settings, at
+from varlab.models.labels import draw_label, keep_likeliest
 from varlab.models.tokenizers.bsq import area
 from varlab.models.tokenizers.vqvae import VQTokenizer, decoder_flops
 from varlab.models.var import Modulation, VARTransformer
@@ -33,41 +34,6 @@ class Conditioning:
     def rows(self, index: Tensor) -> "Conditioning":
         modulation = [tuple(part[index] for part in parts) for parts in self.modulation]
         return Conditioning(self.label[index], modulation, (self.head[0][index], self.head[1][index]))
-
-
-# Sampling
-
-
-def filtered(logits: Tensor, top_k: int, top_p: float) -> Tensor:
-    """Logits [..., V] with -inf where top-k, then top-p of what is left, rule a value out. 0 is off.
-
-    Values that tie with the k-th largest stay. Top-p drops, from the rarest up, while their sum is at most 1 - top_p;
-    the likeliest value always stays. A top_k beyond V is all of V (the official code refuses it).
-    """
-    if 0 < top_k < logits.shape[-1]:
-        least = logits.topk(top_k, dim=-1).values[..., -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
-    if top_p > 0:
-        ascending, order = logits.sort(dim=-1)
-        rare = ascending.softmax(-1).cumsum(-1) <= 1 - top_p
-        rare[..., -1] = False
-        logits = logits.masked_fill(torch.zeros_like(rare).scatter(-1, order, rare), -torch.inf)
-    return logits
-
-
-def inverse_draw(logits: Tensor, uniform: Tensor) -> Tensor:
-    """One value [...] of each distribution softmax(logits [..., V]), by the inverse of its cumulative sum.
-
-    ``uniform`` [..., 1] in [0, 1). One number a token, so that a seed means the same for any subset of the tokens.
-    """
-    mass = logits.double().softmax(-1).cumsum(-1)
-    return torch.searchsorted(mass, uniform.double() * mass[..., -1:], right=True).squeeze(-1)
-
-
-def smoothed(logits: Tensor, progress: float, gumbel: Tensor | float = 0.0) -> Tensor:
-    """Soft labels [..., V] of VAR's smooth sampling: for pictures only, not for measuring. progress: k / (S - 1)."""
-    temperature = max(0.27 * (1 - 0.95 * progress), 0.005)
-    return ((logits * (1 + progress) + gumbel) / temperature).softmax(-1)
 
 
 class VAR(NextScaleModel):
@@ -162,7 +128,7 @@ class VAR(NextScaleModel):
         """The canvas averaged onto the grid of stage k, as code tokens [B, n, c]."""
         return area(canvas, self.schedule.grids[k]).flatten(2).mT
 
-    def positions(self, k: int, index: Tensor | None) -> None:
+    def positions(self, k: int, conditioning: Conditioning, index: Tensor | None) -> None:
         """None: tokens carry their positions from the start."""
 
     def branch(
@@ -185,8 +151,8 @@ class VAR(NextScaleModel):
             mixed = guidance.scale * mixed + (1 - guidance.scale) * (uncond / guidance.tau)
         return Readout(cond, uncond, mixed)
 
-    def draw(self, guided: Tensor, settings: Settings, noise: Draw) -> Tensor:
-        return inverse_draw(filtered(guided, settings.top_k, settings.top_p), noise("labels", 1)[..., None])
+    def draw(self, k: int, guided: Tensor, settings: Settings, noise: Draw) -> Tensor:
+        return draw_label(keep_likeliest(guided, settings.top_k, settings.top_p), noise("labels", 1)[..., None])
 
     def codes(self, k: int, labels: Tensor) -> Tensor:
         """Indices [B, n, 1], or soft labels [B, n, 1, V] -> code vectors [B, n, c]."""

@@ -2,24 +2,26 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from varlab.errors import VarlabError, unknown
 from varlab.models import embedded
-from varlab.models.base import NextScaleModel
 from varlab.models.checkpoints import PRECISIONS, checkpoint_folder, in_folder, load_into, locate, read
 from varlab.models.classes import ClassReader
 from varlab.models.embedded import Parts
-from varlab.models.infinity import LEVELS, InfinityTransformer
+from varlab.models.hart_files import load_hart, official_files
+from varlab.models.hart_model import Hart, HartEncoder
+from varlab.models.infinity import LEVELS, InfinityConfig, InfinityTransformer
 from varlab.models.infinity_model import Infinity, check_growth
 from varlab.models.initialise import randomise
 from varlab.models.official import ModelEntry
 from varlab.models.registry import empty, find, mini
 from varlab.models.text import FlanT5, RandomText, TextEncoder, choose
-from varlab.models.tokenizers.bsq import BSQTokenizer
-from varlab.models.tokenizers.vqvae import VQTokenizer
-from varlab.models.var import VARTransformer
+from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
+from varlab.models.tokenizers.vqvae import VQConfig, VQTokenizer
+from varlab.models.var import VARConfig, VARTransformer
 from varlab.models.var_model import VAR
 from varlab.models.writing import hash_tensors
 from varlab.schedules import INFINITY_GRIDS, Schedule
@@ -37,9 +39,9 @@ def load(
     ratio: float = 1.0,
     checkpoint: str | Path | None = None,
     tokenizer: str | Path | None = None,
-    text: str | TextEncoder | None = None,
+    text: str | TextEncoder | HartEncoder | None = None,
     seed: int = 0,
-) -> NextScaleModel:
+) -> Infinity | Hart | VAR:
     """A model of the registry, ready for the engine: eval mode, no gradients.
 
     init: "checkpoint" (default; minis bring theirs, official models read ``checkpoint`` and ``tokenizer``, each a
@@ -47,18 +49,25 @@ def load(
     no file needed), "empty" (shapes only, on the meta device). precision: "fp32", or "bf16" with the types of
     ``checkpoints.dtype_of``, which halves memory and rounds the blocks as the official run does. pixels, ratio:
     the released schedule of an official model. text: an encoder, "flan-t5-xl", the folder or hub id of one, or
-    "random"; by default what fits the weights. ``model.weights`` always says which weights these are.
+    "random"; by default what fits the weights. HART reads a folder with ``llm/`` and ``tokenizer/``: see
+    ``hart_files.load_hart``. ``model.weights`` always says which weights these are.
     Raises VarlabError for every option or file that does not fit.
     """
     entry, init = find(name), init or "checkpoint"
     _check(entry, init, precision, device, checkpoint, tokenizer, text)
+    if entry.family == "hart":
+        entry.schedule(pixels, ratio)  # has but one
+        return load_hart(
+            entry, init, device=device, precision=precision, checkpoint=checkpoint, tokenizer=tokenizer,
+            text=cast(str | HartEncoder | None, text), seed=seed,
+        )  # fmt: skip
     if entry.folder is not None and checkpoint:
         entry = mini(name, Path(checkpoint))
     schedule = entry.schedule(pixels, ratio)
     check_fit(entry, schedule)
     official = init == "checkpoint" and entry.folder is None
     files = require_files(entry, checkpoint, tokenizer, _ways(entry)) if official else None
-    reader = _reader(entry, init, text, precision, device, seed)
+    reader = _reader(entry, init, cast(str | TextEncoder | None, text), precision, device, seed)
     if init == "checkpoint" and entry.folder is not None:
         trained, facts = embedded.load_mini(entry.folder, precision, device)
         parts: Parts = trained
@@ -82,7 +91,7 @@ def load(
 
 def _model(
     entry: ModelEntry, parts: Parts, schedule: Schedule, encoder: TextEncoder | None, weights: str
-) -> NextScaleModel:
+) -> Infinity | VAR:
     """The parts behind the engine's face, by family."""
     if isinstance(parts.transformer, VARTransformer) and isinstance(parts.tokenizer, VQTokenizer):
         return VAR(parts.transformer, parts.tokenizer, (), entry.name, weights, entry.settings)
@@ -95,9 +104,10 @@ def _model(
 
 def check_fit(entry: ModelEntry, schedule: Schedule) -> None:
     """Refuse a schedule with more stages than level embeddings, and a tokenizer that cannot decode its grids."""
-    if entry.family == "var":
-        _check_codes(entry)
-        return
+    if isinstance(entry.transformer, VARConfig) and isinstance(entry.tokenizer, VQConfig):
+        check_codes(entry.transformer, entry.tokenizer)
+    if not isinstance(entry.transformer, InfinityConfig) or not isinstance(entry.tokenizer, BSQConfig):
+        return  # HART is checked where it is built
     patch = 2 if entry.transformer.patchify else 1
     bits = entry.tokenizer.bits * patch**2
     if len(schedule) > LEVELS:
@@ -112,11 +122,11 @@ def check_fit(entry: ModelEntry, schedule: Schedule) -> None:
         )
 
 
-def _check_codes(entry: ModelEntry) -> None:
-    config, images = entry.transformer, entry.tokenizer
+def check_codes(config: VARConfig, images: VQConfig) -> None:
+    """Refuse a tokenizer with another codebook than the transformer predicts."""
     if (config.codes, config.code_width) != (images.codes, images.width):
         raise VarlabError(
-            f"{entry.name} predicts {config.codes} codes of {config.code_width} channels, its tokenizer has "
+            f"The transformer predicts {config.codes} codes of {config.code_width} channels, its tokenizer has "
             f"{images.codes} of {images.width}."
         )
 
@@ -135,7 +145,7 @@ def _check(
     device: str,
     checkpoint: str | Path | None,
     tokenizer: str | Path | None,
-    text: str | TextEncoder | None,
+    text: str | TextEncoder | HartEncoder | None,
 ) -> None:
     if init not in INITS:
         raise unknown("init", init, INITS)
@@ -162,6 +172,9 @@ def _check(
 
 def require(entry: ModelEntry) -> None:
     """Refuse a model whose trained weights or text encoder are not here; reads no tensors."""
+    if entry.family == "hart":
+        official_files(entry)
+        raise VarlabError(f"{entry.name} reads features, not prompts, as long as it has no text encoder: give text=.")
     if entry.folder is None:
         require_files(entry)
         _reader(entry, "checkpoint", None, "fp32", "cpu", 0)
@@ -233,7 +246,7 @@ def _reader(
     entry: ModelEntry, init: str, text: str | TextEncoder | None, precision: str, device: str, seed: int
 ) -> TextEncoder | None:
     """The text encoder, checked before any weights are read; None for labels, a mini's own and for shapes alone."""
-    if entry.text == "classes":
+    if not isinstance(entry.transformer, InfinityConfig):
         return None
     if text in (None, "captions") and (entry.folder is not None or init == "empty"):
         return None
@@ -248,8 +261,8 @@ def _reader(
 def check_captions(entry: ModelEntry, captions: Sequence[str]) -> None:
     """Refuse captions that a mini cannot read, from its vocabulary alone, and classes that a model does not know;
     other text encoders read anything."""
-    if entry.text == "classes" and captions:
+    if isinstance(entry.transformer, VARConfig) and captions:
         ClassReader(entry.transformer.classes)(captions)
-    encoder = empty(entry).text
+    encoder = None if entry.folder is None else empty(entry).text
     if encoder is not None:
         encoder.check(captions)

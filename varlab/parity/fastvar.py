@@ -7,6 +7,7 @@ that later sub-layers are judged on the same choice.
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import takewhile
 
@@ -42,8 +43,8 @@ class Place:
     branch: str = ""
 
     @classmethod
-    def of(cls, site: Site) -> "Place":
-        return cls(site.stage.grid[1], site.block, NAMES[str(site.branch)] if site.branch else "")
+    def of(cls, site: Site, names: Mapping[str, str] = NAMES) -> "Place":
+        return cls(site.stage.grid[1], site.block, names[str(site.branch)] if site.branch else "")
 
     def __str__(self) -> str:
         return "_".join(filter(None, (str(self.width), str(self.block), self.branch)))
@@ -51,32 +52,41 @@ class Place:
 
 @dataclass
 class Inside(Probe):
-    """Outputs of the first row [1, n, C] at the places that the file holds."""
+    """Outputs of the first ``rows`` rows [rows, n, C] at the places that the file holds."""
 
     wanted: set[Place]
+    rows: int = 1
+    names: Mapping[str, str] = field(default_factory=lambda: NAMES)
     found: dict[Place, Tensor] = field(default_factory=dict)
 
     def on_branch(self, site: Site, x: Tensor, y: Tensor) -> None:
-        self._keep(Place.of(site), y)
+        self._keep(Place.of(site, self.names), y)
 
     def on_block(self, site: Site, x_in: Tensor, x_out: Tensor) -> None:
-        self._keep(Place.of(site), x_out)
+        self._keep(Place.of(site, self.names), x_out)
 
     def _keep(self, place: Place, values: Tensor) -> None:
         if place in self.wanted:
-            self.found[place] = values[:1].clone()
+            self.found[place] = values[: self.rows].clone()
 
 
 class Judged(FastVAR):
     """FastVAR whose choices are held against the golden's masks, and follow them at near ties."""
 
-    def __init__(self, comparison: Comparison, ratios: tuple[float, ...], drop: int) -> None:
-        super().__init__(ratios=ratios, drop=drop, first=FIRST)
-        self.comparison, self.stated = comparison, _gaps(comparison.golden)
+    def __init__(
+        self,
+        comparison: Comparison,
+        ratios: tuple[float, ...],
+        drop: int,
+        first: int = FIRST,
+        names: Mapping[str, str] = NAMES,
+    ) -> None:
+        super().__init__(ratios=ratios, drop=drop, first=first)
+        self.comparison, self.stated, self.names = comparison, gaps(comparison.golden), names
         self.gaps: dict[str, float] = {}
 
     def choose(self, site: Site, x: Tensor, count: int) -> Tensor:
-        keep, place, scores = super().choose(site, x, count), str(Place.of(site)), distances(x)
+        keep, place, scores = super().choose(site, x, count), str(Place.of(site, self.names)), distances(x)
         self.comparison.relative(f"score_{place}", scores, "hidden_rel")
         name, ours = f"keep_{place}", torch.zeros_like(scores, dtype=torch.bool).scatter(1, keep, True)
         golden, (above, below) = self.comparison.golden, _cut(scores, count)
@@ -107,7 +117,7 @@ def _mask(packed: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.unpackbits(packed, axis=1)[:, : shape[1]] > 0
 
 
-def _gaps(golden: Golden) -> dict[str, float]:
+def gaps(golden: Golden) -> dict[str, float]:
     """Relative distance between the scores on both sides of each cut, of the row where it is smallest."""
     return json.loads(str(golden.arrays["cut_gaps_json"])) if golden.stored("cut_gaps_json") else {}
 
@@ -130,7 +140,7 @@ def check(golden: Golden) -> Report:
     for name, place in _outputs(golden).items():
         comparison.relative(name, inside.found.get(place), "hidden_rel")
     if isinstance(method, Judged):
-        _compare_gaps(comparison, method)
+        compare_gaps(comparison, method)
     _compare_end(comparison, outcome, watch)
     _compare_dense(comparison, rebuilt, drop)
     return comparison.finish()
@@ -192,7 +202,7 @@ def _strides(comparison: Comparison) -> dict[int, int]:
     return dict(zip(stored, strides, strict=False))
 
 
-def _compare_gaps(comparison: Comparison, method: Judged) -> None:
+def compare_gaps(comparison: Comparison, method: Judged) -> None:
     """The gaps at the cuts themselves; each of the two scores may be off by its tolerance."""
     if not comparison.wants("cut_gaps_json"):
         return

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from varlab.models.labels import keep_likeliest, soften
 from varlab.models.layers import block_causal_attend
 from varlab.models.tokenizers.bsq import area
 from varlab.models.tokenizers.vqvae import phi_index, ticks
-from varlab.models.var_model import filtered, smoothed
 from varlab.parity.comparison import Comparison
 from varlab.parity.golden import Golden
 from varlab.parity.report import Report
@@ -144,7 +144,7 @@ def _compare_smooth(comparison: Comparison, rebuilt: Setup) -> None:
     if not any(name.startswith("smooth_") for name in comparison.golden.arrays):
         return
     progress = iter([k / max(len(rebuilt.stages) - 1, 1) for k in rebuilt.stages])
-    outcome = generate(rebuilt, {}, choose=lambda guided: smoothed(guided, next(progress)))
+    outcome = generate(rebuilt, {}, choose=lambda guided: soften(guided, next(progress), torch.ones(())))
     comparison.absolute("smooth_f_hat_final", outcome.generation.canvas, "smooth_abs")
     comparison.absolute("smooth_logits_cfg_last", outcome.capture.guided[-1][:, -LAST:], "smooth_abs")
 
@@ -203,7 +203,7 @@ def check_sampling(golden: Golden) -> Report:
         filters = re.fullmatch(r"(k(\d+)_p([\d.]+))_keep", name)
         if not filters:
             continue
-        left = filtered(logits, int(filters[2]), float(filters[3]))
+        left = keep_likeliest(logits, int(filters[2]), float(filters[3]))
         kept = left > -torch.inf
         comparison.equal(name, np.packbits(kept.numpy(), axis=-1))
         comparison.equal(f"{filters[1]}_count", kept.sum(-1))

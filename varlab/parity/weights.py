@@ -20,14 +20,21 @@ Rule = Callable[[str, np.ndarray], np.ndarray | None]  # key, normal numbers -> 
 
 def normal(key: str, seed: int, shape: Shape) -> np.ndarray:
     """Standard normal numbers (float64, C order) that belong to a name and a seed."""
+    return numbers(key, seed, shape, "standard_normal")
+
+
+def numbers(key: str, seed: int, shape: Shape, law: str) -> np.ndarray:
+    """Numbers of a name and a seed by a law of numpy's generator, such as ``standard_exponential``."""
     number = int.from_bytes(sha256(f"{key}|{seed}".encode()).digest()[:8], "little")
-    return np.random.default_rng(number).standard_normal(shape)
+    values: np.ndarray = getattr(np.random.default_rng(number), law)(shape)
+    return values
 
 
-def fill(module: nn.Module, seed: int, rule: Rule) -> None:
-    """Set every entry of the state dict by its key."""
+def fill(module: nn.Module, seed: int, rule: Rule, prefix: str = "") -> None:
+    """Set every entry of the state dict by its key, under ``prefix`` where the official file has one."""
     with torch.no_grad():
-        for key, tensor in module.state_dict().items():
+        for name, tensor in module.state_dict().items():
+            key = prefix + name
             value = rule(key, normal(key, seed, tuple(tensor.shape)))
             if value is not None:
                 tensor.copy_(torch.from_numpy(np.asarray(value, dtype=np.float32)))
@@ -50,6 +57,23 @@ def infinity_rule(key: str, z: np.ndarray) -> np.ndarray | None:
         return 0.5 * z / np.sqrt(z.shape[1])
     scale = _SCALE_OF_KEY.get(key, _SCALE_OF_LAST.get(last))
     return z / np.sqrt(math.prod(z.shape[1:])) if scale is None else scale * z
+
+
+def hart_rule(key: str, z: np.ndarray) -> np.ndarray | None:
+    """Weights of HART and its tokenizer, whose keys begin with ``vae.``; the first rule that matches counts."""
+    last = key.rsplit(".", 1)[-1]
+    if last == "zero_k_bias":
+        return np.zeros_like(z)
+    if last == "scale_mul_1H11":
+        return math.log(4) + 0.1 * z
+    if last in ("bias", "q_bias", "v_bias"):
+        return 0.1 * z
+    if last == "scale_shift_table" or key == "lvl_embed.weight" or key.endswith("quantize.embedding.weight"):
+        return 0.5 * z
+    if z.ndim == 1:
+        return 1 + 0.1 * z
+    scale = 0.25 if key == "diffloss.net.final_layer.linear.weight" else 1.0
+    return scale * z / np.sqrt(math.prod(z.shape[1:]))
 
 
 _SCALE_OF_KEY = {"lvl_embed.weight": 0.3, "word_embed.weight": 1.5}

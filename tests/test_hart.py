@@ -1,0 +1,340 @@
+"""HART: official keys, parity, the sampler's small parts, the ledger, what is refused."""
+
+import json
+import lzma
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from tests.conftest import HART_TEXT, hart_features, tiny_hart
+from tests.minis import refused
+from varlab import parity
+from varlab.accelerators import build
+from varlab.engine.hooks import Accelerator, Probe
+from varlab.engine.loop import Run
+from varlab.engine.plan import Selection, StagePlan
+from varlab.engine.randomness import SeededNoise
+from varlab.engine.stage import Site, Stage
+from varlab.models.checkpoints import load_into
+from varlab.models.diffusion import diffusion_table, spaced
+from varlab.models.hart import HartConfig, HartText, HartTransformer
+from varlab.models.hart_model import Hart, HartSettings
+from varlab.models.labels import draw_label, keep_likeliest, pass_sizes, soften
+from varlab.models.tokenizers.hybrid import HybridConfig, HybridTokenizer, phi_of
+from varlab.parity import hart, weights
+from varlab.parity.golden import Golden
+from varlab.parity.hart_setup import setup
+
+HERE = Path(__file__).parent
+SMALL, SHARED = HERE / "goldens" / "hart_c_small.npz", HERE.parents[1] / "shared" / "goldens"
+
+
+def content(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
+def altered(tmp_path: Path, run: dict[str, Any] | None = None, **arrays: Any) -> Path:
+    """The small golden with arrays replaced or, for None, dropped, and with other values of its run."""
+    changed: dict[str, Any] = {k: v for k, v in (content(SMALL) | arrays).items() if v is not None}
+    config = json.loads(str(changed["config_json"]))
+    changed["config_json"] = json.dumps(config | {"config": config["config"] | (run or {})})
+    np.savez(tmp_path / "altered.npz", **changed)
+    return tmp_path / "altered.npz"
+
+
+# Keys
+
+
+def test_names_and_shapes_are_those_of_the_official_files() -> None:
+    lists: dict[str, dict[str, str]] = {}
+    for line in lzma.decompress((HERE / "keys" / "hart.tsv.xz").read_bytes()).decode().splitlines()[1:]:
+        file, key, shape, _ = line.split("\t")
+        lists.setdefault(file, {})[key] = shape
+    with torch.device("meta"):
+        modules = {"hart_0p7b": HartTransformer(HartConfig()), "hart_vae": HybridTokenizer(HybridConfig())}
+    unused = {"lvl_1L", "attn_bias_for_masking", "vae.quantize.ema_vocab_hit_SV"}
+    for file, module in modules.items():
+        prefix = "vae." if file == "hart_vae" else ""
+        ours = {prefix + name: "x".join(map(str, t.shape)) for name, t in module.state_dict().items()}
+        assert ours == {key: shape for key, shape in lists[file].items() if key not in unused}
+    assert sum(p.numel() for p in modules["hart_0p7b"].parameters()) == 732_399_168
+
+
+def test_the_mask_of_the_official_file_is_left_aside() -> None:
+    model, other = tiny_hart(), tiny_hart(seed=3)
+    stored = other.transformer.state_dict() | {"attn_bias_for_masking": torch.zeros(1), "lvl_1L": torch.zeros(1)}
+    load_into(model.transformer, stored, "file")
+    assert torch.equal(model.transformer.head.weight, other.transformer.head.weight)
+
+
+# Parity
+
+
+def test_the_small_golden_passes_and_leaves_nothing_out() -> None:
+    report = parity.check(SMALL)
+    assert report.verdict, report.render()
+    assert "NOT COMPARED" not in report.render()
+    assert (report.bits_compared, report.bit_mismatches, report.forced_near_ties) == (313, 0, 0)
+    assert any("unforced run: all labels reproduced" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("name", ["a", "b", "c", "d", "e", "vae", "sampling"])
+def test_shared_goldens_pass_and_leave_nothing_out(name: str) -> None:
+    path = SHARED / f"hart_{name}.npz"
+    if not path.exists():
+        pytest.skip(f"{path} is not here; the copy in tests/goldens is checked instead")
+    report = parity.check(path)
+    assert report.verdict, report.render()
+    assert "NOT COMPARED" not in report.render()
+    assert report.bit_mismatches == report.forced_near_ties == 0
+
+
+@pytest.mark.parametrize(
+    ("run", "shows_in"),
+    [
+        ({"cfg": 2.001}, "image"),
+        ({"more_smooth": True}, "h.3"),
+        ({"iters": 2}, "idx.7"),
+        ({"final_stage": 1}, "f_hat_final"),
+        ({"pad": "left"}, "context_mask"),
+        ({"seed": 10}, "context"),
+    ],
+)
+def test_a_changed_setting_fails(tmp_path: Path, run: dict[str, Any], shows_in: str) -> None:
+    report = parity.check(altered(tmp_path, run))
+    assert not report.verdict
+    assert shows_in in {row.name for row in report.failures}
+
+
+@pytest.mark.parametrize("name", ["idx.2", "idx.8", "h.4", "diff_out.1", "image", "block_out.0.last", "maskgit_orders"])
+def test_one_wrong_number_fails(tmp_path: Path, name: str) -> None:
+    values = content(SMALL)[name].copy()
+    values.flat[2] += 1
+    report = parity.check(altered(tmp_path, **{name: values}))
+    assert name in {row.name for row in report.failures}
+
+
+@pytest.mark.parametrize(
+    "key", ["blocks.2.ln_wo_grad.weight", "diffloss.net.cond_embed.weight", "vae.decoder.conv_out.bias"]
+)
+def test_a_changed_weight_fails(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    rule = weights.hart_rule
+
+    def nudged(name: str, z: np.ndarray) -> np.ndarray | None:
+        value = rule(name, z)
+        return value * 1.01 if name == key and value is not None else value
+
+    monkeypatch.setattr(weights, "hart_rule", nudged)
+    assert not parity.check(SMALL).verdict
+
+
+BASE = {"seed": 7, "V": 40, "cfg": 3.0, "lens": [3], "more_smooth": False}
+MODEL = {"depth": 2, "embed_dim": 32, "num_heads": 2, "context_token": 5, "context_dim": 12, "diff_width": 16,
+         "diff_depth": 1, "num_sampling_steps": "4"}  # fmt: skip
+SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "smooth, three passes, batch 3": ({"more_smooth": True, "iters": 3, "lens": [5, 2, 1]}, {}),
+    "guidance of exactly 1 at the last stage": ({"cfg": 2.0, "sides": [1, 2, 3]}, {}),
+    "no guidance": ({"cfg": 0.0, "lens": [2, 4], "pad": "left"}, {}),
+    "mean pooling": ({}, {"disable_aln": False, "sep_aln_pooling_mode": "avg"}),
+    "both modulations, learned levels": ({}, {"disable_aln": False, "shared_aln": True, "use_timestep_embed": False}),
+    "more passes than tokens": ({"iters": 12, "sides": [1, 2]}, {"attn_l2_norm": True}),
+    "discrete only, another ratio": ({"final_stage": 2}, {"mlp_ratio": 3.0, "use_context_norm": False}),
+}  # fmt: skip
+TOLERANCES = dict.fromkeys(("logits_abs", "logits_cfg_abs", "blocks_abs", "latents_abs", "image_abs"), 1e-5)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_other_shapes_run(tmp_path: Path, name: str) -> None:
+    """A golden written from the engine's own run is read back as the same run, pass by pass."""
+    run, variant = BASE | SHAPES[name][0], MODEL | SHAPES[name][1]
+    model = variant | {"patch_nums": run.pop("sides", [1, 2, 3, 4])}
+    vae = {"z_channels": 4, "ch": 32, "ch_mult": [1, 1], "vocab_size": 40}
+    config = {"config": run, "model": model, "vae": vae}
+    bare = Golden(tmp_path / "own.npz", "hart", config, TOLERANCES, {})
+    rebuilt = setup(bare)
+    outcome = hart.generate(rebuilt, {})
+    arrays: dict[str, Any] = {
+        "kind": "hart",
+        "config_json": json.dumps(config),
+        "tolerances_json": json.dumps(TOLERANCES),
+    }
+    for k in rebuilt.stages:
+        for i, place in enumerate(rebuilt.passes(k)):
+            arrays[f"idx.{k + i}"] = outcome.capture.labels[k].gather(1, place).numpy()
+    arrays["image"] = outcome.generation.image.numpy()
+    np.savez(bare.path, **arrays)
+    report = parity.check(bare.path)
+    assert report.verdict, report.render()
+    assert len(report.rows) == len(arrays) - 3
+
+
+# Parts of the sampler
+
+
+def test_passes_grow_and_cover_the_grid() -> None:
+    assert pass_sizes(144, 3) == [20, 52, 72]
+    assert pass_sizes(9, 1) == [9]
+    for tokens in (1, 2, 4, 9, 64):
+        for passes in (1, 2, 5, 20):
+            sizes = pass_sizes(tokens, passes)
+            assert sum(sizes) == tokens and min(sizes) > 0
+
+
+def test_labels_are_drawn_with_their_probabilities_and_never_where_masked() -> None:
+    logits = torch.log(torch.tensor([0.1, 0.4, 0.2, 0.3])).expand(20000, -1)
+    kept = keep_likeliest(logits, 2, 0.0)
+    uniform = torch.rand(20000, 1, generator=torch.Generator().manual_seed(0))
+    share = torch.bincount(draw_label(logits, uniform), minlength=4) / 20000
+    assert torch.allclose(share, torch.tensor([0.1, 0.4, 0.2, 0.3]), atol=0.02)
+    assert set(draw_label(kept, uniform).tolist()) == {1, 3}
+    assert draw_label(kept[:2], torch.tensor([[0.0], [1 - 2**-24]])).tolist() == [1, 3]
+    assert keep_likeliest(logits[:1], 0, 0.75).isinf().tolist() == [[True, False, False, False]]
+
+
+def test_a_mixture_sharpens_with_the_stage() -> None:
+    logits, noise = torch.tensor([[1.0, 2.0, 0.0]]), torch.ones(1, 3)
+    early, late = soften(logits, 0.0, noise), soften(logits, 1.0, noise)
+    assert late.max() > early.max() > 0.9 and early.sum() == pytest.approx(1)
+
+
+def test_diffusion_steps_and_constants() -> None:
+    assert spaced(8).tolist() == [0, 143, 285, 428, 571, 714, 856, 999]
+    assert spaced(1).tolist() == [0]
+    table = diffusion_table(8)
+    assert table.from_clean[0] == 1 and table.from_noisy[0] == 0
+    assert np.sqrt(1 / table.kept[-1]) == pytest.approx(2.03e4, rel=0.01)
+
+
+def test_phi_convolutions_of_the_released_schedule() -> None:
+    assert [phi_of(k, 14, 4) for k in range(14)] == [0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3]
+
+
+# The engine
+
+
+class Shapes(Probe):
+    """What hooks are shown at each stage."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.blocks: set[tuple[int, int]] = set()
+        self.branches: set[int] = set()
+
+    def on_stage(self, stage: Stage, x: torch.Tensor) -> None:
+        self.tokens.append(x.shape[1])
+
+    def on_block(self, site: Site, x_in: torch.Tensor, x_out: torch.Tensor) -> None:
+        self.blocks.add((x_in.shape[1], x_out.shape[1]))
+
+    def on_branch(self, site: Site, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.branches.add(y.shape[1])
+
+
+def run(model: Hart, *methods: Any, probes: tuple[Probe, ...] = (), **changes: Any) -> Any:
+    settings = replace(model.settings, **changes)
+    made = build(tuple(method for method in methods if isinstance(method, str)))
+    made += [method for method in methods if not isinstance(method, str)]
+    return Run(model, settings, SeededNoise(7), probes).generate(hart_features(3, 5), (0, 1), made)
+
+
+def test_hooks_see_the_grid_and_the_cache_holds_the_text() -> None:
+    probe = Shapes()
+    out = run(tiny_hart(), probes=(probe,))
+    assert probe.tokens == [1, 4, 9, 25]
+    assert probe.blocks == {(n, n) for n in (1, 4, 9, 25)} and probe.branches == {1, 4, 9, 25}
+    assert out.states[0].kv.lengths == [HART_TEXT + 4 + 9 + 25] * 4
+    assert [work.tokens for work in out.ledger.stages] == [2, 8, 18, 50]
+    assert out.ledger.stages[0].token_blocks == HART_TEXT * 4 * 4
+
+
+def test_guidance_grows_and_the_last_stage_repeats_it() -> None:
+    model = tiny_hart()
+    scales = [model.guidance(k, HartSettings(cfg=6.0), True).scale for k in range(4)]
+    assert scales == [1.0, 3.0, 5.0, 5.0]
+    assert model.guidance(3, HartSettings(), False).scale == 1.0
+
+
+def test_passes_see_no_later_pass() -> None:
+    """The tokens of the first pass are what they would be if the stage had no others."""
+
+    class OnlyFirst(Accelerator):
+        name = "only-first"
+
+        def plan(self, stage: Stage) -> StagePlan:
+            return StagePlan(selection=Selection(first, 25)) if stage.from_end == 0 else StagePlan()
+
+        def complete(self, stage: Stage, codes: torch.Tensor, selection: Selection) -> torch.Tensor:
+            index = selection.index[None, :, None].expand(stage.batch, -1, codes.shape[-1])
+            return codes.new_zeros(stage.batch, 25, codes.shape[-1]).scatter(1, index, codes)
+
+    model, settings = tiny_hart(), HartSettings(cfg=2.0, passes=3, smooth=False, top_k=0)
+    text = HartText(hart_features(3).features, hart_features(3).mask)
+
+    class Turns(Probe):
+        def on_stage(self, stage: Stage, x: torch.Tensor) -> None:
+            if stage.from_end == 0:
+                self.turns = stage.turns
+
+    probe = Turns()
+    whole = Run(model, settings, SeededNoise(7), [probe]).generate(text, (0,))
+    assert probe.turns is not None
+    first = (probe.turns[0] == 0).nonzero()[:, 0]
+    alone = Run(model, settings, SeededNoise(7)).generate(text, (0,), [OnlyFirst()])
+    same = whole.canvas.flatten(2)[..., first]
+    assert torch.allclose(same, alone.canvas.flatten(2)[..., first], atol=1e-5)
+    assert not torch.allclose(whole.canvas, run(model, passes=1, smooth=False, top_k=0).canvas[:1], atol=1e-2)
+
+
+@pytest.mark.parametrize("variant", [{}, {"modulation": "block"}], ids=["released", "modulated"])
+@pytest.mark.parametrize("settings", [{}, {"smooth": False, "residual": False}], ids=["smooth", "discrete"])
+def test_the_ledger_equals_a_count_of_every_operation(
+    variant: dict[str, Any], settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def plain(q, k, v, mask=None, scale=None):  # type: ignore[no-untyped-def]
+        """Two visible matrix products in place of the fused kernel, which the counter does not see on CPU."""
+        scores = q @ k.mT * (q.shape[-1] ** -0.5 if scale is None else scale)
+        return (scores if mask is None else scores + mask).softmax(-1) @ v
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", plain)
+    model = tiny_hart(settings=HartSettings(cfg=2.0, **settings), **variant)
+    for methods in ((), ("uniform-tokens:keep=0.3,last=2",), ("cfg-off:last=1",)):
+        with FlopCounterMode(display=False) as counter:
+            ledger = run(model, *methods).ledger
+        overhead = sum(work.overhead_flops for work in ledger.stages)
+        assert counter.get_total_flops() == ledger.transformer_flops - overhead + ledger.decode_flops
+        assert ledger.engaged == bool(methods)
+
+
+def test_what_hart_cannot_do_is_refused() -> None:
+    model = tiny_hart()
+
+    class PrunesTheText(Accelerator):
+        name = "prunes-the-text"
+
+        def plan(self, stage: Stage) -> StagePlan:
+            return StagePlan(selection=Selection(torch.tensor([0]), 1)) if stage.index == 0 else StagePlan()
+
+    class SkipsTheText(Accelerator):
+        name = "skips-the-text"
+
+        def plan(self, stage: Stage) -> StagePlan:
+            return StagePlan("skip") if stage.index == 0 else StagePlan()
+
+    refused(lambda: run(model, PrunesTheText()), "Stage 1 carries the text", "skip or prune later stages")
+    refused(lambda: run(model, SkipsTheText()), "Stage 1 carries the text")
+    refused(lambda: run(model, cfg_layers=(-1,)), "cfg_layers")
+    refused(lambda: run(model, passes=0), "passes")
+    refused(lambda: model.prepare(hart_features(3), True, hart_features(2)), "negative prompt")
+    refused(lambda: model.prepare(["a red star"], True), "without a text encoder")
+    wide = HartText(torch.zeros(1, HART_TEXT, 9), torch.ones(1, HART_TEXT, dtype=torch.bool))
+    refused(lambda: model.check_text(wide), f"({HART_TEXT}, 9)", f"({HART_TEXT}, 24)")
+    refused(lambda: HartText(torch.zeros(2, 3), torch.ones(2, 3)), "[B, T, text_width]")
+    refused(lambda: HartConfig(width=30, heads=4), "head width")
+    refused(lambda: Hart(model.transformer, HybridTokenizer(HybridConfig(7, 4, 32, (1,))), model.schedule), "7 of 4")

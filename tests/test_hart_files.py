@@ -1,0 +1,147 @@
+"""HART's official folder: read strictly, with the variant taken from the keys, and refused by name where it is off."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests.conftest import HART_TEXT, HART_TEXT_WIDTH, hart_features, tiny_hart
+from tests.minis import refused
+from varlab.engine.loop import Run
+from varlab.engine.randomness import SeededNoise
+from varlab.models import zoo
+from varlab.models.hart_files import RandomHartText, load_hart
+from varlab.models.hart_model import Hart, HartSettings
+from varlab.models.registry import MODELS, find
+
+ENTRY = find("hart-0.7b")
+VARIANTS: dict[str, dict[str, Any]] = {
+    "released": {},
+    "block": {"modulation": "block", "pooling": "mean", "unit_attention": True},
+    "shared": {"modulation": "shared", "learned_levels": True, "context_norm": False, "mlp_ratio": 3.0},
+}
+
+
+def config_of(model: Hart) -> dict[str, Any]:
+    """``config.json`` as the official code writes it."""
+    config = model.transformer.config
+    return {
+        "depth": config.depth, "embed_dim": config.width, "num_heads": config.heads, "mlp_type": "llama",
+        "patch_nums": [grid[0] for grid in model.schedule.grids], "num_sampling_steps": str(config.diffusion_steps),
+        "sep_aln_pooling_mode": "max" if config.pooling == "max" else "avg", "attn_l2_norm": config.unit_attention,
+        "shared_aln": config.modulation == "shared", "disable_aln": config.modulation != "block",
+        "use_timestep_embed": not config.learned_levels, "context_dim": HART_TEXT_WIDTH, "context_token": HART_TEXT,
+        "diff_width": config.diffusion_width, "mlp_ratio": config.mlp_ratio,
+    }  # fmt: skip
+
+
+def write(folder: Path, model: Hart, **changes: Any) -> Path:
+    """The released layout: averaged and plain weights of the transformer, tokenizer with what only training used."""
+    (folder / "llm").mkdir(parents=True)
+    (folder / "tokenizer").mkdir()
+    length = HART_TEXT - 1 + model.schedule.tokens
+    extra = {"lvl_1L": torch.zeros(1, length, dtype=torch.int64), "attn_bias_for_masking": torch.zeros(1, 1, 2, 2)}
+    tensors = model.transformer.state_dict()
+    torch.save(tensors | extra, folder / "llm" / "ema_model.bin")
+    plain = {name: tensor + 1 if name == "head.bias" else tensor.clone() for name, tensor in tensors.items()}
+    save_file(plain | extra, folder / "llm" / "model.safetensors")
+    (folder / "llm" / "config.json").write_text(json.dumps(config_of(model) | changes))
+    images = {f"vae.{name}": tensor for name, tensor in model.tokenizer.state_dict().items()}
+    unused = ("vae.quantize.ema_vocab_hit_SV", "vae.decoder2.conv_in.weight", "disc.main.0.weight")
+    torch.save(images | {name: torch.zeros(2, 3) for name in unused}, folder / "tokenizer" / "pytorch_model.bin")
+    return folder
+
+
+def image(model: Hart) -> torch.Tensor:
+    return Run(model, HartSettings(cfg=2.0), SeededNoise(1)).generate(hart_features(3), (0,)).image
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_folder_gives_back_the_model(tmp_path: Path, variant: str) -> None:
+    model = tiny_hart(**VARIANTS[variant])
+    loaded = load_hart(ENTRY, checkpoint=write(tmp_path / "hart", model))
+    assert loaded.transformer.config == model.transformer.config
+    assert replace(loaded.tokenizer.config, mix=0.5) == model.tokenizer.config
+    assert loaded.schedule.grids == model.schedule.grids and loaded.text is None
+    assert loaded.weights.startswith("checkpoint (ema_model.bin ") and "pytorch_model.bin" in loaded.weights
+    assert torch.equal(image(loaded), image(model))
+
+
+def test_plain_weights_and_parts_apart(tmp_path: Path) -> None:
+    model = tiny_hart()
+    folder = write(tmp_path / "hart", model)
+    plain = load_hart(ENTRY, checkpoint=folder / "llm", averaged=False)
+    assert torch.equal(plain.transformer.head.bias, model.transformer.head.bias + 1)
+    moved = (folder / "tokenizer").rename(tmp_path / "images")
+    refused(lambda: load_hart(ENTRY, checkpoint=folder), "missing", "tokenizer/model.safetensors or pytorch_model.bin")
+    assert torch.equal(image(load_hart(ENTRY, checkpoint=folder, tokenizer=moved)), image(model))
+
+
+def test_bf16_keeps_the_blocks_half_and_runs(tmp_path: Path) -> None:
+    model = tiny_hart(modulation="block")
+    loaded = load_hart(ENTRY, checkpoint=write(tmp_path / "hart", model), precision="bf16")
+    assert loaded.precision == "bf16" and loaded.transformer.head.weight.dtype == torch.float32
+    assert loaded.tokenizer.decoder.up[1].upsample.conv.weight.dtype == torch.float32  # type: ignore[union-attr]
+    assert (image(loaded) - image(model)).abs().mean() < 0.1
+
+
+def test_the_registry_loads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write(tmp_path / "hart-0.7b-1024px", tiny_hart())
+    assert "hart-0.7b" in MODELS
+    monkeypatch.setenv("VARLAB_CHECKPOINTS", str(tmp_path))
+    found, named = zoo.load("hart-0.7b"), zoo.load("hart-0.7b", checkpoint=folder, text="random")
+    assert found.name == named.name == "hart-0.7b" and "random text" in named.weights
+    monkeypatch.setenv("VARLAB_CHECKPOINTS", str(tmp_path / "none"))
+    refused(lambda: zoo.load("hart-0.7b"), "missing", "llm/", "init='random'")
+    refused(lambda: zoo.load("hart-0.7b", "empty", ratio=1.5), "one schedule")
+    refused(lambda: zoo.load("hart-0.7b", "empty", text="flan-t5-xl"), "flan-t5-xl", "features")
+    empty = zoo.load("hart-0.7b", "empty")
+    assert empty.schedule.tokens == 9451 and empty.kv_capacity == 9750
+
+
+def test_random_text_belongs_to_a_prompt() -> None:
+    encoder = RandomHartText(4, 8)
+    both = encoder(["a", "b"])
+    assert torch.equal(both.features[1], encoder(["b"]).features[0]) and both.mask.all()
+
+
+def damage(folder: Path, key: str, change: Callable[[torch.Tensor], torch.Tensor | None]) -> Path:
+    path = folder / "llm" / "ema_model.bin"
+    tensors = torch.load(path)
+    changed = change(tensors.pop(key))
+    torch.save(tensors if changed is None else tensors | {key: changed}, path)
+    return folder
+
+
+def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
+    model = tiny_hart()
+
+    def load(name: str, **changes: Any) -> Callable[[], Hart]:
+        return lambda: load_hart(ENTRY, checkpoint=write(tmp_path / name, model, **changes))
+
+    refused(load("deep", depth=7), "contradicts", "depth 7 for 4")
+    refused(load("norm", attn_l2_norm=True), "contradicts", "attn_l2_norm True for False")
+    refused(load("aln", disable_aln=False), "contradicts", "disable_aln False for True")
+    refused(load("gpt", mlp_type="gpt2"), "mlp_type 'gpt2'", "llama")
+    refused(load("cross", use_cross_attn=True), "use_cross_attn")
+    lacking = write(tmp_path / "lacking", model)
+    stated = json.loads((lacking / "llm" / "config.json").read_text())
+    del stated["num_heads"]
+    (lacking / "llm" / "config.json").write_text(json.dumps(stated))
+    refused(lambda: load_hart(ENTRY, checkpoint=lacking), "lacks num_heads")
+    (lacking / "llm" / "config.json").write_text("{")
+    refused(lambda: load_hart(ENTRY, checkpoint=lacking), "not valid JSON")
+    (lacking / "llm" / "config.json").unlink()
+    refused(lambda: load_hart(ENTRY, checkpoint=lacking), "config.json")
+    gone = damage(write(tmp_path / "gone", model), "blocks.1.ffn.up_proj.weight", lambda _: None)
+    refused(lambda: load_hart(ENTRY, checkpoint=gone), "1 missing (blocks.1.ffn.up_proj.weight)", "part of HART")
+    other = damage(write(tmp_path / "other", model), "decoder_norm.weight", lambda t: t[:5])
+    refused(lambda: load_hart(ENTRY, checkpoint=other), "decoder_norm.weight 5 for 96")
+    foreign = damage(write(tmp_path / "foreign", model), "context_embed.weight", lambda _: None)
+    refused(lambda: load_hart(ENTRY, checkpoint=foreign), "lack context_embed.weight", "no HART")
+    refused(lambda: load_hart(ENTRY, checkpoint=tmp_path / "nowhere" / "else" / "hart"), "no folder")

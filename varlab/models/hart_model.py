@@ -1,0 +1,303 @@
+"""HART behind the engine's face: the text as a prefix, codebook labels, phi convolutions, the diffusion residual.
+
+Stage 1 is the text itself, of which the last token predicts the one token of the first grid. Guidance grows with the
+stage, and the last stage repeats that of the one before, as in the released code.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from varlab.errors import VarlabError
+from varlab.models.base import Attend, Cost, Draw, NextScaleModel, Reading, Readout
+from varlab.models.diffusion import denoiser_flops
+from varlab.models.guidance import Guidance, Settings, at
+from varlab.models.hart import ContextState, HartText, HartTransformer, grid_rotary, text_rotary
+from varlab.models.labels import draw_label, keep_likeliest, pass_sizes, soften
+from varlab.models.tokenizers.bsq import area
+from varlab.models.tokenizers.hybrid import HybridTokenizer, decoder_flops
+from varlab.schedules import Grid, Schedule
+
+HartEncoder = Callable[[Sequence[str]], HartText]
+FEWER_FROM = 7  # from this stage on (counted from 0) half as many labels stay
+
+
+@dataclass(frozen=True)
+class HartSettings(Settings):
+    """How HART samples.
+
+    cfg: what guidance adds at the end of the schedule (0 is none); a stage adds its share of it. top_k: labels that
+    stay at the first seven stages, half as many later; 0 keeps all. smooth: stages read a softened mixture of codes
+    in place of the drawn one, smoother and less varied. passes: of the last stage, each on its own tokens. residual:
+    whether the diffusion head refines the last stage.
+    """
+
+    cfg: float | tuple[float, ...] = 4.5
+    top_k: int = 600
+    top_p: float = 0.0
+    smooth: bool = True
+    passes: int = 1
+    residual: bool = True
+
+    def check(self, stages: int, depth: int) -> None:
+        super().check(stages, depth)
+        if self.cfg_layers != (0,):
+            raise VarlabError(f"HART guides the logits alone: cfg_layers is (0,), not {self.cfg_layers}.")
+        if self.passes < 1:
+            raise VarlabError(f"passes of the last stage must be at least 1, not {self.passes}.")
+
+    @property
+    def guided(self) -> bool:
+        return any(value != 0 for value in (self.cfg if isinstance(self.cfg, tuple) else (self.cfg,)))
+
+
+@dataclass(frozen=True)
+class HartGuidance(Guidance):
+    """``ratio``: how far along the schedule the stage is, as far as guidance and smoothing go."""
+
+    ratio: float = 0.0
+
+    @property
+    def extra(self) -> float:
+        """Of (1 + extra) conditional - extra unconditional."""
+        return self.scale - 1
+
+
+@dataclass
+class HartConditioning:
+    """The text, and the rotary tables that start where it ends: those of one stage are kept until another asks."""
+
+    text: ContextState
+    head_width: int
+    _stage: int = -1
+    _table: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def rows(self, index: Tensor) -> "HartConditioning":
+        return HartConditioning(self.text.rows(index), self.head_width)
+
+    def table(self, k: int, schedule: Schedule) -> Tensor:
+        """[R, n, 2, c] of stage k."""
+        if self._stage != k:
+            positions, width = self.text.positions, self.head_width
+            grid = lambda: grid_rotary(schedule.grids[k], schedule.final, positions[:, -1], width)  # noqa: E731
+            self._stage, self._table = k, text_rotary(positions, width) if k == 0 else grid()
+        return self._table
+
+
+class Hart(NextScaleModel):
+    """The transformer, its hybrid tokenizer and a text encoder on one schedule."""
+
+    family = "hart"
+    branches = ("attention", "ffn")
+
+    def __init__(
+        self,
+        transformer: HartTransformer,
+        tokenizer: HybridTokenizer,
+        schedule: Schedule,
+        text: HartEncoder | None = None,
+        name: str = "hart",
+        weights: str = "random",
+        settings: HartSettings | None = None,
+    ) -> None:
+        config, image = transformer.config, tokenizer.config
+        if (config.vocabulary, config.latents) != (image.vocabulary, image.latents):
+            raise VarlabError(
+                f"The transformer predicts {config.vocabulary} codes of {config.latents} channels, the tokenizer has "
+                f"{image.vocabulary} of {image.latents}."
+            )
+        if schedule.grids[0] != (1, 1) or not 2 <= len(schedule) <= config.stages:
+            raise VarlabError(
+                f"Schedule {schedule.name!r}: HART begins with (1, 1) and this one knows 2 to {config.stages} stages."
+            )
+        self.transformer, self.tokenizer, self.schedule, self.text = transformer, tokenizer, schedule, text
+        self.name, self.weights, self.settings = name, weights, settings or HartSettings()
+        self.depth, self.width, self.attention_scale = config.depth, config.width, config.attention_scale
+        with torch.inference_mode():
+            self.levels = transformer.levels()
+
+    @property
+    def device(self) -> torch.device:
+        return self.transformer.head.weight.device
+
+    @property
+    def precision(self) -> str:
+        return "bf16" if self.transformer.blocks[0].ffn.up_proj.weight.dtype == torch.bfloat16 else "fp32"  # type: ignore[union-attr,operator]
+
+    def with_schedule(self, schedule: Schedule) -> "Hart":
+        """The same weights on another schedule."""
+        return Hart(self.transformer, self.tokenizer, schedule, self.text, self.name, self.weights, self.settings)
+
+    # Text
+
+    def check_text(self, text: Sequence[str] | HartText) -> None:
+        """Features must be as wide and as many as the model reads."""
+        if isinstance(text, HartText):
+            self.read_prompts(text)
+
+    def read_prompts(self, prompts: Sequence[str] | HartText) -> HartText:
+        if not isinstance(prompts, HartText):
+            if self.text is None:
+                raise VarlabError(
+                    f"{self.name} was loaded without a text encoder. Give features (a HartText), or load it with text="
+                )
+            return self.read_prompts(self.text(prompts))
+        config, shape = self.transformer.config, tuple(prompts.features.shape[1:])
+        if shape != (config.text_length, config.text_width):
+            raise VarlabError(
+                f"Text features are {shape} per prompt; {self.name} reads {config.text_length, config.text_width}, "
+                "padding included."
+            )
+        return HartText(prompts.features.to(self.device), prompts.mask.to(self.device))
+
+    @torch.inference_mode()
+    def prepare(self, text: Any, guided: bool, negative: Any = None) -> HartConditioning:
+        if negative is not None:
+            raise VarlabError("HART guides away from the empty text alone: leave the negative prompt out.")
+        read = self.transformer.read_text(self.read_prompts(text), guided)
+        return HartConditioning(read, self.transformer.config.head_width)
+
+    # Stages
+
+    def prefix(self, k: int) -> int:
+        """All text tokens but the last, which is the token of the first grid."""
+        return self.transformer.config.text_length - 1 if k == 0 else 0
+
+    def _final(self, k: int) -> bool:
+        return k == len(self.schedule) - 1
+
+    def turns(self, k: int, settings: HartSettings, noise: Draw) -> Tensor | None:
+        if settings.passes == 1 or not self._final(k):
+            return None
+        order = noise("order", 1)[..., 0].argsort(dim=-1, stable=True)  # its first tokens come last
+        sizes = pass_sizes(self.schedule.lengths[k], settings.passes)
+        turn = torch.arange(len(sizes), device=order.device).repeat_interleave(torch.tensor(sizes, device=order.device))
+        return torch.empty_like(order).scatter(1, order, turn.flip(0).expand_as(order))
+
+    def guidance(self, k: int, settings: Settings, guided: bool, scale: float | None = None) -> HartGuidance:
+        last = len(self.schedule) - 1
+        ratio = (last - 1 if k == last else k) / last
+        extra = at(settings.cfg, k) * ratio if scale is None else scale - 1
+        return HartGuidance(1 + extra if guided else 1.0, at(settings.tau, k), True, ratio=ratio)
+
+    def new_canvas(self, batch: int) -> Tensor:
+        return torch.zeros(batch, self.tokenizer.config.latents, *self.schedule.final, device=self.device)
+
+    def embed(self, k: int, canvas: Tensor, conditioning: HartConditioning, index: Tensor | None) -> Tensor:
+        tokens = conditioning.text.tokens
+        if k == 0:
+            return tokens + self.levels[0]
+        codes = self.next_input(k, canvas)
+        if index is not None and index.ndim == 2:
+            index = index[: codes.shape[0]]
+            codes = codes.gather(1, index[..., None].expand(-1, -1, codes.shape[-1]))
+        elif index is not None:
+            codes = codes[:, index]
+        return self.transformer.embed(codes, self.levels[k]).repeat(tokens.shape[0] // codes.shape[0], 1, 1)
+
+    def next_input(self, k: int, canvas: Tensor) -> Tensor:
+        """The canvas on the grid of stage k, as code tokens [B, n, Z]."""
+        return self.resize(canvas, self.schedule.grids[k]).flatten(2).mT
+
+    def positions(self, k: int, conditioning: HartConditioning, index: Tensor | None) -> Tensor:
+        table = conditioning.table(k, self.schedule)  # [R, n, 2, c]
+        if index is None or index.ndim == 1:
+            return table if index is None else table[:, index]
+        return table.gather(1, index[..., None, None].expand(-1, -1, *table.shape[2:]))
+
+    def branch(
+        self, block: int, name: str, x: Tensor, conditioning: HartConditioning, positions: Tensor | None, attend: Attend
+    ) -> Tensor:
+        layer, six = self.transformer.blocks[block], conditioning.text.modulation[block]
+        if name == "attention":
+            return layer.attention(x, six, positions, attend)  # type: ignore[operator]
+        return layer.feed_forward(x, six)  # type: ignore[operator]
+
+    def readout(self, x: Tensor, conditioning: HartConditioning, guided: bool, guidance: HartGuidance) -> Readout:
+        batch = x.shape[0] // (2 if guided else 1)
+        both = guided and guidance.scale != 1
+        rows = x.shape[0] if both else batch
+        logits = self.transformer.logits(x[:rows], conditioning.text.head[:rows]).unsqueeze(2)  # [R, n, 1, V]
+        cond, uncond = logits[:batch], logits[batch:] if both else None
+        mixed = cond if uncond is None else (1 + guidance.extra) * cond - guidance.extra * uncond
+        return Readout(cond, uncond, mixed / guidance.tau)
+
+    def _likeliest(self, k: int, logits: Tensor, settings: HartSettings) -> Tensor:
+        kept = settings.top_k if k < FEWER_FROM or settings.top_k < 2 else settings.top_k // 2
+        return keep_likeliest(logits, kept, settings.top_p)
+
+    def draw(self, k: int, guided: Tensor, settings: HartSettings, noise: Draw) -> Tensor:
+        return draw_label(self._likeliest(k, guided, settings), noise("labels", 1)[..., None])
+
+    def codes(self, k: int, labels: Tensor) -> Tensor:
+        return self.tokenizer.quantize.embedding(labels[..., 0])
+
+    def realise(self, k: int, labels: Tensor, reading: Reading) -> Tensor:
+        """The drawn code or a mixture of codes, and at the last stage the residual that the diffusion head draws."""
+        settings, drawn = reading.settings, self.codes(k, labels)
+        codes = self._mixture(k, reading) if settings.smooth else drawn
+        if not (settings.residual and self._final(k)):
+            return codes
+        batch, normal = drawn.shape[0], lambda kind: reading.noise(kind, drawn.shape[-1], "normal")
+        condition = self.transformer.residual_condition(reading.hidden, drawn)
+        steps = self.transformer.config.diffusion_steps
+        return codes + self.transformer.diffloss.sample(condition, batch, reading.guidance.extra, steps, normal)
+
+    def _mixture(self, k: int, reading: Reading) -> Tensor:
+        logits = self._likeliest(k, reading.logits, reading.settings)[:, :, 0]
+        noise = reading.noise("mixture", logits.shape[-1], "exponential")
+        return soften(logits, reading.guidance.ratio, noise) @ self.tokenizer.quantize.embedding.weight
+
+    def code_map(self, k: int, codes: Tensor) -> Tensor:
+        return codes.mT.unflatten(-1, self.schedule.grids[k])
+
+    def accumulate(self, k: int, canvas: Tensor, residual: Tensor) -> Tensor:
+        if self._final(k):
+            return canvas + residual
+        return canvas + self.tokenizer.quantize.spread(residual, self.schedule.final, k, len(self.schedule))
+
+    # Pixels
+
+    @property
+    def stride(self) -> int:
+        return self.tokenizer.config.stride
+
+    def resize(self, canvas: Tensor, grid: Grid) -> Tensor:
+        return area(canvas, grid)
+
+    def decode(self, canvas: Tensor) -> Tensor:
+        weight = self.tokenizer.decoder.conv_in.weight
+        return (self.tokenizer.decode(canvas.to(weight.dtype)).float() + 1) / 2
+
+    # Costs
+
+    def branch_cost(self, name: str, tokens: int, keys: int, conditioning: HartConditioning) -> Cost:
+        config = self.transformer.config
+        if name == "attention":
+            return Cost(8 * tokens * config.width**2, 4 * tokens * keys * config.width)
+        return Cost(6 * tokens * config.width * config.hidden)
+
+    def text_cost(self, conditioning: HartConditioning) -> Cost:
+        config, rows = self.transformer.config, conditioning.text.tokens.shape[0]
+        modulation = 12 * config.depth * config.width**2 if config.modulation == "block" else 0
+        tokens = 2 * config.text_length * config.text_width * config.width
+        return Cost(rows * (tokens + 4 * config.width**2 + modulation))
+
+    def stage_cost(self, k: int, tokens: int, batch: int, head_rows: int) -> Cost:
+        config, height, width = self.transformer.config, *self.schedule.final
+        word = 2 * batch * tokens * config.latents * config.width
+        flops = (0 if k == 0 else word) + 2 * head_rows * tokens * config.width * config.vocabulary
+        if self.settings.smooth:
+            flops += 2 * batch * tokens * config.vocabulary * config.latents
+        if not self._final(k):  # the phi convolution
+            flops += 2 * batch * height * width * (config.latents * self.tokenizer.config.kernel) ** 2
+        elif self.settings.residual:
+            sizes = config.latents, config.width, config.diffusion_width, config.diffusion_depth
+            flops += word + denoiser_flops(*sizes, config.diffusion_steps, head_rows * tokens)
+        return Cost(flops)
+
+    def decode_cost(self, grid: Grid) -> Cost:
+        return Cost(decoder_flops(self.tokenizer.config, grid))

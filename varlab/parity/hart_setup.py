@@ -1,0 +1,186 @@
+"""Rebuilds the run that a HART golden describes: model, weights, text features, settings and every random number."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from varlab.errors import VarlabError
+from varlab.models.base import Attend, Reading
+from varlab.models.hart import HartConfig, HartText, HartTransformer
+from varlab.models.hart_model import Hart, HartConditioning, HartSettings
+from varlab.parity import weights
+from varlab.parity.golden import Golden
+from varlab.parity.hart_vae import tokenizer_of
+from varlab.schedules import Schedule, square
+
+TOLERATED = {"lvl_1L", "attn_bias_for_masking"}  # in official files, but nothing that inference needs
+
+
+class Watched(Hart):
+    """HART that keeps what no probe sees: the text's tokens after the last block, and codes before the diffusion."""
+
+    after_text: Tensor  # [R, T, C]
+    discrete: Tensor  # [B, n, Z] of the stage read last
+
+    def branch(
+        self, block: int, name: str, x: Tensor, conditioning: HartConditioning, positions: Tensor | None, attend: Attend
+    ) -> Tensor:
+        y = super().branch(block, name, x, conditioning, positions, attend)
+        if name == "ffn" and block == self.depth - 1 and x.shape[1] == self.transformer.config.text_length:
+            self.after_text = getattr(self, "after_text", x + y)
+        return y
+
+    def realise(self, k: int, labels: Tensor, reading: Reading) -> Tensor:
+        bare = replace(reading, settings=replace(reading.settings, residual=False))
+        self.discrete = super().realise(k, labels, bare)
+        return super().realise(k, labels, reading)
+
+
+@dataclass
+class GoldenNoise:
+    """The golden's numbers, which it draws pass by pass, laid out on the grid. ``turns`` [B, h*w] of the last stage."""
+
+    seed: int
+    batch: int
+    stages: int
+    steps: int
+    turns: Tensor | None = field(default=None)
+
+    def uniform(self, kind: str, stage: int, samples: Sequence[int], shape: tuple[int, ...]) -> Tensor:
+        if kind != "order":
+            return torch.zeros(len(samples), *shape)  # labels are chosen, not drawn
+        numbers = [weights.normal(f"orders.{image}", self.seed, (shape[0],)) for image in samples]
+        return torch.from_numpy(np.stack(numbers))[..., None]
+
+    def exponential(self, kind: str, stage: int, samples: Sequence[int], shape: tuple[int, ...]) -> Tensor:
+        return self._laid_out(stage, shape, lambda i: f"noise.gumbel_exp.{stage + i}", "standard_exponential")
+
+    def normal(self, kind: str, stage: int, samples: Sequence[int], shape: tuple[int, ...]) -> Tensor:
+        if kind == "diffusion-start":
+            return self._laid_out(stage, shape, lambda i: f"noise.diff_init.{i}")
+        order = self.steps - 1 - int(kind.removeprefix("diffusion-"))
+        return self._laid_out(stage, shape, lambda i: f"noise.diff_step.{i}.{order}", rows=2)
+
+    def _laid_out(
+        self, stage: int, shape: tuple[int, ...], key: Any, law: str = "standard_normal", rows: int = 1
+    ) -> Tensor:
+        """[B, *shape]; a pass draws for its own tokens, for ``rows`` branches of which the first one counts."""
+        out = torch.empty(self.batch, *shape)
+        for i, place in enumerate(self.passes(stage, shape[0])):
+            count = rows * self.batch * place.shape[1] * shape[1]
+            values = weights.numbers(key(i), self.seed, (count,), law)[: count // rows]
+            tensor = torch.from_numpy(values.astype(np.float32)).view(self.batch, -1, shape[1])
+            out.scatter_(1, place[..., None].expand_as(tensor), tensor)
+        return out
+
+    def passes(self, stage: int, tokens: int) -> list[Tensor]:
+        """Positions [B, n] of each pass of a stage, in raster order."""
+        turns = self.turns if stage == self.stages - 1 else None
+        if turns is None:
+            return [torch.arange(tokens).expand(self.batch, -1)]
+        return [(turns == i).nonzero()[:, 1].view(self.batch, -1) for i in range(int(turns.max()) + 1)]
+
+
+@dataclass(frozen=True)
+class Setup:
+    model: Watched
+    settings: HartSettings
+    text: HartText
+    noise: GoldenNoise
+
+    @property
+    def batch(self) -> int:
+        return len(self.text.mask)
+
+    @property
+    def stages(self) -> range:
+        return range(len(self.model.schedule))
+
+    def passes(self, k: int) -> list[Tensor]:
+        """Positions [B, n] that a stage computes together."""
+        return self.noise.passes(k, self.model.schedule.lengths[k])
+
+
+@torch.inference_mode()
+def setup(golden: Golden) -> Setup:
+    """Build everything from ``config_json``: the run itself, the transformer's and the tokenizer's arguments."""
+    run = golden.config.get("config", golden.config)
+    seed, model, vae = _required(golden, run, "seed"), golden.require("model"), golden.require("vae")
+    schedule = _schedule(golden, model)
+    config = config_of(model, _required(golden, run, "V"), vae.get("z_channels", 32), len(schedule))
+    transformer = HartTransformer(config).eval()
+    weights.fill(transformer, seed, weights.hart_rule)
+    watched = Watched(transformer, tokenizer_of(vae, seed, config.vocabulary), schedule, name=golden.path.stem)
+    settings = HartSettings(
+        cfg=float(_required(golden, run, "cfg")),
+        smooth=bool(run.get("more_smooth", False)),
+        passes=int(run.get("iters", 1)),
+        residual=run.get("final_stage", 0) == 0,
+    )
+    text = text_of(seed, config, _required(golden, run, "lens"), run.get("pad", "right"))
+    noise = GoldenNoise(seed, len(text.mask), len(schedule), config.diffusion_steps)
+
+    def order(kind: str, width: int, law: str = "uniform") -> Tensor:
+        return noise.uniform(kind, len(schedule) - 1, range(len(text.mask)), (schedule.lengths[-1], width))
+
+    noise.turns = watched.turns(len(schedule) - 1, settings, order)
+    return Setup(watched, settings, text, noise)
+
+
+def _required(golden: Golden, run: dict[str, Any], name: str) -> Any:
+    if name not in run:
+        raise VarlabError(f"{golden.path.name}: config_json lacks {name!r}, needed to rebuild the run.")
+    return run[name]
+
+
+def _schedule(golden: Golden, model: dict[str, Any]) -> Schedule:
+    if "patch_nums" not in model:
+        raise VarlabError(f"{golden.path.name}: config_json lacks 'patch_nums', the sides of the scales.")
+    return square(tuple(model["patch_nums"]), golden.path.stem)
+
+
+def config_of(model: dict[str, Any], vocabulary: int, latents: int, stages: int) -> HartConfig:
+    """From the official arguments. Of the two ways to modulate, the shared table wins where both are on."""
+    separate = not model.get("disable_aln", True)
+    return HartConfig(
+        depth=model["depth"],
+        width=model["embed_dim"],
+        heads=model["num_heads"],
+        vocabulary=vocabulary,
+        latents=latents,
+        text_length=model["context_token"],
+        text_width=model["context_dim"],
+        stages=stages,
+        diffusion_width=model.get("diff_width", 1024),
+        diffusion_depth=model.get("diff_depth", 6),
+        diffusion_steps=int(model.get("num_sampling_steps", 8)),
+        unit_attention=model.get("attn_l2_norm", False),
+        modulation="shared" if model.get("shared_aln", False) else "block" if separate else "none",
+        pooling="max" if model.get("sep_aln_pooling_mode", "max") == "max" else "mean",
+        learned_levels=not model.get("use_timestep_embed", True),
+        context_norm=model.get("use_context_norm", True),
+        mlp_ratio=model.get("mlp_ratio", 4.0),
+    )
+
+
+def text_of(seed: int, config: HartConfig, lengths: Sequence[int], pad: str) -> HartText:
+    """Features of every row, padding included, and a mask with the real tokens on the side that is not padded."""
+    if pad not in ("left", "right"):
+        raise VarlabError(f"pad {pad!r} in config_json is neither left nor right.")
+    shape = config.text_length, config.text_width
+    features = [weights.normal(f"input.context.{b}", seed, shape).astype(np.float32) for b in range(len(lengths))]
+    place = torch.arange(config.text_length)
+    place = place.flip(0) if pad == "left" else place
+    return HartText(torch.from_numpy(np.stack(features)), place < torch.tensor(lengths)[:, None])
+
+
+def key_differences(golden: Golden, transformer: HartTransformer) -> list[str]:
+    """Names and shapes of ``state_keys`` that are not ours, or ours that are not there."""
+    ours = {name: list(tensor.shape) for name, tensor in transformer.state_dict().items()}
+    theirs = {name: shape for name, shape in json.loads(str(golden.arrays["state_keys"])) if name not in TOLERATED}
+    return sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
