@@ -85,9 +85,12 @@ def test_the_small_golden_passes_and_leaves_nothing_out() -> None:
     assert any("unforced run: all labels reproduced" in note for note in report.notes)
 
 
-@pytest.mark.parametrize("name", ["a", "b", "c", "d", "e", "vae", "sampling"])
+GOLDENS = [*(f"hart_{name}" for name in ("a", "b", "c", "d", "e", "vae", "sampling")), "fastvar_hart_a"]
+
+
+@pytest.mark.parametrize("name", GOLDENS)
 def test_shared_goldens_pass_and_leave_nothing_out(name: str) -> None:
-    path = SHARED / f"hart_{name}.npz"
+    path = SHARED / f"{name}.npz"
     if not path.exists():
         pytest.skip(f"{path} is not here; the copy in tests/goldens is checked instead")
     report = parity.check(path)

@@ -18,6 +18,7 @@ from varlab.parity.golden import Golden
 from varlab.parity.hart_vae import tokenizer_of
 from varlab.schedules import Schedule, square
 
+ROUNDING = 1e-6  # relative, of a hidden state after all blocks
 TOLERATED = {"lvl_1L", "attn_bias_for_masking"}  # in official files, but nothing that inference needs
 
 
@@ -26,6 +27,7 @@ class Watched(Hart):
 
     after_text: Tensor  # [R, T, C]
     discrete: Tensor  # [B, n, Z] of the stage read last
+    sway: Tensor  # [B, n, Z], how far rounding in the hidden states moves its residuals
 
     def branch(
         self, block: int, name: str, x: Tensor, conditioning: HartConditioning, positions: Tensor | None, attend: Attend
@@ -38,7 +40,13 @@ class Watched(Hart):
     def realise(self, k: int, labels: Tensor, reading: Reading) -> Tensor:
         bare = replace(reading, settings=replace(reading.settings, residual=False))
         self.discrete = super().realise(k, labels, bare)
-        return super().realise(k, labels, reading)
+        codes = super().realise(k, labels, reading)
+        self.sway = torch.zeros_like(codes)
+        for sign in (1, -1) if self._final(k) and reading.settings.residual else ():
+            nudge = sign * ROUNDING * torch.randn(reading.hidden.shape, generator=torch.Generator().manual_seed(0))
+            moved = super().realise(k, labels, replace(reading, hidden=reading.hidden * (1 + nudge)))
+            self.sway = torch.maximum(self.sway, (moved - codes).abs())
+        return codes
 
 
 @dataclass
