@@ -12,6 +12,9 @@ from varlab.models.infinity import InfinityConfig, InfinityTransformer, TextBatc
 from varlab.models.infinity_model import Infinity
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
 from varlab.models.tokenizers.hybrid import HybridConfig, HybridTokenizer
+from varlab.models.tokenizers.vqvae import VQConfig, VQTokenizer
+from varlab.models.var import VARConfig, VARTransformer
+from varlab.models.var_model import VAR
 
 SCHEDULES = {
     "square": schedules.square((1, 2, 3, 5), "square"),
@@ -47,6 +50,27 @@ def tiny_infinity(schedule: str = "square", patchify: bool = False, seed: int = 
         settings=Settings(cfg=2.0, tau=1.0),
     )
     return model
+
+
+def tiny_var(schedule: str = "square", shared: bool = False, cosine: bool = True, seed: int = 0) -> VAR:
+    """Four blocks, 64 channels, 32 codes; gates and positions enlarged so that branches matter and tokens differ."""
+    torch.manual_seed(seed)
+    sides = tuple(height for height, _ in SCHEDULES[schedule].grids)
+    config = VARConfig(
+        4, 64, 2, classes=10, codes=32, code_width=4, sides=sides, shared_modulation=shared, cosine=cosine
+    )
+    tokenizer = VQTokenizer(
+        VQConfig(32, 4, channels=8, multipliers=(1, 1, 2), blocks=1, norm_groups=4, stages=len(sides), phis=4)
+    )
+    transformer = VARTransformer(config)
+    with torch.no_grad():
+        for name, parameter in transformer.named_parameters():
+            enlarged = "ada_" in name and not name.startswith("head_nm")
+            parameter.mul_(
+                {"pos_1LC": 8.0, "word_embed.weight": 3.0, "head.weight": 4.0}.get(name, 3.0 if enlarged else 1)
+            )
+    parts = transformer.eval().requires_grad_(False), tokenizer.eval().requires_grad_(False)
+    return VAR(*parts, name="tiny-var", settings=Settings(cfg=2.0))
 
 
 def features(*lengths: int, seed: int = 1) -> TextBatch:
@@ -88,8 +112,10 @@ def hart_features(*lengths: int, seed: int = 1) -> HartText:
     return HartText(features, torch.arange(HART_TEXT) < torch.tensor(lengths)[:, None])
 
 
-def text_for(model: Infinity | Hart, lengths: Sequence[int], images: Sequence[int], seed: int = 1) -> object:
-    """Features of some of the prompts with these lengths, the same whichever are asked for together."""
+def text_for(model: Infinity | Hart | VAR, lengths: Sequence[int], images: Sequence[int], seed: int = 1) -> object:
+    """Features of some of the prompts with these lengths, the same whichever are asked for together; VAR's labels."""
+    if isinstance(model, VAR):
+        return [(lengths[i] + seed) % 10 for i in images]
     if isinstance(model, Hart):
         whole = hart_features(*lengths, seed=seed)
         return HartText(whole.features[list(images)], whole.mask[list(images)])

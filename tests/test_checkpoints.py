@@ -255,7 +255,7 @@ def test_likely_causes(transformer: InfinityTransformer, tokenizer: BSQTokenizer
     cause(empty(CONFIG), {k: v for k, v in single.items() if "chunks" not in k}, "block_chunks=1")
     cause(empty(CONFIG), {"encoder.block.0.layer.0.weight": torch.zeros(1)}, "T5")
     cause(empty(CONFIG), {"transformer.pos_start": torch.zeros(1)}, "mini")
-    cause(empty(CONFIG), {"conv1.weight": torch.zeros(1)}, "no file of the Infinity family")
+    cause(empty(CONFIG), {"conv1.weight": torch.zeros(1)}, "no file of the Infinity or VAR family")
 
 
 class Harmful:

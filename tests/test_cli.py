@@ -310,7 +310,7 @@ def test_sample_writes_pictures_and_log_a_run(varlab: Call, places: Path) -> Non
 
 def test_models_says_where_missing_weights_are_expected(varlab: Call, places: Path) -> None:
     shown = varlab("models").out
-    assert "needs infinity_2b_reg.pth and infinity_vae_d32reg.pth" in shown and shown.count("  needs ") == 5
+    assert "needs infinity_2b_reg.pth and infinity_vae_d32reg.pth" in shown and shown.count("  needs ") == 10
     assert f"looked for in {places / 'checkpoints'}" in shown
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import SCHEDULES, text_for, tiny_hart, tiny_infinity
+from tests.conftest import SCHEDULES, text_for, tiny_hart, tiny_infinity, tiny_var
 from varlab.accelerators import ACCELERATORS, Entry
 from varlab.accelerators import build as accelerators
 from varlab.engine.hooks import Accelerator
@@ -17,6 +17,7 @@ from varlab.engine.loop import Generation, Run
 from varlab.engine.randomness import SeededNoise
 from varlab.models.hart_model import Hart, HartSettings
 from varlab.models.infinity_model import Infinity
+from varlab.models.var_model import VAR
 from varlab.probes import PROBES, build
 
 LENGTHS = (3, 5)
@@ -35,7 +36,7 @@ def template() -> Entry:
 
 ACCELERATORS["roughness"] = template()  # before the parameters below are collected
 
-Model = Infinity | Hart
+Model = Infinity | Hart | VAR
 Method = str | Callable[[], Accelerator]
 ENGAGING = [name for name, entry in ACCELERATORS.items() if entry.engaging]
 
@@ -74,6 +75,9 @@ MODELS: dict[str, Callable[[], Model]] = {
     "hart-odd-tall": partial(tiny_hart, "odd-tall", settings=HartSettings(cfg=2.0, top_k=0, smooth=False)),
     "hart-passes": partial(tiny_hart, "square", settings=HartSettings(cfg=2.0, top_k=20, passes=3)),
     "hart-modulated": partial(tiny_hart, "square", modulation="block", unit_attention=True, learned_levels=True),
+    "var-square": partial(tiny_var, "square"),
+    "var-long-shared": partial(tiny_var, "long", shared=True),
+    "var-square-plain": partial(tiny_var, "square", cosine=False),
 }
 
 
@@ -121,6 +125,7 @@ def test_no_state_leaks_between_runs(model: Model, name: str) -> None:
     other = "long" if ACCELERATORS[name].stages > 4 else "odd-tall"
     generate(tiny_infinity(other, seed=3), tuple(method))
     generate(tiny_hart(other, seed=3), tuple(method))
+    generate(tiny_var(other if other == "long" else "square", seed=3), tuple(method))
     run((1,), seed=8, cfg=3.0)
     assert torch.equal(first, run())
 
@@ -140,7 +145,7 @@ def test_a_seed_means_the_same_in_any_batch(model: Model, name: str) -> None:
         assert torch.allclose(both.image[image], alone.image[0], atol=10 * rounding)
 
 
-@pytest.mark.parametrize("model", [tiny_infinity(), tiny_hart()], ids=["infinity", "hart"])
+@pytest.mark.parametrize("model", [tiny_infinity(), tiny_hart(), tiny_var()], ids=["infinity", "hart", "var"])
 def test_another_seed_is_another_image(model: Model) -> None:
     text = text_for(model, LENGTHS, (0,))
     a = Run(model, model.settings, SeededNoise(1)).generate(text, (0,))

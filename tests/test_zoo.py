@@ -59,7 +59,8 @@ def weights_hash(module: nn.Module) -> str:
 def test_official_names_and_sizes() -> None:
     assert list(registry.MODELS) == [
         "infinity-125m", "infinity-layer16", "infinity-1b", "infinity-layer32", "infinity-layer40", "infinity-layer48",
-        "infinity-2b", "infinity-8b", "infinity-8b-512", "hart-0.7b",
+        "infinity-2b", "infinity-8b", "infinity-8b-512", "hart-0.7b", "var-d16", "var-d20", "var-d24", "var-d30",
+        "var-d36",
     ]  # fmt: skip
     expected = {
         "infinity-2b": 2_204_564_032,
@@ -68,6 +69,7 @@ def test_official_names_and_sizes() -> None:
         "hart-0.7b": 732_399_168,
     }
     expected |= {"infinity-layer16": 361_633_792, "infinity-layer48": 8_767_198_528}
+    expected |= {"var-d16": 310_283_520, "var-d30": 2_010_020_356}
     for name, count in expected.items():
         assert registry.parameters(registry.MODELS[name].transformer) == count
     big, small = registry.MODELS["infinity-2b"].settings, registry.MODELS["infinity-8b-512"].settings
@@ -100,7 +102,7 @@ def test_minis_appear_with_their_folder(places: Path) -> None:
     refused(lambda: zoo.load("nano-infinty"), "Unknown model", str(places / "data"))
     make_mini(places / "data" / "nano-infinity")
     (places / "data" / "other").mkdir()
-    assert "nano-infinity" in registry.MODELS and "other" not in registry.MODELS and len(registry.MODELS) == 11
+    assert "nano-infinity" in registry.MODELS and "other" not in registry.MODELS and len(registry.MODELS) == 16
     refused(lambda: zoo.load("nano-infinty"), "Did you mean nano-infinity")
 
 
@@ -112,7 +114,7 @@ def test_describe(places: Path) -> None:
     for file in ("infinity_2b_reg.pth", "infinity_vae_d32reg.safetensors"):
         (places / "checkpoints" / file).touch()
     table = registry.describe().set_index("name")
-    assert list(table.index[:3]) == ["broken", "nano-infinity", "infinity-125m"] and len(table) == 12
+    assert list(table.index[:3]) == ["broken", "nano-infinity", "infinity-125m"] and len(table) == 17
     assert table.loc["broken", "weights"] == "damaged" and "JSON" in table.loc["broken", "description"]
     assert table.loc["nano-infinity", "weights"] == "shipped" and table.loc["nano-infinity", "tokens"] == 21
     assert table.loc["infinity-2b", "weights"] == "found" and table.loc["infinity-2b", "parameters"] == 2_204_564_032

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from varlab.accelerators.controls import CfgOff, Truncate
 from varlab.accelerators.decisions import always
 from varlab.accelerators.fastvar import FastVAR, FastVARAllScales
+from varlab.accelerators.freqexit import FreqExit
 from varlab.accelerators.skipvar import LEAST, SkipVAR, SkipVARHybrid
 from varlab.accelerators.sparsevar import SparseVAR, SparseVARLogits
 from varlab.accelerators.tokens import OracleTokens, RandomTokens, UniformTokens
@@ -50,6 +51,7 @@ ACCELERATORS = {
     "skipvar-hybrid": Entry(
         SkipVARHybrid, neutral="skipvar-hybrid:drop=0,replace=0", engaging="skipvar-hybrid:drop=1,replace=1"
     ),
+    "freqexit": Entry(FreqExit, neutral="freqexit:row=full", engaging="freqexit:row=d"),
     "random-tokens": _tokens(RandomTokens),
     "uniform-tokens": _tokens(UniformTokens),
     "oracle-tokens": _tokens(OracleTokens),

@@ -82,7 +82,7 @@ class Probe:
         """A whole block on the residual stream [R, n, C]."""
 
     def on_logits(self, stage: Stage, cond: Tensor, uncond: Tensor | None, guided: Tensor, labels: Tensor) -> None:
-        """Logits [B, n, d, 2] at temperature 1 of both branches, the guided ones, and the labels [B, n, d] drawn."""
+        """Logits [B, n, d, values] at temperature 1 of both branches, the guided ones, the labels [B, n, d] drawn."""
 
     def on_residual(self, stage: Stage, codes: Tensor, before: Tensor, canvas: Tensor) -> None:
         """``codes``: the residual map of the stage on its own grid [B, b, h, w]; the canvas [B, b, H, W] around it."""

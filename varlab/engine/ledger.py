@@ -7,7 +7,8 @@ import pandas as pd
 
 @dataclass
 class StageWork:
-    """Sums over the images of a stage. Token-blocks count tokens x blocks x rows; pairs are query-key pairs.
+    """Sums over the images of a stage. Token-blocks count tokens x blocks x rows; pairs are query-key pairs;
+    block calls count blocks once for each group of images that runs together.
 
     ``overhead_flops`` are previews, scores and fills that an accelerator asked for.
     """
@@ -15,6 +16,7 @@ class StageWork:
     images: int = 0
     tokens: int = 0
     grid_tokens: int = 0
+    block_calls: int = 0
     token_blocks: int = 0
     dense_token_blocks: int = 0
     dense_flops: int = 0

@@ -144,7 +144,7 @@ class Run:
         _refuse_clashes(accelerators)
         if any("dense" in accelerator.needs for accelerator in accelerators):
             self.dense = self.dense_run(text, samples, negative) if dense is None else dense
-        guided = self.settings.guided
+        guided = self.model.guided(self.settings)
         conditioning = self.model.prepare(text, guided, negative)
         self.ledger.text_flops += self.model.text_cost(conditioning).total
         for accelerator in accelerators:
@@ -382,6 +382,7 @@ class Run:
         work.attention_flops += cost.attention * state.rows
         work.pairs += tokens * keys * state.rows
         if site.branch == self.model.branches[0]:
+            work.block_calls += 1
             work.token_blocks += tokens * state.rows
 
     def _count_dense(self, state: State, k: int) -> None:
@@ -389,8 +390,8 @@ class Run:
         work, grid_tokens = self.ledger.stages[k], self.model.schedule.lengths[k]
         tokens = grid_tokens + self.model.prefix(k)
         keys = self.model.schedule.ends[k] + sum(map(self.model.prefix, range(k + 1)))
-        rows = state.batch * (2 if self.settings.guided else 1)
-        guidance = self.model.guidance(k, self.settings, self.settings.guided)
+        guided = self.model.guided(self.settings)
+        rows, guidance = state.batch * (2 if guided else 1), self.model.guidance(k, self.settings, guided)
         head_rows = rows if guidance.on_logits and guidance.scale != 1 else state.batch
         costs = [self.model.branch_cost(name, tokens, keys, state.conditioning) for name in self.model.branches]
         work.images += state.batch

@@ -1,16 +1,15 @@
 """What a family of next-scale models offers the engine. Infinity, HART and VAR differ only behind this face."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from varlab.models.layers import Attend
 from varlab.schedules import Grid, Schedule
 
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 Law = Literal["uniform", "normal", "exponential"]
 
 
@@ -88,9 +87,16 @@ class NextScaleModel(ABC):
     def prepare(self, text: Any, guided: bool, negative: Any = None) -> Any:
         """Prompts or features -> conditioning of all rows, constant over the stages; has ``rows(index)``."""
 
+    def guided(self, settings: Any) -> bool:
+        """Whether the unconditional branch runs; a family may count its guidance in other units."""
+        return bool(settings.guided)
+
     @abstractmethod
     def guidance(self, k: int, settings: Any, guided: bool, scale: float | None = None) -> Any:
-        """Guidance of stage k; ``scale`` overrides the settings. Ramps and quirks of a family live here."""
+        """Guidance of stage k; ``scale`` overrides the settings. Ramps and quirks of a family live here.
+
+        ``scale`` is always s in s conditional + (1 - s) unconditional, whatever the settings count in.
+        """
 
     @abstractmethod
     def new_canvas(self, batch: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 Reads the official files (flat ``.pth``, training checkpoints, VAE dicts, sharded folders) and safetensors,
 from a local path or the Hugging Face hub. Nothing that a pickle could execute is ever run.
-Source: the file layouts of the released Infinity models.
+Source: the file layouts of the released Infinity and VAR models.
 """
 
 import json
@@ -186,6 +186,13 @@ def listing(names: Iterable[str], limit: int = 8) -> str:
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
+def constants(module: nn.Module) -> dict[str, Tensor]:
+    """Tensors of a module that files may hold but no model learns, with the values that we compute with."""
+    own: dict[str, Tensor] = module.constants() if hasattr(module, "constants") else {}  # type: ignore[operator]
+    known = {name: constant(name, tensor.shape) for name, tensor in module.state_dict().items()}
+    return {name: value for name, value in known.items() if value is not None} | own
+
+
 def constant(name: str, shape: torch.Size) -> Tensor | None:
     """The value of a tensor that files hold but no model learns, else None."""
     if name.endswith("zero_k_bias"):
@@ -207,8 +214,10 @@ def dtype_of(name: str, stored: torch.dtype, precision: str) -> torch.dtype:
     return torch.bfloat16 if precision == "bf16" and half else torch.float32
 
 
-def adapt(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], label: str) -> dict[str, Tensor]:
-    """The file's tensors under the module's names.
+def adapt(
+    wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], label: str, fixed: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The file's tensors under the module's names; ``fixed`` are its constants.
 
     Dead keys are dropped, convolutions and norms of a VAE may lack their wrapper's name, constants may be
     absent but not other than we compute with, and the null text is cut to the model's length. A longer one
@@ -217,12 +226,11 @@ def adapt(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], label: st
     spelling = {re.sub(r"\.(conv|norm)\.(weight|bias)$", r".\2", name): name for name in wanted}
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if name not in DISCARDED:
+        if name not in DISCARDED or name in wanted:
             proper = name if name in wanted else spelling.get(name, name)
             found[name if proper in tensors else proper] = tensor
-    for name, tensor in wanted.items():
-        value = constant(name, tensor.shape)
-        if value is None or found.setdefault(name, value).shape != value.shape:
+    for name, value in fixed.items():
+        if found.setdefault(name, value).shape != value.shape:
             continue
         if not torch.equal(found[name].to(value.dtype), value):
             raise VarlabError(f"{label}: {name} is not the constant that this model computes with. Is the file edited?")
@@ -256,7 +264,7 @@ def differences(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> li
 def fit(module: nn.Module, tensors: Mapping[str, Tensor], label: str) -> dict[str, Tensor]:
     """The file's tensors under the module's names, all and no other; else one VarlabError with the likely cause."""
     wanted = module.state_dict()
-    found = adapt(wanted, tensors, label)
+    found = adapt(wanted, tensors, label, constants(module))
     if words := differences(wanted, found):
         raise VarlabError(
             f"{label} does not fit this {type(module).__name__}. {likely_cause(tensors)} Keys: {'; '.join(words)}."

@@ -43,8 +43,8 @@ def mini_folders() -> dict[str, Path]:
 class Parts:
     """The modules of a model; ``text`` is None where the text encoder is not part of the checkpoint."""
 
-    transformer: InfinityTransformer
-    tokenizer: BSQTokenizer
+    transformer: nn.Module
+    tokenizer: nn.Module
     text: CaptionEncoder | None
 
     def named(self) -> dict[str, nn.Module]:
@@ -57,6 +57,8 @@ class Parts:
 class MiniParts(Parts):
     """Of a mini, which brings its own text encoder."""
 
+    transformer: InfinityTransformer
+    tokenizer: BSQTokenizer
     text: CaptionEncoder
 
 

@@ -7,8 +7,6 @@ Source: Infinity (arXiv 2412.04431) and its released 2B and 8B models.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from itertools import accumulate, pairwise
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 
 from varlab.errors import VarlabError
 from varlab.models.layers import (
+    Attend,
     FeedForward,
     RMSNorm,
     attention,
@@ -28,7 +27,6 @@ from varlab.models.layers import (
 from varlab.schedules import Schedule
 
 LEVELS = 15
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v [R, H, n, c] -> [R, H, n, c]
 
 
 @dataclass(frozen=True)
@@ -337,28 +335,3 @@ def rotary_table(schedule: Schedule, head_width: int, base: float = 10000.0) -> 
     frequency = 1 / base ** (torch.arange(0, half, 2, dtype=torch.float32) / half)
     angle = (rotary_indices(schedule)[:, :, None] * frequency).flatten(1)
     return torch.stack([angle.cos(), angle.sin()], -1)
-
-
-COARSE = 32  # stages of up to so many tokens share a call
-
-
-@cache
-def block_causal_attend(lengths: tuple[int, ...]) -> Attend:
-    """Attention for the training forward: a token sees its own stage and all earlier ones.
-
-    ``lengths``: tokens of each stage. The coarse stages share one masked call; a later stage sees all that ends
-    where it ends, so it needs no mask, and scores that a mask would throw away are never computed.
-    """
-    coarse = sum(1 for n in lengths if n <= COARSE)
-    bounds = [0, *accumulate(lengths)]
-    first = bounds[coarse]
-    stage = torch.repeat_interleave(torch.arange(coarse), torch.tensor(lengths[:coarse], dtype=torch.long))
-    mask = stage[:, None] >= stage[None]
-
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        parts = [attention(q[:, :, :first], k[:, :, :first], v[:, :, :first], mask.to(q.device), scale=1.0)]
-        for start, end in pairwise(bounds[coarse:]):
-            parts.append(attention(q[:, :, start:end], k[:, :, :end], v[:, :, :end], scale=1.0))
-        return torch.cat(parts, 2)
-
-    return attend

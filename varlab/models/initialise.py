@@ -6,13 +6,15 @@ import math
 import torch
 from torch import nn
 
-from varlab.models.checkpoints import constant, dtype_of
+from varlab.models.checkpoints import constants, dtype_of
 
 
 def _spread(name: str, shape: torch.Size) -> tuple[float, float]:
     """Mean and standard deviation that keep activations of order one."""
     if name.endswith("scale_mul_1H11"):
         return math.log(4.0), 0.0
+    if name.endswith("ema_vocab_hit_SV"):
+        return 0.0, 0.0
     if len(shape) == 1:
         return (1.0, 0.0) if name.endswith("weight") else (0.0, 0.0)  # the gain of a norm, or a bias
     inputs = shape[-1] if not name.endswith("weight") else math.prod(shape[1:])
@@ -25,9 +27,9 @@ def randomise(module: nn.Module, seed: int = 0, precision: str = "fp32", device:
     A tensor depends on the seed and its name alone, on every device, and bf16 weights are the fp32 ones rounded.
     Takes the memory of the module and a megabyte; about 10 s per billion weights on one core.
     """
-    buffer, values = torch.empty(1 << 18), {}
+    buffer, values, known = torch.empty(1 << 18), {}, constants(module)
     for name, tensor in module.state_dict().items():
-        fixed = constant(name, tensor.shape)
+        fixed = known.get(name)
         mean, deviation = _spread(name, tensor.shape)
         value = torch.full(tensor.shape, mean, dtype=dtype_of(name, tensor.dtype, precision), device=device)
         if fixed is not None:

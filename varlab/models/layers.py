@@ -1,8 +1,14 @@
 """Layers that the next-scale families share."""
 
+from collections.abc import Callable
+from functools import cache
+from itertools import accumulate, pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v [R, H, n, c] -> [R, H, n, c]
 
 
 def layer_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
@@ -72,3 +78,29 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
         return torch.stack([a * cosine - b * sine, a * sine + b * cosine], -1).flatten(-2)
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)).contiguous())
     return torch.view_as_real(pairs * torch.view_as_complex(table)).flatten(-2)
+
+
+COARSE = 32  # stages of up to so many tokens share a call
+
+
+@cache
+def block_causal_attend(lengths: tuple[int, ...], scale: float = 1.0) -> Attend:
+    """Attention for the training forward: a token sees its own stage and all earlier ones.
+
+    ``lengths``: tokens of each stage; ``scale`` multiplies the scores. The coarse stages share one masked call; a later
+    stage sees all that ends where it ends, so it needs no mask, and scores that a mask would throw away are never
+    computed.
+    """
+    coarse = sum(1 for n in lengths if n <= COARSE)
+    bounds = [0, *accumulate(lengths)]
+    first = bounds[coarse]
+    stage = torch.repeat_interleave(torch.arange(coarse), torch.tensor(lengths[:coarse], dtype=torch.long))
+    mask = stage[:, None] >= stage[None]
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        parts = [attention(q[:, :, :first], k[:, :, :first], v[:, :, :first], mask.to(q.device), scale=scale)]
+        for start, end in pairwise(bounds[coarse:]):
+            parts.append(attention(q[:, :, start:end], k[:, :, :end], v[:, :, :end], scale=scale))
+        return torch.cat(parts, 2)
+
+    return attend

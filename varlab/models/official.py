@@ -1,11 +1,12 @@
 """The released models: sizes, file names, schedules, and which of them a file looks like.
 
-Source: the registry of Infinity's released code (arXiv 2412.04431); the release of HART (arXiv 2410.10812).
+Sources: the registries of the released codes of Infinity (arXiv 2412.04431) and VAR (2404.02905), the release of HART
+(2410.10812).
 """
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,9 +20,15 @@ from varlab.models.hart_model import HartSettings
 from varlab.models.infinity import InfinityConfig
 from varlab.models.tokenizers.bsq import BSQConfig
 from varlab.models.tokenizers.hybrid import HybridConfig
+from varlab.models.tokenizers.vqvae import VQConfig
+from varlab.models.var import VARConfig
 from varlab.schedules import Schedule
 
 HUB = "FoundationVision/Infinity"
+VAR_HUB = "FoundationVision/var"
+VAR_512 = (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)  # sides of the 512 px schedule
+# The setting of VAR's published FID; the official demonstration uses cfg 4 and top_p 0.95.
+VAR_SETTINGS = Settings(cfg=1.5, tau=1.0, top_k=900, top_p=0.96)
 
 
 @dataclass(frozen=True)
@@ -29,8 +36,8 @@ class ModelEntry:
     """A name's model. ``file`` and ``tokenizer_file`` are the official names, empty where nothing was released."""
 
     name: str
-    transformer: InfinityConfig | HartConfig
-    tokenizer: BSQConfig | HybridConfig
+    transformer: InfinityConfig | HartConfig | VARConfig
+    tokenizer: BSQConfig | HybridConfig | VQConfig
     schedule: Callable[[str | None, float], Schedule]  # (pixels, height / width)
     settings: Settings
     description: str
@@ -76,6 +83,32 @@ def _official(
     return ModelEntry(name, config, tokenizer, schedule, settings, description, file, tokenizer_file)
 
 
+def _var(depth: int, pixels: int = 256) -> ModelEntry:
+    """d16 to d30 modulate block by block, d36 by one projection for all; one tokenizer serves both resolutions."""
+    large = pixels == 512
+    config = VARConfig(depth, 64 * depth, depth, shared_modulation=large)
+    config = replace(config, sides=VAR_512) if large else config
+
+    def only(given: str | None, ratio: float) -> Schedule:
+        if given is not None or ratio != 1:
+            raise VarlabError(f"var-d{depth} knows one schedule, {pixels} px square: leave pixels and ratio out.")
+        return schedules.square(config.sides, f"var-{pixels}px")
+
+    return ModelEntry(
+        f"var-d{depth}",
+        config,
+        VQConfig(),
+        only,
+        VAR_SETTINGS,
+        f"class-conditional, 1000 ImageNet classes, {pixels} px",
+        f"var_d{depth}.pth",
+        "vae_ch160v4096z32.pth",
+        VAR_HUB,
+        text="classes",
+        family="var",
+    )
+
+
 _big = partial(
     _official, bits=56, chunks=8, patchify=True, tau=1.0, tokenizer_file="infinity_vae_d56_f8_14_patchify.pth"
 )
@@ -95,6 +128,8 @@ OFFICIAL = [
     ModelEntry("hart-0.7b", HartConfig(), HybridConfig(), _hart_schedule, HartSettings(),
                "text as a prefix, diffusion residual, 1024 px", "hart-0.7b-1024px/llm", "hart-0.7b-1024px/tokenizer",
                hub="mit-han-lab/hart-0.7b-1024px", text="features", family="hart"),
+    *map(_var, (16, 20, 24, 30)),
+    _var(36, pixels=512),
 ]  # fmt: skip
 
 
@@ -107,11 +142,24 @@ def infinities() -> list[tuple[str, InfinityConfig, BSQConfig]]:
     ]
 
 
+def _likely_var(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    depth = len({name.split(".")[1] for name in shapes if name.startswith("blocks.")})
+    classes, width = shapes["class_emb.weight"]
+    released = [e.name for e in OFFICIAL if e.transformer.depth == depth and e.transformer.width == width]
+    size = f"the size of {' and '.join(released)}" if released else "a size of no known model"
+    return f"This looks like a VAR of depth {depth}, width {width} and {classes - 1} classes, {size}."
+
+
 def likely_cause(tensors: Mapping[str, Tensor]) -> str:
     """What a file that does not fit seems to be, in one sentence: its sizes and the names they belong to."""
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if "context_embed.weight" in shapes or any(name.endswith("quant_resi.qresi_ls.0.weight") for name in shapes):
+    if "class_emb.weight" in shapes:
+        return _likely_var(shapes)
+    if "context_embed.weight" in shapes:
         return "This looks like a part of HART."
+    if "quantize.embedding.weight" in shapes:
+        codes, width = shapes["quantize.embedding.weight"]
+        return f"This looks like the tokenizer of VAR or HART, {codes} codes of {width} channels."
     blocks = {name.split(".sa.")[0] for name in shapes if ".sa." in name}
     if blocks and {"pos_start", "head.weight", "text_norm.weight"} <= shapes.keys():
         depth, width, bits = len(blocks), shapes["pos_start"][-1], shapes["head.weight"][0] // 2
@@ -130,5 +178,5 @@ def likely_cause(tensors: Mapping[str, Tensor]) -> str:
     elif any(name.startswith("encoder.block.") for name in shapes):
         return "This looks like a T5 text encoder: give its folder as text=."
     else:
-        return "It looks like no file of the Infinity family."
+        return "It looks like no file of the Infinity or VAR family."
     return f"This looks like {what}, {'the size of ' + ' and '.join(fits) if fits else 'a size of no known model'}."

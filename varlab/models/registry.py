@@ -1,11 +1,13 @@
 """Every model by name: the official ones, and the minis whose data folder exists."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
+from torch import nn
 
 from varlab.errors import VarlabError, unknown
 from varlab.models import embedded
@@ -15,6 +17,9 @@ from varlab.models.hart import HartConfig, HartTransformer
 from varlab.models.infinity import InfinityConfig, InfinityTransformer
 from varlab.models.official import OFFICIAL, ModelEntry
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
+from varlab.models.tokenizers.hybrid import HybridConfig, HybridTokenizer
+from varlab.models.tokenizers.vqvae import VQConfig, VQTokenizer
+from varlab.models.var import VARConfig, VARTransformer
 from varlab.schedules import Schedule
 
 
@@ -64,6 +69,16 @@ class Registry(Mapping[str, ModelEntry]):
 MODELS: Mapping[str, ModelEntry] = Registry(OFFICIAL)
 
 
+MODULES: dict[type, Callable[[Any], nn.Module]] = {
+    InfinityConfig: InfinityTransformer,
+    BSQConfig: BSQTokenizer,
+    HartConfig: HartTransformer,
+    HybridConfig: HybridTokenizer,
+    VARConfig: VARTransformer,
+    VQConfig: VQTokenizer,
+}
+
+
 def find(name: str) -> ModelEntry:
     """The entry of a name; else near names and where minis were looked for."""
     if name not in MODELS:
@@ -72,24 +87,22 @@ def find(name: str) -> ModelEntry:
 
 
 def empty(entry: ModelEntry) -> Parts:
-    """The modules of an Infinity model on the meta device: names and shapes without memory."""
+    """The modules of a model on the meta device: names and shapes without memory."""
     if entry.folder is not None:
         return embedded.read_facts(entry.folder).empty()
-    if not isinstance(entry.transformer, InfinityConfig) or not isinstance(entry.tokenizer, BSQConfig):
-        raise VarlabError(f"{entry.name} is of the family {entry.family}; this is for Infinity models.")
+    transformer, tokenizer = MODULES[type(entry.transformer)], MODULES[type(entry.tokenizer)]
     with torch.device("meta"):
-        return Parts(InfinityTransformer(entry.transformer), BSQTokenizer(entry.tokenizer), None)
+        return Parts(transformer(entry.transformer), tokenizer(entry.tokenizer), None)
 
 
 # Overview
 
 
 @cache
-def parameters(config: InfinityConfig | HartConfig) -> int:
+def parameters(config: InfinityConfig | HartConfig | VARConfig) -> int:
     """Of the transformer alone."""
     with torch.device("meta"):
-        built = HartTransformer(config) if isinstance(config, HartConfig) else InfinityTransformer(config)
-        return sum(p.numel() for p in built.parameters())
+        return sum(p.numel() for p in MODULES[type(config)](config).parameters())
 
 
 def _availability(entry: ModelEntry) -> tuple[str, str]:

@@ -9,16 +9,20 @@ import torch
 from varlab.errors import VarlabError, unknown
 from varlab.models import embedded
 from varlab.models.checkpoints import PRECISIONS, checkpoint_folder, in_folder, load_into, locate, read
+from varlab.models.classes import ClassReader
 from varlab.models.embedded import Parts
 from varlab.models.hart_files import load_hart, official_files
 from varlab.models.hart_model import Hart, HartEncoder
-from varlab.models.infinity import LEVELS, InfinityConfig
+from varlab.models.infinity import LEVELS, InfinityConfig, InfinityTransformer
 from varlab.models.infinity_model import Infinity, check_growth
 from varlab.models.initialise import randomise
 from varlab.models.official import ModelEntry
 from varlab.models.registry import empty, find, mini
 from varlab.models.text import FlanT5, RandomText, TextEncoder, choose
-from varlab.models.tokenizers.bsq import BSQConfig
+from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
+from varlab.models.tokenizers.vqvae import VQConfig, VQTokenizer
+from varlab.models.var import VARConfig, VARTransformer
+from varlab.models.var_model import VAR
 from varlab.models.writing import hash_tensors
 from varlab.schedules import INFINITY_GRIDS, Schedule
 
@@ -37,7 +41,7 @@ def load(
     tokenizer: str | Path | None = None,
     text: str | TextEncoder | HartEncoder | None = None,
     seed: int = 0,
-) -> Infinity | Hart:
+) -> Infinity | Hart | VAR:
     """A model of the registry, ready for the engine: eval mode, no gradients.
 
     init: "checkpoint" (default; minis bring theirs, official models read ``checkpoint`` and ``tokenizer``, each a
@@ -82,7 +86,17 @@ def load(
     encoder = parts.text if reader is None else reader
     if isinstance(encoder, RandomText) and init == "checkpoint":
         weights += f", {encoder.label}"
-    return Infinity(parts.transformer, parts.tokenizer, schedule, encoder, name, weights, entry.settings)
+    return _model(entry, parts, schedule, encoder, weights)
+
+
+def _model(
+    entry: ModelEntry, parts: Parts, schedule: Schedule, encoder: TextEncoder | None, weights: str
+) -> Infinity | VAR:
+    """The parts behind the engine's face, by family."""
+    if isinstance(parts.transformer, VARTransformer) and isinstance(parts.tokenizer, VQTokenizer):
+        return VAR(parts.transformer, parts.tokenizer, (), entry.name, weights, entry.settings)
+    assert isinstance(parts.transformer, InfinityTransformer) and isinstance(parts.tokenizer, BSQTokenizer)
+    return Infinity(parts.transformer, parts.tokenizer, schedule, encoder, entry.name, weights, entry.settings)
 
 
 # Checks
@@ -90,8 +104,10 @@ def load(
 
 def check_fit(entry: ModelEntry, schedule: Schedule) -> None:
     """Refuse a schedule with more stages than level embeddings, and a tokenizer that cannot decode its grids."""
+    if isinstance(entry.transformer, VARConfig) and isinstance(entry.tokenizer, VQConfig):
+        check_codes(entry.transformer, entry.tokenizer)
     if not isinstance(entry.transformer, InfinityConfig) or not isinstance(entry.tokenizer, BSQConfig):
-        return  # checked where HART is built
+        return  # HART is checked where it is built
     patch = 2 if entry.transformer.patchify else 1
     bits = entry.tokenizer.bits * patch**2
     if len(schedule) > LEVELS:
@@ -103,6 +119,15 @@ def check_fit(entry: ModelEntry, schedule: Schedule) -> None:
         raise VarlabError(
             f"{schedule.name} counts tokens of 16 pixels; the tokenizer of {entry.name} makes them "
             f"{entry.tokenizer.stride * patch} pixels wide."
+        )
+
+
+def check_codes(config: VARConfig, images: VQConfig) -> None:
+    """Refuse a tokenizer with another codebook than the transformer predicts."""
+    if (config.codes, config.code_width) != (images.codes, images.width):
+        raise VarlabError(
+            f"The transformer predicts {config.codes} codes of {config.code_width} channels, its tokenizer has "
+            f"{images.codes} of {images.width}."
         )
 
 
@@ -130,6 +155,8 @@ def _check(
         raise VarlabError(f"init={init!r} reads no files: leave checkpoint and tokenizer out, or init.")
     if entry.folder is not None and tokenizer:
         raise VarlabError(f"{entry.name} brings its own tokenizer: leave tokenizer out.")
+    if entry.text == "classes" and text is not None:
+        raise VarlabError(f"{entry.name} reads class labels, such as 207, and no text: leave text out.")
     if isinstance(text, str) and text not in ("random", entry.text) and "captions" in (text, entry.text):
         raise VarlabError(f"{entry.name} reads {entry.text}, not text={text!r}: leave text out.")
     try:
@@ -218,7 +245,9 @@ def _read_official(entry: ModelEntry, parts: Parts, path: Path, image_path: Path
 def _reader(
     entry: ModelEntry, init: str, text: str | TextEncoder | None, precision: str, device: str, seed: int
 ) -> TextEncoder | None:
-    """The text encoder, checked before any weights are read; None for a mini's own and for shapes alone."""
+    """The text encoder, checked before any weights are read; None for labels, a mini's own and for shapes alone."""
+    if not isinstance(entry.transformer, InfinityConfig):
+        return None
     if text in (None, "captions") and (entry.folder is not None or init == "empty"):
         return None
     encoder = choose(
@@ -230,7 +259,10 @@ def _reader(
 
 
 def check_captions(entry: ModelEntry, captions: Sequence[str]) -> None:
-    """Refuse captions that a mini cannot read, from its vocabulary alone; other text encoders read anything."""
-    encoder = None if entry.family == "hart" else empty(entry).text
+    """Refuse captions that a mini cannot read, from its vocabulary alone, and classes that a model does not know;
+    other text encoders read anything."""
+    if isinstance(entry.transformer, VARConfig) and captions:
+        ClassReader(entry.transformer.classes)(captions)
+    encoder = None if entry.folder is None else empty(entry).text
     if encoder is not None:
         encoder.check(captions)

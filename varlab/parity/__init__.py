@@ -7,6 +7,8 @@ from varlab.errors import unknown
 from varlab.parity import (
     fastvar,
     fastvar_hart,
+    freqexit,
+    freqexit_losses,
     hart,
     hart_tables,
     hart_vae,
@@ -15,6 +17,7 @@ from varlab.parity import (
     infinity_vae,
     skipvar,
     skipvar_tables,
+    var,
 )
 from varlab.parity.golden import Golden, load
 from varlab.parity.report import ArrayCheck, Report
@@ -34,6 +37,11 @@ KINDS: dict[str, Callable[[Golden], Report]] = {
     "skipvar_features": skipvar_tables.check_features,
     "fastvar_infinity": fastvar.check,
     "fastvar_hart": fastvar_hart.check,
+    "var": var.check,
+    "var_sampling": var.check_sampling,
+    "freqexit_model": freqexit.check,
+    "freqexit_losses": freqexit_losses.check,
+    "freqexit_fgsr_legacy": freqexit_losses.check_legacy,
 }
 
 

@@ -29,12 +29,17 @@ class Comparison:
     def relative(self, name: str, values: Array | None, tolerance: str, columns: slice = slice(None)) -> None:
         """Within ``tolerance`` times the golden's largest magnitude, or that of some of its last dimension."""
         if self.wants(name):
-            largest = _largest(self.golden.arrays[name][..., columns])
+            largest = _largest(np.atleast_1d(self.golden.arrays[name])[..., columns])
             self._close(name, values, self.golden.tolerance(tolerance) * largest)
 
     def absolute(self, name: str, values: Array | None, tolerance: str) -> None:
         if self.wants(name):
             self._close(name, values, self.golden.tolerance(tolerance))
+
+    def gradient(self, name: str, values: Array | None, tolerance: str) -> None:
+        """Within ``tolerance``, or that share of the golden's largest magnitude if smaller: means have tiny ones."""
+        if self.wants(name):
+            self._close(name, values, self.golden.tolerance(tolerance) * min(1.0, _largest(self.golden.arrays[name])))
 
     def equal(self, name: str, values: Array | None) -> None:
         """Bits, indices and other labels."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from varlab.models.infinity import block_causal_attend
+from varlab.models.layers import block_causal_attend
 from varlab.parity.comparison import Comparison
 from varlab.parity.golden import Golden
 from varlab.parity.infinity_capture import Outcome, generate

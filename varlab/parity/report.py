@@ -27,8 +27,8 @@ class ArrayCheck:
 
     @property
     def family(self) -> str:
-        """The name with stages, blocks and templates left open: logits_cond_3 -> logits_cond_*."""
-        return re.sub(r"_\d[\d.]*(?=_|$)", "_*", self.name)
+        """The name with stages, layers and templates left open: logits_cond_3 -> logits_cond_*, ar_s3_h -> ar_s*_h."""
+        return re.sub(r"_(s|l|d|step|pmax)?\d[\d.]*(?=_|$)", r"_\1*", self.name)
 
     @property
     def strain(self) -> float:

@@ -88,6 +88,36 @@ _SCALE_OF_LAST = {
 }
 
 
+def var_rule(key: str, z: np.ndarray) -> np.ndarray | None:
+    """Weights of VAR and its tokenizer; the first rule that matches counts."""
+    last, fan_in = key.rsplit(".", 1)[-1], math.prod(z.shape[1:])
+    if last in ("lvl_1L", "attn_bias_for_masking", "ema_vocab_hit_SV", "zero_k_bias"):
+        return None
+    if last == "scale_mul_1H11":
+        return math.log(4) + 0.1 * z
+    if last == "ada_gss":
+        return 0.3 * z
+    if key in _VAR_TABLES:
+        return 0.5 * z
+    if z.ndim == 1:
+        return 1 + 0.1 * z if last == "weight" else 0.05 * z
+    gain = 0.5 if "ada_lin" in key else 2.0 if key == "head.weight" else 1.0
+    return gain / np.sqrt(fan_in) * z
+
+
+_VAR_TABLES = ("pos_start", "pos_1LC", "class_emb.weight", "lvl_embed.weight", "quantize.embedding.weight")
+
+
+def tensor(key: str, seed: int, shape: Shape, scale: float = 1.0) -> Tensor:
+    """fp32 normal numbers of a name, scaled."""
+    return torch.from_numpy((scale * normal(key, seed, shape)).astype(np.float32))
+
+
+def indices(key: str, seed: int, shape: Shape, codes: int) -> Tensor:
+    """Token indices of a name [shape], below ``codes``."""
+    return torch.from_numpy((np.abs(normal(key, seed, shape)) * 1e6).astype(np.int64) % codes)
+
+
 def text(key: str, seed: int, lengths: Sequence[int], width: int) -> TextBatch:
     """Text features of a batch; ``key`` is text_features or negative_text_features."""
     features = normal(key, seed, (sum(lengths), width)).astype(np.float32)

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from varlab.models.captions import CaptionEncoder
-from varlab.models.infinity import Block, InfinityTransformer, TextBatch, block_causal_attend, rotary_table
+from varlab.models.infinity import Block, InfinityTransformer, TextBatch, rotary_table
+from varlab.models.layers import block_causal_attend
 from varlab.models.tokenizers.bsq import BSQTokenizer, residual_steps, upsample
 from varlab.schedules import Grid, Schedule
 from varlab.training.loop import write_atomically
