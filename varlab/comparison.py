@@ -90,7 +90,7 @@ class Comparison:
         shown["ms/image"] = [f"{1000 * s:.0f} ({1000 * a:.0f} to {1000 * b:.0f})" for s, a, b in quartiles]
         shown["speed-up"] = _cells(table, "speedup", "{:.2f}")
         shown["work"] = table.work_ratio.map("{:.3f}".format)
-        shown["efficiency"] = table.efficiency.map("{:.2f}".format)
+        shown["efficiency"] = table.efficiency.map("{:.2f}".format).replace("nan", "-")
         shown["engaged"] = np.where(table.engaged, "yes", "no")
         shown["MiB"] = table.peak_mib.map("{:.0f}".format)
         return shown

@@ -45,8 +45,8 @@ class OracleTokens(_KeepTokens):
     needs = ("dense",)
 
     def scores(self, stage: Stage) -> Tensor:
-        model, dense = self.run.model, self.run.dense
+        dense = self.run.dense
         assert dense is not None
-        before, after = (model.decode(dense.canvas(k, stage.samples)) for k in (stage.index, stage.index + 1))
+        before, after = (dense.after(k, stage.samples) for k in (stage.index, stage.index + 1))
         energy = (after - before).square().sum(1, keepdim=True)
         return F.interpolate(energy, size=(stage.grid[0], stage.grid[1]), mode="area").flatten(1)

@@ -133,8 +133,8 @@ def _judge(
     row: dict[str, Any] = {"n_train": len(seen), "n_held_out": len(unseen)}
     if not len(unseen) or not len(seen):
         return row | {"accuracy": np.nan, "majority": np.nan}
-    predicted = np.array(classifier.predict(torch.from_numpy(unseen[list(FEATURES)].to_numpy())))
-    majority = np.bincount(labels(seen, kind, target)).argmax()
+    predicted = np.array(classifier.predict(torch.tensor(unseen[list(FEATURES)].to_numpy())))
+    majority = np.argmax(np.bincount(labels(seen, kind, target)))
     row |= {"accuracy": (predicted == truth).mean(), "majority": (truth == majority).mean()}
     return row | {f"always {n}": (truth == n).mean() for n in range(LATE + 1)}
 

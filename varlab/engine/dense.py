@@ -12,16 +12,20 @@ from varlab.engine.stage import Stage
 
 @dataclass(frozen=True)
 class Dense:
-    """``canvases``: before the first stage and after each [stages + 1][B, b, H, W]; ``image`` [B, 3, H, W]."""
+    """``canvases``: before the first stage and after each [stages + 1][B, b, H, W]; ``images`` the same, decoded."""
 
     samples: tuple[int, ...]
     canvases: list[Tensor]
-    image: Tensor
+    images: list[Tensor]
 
-    def canvas(self, stages: int, samples: Sequence[int]) -> Tensor:
-        """After so many stages, of these images."""
+    @property
+    def image(self) -> Tensor:
+        return self.images[-1]
+
+    def after(self, stages: int, samples: Sequence[int]) -> Tensor:
+        """Pictures [n, 3, H, W] of these images after so many stages."""
         order = torch.tensor([self.samples.index(image) for image in samples], device=self.image.device)
-        return self.canvases[stages][order]
+        return self.images[stages][order]
 
 
 class CanvasKeeper(Probe):

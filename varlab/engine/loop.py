@@ -169,7 +169,8 @@ class Run:
         out = Run(self.model, self.settings, self.noise, [keeper], self.forced, self.choose).generate(
             text, samples, negative=negative
         )
-        return Dense(tuple(samples), keeper.canvases, out.image)
+        earlier = [self.model.decode(canvas) for canvas in keeper.canvases[:-1]]
+        return Dense(tuple(samples), keeper.canvases, [*earlier, out.image])
 
     def _finish(self, samples: tuple[int, ...], finished: list[State]) -> Generation:
         order = {image: i for i, image in enumerate(samples)}

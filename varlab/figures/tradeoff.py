@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from varlab.errors import VarlabError, unknown
-from varlab.figures.style import CYCLE, MARKERS, SOFT, finish, own_axes, plain_log, theme
+from varlab.figures.style import CYCLE, MARKERS, SOFT, finish, own_axes, theme
 
 CONTROLS = ("truncate", "cfg-off", "random-tokens", "uniform-tokens")
 MEASURES = {
@@ -70,9 +70,6 @@ def tradeoff(
         if against == "speedup":
             ax.hlines(part[measure], part["speedup_low"], part["speedup_high"], color=colour, lw=0.9, zorder=1)
     ax.set(xlabel="speed-up over dense" if against == "speedup" else "work over dense", ylabel=MEASURES[measure])
-    if against == "speedup":
-        ax.set_xscale("log")
-        plain_log(ax.xaxis)
     ax.legend(ncols=2)
     finish(ax, log_of(facts), f"tradeoff-{measure}", shown.reset_index())
     return ax

@@ -91,7 +91,7 @@ th, td { padding: .32rem .8rem .32rem 0; text-align: left; vertical-align: top; 
 thead th { border-bottom: 1.5px solid var(--soft); font-weight: 600; }
 .dataframe th, .dataframe td { text-align: right !important; white-space: nowrap; padding: .32rem .8rem; }
 .dataframe th:first-child, .dataframe tbody th { text-align: left !important; padding-left: 0; }
-.parameters td:nth-child(2) { white-space: nowrap; } .parameters .changed { font-weight: 650; }
+.parameters td:nth-child(2) { overflow-wrap: anywhere; } .parameters .changed { font-weight: 650; }
 .parameters td { color: var(--soft); } .parameters td.value, .parameters td.name { color: var(--ink); }
 .parameters td.name code { overflow-wrap: normal; white-space: nowrap; }
 nav.contents a { display: block; padding: .2rem 0; text-decoration: none; font-size: .8125rem; color:

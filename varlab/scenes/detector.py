@@ -95,7 +95,7 @@ def _regions(pixels: np.ndarray, difference: np.ndarray) -> list[tuple[np.ndarra
         region = labels == label
         if region.sum() >= MIN_AREA:
             regions.extend(_split_hues(pixels, region))
-    union = np.logical_or.reduce(regions) if regions else mask
+    union = np.stack(regions).any(axis=0) if regions else mask
     return [(region, union & ~region) for region in regions]
 
 

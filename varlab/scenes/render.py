@@ -111,7 +111,7 @@ def _polygon(x: np.ndarray, y: np.ndarray, corners: list[tuple[float, float]]) -
     for (ax, ay), (bx, by) in zip(corners, corners[1:] + corners[:1], strict=True):
         length = float(np.hypot(bx - ax, by - ay))
         distances.append((x - ax) * ((by - ay) / length) - (y - ay) * ((bx - ax) / length))
-    return np.maximum.reduce(distances)
+    return np.max(np.stack(distances), axis=0)
 
 
 def _star(x: np.ndarray, y: np.ndarray, outer: float, inner: float) -> np.ndarray:

@@ -108,7 +108,7 @@ def _places(category: str, shapes: list[str], rng: np.random.Generator) -> list[
                 valid &= distance.max(axis=1) >= 2 * distance.min(axis=1)
         if not valid.any():
             return None
-        x, y = spots[int(valid.argmax())]
+        x, y = spots[int(np.argmax(valid))]
         placed.append((float(x), float(y), float(radius)))
         reaches.append(reach)
     return placed
