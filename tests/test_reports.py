@@ -391,13 +391,20 @@ def test_a_run_that_succeeds_replaces_the_last_one(toy: Path, tmp_path: Path) ->
     assert "run stopped" not in report.index.read_text("utf-8")
 
 
+def _heed_ctrl_c() -> None:
+    """A shell's background job ignores Ctrl-C, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupted_run_stays_readable(tmp_path: Path) -> None:
     flag = tmp_path / "flag"
     body = f"open({str(flag)!r}, 'w').close()\nimport time\ntime.sleep(60)"
     cells = [new_code_cell("print('before')"), new_code_cell(body)]
     source = write_notebook(tmp_path / "long.ipynb", new_markdown_cell("# Long"), *cells)
     code = f"from varlab.reports import run_report; run_report({str(source)!r}, {{}}, 'reports')"
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=_heed_ctrl_c
+    )
     deadline = time.monotonic() + 60
     while not flag.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
