@@ -29,7 +29,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    help="Analysis workbench for next-scale visual autoregressive image models (Infinity; HART and VAR to come).",
+    help="Analysis workbench for next-scale visual autoregressive image models (Infinity, HART and VAR).",
 )
 console = Console()
 
@@ -180,7 +180,9 @@ def models() -> None:
 @_loading
 def sample(
     model: Model,
-    prompt: Annotated[list[str], typer.Argument(help='What to draw, e.g. "a red star above a blue ring".')],
+    prompt: Annotated[
+        list[str], typer.Argument(help='What to draw, e.g. "a red star above a blue ring"; for VAR a class number.')
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the PNG files.")] = Path("samples"),
     seed: Seed = 0,
     cfg: Cfg = None,
@@ -317,7 +319,9 @@ def _pair(item: str) -> tuple[str, str]:
 
 @app.command()
 def parity(
-    files: Annotated[list[Path], typer.Argument(help="Golden files (.npz) made by the official code.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="Golden files (.npz) made by the official code, e.g. tests/goldens/*.npz.")
+    ],
     every: Annotated[bool, typer.Option("--all", help="Print every array, not only the worst of each kind.")] = False,
 ) -> None:
     """Compare the models with golden files, array by array. The exit code is 1 when one fails."""

@@ -75,7 +75,7 @@ class Calibration:
         other = "follows the background" if low.high < 0 else "does not follow the background beyond doubt"
         root = ", of square roots" if best.root else ""
         return (
-            f"{best.norm}{root} at block {best.block:.0f} {fits}: shares {shares} below {TAUS}, "
+            f"{best.norm}{root} at block {best.block:.0f} (from 0) {fits}: shares {shares} below {TAUS}, "
             f"root mean square distance {best.distance:.3f}. Block {high.block:.0f} {contrast} "
             f"(rank correlation {high.correlation:.2f} [{high.low:.2f}, {high.high:.2f}]); block {low.block:.0f} "
             f"{other} ({low.correlation:.2f} [{low.low:.2f}, {low.high:.2f}]). n = {self.n} prompts."
