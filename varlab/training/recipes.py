@@ -60,7 +60,7 @@ NANO_INFINITY = Recipe(
 MINI_INFINITY = Recipe(
     name="mini-infinity",
     image_size=64,
-    pool=120_000,
+    pool=60_000,
     pool_seed=1,
     schedule=square((1, 2, 3, 4, 5, 6, 8, 10, 13, 16), "mini-64px"),
     tokenizer=NANO_INFINITY.tokenizer,
@@ -68,8 +68,8 @@ MINI_INFINITY = Recipe(
     tokenizer_batch=16,
     tokenizer_flip=0.08,
     tokenizer_loop=LoopConfig(steps=1000, learning_rate=8e-4, warmup=50, decay=0.8, seed=1),
-    correction=CorrectionConfig(batch=16, flip=0.15, swap=0.1, drop=0.1, seed=2, largest=64, whole_from=7200),
-    loop=LoopConfig(steps=8000, learning_rate=2e-3, warmup=200, decay=0.6, seed=2),
+    correction=CorrectionConfig(batch=16, flip=0.15, swap=0.1, drop=0.1, seed=2, largest=36, whole_from=3150),
+    loop=LoopConfig(steps=3400, learning_rate=2e-3, warmup=200, decay=0.6, seed=2),
     tokenizer_from="nano-infinity",
 )
 
