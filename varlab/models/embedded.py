@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from varlab.errors import VarlabError, unknown
 from varlab.models.captions import CaptionEncoder
-from varlab.models.checkpoints import listing, load_into, read
+from varlab.models.checkpoints import constants, listing, load_into, read
 from varlab.models.families import FAMILIES, TokenizerConfig, TransformerConfig, build, family_of
 from varlab.models.guidance import Settings
 from varlab.models.writing import hash_tensors, write_safetensors
@@ -78,7 +78,13 @@ class MiniFacts:
 
 
 def _prefixed(parts: Parts) -> dict[str, Tensor]:
-    return {f"{part}.{name}": t for part, module in parts.named().items() for name, t in module.state_dict().items()}
+    """What was learnt, by its name in the file; constants follow from the config."""
+    return {
+        f"{part}.{name}": tensor
+        for part, module in parts.named().items()
+        for name, tensor in module.state_dict().items()
+        if name not in constants(module)
+    }
 
 
 def save_mini(
