@@ -6,7 +6,7 @@ times below the usual one, one norm for both branches of a block, a rotary form 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -83,9 +83,25 @@ class HartText:
             )
 
     @property
+    def lengths(self) -> tuple[int, ...]:
+        """Rows of each prompt, padding included."""
+        return (self.features.shape[1],) * self.features.shape[0]
+
+    @property
     def positions(self) -> Tensor:
         """Place of each token among the real ones [B, T]: -1 before the first, repeated after the last."""
         return self.mask.long().cumsum(-1) - 1
+
+    def split(self) -> list["HartText"]:
+        """One text a prompt."""
+        return [HartText(*pair) for pair in zip(self.features.split(1), self.mask.split(1), strict=True)]
+
+    @classmethod
+    def join(cls, parts: Sequence["HartText"]) -> "HartText":
+        """Texts of one shape in a row; raises VarlabError for others."""
+        if len(shapes := {tuple(part.features.shape[1:]) for part in parts}) != 1:
+            raise VarlabError(f"Text features of one run must have one shape [T, text_width], not {sorted(shapes)}.")
+        return cls(torch.cat([part.features for part in parts]), torch.cat([part.mask for part in parts]))
 
 
 # Positions

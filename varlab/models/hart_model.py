@@ -16,12 +16,14 @@ from varlab.models.base import Attend, Cost, Draw, NextScaleModel, Reading, Read
 from varlab.models.diffusion import denoiser_flops
 from varlab.models.guidance import Guidance, Settings, at
 from varlab.models.hart import ContextState, HartText, HartTransformer, grid_rotary, text_rotary
+from varlab.models.infinity import TextBatch
 from varlab.models.labels import draw_label, keep_likeliest, pass_sizes, soften
 from varlab.models.tokenizers.bsq import area
 from varlab.models.tokenizers.hybrid import HybridTokenizer, decoder_flops
 from varlab.schedules import Grid, Schedule
 
 HartEncoder = Callable[[Sequence[str]], HartText]
+HartPrompts = Sequence[str] | HartText | TextBatch
 FEWER_FROM = 7  # from this stage on (counted from 0) half as many labels stay
 
 
@@ -133,24 +135,36 @@ class Hart(NextScaleModel):
 
     # Text
 
-    def check_text(self, text: Sequence[str] | HartText) -> None:
-        """Features must be as wide and as many as the model reads."""
-        if isinstance(text, HartText):
+    def check_text(self, text: HartPrompts) -> None:
+        """Features must be as wide and as many as the model reads, and prompts need an encoder that knows them."""
+        if isinstance(text, HartText | TextBatch):
             self.read_prompts(text)
-
-    def read_prompts(self, prompts: Sequence[str] | HartText) -> HartText:
-        if not isinstance(prompts, HartText):
-            if self.text is None:
-                raise VarlabError(
-                    f"{self.name} was loaded without a text encoder. Give features (a HartText), or load it with text="
-                )
-            return self.read_prompts(self.text(prompts))
-        config, shape = self.transformer.config, tuple(prompts.features.shape[1:])
-        if shape != (config.text_length, config.text_width):
+        elif self.text is None:
             raise VarlabError(
-                f"Text features are {shape} per prompt; {self.name} reads {config.text_length, config.text_width}, "
-                "padding included."
+                f"{self.name} was loaded without a text encoder. Give features (a HartText, or arrays "
+                f"{list(self._text_shape)}), or load it with text="
             )
+        elif hasattr(self.text, "check"):
+            self.text.check(text)
+
+    @property
+    def _text_shape(self) -> tuple[int, int]:
+        return self.transformer.config.text_length, self.transformer.config.text_width
+
+    def read_prompts(self, prompts: HartPrompts) -> HartText:
+        """Prompts through the encoder, or features: a HartText as it is, arrays with all their rows as real tokens."""
+        if not isinstance(prompts, HartText | TextBatch):
+            self.check_text(prompts)
+            assert self.text is not None
+            return self.read_prompts(self.text(prompts))
+        shapes = {(n, prompts.features.shape[-1]) for n in prompts.lengths}
+        if wrong := shapes - {self._text_shape}:
+            raise VarlabError(
+                f"Text features are {min(wrong)} per prompt; {self.name} reads {self._text_shape}, padding included."
+            )
+        if isinstance(prompts, TextBatch):
+            features = prompts.features.unflatten(0, (-1, self._text_shape[0]))
+            prompts = HartText(features, torch.ones(features.shape[:2], dtype=torch.bool))
         return HartText(prompts.features.to(self.device), prompts.mask.to(self.device))
 
     @torch.inference_mode()

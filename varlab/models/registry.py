@@ -14,6 +14,7 @@ from varlab.models import embedded
 from varlab.models.checkpoints import checkpoint_folder, in_folder
 from varlab.models.embedded import Parts
 from varlab.models.hart import HartConfig, HartTransformer
+from varlab.models.hart_files import availability
 from varlab.models.infinity import InfinityConfig, InfinityTransformer
 from varlab.models.official import OFFICIAL, ModelEntry
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
@@ -111,6 +112,9 @@ def _availability(entry: ModelEntry) -> tuple[str, str]:
         return "shipped", str(entry.folder)
     if not entry.file:
         return "not released", ""
+    if entry.family == "hart":
+        whole, expected = availability(entry)
+        return "found" if whole else "not here", expected
     here = all(in_folder(checkpoint_folder(), file) for file in (entry.file, entry.tokenizer_file))
     return "found" if here else "not here", f"{checkpoint_folder() / entry.file} and {entry.tokenizer_file}"
 
