@@ -262,7 +262,7 @@ def test_the_ledger_equals_a_count_of_every_operation(
         """Two visible matrix products in place of the fused kernel, which the counter does not see on CPU."""
         return (q @ k.mT * scale).softmax(-1) @ v
 
-    monkeypatch.setattr("varlab.engine.loop.attention", plain)
+    monkeypatch.setattr("varlab.engine.attend.attention", plain)
     made = Run(tiny_var("square", shared), Settings(cfg=2.0), SeededNoise(7))
     with FlopCounterMode(display=False) as counter:
         made.generate([3, 7], (0, 1), build(specs))

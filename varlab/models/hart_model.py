@@ -13,7 +13,7 @@ from torch import Tensor
 
 from varlab.errors import VarlabError
 from varlab.models.base import Attend, Cost, Draw, NextScaleModel, Reading, Readout
-from varlab.models.diffusion import denoiser_flops
+from varlab.models.diffusion import denoiser_flops, embedding_flops
 from varlab.models.guidance import Guidance, Settings, at
 from varlab.models.hart import ContextState, HartText, HartTransformer, grid_rotary, text_rotary
 from varlab.models.infinity import TextBatch
@@ -54,6 +54,20 @@ class HartSettings(Settings):
     @property
     def guided(self) -> bool:
         return any(value != 0 for value in (self.cfg if isinstance(self.cfg, tuple) else (self.cfg,)))
+
+
+@dataclass(frozen=True)
+class Savings:
+    """Work and memory that a run can do without; no number changes beyond rounding.
+
+    one_null: the equal tokens of the empty text are computed once and counted in the attention. constants: level and
+    time embeddings are computed with the model, not in every run. free_last: the keys of the last stage, which
+    nothing reads later, share one buffer for all blocks.
+    """
+
+    one_null: bool = False
+    constants: bool = True
+    free_last: bool = True
 
 
 @dataclass(frozen=True)
@@ -104,6 +118,7 @@ class Hart(NextScaleModel):
         name: str = "hart",
         weights: str = "random",
         settings: HartSettings | None = None,
+        savings: Savings | None = None,
     ) -> None:
         config, image = transformer.config, tokenizer.config
         if (config.vocabulary, config.latents) != (image.vocabulary, image.latents):
@@ -118,8 +133,9 @@ class Hart(NextScaleModel):
         self.transformer, self.tokenizer, self.schedule, self.text = transformer, tokenizer, schedule, text
         self.name, self.weights, self.settings = name, weights, settings or HartSettings()
         self.depth, self.width, self.attention_scale = config.depth, config.width, config.attention_scale
+        self.savings = savings or Savings()
         with torch.inference_mode():
-            self.levels = transformer.levels()
+            self.levels, self.times = transformer.levels(), transformer.diffloss.times(config.diffusion_steps)
 
     @property
     def device(self) -> torch.device:
@@ -131,7 +147,8 @@ class Hart(NextScaleModel):
 
     def with_schedule(self, schedule: Schedule) -> "Hart":
         """The same weights on another schedule."""
-        return Hart(self.transformer, self.tokenizer, schedule, self.text, self.name, self.weights, self.settings)
+        parts = self.transformer, self.tokenizer, schedule, self.text
+        return Hart(*parts, self.name, self.weights, self.settings, self.savings)
 
     # Text
 
@@ -180,6 +197,13 @@ class Hart(NextScaleModel):
         """All text tokens but the last, which is the token of the first grid."""
         return self.transformer.config.text_length - 1 if k == 0 else 0
 
+    @property
+    def alike(self) -> int:
+        return self.transformer.config.text_length if self.savings.one_null else 0
+
+    def keeps(self, k: int) -> bool:
+        return not (self.savings.free_last and self._final(k))
+
     def _final(self, k: int) -> bool:
         return k == len(self.schedule) - 1
 
@@ -202,15 +226,16 @@ class Hart(NextScaleModel):
 
     def embed(self, k: int, canvas: Tensor, conditioning: HartConditioning, index: Tensor | None) -> Tensor:
         tokens = conditioning.text.tokens
+        level = (self.levels if self.savings.constants else self.transformer.levels())[k]
         if k == 0:
-            return tokens + self.levels[0]
+            return tokens + level
         codes = self.next_input(k, canvas)
         if index is not None and index.ndim == 2:
             index = index[: codes.shape[0]]
             codes = codes.gather(1, index[..., None].expand(-1, -1, codes.shape[-1]))
         elif index is not None:
             codes = codes[:, index]
-        return self.transformer.embed(codes, self.levels[k]).repeat(tokens.shape[0] // codes.shape[0], 1, 1)
+        return self.transformer.embed(codes, level).repeat(tokens.shape[0] // codes.shape[0], 1, 1)
 
     def next_input(self, k: int, canvas: Tensor) -> Tensor:
         """The canvas on the grid of stage k, as code tokens [B, n, Z]."""
@@ -257,8 +282,9 @@ class Hart(NextScaleModel):
             return codes
         batch, normal = drawn.shape[0], lambda kind: reading.noise(kind, drawn.shape[-1], "normal")
         condition = self.transformer.residual_condition(reading.hidden, drawn)
-        steps = self.transformer.config.diffusion_steps
-        return codes + self.transformer.diffloss.sample(condition, batch, reading.guidance.extra, steps, normal)
+        head = self.transformer.diffloss
+        times = self.times if self.savings.constants else head.times(self.transformer.config.diffusion_steps)
+        return codes + head.sample(condition, batch, reading.guidance.extra, times, normal)
 
     def _mixture(self, k: int, reading: Reading) -> Tensor:
         logits = self._likeliest(k, reading.logits, reading.settings)[:, :, 0]
@@ -311,6 +337,9 @@ class Hart(NextScaleModel):
         elif self.settings.residual:
             sizes = config.latents, config.width, config.diffusion_width, config.diffusion_depth
             flops += word + denoiser_flops(*sizes, config.diffusion_steps, head_rows * tokens)
+            flops += 0 if self.savings.constants else config.diffusion_steps * embedding_flops(config.diffusion_width)
+        if not (self.savings.constants or config.learned_levels):
+            flops += config.stages * embedding_flops(config.width)
         return Cost(flops)
 
     def decode_cost(self, grid: Grid) -> Cost:
