@@ -9,7 +9,7 @@ import pandas as pd
 
 from varlab.errors import unknown
 from varlab.evaluation.scenes import score_ceiling, score_samples
-from varlab.models.infinity_model import Infinity
+from varlab.models.base import NextScaleModel
 from varlab.runs import device_name
 
 BENCHMARKS = ("scenes",)
@@ -17,7 +17,7 @@ BENCHMARKS = ("scenes",)
 
 def score_command(
     benchmark: str,
-    model: Infinity,
+    model: NextScaleModel,
     n: int,
     per_prompt: int,
     seed: int,
