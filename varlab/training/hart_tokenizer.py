@@ -18,7 +18,7 @@ from varlab.training.tokenizer import Images, reconstruction_loss, to_signed
 
 COMMITMENT = 0.25
 REVIVAL = 0.1
-SPREAD = 0.1  # weight of the pull on the latents' mean square towards 1
+SPREAD = 0.3  # weight of the pull on the latents' mean square towards 1
 
 
 def quantised(
@@ -88,20 +88,19 @@ class HybridTask:
         with torch.autocast(self.device, dtype=torch.bfloat16):
             output = self.module.pixels(through).float()
         learnt = torch.stack([F.mse_loss(stage.canvas, target) for stage in stages]).mean()
-        commitment = torch.stack([F.mse_loss(latent, stage.canvas.detach()) for stage in stages]).mean()
+        commitment = F.mse_loss(latent, stages[-1].canvas.detach())  # to all stages, it would flatten the latent
         dead, used = revival(self.module, stages, self.grids)
         spread = (latent.square().mean() - 1).square()
         loss = reconstruction_loss(output, image) + learnt + COMMITMENT * commitment + REVIVAL * dead + SPREAD * spread
-        return loss, self._figures(output.detach(), image, target - stages[-1].canvas.detach(), used)
-
-    @staticmethod
-    def _figures(output: Tensor, image: Tensor, residual: Tensor, used: Tensor) -> dict[str, float]:
-        """PSNR of the two halves, the size of what the codes leave over, the share of codes in use."""
-        errors = (output.clamp(-1, 1) - image).square().mean((1, 2, 3))
-        whole, discrete = (float(10 * torch.log10(4 / errors[first::2].mean())) for first in (0, 1))
-        return {
-            "psnr": whole,
-            "psnr_discrete": discrete,
-            "residual": float(residual.square().mean().sqrt()),
+        return loss, self._psnr(output.detach(), image) | {
+            "latent": float(target.square().mean().sqrt()),
+            "residual": float((target - stages[-1].canvas.detach()).square().mean().sqrt()),
             "used": float(used),
         }
+
+    @staticmethod
+    def _psnr(output: Tensor, image: Tensor) -> dict[str, float]:
+        """Of the half that was decoded from latents, and of the half decoded from codes."""
+        errors = (output.clamp(-1, 1) - image).square().mean((1, 2, 3))
+        names = ("psnr", "psnr_discrete")
+        return {name: float(10 * torch.log10(4 / errors[i::2].mean())) for i, name in enumerate(names)}
