@@ -252,7 +252,7 @@ def test_hooks_see_the_grid_and_the_cache_holds_the_text() -> None:
     out = run(tiny_hart(), probes=(probe,))
     assert probe.tokens == [1, 4, 9, 25]
     assert probe.blocks == {(n, n) for n in (1, 4, 9, 25)} and probe.branches == {1, 4, 9, 25}
-    assert out.states[0].kv.lengths == [HART_TEXT + 4 + 9] * 4  # nothing reads the last stage's keys later
+    assert out.states[0].kv.lengths == [HART_TEXT + 4 + 9 + 25] * 4
     assert [work.tokens for work in out.ledger.stages] == [2, 8, 18, 50]
     assert out.ledger.stages[0].token_blocks == HART_TEXT * 4 * 4
 
@@ -338,7 +338,7 @@ def test_passes_see_no_later_pass() -> None:
 
 @pytest.mark.parametrize("variant", [{}, {"modulation": "block"}], ids=["released", "modulated"])
 @pytest.mark.parametrize("settings", [{}, {"smooth": False, "residual": False}], ids=["smooth", "discrete"])
-@pytest.mark.parametrize("savings", [PLAIN, Savings(one_null=True)], ids=["plain", "saving"])
+@pytest.mark.parametrize("savings", [PLAIN, Savings(True, True, True)], ids=["plain", "saving"])
 def test_the_ledger_equals_a_count_of_every_operation(
     variant: dict[str, Any], settings: dict[str, Any], savings: Savings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

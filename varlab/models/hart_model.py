@@ -60,14 +60,15 @@ class HartSettings(Settings):
 class Savings:
     """Work and memory that a run can do without; no number changes beyond rounding.
 
-    one_null: the equal tokens of the empty text are computed once and counted in the attention. constants: level and
-    time embeddings are computed with the model, not in every run. free_last: the keys of the last stage, which
-    nothing reads later, share one buffer for all blocks.
+    one_null: the equal tokens of the empty text are computed once and counted in the attention; less work, but a
+    second attention call, which on a CPU takes as long or longer. constants: level and time embeddings are computed
+    with the model, not in every run. free_last: the keys of the last stage, which nothing reads later, share one
+    buffer for all blocks; of the released model's cache it saves four tenths, for a copy of the earlier keys.
     """
 
     one_null: bool = False
     constants: bool = True
-    free_last: bool = True
+    free_last: bool = False
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,6 @@ def setup(golden: Golden) -> Setup:
     transformer = HartTransformer(config).eval()
     weights.fill(transformer, seed, weights.hart_rule)
     watched = Watched(transformer, tokenizer_of(vae, seed, config.vocabulary), schedule, name=golden.path.stem)
-    watched.savings = replace(watched.savings, free_last=False)  # the official caches hold the last stage too
     settings = HartSettings(
         cfg=float(_required(golden, run, "cfg")),
         smooth=bool(run.get("more_smooth", False)),
