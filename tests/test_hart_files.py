@@ -190,6 +190,9 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     refused(load("aln", disable_aln=False), "contradicts", "disable_aln False for True")
     refused(load("gpt", mlp_type="gpt2"), "mlp_type 'gpt2'", "llama")
     refused(load("cross", use_cross_attn=True), "use_cross_attn")
+    refused(load("pooling", sep_aln_pooling_mode="sum"), "sep_aln_pooling_mode 'sum'", "'max' or 'avg'")
+    refused(load("ddim", num_sampling_steps="ddim8"), "num_sampling_steps", "'ddim8'")
+    refused(load("heads", num_heads=7), "width 96 over 7 heads")
     lacking = write(tmp_path / "lacking", model)
     stated = json.loads((lacking / "llm" / "config.json").read_text())
     del stated["num_heads"]

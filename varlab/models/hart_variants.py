@@ -33,6 +33,7 @@ def detect(shapes: Mapping[str, Shape], given: Mapping[str, Any], where: Path | 
         raise VarlabError(f"{where}: the weights beside it lack {', '.join(sorted(missing))}: they are no HART.")
     if unsaid := {"num_heads", "patch_nums"} - given.keys():
         raise VarlabError(f"{where} lacks {', '.join(sorted(unsaid))}, which no weight can tell. Copy the release's.")
+    _refuse_unknown(given, where)
     sides = tuple(_sides(given["patch_nums"]))
     width, latents = shapes["word_embed.weight"]
     gate = shapes.get("blocks.0.ffn.gate_proj.weight", (0,))[0]
@@ -96,11 +97,22 @@ def _refuse_contradictions(config: HartConfig, given: Mapping[str, Any], where: 
     wrong = [f"{name} {given[name]} for {value}" for name, value in found.items() if given.get(name, value) != value]
     if wrong:
         raise VarlabError(f"{where} contradicts the weights beside it: {', '.join(wrong)}. Are they of one release?")
-    for name in ("mlp_type", "attn_type"):
-        if given.get(name, "llama") != "llama":
-            raise VarlabError(f"{where}: {name} {given[name]!r} is not supported, only 'llama' as released.")
+
+
+KNOWN = {"mlp_type": ("llama",), "attn_type": ("llama",), "sep_aln_pooling_mode": ("max", "avg"), "sampler": ("iddpm",)}
+
+
+def _refuse_unknown(given: Mapping[str, Any], where: Path | str) -> None:
+    """Variants of the official code that are none of those we build."""
+    for name, values in KNOWN.items():
+        if given.get(name, values[0]) not in values:
+            known = " or ".join(map(repr, values))
+            raise VarlabError(f"{where}: {name} {given[name]!r} is not supported, only {known} as released.")
     if given.get("use_cross_attn", False):
         raise VarlabError(f"{where}: use_cross_attn is not supported; the released model has none.")
+    for name in ("num_heads", "num_sampling_steps"):
+        if not re.fullmatch(r"[1-9]\d*", str(given.get(name, 1))):
+            raise VarlabError(f"{where}: {name} must be a whole number above 0, not {given[name]!r}.")
 
 
 def detect_tokenizer(shapes: Mapping[str, Shape], where: Path | str) -> HybridConfig:
