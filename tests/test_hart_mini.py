@@ -12,6 +12,7 @@ from torch import Tensor
 
 import varlab as vl
 from tests.conftest import SCHEDULES, hart_features, tiny_hart
+from tests.minis import refused
 from varlab.accelerators import build
 from varlab.accelerators.sparsevar import SparseVAR
 from varlab.calibration.command import calibrate_command
@@ -86,6 +87,12 @@ def test_a_notebook_runs_on_it_and_saves_its_figures(
             exec(compile(cell.source, name, "exec"), values)
     plt.close("all")
     assert asked and len(list(tmp_path.glob("*.png"))) == asked
+
+
+def test_a_finished_run_knows_the_familys_own_settings(logged: Path) -> None:
+    assert vl.log("mini-hart", n=4, folder=logged, smooth=False).attrs["n"] == 4
+    refused(lambda: vl.log("mini-hart", n=4, folder=logged, smooth=True), "another run", "settings")
+    refused(lambda: vl.log("mini-hart", n=4, folder=logged, smoth=True), "Did you mean smooth")
 
 
 @pytest.mark.slow
