@@ -49,7 +49,7 @@ MINI_INFINITY = InfinityRecipe(
 MINI_HART = HartRecipe(
     name="mini-hart",
     image_size=32,
-    pool=60_000,
+    pool=40_000,
     pool_seed=1,
     schedule=square((1, 2, 3, 4, 5, 6, 7, 8), "mini-32px"),
     tokenizer=HybridConfig(256, 12, channels=32, multipliers=(1, 2, 2), blocks=1, norm_groups=8),
@@ -67,9 +67,9 @@ MINI_HART = HartRecipe(
     ),
     tokenizer_batch=16,
     tokenizer_swap=0.08,
-    tokenizer_loop=LoopConfig(steps=1600, learning_rate=1.5e-3, warmup=50, decay=0.7, average=0.995, seed=1),
-    correction=CorrectionConfig(batch=32, swap=0.1, drop=0.1, seed=2, largest=16, whole_from=1400),
-    loop=LoopConfig(steps=1500, learning_rate=2e-3, warmup=100, decay=0.7, average=0.995, seed=2),
+    tokenizer_loop=LoopConfig(steps=1400, learning_rate=1.5e-3, warmup=50, decay=0.7, average=0.995, seed=1),
+    correction=CorrectionConfig(batch=32, swap=0.1, drop=0.1, seed=2, largest=16, whole_from=1200),
+    loop=LoopConfig(steps=1300, learning_rate=2e-3, warmup=100, decay=0.7, average=0.995, seed=2),
     settings=HartSettings(cfg=3.0, tau=0.8, top_k=0, smooth=False),
 )
 
