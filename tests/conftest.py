@@ -7,7 +7,7 @@ import torch
 from varlab import schedules
 from varlab.models.guidance import Settings
 from varlab.models.hart import HartConfig, HartText, HartTransformer
-from varlab.models.hart_model import Hart, HartSettings
+from varlab.models.hart_model import Hart, HartSettings, Savings
 from varlab.models.infinity import InfinityConfig, InfinityTransformer, TextBatch
 from varlab.models.infinity_model import Infinity
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
@@ -81,7 +81,13 @@ def features(*lengths: int, seed: int = 1) -> TextBatch:
 HART_TEXT, HART_TEXT_WIDTH = 6, 24
 
 
-def tiny_hart(schedule: str = "square", seed: int = 0, settings: HartSettings | None = None, **variant: object) -> Hart:
+def tiny_hart(
+    schedule: str = "square",
+    seed: int = 0,
+    settings: HartSettings | None = None,
+    savings: Savings | None = None,
+    **variant: object,
+) -> Hart:
     """Four blocks, 96 channels, a codebook of 48; the residual branches are enlarged so that every one matters."""
     torch.manual_seed(seed)
     config = HartConfig(
@@ -102,6 +108,7 @@ def tiny_hart(schedule: str = "square", seed: int = 0, settings: HartSettings | 
         SCHEDULES[schedule],
         name="tiny-hart",
         settings=settings or HartSettings(cfg=2.0, top_k=20),
+        savings=savings,
     )
 
 

@@ -96,7 +96,7 @@ def test_kept_tokens_see_what_dense_ones_see(monkeypatch: pytest.MonkeyPatch) ->
             hidden = torch.cat([torch.ones(k.shape[2] - 25, dtype=torch.bool), mask])[None, None, None]
         return layers.attention(q, k, v, hidden, scale)
 
-    monkeypatch.setattr("varlab.engine.loop.attention", masked)
+    monkeypatch.setattr("varlab.engine.attend.attention", masked)
     run(probes=[dense])
     assert torch.allclose(sparse.seen[3], dense.seen[3][:, mask], atol=1e-5)
 
@@ -206,7 +206,7 @@ def test_the_ledger_equals_a_count_of_every_operation(patchify: bool, monkeypatc
         scores = q @ k.mT * (q.shape[-1] ** -0.5 if scale is None else scale)
         return (scores if mask is None else scores.masked_fill(~mask, -1e9)).softmax(-1) @ v
 
-    monkeypatch.setattr("varlab.engine.loop.attention", plain)
+    monkeypatch.setattr("varlab.engine.attend.attention", plain)
     monkeypatch.setattr("varlab.models.infinity.attention", plain)
     for accelerator in ([], [Keep(torch.arange(25) % 3 == 0)]):
         with FlopCounterMode(display=False) as counter:
@@ -293,7 +293,7 @@ def test_rows_may_keep_other_tokens_at_a_sublayer(monkeypatch: pytest.MonkeyPatc
             y = compute(x)
             return y * mask[..., None] if site.stage.from_end == 0 and site.block == 1 else y
 
-    monkeypatch.setattr("varlab.engine.loop.attention", masked)
+    monkeypatch.setattr("varlab.engine.attend.attention", masked)
     run([ThrowAway()], probes=[dense])
     assert torch.allclose(sparse.seen[3], dense.seen[3], atol=1e-5)
     assert out.states[0].kv.lengths == [39, 14 + 10, 39, 39]

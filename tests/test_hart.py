@@ -24,7 +24,7 @@ from varlab.engine.stage import Site, Stage
 from varlab.models.checkpoints import load_into
 from varlab.models.diffusion import diffusion_table, spaced
 from varlab.models.hart import HartConfig, HartText, HartTransformer
-from varlab.models.hart_model import Hart, HartSettings
+from varlab.models.hart_model import Hart, HartSettings, Savings
 from varlab.models.labels import draw_label, keep_likeliest, pass_sizes, soften
 from varlab.models.tokenizers.hybrid import HybridConfig, HybridTokenizer, phi_of
 from varlab.parity import hart, weights
@@ -257,6 +257,47 @@ def test_hooks_see_the_grid_and_the_cache_holds_the_text() -> None:
     assert out.ledger.stages[0].token_blocks == HART_TEXT * 4 * 4
 
 
+PLAIN = Savings(one_null=False, constants=False, free_last=False)
+METHODS: tuple[tuple[str, ...], ...] = (
+    (), ("sparsevar:keep=0.3,last=2",), ("fastvar:ratios=0.5,drop=1,first=1",), ("cfg-off:last=2",),
+)  # fmt: skip
+VARIANTS: dict[str, dict[str, Any]] = {
+    "released": {},
+    "passes": {"settings": HartSettings(cfg=2.0, top_k=20, passes=3)},
+    "modulated": {"modulation": "block", "unit_attention": True, "learned_levels": True},
+}
+
+
+@pytest.mark.parametrize("saving", ["one_null", "constants", "free_last"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_savings_change_no_number_beyond_rounding(saving: str, variant: str) -> None:
+    for methods in METHODS:
+        plain, saved = (tiny_hart(**VARIANTS[variant]) for _ in range(2))
+        plain.savings, saved.savings = PLAIN, replace(PLAIN, **{saving: True})
+        first, second = run(plain, *methods), run(saved, *methods)
+        torch.testing.assert_close(second.canvas, first.canvas, atol=1e-4, rtol=1e-4)
+        if saving != "one_null":
+            assert torch.equal(second.canvas, first.canvas)
+        whole = first.ledger.stages[-1].tokens > 0
+        works = [out.ledger.transformer_flops for out in (second, first)]
+        assert works[0] == works[1] if saving == "free_last" else works[0] < works[1] or not whole
+        held = [max(work.kv_bytes for work in out.ledger.stages) for out in (second, first)]
+        assert held[0] < held[1] if saving == "free_last" and whole else held[0] == held[1]
+
+
+def test_one_null_token_counts_for_all_of_them() -> None:
+    """Pairs and tokens by hand: the unconditional rows hold one text token; with all savings the law still holds."""
+    model = tiny_hart()
+    model.savings = Savings(one_null=True)
+    out = run(model)
+    ends = [HART_TEXT, HART_TEXT + 4, HART_TEXT + 13, HART_TEXT + 38]
+    for work, tokens, end in zip(out.ledger.stages, (HART_TEXT, 4, 9, 25), ends, strict=True):
+        null = 1 if work is out.ledger.stages[0] else tokens
+        assert work.token_blocks == work.dense_token_blocks == (tokens + null) * 4 * 2
+        assert work.pairs == (tokens * end + null * (end - HART_TEXT + 1)) * 4 * 2
+    assert not out.ledger.engaged
+
+
 def test_guidance_grows_and_the_last_stage_repeats_it() -> None:
     model = tiny_hart()
     scales = [model.guidance(k, HartSettings(cfg=6.0), True).scale for k in range(4)]
@@ -297,8 +338,9 @@ def test_passes_see_no_later_pass() -> None:
 
 @pytest.mark.parametrize("variant", [{}, {"modulation": "block"}], ids=["released", "modulated"])
 @pytest.mark.parametrize("settings", [{}, {"smooth": False, "residual": False}], ids=["smooth", "discrete"])
+@pytest.mark.parametrize("savings", [PLAIN, Savings(True, True, True)], ids=["plain", "saving"])
 def test_the_ledger_equals_a_count_of_every_operation(
-    variant: dict[str, Any], settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    variant: dict[str, Any], settings: dict[str, Any], savings: Savings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def plain(q, k, v, mask=None, scale=None):  # type: ignore[no-untyped-def]
         """Two visible matrix products in place of the fused kernel, which the counter does not see on CPU."""
@@ -307,6 +349,7 @@ def test_the_ledger_equals_a_count_of_every_operation(
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", plain)
     model = tiny_hart(settings=HartSettings(cfg=2.0, **settings), **variant)
+    model.savings = savings
     for methods in ((), ("uniform-tokens:keep=0.3,last=2",), ("cfg-off:last=1",)):
         with FlopCounterMode(display=False) as counter:
             ledger = run(model, *methods).ledger

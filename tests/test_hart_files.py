@@ -14,10 +14,12 @@ from tests.conftest import HART_TEXT, HART_TEXT_WIDTH, hart_features, tiny_hart
 from tests.minis import refused
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
+from varlab.models import text as texts
 from varlab.models import zoo
+from varlab.models.convert import convert
 from varlab.models.hart_files import RandomHartText, load_hart
 from varlab.models.hart_model import Hart, HartSettings
-from varlab.models.registry import MODELS, find
+from varlab.models.registry import MODELS, describe, find
 
 ENTRY = find("hart-0.7b")
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -57,6 +59,10 @@ def write(folder: Path, model: Hart, **changes: Any) -> Path:
     return folder
 
 
+def load_features(folder: Path, **options: Any) -> Hart:
+    return load_hart(ENTRY, checkpoint=folder, text="features", **options)
+
+
 def image(model: Hart) -> torch.Tensor:
     return Run(model, HartSettings(cfg=2.0), SeededNoise(1)).generate(hart_features(3), (0,)).image
 
@@ -64,7 +70,7 @@ def image(model: Hart) -> torch.Tensor:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_folder_gives_back_the_model(tmp_path: Path, variant: str) -> None:
     model = tiny_hart(**VARIANTS[variant])
-    loaded = load_hart(ENTRY, checkpoint=write(tmp_path / "hart", model))
+    loaded = load_features(write(tmp_path / "hart", model))
     assert loaded.transformer.config == model.transformer.config
     assert replace(loaded.tokenizer.config, mix=0.5) == model.tokenizer.config
     assert loaded.schedule.grids == model.schedule.grids and loaded.text is None
@@ -75,16 +81,16 @@ def test_a_folder_gives_back_the_model(tmp_path: Path, variant: str) -> None:
 def test_plain_weights_and_parts_apart(tmp_path: Path) -> None:
     model = tiny_hart()
     folder = write(tmp_path / "hart", model)
-    plain = load_hart(ENTRY, checkpoint=folder / "llm", averaged=False)
+    plain = load_features(folder / "llm", averaged=False)
     assert torch.equal(plain.transformer.head.bias, model.transformer.head.bias + 1)
     moved = (folder / "tokenizer").rename(tmp_path / "images")
     refused(lambda: load_hart(ENTRY, checkpoint=folder), "missing", "tokenizer/model.safetensors or pytorch_model.bin")
-    assert torch.equal(image(load_hart(ENTRY, checkpoint=folder, tokenizer=moved)), image(model))
+    assert torch.equal(image(load_features(folder, tokenizer=moved)), image(model))
 
 
 def test_bf16_keeps_the_blocks_half_and_runs(tmp_path: Path) -> None:
     model = tiny_hart(modulation="block")
-    loaded = load_hart(ENTRY, checkpoint=write(tmp_path / "hart", model), precision="bf16")
+    loaded = load_features(write(tmp_path / "hart", model), precision="bf16")
     assert loaded.precision == "bf16" and loaded.transformer.head.weight.dtype == torch.float32
     assert loaded.tokenizer.decoder.up[1].upsample.conv.weight.dtype == torch.float32  # type: ignore[union-attr]
     assert (image(loaded) - image(model)).abs().mean() < 0.1
@@ -94,14 +100,69 @@ def test_the_registry_loads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     folder = write(tmp_path / "hart-0.7b-1024px", tiny_hart())
     assert "hart-0.7b" in MODELS
     monkeypatch.setenv("VARLAB_CHECKPOINTS", str(tmp_path))
-    found, named = zoo.load("hart-0.7b"), zoo.load("hart-0.7b", checkpoint=folder, text="random")
+    found, named = zoo.load("hart-0.7b", text="features"), zoo.load("hart-0.7b", checkpoint=folder, text="random")
     assert found.name == named.name == "hart-0.7b" and "random text" in named.weights
     monkeypatch.setenv("VARLAB_CHECKPOINTS", str(tmp_path / "none"))
     refused(lambda: zoo.load("hart-0.7b"), "missing", "llm/", "init='random'")
     refused(lambda: zoo.load("hart-0.7b", "empty", ratio=1.5), "one schedule")
-    refused(lambda: zoo.load("hart-0.7b", "empty", text="flan-t5-xl"), "flan-t5-xl", "features")
+    monkeypatch.setattr(texts, "find_spec", lambda name: name)
+    refused(
+        lambda: zoo.load("hart-0.7b", "random", text="flan-t5-xl"), "flan-t5-xl", "Hugging Face id", "text='features'"
+    )
     empty = zoo.load("hart-0.7b", "empty")
     assert empty.schedule.tokens == 9451 and empty.kv_capacity == 9750
+
+
+def test_models_and_errors_name_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty folder is not found; the paths that the list shows are those that the error asks for."""
+    monkeypatch.setenv("VARLAB_CHECKPOINTS", str(tmp_path))
+    place = tmp_path / "hart-0.7b-1024px"
+    for folder in (None, "llm", "tokenizer"):
+        if folder:
+            (place / folder).mkdir(parents=True)
+        row = describe().set_index("name").loc["hart-0.7b"]
+        assert row.weights == "not here"
+        refused(lambda expected=row.expected: zoo.load("hart-0.7b"), *row.expected.split(", "))
+    for folder in ("llm", "tokenizer"):
+        (place / folder).rmdir()
+    place.rmdir()
+    write(place, tiny_hart())
+    assert describe().set_index("name").loc["hart-0.7b"].weights == "found"
+
+
+def test_a_hub_id_is_fetched_and_what_the_hub_says_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_hart()
+    folder, asked = write(tmp_path / "hart", model), []
+
+    def fetch(name: str, allow_patterns: list[str]) -> str:
+        asked.append((name, allow_patterns))
+        if name != "owner/hart":
+            raise ConnectionError("no network")
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    loaded = zoo.load("hart-0.7b", checkpoint="owner/hart", text="features")
+    assert torch.equal(image(loaded), image(model))
+    assert asked == [("owner/hart", ["llm/*", "tokenizer/*"])]
+    refused(lambda: load_hart(ENTRY, checkpoint="owner/other"), "owner/other", "huggingface.co", "ConnectionError")
+
+
+def test_converted_parts_load_as_the_original(tmp_path: Path) -> None:
+    model = tiny_hart(modulation="block")
+    source, made = write(tmp_path / "hart", model), tmp_path / "made"
+    convert(source / "llm", made / "llm" / "ema_model.safetensors", "hart-0.7b")
+    convert(source / "tokenizer" / "pytorch_model.bin", made / "tokenizer" / "model.safetensors", "hart-0.7b")
+    (made / "llm" / "config.json").write_bytes((source / "llm" / "config.json").read_bytes())
+    half = [load_features(folder, precision="bf16") for folder in (source, made)]
+    for part in ("transformer", "tokenizer"):
+        first, second = (getattr(each, part).state_dict() for each in half)
+        assert all(torch.equal(first[key], second[key]) for key in first) and first.keys() == second.keys()
+    assert (made / "llm" / "ema_model.safetensors").stat().st_size < (source / "llm" / "ema_model.bin").stat().st_size
+    (source / "llm" / "config.json").unlink()
+    refused(lambda: convert(source / "llm", tmp_path / "x.safetensors", "hart-0.7b"), "config.json is missing")
+    refused(lambda: convert(source, tmp_path / "x.safetensors", "hart-0.7b"), "ema_model.bin", "Give llm/")
+    wrong = lambda: convert(source / "tokenizer", tmp_path / "x.safetensors", "var-d16")  # noqa: E731
+    refused(wrong)
 
 
 def test_random_text_belongs_to_a_prompt() -> None:
@@ -122,26 +183,29 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     model = tiny_hart()
 
     def load(name: str, **changes: Any) -> Callable[[], Hart]:
-        return lambda: load_hart(ENTRY, checkpoint=write(tmp_path / name, model, **changes))
+        return lambda: load_features(write(tmp_path / name, model, **changes))
 
     refused(load("deep", depth=7), "contradicts", "depth 7 for 4")
     refused(load("norm", attn_l2_norm=True), "contradicts", "attn_l2_norm True for False")
     refused(load("aln", disable_aln=False), "contradicts", "disable_aln False for True")
     refused(load("gpt", mlp_type="gpt2"), "mlp_type 'gpt2'", "llama")
     refused(load("cross", use_cross_attn=True), "use_cross_attn")
+    refused(load("pooling", sep_aln_pooling_mode="sum"), "sep_aln_pooling_mode 'sum'", "'max' or 'avg'")
+    refused(load("ddim", num_sampling_steps="ddim8"), "num_sampling_steps", "'ddim8'")
+    refused(load("heads", num_heads=7), "width 96 over 7 heads")
     lacking = write(tmp_path / "lacking", model)
     stated = json.loads((lacking / "llm" / "config.json").read_text())
     del stated["num_heads"]
     (lacking / "llm" / "config.json").write_text(json.dumps(stated))
-    refused(lambda: load_hart(ENTRY, checkpoint=lacking), "lacks num_heads")
+    refused(lambda: load_features(lacking), "lacks num_heads")
     (lacking / "llm" / "config.json").write_text("{")
-    refused(lambda: load_hart(ENTRY, checkpoint=lacking), "not valid JSON")
+    refused(lambda: load_features(lacking), "not valid JSON")
     (lacking / "llm" / "config.json").unlink()
-    refused(lambda: load_hart(ENTRY, checkpoint=lacking), "config.json")
+    refused(lambda: load_features(lacking), "config.json")
     gone = damage(write(tmp_path / "gone", model), "blocks.1.ffn.up_proj.weight", lambda _: None)
-    refused(lambda: load_hart(ENTRY, checkpoint=gone), "1 missing (blocks.1.ffn.up_proj.weight)", "part of HART")
+    refused(lambda: load_features(gone), "1 missing (blocks.1.ffn.up_proj.weight)", "part of HART")
     other = damage(write(tmp_path / "other", model), "decoder_norm.weight", lambda t: t[:5])
-    refused(lambda: load_hart(ENTRY, checkpoint=other), "decoder_norm.weight 5 for 96")
+    refused(lambda: load_features(other), "decoder_norm.weight 5 for 96")
     foreign = damage(write(tmp_path / "foreign", model), "context_embed.weight", lambda _: None)
-    refused(lambda: load_hart(ENTRY, checkpoint=foreign), "lack context_embed.weight", "no HART")
+    refused(lambda: load_features(foreign), "lack context_embed.weight", "no HART")
     refused(lambda: load_hart(ENTRY, checkpoint=tmp_path / "nowhere" / "else" / "hart"), "no folder")

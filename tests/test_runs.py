@@ -158,6 +158,11 @@ def test_provenance_tells_what_was_run(model: Infinity, tmp_path: Path) -> None:
     assert len(record["stage_seconds"]) == 3 and len(record["stage_seconds"][0]) == len(model.schedule)
 
 
+def test_a_pass_of_minutes_is_timed_once(model: Infinity) -> None:
+    job = runs.Job(model, tuple(PROMPTS[:1]), model.settings)
+    assert [len(runs.stage_seconds(job, 1, 2, longest=seconds)) for seconds in (0.0, 60.0)] == [1, 2]
+
+
 def test_hooks_are_recorded_with_their_options(model: Infinity) -> None:
     given = ["truncate:last=1", Truncate(2)]
     log = sample(model, PROMPTS[:1], probes=["residual-spectrum:preview=off"], accelerators=given).log

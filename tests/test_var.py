@@ -17,6 +17,7 @@ from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.models import registry, zoo
 from varlab.models.classes import ClassReader
+from varlab.models.convert import convert
 from varlab.models.guidance import Settings
 from varlab.models.labels import draw_label, keep_likeliest
 from varlab.models.layers import block_causal_attend
@@ -182,6 +183,22 @@ def run(settings: Settings, *specs: str, **options: Tensor | list[int]) -> tuple
     return capture, made
 
 
+def test_converted_files_load_as_the_original(registered: Path) -> None:
+    model = tiny_var(seed=3)
+    flat, images = model.transformer.state_dict(), model.tokenizer.state_dict()
+    for file, tensors in (("var_d16", flat), ("vae_ch160v4096z32", images)):
+        torch.save(tensors, registered / f"{file}.pth")
+    original = zoo.load("tiny", precision="bf16")
+    for file in ("var_d16", "vae_ch160v4096z32"):
+        convert(registered / f"{file}.pth", registered / f"{file}.safetensors", "tiny")
+        (registered / f"{file}.pth").unlink()
+    converted = zoo.load("tiny", precision="bf16")
+    assert converted.weights.startswith("official (var_d16.safetensors")
+    for part in ("transformer", "tokenizer"):
+        first, second = (getattr(each, part).state_dict() for each in (original, converted))
+        assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
 def test_guidance_ramps_up_and_zero_runs_one_row() -> None:
     model = tiny_var()
     scales = [model.guidance(k, Settings(cfg=1.5), True).scale for k in range(4)]
@@ -245,7 +262,7 @@ def test_the_ledger_equals_a_count_of_every_operation(
         """Two visible matrix products in place of the fused kernel, which the counter does not see on CPU."""
         return (q @ k.mT * scale).softmax(-1) @ v
 
-    monkeypatch.setattr("varlab.engine.loop.attention", plain)
+    monkeypatch.setattr("varlab.engine.attend.attention", plain)
     made = Run(tiny_var("square", shared), Settings(cfg=2.0), SeededNoise(7))
     with FlopCounterMode(display=False) as counter:
         made.generate([3, 7], (0, 1), build(specs))

@@ -15,7 +15,7 @@ from varlab.errors import VarlabError
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
 from varlab.models.official import ModelEntry
-from varlab.models.registry import find
+from varlab.models.registry import MODELS, find
 from varlab.models.zoo import check_captions, load, require
 from varlab.probes import PROBES
 from varlab.prompt_sets import CUSTOM, PromptSet, prompts
@@ -118,7 +118,9 @@ def _asked(
         if name in given:
             asked[name] = [runs.spec_of(hook) for hook in runs.as_hooks(given.pop(name))]
     asked |= {name: given.pop(name) for name in ("seed", "negative") if name in given}
-    settings = asdict(runs.with_overrides(Settings(), runs.keywords(runs.log_run), **given))
+    entry = MODELS.get(model)  # a model that is gone still has its runs
+    own = Settings() if entry is None else entry.settings
+    settings = asdict(runs.with_overrides(own, runs.keywords(runs.log_run), **given))
     asked["settings"] = found.get("settings", {}) | {name: settings[name] for name in given}
     return dict(json.loads(json.dumps(asked)))
 

@@ -171,7 +171,8 @@ def models() -> None:
         numbers = (_size(row.parameters), row.stages, row.tokens) if known else ("", "", "")
         _say(form.format(row.name, *numbers, row.weights))
         if row.weights == "not here":
-            _say((f"  needs {row.expected.removeprefix(f'{checkpoint_folder()}/')}", "dim"))
+            needs = f"needs {row.expected.replace(f'{checkpoint_folder()}/', '')}"
+            console.print(Padding(Line(needs, style="dim"), (0, 0, 0, 2)))
         console.print(Padding(Line(row.description, style="dim"), (0, 0, 0, 2)))
     _say(f"Official files are looked for in {checkpoint_folder()}; --init random runs without them.")
 

@@ -32,6 +32,7 @@ from varlab.engine.stage import Stage
 from varlab.errors import VarlabError, unknown
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
+from varlab.models.hart import HartText
 from varlab.models.infinity import TextBatch
 from varlab.models.writing import hash_tensors
 from varlab.probes import LoggingProbe, build
@@ -39,7 +40,8 @@ from varlab.probes import log as logs
 from varlab.probes.log import Log
 
 Progress = Callable[[int, int], None]  # images done, images in all
-Prompts = Sequence[str] | str | TextBatch | Sequence[Tensor | np.ndarray]  # texts, or features [T, width] of each
+Features = TextBatch | HartText
+Prompts = Sequence[str] | str | Features | Sequence[Tensor | np.ndarray]  # texts, or features [T, width] of each
 Probes = Sequence[str | LoggingProbe] | str | LoggingProbe
 Accelerators = Sequence[str | Accelerator] | str | Accelerator
 Reports = dict[str, dict[int, dict[str, Any]]]  # method -> image -> what the method has to tell
@@ -79,8 +81,10 @@ def check_prompts(prompts: Sequence[str] | str) -> list[str]:
     return texts
 
 
-def read_prompts(prompts: Prompts) -> tuple[str | Tensor, ...]:
-    """One item an image: its text, or its features [T, width] where these were given as arrays or a TextBatch."""
+def read_prompts(prompts: Prompts) -> tuple[str | Tensor | HartText, ...]:
+    """One item an image: its text, or its features where these were given as arrays, a TextBatch or a HartText."""
+    if isinstance(prompts, HartText):
+        return tuple(prompts.split())
     if isinstance(prompts, TextBatch):
         return prompts.features.split(prompts.lengths)
     if isinstance(prompts, str) or not isinstance(prompts, Iterable):
@@ -96,9 +100,12 @@ def read_prompts(prompts: Prompts) -> tuple[str | Tensor, ...]:
     return tuple(features)
 
 
-def prompt_label(prompt: str | Tensor) -> str:
+def prompt_label(prompt: str | Tensor | HartText) -> str:
     """A prompt as records hold it: its text, or a hash of its features."""
-    return prompt if isinstance(prompt, str) else f"features {hash_tensors({'features': prompt})}"
+    if isinstance(prompt, str):
+        return prompt
+    given = {"features": prompt} if isinstance(prompt, Tensor) else {"features": prompt.features, "mask": prompt.mask}
+    return f"features {hash_tensors(given)}"
 
 
 def at_least(least: int, **numbers: int | None) -> None:
@@ -156,7 +163,7 @@ class Job:
     """One run: what is sampled and what listens."""
 
     model: NextScaleModel
-    prompts: tuple[str | Tensor, ...]
+    prompts: tuple[str | Tensor | HartText, ...]
     settings: Settings
     seed: int = 0
     probes: tuple[str | LoggingProbe, ...] = ()
@@ -175,9 +182,11 @@ class Job:
         if self.negative is not None:
             self.model.check_text([self.negative])
 
-    def text(self, samples: Sequence[int]) -> list[str] | TextBatch:
+    def text(self, samples: Sequence[int]) -> list[str] | Features:
         """The prompts of some images as the model takes them."""
         chosen = [self.prompts[i] for i in samples]
+        if whole := [item for item in chosen if isinstance(item, HartText)]:
+            return HartText.join(whole)
         features = [item for item in chosen if isinstance(item, Tensor)]
         if features:
             return TextBatch(torch.cat(features), tuple(len(item) for item in features))
@@ -221,10 +230,10 @@ def sample(
 ) -> RunResult:
     """Images of prompts, and what the probes saw.
 
-    ``prompts``: texts, or text features as a TextBatch or a list of arrays [T, width]. Image i depends on (seed, i)
-    alone, not on the batch. ``settings`` override the model's own: cfg, tau (a number or one a stage), top_k, top_p,
-    cfg_layers. ``negative`` is a text that guidance leads away from; an empty one is none. A larger batch costs memory
-    in proportion; None is ``default_batch``.
+    ``prompts``: texts, or text features as a TextBatch, a HartText or a list of arrays [T, width], of which HART takes
+    all rows as real tokens. Image i depends on (seed, i) alone, not on the batch. ``settings`` override the model's
+    own: cfg, tau (a number or one a stage), top_k, top_p, cfg_layers. ``negative`` is a text that guidance leads away
+    from; an empty one is none. A larger batch costs memory in proportion; None is ``default_batch``.
     Raises VarlabError, before any work, for names and numbers that do not fit, prompts that the model cannot read,
     and a model without weights.
     """
@@ -493,14 +502,19 @@ class _Clock(Probe):
             self.mark(stage)
 
 
-def stage_seconds(job: Job, batch: int, repeats: int = 3) -> list[list[float]]:
-    """Wall seconds of each stage for one batch, text and probes left out [repeats, stages]; a first pass warms up."""
+def stage_seconds(job: Job, batch: int, repeats: int = 3, longest: float = 60.0) -> list[list[float]]:
+    """Wall seconds of each stage for one batch, text and probes left out [repeats, stages].
+
+    A first pass warms up; where it takes more than ``longest`` seconds it is the only one, and counts.
+    """
     rounds: list[list[float]] = []
     for _ in range(repeats + 1):
         clock = _Clock(job.model.device)
         run = Run(job.model, job.settings, SeededNoise(job.seed), [clock], on_progress=clock.mark)
         run.generate(job.text(range(batch)), list(range(batch)))
         rounds.append(np.diff(clock.marks).round(6).tolist())
+        if sum(rounds[0]) > longest:
+            return rounds
     return rounds[1:]
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from varlab.engine.attend import Group, attend_rows, groups
 from varlab.engine.dense import CanvasKeeper, Dense
 from varlab.engine.hooks import Accelerator, Probe, overrides
 from varlab.engine.kv import KVStore
@@ -19,7 +20,6 @@ from varlab.engine.stage import Site, Stage
 from varlab.errors import VarlabError
 from varlab.models.base import Draw, Law, NextScaleModel, Reading
 from varlab.models.guidance import Settings
-from varlab.models.layers import attention
 from varlab.schedules import Grid
 
 Forced = Mapping[int, Tensor]  # stage -> labels [all images, h*w, d] used in place of the drawn ones
@@ -151,11 +151,12 @@ class Run:
             accelerator.start(self)
         for probe in self.probes:
             probe.start(self)
+        spare = sum(n for k, n in enumerate(self.model.schedule.lengths) if not self.model.keeps(k))
         state = State(
             samples=tuple(samples),
             conditioning=conditioning,
             canvas=self.model.new_canvas(len(samples)),
-            kv=KVStore(self.model.depth, self.model.kv_capacity),
+            kv=KVStore(self.model.depth, self.model.kv_capacity - spare, spare),
             guided=guided,
             accelerators=list(accelerators),
         )
@@ -305,6 +306,8 @@ class Run:
     def _compute(self, state: State, site: Site, x: Tensor, index: Tensor | None, keep: Tensor | None) -> Tensor:
         """The branch itself, on all given tokens or on those of ``keep`` [R, n]."""
         stage, name = site.stage, str(site.branch)
+        if state.guided and self.model.alike > 1 and self.model.prefix(stage.index):
+            return self._compute_text(state, site, x)
         if keep is not None:
             if stage.plan.selection is not None and stage.plan.selection.valid is not None:
                 raise VarlabError(
@@ -319,15 +322,38 @@ class Run:
                 raise VarlabError(f"Attention of block {site.block} was computed twice in stage {stage.index + 1}.")
             state.attended[site.block] = stage.index
             bias = None if keep is not None else key_bias(stage, state.rows)
-            keys, values, bias = state.kv.append(site.block, k, v, bias)
+            keys, values, bias = state.kv.append(site.block, k, v, bias, self.model.keeps(stage.index))
             keys_seen[0] = keys.shape[2]
             bias = pass_bias(stage, index, bias, keys.shape[2], state.rows)
-            return attention(q, keys, values, bias, scale=self.model.attention_scale)
+            alike = self.model.alike if state.guided else 0
+            return attend_rows(q, keys, values, bias, self.model.attention_scale, alike)
 
         positions = self.model.positions(stage.index, state.conditioning, index)
         y = self.model.branch(site.block, name, x, state.conditioning, positions, attend)
         self._count(state, site, x.shape[1], keys_seen[0])
         return y
+
+    def _compute_text(self, state: State, site: Site, x: Tensor) -> Tensor:
+        """The branch on a stage whose unconditional rows are one token many times: that token is computed once."""
+        model, scale, seen = self.model, self.model.attention_scale, list[tuple[Tensor, Tensor]]()
+
+        def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            seen.append((k, v))
+            return attend_rows(q, k, v, None, scale, 0)
+
+        rows, last = torch.arange(state.rows, device=x.device), torch.tensor([x.shape[1] - 1], device=x.device)
+        made = []
+        for half, index in zip(rows.chunk(2), (None, last), strict=True):
+            conditioning, tokens = state.conditioning.rows(half), x[half] if index is None else x[half][:, index]
+            positions = model.positions(site.stage.index, conditioning, index)
+            made.append(model.branch(site.block, str(site.branch), tokens, conditioning, positions, attend))
+        if seen:
+            (k, v), (null_k, null_v) = seen
+            k, v = torch.cat([k, null_k.expand_as(k)]), torch.cat([v, null_v.expand_as(v)])
+            state.kv.append(site.block, k, v, None)
+            state.attended[site.block] = site.stage.index
+        self._count(state, site, x.shape[1], x.shape[1] if seen else 0)
+        return torch.cat([made[0], made[1].expand_as(made[0])])
 
     def _read(self, state: State, stage: Stage, x: Tensor) -> Tensor:
         """Codes of the computed tokens [B, n, d]."""
@@ -376,15 +402,19 @@ class Run:
             f"Stage {stage.index + 1} computes {codes.shape[1]} of {selection.length} tokens; nothing fills the rest."
         )
 
+    def _groups(self, batch: int, guided: bool, k: int, tokens: int, keys: int) -> list[Group]:
+        return groups(batch, guided, tokens, keys, self.model.prefix(k), self.model.alike)
+
     def _count(self, state: State, site: Site, tokens: int, keys: int) -> None:
         work = self.ledger.stages[site.stage.index]
-        cost = self.model.branch_cost(str(site.branch), tokens, keys, state.conditioning)
-        work.linear_flops += cost.linear * state.rows
-        work.attention_flops += cost.attention * state.rows
-        work.pairs += tokens * keys * state.rows
-        if site.branch == self.model.branches[0]:
-            work.block_calls += 1
-            work.token_blocks += tokens * state.rows
+        first = site.branch == self.model.branches[0]
+        work.block_calls += first
+        for rows, own, seen in self._groups(state.batch, state.guided, site.stage.index, tokens, keys):
+            cost = self.model.branch_cost(str(site.branch), own, seen, state.conditioning)
+            work.linear_flops += cost.linear * rows
+            work.attention_flops += cost.attention * rows
+            work.pairs += own * seen * rows
+            work.token_blocks += own * rows if first else 0
 
     def _count_dense(self, state: State, k: int) -> None:
         """What a run without accelerators would have computed, to tell whether one engaged."""
@@ -392,13 +422,14 @@ class Run:
         tokens = grid_tokens + self.model.prefix(k)
         keys = self.model.schedule.ends[k] + sum(map(self.model.prefix, range(k + 1)))
         guided = self.model.guided(self.settings)
-        rows, guidance = state.batch * (2 if guided else 1), self.model.guidance(k, self.settings, guided)
-        head_rows = rows if guidance.on_logits and guidance.scale != 1 else state.batch
-        costs = [self.model.branch_cost(name, tokens, keys, state.conditioning) for name in self.model.branches]
+        guidance = self.model.guidance(k, self.settings, guided)
+        head_rows = state.batch * (2 if guided and guidance.on_logits and guidance.scale != 1 else 1)
         work.images += state.batch
         work.grid_tokens += grid_tokens * state.batch
-        work.dense_token_blocks += tokens * self.model.depth * rows
-        work.dense_flops += sum(cost.total for cost in costs) * self.model.depth * rows
+        for rows, own, seen in self._groups(state.batch, guided, k, tokens, keys):
+            costs = [self.model.branch_cost(name, own, seen, state.conditioning) for name in self.model.branches]
+            work.dense_token_blocks += own * self.model.depth * rows
+            work.dense_flops += sum(cost.total for cost in costs) * self.model.depth * rows
         work.dense_flops += self.model.stage_cost(k, grid_tokens, state.batch, head_rows).total
 
 

@@ -106,6 +106,15 @@ class NextScaleModel(ABC):
         """Tokens of stage k that come before those of its grid and predict nothing, such as a text."""
         return 0
 
+    @property
+    def alike(self) -> int:
+        """Prefix tokens of the unconditional rows that are one and the same and computed once; 0 computes all."""
+        return 0
+
+    def keeps(self, k: int) -> bool:
+        """Whether the keys of stage k stay in the store; a last stage may do without, since nothing reads them."""
+        return True
+
     def turns(self, k: int, settings: Any, noise: Draw) -> Tensor | None:
         """In which pass each token of the grid is computed [B, h*w]: it sees no later pass. None for one pass."""
         return None

@@ -4,8 +4,12 @@ import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from torch import nn
+
 from varlab.errors import VarlabError, unknown
-from varlab.models.checkpoints import PRECISIONS, dtype_of, fit, locate, read
+from varlab.models.checkpoints import PRECISIONS, Checkpoint, dtype_of, fit, locate, read
+from varlab.models.hart_files import part_of, weights_in
+from varlab.models.official import ModelEntry
 from varlab.models.registry import empty, find
 from varlab.models.writing import Report, write_safetensors
 
@@ -21,6 +25,15 @@ def _sha256(files: Sequence[Path], report: Report) -> str:
     return digest.hexdigest()
 
 
+def _part(entry: ModelEntry, path: Path, ema: bool) -> tuple[str, nn.Module, Checkpoint]:
+    """What a file holds of a model, that part empty, and its tensors."""
+    if entry.family == "hart":
+        return part_of(read(weights_in(path), ema))
+    checkpoint = read(path, ema)
+    kind = "tokenizer" if any(key.startswith("decoder.") for key in checkpoint.tensors) else "transformer"
+    return kind, empty(entry).named()[kind], checkpoint
+
+
 def convert(
     source: str | Path,
     target: str | Path,
@@ -32,7 +45,9 @@ def convert(
     """An official transformer or tokenizer file -> one safetensors file of registry model ``name``.
 
     "bf16" halves what ``dtype_of`` says, so loading the result equals loading the original. ``report(what, done,
-    total)`` counts bytes of "read" and "write". Metadata: name, family, kind, source, source_sha256, precision.
+    total)`` counts bytes of "read" and "write". HART's two parts are read from ``llm/`` and ``tokenizer/`` and found
+    again as ``llm/ema_model.safetensors`` and ``tokenizer/model.safetensors``. Metadata: name, family, kind, source,
+    source_sha256, precision.
     Raises VarlabError when the target exists or the file is not that model's.
     """
     entry, target = find(name), Path(target)
@@ -40,9 +55,8 @@ def convert(
         raise VarlabError(f"{target} exists and is not overwritten. Give another target or remove it.")
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
-    checkpoint = read(locate(source), ema)
-    kind = "tokenizer" if any(key.startswith("decoder.") for key in checkpoint.tensors) else "transformer"
-    found = fit(empty(entry).named()[kind], checkpoint.tensors, f"{checkpoint.label} (for {name})")
+    kind, module, checkpoint = _part(entry, locate(source), ema)
+    found = fit(module, checkpoint.tensors, f"{checkpoint.label} (for {name})")
     metadata = {
         "name": name,
         "family": entry.family,

@@ -75,8 +75,8 @@ class Denoiser(nn.Module):
         self.final_layer = _FinalLayer(width, 2 * latents)
 
     def forward(self, x: Tensor, time: Tensor, condition: Tensor) -> Tensor:
-        """x [..., Z], time [1], ``condition`` after ``cond_embed`` [..., width] -> [..., 2Z]."""
-        y = self.time_embed(time) + condition
+        """x [..., Z]; embeddings of the time and of the condition [..., width] -> [..., 2Z]."""
+        y = time + condition
         h = self.input_proj(x)
         for block in self.res_blocks:
             h = block(h, y)
@@ -145,18 +145,22 @@ class ResidualDiffusion(nn.Module):
         self.latents = latents
         self.net = Denoiser(latents, condition, width, depth)
 
-    def sample(self, hidden: Tensor, batch: int, extra: float, steps: int, normal: Normal) -> Tensor:
-        """hidden [R, n, C] -> residuals [B, n, Z], fp32, at most 0.6 in size.
+    def times(self, steps: int) -> Tensor:
+        """Embeddings of the times of so many steps [steps, width]."""
+        device = self.net.input_proj.weight.device
+        return torch.cat([self.net.time_embed(torch.tensor([t], device=device)) for t in diffusion_table(steps).times])
+
+    def sample(self, hidden: Tensor, batch: int, extra: float, times: Tensor, normal: Normal) -> Tensor:
+        """hidden [R, n, C], the steps' ``times`` -> residuals [B, n, Z], fp32, at most 0.6 in size.
 
         R = 2B rows are guided: noise = (1 + extra) conditional - extra unconditional. As released, extra = 1 guides
         no more than 0 does. ``normal(kind)`` gives one draw for the start and one for each step but the last.
         """
-        rows = hidden.shape[0] // batch if extra not in (0, 1) else 1
+        rows, steps = hidden.shape[0] // batch if extra not in (0, 1) else 1, len(times)
         condition = self.net.cond_embed(hidden[: rows * batch].to(self.net.cond_embed.weight.dtype))
         x = normal("diffusion-start")
         for step in reversed(range(steps)):
-            time = torch.tensor([diffusion_table(steps).times[step]], device=x.device)
-            out = self.net(x.to(condition.dtype).repeat(rows, 1, 1), time, condition).float()
+            out = self.net(x.to(condition.dtype).repeat(rows, 1, 1), times[step], condition).float()
             noise, variance = out[:batch].chunk(2, -1)
             if rows == 2:
                 noise = (1 + extra) * noise - extra * out[batch:, :, : self.latents]
@@ -177,6 +181,11 @@ def step_back(x: Tensor, noise: Tensor, variance: Tensor, step: int, steps: int,
 
 
 def denoiser_flops(latents: int, condition: int, width: int, depth: int, steps: int, tokens: int) -> int:
-    """Matrix products of all steps for so many rows of tokens, which share the embedding of the time."""
+    """Matrix products of all steps for so many rows of tokens, the embeddings of the times left out."""
     each = latents * width + depth * 5 * width**2 + 2 * width**2 + width * 2 * latents
-    return 2 * (tokens * (condition * width + steps * each) + steps * (FREQUENCIES + width) * width)
+    return 2 * tokens * (condition * width + steps * each)
+
+
+def embedding_flops(width: int) -> int:
+    """Of one ``ScalarEmbedding``."""
+    return 2 * (FREQUENCIES + width) * width

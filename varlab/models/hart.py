@@ -6,7 +6,7 @@ times below the usual one, one norm for both branches of a block, a rotary form 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -82,10 +82,33 @@ class HartText:
                 "fit: give features [B, T, text_width] and a mask [B, T]."
             )
 
+    def dropped(self, rows: Tensor) -> "HartText":
+        """With the null text in the rows [B] that are True: zero features, of which the first counts as real."""
+        first = torch.zeros_like(self.mask)
+        first[:, 0] = 1
+        features = self.features.masked_fill(rows[:, None, None], 0)
+        return HartText(features, torch.where(rows[:, None], first, self.mask))
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Rows of each prompt, padding included."""
+        return (self.features.shape[1],) * self.features.shape[0]
+
     @property
     def positions(self) -> Tensor:
         """Place of each token among the real ones [B, T]: -1 before the first, repeated after the last."""
         return self.mask.long().cumsum(-1) - 1
+
+    def split(self) -> list["HartText"]:
+        """One text a prompt."""
+        return [HartText(*pair) for pair in zip(self.features.split(1), self.mask.split(1), strict=True)]
+
+    @classmethod
+    def join(cls, parts: Sequence["HartText"]) -> "HartText":
+        """Texts of one shape in a row; raises VarlabError for others."""
+        if len(shapes := {tuple(part.features.shape[1:]) for part in parts}) != 1:
+            raise VarlabError(f"Text features of one run must have one shape [T, text_width], not {sorted(shapes)}.")
+        return cls(torch.cat([part.features for part in parts]), torch.cat([part.mask for part in parts]))
 
 
 # Positions
@@ -204,6 +227,14 @@ class Block(nn.Module):
             return self.ffn(h).float()
         return six[1] * self.ffn(h * (1 + six[3]) + six[5]).float()
 
+    def forward(self, x: Tensor, six: Six | None, rotary: Tensor, attend: Attend) -> Tensor:
+        """The whole block, as training runs it; the engine calls the branches one by one."""
+        x = x + self.attention(x, six, rotary, attend)
+        return x + self.feed_forward(x, six)
+
+
+RunBlock = Callable[[Block, Tensor, Six | None, Tensor, Attend], Tensor]  # Block.forward, or the same compiled
+
 
 class _HeadNorm(nn.Module):
     def __init__(self, width: int) -> None:
@@ -231,7 +262,7 @@ class ContextState:
 
 
 class HartTransformer(nn.Module):
-    """Text and code tokens -> logits over the codebook. The engine calls the parts one by one."""
+    """Text and code tokens -> logits over the codebook. Inference goes through the engine, training by ``forward``."""
 
     def __init__(self, config: HartConfig) -> None:
         super().__init__()
@@ -260,10 +291,9 @@ class HartTransformer(nn.Module):
         """The rows of the text, then with guidance as many of the null text: zero features, all at position 0."""
         tokens, positions, mask = self.context(text.features), text.positions, text.mask
         if guided:
-            null, first = torch.zeros_like(text.features), torch.zeros_like(mask)
-            first[:, 0] = 1
-            tokens = torch.cat([tokens, self.context(null)])
-            positions, mask = torch.cat([positions, torch.zeros_like(positions)]), torch.cat([mask, first])
+            null = text.dropped(torch.ones(len(mask), dtype=torch.bool, device=mask.device))
+            tokens = torch.cat([tokens, self.context(null.features)])
+            positions, mask = torch.cat([positions, null.positions]), torch.cat([mask, null.mask])
         highest = tokens.amax(1)  # over all tokens, padding included
         pooled = highest
         if self.config.modulation == "shared" or self.config.pooling == "mean":
@@ -280,6 +310,29 @@ class HartTransformer(nn.Module):
         """Hidden states [R, n, C] and the rows' head modulation [R, 1, 2C] -> logits [R, n, V], fp32."""
         scale, shift = head.chunk(2, -1)
         return self.head(self.head_nm.ln_wo_grad(x) * (1 + scale) + shift).float()
+
+    def forward(
+        self,
+        text: HartText,
+        codes: Sequence[Tensor],
+        rotary: Sequence[Tensor],
+        attend: Attend,
+        run: RunBlock = Block.forward,
+    ) -> tuple[Tensor, Tensor]:
+        """Teacher forcing over all stages at once, the text in front; null texts are those of ``HartText.dropped``.
+
+        codes: the inputs of stages 1, 2, ... [B, n_k, Z]; rotary: their tables [B, n_k, 2, c]; ``attend`` applies
+        block-causal attention over the text, which is stage 0, and these.
+        -> hidden states of the grids' tokens [B, N, C], and the head's modulation [B, 1, 2C].
+        """
+        state, levels = self.read_text(text, guided=False), self.levels()
+        x = torch.cat(
+            [state.tokens + levels[0], *(self.embed(c, levels[k]) for k, c in enumerate(codes, 1))], 1
+        ).float()
+        table = torch.cat([text_rotary(state.positions, self.config.head_width), *rotary], 1)
+        for block, six in zip(self.blocks, state.modulation, strict=True):
+            x = run(block, x, six, table, attend)  # type: ignore[arg-type]
+        return x[:, self.config.text_length - 1 :], state.head
 
     def residual_condition(self, x: Tensor, codes: Tensor) -> Tensor:
         """Last hidden states [R, n, C] with the codes drawn for them [B, n, Z], the same for both branches."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from varlab.errors import VarlabError
 from varlab.models.captions import CaptionEncoder
 from varlab.models.hart import HartText
 from varlab.models.infinity import TextBatch
@@ -20,13 +21,16 @@ def pad(batch: TextBatch, length: int) -> HartText:
 
 
 class HartCaptions:
-    """Captions -> HartText of ``length`` rows each. A caption's unknown words are refused as in any mini."""
+    """Captions -> HartText of ``length`` rows each. Unknown words and longer captions are refused."""
 
     def __init__(self, captions: CaptionEncoder, length: int) -> None:
         self.captions, self.length = captions, length
 
     def check(self, captions: Sequence[str]) -> None:
-        self.captions.check(captions)
+        for caption in captions:
+            if (count := len(self.captions.words(caption))) > self.length:
+                raise VarlabError(f"The prompt has {count} words; this model reads at most {self.length}: {caption!r}.")
 
     def __call__(self, captions: Sequence[str]) -> HartText:
+        self.check(captions)
         return pad(self.captions(captions), self.length)

@@ -1,36 +1,36 @@
 """HART from its official folder, from random weights or as shapes: ``llm/`` and ``tokenizer/``, read strictly.
 
-What the weights can tell (sizes, variants) is taken from them; ``config.json`` adds what they cannot: the number of
-heads, the scales, the pooling, the diffusion steps. The averaged weights (``ema_model.bin``) are those that the
-official program samples with. Source: the release of HART (arXiv 2410.10812).
+The averaged weights (``ema_model.bin``) are those that the official program samples with. Source: the release of HART
+(arXiv 2410.10812).
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import nn
 
 from varlab.errors import VarlabError
 from varlab.models.checkpoints import INDICES, Checkpoint, checkpoint_folder, load_into, read
 from varlab.models.hart import HartConfig, HartText, HartTransformer
 from varlab.models.hart_model import Hart, HartEncoder
+from varlab.models.hart_variants import detect, detect_tokenizer, shapes_of
 from varlab.models.initialise import randomise
 from varlab.models.official import ModelEntry
+from varlab.models.qwen import HUB, QwenText
 from varlab.models.text import checked
 from varlab.models.tokenizers.hybrid import HybridConfig, HybridTokenizer
 from varlab.models.writing import hash_tensors
-from varlab.schedules import Schedule, square
+from varlab.schedules import Schedule
 
 AVERAGED = ("ema_model.safetensors", "ema_model.bin")
 PLAIN = ("model.safetensors", "pytorch_model.bin", *INDICES)
 UNUSED = re.compile(r"disc\.|decoder2\.|post_quant_conv2\.|quantize\.ema_vocab_hit_SV$")  # of the tokenizer's training
-Shape = tuple[int, ...]
 
 
 class RandomHartText:
@@ -65,12 +65,13 @@ def load_hart(
 
     init: "checkpoint" reads the folder ``checkpoint`` (a path or hub id; by default the one in the checkpoint folder)
     and ``tokenizer`` (by default the one beside ``llm/``), "random" and "empty" read nothing. averaged: the EMA
-    weights. text: an encoder, or "random"; without one, features are given in place of prompts.
+    weights. text: an encoder, the folder or hub id of the official one (the default), "random", or "features", which
+    are then given in place of prompts.
     Raises VarlabError for a folder that is incomplete, contradicts its ``config.json`` or does not fit.
     """
-    encoder = _encoder(entry, init, text, device, seed)
-    if init == "checkpoint":
-        files = official_files(entry, checkpoint, tokenizer, averaged)
+    files = official_files(entry, checkpoint, tokenizer, averaged) if init == "checkpoint" else None
+    encoder = _encoder(entry, init, text, device, precision, seed)
+    if files is not None:
         model = _from_files(files, entry, precision, device)
     else:
         model = _without_files(entry, init, precision, device, seed)
@@ -81,16 +82,21 @@ def load_hart(
 
 
 def _encoder(
-    entry: ModelEntry, init: str, text: str | HartEncoder | None, device: str, seed: int
+    entry: ModelEntry, init: str, text: str | HartEncoder | None, device: str, precision: str, seed: int
 ) -> HartEncoder | None:
-    assert isinstance(entry.transformer, HartConfig)
+    """The text encoder, checked before any weights are read; None where features are given and for shapes alone."""
+    config = entry.transformer
+    assert isinstance(config, HartConfig)
     if callable(text):
         return text
+    if text == "features" or (text is None and init == "empty"):
+        return None
     if text == "random" or (text is None and init == "random"):
-        return RandomHartText(entry.transformer.text_length, entry.transformer.text_width, seed, device)
-    if text not in (None, "features"):
-        raise VarlabError(f"{entry.name} reads no text={text!r}: give an encoder, 'random', or features (a HartText).")
-    return None
+        return RandomHartText(config.text_length, config.text_width, seed, device)
+    source = HUB if text in (None, entry.text) else text
+    encoder = QwenText(source, config.text_length, config.text_width, device, precision)
+    encoder.require()
+    return encoder
 
 
 def _without_files(entry: ModelEntry, init: str, precision: str, device: str, seed: int) -> Hart:
@@ -130,20 +136,11 @@ def official_files(
     entry: ModelEntry, checkpoint: str | Path | None = None, tokenizer: str | Path | None = None, averaged: bool = True
 ) -> HartFiles:
     """Where everything lies; nothing is read. One error names what is missing and how the folder should look."""
-    root = _root(entry, checkpoint)
-    llm = root / "llm" if (root / "llm").is_dir() else root
-    images = llm.parent / "tokenizer" if tokenizer is None else Path(tokenizer).expanduser()
+    llm, images = _places(entry, checkpoint, tokenizer)
     names = AVERAGED if averaged else PLAIN
     transformer, decoder = _first(llm, names), images if images.is_file() else _first(images, PLAIN)
-    missing = [
-        what
-        for what, found in (
-            (f"{llm}/{' or '.join(names[-1:] if averaged else PLAIN[:2])}", transformer),
-            (f"{llm}/config.json", llm / "config.json" if (llm / "config.json").is_file() else None),
-            (f"{images}/{' or '.join(PLAIN[:2])}", decoder),
-        )
-        if found is None
-    ]
+    found = (transformer, llm / "config.json" if (llm / "config.json").is_file() else None, decoder)
+    missing = [what for what, path in zip(_expected(llm, images, averaged), found, strict=True) if path is None]
     if transformer is None or decoder is None or missing:
         other = " (averaged=False reads the other weights)" if averaged and _first(llm, PLAIN) else ""
         raise VarlabError(
@@ -153,9 +150,36 @@ def official_files(
     return HartFiles(transformer, llm / "config.json", decoder)
 
 
-def _root(entry: ModelEntry, checkpoint: str | Path | None) -> Path:
+def _expected(llm: Path, images: Path, averaged: bool = True) -> list[str]:
+    """The three files of a release, in words."""
+    weights = " or ".join(AVERAGED[1:] if averaged else PLAIN[:2])
+    return [f"{llm}/{weights}", f"{llm}/config.json", f"{images}/{' or '.join(PLAIN[:2])}"]
+
+
+def availability(entry: ModelEntry) -> tuple[bool, str]:
+    """Whether the checkpoint folder holds a whole release, and the files that make one."""
+    expected = ", ".join(_expected(*_places(entry)))
+    try:
+        official_files(entry)
+    except VarlabError:
+        return False, expected
+    return True, expected
+
+
+def _places(
+    entry: ModelEntry, checkpoint: str | Path | None = None, tokenizer: str | Path | None = None
+) -> tuple[Path, Path]:
+    """The folder of the transformer, and the folder or file of the tokenizer."""
     if checkpoint is None:
-        return checkpoint_folder() / Path(entry.file).parent
+        llm = checkpoint_folder() / entry.file
+    else:
+        root = _root(checkpoint)
+        bare = not (root / "llm").is_dir() and ((root / "config.json").exists() or root.name == "llm")
+        llm = root if bare else root / "llm"
+    return llm, llm.parent / "tokenizer" if tokenizer is None else Path(tokenizer).expanduser()
+
+
+def _root(checkpoint: str | Path) -> Path:
     path = Path(checkpoint).expanduser()
     if path.is_dir():
         return path
@@ -164,7 +188,7 @@ def _root(entry: ModelEntry, checkpoint: str | Path | None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(str(checkpoint)))
+        return Path(snapshot_download(str(checkpoint), allow_patterns=["llm/*", "tokenizer/*"]))
     except Exception as error:  # the hub's client has a dozen unrelated classes for "not there" and "no network"
         raise VarlabError(
             f"{checkpoint} is neither a folder here nor reachable on huggingface.co ({type(error).__name__})."
@@ -188,10 +212,6 @@ def _from_files(files: HartFiles, entry: ModelEntry, precision: str, device: str
     return _built(modules, schedule, entry, label)
 
 
-def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, Shape]:
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-
-
 def tokenizer_tensors(stored: Checkpoint) -> Checkpoint:
     """Under our names: without the official prefix, the discriminator and what only training used."""
     named = {name.removeprefix("vae."): tensor for name, tensor in stored.tensors.items()}
@@ -208,104 +228,28 @@ def _json(path: Path) -> dict[str, Any]:
     return value
 
 
-# What the weights are
+# One part, for conversion
 
 
-def detect(shapes: Mapping[str, Shape], given: Mapping[str, Any], where: Path | str) -> tuple[HartConfig, Schedule]:
-    """The architecture of a transformer: from its keys, and from its ``config.json`` what they cannot tell.
+def weights_in(source: Path) -> Path:
+    """The weight file to read of a folder ``llm/`` or ``tokenizer/``: the averaged ones where there are such."""
+    found = _first(source, (*AVERAGED, *PLAIN)) if source.is_dir() else source
+    if found is None:
+        raise VarlabError(f"{source} holds none of {', '.join((*AVERAGED, *PLAIN))}. Give llm/ or tokenizer/ itself.")
+    return found
 
-    Raises VarlabError for keys that are no HART and for a config that says other than the keys.
+
+def part_of(stored: Checkpoint) -> tuple[str, nn.Module, Checkpoint]:
+    """Which part of HART a file holds, that part empty, and the tensors under our names.
+
+    The variant of a transformer is told by the ``config.json`` beside its weights.
     """
-    needed = {"head.weight", "word_embed.weight", "context_embed.weight", "blocks.0.attn.qkv_proj.weight"}
-    if missing := needed - shapes.keys():
-        raise VarlabError(f"{where}: the weights beside it lack {', '.join(sorted(missing))}: they are no HART.")
-    if unsaid := {"num_heads", "patch_nums"} - given.keys():
-        raise VarlabError(f"{where} lacks {', '.join(sorted(unsaid))}, which no weight can tell. Copy the release's.")
-    sides = tuple(_sides(given["patch_nums"]))
-    width, latents = shapes["word_embed.weight"]
-    gate = shapes.get("blocks.0.ffn.gate_proj.weight", (0,))[0]
-    text_length = (shapes.get("lvl_1L", (1, 0))[1] or 0) + 1 - sum(side * side for side in sides)
-    config = HartConfig(
-        depth=_count(shapes, r"blocks\.(\d+)\."),
-        width=width,
-        heads=int(given["num_heads"]),
-        vocabulary=shapes["head.weight"][0],
-        latents=latents,
-        text_length=text_length if "lvl_1L" in shapes else int(given.get("context_token", HartConfig.text_length)),
-        text_width=shapes["context_embed.weight"][1],
-        stages=len(sides),
-        diffusion_width=shapes.get("diffloss.net.input_proj.weight", (HartConfig.diffusion_width,))[0],
-        diffusion_depth=_count(shapes, r"diffloss\.net\.res_blocks\.(\d+)\."),
-        diffusion_steps=int(given.get("num_sampling_steps", HartConfig.diffusion_steps)),
-        unit_attention="blocks.0.attn.scale_mul_1H11" in shapes,
-        modulation="shared" if "blocks.0.scale_shift_table" in shapes
-        else "block" if "blocks.0.ada_lin.1.weight" in shapes else "none",
-        pooling="max" if given.get("sep_aln_pooling_mode", "max") == "max" else "mean",
-        learned_levels="lvl_embed.weight" in shapes,
-        context_norm="context_norm.weight" in shapes,
-        mlp_ratio=_ratio(gate, width, float(given.get("mlp_ratio", 4.0))),
-    )  # fmt: skip
-    _refuse_contradictions(config, given, where)
-    return config, square(sides, "hart-1024" if sides[-1] == 64 else f"hart-{sides[-1]}")
-
-
-def _sides(value: Any) -> list[int]:
-    """Scales as a list, or as the official command line writes them: 1_2_3."""
-    return [int(side) for side in (value.split("_") if isinstance(value, str) else value)]
-
-
-def _count(shapes: Mapping[str, Shape], pattern: str) -> int:
-    return len({found[1] for name in shapes if (found := re.match(pattern, name))})
-
-
-def _ratio(hidden: int, width: int, stated: float) -> float:
-    """The stated ratio where it gives the stored width of the feed-forward layer, else one that does."""
-    if (int(stated * width * 2 / 3) + 255) // 256 * 256 == hidden:
-        return stated
-    return 1.5 * hidden / width
-
-
-def _refuse_contradictions(config: HartConfig, given: Mapping[str, Any], where: Path | str) -> None:
-    found: dict[str, Any] = {
-        "depth": config.depth,
-        "embed_dim": config.width,
-        "context_token": config.text_length,
-        "context_dim": config.text_width,
-        "mlp_ratio": config.mlp_ratio,
-        "attn_l2_norm": config.unit_attention,
-        "shared_aln": config.modulation == "shared",
-        "use_timestep_embed": not config.learned_levels,
-        "use_context_norm": config.context_norm,
-        "diff_width": config.diffusion_width,
-        "diff_depth": config.diffusion_depth,
-    }
-    if config.modulation != "shared":
-        found["disable_aln"] = config.modulation == "none"
-    wrong = [f"{name} {given[name]} for {value}" for name, value in found.items() if given.get(name, value) != value]
-    if wrong:
-        raise VarlabError(f"{where} contradicts the weights beside it: {', '.join(wrong)}. Are they of one release?")
-    for name in ("mlp_type", "attn_type"):
-        if given.get(name, "llama") != "llama":
-            raise VarlabError(f"{where}: {name} {given[name]!r} is not supported, only 'llama' as released.")
-    if given.get("use_cross_attn", False):
-        raise VarlabError(f"{where}: use_cross_attn is not supported; the released model has none.")
-
-
-def detect_tokenizer(shapes: Mapping[str, Shape], where: Path | str) -> HybridConfig:
-    """The architecture of a tokenizer from its keys."""
-    needed = {"quantize.embedding.weight", "encoder.conv_in.weight", "quant_conv.weight"}
-    if missing := needed - shapes.keys():
-        raise VarlabError(f"{where} lacks {', '.join(sorted(missing))}: it is no tokenizer of HART.")
-    vocabulary, latents = shapes["quantize.embedding.weight"]
-    channels = shapes["encoder.conv_in.weight"][0]
-    levels = _count(shapes, r"decoder\.up\.(\d+)\.")
-    widths = [shapes.get(f"decoder.up.{i}.block.0.conv1.weight", (channels,))[0] for i in range(levels)]
-    return HybridConfig(
-        vocabulary,
-        latents,
-        channels,
-        tuple(width // channels for width in widths),
-        blocks=_count(shapes, r"decoder\.up\.0\.block\.(\d+)\.") - 1,
-        phis=_count(shapes, r"quantize\.quant_resi\.qresi_ls\.(\d+)\."),
-        kernel=shapes["quant_conv.weight"][-1],
-    )
+    file = stored.files[0]
+    with torch.device("meta"):
+        if any(name.removeprefix("vae.").startswith("decoder.") for name in stored.tensors):
+            stored = tokenizer_tensors(stored)
+            return "tokenizer", HybridTokenizer(detect_tokenizer(shapes_of(stored.tensors), file)), stored
+        config = file.parent / "config.json"
+        if not config.is_file():
+            raise VarlabError(f"{config} is missing: the weights beside it do not tell the number of heads.")
+        return "transformer", HartTransformer(detect(shapes_of(stored.tensors), _json(config), config)[0]), stored

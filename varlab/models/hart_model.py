@@ -13,16 +13,17 @@ from torch import Tensor
 
 from varlab.errors import VarlabError
 from varlab.models.base import Attend, Cost, Draw, NextScaleModel, Reading, Readout
-from varlab.models.diffusion import denoiser_flops
+from varlab.models.diffusion import denoiser_flops, embedding_flops
 from varlab.models.guidance import Guidance, Settings, at
 from varlab.models.hart import ContextState, HartText, HartTransformer, grid_rotary, text_rotary
-from varlab.models.hart_captions import HartCaptions
+from varlab.models.infinity import TextBatch
 from varlab.models.labels import draw_label, keep_likeliest, pass_sizes, soften
 from varlab.models.tokenizers.bsq import area
 from varlab.models.tokenizers.hybrid import HybridTokenizer, decoder_flops
 from varlab.schedules import Grid, Schedule
 
 HartEncoder = Callable[[Sequence[str]], HartText]
+HartPrompts = Sequence[str] | HartText | TextBatch
 FEWER_FROM = 7  # from this stage on (counted from 0) half as many labels stay
 
 
@@ -53,6 +54,21 @@ class HartSettings(Settings):
     @property
     def guided(self) -> bool:
         return any(value != 0 for value in (self.cfg if isinstance(self.cfg, tuple) else (self.cfg,)))
+
+
+@dataclass(frozen=True)
+class Savings:
+    """Work and memory that a run can do without; no number changes beyond rounding.
+
+    one_null: the equal tokens of the empty text are computed once and counted in the attention; less work, but a
+    second attention call, which on a CPU takes as long or longer. constants: level and time embeddings are computed
+    with the model, not in every run. free_last: the keys of the last stage, which nothing reads later, share one
+    buffer for all blocks; of the released model's cache it saves four tenths, for a copy of the earlier keys.
+    """
+
+    one_null: bool = False
+    constants: bool = True
+    free_last: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,6 +119,7 @@ class Hart(NextScaleModel):
         name: str = "hart",
         weights: str = "random",
         settings: HartSettings | None = None,
+        savings: Savings | None = None,
     ) -> None:
         config, image = transformer.config, tokenizer.config
         if (config.vocabulary, config.latents) != (image.vocabulary, image.latents):
@@ -117,8 +134,9 @@ class Hart(NextScaleModel):
         self.transformer, self.tokenizer, self.schedule, self.text = transformer, tokenizer, schedule, text
         self.name, self.weights, self.settings = name, weights, settings or HartSettings()
         self.depth, self.width, self.attention_scale = config.depth, config.width, config.attention_scale
+        self.savings = savings or Savings()
         with torch.inference_mode():
-            self.levels = transformer.levels()
+            self.levels, self.times = transformer.levels(), transformer.diffloss.times(config.diffusion_steps)
 
     @property
     def device(self) -> torch.device:
@@ -130,30 +148,41 @@ class Hart(NextScaleModel):
 
     def with_schedule(self, schedule: Schedule) -> "Hart":
         """The same weights on another schedule."""
-        return Hart(self.transformer, self.tokenizer, schedule, self.text, self.name, self.weights, self.settings)
+        parts = self.transformer, self.tokenizer, schedule, self.text
+        return Hart(*parts, self.name, self.weights, self.settings, self.savings)
 
     # Text
 
-    def check_text(self, text: Sequence[str] | HartText) -> None:
-        """Features must be as wide and as many as the model reads, a mini's captions words that it knows."""
-        if isinstance(text, HartText):
+    def check_text(self, text: HartPrompts) -> None:
+        """Features must be as wide and as many as the model reads, and prompts need an encoder that knows them."""
+        if isinstance(text, HartText | TextBatch):
             self.read_prompts(text)
-        elif isinstance(self.text, HartCaptions):
+        elif self.text is None:
+            raise VarlabError(
+                f"{self.name} was loaded without a text encoder. Give features (a HartText, or arrays "
+                f"{list(self._text_shape)}), or load it with text="
+            )
+        elif hasattr(self.text, "check"):
             self.text.check(text)
 
-    def read_prompts(self, prompts: Sequence[str] | HartText) -> HartText:
-        if not isinstance(prompts, HartText):
-            if self.text is None:
-                raise VarlabError(
-                    f"{self.name} was loaded without a text encoder. Give features (a HartText), or load it with text="
-                )
+    @property
+    def _text_shape(self) -> tuple[int, int]:
+        return self.transformer.config.text_length, self.transformer.config.text_width
+
+    def read_prompts(self, prompts: HartPrompts) -> HartText:
+        """Prompts through the encoder, or features: a HartText as it is, arrays with all their rows as real tokens."""
+        if not isinstance(prompts, HartText | TextBatch):
+            self.check_text(prompts)
+            assert self.text is not None
             return self.read_prompts(self.text(prompts))
-        config, shape = self.transformer.config, tuple(prompts.features.shape[1:])
-        if shape != (config.text_length, config.text_width):
+        shapes = {(n, prompts.features.shape[-1]) for n in prompts.lengths}
+        if wrong := shapes - {self._text_shape}:
             raise VarlabError(
-                f"Text features are {shape} per prompt; {self.name} reads {config.text_length, config.text_width}, "
-                "padding included."
+                f"Text features are {min(wrong)} per prompt; {self.name} reads {self._text_shape}, padding included."
             )
+        if isinstance(prompts, TextBatch):
+            features = prompts.features.unflatten(0, (-1, self._text_shape[0]))
+            prompts = HartText(features, torch.ones(features.shape[:2], dtype=torch.bool))
         return HartText(prompts.features.to(self.device), prompts.mask.to(self.device))
 
     @torch.inference_mode()
@@ -168,6 +197,13 @@ class Hart(NextScaleModel):
     def prefix(self, k: int) -> int:
         """All text tokens but the last, which is the token of the first grid."""
         return self.transformer.config.text_length - 1 if k == 0 else 0
+
+    @property
+    def alike(self) -> int:
+        return self.transformer.config.text_length if self.savings.one_null else 0
+
+    def keeps(self, k: int) -> bool:
+        return not (self.savings.free_last and self._final(k))
 
     def _final(self, k: int) -> bool:
         return k == len(self.schedule) - 1
@@ -191,15 +227,16 @@ class Hart(NextScaleModel):
 
     def embed(self, k: int, canvas: Tensor, conditioning: HartConditioning, index: Tensor | None) -> Tensor:
         tokens = conditioning.text.tokens
+        level = (self.levels if self.savings.constants else self.transformer.levels())[k]
         if k == 0:
-            return tokens + self.levels[0]
+            return tokens + level
         codes = self.next_input(k, canvas)
         if index is not None and index.ndim == 2:
             index = index[: codes.shape[0]]
             codes = codes.gather(1, index[..., None].expand(-1, -1, codes.shape[-1]))
         elif index is not None:
             codes = codes[:, index]
-        return self.transformer.embed(codes, self.levels[k]).repeat(tokens.shape[0] // codes.shape[0], 1, 1)
+        return self.transformer.embed(codes, level).repeat(tokens.shape[0] // codes.shape[0], 1, 1)
 
     def next_input(self, k: int, canvas: Tensor) -> Tensor:
         """The canvas on the grid of stage k, as code tokens [B, n, Z]."""
@@ -246,8 +283,9 @@ class Hart(NextScaleModel):
             return codes
         batch, normal = drawn.shape[0], lambda kind: reading.noise(kind, drawn.shape[-1], "normal")
         condition = self.transformer.residual_condition(reading.hidden, drawn)
-        steps = self.transformer.config.diffusion_steps
-        return codes + self.transformer.diffloss.sample(condition, batch, reading.guidance.extra, steps, normal)
+        head = self.transformer.diffloss
+        times = self.times if self.savings.constants else head.times(self.transformer.config.diffusion_steps)
+        return codes + head.sample(condition, batch, reading.guidance.extra, times, normal)
 
     def _mixture(self, k: int, reading: Reading) -> Tensor:
         logits = self._likeliest(k, reading.logits, reading.settings)[:, :, 0]
@@ -308,6 +346,9 @@ class Hart(NextScaleModel):
         elif self.settings.residual:
             sizes = config.latents, config.width, config.diffusion_width, config.diffusion_depth
             flops += word + denoiser_flops(*sizes, config.diffusion_steps, head_rows * tokens)
+            flops += 0 if self.savings.constants else config.diffusion_steps * embedding_flops(config.diffusion_width)
+        if not (self.savings.constants or config.learned_levels):
+            flops += config.stages * embedding_flops(config.width)
         return Cost(flops)
 
     def decode_cost(self, grid: Grid) -> Cost:

@@ -128,7 +128,7 @@ OFFICIAL = [
          file="infinity_8b_512x512_weights"),
     ModelEntry("hart-0.7b", HartConfig(), HybridConfig(), _hart_schedule, HartSettings(),
                "text as a prefix, diffusion residual, 1024 px", "hart-0.7b-1024px/llm", "hart-0.7b-1024px/tokenizer",
-               hub="mit-han-lab/hart-0.7b-1024px", text="features", family="hart"),
+               hub="mit-han-lab/hart-0.7b-1024px", text="qwen2", family="hart"),
     *map(_var, (16, 20, 24, 30)),
     _var(36, pixels=512),
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from varlab.models import embedded
 from varlab.models.checkpoints import checkpoint_folder, in_folder
 from varlab.models.embedded import Parts
 from varlab.models.families import FAMILIES, TransformerConfig, build
+from varlab.models.hart_files import availability
 from varlab.models.official import OFFICIAL, ModelEntry
 from varlab.schedules import Schedule
 
@@ -94,6 +95,9 @@ def _availability(entry: ModelEntry) -> tuple[str, str]:
         return "shipped", str(entry.folder)
     if not entry.file:
         return "not released", ""
+    if entry.family == "hart":
+        whole, expected = availability(entry)
+        return "found" if whole else "not here", expected
     here = all(in_folder(checkpoint_folder(), file) for file in (entry.file, entry.tokenizer_file))
     return "found" if here else "not here", f"{checkpoint_folder() / entry.file} and {entry.tokenizer_file}"
 

@@ -15,8 +15,14 @@ from varlab.models.infinity import TextBatch
 
 LONGEST = 512
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
-INSTALL = "The Flan-T5 text encoder needs transformers. In the repository: pip install -e .[text]"
-_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+INSTALL = "text encoder needs transformers. In the repository: pip install -e .[text]"
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def require_transformers(name: str) -> None:
+    """Raises VarlabError where the library of the ``name`` text encoder is not installed."""
+    if find_spec("transformers") is None:
+        raise VarlabError(f"The {name} {INSTALL}")
 
 
 class FlanT5:
@@ -28,16 +34,15 @@ class FlanT5:
     """
 
     def __init__(self, path_or_id: str = "google/flan-t5-xl", device: str = "cpu", precision: str = "fp32") -> None:
-        if precision not in _TYPES:
-            raise unknown("text precision", precision, _TYPES)
+        if precision not in TYPES:
+            raise unknown("text precision", precision, TYPES)
         self.source, self.device, self.precision = os.path.expanduser(path_or_id), device, precision
         self.label = f"{self.source} ({precision})"
         self._parts: tuple[Any, Any] | None = None
 
     def require(self) -> None:
         """Raises VarlabError when the library or a folder is missing; loads nothing, so it comes before weights."""
-        if find_spec("transformers") is None:
-            raise VarlabError(INSTALL)
+        require_transformers("Flan-T5")
         if not os.path.exists(self.source) and not HUB_ID.fullmatch(self.source):
             raise VarlabError(f"The text encoder {self.source} does not exist. Give its folder or a Hugging Face id.")
 
@@ -47,10 +52,10 @@ class FlanT5:
             try:
                 from transformers import AutoTokenizer, T5EncoderModel
             except ImportError as error:
-                raise VarlabError(INSTALL) from error
+                raise VarlabError(f"The Flan-T5 {INSTALL}") from error
             try:
                 tokenizer = AutoTokenizer.from_pretrained(self.source, legacy=True)
-                encoder: Any = T5EncoderModel.from_pretrained(self.source, torch_dtype=_TYPES[self.precision])
+                encoder: Any = T5EncoderModel.from_pretrained(self.source, torch_dtype=TYPES[self.precision])
             except (OSError, ValueError, ImportError) as error:
                 raise VarlabError(
                     f"The text encoder {self.source} could not be loaded ({str(error).splitlines()[0]}). Give text= "

@@ -20,6 +20,7 @@ from varlab.models.infinity import LEVELS, InfinityConfig, InfinityTransformer
 from varlab.models.infinity_model import Infinity, check_growth
 from varlab.models.initialise import randomise
 from varlab.models.official import ModelEntry
+from varlab.models.qwen import QwenText
 from varlab.models.registry import empty, find, mini
 from varlab.models.text import FlanT5, RandomText, TextEncoder, choose
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
@@ -53,8 +54,8 @@ def load(
     no file needed), "empty" (shapes only, on the meta device). precision: "fp32", or "bf16" with the types of
     ``checkpoints.dtype_of``, which halves memory and rounds the blocks as the official run does. pixels, ratio:
     the released schedule of an official model. text: an encoder, "flan-t5-xl", the folder or hub id of one, or
-    "random"; by default what fits the weights. HART reads a folder with ``llm/`` and ``tokenizer/``: see
-    ``hart_files.load_hart``. ``model.weights`` always says which weights these are.
+    "random"; by default what fits the weights. HART reads a folder with ``llm/`` and ``tokenizer/``, and features where
+    text is "features": see ``hart_files.load_hart``. ``model.weights`` always says which weights these are.
     Raises VarlabError for every option or file that does not fit.
     """
     entry, init = find(name), init or "checkpoint"
@@ -188,7 +189,8 @@ def require(entry: ModelEntry) -> None:
     """Refuse a model whose trained weights or text encoder are not here; reads no tensors."""
     if entry.family == "hart" and entry.folder is None:
         official_files(entry)
-        raise VarlabError(f"{entry.name} reads features, not prompts, as long as it has no text encoder: give text=.")
+        QwenText().require()
+        return
     if entry.folder is None:
         require_files(entry)
         _reader(entry, "checkpoint", None, "fp32", "cpu", 0)

@@ -6,6 +6,7 @@ A batch is a pure function of (seed, step, rank), so a resumed run repeats the u
 import csv
 import math
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -55,6 +56,9 @@ class LoopConfig:
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
+BLOCKS = re.compile(r"(^|\.)(blocks|block_chunks)\.")  # parameters of a transformer's blocks, in every family
+
+
 def optimizers(module: nn.Module, config: LoopConfig) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of transformer blocks, AdamW for all else.
 
@@ -62,8 +66,9 @@ def optimizers(module: nn.Module, config: LoopConfig) -> list[torch.optim.Optimi
     matrix products of the weights' size an update. Source: torch.optim.Muon, "match_rms_adamw".
     """
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    blocks = [p for name, p in trained.items() if p.ndim == 2 and "block_chunks" in name]
-    matrices = [p for name, p in trained.items() if p.ndim >= 2 and not (p.ndim == 2 and "block_chunks" in name)]
+    inside = {name for name, p in trained.items() if p.ndim == 2 and BLOCKS.search(name)}
+    blocks = [p for name, p in trained.items() if name in inside]
+    matrices = [p for name, p in trained.items() if p.ndim >= 2 and name not in inside]
     vectors = [p for p in trained.values() if p.ndim < 2]
     rate, decay = config.learning_rate, config.weight_decay
     groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]

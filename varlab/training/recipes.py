@@ -2,9 +2,13 @@
 
 from varlab.errors import unknown
 from varlab.models.guidance import Settings
+from varlab.models.hart import HartConfig
+from varlab.models.hart_model import HartSettings
 from varlab.models.infinity import InfinityConfig
 from varlab.models.tokenizers.bsq import BSQConfig
+from varlab.models.tokenizers.hybrid import HybridConfig
 from varlab.schedules import square
+from varlab.training.hart import HartRecipe
 from varlab.training.infinity import InfinityRecipe
 from varlab.training.loop import LoopConfig
 from varlab.training.recipe import CorrectionConfig, Recipe
@@ -42,7 +46,34 @@ MINI_INFINITY = InfinityRecipe(
     tokenizer_from="nano-infinity",
 )
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (NANO_INFINITY, MINI_INFINITY)}
+MINI_HART = HartRecipe(
+    name="mini-hart",
+    image_size=32,
+    pool=40_000,
+    pool_seed=1,
+    schedule=square((1, 2, 3, 4, 5, 6, 7, 8), "mini-32px"),
+    tokenizer=HybridConfig(256, 12, channels=32, multipliers=(1, 2, 2), blocks=1, norm_groups=8),
+    transformer=HartConfig(
+        depth=8,
+        width=160,
+        heads=4,
+        vocabulary=256,
+        latents=12,
+        text_length=16,
+        text_width=128,
+        stages=8,
+        diffusion_width=96,
+        diffusion_depth=3,
+    ),
+    tokenizer_batch=16,
+    tokenizer_swap=0.08,
+    tokenizer_loop=LoopConfig(steps=1400, learning_rate=1.5e-3, warmup=50, decay=0.7, average=0.995, seed=1),
+    correction=CorrectionConfig(batch=32, swap=0.1, drop=0.1, seed=2, largest=16, whole_from=1200),
+    loop=LoopConfig(steps=1300, learning_rate=2e-3, warmup=100, decay=0.7, average=0.995, seed=2),
+    settings=HartSettings(cfg=3.0, tau=0.8, top_k=0, smooth=False),
+)
+
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (NANO_INFINITY, MINI_INFINITY, MINI_HART)}
 
 
 def recipe(name: str) -> Recipe:

@@ -24,7 +24,7 @@ Choose = Callable[[Tensor, int], Tensor]
 class HybridConfig:
     """``vocabulary`` codes of ``latents`` channels; one halving less than ``multipliers``; ``phis`` convolutions.
 
-    ``mix`` is the share of a stage's map that goes through its phi convolution.
+    ``mix`` is the share of a stage's map that goes through its phi convolution. ``norm_groups``: of the group norms.
     """
 
     vocabulary: int = 4096
@@ -35,6 +35,7 @@ class HybridConfig:
     phis: int = 4
     mix: float = 0.5
     kernel: int = 3
+    norm_groups: int = 32
 
     @property
     def stride(self) -> int:
@@ -45,15 +46,15 @@ class HybridConfig:
 # The network
 
 
-def norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(32, channels, eps=1e-6)
+def norm(channels: int, groups: int) -> nn.GroupNorm:
+    return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
 class ResBlock(nn.Module):
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, groups: int) -> None:
         super().__init__()
-        self.norm1, self.conv1 = norm(inputs), nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.norm2, self.conv2 = norm(outputs), nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.norm1, self.conv1 = norm(inputs, groups), nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.norm2, self.conv2 = norm(outputs, groups), nn.Conv2d(outputs, outputs, 3, padding=1)
         if inputs != outputs:
             self.nin_shortcut = nn.Conv2d(inputs, outputs, 1)
 
@@ -66,9 +67,9 @@ class ResBlock(nn.Module):
 class SpatialAttention(nn.Module):
     """One head over all pixels of a map, added to it."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
-        self.norm, self.qkv = norm(channels), nn.Conv2d(channels, 3 * channels, 1)
+        self.norm, self.qkv = norm(channels, groups), nn.Conv2d(channels, 3 * channels, 1)
         self.proj_out = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -96,11 +97,11 @@ class Upsample(nn.Module):
 
 
 class Middle(nn.Module):
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
-        self.block_1 = ResBlock(channels, channels)
-        self.attn_1 = SpatialAttention(channels)
-        self.block_2 = ResBlock(channels, channels)
+        self.block_1 = ResBlock(channels, channels, groups)
+        self.attn_1 = SpatialAttention(channels, groups)
+        self.block_2 = ResBlock(channels, channels, groups)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.block_2(self.attn_1(self.block_1(x)))
@@ -109,10 +110,10 @@ class Middle(nn.Module):
 class Level(nn.Module):
     """Residual blocks at one resolution, each with attention at the coarsest, then an optional change of resolution."""
 
-    def __init__(self, inputs: int, outputs: int, blocks: int, attention: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, blocks: int, attention: bool, groups: int) -> None:
         super().__init__()
-        self.block = nn.ModuleList(ResBlock(outputs if i else inputs, outputs) for i in range(blocks))
-        self.attn = nn.ModuleList(SpatialAttention(outputs) for _ in range(blocks if attention else 0))
+        self.block = nn.ModuleList(ResBlock(outputs if i else inputs, outputs, groups) for i in range(blocks))
+        self.attn = nn.ModuleList(SpatialAttention(outputs, groups) for _ in range(blocks if attention else 0))
 
     def forward(self, x: Tensor) -> Tensor:
         for i, block in enumerate(self.block):
@@ -133,12 +134,12 @@ class Encoder(nn.Module):
         self.conv_in = nn.Conv2d(3, config.channels, 3, padding=1)
         self.down = nn.ModuleList()
         for i, (inputs, outputs) in enumerate(zip([config.channels, *widths], widths, strict=False)):
-            level = Level(inputs, outputs, config.blocks, attention=i == last)
+            level = Level(inputs, outputs, config.blocks, i == last, config.norm_groups)
             if i < last:
                 level.downsample = Downsample(outputs)
             self.down.append(level)
-        self.mid = Middle(widths[-1])
-        self.norm_out = norm(widths[-1])
+        self.mid = Middle(widths[-1], config.norm_groups)
+        self.norm_out = norm(widths[-1], config.norm_groups)
         self.conv_out = nn.Conv2d(widths[-1], config.latents, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -156,14 +157,14 @@ class Decoder(nn.Module):
         widths = [config.channels * m for m in config.multipliers]
         last = len(widths) - 1
         self.conv_in = nn.Conv2d(config.latents, widths[-1], 3, padding=1)
-        self.mid = Middle(widths[-1])
+        self.mid = Middle(widths[-1], config.norm_groups)
         self.up = nn.ModuleList()
         for i, (outputs, inputs) in enumerate(zip(widths, [*widths[1:], widths[-1]], strict=True)):
-            level = Level(inputs, outputs, config.blocks + 1, attention=i == last)
+            level = Level(inputs, outputs, config.blocks + 1, i == last, config.norm_groups)
             if i > 0:
                 level.upsample = Upsample(outputs)
             self.up.append(level)
-        self.norm_out = norm(widths[0])
+        self.norm_out = norm(widths[0], config.norm_groups)
         self.conv_out = nn.Conv2d(widths[0], 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -267,7 +268,8 @@ class HybridTokenizer(nn.Module):
         """
         residual, canvas = latent.float(), torch.zeros_like(latent, dtype=torch.float32)
         for k, grid in enumerate(grids):
-            distances = self.quantize.distances(area(residual, grid).flatten(2).mT)
+            with torch.no_grad():
+                distances = self.quantize.distances(area(residual, grid).flatten(2).mT)
             labels = distances.argmin(-1) if choose is None else choose(distances, k)
             codes = self.quantize.embedding(labels).mT.unflatten(-1, tuple(grid))
             if k < len(grids) - 1 or last_phi:

@@ -1,0 +1,192 @@
+"""An untrained mini of HART through everything that a mini is for: notebooks, comparison, calibration, benchmark."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import varlab as vl
+from tests.conftest import SCHEDULES, hart_features, tiny_hart
+from tests.minis import refused
+from varlab.accelerators import build
+from varlab.accelerators.sparsevar import SparseVAR
+from varlab.calibration.command import calibrate_command
+from varlab.engine.hooks import Probe
+from varlab.engine.loop import Run
+from varlab.engine.plan import Selection
+from varlab.engine.randomness import SeededNoise
+from varlab.engine.stage import Stage
+from varlab.evaluation.command import score_command
+from varlab.models import zoo
+from varlab.models.embedded import save_mini
+from varlab.models.hart_model import Hart, HartSettings
+from varlab.probes import PROBES
+from varlab.reports import notebook_parameters, run_report
+from varlab.reports.facts import FOLDER_VARIABLE
+from varlab.reports.notebooks import read_notebook
+from varlab.training.recipes import MINI_HART
+
+NOTEBOOKS = ("01_residual_spectra", "02_block_token_mse", "03_branch_divergence", "04_step_redundancy", "20_compare")
+SMALL = replace(
+    MINI_HART,
+    transformer=replace(MINI_HART.transformer, depth=4, width=32, heads=2, diffusion_width=16, diffusion_depth=1),
+    tokenizer=replace(MINI_HART.tokenizer, channels=8),
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    parts = SMALL.parts(SMALL.new_tokenizer(), SMALL.new_transformer())
+    save_mini(folder / "mini-hart", parts, SMALL.schedule, SMALL.settings, {"image_size": 32})
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def place(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VARLAB_DATA", str(data))
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def logged(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One run with all probes, which all motivation notebooks open."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VARLAB_DATA", str(data))
+        tree = vl.log("mini-hart", n=4, folder=folder)
+    assert set(tree.attrs["probes"]) == set(PROBES) and len(tree.children) >= len(PROBES)
+    return folder
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS[1:3])
+def test_a_notebook_runs_on_it_and_saves_its_figures(
+    name: str, logged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The code cells in order, as the report runner gives them their parameters; the slow test takes the runner."""
+    notebook = Path(__file__).parents[1] / "notebooks" / f"{name}.ipynb"
+    values = {key: parameter.default for key, parameter in notebook_parameters(notebook).items()}
+    values |= {
+        "map_prompts": [1],
+        "model": "mini-hart",
+        "n": 4,
+        "run_folder": str(logged),
+        "report_folder": str(tmp_path),
+    }
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    cells = [cell for cell in read_notebook(notebook).cells if cell.cell_type == "code"]
+    asked = sum(cell.source.count("figures.save(") for cell in cells)
+    for cell in cells:
+        if "parameters" not in cell.metadata.get("tags", []):
+            exec(compile(cell.source, name, "exec"), values)
+    plt.close("all")
+    assert asked and len(list(tmp_path.glob("*.png"))) == asked
+
+
+def test_a_finished_run_knows_the_familys_own_settings(logged: Path) -> None:
+    assert vl.log("mini-hart", n=4, folder=logged, smooth=False).attrs["n"] == 4
+    refused(lambda: vl.log("mini-hart", n=4, folder=logged, smooth=True), "another run", "settings")
+    refused(lambda: vl.log("mini-hart", n=4, folder=logged, smoth=True), "Did you mean smooth")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_report_on_it_has_its_page(name: str, tmp_path: Path) -> None:
+    notebook = Path(__file__).parents[1] / "notebooks" / f"{name}.ipynb"
+    report = run_report(notebook, {"model": "mini-hart", "n": 6}, tmp_path / "reports")
+    assert "mini-hart" in report.html.read_text()
+
+
+def test_methods_and_controls_in_one_table() -> None:
+    specs = [
+        "sparsevar:keep=0.4,last=2", "fastvar:ratios=0.5,drop=1,first=1", "skipvar-hybrid",
+        "random-tokens:keep=0.4,last=2", "truncate:last=1", "cfg-off:last=2",
+        "sparsevar:keep=0.4,last=2+cfg-off:last=1",
+    ]  # fmt: skip
+    found = vl.compare("mini-hart", "scenes", specs, n=2, batch=2)
+    assert found.table.engaged.drop("none").all() and (found.table.work_ratio.drop("none") < 1).all()
+    assert found.facts["family"] == "hart" and found.table.psnr.drop("none").notna().all()
+
+
+def test_calibrations_say_what_fits(tmp_path: Path) -> None:
+    """SparseVAR's scoring block, which no source gives for HART, and own decision models of SkipVAR."""
+    model = zoo.load("mini-hart")
+    tables, text = calibrate_command("sparsevar", model, "scenes", 4, 0, 0, tmp_path / "sparse", lambda *_: None)
+    assert "at block" in text and set(tables[-1].block) == set(range(4))
+    tables, _ = calibrate_command("skipvar", model, "scenes", 6, 2, 0, tmp_path / "skip", lambda *_: None)
+    written = json.loads((tmp_path / "skip" / "skipvar.json").read_text()).values()
+    assert {entry["family"] for entry in written} == {"hart"}
+    decided = vl.sample(model, ["a red star"] * 3, accelerators=f"skipvar:model={tmp_path / 'skip' / 'skipvar.json'}")
+    assert len(decided.images) == 3
+
+
+def test_the_scene_score_of_an_untrained_one_is_low() -> None:
+    frame = score_command("scenes", zoo.load("mini-hart"), 6, 1, 0, None, lambda *_: None)
+    assert len(frame) and "overall" in frame.to_string()
+
+
+# Fills reach the diffusion head
+
+
+class Codes(Probe):
+    def __init__(self) -> None:
+        self.maps: list[Tensor] = []
+
+    def on_residual(self, stage: Stage, codes: Tensor, before: Tensor, canvas: Tensor) -> None:
+        self.maps.append(codes.flatten(2).mT)
+
+
+class Watching(SparseVAR):
+    """SparseVAR that keeps what it chose at the last stage."""
+
+    name = "watching"
+    seen: tuple[Selection, Tensor]
+
+    def complete(self, stage: Stage, codes: Tensor, selection: Selection) -> Tensor:
+        self.seen = (selection, codes)
+        return super().complete(stage, codes, selection)
+
+
+def hart(**changes: object) -> Hart:
+    return tiny_hart("long", settings=replace(HartSettings(cfg=2.0, top_k=20), **changes))  # type: ignore[arg-type]
+
+
+def test_sparsevar_fills_code_and_residual_from_the_anchor() -> None:
+    """A filled position shows its anchor's whole value, the discrete code with the diffusion residual, before phi."""
+    model, probe, method = hart(), Codes(), Watching(keep=0.3, last=2)
+    Run(model, model.settings, SeededNoise(1), [probe]).generate(hart_features(3), (0,), [method])
+    selection, computed = method.seen
+    table = model.tokenizer.quantize.embedding.weight
+    assert torch.cdist(computed[0], table).min(-1).values.min() > 1e-3  # no bare code: each carries a residual
+    mask = selection.mask if selection.mask.ndim == 2 else selection.mask[None]
+    source, _ = method._sources(Stage(7, model.schedule, (0,), None, None, True), mask)  # type: ignore[arg-type]
+    last, place = probe.maps[-1][0], (mask.cumsum(-1) - 1)[0]
+    assert torch.equal(last, computed[0][place[source[0]]])
+    assert (~mask).any() and torch.equal(last[~mask[0]], last[source[0][~mask[0]]])
+
+
+def test_replacing_the_unconditional_branch_reaches_the_diffusion_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = hart()
+    seen: list[tuple[int, float]] = []
+    draw = model.transformer.diffloss.sample
+
+    def watched(hidden: Tensor, batch: int, extra: float, *rest: object) -> Tensor:
+        seen.append((len(hidden) // batch, extra))
+        return draw(hidden, batch, extra, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(model.transformer.diffloss, "sample", watched)
+    for specs in ((), ("cfg-off:last=1",), ("skipvar-hybrid:drop=0,replace=1",)):
+        Run(model, model.settings, SeededNoise(1)).generate(hart_features(3), (0,), build(specs))
+    assert [rows for rows, _ in seen] == [2, 1, 1]
+    assert seen[0][1] > 0 and seen[1][1] == seen[2][1] == 0.0
+
+
+def test_the_long_schedule_serves_skipvar() -> None:
+    assert len(SCHEDULES["long"]) == len(MINI_HART.schedule) == 8
+    assert np.array_equal(MINI_HART.schedule.final, (8, 8))

@@ -1,0 +1,196 @@
+"""Training of HART-style transformers on scenes: labels and diffusion residual at once, under self-correction.
+
+Source: HART (arXiv 2410.10812), sections 3.2 and 3.3: cross-entropy of all stages under a block-causal mask with the
+text in front, the diffusion head on the last stage, of which random tokens train. The swapped codes whose residual the
+later stages mend follow Infinity (arXiv 2412.04431), section 3.3.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from varlab.models.hart import Block, HartText, HartTransformer, grid_rotary
+from varlab.models.hart_captions import pad
+from varlab.models.layers import block_causal_attend
+from varlab.models.tokenizers.bsq import area
+from varlab.models.tokenizers.hybrid import HybridTokenizer
+from varlab.schedules import Schedule
+from varlab.training.diffusion import residual_loss
+from varlab.training.hart_tokenizer import HybridTask, quantised
+from varlab.training.infinity import at
+from varlab.training.loop import Task
+from varlab.training.pool import ScenePool
+from varlab.training.recipe import CorrectionConfig, Recipe, Trained
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a batch teaches: labels [B, n_k] of every stage, inputs [B, n_k, Z] of stages 1, 2, ..., and of the last
+    stage what its codes leave over [B, n, Z]."""
+
+    labels: list[Tensor]
+    inputs: list[Tensor]
+    residual: Tensor
+
+
+@torch.no_grad()
+def batch_of(
+    tokenizer: HybridTokenizer, latent: Tensor, schedule: Schedule, swaps: Tensor, generator: torch.Generator
+) -> Batch:
+    """latent [B, Z, H, W] before quantisation; swaps [B, stages]: probability that a code is the next image's."""
+    stages, labels = quantised(tokenizer, latent, schedule.grids, swaps, generator)
+    inputs = [area(s.canvas, grid).flatten(2).mT for s, grid in zip(stages, schedule.grids[1:], strict=False)]
+    left = stages[-1].residual.flatten(2).mT - tokenizer.quantize.embedding(labels[-1])
+    return Batch(labels, inputs, left)
+
+
+class HartTask:
+    """Cross-entropy over the codebook, weighted by 1 / side of the stage so that coarse stages count, and the diffusion
+    head's loss.
+
+    ``seen``: updates before this run, so that a continued one goes on to other batches. ``compiled``: blocks go
+    through torch.compile, which needs a C++ compiler and about two minutes at the start. ``repeats``: noisy copies of
+    every token that the diffusion head learns from.
+    """
+
+    repeats = 2
+
+    def __init__(
+        self,
+        module: Trained,
+        tokenizer: HybridTokenizer,
+        schedule: Schedule,
+        latents: np.ndarray,
+        captions: Sequence[str],
+        config: CorrectionConfig,
+        seen: int = 0,
+        device: str = "cpu",
+        compiled: bool = False,
+    ) -> None:
+        self.module, self.tokenizer, self.schedule, self.latents = module, tokenizer, schedule, latents
+        self.text, self.transformer = module.captions(), cast(HartTransformer, module.transformer)
+        self.config, self.seen, self.device = config, seen, device
+        self.run = torch.compile(Block.forward, dynamic=False) if compiled else Block.forward
+        rows = [self.text.words(caption) for caption in captions]
+        self.lengths = np.array([len(row) for row in rows])
+        self.words = np.zeros((len(rows), self.lengths.max()), np.int64)
+        for i, row in enumerate(rows):
+            self.words[i, : len(row)] = row
+        sides = torch.tensor([(h * w) ** 0.5 for h, w in schedule.grids])
+        self.share = (sides / sides.sum()).to(device)  # of each stage in the loss: 1 / side a token
+
+    def _subset(self, step: int, generator: torch.Generator) -> list[Tensor | None]:
+        """Positions of each stage that this update trains on, ascending; None for all of them."""
+        largest = self.config.largest if step < self.config.whole_from else None
+        return [
+            None if largest is None or n <= largest else torch.randperm(n, generator=generator)[:largest].sort().values
+            for n in self.schedule.lengths
+        ]
+
+    def _text(self, index: np.ndarray, generator: torch.Generator) -> HartText:
+        """Features of the captions, those of a random share replaced by the null text."""
+        lengths = self.lengths[index].tolist()
+        numbers = torch.from_numpy(self.words[index, : max(lengths)]).to(self.device)
+        text = pad(self.text.encode(numbers, lengths), self.transformer.config.text_length)
+        dropped = torch.rand(len(index), generator=generator) < self.config.drop
+        return HartText(text.features.float(), text.mask).dropped(dropped.to(self.device))
+
+    def _rotary(self, text: HartText, chosen: Sequence[Tensor | None]) -> list[Tensor]:
+        """Tables of the chosen tokens of stages 1, 2, ..., which begin where each text ends."""
+        width, offset = self.transformer.config.head_width, text.positions[:, -1]
+        return at(chosen, [grid_rotary(g, self.schedule.final, offset, width) for g in self.schedule.grids[1:]], 1)
+
+    def loss(self, step: int, rank: int) -> tuple[Tensor, dict[str, float]]:
+        config = self.config
+        rng = np.random.default_rng((config.seed, self.seen + step, rank))
+        index = np.sort(rng.integers(0, len(self.latents), config.batch))
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        swaps = torch.rand(config.batch, len(self.schedule), generator=generator) * config.swap
+        latent = torch.from_numpy(np.array(self.latents[index])).to(self.device).float()
+        batch = batch_of(self.tokenizer, latent, self.schedule, swaps, generator)
+        chosen = self._subset(step, generator)
+        labels, inputs = at(chosen, batch.labels, 1), at(chosen[1:], batch.inputs, 1)
+        lengths = tuple(part.shape[1] for part in labels)
+        hidden, head = self._hidden(index, inputs, chosen, lengths, generator)
+        wrong = F.cross_entropy(
+            self.transformer.logits(hidden, head).flatten(0, 1), torch.cat(labels, 1).flatten(), reduction="none"
+        )
+        stages = torch.stack([part.mean() for part in wrong.view(len(index), -1).split(lengths, 1)])
+        (left,) = at(chosen[-1:], [batch.residual], 1)
+        diffusion = self._diffusion(hidden[:, -lengths[-1] :], labels[-1], left, generator)
+        figures = {"last_stage": float(stages[-1].detach()), "diffusion": float(diffusion.detach())}
+        return (stages * self.share).sum() + diffusion, figures
+
+    def _hidden(
+        self,
+        index: np.ndarray,
+        inputs: Sequence[Tensor],
+        chosen: Sequence[Tensor | None],
+        lengths: tuple[int, ...],
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Tensor]:
+        config = self.transformer.config
+        attend = block_causal_attend((config.text_length, *lengths[1:]), config.attention_scale)
+        with torch.autocast(self.device, dtype=torch.bfloat16):
+            text = self._text(index, generator)
+            hidden, head = self.transformer(text, inputs, self._rotary(text, chosen[1:]), attend, self.run)
+        return hidden.float(), head.float()
+
+    def _diffusion(self, hidden: Tensor, labels: Tensor, left: Tensor, generator: torch.Generator) -> Tensor:
+        """Loss of the head on the last stage's tokens, which know their right codes."""
+        condition = self.transformer.residual_condition(hidden, self.tokenizer.quantize.embedding(labels))
+        head = self.transformer.diffloss
+        return residual_loss(head, condition.flatten(0, 1), left.flatten(0, 1), self.repeats, generator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HartRecipe(Recipe):
+    """A HART and its hybrid tokenizer. ``tokenizer_swap`` bounds the share of swapped codes that the decoder sees."""
+
+    tokenizer_swap: float = 0.08
+
+    def new_tokenizer(self) -> HybridTokenizer:
+        tokenizer: HybridTokenizer = super().new_tokenizer()
+        with torch.no_grad():
+            tokenizer.quantize.embedding.weight.mul_(0.3)  # about the size of a later stage's residuals
+        return tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    def new_transformer(self) -> Trained:
+        """Queries and keys start twice as large, for the attention's scale is four times smaller than usual; what the
+        branches add, smaller by the root of their number."""
+        trained = super().new_transformer()
+        transformer = cast(HartTransformer, trained.transformer)
+        config, shrink = transformer.config, (2 * transformer.config.depth) ** -0.5
+        with torch.no_grad():
+            for block in cast(Sequence[Block], transformer.blocks):
+                block.attn.qkv_proj.weight[: 2 * config.width] *= 1.0 if config.unit_attention else 2.0
+                block.attn.proj.weight *= shrink
+                block.ffn.down_proj.weight *= shrink
+        return trained
+
+    def tokenizer_task(self, tokenizer: HybridTokenizer, pool: ScenePool, device: str) -> Task:
+        seed, batch = self.tokenizer_loop.seed, self.tokenizer_batch
+        images = lambda step, rank: pool.batch_of_images(batch, seed, step, rank)  # noqa: E731
+        return HybridTask(tokenizer, self.schedule.grids, images, self.tokenizer_swap, seed, device)
+
+    def latents_of(self, tokenizer: HybridTokenizer, images: Tensor) -> Tensor:
+        return tokenizer.encode(images)
+
+    def transformer_task(
+        self,
+        module: Trained,
+        tokenizer: HybridTokenizer,
+        latents: np.ndarray,
+        pool: ScenePool,
+        seen: int,
+        device: str,
+        compiled: bool,
+    ) -> Task:
+        return HartTask(
+            module, tokenizer, self.schedule, latents, pool.captions, self.correction, seen, device, compiled
+        )
