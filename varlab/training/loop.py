@@ -54,6 +54,9 @@ class LoopConfig:
         done = max(0.0, (step - start) / max(1.0, self.steps - start))
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
+    def optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
+        return optimizers(module, self)
+
 
 def optimizers(module: nn.Module, config: LoopConfig) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of transformer blocks, AdamW for all else.
@@ -159,7 +162,7 @@ class Loop:
     def __init__(self, task: Task, config: LoopConfig, folder: Path, rank: int = 0, world: int = 1) -> None:
         self.task, self.config, self.folder, self.rank, self.world = task, config, folder, rank, world
         self.step, self.seconds = 0, 0.0
-        self.optimizers = optimizers(task.module, config)
+        self.optimizers = config.optimizers(task.module)
         self.average = Average(task.module, config.average)
         if (folder / "state.pt").exists():
             self._resume()

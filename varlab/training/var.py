@@ -6,7 +6,8 @@ codes whose residual the later stages mend follow Infinity (arXiv 2412.04431), s
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from itertools import product
+from typing import cast
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ from varlab.models.layers import block_causal_attend
 from varlab.models.tokenizers.bsq import area
 from varlab.models.tokenizers.vqvae import VQTokenizer
 from varlab.models.var import Block, VARTransformer
-from varlab.scenes import benchmark_prompt, render, sample_scenes
+from varlab.scenes import COLORS, SHAPES, benchmark_prompt, render, sample_scenes
+from varlab.scenes.grammar import noun_phrase
 from varlab.schedules import Grid
 from varlab.training.infinity import at
 from varlab.training.loop import Task
@@ -26,6 +28,17 @@ from varlab.training.recipe import CorrectionConfig, Recipe, Trained
 from varlab.training.vqvae import VQTask, swapped
 
 CATEGORY = "colors"  # scenes of one object whose class is its colour and shape
+
+
+def class_names() -> tuple[str, ...]:
+    """ "a red circle", "an orange circle", ...: every colour of every shape, 48 in all, as the scene benchmark asks."""
+    return tuple(noun_phrase(shape, 1, (color,)) for shape, color in product(SHAPES, COLORS))
+
+
+def class_scenes(n: int, seed: int, size: int, first: int = 0) -> tuple[np.ndarray, list[str]]:
+    """Scenes ``first`` to ``first + n`` of one object: images uint8 [n, size, size, 3] and the names of their classes."""
+    scenes = sample_scenes(n, seed, {CATEGORY: 1.0}, first)
+    return render(scenes, size), [benchmark_prompt(scene) for scene in scenes]
 
 
 def self_correction(
@@ -50,14 +63,16 @@ class Batches:
         tokenizer: VQTokenizer,
         grids: Sequence[Grid],
         latents: np.ndarray,
-        classes: np.ndarray,
+        captions: Sequence[str],
+        classes: Sequence[str],
         config: CorrectionConfig,
-        null: int,
         seen: int = 0,
         device: str = "cpu",
     ) -> None:
-        self.tokenizer, self.grids, self.latents, self.classes = tokenizer, tuple(grids), latents, classes
-        self.config, self.null, self.seen, self.device = config, null, seen, device
+        self.tokenizer, self.grids, self.latents = tokenizer, tuple(grids), latents
+        self.config, self.seen, self.device = config, seen, device
+        number = {name: i for i, name in enumerate(classes)}
+        self.classes, self.null = np.array([number[caption] for caption in captions]), len(classes)
 
     def generator(self, step: int, rank: int) -> tuple[np.ndarray, torch.Generator]:
         """Which samples, and the generator of all else."""
@@ -122,8 +137,7 @@ class VarRecipe(Recipe):
     tokenizer_swap: float = 0.08
 
     def make_scenes(self, n: int, first: int) -> tuple[np.ndarray, list[str]]:
-        scenes = sample_scenes(n, self.pool_seed, {CATEGORY: 1.0}, first)
-        return render(scenes, self.image_size), [benchmark_prompt(scene) for scene in scenes]
+        return class_scenes(n, self.pool_seed, self.image_size, first)
 
     def tokenizer_task(self, tokenizer: VQTokenizer, pool: ScenePool, device: str) -> Task:
         loop, batch = self.tokenizer_loop, self.tokenizer_batch
@@ -138,10 +152,8 @@ class VarRecipe(Recipe):
     def batches(
         self, tokenizer: VQTokenizer, latents: np.ndarray, pool: ScenePool, seen: int, device: str
     ) -> Batches:
-        number = {name: i for i, name in enumerate(self.classes)}
-        classes = np.array([number[name] for name in pool.captions])
         return Batches(
-            tokenizer.to(device), self.schedule.grids, latents, classes, self.correction, len(self.classes), seen, device
+            tokenizer.to(device), self.schedule.grids, latents, pool.captions, self.classes, self.correction, seen, device
         )
 
     def transformer_task(

@@ -1,0 +1,111 @@
+"""Quality of class-conditional images of scenes: Frechet distance, precision, recall, and accuracy of the class."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from varlab.errors import VarlabError
+from varlab.evaluation.distances import frechet_interval, precision_recall
+from varlab.evaluation.scattering import scattering_of
+from varlab.models.base import NextScaleModel
+from varlab.models.var_model import VAR
+from varlab.runs import sample
+from varlab.scenes import score_images
+from varlab.statistics import Interval, bootstrap_interval
+from varlab.training.var import class_scenes
+
+Progress = Callable[[int, int], None]
+HELD_OUT_SEED = 90_001  # scenes that no training pool contains
+MEASURES = ("scattering_frechet", "precision", "recall", "class_accuracy")
+
+
+@dataclass(frozen=True)
+class ClassSamples:
+    """``pictures`` uint8 [n, H, W, 3] or empty; ``features`` [n, 87]; ``correct`` [n]: the scorer sees the class."""
+
+    features: np.ndarray
+    correct: np.ndarray
+
+
+def described(pictures: Sequence[np.ndarray] | np.ndarray, names: Sequence[str]) -> ClassSamples:
+    table = score_images(pictures, names, ["colors"] * len(names))
+    return ClassSamples(scattering_of(pictures), table["correct"].to_numpy(bool))
+
+
+def check_classes(model: NextScaleModel) -> VAR:
+    """A VAR whose classes are scenes; else what to take."""
+    if not isinstance(model, VAR) or not model.text.names:
+        raise VarlabError(f"This measure needs a model of named scene classes, such as mini-var; {model.name} has none.")
+    return model
+
+
+def labels(model: VAR, n: int) -> list[str]:
+    """Names of n classes, each as often as the others."""
+    return [model.text.names[i % model.text.classes] for i in range(n)]
+
+
+def draw_classes(
+    model: VAR,
+    n: int,
+    seed: int = 0,
+    accelerators: Sequence[str] = (),
+    batch: int | None = None,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """uint8 [n, H, W, 3], classes in turn; image i depends on (seed, i) alone."""
+    run = sample(model, labels(model, n), seed=seed, accelerators=accelerators, batch=batch, progress=progress)
+    return np.stack([np.asarray(image) for image in run.images])
+
+
+def reference(model: VAR, n: int) -> tuple[np.ndarray, list[str]]:
+    """Held-out scenes of the model's size, and their classes."""
+    return class_scenes(n, HELD_OUT_SEED, model.schedule.final[0] * model.stride)
+
+
+@torch.inference_mode()
+def rebuilt(model: VAR, pictures: np.ndarray, batch: int = 64) -> np.ndarray:
+    """uint8 [n, H, W, 3] through encoder, quantiser and decoder: what no sample can surpass."""
+    parts = []
+    for first in range(0, len(pictures), batch):
+        pixels = torch.from_numpy(pictures[first : first + batch]).to(model.device).movedim(-1, 1).float() / 127.5 - 1
+        _, canvases, _ = model.tokenizer.encode(pixels, model.schedule.grids)
+        parts.append((model.decode(canvases[-1]).clamp(0, 1) * 255).byte().movedim(1, -1).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def measures(found: ClassSamples, real: np.ndarray, resamples: int = 200) -> dict[str, Interval]:
+    """Against the features of held-out scenes [n, 87], of which there should be as many."""
+    precision, recall = precision_recall(found.features, real)
+    accuracy = bootstrap_interval(found.correct, np.mean)
+    distance = frechet_interval(found.features, real, resamples)
+    return dict(zip(MEASURES, (distance, precision, recall, accuracy), strict=True))
+
+
+def as_row(values: dict[str, Interval]) -> dict[str, float]:
+    """name, name_low, name_high, ... of a table."""
+    ends = ("", "_low", "_high")
+    return {f"{name}{end}": float(v) for name, value in values.items() for end, v in zip(ends, value, strict=True)}
+
+
+def score_classes(
+    model: NextScaleModel,
+    n: int = 2000,
+    seed: int = 0,
+    methods: Sequence[str] = ("none",),
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """One row a method (accelerators, or none), and for scale: reconstructions and other held-out scenes."""
+    checked = check_classes(model)
+    pictures, names = reference(checked, 2 * n)
+    real = scattering_of(pictures[:n])
+    rows = []
+    for method in methods:
+        specs = [part for part in method.split("+") if part != "none"]
+        drawn = draw_classes(checked, n, seed, specs, progress=progress)
+        rows.append({"source": method, "n": n} | as_row(measures(described(drawn, labels(checked, n)), real)))
+    for source, others in (("reconstructions", rebuilt(checked, pictures[n:])), ("other scenes", pictures[n:])):
+        rows.append({"source": source, "n": n} | as_row(measures(described(others, names[n:]), real)))
+    return pd.DataFrame(rows)
