@@ -66,7 +66,7 @@ def scattering(images: Tensor) -> Tensor:
     padded = F.pad(images.float(), (MARGIN,) * 4, mode="reflect")
     bank = wavelets(*padded.shape[-2:]).to(images.device)
     first = [_mean(moduli(padded, bank[j])).flatten(1) for j in range(SCALES)]
-    second, y = [], luma(padded)[:, 0] if luma(padded).ndim == 4 else luma(padded)
+    second, y = [], luma(padded)
     for j in range(SCALES - 1):
         inner = moduli(y, bank[j])
         second += [_mean(moduli(inner, bank[later])).flatten(1) for later in range(j + 1, SCALES)]
