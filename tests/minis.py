@@ -9,7 +9,7 @@ import torch
 from varlab import schedules
 from varlab.errors import VarlabError
 from varlab.models.captions import CaptionEncoder
-from varlab.models.embedded import save_mini
+from varlab.models.embedded import Parts, save_mini
 from varlab.models.guidance import Settings
 from varlab.models.infinity import InfinityConfig, InfinityTransformer
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
@@ -28,7 +28,7 @@ def parts(seed: int = 5) -> tuple[InfinityTransformer, BSQTokenizer, CaptionEnco
 
 def make_mini(folder: Path, seed: int = 5) -> str:
     """The hash of its weights."""
-    return save_mini(folder, *parts(seed), SCHEDULE, SETTINGS, {"samples": 1000, "seed": seed})
+    return save_mini(folder, Parts(*parts(seed)), SCHEDULE, SETTINGS, {"samples": 1000, "seed": seed})
 
 
 def refused(action: Callable[[], object], *words: str) -> str:

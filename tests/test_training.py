@@ -13,10 +13,11 @@ from varlab.models.tokenizers.bsq import BSQConfig, quantise
 from varlab.schedules import square
 from varlab.training import loop as loops
 from varlab.training.export import export
-from varlab.training.infinity import CorrectionConfig, InfinityTask, self_correction
+from varlab.training.infinity import InfinityTask, self_correction
 from varlab.training.loop import Loop, LoopConfig, optimizers
-from varlab.training.pipeline import begin_from, new_transformer, train
-from varlab.training.recipes import NANO_INFINITY, Recipe, recipe
+from varlab.training.pipeline import begin_from, train
+from varlab.training.recipe import CorrectionConfig, Recipe
+from varlab.training.recipes import NANO_INFINITY, recipe
 from varlab.training.tokenizer import straight_through
 
 LOOP = LoopConfig(steps=6, learning_rate=1e-3, warmup=2, checkpoint_seconds=0, log_every=1, seed=3)
@@ -217,7 +218,7 @@ def test_flipped_codes_reach_the_decoder_and_the_encoder_learns_from_them() -> N
 
 def task(config: CorrectionConfig, seen: int = 0) -> InfinityTask:
     latents = np.random.default_rng(0).standard_normal((24, 4, 4, 4)).astype(np.float16)
-    return InfinityTask(new_transformer(TINY), TINY.schedule, latents, ["a red star"] * 24, config, seen)
+    return InfinityTask(TINY.new_transformer(), TINY.schedule, latents, ["a red star"] * 24, config, seen)
 
 
 def test_a_subset_of_the_largest_stage_estimates_the_whole_loss() -> None:
@@ -240,7 +241,7 @@ def test_a_continued_run_goes_on_to_other_batches() -> None:
 
 
 def test_every_trained_parameter_has_one_optimizer() -> None:
-    module = new_transformer(TINY)
+    module = TINY.new_transformer()
     adam, muon = optimizers(module, LOOP)
     held = [p for o in (adam, muon) for group in o.param_groups for p in group["params"]]
     assert sorted(map(id, held)) == sorted(map(id, module.parameters()))

@@ -6,7 +6,7 @@ vocabulary, schedule, sampling settings, the scenes' version, samples seen and t
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,12 +14,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, unknown
 from varlab.models.captions import CaptionEncoder
 from varlab.models.checkpoints import listing, load_into, read
+from varlab.models.families import FAMILIES, TokenizerConfig, TransformerConfig, build, family_of
 from varlab.models.guidance import Settings
-from varlab.models.infinity import InfinityConfig, InfinityTransformer
-from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
 from varlab.models.writing import hash_tensors, write_safetensors
 from varlab.schedules import Schedule
 
@@ -41,7 +40,7 @@ def mini_folders() -> dict[str, Path]:
 
 @dataclass(frozen=True)
 class Parts:
-    """The modules of a model; ``text`` is None where the text encoder is not part of the checkpoint."""
+    """The modules of a model; ``text`` is None where the checkpoint holds no text encoder."""
 
     transformer: nn.Module
     tokenizer: nn.Module
@@ -54,22 +53,16 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class MiniParts(Parts):
-    """Of a mini, which brings its own text encoder."""
-
-    transformer: InfinityTransformer
-    tokenizer: BSQTokenizer
-    text: CaptionEncoder
-
-
-@dataclass(frozen=True)
 class MiniFacts:
-    """What ``model.json`` says. ``extra`` holds whatever else training noted, such as samples seen."""
+    """What ``model.json`` says. ``extra`` holds whatever else training noted, such as samples seen.
+
+    ``vocabulary``: the words of captions, or the names of the classes where ``text`` is None.
+    """
 
     family: str
-    transformer: InfinityConfig
-    tokenizer: BSQConfig
-    text: dict[str, int]
+    transformer: TransformerConfig
+    tokenizer: TokenizerConfig
+    text: dict[str, int] | None
     vocabulary: tuple[str, ...]
     schedule: Schedule
     settings: Settings
@@ -77,11 +70,11 @@ class MiniFacts:
     weights: str
     extra: dict[str, Any]
 
-    def empty(self) -> MiniParts:
+    def empty(self) -> Parts:
         """The modules on the meta device."""
         with torch.device("meta"):
-            text = CaptionEncoder(self.vocabulary, **self.text)
-            return MiniParts(InfinityTransformer(self.transformer), BSQTokenizer(self.tokenizer), text)
+            text = None if self.text is None else CaptionEncoder(self.vocabulary, **self.text)
+            return Parts(build(self.transformer), build(self.tokenizer), text)
 
 
 def _prefixed(parts: Parts) -> dict[str, Tensor]:
@@ -90,33 +83,36 @@ def _prefixed(parts: Parts) -> dict[str, Tensor]:
 
 def save_mini(
     folder: str | Path,
-    transformer: InfinityTransformer,
-    tokenizer: BSQTokenizer,
-    text: CaptionEncoder,
+    parts: Parts,
     schedule: Schedule,
     settings: Settings,
     facts: Mapping[str, Any],
+    classes: Sequence[str] = (),
 ) -> str:
     """Write a mini in bf16 and return the hash of its weights. A former mini in the folder is replaced.
 
-    ``facts`` are kept in the json as given (samples seen, seeds, losses). Raises VarlabError for weights that are
-    not finite and for facts under a name that the format uses itself.
+    ``facts`` are kept in the json as given (samples seen, seeds, losses). ``classes``: their names, where the model
+    reads classes. Raises VarlabError for weights that are not finite and for facts under a name that the format uses
+    itself.
     """
     folder = Path(folder)
     if taken := facts.keys() & (set(KEYS) - {"scene_version"}):
         raise VarlabError(f"facts may not hold {listing(taken)}: the format fills that in itself.")
-    tensors = _prefixed(Parts(transformer, tokenizer, text))
+    tensors = _prefixed(parts)
     if bad := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
         raise VarlabError(f"{folder.name} is not saved: {listing(bad)} hold values that are not finite.")
     half = {k: t.detach().cpu().bfloat16() if t.is_floating_point() else t.cpu() for k, t in tensors.items()}
+    transformer: Any = parts.transformer.config
+    tokenizer: Any = parts.tokenizer.config
+    text = parts.text
     record = {
-        "family": "infinity",
+        "family": family_of(transformer),
         "scene_version": SCENE_VERSION,
         **facts,
-        "transformer": asdict(transformer.config),
-        "tokenizer": asdict(tokenizer.config),
-        "text": {"width": text.word.embedding_dim, "layers": len(text.layers.layers)},
-        "vocabulary": text.vocabulary,
+        "transformer": asdict(transformer),
+        "tokenizer": asdict(tokenizer),
+        "text": text and {"width": text.word.embedding_dim, "layers": len(text.layers.layers)},
+        "vocabulary": tuple(classes) if text is None else text.vocabulary,
         "schedule": asdict(schedule),
         "settings": asdict(settings),
         "weights": hash_tensors(half),
@@ -163,8 +159,9 @@ def read_facts(folder: str | Path, scene_version: str | None = SCENE_VERSION) ->
         raise VarlabError(f"{path} is not valid JSON ({error}).") from error
     if missing := set(KEYS) - (record.keys() if isinstance(record, dict) else set()):
         raise VarlabError(f"{path} lacks {listing(missing)}.")
-    if record["family"] != "infinity":
-        raise VarlabError(f"{path}: family {record['family']!r} is not one that this loader builds (infinity).")
+    if record["family"] not in FAMILIES:
+        raise VarlabError(f"{path}: {unknown('family', str(record['family']), FAMILIES)}")
+    family = FAMILIES[record["family"]]
     if scene_version is not None and record["scene_version"] != scene_version:
         raise VarlabError(
             f"{path} was trained on scenes of version {record['scene_version']}; this varlab draws version "
@@ -172,12 +169,12 @@ def read_facts(folder: str | Path, scene_version: str | None = SCENE_VERSION) ->
         )
     return MiniFacts(
         record["family"],
-        _built(InfinityConfig, record["transformer"], f"{path}: transformer"),
-        _built(BSQConfig, record["tokenizer"], f"{path}: tokenizer"),
+        _built(family.transformer, record["transformer"], f"{path}: transformer"),
+        _built(family.tokenizer, record["tokenizer"], f"{path}: tokenizer"),
         record["text"],
         tuple(record["vocabulary"]),
         _built(Schedule, record["schedule"], f"{path}: schedule"),
-        _built(Settings, record["settings"], f"{path}: settings"),
+        _built(family.settings, record["settings"], f"{path}: settings"),
         record["scene_version"],
         record["weights"],
         {key: value for key, value in record.items() if key not in KEYS},
@@ -186,7 +183,7 @@ def read_facts(folder: str | Path, scene_version: str | None = SCENE_VERSION) ->
 
 def load_mini(
     folder: str | Path, precision: str = "fp32", device: str = "cpu", scene_version: str | None = SCENE_VERSION
-) -> tuple[MiniParts, MiniFacts]:
+) -> tuple[Parts, MiniFacts]:
     """A mini from its folder, in eval mode; "fp32" holds the stored bf16 values exactly.
 
     Raises VarlabError when a file is missing, the hash differs, or architecture and tensors do not agree.

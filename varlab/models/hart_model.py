@@ -16,6 +16,7 @@ from varlab.models.base import Attend, Cost, Draw, NextScaleModel, Reading, Read
 from varlab.models.diffusion import denoiser_flops
 from varlab.models.guidance import Guidance, Settings, at
 from varlab.models.hart import ContextState, HartText, HartTransformer, grid_rotary, text_rotary
+from varlab.models.hart_captions import HartCaptions
 from varlab.models.labels import draw_label, keep_likeliest, pass_sizes, soften
 from varlab.models.tokenizers.bsq import area
 from varlab.models.tokenizers.hybrid import HybridTokenizer, decoder_flops
@@ -134,9 +135,11 @@ class Hart(NextScaleModel):
     # Text
 
     def check_text(self, text: Sequence[str] | HartText) -> None:
-        """Features must be as wide and as many as the model reads."""
+        """Features must be as wide and as many as the model reads, a mini's captions words that it knows."""
         if isinstance(text, HartText):
             self.read_prompts(text)
+        elif isinstance(self.text, HartCaptions):
+            self.text.check(text)
 
     def read_prompts(self, prompts: Sequence[str] | HartText) -> HartText:
         if not isinstance(prompts, HartText):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from varlab import schedules
 from varlab.errors import VarlabError
+from varlab.models.families import TokenizerConfig, TransformerConfig
 from varlab.models.guidance import Settings
 from varlab.models.hart import HartConfig
 from varlab.models.hart_model import HartSettings
@@ -36,8 +37,8 @@ class ModelEntry:
     """A name's model. ``file`` and ``tokenizer_file`` are the official names, empty where nothing was released."""
 
     name: str
-    transformer: InfinityConfig | HartConfig | VARConfig
-    tokenizer: BSQConfig | HybridConfig | VQConfig
+    transformer: TransformerConfig
+    tokenizer: TokenizerConfig
     schedule: Callable[[str | None, float], Schedule]  # (pixels, height / width)
     settings: Settings
     description: str

@@ -1,32 +1,25 @@
 """Every model by name: the official ones, and the minis whose data folder exists."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
 
 from varlab.errors import VarlabError, unknown
 from varlab.models import embedded
 from varlab.models.checkpoints import checkpoint_folder, in_folder
 from varlab.models.embedded import Parts
-from varlab.models.hart import HartConfig, HartTransformer
-from varlab.models.infinity import InfinityConfig, InfinityTransformer
+from varlab.models.families import FAMILIES, TransformerConfig, build
 from varlab.models.official import OFFICIAL, ModelEntry
-from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
-from varlab.models.tokenizers.hybrid import HybridConfig, HybridTokenizer
-from varlab.models.tokenizers.vqvae import VQConfig, VQTokenizer
-from varlab.models.var import VARConfig, VARTransformer
 from varlab.schedules import Schedule
 
 
 def mini(name: str, folder: Path) -> ModelEntry:
     """The entry of a mini in any folder. Raises VarlabError when its ``model.json`` is missing or damaged."""
     facts = embedded.read_facts(folder)
-    side = facts.schedule.final[0] * facts.tokenizer.stride * (2 if facts.transformer.patchify else 1)
+    side = facts.schedule.final[0] * facts.tokenizer.stride
     return ModelEntry(
         name,
         facts.transformer,
@@ -35,7 +28,8 @@ def mini(name: str, folder: Path) -> ModelEntry:
         facts.settings,
         f"trained on procedural scenes, {side} px, ships with varlab",
         hub="",
-        text="captions",
+        text=FAMILIES[facts.family].reads,
+        family=facts.family,
         folder=folder,
     )
 
@@ -69,16 +63,6 @@ class Registry(Mapping[str, ModelEntry]):
 MODELS: Mapping[str, ModelEntry] = Registry(OFFICIAL)
 
 
-MODULES: dict[type, Callable[[Any], nn.Module]] = {
-    InfinityConfig: InfinityTransformer,
-    BSQConfig: BSQTokenizer,
-    HartConfig: HartTransformer,
-    HybridConfig: HybridTokenizer,
-    VARConfig: VARTransformer,
-    VQConfig: VQTokenizer,
-}
-
-
 def find(name: str) -> ModelEntry:
     """The entry of a name; else near names and where minis were looked for."""
     if name not in MODELS:
@@ -90,19 +74,18 @@ def empty(entry: ModelEntry) -> Parts:
     """The modules of a model on the meta device: names and shapes without memory."""
     if entry.folder is not None:
         return embedded.read_facts(entry.folder).empty()
-    transformer, tokenizer = MODULES[type(entry.transformer)], MODULES[type(entry.tokenizer)]
     with torch.device("meta"):
-        return Parts(transformer(entry.transformer), tokenizer(entry.tokenizer), None)
+        return Parts(build(entry.transformer), build(entry.tokenizer), None)
 
 
 # Overview
 
 
 @cache
-def parameters(config: InfinityConfig | HartConfig | VARConfig) -> int:
+def parameters(config: TransformerConfig) -> int:
     """Of the transformer alone."""
     with torch.device("meta"):
-        return sum(p.numel() for p in MODULES[type(config)](config).parameters())
+        return sum(p.numel() for p in build(config).parameters())
 
 
 def _availability(entry: ModelEntry) -> tuple[str, str]:

@@ -8,11 +8,14 @@ import torch
 
 from varlab.errors import VarlabError, unknown
 from varlab.models import embedded
+from varlab.models.captions import CaptionEncoder
 from varlab.models.checkpoints import PRECISIONS, checkpoint_folder, in_folder, load_into, locate, read
 from varlab.models.classes import ClassReader
 from varlab.models.embedded import Parts
+from varlab.models.hart import HartTransformer
+from varlab.models.hart_captions import HartCaptions
 from varlab.models.hart_files import load_hart, official_files
-from varlab.models.hart_model import Hart, HartEncoder
+from varlab.models.hart_model import Hart, HartEncoder, HartSettings
 from varlab.models.infinity import LEVELS, InfinityConfig, InfinityTransformer
 from varlab.models.infinity_model import Infinity, check_growth
 from varlab.models.initialise import randomise
@@ -20,6 +23,7 @@ from varlab.models.official import ModelEntry
 from varlab.models.registry import empty, find, mini
 from varlab.models.text import FlanT5, RandomText, TextEncoder, choose
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
+from varlab.models.tokenizers.hybrid import HybridTokenizer
 from varlab.models.tokenizers.vqvae import VQConfig, VQTokenizer
 from varlab.models.var import VARConfig, VARTransformer
 from varlab.models.var_model import VAR
@@ -55,7 +59,7 @@ def load(
     """
     entry, init = find(name), init or "checkpoint"
     _check(entry, init, precision, device, checkpoint, tokenizer, text)
-    if entry.family == "hart":
+    if entry.family == "hart" and entry.folder is None:
         entry.schedule(pixels, ratio)  # has but one
         return load_hart(
             entry, init, device=device, precision=precision, checkpoint=checkpoint, tokenizer=tokenizer,
@@ -91,12 +95,22 @@ def load(
 
 def _model(
     entry: ModelEntry, parts: Parts, schedule: Schedule, encoder: TextEncoder | None, weights: str
-) -> Infinity | VAR:
+) -> Infinity | Hart | VAR:
     """The parts behind the engine's face, by family."""
-    if isinstance(parts.transformer, VARTransformer) and isinstance(parts.tokenizer, VQTokenizer):
-        return VAR(parts.transformer, parts.tokenizer, (), entry.name, weights, entry.settings)
-    assert isinstance(parts.transformer, InfinityTransformer) and isinstance(parts.tokenizer, BSQTokenizer)
-    return Infinity(parts.transformer, parts.tokenizer, schedule, encoder, entry.name, weights, entry.settings)
+    network, images, settings = parts.transformer, parts.tokenizer, entry.settings
+    if isinstance(network, VARTransformer) and isinstance(images, VQTokenizer):
+        return VAR(network, images, class_names(entry), entry.name, weights, settings)
+    if isinstance(network, HartTransformer) and isinstance(images, HybridTokenizer):
+        assert isinstance(parts.text, CaptionEncoder) and isinstance(settings, HartSettings)
+        reader = HartCaptions(parts.text, network.config.text_length)
+        return Hart(network, images, schedule, reader, entry.name, weights, settings)
+    assert isinstance(network, InfinityTransformer) and isinstance(images, BSQTokenizer)
+    return Infinity(network, images, schedule, encoder, entry.name, weights, settings)
+
+
+def class_names(entry: ModelEntry) -> tuple[str, ...]:
+    """Of a model that reads classes; none where it knows them by number alone."""
+    return () if entry.folder is None else embedded.read_facts(entry.folder).vocabulary
 
 
 # Checks
@@ -172,7 +186,7 @@ def _check(
 
 def require(entry: ModelEntry) -> None:
     """Refuse a model whose trained weights or text encoder are not here; reads no tensors."""
-    if entry.family == "hart":
+    if entry.family == "hart" and entry.folder is None:
         official_files(entry)
         raise VarlabError(f"{entry.name} reads features, not prompts, as long as it has no text encoder: give text=.")
     if entry.folder is None:
@@ -262,7 +276,7 @@ def check_captions(entry: ModelEntry, captions: Sequence[str]) -> None:
     """Refuse captions that a mini cannot read, from its vocabulary alone, and classes that a model does not know;
     other text encoders read anything."""
     if isinstance(entry.transformer, VARConfig) and captions:
-        ClassReader(entry.transformer.classes)(captions)
+        ClassReader(entry.transformer.classes, class_names(entry))(captions)
     encoder = None if entry.folder is None else empty(entry).text
     if encoder is not None:
         encoder.check(captions)

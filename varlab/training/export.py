@@ -7,21 +7,21 @@ import pandas as pd
 import torch
 
 from varlab.models.embedded import save_mini
-from varlab.models.guidance import Settings
 from varlab.runs import device_name
 from varlab.scenes import SCENE_VERSION
-from varlab.training.pipeline import PARTS, load_average, new_transformer, start_of, trained_tokenizer
-from varlab.training.recipes import Recipe
+from varlab.training.pipeline import PARTS, load_average, start_of, trained_tokenizer
+from varlab.training.recipe import Recipe
 
 
 def export(recipe: Recipe, run: Path, folder: Path, device: str = "cpu") -> str:
     """Write the mini and return the hash of its weights. Works on an unfinished run too; the facts say the steps."""
-    tokenizer, trained = trained_tokenizer(recipe, run), new_transformer(recipe)
+    tokenizer, trained = trained_tokenizer(recipe, run), recipe.new_transformer()
     load_average(trained, run / "transformer")
     parameters = sum(p.numel() for module in (tokenizer, trained) for p in module.parameters())
     facts = _facts(recipe, run, device) | {"parameters": parameters, "bytes": 2 * parameters}
-    settings = Settings(cfg=recipe.cfg, tau=recipe.tau)
-    weights = save_mini(folder, trained.transformer, tokenizer, trained.text, recipe.schedule, settings, facts)
+    weights = save_mini(
+        folder, recipe.parts(tokenizer, trained), recipe.schedule, recipe.settings, facts, recipe.classes
+    )
     _copy_logs(run, folder / "training")
     return weights
 

@@ -6,40 +6,21 @@ whole tokens are our own.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from varlab.models.captions import CaptionEncoder
 from varlab.models.infinity import Block, InfinityTransformer, TextBatch, rotary_table
 from varlab.models.layers import block_causal_attend
-from varlab.models.tokenizers.bsq import BSQTokenizer, residual_steps, upsample
+from varlab.models.tokenizers.bsq import BSQTokenizer, channels_last, residual_steps, upsample
 from varlab.schedules import Grid, Schedule
-from varlab.training.loop import write_atomically
+from varlab.training.loop import Task
 from varlab.training.pool import ScenePool
-from varlab.training.tokenizer import to_signed
-
-
-def encode_pool(
-    pool: ScenePool, tokenizer: BSQTokenizer, path: Path, device: str = "cpu", batch: int = 100
-) -> np.ndarray:
-    """Latents before quantisation of the whole pool, fp16 [n, bits, h, w], kept beside the run."""
-    if not path.exists():
-        parts = []
-        with torch.inference_mode(), torch.autocast(device, dtype=torch.bfloat16):
-            for first in range(0, len(pool), batch):
-                images = torch.from_numpy(np.array(pool.images[first : first + batch])).to(device)
-                parts.append(tokenizer.encoder(to_signed(images)).half().cpu().numpy())
-
-        def write(part: Path) -> None:
-            with part.open("wb") as file:
-                np.save(file, np.concatenate(parts))
-
-        write_atomically(path, write)
-    return np.load(path, mmap_mode="r")
+from varlab.training.recipe import CorrectionConfig, Recipe, Trained
+from varlab.training.tokenizer import TokenizerTask
 
 
 def self_correction(
@@ -72,31 +53,6 @@ def at(chosen: Sequence[Tensor | None], parts: Sequence[Tensor], axis: int) -> l
     ]
 
 
-@dataclass(frozen=True)
-class CorrectionConfig:
-    """``flip`` and ``swap`` bound the corruption, drawn per sample and stage; ``drop`` is the share of null captions.
-
-    ``largest``: a stage of more tokens is trained on so many of them, drawn anew for every batch, until the update
-    ``whole_from``; the loss estimates the whole stage's. The less, the cheaper an update. Source: HART, section 3.3.
-    """
-
-    batch: int
-    flip: float = 0.1
-    swap: float = 0.1
-    drop: float = 0.1
-    seed: int = 0
-    largest: int | None = None
-    whole_from: int = 0
-
-
-class TextToCodes(nn.Module):
-    """What is trained: the caption encoder and the transformer."""
-
-    def __init__(self, text: CaptionEncoder, transformer: InfinityTransformer) -> None:
-        super().__init__()
-        self.text, self.transformer = text, transformer
-
-
 class InfinityTask:
     """Bit cross-entropy, weighted by 1/side of the stage so that coarse stages count.
 
@@ -106,7 +62,7 @@ class InfinityTask:
 
     def __init__(
         self,
-        module: TextToCodes,
+        module: Trained,
         schedule: Schedule,
         latents: np.ndarray,
         captions: Sequence[str],
@@ -116,14 +72,15 @@ class InfinityTask:
         compiled: bool = False,
     ) -> None:
         self.module, self.schedule, self.latents = module, schedule, latents
+        self.text, self.transformer = module.captions(), cast(InfinityTransformer, module.transformer)
         self.config, self.seen, self.device = config, seen, device
         self.run = torch.compile(Block.forward, dynamic=False) if compiled else Block.forward
-        rows = [module.text.words(caption) for caption in captions]
+        rows = [self.text.words(caption) for caption in captions]
         self.lengths = np.array([len(row) for row in rows])
         self.words = np.zeros((len(rows), self.lengths.max()), np.int64)
         for i, row in enumerate(rows):
             self.words[i, : len(row)] = row
-        head_width = module.transformer.config.width // module.transformer.config.heads
+        head_width = self.transformer.config.width // self.transformer.config.heads
         self.rotary = rotary_table(schedule, head_width).to(device)
         sides = torch.tensor([(h * w) ** 0.5 for h, w in schedule.grids])
         self.share = (sides / sides.sum()).to(device)  # of each stage in the loss: 1 / side a token
@@ -140,8 +97,8 @@ class InfinityTask:
         """Features of the captions, those of a random share replaced by the null text."""
         lengths = self.lengths[index].tolist()
         numbers = torch.from_numpy(self.words[index, : max(lengths)]).to(self.device)
-        text = self.module.text.encode(numbers, lengths)
-        null = self.module.transformer.unconditional(lengths)
+        text = self.text.encode(numbers, lengths)
+        null = self.transformer.unconditional(lengths)
         dropped = torch.rand(len(index), generator=generator) < self.config.drop
         rows = torch.repeat_interleave(dropped, torch.tensor(lengths)).to(self.device)
         return TextBatch(torch.where(rows[:, None], null.features, text.features.float()), text.lengths)
@@ -161,8 +118,31 @@ class InfinityTask:
         lengths = tuple(part.shape[1] for part in labels)
         with torch.autocast(self.device, dtype=torch.bfloat16):
             text, attend, longest = self._text(index, generator), block_causal_attend(lengths), self.words.shape[1]
-            logits = self.module.transformer(text, inputs, rotary, attend, longest, self.run)
+            logits = self.transformer(text, inputs, rotary, attend, longest, self.run)
         score = logits[..., 1::2] - logits[..., 0::2]
         wrong = F.binary_cross_entropy_with_logits(score, torch.cat(labels, 1), reduction="none")
         stages = torch.stack([part.mean() for part in wrong.split(lengths, 1)])
         return (stages * self.share).sum(), {"last_stage": float(stages[-1].detach())}
+
+
+@dataclass(frozen=True)
+class InfinityRecipe(Recipe):
+    """An Infinity and its BSQ tokenizer. ``tokenizer_flip`` bounds the share of flipped bits that the decoder sees."""
+
+    tokenizer_flip: float = 0.08
+
+    def new_tokenizer(self) -> BSQTokenizer:
+        return channels_last(cast(BSQTokenizer, super().new_tokenizer()))
+
+    def tokenizer_task(self, tokenizer: BSQTokenizer, pool: ScenePool, device: str) -> Task:
+        seed, batch = self.tokenizer_loop.seed, self.tokenizer_batch
+        images = lambda step, rank: pool.batch_of_images(batch, seed, step, rank)  # noqa: E731
+        return TokenizerTask(tokenizer, self.schedule.grids, images, self.tokenizer_flip, seed, device)
+
+    def latents_of(self, tokenizer: BSQTokenizer, images: Tensor) -> Tensor:
+        return tokenizer.encoder(images)
+
+    def transformer_task(
+        self, module: Trained, latents: np.ndarray, pool: ScenePool, seen: int, device: str, compiled: bool
+    ) -> Task:
+        return InfinityTask(module, self.schedule, latents, pool.captions, self.correction, seen, device, compiled)

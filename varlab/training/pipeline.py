@@ -2,24 +2,21 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from varlab.errors import VarlabError
-from varlab.models.captions import CaptionEncoder
 from varlab.models.embedded import data_folder, load_mini
-from varlab.models.infinity import InfinityTransformer
-from varlab.models.tokenizers.bsq import BSQTokenizer, channels_last
-from varlab.scenes import VOCABULARY
-from varlab.training.infinity import InfinityTask, TextToCodes, encode_pool
+from varlab.training.latents import encode_pool
 from varlab.training.launch import launch
 from varlab.training.loop import Loop, Progress
 from varlab.training.pool import ScenePool, build_pool
-from varlab.training.recipes import Recipe
-from varlab.training.tokenizer import TokenizerTask
+from varlab.training.recipe import Recipe, Trained
 
 Report = Callable[[str, Progress], None]
 PARTS = ("tokenizer", "transformer")
@@ -30,9 +27,9 @@ def silent(part: str, progress: Progress) -> None:
     """A reporter that says nothing."""
 
 
-def new_tokenizer(recipe: Recipe) -> BSQTokenizer:
-    torch.manual_seed(recipe.tokenizer_loop.seed)
-    tokenizer = BSQTokenizer(recipe.tokenizer)
+def new_tokenizer(recipe: Recipe) -> Any:
+    """Fresh, or with the weights of the mini whose tokenizer it starts from."""
+    tokenizer = recipe.new_tokenizer()
     if recipe.tokenizer_from is not None:
         parts, facts = load_mini(data_folder() / recipe.tokenizer_from)
         if facts.tokenizer != recipe.tokenizer:
@@ -41,13 +38,7 @@ def new_tokenizer(recipe: Recipe) -> BSQTokenizer:
                 f"{facts.tokenizer}, not {recipe.tokenizer}."
             )
         tokenizer.load_state_dict(parts.tokenizer.state_dict())
-    return channels_last(tokenizer)
-
-
-def new_transformer(recipe: Recipe) -> TextToCodes:
-    torch.manual_seed(recipe.loop.seed)
-    text = CaptionEncoder(VOCABULARY, recipe.transformer.text_width)
-    return TextToCodes(text, InfinityTransformer(recipe.transformer))
+    return tokenizer
 
 
 def load_average(module: nn.Module, folder: Path) -> None:
@@ -81,35 +72,30 @@ def start_of(folder: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else dict(NOTHING_BEFORE)
 
 
-def trained_tokenizer(recipe: Recipe, folder: Path) -> BSQTokenizer:
-    start = start_of(folder)
+def trained_tokenizer(recipe: Recipe, folder: Path) -> Any:
+    start, tokenizer = start_of(folder), recipe.new_tokenizer()
     if "init_from" in start:
-        return channels_last(load_mini(start["init_from"])[0].tokenizer)
-    tokenizer = new_tokenizer(recipe)
+        tokenizer.load_state_dict(load_mini(start["init_from"])[0].tokenizer.state_dict())
+        return tokenizer.eval()
     load_average(tokenizer, folder / "tokenizer")
     return tokenizer
 
 
-def starting_transformer(recipe: Recipe, folder: Path) -> TextToCodes:
-    module, start = new_transformer(recipe), start_of(folder)
+def starting_transformer(recipe: Recipe, folder: Path) -> Trained:
+    module, start = recipe.new_transformer(), start_of(folder)
     if "init_from" in start:
         mini, _ = load_mini(start["init_from"])
-        module.text.load_state_dict(mini.text.state_dict())
-        module.transformer.load_state_dict(mini.transformer.state_dict())
+        module.load_state_dict(Trained(mini.text, mini.transformer).state_dict())
     return module
 
 
+def encoded(recipe: Recipe, pool: ScenePool, folder: Path, device: str) -> np.ndarray:
+    tokenizer = trained_tokenizer(recipe, folder).to(device)
+    return encode_pool(pool, partial(recipe.latents_of, tokenizer), folder / "latents.npy", device)
+
+
 def train_tokenizer(rank: int, world: int, recipe: Recipe, folder: Path, device: str, report: Report) -> None:
-    pool = ScenePool(folder / "pool")
-    seed = recipe.tokenizer_loop.seed
-    task = TokenizerTask(
-        new_tokenizer(recipe).to(device),
-        recipe.schedule.grids,
-        lambda step, rank: pool.batch_of_images(recipe.tokenizer_batch, seed, step, rank),
-        recipe.tokenizer_flip,
-        seed,
-        device,
-    )
+    task = recipe.tokenizer_task(new_tokenizer(recipe).to(device), ScenePool(folder / "pool"), device)
     loop = Loop(task, recipe.tokenizer_loop, folder / "tokenizer", rank, world)
     loop.run(lambda progress: report("tokenizer", progress))
 
@@ -118,10 +104,9 @@ def train_transformer(
     rank: int, world: int, recipe: Recipe, folder: Path, device: str, report: Report, compiled: bool
 ) -> None:
     pool = ScenePool(folder / "pool")
-    latents = encode_pool(pool, trained_tokenizer(recipe, folder), folder / "latents.npy", device)
-    module = starting_transformer(recipe, folder).to(device)
-    seen = start_of(folder)["transformer_steps"]
-    task = InfinityTask(module, recipe.schedule, latents, pool.captions, recipe.correction, seen, device, compiled)
+    latents = encoded(recipe, pool, folder, device)
+    module, seen = starting_transformer(recipe, folder).to(device), start_of(folder)["transformer_steps"]
+    task = recipe.transformer_task(module, latents, pool, seen, device, compiled)
     loop = Loop(task, recipe.loop, folder / "transformer", rank, world)
     loop.run(lambda progress: report("transformer", progress))
 
@@ -147,12 +132,12 @@ def train(
     count = recipe.workers if workers is None else workers
     if init_from is not None:
         begin_from(recipe, folder, init_from)
-    pool = build_pool(folder / "pool", recipe.pool, recipe.pool_seed, recipe.image_size)
+    pool = build_pool(folder / "pool", recipe.pool, recipe.pool_seed, recipe.image_size, recipe.make_scenes)
     steps = recipe.tokenizer_loop.steps
     if "init_from" not in start_of(folder) and not finished(folder / "tokenizer", steps):
         launch(count, train_tokenizer, recipe, folder, device, report)
         if not finished(folder / "tokenizer", steps):
             return False
-    encode_pool(pool, trained_tokenizer(recipe, folder).to(device), folder / "latents.npy", device)
+    encoded(recipe, pool, folder, device)
     launch(count, train_transformer, recipe, folder, device, report, compiled)
     return finished(folder / "transformer", recipe.loop.steps)

@@ -1,6 +1,7 @@
 """A pool of scenes rendered once: memory-mapped images and their captions, shared by all workers."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,10 @@ import torch
 from torch import Tensor
 
 from varlab.errors import VarlabError
-from varlab.scenes import SCENE_VERSION, make_dataset
+from varlab.scenes import SCENE_VERSION
 
 CHUNK = 2000
+Make = Callable[[int, int], tuple[np.ndarray, list[str]]]  # (n, first) -> images, captions
 
 
 class ScenePool:
@@ -31,7 +33,7 @@ class ScenePool:
         return torch.from_numpy(self.images[np.sort(self.indices(batch, seed, step, rank))])
 
 
-def build_pool(folder: Path, n: int, seed: int, size: int) -> ScenePool:
+def build_pool(folder: Path, n: int, seed: int, size: int, make: Make) -> ScenePool:
     """Render the pool if it is not there; a finished one of other settings is refused."""
     meta = {"n": n, "seed": seed, "size": size, "scene_version": SCENE_VERSION}
     record = folder / "pool.json"
@@ -45,7 +47,7 @@ def build_pool(folder: Path, n: int, seed: int, size: int) -> ScenePool:
     captions: list[str] = []
     for first in range(0, n, CHUNK):
         count = min(CHUNK, n - first)
-        part, texts = make_dataset(count, seed, size=size, first=first)
+        part, texts = make(count, first)
         images[first : first + count] = part
         captions += texts
     images.flush()

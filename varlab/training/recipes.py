@@ -1,48 +1,15 @@
 """What is trained and how: one recipe a shipped mini."""
 
-from dataclasses import dataclass, replace
-
 from varlab.errors import unknown
+from varlab.models.guidance import Settings
 from varlab.models.infinity import InfinityConfig
 from varlab.models.tokenizers.bsq import BSQConfig
-from varlab.schedules import Schedule, square
-from varlab.training.infinity import CorrectionConfig
+from varlab.schedules import square
+from varlab.training.infinity import InfinityRecipe
 from varlab.training.loop import LoopConfig
+from varlab.training.recipe import CorrectionConfig, Recipe
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """Batch sizes are per worker; ``workers`` is what the shipped weights were trained with.
-
-    ``tokenizer_from``: a shipped mini whose tokenizer this one starts from, None for one that starts from nothing.
-    """
-
-    name: str
-    image_size: int
-    pool: int
-    pool_seed: int
-    schedule: Schedule
-    tokenizer: BSQConfig
-    transformer: InfinityConfig
-    tokenizer_batch: int
-    tokenizer_loop: LoopConfig
-    tokenizer_flip: float
-    correction: CorrectionConfig
-    loop: LoopConfig
-    workers: int = 2
-    cfg: float = 3.0
-    tau: float = 0.7
-    tokenizer_from: str | None = None
-
-    def with_sizes(self, steps: int | None = None, pool: int | None = None) -> "Recipe":
-        """The recipe with another number of transformer updates or training scenes; None keeps its own."""
-        loop = self.loop if steps is None else replace(self.loop, steps=steps)
-        whole_from = round(self.correction.whole_from * loop.steps / self.loop.steps)
-        correction = replace(self.correction, whole_from=whole_from)
-        return replace(self, loop=loop, correction=correction, pool=self.pool if pool is None else pool)
-
-
-NANO_INFINITY = Recipe(
+NANO_INFINITY = InfinityRecipe(
     name="nano-infinity",
     image_size=32,
     pool=100_000,
@@ -55,9 +22,10 @@ NANO_INFINITY = Recipe(
     tokenizer_loop=LoopConfig(steps=4000, learning_rate=1.5e-3, warmup=100, decay=0.6, seed=1),
     correction=CorrectionConfig(batch=32, flip=0.15, swap=0.1, drop=0.1, seed=2),
     loop=LoopConfig(steps=4000, learning_rate=2e-3, warmup=200, decay=0.6, seed=2),
+    settings=Settings(cfg=3.0, tau=0.7),
 )
 
-MINI_INFINITY = Recipe(
+MINI_INFINITY = InfinityRecipe(
     name="mini-infinity",
     image_size=64,
     pool=60_000,
@@ -70,10 +38,11 @@ MINI_INFINITY = Recipe(
     tokenizer_loop=LoopConfig(steps=1000, learning_rate=8e-4, warmup=50, decay=0.8, seed=1),
     correction=CorrectionConfig(batch=16, flip=0.15, swap=0.1, drop=0.1, seed=2, largest=36, whole_from=3150),
     loop=LoopConfig(steps=3400, learning_rate=2e-3, warmup=200, decay=0.6, seed=2),
+    settings=Settings(cfg=3.0, tau=0.7),
     tokenizer_from="nano-infinity",
 )
 
-RECIPES = {recipe.name: recipe for recipe in (NANO_INFINITY, MINI_INFINITY)}
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (NANO_INFINITY, MINI_INFINITY)}
 
 
 def recipe(name: str) -> Recipe:

@@ -1,0 +1,114 @@
+"""What training needs to know of a model, whatever its family: sizes, optimisation, and four hooks."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from varlab.models.captions import CaptionEncoder
+from varlab.models.embedded import Parts
+from varlab.models.families import FAMILIES, TokenizerConfig, TransformerConfig, build, family_of
+from varlab.models.guidance import Settings
+from varlab.scenes import VOCABULARY, make_dataset
+from varlab.schedules import Schedule
+from varlab.training.loop import LoopConfig, Task
+from varlab.training.pool import ScenePool
+
+
+@dataclass(frozen=True)
+class CorrectionConfig:
+    """``flip`` and ``swap`` bound the corruption, drawn per sample and stage; ``drop`` is the share of null captions.
+
+    ``largest``: a stage of more tokens is trained on so many of them, drawn anew for every batch, until the update
+    ``whole_from``; the loss estimates the whole stage's. The less, the cheaper an update. Source: HART, section 3.3.
+    """
+
+    batch: int
+    flip: float = 0.1
+    swap: float = 0.1
+    drop: float = 0.1
+    seed: int = 0
+    largest: int | None = None
+    whole_from: int = 0
+
+
+class Trained(nn.Module):
+    """What the second part trains: the transformer, and with it the caption encoder where there is one."""
+
+    def __init__(self, text: CaptionEncoder | None, transformer: nn.Module) -> None:
+        super().__init__()
+        self.text, self.transformer = text, transformer
+
+    def captions(self) -> CaptionEncoder:
+        assert self.text is not None
+        return self.text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(ABC):
+    """Batch sizes are per worker; ``workers`` is what the shipped weights were trained with.
+
+    ``tokenizer_from``: a shipped mini whose tokenizer this one starts from, None for one that starts from nothing.
+    ``classes``: names of the classes, in the order of their numbers, where the model reads no captions.
+    """
+
+    name: str
+    image_size: int
+    pool: int
+    pool_seed: int
+    schedule: Schedule
+    tokenizer: TokenizerConfig
+    transformer: TransformerConfig
+    tokenizer_batch: int
+    tokenizer_loop: LoopConfig
+    correction: CorrectionConfig
+    loop: LoopConfig
+    settings: Settings
+    workers: int = 2
+    tokenizer_from: str | None = None
+    classes: tuple[str, ...] = ()
+
+    def with_sizes(self, steps: int | None = None, pool: int | None = None) -> Self:
+        """The recipe with another number of transformer updates or training scenes; None keeps its own."""
+        loop = self.loop if steps is None else replace(self.loop, steps=steps)
+        whole_from = round(self.correction.whole_from * loop.steps / self.loop.steps)
+        correction = replace(self.correction, whole_from=whole_from)
+        return replace(self, loop=loop, correction=correction, pool=self.pool if pool is None else pool)
+
+    # Modules
+
+    def new_tokenizer(self) -> Any:
+        torch.manual_seed(self.tokenizer_loop.seed)
+        return build(self.tokenizer)
+
+    def new_transformer(self) -> Trained:
+        torch.manual_seed(self.loop.seed)
+        text = None
+        if FAMILIES[family_of(self.transformer)].reads == "captions":
+            text = CaptionEncoder(VOCABULARY, self.transformer.text_width)  # type: ignore[union-attr]
+        return Trained(text, build(self.transformer))
+
+    def parts(self, tokenizer: nn.Module, trained: Trained) -> Parts:
+        return Parts(trained.transformer, tokenizer, trained.text)
+
+    # Hooks of a family
+
+    @abstractmethod
+    def tokenizer_task(self, tokenizer: Any, pool: ScenePool, device: str) -> Task: ...
+
+    @abstractmethod
+    def latents_of(self, tokenizer: Any, images: Tensor) -> Tensor:
+        """What the transformer is taught from: latents before quantisation [B, c, h, w] of [B, 3, H, W] in [-1, 1]."""
+
+    @abstractmethod
+    def transformer_task(
+        self, module: Trained, latents: np.ndarray, pool: ScenePool, seen: int, device: str, compiled: bool
+    ) -> Task:
+        """``seen``: updates before this run, so that a continued one goes on to other batches."""
+
+    def make_scenes(self, n: int, first: int) -> tuple[np.ndarray, list[str]]:
+        """Scenes ``first`` to ``first + n`` of the pool: images uint8 [n, H, W, 3] and their captions or classes."""
+        return make_dataset(n, self.pool_seed, size=self.image_size, first=first)
