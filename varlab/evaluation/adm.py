@@ -8,6 +8,7 @@ import importlib
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -88,19 +89,24 @@ def _join(files: list[Path], path: Path) -> None:
     part.replace(path)
 
 
-def inception_scores(pictures: np.ndarray, real: np.ndarray, folder: Path) -> pd.DataFrame:
-    """FID, IS, precision and recall by torch-fidelity, of pictures uint8 [n, H, W, 3] against real ones.
-
-    The library and its Inception weights are the user's to install; without them a VarlabError says how. Numbers of
-    different libraries differ in the second digit: for published tables use ``export_npz`` and the ADM evaluator.
-    """
+def require_inception() -> ModuleType:
+    """The library that knows Inception, or how to get it."""
     try:
-        library = importlib.import_module("torch_fidelity")
+        return importlib.import_module("torch_fidelity")
     except ImportError as error:
         raise VarlabError(
             f"FID needs torch-fidelity, which is not here ({error}). pip install torch-fidelity; it brings torchvision "
             "and downloads Inception weights. `varlab score frechet` needs neither, and is no FID."
         ) from error
+
+
+def inception_scores(pictures: np.ndarray, real: np.ndarray, folder: Path) -> pd.DataFrame:
+    """FID, IS, precision and recall by torch-fidelity, of pictures uint8 [n, H, W, 3] against real ones.
+
+    The library and its Inception weights are the user's to install. Numbers of
+    different libraries differ in the second digit: for published tables use ``export_npz`` and the ADM evaluator.
+    """
+    library = require_inception()
     for name, images in (("samples", pictures), ("real", real)):
         (folder / name).mkdir(parents=True, exist_ok=True)
         for i, image in enumerate(images):

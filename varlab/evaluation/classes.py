@@ -38,7 +38,9 @@ def described(pictures: Sequence[np.ndarray] | np.ndarray, names: Sequence[str])
 def check_classes(model: NextScaleModel) -> VAR:
     """A VAR whose classes are scenes; else what to take."""
     if not isinstance(model, VAR) or not model.text.names:
-        raise VarlabError(f"This measure needs a model of named scene classes, such as mini-var; {model.name} has none.")
+        raise VarlabError(
+            f"This measure needs a model of named scene classes, such as mini-var; {model.name} has none."
+        )
     return model
 
 

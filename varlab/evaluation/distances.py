@@ -74,13 +74,13 @@ def frechet_difference(
 def _squared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Squared distances [n, m]."""
     found = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
-    return np.clip(found, 0, None)  # type: ignore[no-any-return]
+    return np.asarray(np.clip(found, 0, None))
 
 
 def covered(points: np.ndarray, manifold: np.ndarray, neighbours: int = NEIGHBOURS) -> np.ndarray:
     """Whether each point lies within the distance of some manifold point to its k-th neighbour [n], boolean."""
     radii = np.partition(_squared(manifold, manifold), neighbours, axis=1)[:, neighbours]
-    return (_squared(points, manifold) <= radii).any(1)  # type: ignore[no-any-return]
+    return np.asarray((_squared(points, manifold) <= radii).any(1))
 
 
 def precision_recall(features: np.ndarray, reference: np.ndarray, seed: int = 0) -> tuple[Interval, Interval]:

@@ -62,7 +62,9 @@ def _mean(maps: Tensor) -> Tensor:
 def scattering(images: Tensor) -> Tensor:
     """Images [B, 3, H, W] in [0, 1], at least 16 pixels a side -> features [B, 87]."""
     if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[-2:]) < 2 * MARGIN:
-        raise VarlabError(f"Scattering needs images [B, 3, H, W] of at least {2 * MARGIN} pixels, not {list(images.shape)}.")
+        raise VarlabError(
+            f"Scattering needs images [B, 3, H, W] of at least {2 * MARGIN} pixels, not {list(images.shape)}."
+        )
     padded = F.pad(images.float(), (MARGIN,) * 4, mode="reflect")
     bank = wavelets(*padded.shape[-2:]).to(images.device)
     first = [_mean(moduli(padded, bank[j])).flatten(1) for j in range(SCALES)]

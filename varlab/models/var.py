@@ -158,7 +158,10 @@ class VARTransformer(nn.Module):
         """Class embeddings [R, C] -> the modulation of every block."""
         if self.config.shared_modulation:
             label = self.shared_ada_lin(label).float().view(-1, 1, 6, self.config.width)
-        return [block.modulation(label) for block in self.blocks]  # type: ignore[operator]
+        return [block.modulation(label) for block in self.own_blocks()]
+
+    def own_blocks(self) -> list[Block]:
+        return [block for block in self.blocks if isinstance(block, Block)]
 
     def positions(self, k: int) -> Tensor:
         """Position and level embedding of the tokens of stage k [n, C], fp32."""
@@ -204,7 +207,7 @@ class VARTransformer(nn.Module):
         at = [slice(None) if place is None else place.to(label.device) for place in chosen]
         levels = [self.embed(tokens, self.positions(k + 1)[at[k]]) for k, tokens in enumerate(codes)]
         x = torch.cat([self.start(label), *levels], 1)
-        for i, (block, modulation) in enumerate(zip(self.blocks, self.modulation(label), strict=True)):
+        for i, (block, modulation) in enumerate(zip(self.own_blocks(), self.modulation(label), strict=True)):
             if executed is None or bool(executed[i].all()):
                 x = run(block, x, modulation, attend)
             else:

@@ -143,6 +143,13 @@ class InfinityRecipe(Recipe):
         return tokenizer.encoder(images)
 
     def transformer_task(
-        self, module: Trained, latents: np.ndarray, pool: ScenePool, seen: int, device: str, compiled: bool
+        self,
+        module: Trained,
+        tokenizer: BSQTokenizer,
+        latents: np.ndarray,
+        pool: ScenePool,
+        seen: int,
+        device: str,
+        compiled: bool,
     ) -> Task:
         return InfinityTask(module, self.schedule, latents, pool.captions, self.correction, seen, device, compiled)

@@ -106,7 +106,8 @@ def train_transformer(
     pool = ScenePool(folder / "pool")
     latents = encoded(recipe, pool, folder, device)
     module, seen = starting_transformer(recipe, folder).to(device), start_of(folder)["transformer_steps"]
-    task = recipe.transformer_task(module, latents, pool, seen, device, compiled)
+    tokenizer = trained_tokenizer(recipe, folder).requires_grad_(False).to(device)
+    task = recipe.transformer_task(module, tokenizer, latents, pool, seen, device, compiled)
     loop = Loop(task, recipe.loop, folder / "transformer", rank, world)
     loop.run(lambda progress: report("transformer", progress))
 

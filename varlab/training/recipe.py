@@ -105,9 +105,16 @@ class Recipe(ABC):
 
     @abstractmethod
     def transformer_task(
-        self, module: Trained, latents: np.ndarray, pool: ScenePool, seen: int, device: str, compiled: bool
+        self,
+        module: Trained,
+        tokenizer: Any,
+        latents: np.ndarray,
+        pool: ScenePool,
+        seen: int,
+        device: str,
+        compiled: bool,
     ) -> Task:
-        """``seen``: updates before this run, so that a continued one goes on to other batches."""
+        """``tokenizer``: the trained one. ``seen``: updates before this run, so that it goes on to other batches."""
 
     def make_scenes(self, n: int, first: int) -> tuple[np.ndarray, list[str]]:
         """Scenes ``first`` to ``first + n`` of the pool: images uint8 [n, H, W, 3] and their captions or classes."""

@@ -36,7 +36,7 @@ def class_names() -> tuple[str, ...]:
 
 
 def class_scenes(n: int, seed: int, size: int, first: int = 0) -> tuple[np.ndarray, list[str]]:
-    """Scenes ``first`` to ``first + n`` of one object: images uint8 [n, size, size, 3] and the names of their classes."""
+    """Scenes ``first`` to ``first + n`` of one object: images uint8 [n, size, size, 3], names of classes."""
     scenes = sample_scenes(n, seed, {CATEGORY: 1.0}, first)
     return render(scenes, size), [benchmark_prompt(scene) for scene in scenes]
 
@@ -142,18 +142,21 @@ class VarRecipe(Recipe):
     def tokenizer_task(self, tokenizer: VQTokenizer, pool: ScenePool, device: str) -> Task:
         loop, batch = self.tokenizer_loop, self.tokenizer_batch
         images = lambda step, rank: pool.batch_of_images(batch, loop.seed, step, rank)  # noqa: E731
-        return VQTask(
-            tokenizer, self.schedule.grids, images, self.tokenizer_swap, loop.steps // 2, loop.seed, device
-        )
+        return VQTask(tokenizer, self.schedule.grids, images, self.tokenizer_swap, loop.steps // 2, loop.seed, device)
 
     def latents_of(self, tokenizer: VQTokenizer, images: Tensor) -> Tensor:
         return tokenizer.latent(images)
 
-    def batches(
-        self, tokenizer: VQTokenizer, latents: np.ndarray, pool: ScenePool, seen: int, device: str
-    ) -> Batches:
+    def batches(self, tokenizer: VQTokenizer, latents: np.ndarray, pool: ScenePool, seen: int, device: str) -> Batches:
         return Batches(
-            tokenizer.to(device), self.schedule.grids, latents, pool.captions, self.classes, self.correction, seen, device
+            tokenizer.to(device),
+            self.schedule.grids,
+            latents,
+            pool.captions,
+            self.classes,
+            self.correction,
+            seen,
+            device,
         )
 
     def transformer_task(

@@ -29,7 +29,7 @@ def swapped(index: Tensor, chance: Tensor, generator: torch.Generator) -> Tensor
 
 
 class VQTask:
-    """Every eighth update decodes the canvas before the last or the one before it, so that partial canvases decode well.
+    """Every eighth update decodes a canvas one or two stages before the last, so that partial canvases decode well.
 
     The decoder reads canvases of which U(0, ``swap``) of the codes a sample are another image's, and the later stages
     mend them: a transformer's samples are never exactly the encoder's codes. Dead codes are revived until the update
@@ -69,7 +69,11 @@ class VQTask:
         loss = reconstruction_loss(output, image) + learnt + COMMITMENT * commitment
         error = F.mse_loss(output.detach().clamp(-1, 1), image)
         used = (self.module.quantize.ema_vocab_hit_SV.sum(0) > 0.5).float().mean()
-        return loss, {"psnr": float(10 * torch.log10(4 / error)), "codebook": float(learnt.detach()), "used": float(used)}
+        return loss, {
+            "psnr": float(10 * torch.log10(4 / error)),
+            "codebook": float(learnt.detach()),
+            "used": float(used),
+        }
 
     @torch.no_grad()
     def _count(self, indices: Sequence[Tensor]) -> None:

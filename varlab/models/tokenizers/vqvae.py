@@ -19,6 +19,7 @@ from varlab.schedules import Grid
 
 Swap = Callable[[Tensor, int], Tensor] | None  # (indices, stage) -> indices
 
+
 @dataclass(frozen=True)
 class VQConfig:
     """``codes`` entries of ``width`` channels; ``stages`` of the schedule it was trained on.
@@ -230,6 +231,8 @@ def phi_index(stages: int, count: int) -> list[int]:
 class Quantizer(nn.Module):
     """A codebook and the convolutions that follow up-sampling."""
 
+    ema_vocab_hit_SV: Tensor  # noqa: N815  (released name)
+
     def __init__(self, config: VQConfig) -> None:
         super().__init__()
         self.embedding = nn.Embedding(config.codes, config.width)
@@ -240,7 +243,7 @@ class Quantizer(nn.Module):
             self.quant_resi = _Shared(config.width, config.phis)
         else:
             self.quant_resi = nn.ModuleList(Phi(config.width) for _ in range(config.stages))
-        # Use counts of training; kept only so that the keys equal the official file.
+        # Running use counts of training, under the released name.
         self.register_buffer("ema_vocab_hit_SV", torch.zeros(config.stages, config.codes))
 
     def phis(self) -> list[Phi]:
@@ -276,7 +279,9 @@ class VQTokenizer(nn.Module):
         phis = self.quantize.phis()
         return phis[phi_index(stages, len(phis))[k]](enlarge(codes, grid))
 
-    def residual_steps(self, latent: Tensor, grids: Sequence[Grid], swap: Swap = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def residual_steps(
+        self, latent: Tensor, grids: Sequence[Grid], swap: Swap = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Residual quantisation from coarse to fine: latent [B, c, H, W] -> for each stage its indices [B, h_k, w_k]
         and the canvas so far [B, c, H, W]. ``swap(index, k)`` gives the indices that are really added; those yielded
         stay."""

@@ -5,11 +5,19 @@ from pathlib import Path
 from varlab.errors import VarlabError
 from varlab.training.command import show
 from varlab.training.freqexit.pipeline import NAME, Plan, export_freqexit, train_freqexit
+from varlab.training.freqexit.recipes import freqexit_recipe
 from varlab.training.loop import Progress
 
 
 def show_freqexit(progress: Progress) -> None:
     show(NAME, progress)
+
+
+def plan_of(model: str, recipe: str, seed: int = 0, steps: int | None = None, pool: int | None = None) -> Plan:
+    """The plan of a run; None keeps its own sizes. An unknown recipe or switch is refused."""
+    freqexit_recipe(recipe)
+    sizes = {name: value for name, value in (("steps", steps), ("pool", pool)) if value is not None}
+    return Plan(model, recipe, seed=seed, **sizes)
 
 
 def freqexit_command(plan: Plan, folder: Path | None, workers: int, device: str, out: Path | None) -> str:

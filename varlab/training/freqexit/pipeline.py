@@ -57,18 +57,18 @@ class Plan:
         return FineTuning(self.steps, self.learning_rate, weight_decay=decay, seed=self.seed)
 
 
-def base_of(model: str) -> tuple[Path, MiniFacts, Parts]:
+def base_of(model: str) -> tuple[MiniFacts, Parts]:
     """The shipped mini that a run starts from; anything but a VAR mini is refused."""
     entry = find(model)
     if entry.folder is None or entry.family != "var":
         raise VarlabError(f"FreqExit trains a VAR mini that ships with varlab, such as mini-var; {model} is none.")
     parts, facts = load_mini(entry.folder)
-    return entry.folder, facts, parts
+    return facts, parts
 
 
 def prepare(plan: Plan, folder: Path, device: str) -> None:
     """Scenes and their latents under ``folder``, once for all runs that share it."""
-    _, facts, parts = base_of(plan.model)
+    facts, parts = base_of(plan.model)
     size, seed = facts.extra["image_size"], facts.extra["pool_seed"]
     pool = build_pool(folder / "pool", plan.pool, seed, size, lambda n, first: class_scenes(n, seed, size, first))
     record, path = folder / "latents.json", folder / "latents.npy"
@@ -80,18 +80,19 @@ def prepare(plan: Plan, folder: Path, device: str) -> None:
 
 def worker(rank: int, world: int, plan: Plan, folder: Path, device: str, report: Report) -> None:
     """One data-parallel process of a run."""
-    _, facts, parts = base_of(plan.model)
+    facts, parts = base_of(plan.model)
     recipe, teacher = freqexit_recipe(plan.recipe), cast(VARTransformer, parts.transformer.to(device))
     torch.manual_seed(plan.seed)
     student = VARTransformer(teacher.config)
     student.load_state_dict(teacher.state_dict())
     module = Student(student, new_objective(recipe, teacher)).to(device)
-    pool, config = ScenePool(folder / "pool"), CorrectionConfig(plan.batch, swap=plan.swap, drop=plan.drop, seed=plan.seed)
+    pool, config = (
+        ScenePool(folder / "pool"),
+        CorrectionConfig(plan.batch, swap=plan.swap, drop=plan.drop, seed=plan.seed),
+    )
     latents = np.load(folder / "latents.npy", mmap_mode="r")
     tokenizer = cast(VQTokenizer, parts.tokenizer.to(device))
-    batches = Batches(
-        tokenizer, facts.schedule.grids, latents, pool.captions, facts.vocabulary, config, device=device
-    )
+    batches = Batches(tokenizer, facts.schedule.grids, latents, pool.captions, facts.vocabulary, config, device=device)
     task = FreqExitTask(module, teacher, batches, recipe, plan.steps, device)
     Loop(task, plan.loop(), folder / plan.label, rank, world).run(partial(_live, folder / plan.label, report))
 
@@ -116,7 +117,7 @@ def train_freqexit(plan: Plan, folder: Path, workers: int, device: str, report: 
     ``report`` must be importable by name. Raises VarlabError for a model that is no VAR mini, an unknown recipe or
     switch, and for the official recipe on a schedule without its ten stages, before anything is computed.
     """
-    _, _, parts = base_of(plan.model)
+    _, parts = base_of(plan.model)
     new_objective(freqexit_recipe(plan.recipe), cast(VARTransformer, parts.transformer))
     _keep(plan, folder / plan.label)
     prepare(plan, folder, device)
@@ -136,7 +137,7 @@ def _keep(plan: Plan, run: Path) -> None:
 
 def export_freqexit(plan: Plan, folder: Path, out: Path, device: str = "cpu") -> str:
     """Write the averaged student as a mini and return the hash of its weights."""
-    base, facts, parts = base_of(plan.model)
+    facts, parts = base_of(plan.model)
     state, transformer = state_of(folder / plan.label), cast(VARTransformer, parts.transformer)
     own = {k.removeprefix("transformer."): v for k, v in state["average"].items() if k.startswith("transformer.")}
     transformer.load_state_dict(own)

@@ -33,9 +33,7 @@ BASES = {
     # One more term beside the final layer's cross-entropy, everything else as in "corrected".
     "only-distillation": FreqExitRecipe(replace(ALONE, distillation=CORRECTED.distillation)),
     "only-frequency": FreqExitRecipe(replace(ALONE, frequency=CORRECTED.frequency)),
-    "only-reconstruction": FreqExitRecipe(
-        replace(ALONE, fgsr=CORRECTED.fgsr, reconstruction=CORRECTED.reconstruction)
-    ),
+    "only-reconstruction": FreqExitRecipe(replace(ALONE, fgsr=CORRECTED.fgsr, reconstruction=CORRECTED.reconstruction)),
 }
 
 

@@ -47,7 +47,9 @@ class FreqExitTask:
         self.attend = block_causal_attend(config.lengths, config.attention_scale)
         self.depth = config.depth
 
-    def _exits(self, step: int, labels: Tensor, inputs: Sequence[Tensor]) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+    def _exits(
+        self, step: int, labels: Tensor, inputs: Sequence[Tensor]
+    ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
         """Logits of the supervised layers [B, N, V], and which samples ran each [B]."""
         student, every = self.module.transformer, self.recipe.exits
         layers = supervised(step, self.depth) if every else [self.depth - 1]
