@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from varlab.errors import VarlabError
-from varlab.evaluation.distances import frechet_interval, precision_recall
+from varlab.evaluation.distances import FrechetSpace, basic_interval, precision_recall
 from varlab.evaluation.scattering import scattering_of
 from varlab.models.base import NextScaleModel
 from varlab.models.var_model import VAR
@@ -45,8 +45,9 @@ def check_classes(model: NextScaleModel) -> VAR:
 
 
 def labels(model: VAR, n: int) -> list[str]:
-    """Names of n classes, each as often as the others."""
-    return [model.text.names[i % model.text.classes] for i in range(n)]
+    """Names (or numbers) of n classes, each as often as the others."""
+    known = model.text.names or [str(i) for i in range(model.text.classes)]
+    return [known[i % len(known)] for i in range(n)]
 
 
 def draw_classes(
@@ -78,11 +79,11 @@ def rebuilt(model: VAR, pictures: np.ndarray, batch: int = 64) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def measures(found: ClassSamples, real: np.ndarray, resamples: int = 200) -> dict[str, Interval]:
-    """Against the features of held-out scenes [n, 87], of which there should be as many."""
-    precision, recall = precision_recall(found.features, real)
+def measures(found: ClassSamples, space: FrechetSpace, draws: np.ndarray | None = None) -> dict[str, Interval]:
+    """Against held-out scenes, of which there should be as many; ``draws``: those of the distance, if known."""
+    precision, recall = precision_recall(found.features, space.real)
     accuracy = bootstrap_interval(found.correct, np.mean)
-    distance = frechet_interval(found.features, real, resamples)
+    distance = basic_interval(space.draws(found.features) if draws is None else draws)
     return dict(zip(MEASURES, (distance, precision, recall, accuracy), strict=True))
 
 
@@ -102,12 +103,12 @@ def score_classes(
     """One row a method (accelerators, or none), and for scale: reconstructions and other held-out scenes."""
     checked = check_classes(model)
     pictures, names = reference(checked, 2 * n)
-    real = scattering_of(pictures[:n])
+    space = FrechetSpace(scattering_of(pictures[:n]))
     rows = []
     for method in methods:
         specs = [part for part in method.split("+") if part != "none"]
         drawn = draw_classes(checked, n, seed, specs, progress=progress)
-        rows.append({"source": method, "n": n} | as_row(measures(described(drawn, labels(checked, n)), real)))
+        rows.append({"source": method, "n": n} | as_row(measures(described(drawn, labels(checked, n)), space)))
     for source, others in (("reconstructions", rebuilt(checked, pictures[n:])), ("other scenes", pictures[n:])):
-        rows.append({"source": source, "n": n} | as_row(measures(described(others, names[n:]), real)))
+        rows.append({"source": source, "n": n} | as_row(measures(described(others, names[n:]), space)))
     return pd.DataFrame(rows)

@@ -3,6 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from varlab.errors import VarlabError
 from varlab.statistics import Interval, bootstrap_interval
@@ -11,8 +13,8 @@ NEIGHBOURS = 3
 
 
 class Moments(NamedTuple):
-    mean: np.ndarray
-    covariance: np.ndarray
+    mean: Tensor
+    covariance: Tensor
 
 
 def moments(features: np.ndarray) -> Moments:
@@ -21,66 +23,61 @@ def moments(features: np.ndarray) -> Moments:
         raise VarlabError(
             f"A Frechet distance over {features.shape[-1]} features needs more images than that, not {len(features)}."
         )
-    return Moments(features.mean(0), np.cov(features, rowvar=False))
+    rows = torch.from_numpy(features)
+    return Moments(rows.mean(0), torch.cov(rows.T))
 
 
-def frechet(a: Moments, b: Moments) -> float:
+def root(covariance: Tensor) -> Tensor:
+    """The symmetric square root of a positive semi-definite matrix."""
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp(min=0).sqrt() @ vectors.T
+
+
+def frechet(a: Moments, b: Moments, root_b: Tensor | None = None) -> float:
     """|mean a - mean b|^2 + trace(A + B - 2 (A B)^(1/2)), the squared Wasserstein distance of two Gaussians."""
-    values, vectors = np.linalg.eigh(a.covariance)
-    root = vectors * np.sqrt(np.clip(values, 0, None)) @ vectors.T
-    between = np.sqrt(np.clip(np.linalg.eigvalsh(root @ b.covariance @ root), 0, None)).sum()
-    shift = float(((a.mean - b.mean) ** 2).sum())
-    return shift + float(np.trace(a.covariance) + np.trace(b.covariance) - 2 * between)
+    half = root(b.covariance) if root_b is None else root_b
+    between = torch.linalg.eigvalsh(half @ a.covariance @ half).clamp(min=0).sqrt().sum()
+    return float((a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * between)
 
 
-def frechet_interval(
-    features: np.ndarray, reference: np.ndarray, resamples: int = 200, seed: int = 0, level: float = 0.95
-) -> Interval:
-    """Distance of features [n, d] to those of real images, with a bootstrap interval over images of both sets.
+class FrechetSpace:
+    """Distances to one set of real images, each with its bootstrap draws.
 
-    The interval is the basic one (twice the estimate minus the quantiles): a resampled set is poorer than the set, and
-    its distance therefore too large. The distance itself is biased upwards at any n: compare equal n alone.
+    Rows of both sets are drawn with replacement, the same for every set of images that is judged: those whose row i is
+    the same class and seed are thus paired, and the draws of a difference are the differences of the draws.
     """
-    return frechet_difference(features, None, reference, resamples, seed, level)
+
+    def __init__(self, real: np.ndarray, resamples: int = 200, seed: int = 0) -> None:
+        self.real, self.resamples, self.seed = real, resamples, seed
+        whole = moments(real)
+        self.known = [(whole, root(whole.covariance))]
+        for i in range(resamples):
+            drawn = moments(real[self._rows(i, 1, len(real))])
+            self.known.append((drawn, root(drawn.covariance)))
+
+    def _rows(self, draw: int, which: int, n: int) -> np.ndarray:
+        return np.random.default_rng((self.seed, draw, which)).integers(n, size=n)
+
+    def draws(self, features: np.ndarray) -> np.ndarray:
+        """[1 + resamples]: the distance of features [n, d], then that of each draw."""
+        found = [frechet(moments(features), *self.known[0])]
+        for i, known in enumerate(self.known[1:]):
+            found.append(frechet(moments(features[self._rows(i, 0, len(features))]), *known))
+        return np.array(found)
 
 
-def frechet_difference(
-    a: np.ndarray,
-    b: np.ndarray | None,
-    reference: np.ndarray,
-    resamples: int = 200,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Interval:
-    """Distance of a minus that of b, whose row i is the same class and seed; None stands for a distance of 0."""
-    if b is not None and a.shape != b.shape:
-        raise VarlabError(f"Pairs need equal shapes, not {a.shape} and {b.shape}.")
-
-    def value(rows: np.ndarray, real: np.ndarray) -> float:
-        against = moments(reference[real])
-        found = frechet(moments(a[rows]), against)
-        return found if b is None else found - frechet(moments(b[rows]), against)
-
-    rng = np.random.default_rng(seed)
-    estimate = value(np.arange(len(a)), np.arange(len(reference)))
-    draws = [
-        value(rng.integers(len(a), size=len(a)), rng.integers(len(reference), size=len(reference)))
-        for _ in range(resamples)
-    ]
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(estimate, 2 * estimate - high, 2 * estimate - low)
-
-
-def _squared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Squared distances [n, m]."""
-    found = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
-    return np.asarray(np.clip(found, 0, None))
+def basic_interval(draws: np.ndarray, level: float = 0.95) -> Interval:
+    """From [estimate, draws...]: twice the estimate minus the quantiles. A resampled set is poorer than the set, and
+    its distance therefore too large. The estimate itself is biased upwards at any n: compare equal n alone."""
+    low, high = np.quantile(draws[1:], [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(draws[0]), float(2 * draws[0] - high), float(2 * draws[0] - low))
 
 
 def covered(points: np.ndarray, manifold: np.ndarray, neighbours: int = NEIGHBOURS) -> np.ndarray:
     """Whether each point lies within the distance of some manifold point to its k-th neighbour [n], boolean."""
-    radii = np.partition(_squared(manifold, manifold), neighbours, axis=1)[:, neighbours]
-    return np.asarray((_squared(points, manifold) <= radii).any(1))
+    own, real = torch.from_numpy(points), torch.from_numpy(manifold)
+    radii = torch.cdist(real, real).kthvalue(neighbours + 1, dim=1).values  # the first neighbour is the point itself
+    return (torch.cdist(own, real) <= radii).any(1).numpy()
 
 
 def precision_recall(features: np.ndarray, reference: np.ndarray, seed: int = 0) -> tuple[Interval, Interval]:

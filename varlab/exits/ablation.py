@@ -15,18 +15,18 @@ import pandas as pd
 import torch
 
 from varlab.evaluation.classes import ClassSamples, as_row, described, draw_classes, labels, measures, reference
-from varlab.evaluation.distances import frechet_difference
+from varlab.evaluation.distances import FrechetSpace, basic_interval
 from varlab.evaluation.scattering import scattering_of
 from varlab.exits.speed import exit_specs
 from varlab.models.var_model import VAR
 from varlab.models.zoo import load
 from varlab.runs import device_name
-from varlab.statistics import Interval
 from varlab.training.freqexit.pipeline import Plan, Report, export_freqexit, train_freqexit
 from varlab.training.freqexit.recipes import BASES
 
 UNTRAINED = "untrained"
 BASELINE = "layerskip"
+NO_SEED = -1  # of the untrained exit
 Note = Callable[[str], None]
 
 
@@ -40,6 +40,7 @@ class Ablation:
     exits: tuple[str, ...] = ("6", "12")
     n: int = 2000
     sample_seed: int = 0
+    resamples: int = 200
 
     def plans(self) -> Iterator[Plan]:
         """Seed by seed, so that an interrupted ablation has whole seeds."""
@@ -105,11 +106,11 @@ def _save(path: Path, **arrays: np.ndarray) -> None:
 def write_table(asked: Ablation, folder: Path, out: Path, model: VAR) -> pd.DataFrame:
     """One row a run and exit: measures with 95 % intervals, and the Frechet distance less that of the untrained exit
     and of the LayerSkip-like run of the same training seed, paired by class and sampling seed."""
-    real = np.load(folder / f"reference-{asked.n}.npz")["features"]
-    rows = [row for place in _places(asked, folder) for row in _rows(asked, folder, place, real)]
-    table = pd.DataFrame(rows)
+    space = FrechetSpace(np.load(folder / f"reference-{asked.n}.npz")["features"], asked.resamples)
+    found = [one for place in _places(asked, folder) for one in _judged(asked, place, space)]
+    table = pd.DataFrame([one.row(found, space) for one in found])
     out.mkdir(parents=True, exist_ok=True)
-    table.to_csv(out / "ablation.csv", index=False, float_format="%.5g")
+    table.to_csv(out / "ablation.csv", index=False, float_format="%.7g")
     facts = {
         "model": model.name,
         "weights": model.weights,
@@ -138,32 +139,40 @@ def _places(asked: Ablation, folder: Path) -> list[Path]:
     return found
 
 
-def _plan_of(place: Path) -> dict[str, Any]:
-    path = place / "plan.json"
-    return dict(json.loads(path.read_text())) if path.exists() else {"recipe": UNTRAINED, "seed": -1, "steps": 0}
+@dataclass(frozen=True)
+class _Judged:
+    """A run's samples at an exit, with the draws of their distance."""
+
+    recipe: str
+    seed: int
+    updates: int
+    exits: str
+    samples: ClassSamples
+    draws: np.ndarray
+    weights: str
+
+    def row(self, others: Sequence["_Judged"], space: FrechetSpace) -> dict[str, Any]:
+        values = measures(self.samples, space, self.draws)
+        for name in (UNTRAINED, BASELINE):
+            for other in others:
+                same = other.exits == self.exits and other.recipe == name and other.seed in (self.seed, NO_SEED)
+                if same and other is not self:
+                    values[f"less_{name}"] = basic_interval(self.draws - other.draws)
+        start = {"recipe": self.recipe, "train_seed": self.seed, "updates": self.updates, "exits": self.exits}
+        return start | {"n": len(self.samples.features)} | as_row(values) | {"weights": self.weights}
 
 
-def _read(path: Path) -> tuple[ClassSamples, str] | None:
-    if not path.exists():
-        return None
-    stored = np.load(path)
-    return ClassSamples(stored["features"], stored["correct"]), str(stored["weights"])
-
-
-def _rows(asked: Ablation, folder: Path, place: Path, real: np.ndarray) -> Iterator[dict[str, Any]]:
-    plan = _plan_of(place)
+def _judged(asked: Ablation, place: Path, space: FrechetSpace) -> Iterator[_Judged]:
+    plan: dict[str, Any] = {"recipe": UNTRAINED, "seed": NO_SEED, "steps": 0}
+    if (place / "plan.json").exists():
+        plan = json.loads((place / "plan.json").read_text())
     for exits in asked.exits:
-        own = _read(samples_path(place, exits, asked))
-        if own is None:
-            continue
-        values: dict[str, Interval] = measures(own[0], real)
-        rivals = {UNTRAINED: folder / UNTRAINED, BASELINE: folder / f"{BASELINE}-seed{plan['seed']}"}
-        for name, rival in rivals.items():
-            other = _read(samples_path(rival, exits, asked))
-            if other is not None and rival != place:
-                values[f"less_{name}"] = frechet_difference(own[0].features, other[0].features, real)
-        start = {"recipe": plan["recipe"], "train_seed": plan["seed"], "updates": plan["steps"], "exits": exits}
-        yield start | {"n": asked.n} | as_row(values) | {"weights": own[1]}
+        path = samples_path(place, exits, asked)
+        if path.exists():
+            stored = np.load(path)
+            samples = ClassSamples(stored["features"], stored["correct"])
+            about = str(plan["recipe"]), int(plan["seed"]), int(plan["steps"]), exits
+            yield _Judged(*about, samples, space.draws(samples.features), str(stored["weights"]))
 
 
 def summary(table: pd.DataFrame, exits: str, columns: Sequence[str] = ("scattering_frechet", "class_accuracy")) -> str:

@@ -99,7 +99,8 @@ def save_mini(
     if taken := facts.keys() & (set(KEYS) - {"scene_version"}):
         raise VarlabError(f"facts may not hold {listing(taken)}: the format fills that in itself.")
     tensors = _prefixed(parts)
-    if bad := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
+    learnt = {f"{part}.{name}" for part, module in parts.named().items() for name, _ in module.named_parameters()}
+    if bad := [name for name, tensor in tensors.items() if name in learnt and not torch.isfinite(tensor).all()]:
         raise VarlabError(f"{folder.name} is not saved: {listing(bad)} hold values that are not finite.")
     half = {k: t.detach().cpu().bfloat16() if t.is_floating_point() else t.cpu() for k, t in tensors.items()}
     transformer: Any = parts.transformer.config

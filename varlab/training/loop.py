@@ -78,7 +78,7 @@ def optimizers(module: nn.Module, config: LoopConfig) -> list[torch.optim.Optimi
 
 
 class Average:
-    """Exponential moving average of the parameters; what is shipped."""
+    """Exponential moving average of the parameters, beside the buffers as they are; what is shipped."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -87,9 +87,12 @@ class Average:
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
         decay = min(self.decay, (1 + step) / (10 + step))
+        learnt = {name for name, _ in module.named_parameters()}
         for key, value in module.state_dict().items():
-            if value.is_floating_point():
+            if key in learnt:
                 self.values[key].lerp_(value.float(), 1 - decay)
+            else:
+                self.values[key].copy_(value)
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
