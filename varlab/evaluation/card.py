@@ -14,8 +14,8 @@ from PIL import Image
 from varlab.errors import VarlabError
 from varlab.evaluation.scenes import SceneScore, score_ceiling, score_samples
 from varlab.figures.training import training_curves
+from varlab.models.base import NextScaleModel
 from varlab.models.embedded import data_folder
-from varlab.models.infinity_model import Infinity
 from varlab.runs import device_name
 from varlab.scenes import shape_recall
 
@@ -25,7 +25,7 @@ SHOWN = 48  # pictures on the contact sheet
 
 
 def write_card(
-    model: Infinity, progress: Progress | None = None, n: int = 553, per_prompt: int = 4, seed: int = 0
+    model: NextScaleModel, progress: Progress | None = None, n: int = 553, per_prompt: int = 4, seed: int = 0
 ) -> Path:
     """Score the model and write ``README.md``, ``card.json``, contact sheet and curves beside its weights."""
     folder = data_folder() / model.name
@@ -92,16 +92,28 @@ def sheet(pictures: list[np.ndarray], columns: int = 12) -> Image.Image:
     return Image.fromarray(canvas)
 
 
+def _codes(tokenizer: dict[str, Any]) -> str:
+    """What a latent may be: so many bits, or one entry of a codebook."""
+    if "bits" in tokenizer:
+        return f"{tokenizer['bits']} bits"
+    entries, channels = (
+        tokenizer.get("codes") or tokenizer["vocabulary"],
+        tokenizer.get("width") or tokenizer["latents"],
+    )
+    return f"one of {entries} codes of {channels} channels"
+
+
 def _interval(row: dict[str, float]) -> str:
     return f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
 
-def _text(model: Infinity, facts: dict[str, Any], card: dict[str, Any]) -> str:
+def _text(model: NextScaleModel, facts: dict[str, Any], card: dict[str, Any]) -> str:
     template = Template(Path(__file__).with_name("card.md.jinja").read_text())
     return template.render(
         model=model,
         facts=facts,
         card=card,
+        codes=_codes(facts["tokenizer"]),
         columns=COLUMNS,
         interval=_interval,
         step=max(1, card["n_prompts"] // SHOWN),

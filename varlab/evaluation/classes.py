@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import torch
 
 from varlab.errors import VarlabError
 from varlab.evaluation.distances import FrechetSpace, basic_interval, precision_recall
 from varlab.evaluation.scattering import scattering_of
+from varlab.evaluation.scenes import HELD_OUT_SEED, reconstruct
 from varlab.models.base import NextScaleModel
 from varlab.models.var_model import VAR
 from varlab.runs import sample
@@ -18,7 +18,6 @@ from varlab.statistics import Interval, bootstrap_interval
 from varlab.training.var import class_scenes
 
 Progress = Callable[[int, int], None]
-HELD_OUT_SEED = 90_001  # scenes that no training pool contains
 MEASURES = ("scattering_frechet", "precision", "recall", "class_accuracy")
 
 
@@ -68,17 +67,6 @@ def reference(model: VAR, n: int) -> tuple[np.ndarray, list[str]]:
     return class_scenes(n, HELD_OUT_SEED, model.schedule.final[0] * model.stride)
 
 
-@torch.inference_mode()
-def rebuilt(model: VAR, pictures: np.ndarray, batch: int = 64) -> np.ndarray:
-    """uint8 [n, H, W, 3] through encoder, quantiser and decoder: what no sample can surpass."""
-    parts = []
-    for first in range(0, len(pictures), batch):
-        pixels = torch.from_numpy(pictures[first : first + batch]).to(model.device).movedim(-1, 1).float() / 127.5 - 1
-        _, canvases, _ = model.tokenizer.encode(pixels, model.schedule.grids)
-        parts.append((model.decode(canvases[-1]).clamp(0, 1) * 255).byte().movedim(1, -1).cpu().numpy())
-    return np.concatenate(parts)
-
-
 def measures(found: ClassSamples, space: FrechetSpace, draws: np.ndarray | None = None) -> dict[str, Interval]:
     """Against held-out scenes, of which there should be as many; ``draws``: those of the distance, if known."""
     precision, recall = precision_recall(found.features, space.real)
@@ -109,6 +97,6 @@ def score_classes(
         specs = [part for part in method.split("+") if part != "none"]
         drawn = draw_classes(checked, n, seed, specs, progress=progress)
         rows.append({"source": method, "n": n} | as_row(measures(described(drawn, labels(checked, n)), space)))
-    for source, others in (("reconstructions", rebuilt(checked, pictures[n:])), ("other scenes", pictures[n:])):
+    for source, others in (("reconstructions", reconstruct(checked, pictures[n:])), ("other scenes", pictures[n:])):
         rows.append({"source": source, "n": n} | as_row(measures(described(others, names[n:]), space)))
     return pd.DataFrame(rows)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 
@@ -14,7 +14,6 @@ from varlab.evaluation.adm import export_npz, inception_scores, require_inceptio
 from varlab.evaluation.classes import check_classes, draw_classes, reference, score_classes
 from varlab.evaluation.scenes import score_ceiling, score_samples
 from varlab.models.base import NextScaleModel
-from varlab.models.infinity_model import Infinity
 from varlab.models.var_model import VAR
 from varlab.runs import device_name
 
@@ -68,8 +67,8 @@ def score_command(
 
 
 def _scenes(model: NextScaleModel, n: int, per_prompt: int, seed: int, progress: Progress) -> tuple[pd.DataFrame, str]:
-    ceiling = score_ceiling(cast(Infinity, model), n)
-    drawn, _, chosen = score_samples(cast(Infinity, model), n, per_prompt, seed, progress=progress)
+    ceiling = score_ceiling(model, n)
+    drawn, _, chosen = score_samples(model, n, per_prompt, seed, progress=progress)
     parts = {"samples": drawn, "reconstructions": ceiling.rebuilt, "ground truth": ceiling.truth}
     table = pd.concat({name: part.summary for name, part in parts.items()}, names=["source"]).reset_index()
     return table, chosen.digest

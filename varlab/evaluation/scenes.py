@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from varlab.models.infinity_model import Infinity
+from varlab.models.base import NextScaleModel
 from varlab.prompt_sets import PromptSet, prompts
 from varlab.runs import sample
 from varlab.scenes import benchmark_prompt, render, sample_scenes, score_images, summarise
@@ -46,7 +46,7 @@ def score(
 
 
 def score_samples(
-    model: Infinity,
+    model: NextScaleModel,
     n: int = 553,
     per_prompt: int = 4,
     seed: int = 0,
@@ -63,23 +63,22 @@ def score_samples(
     return score(pictures, texts, categories, entries), pictures, chosen
 
 
-def reconstruct(model: Infinity, images: np.ndarray, batch: int = 64) -> np.ndarray:
+@torch.inference_mode()
+def reconstruct(model: NextScaleModel, images: np.ndarray, batch: int = 64) -> np.ndarray:
     """uint8 [n, H, W, 3] through encoder, quantiser and decoder."""
     parts = []
-    grids = [model.latent_grid(grid) for grid in model.schedule.grids]
-    with torch.inference_mode():
-        for first in range(0, len(images), batch):
-            pixels = torch.from_numpy(images[first : first + batch]).to(model.device).movedim(-1, 1).float() / 127.5 - 1
-            _, canvas, _ = model.tokenizer.encode(pixels, grids)
-            parts.append((model.decode(canvas).clamp(0, 1) * 255).byte().movedim(1, -1).cpu().numpy())
+    for first in range(0, len(images), batch):
+        pixels = torch.from_numpy(images[first : first + batch]).to(model.device).movedim(-1, 1).float() / 255
+        rebuilt = model.decode(model.encode(pixels))
+        parts.append((rebuilt.clamp(0, 1) * 255).byte().movedim(1, -1).cpu().numpy())
     return np.concatenate(parts)
 
 
-def score_ceiling(model: Infinity, n: int = 553, seed: int = HELD_OUT_SEED) -> Ceiling:
+def score_ceiling(model: NextScaleModel, n: int = 553, seed: int = HELD_OUT_SEED) -> Ceiling:
     """Held-out scenes as rendered, and after the tokenizer."""
     scenes = sample_scenes(n, seed)
     texts, categories = [benchmark_prompt(scene) for scene in scenes], [scene.category for scene in scenes]
-    truth = render(scenes, model.schedule.final[0] * model.patch * model.stride)
+    truth = render(scenes, model.latent_grid(model.schedule.final)[0] * model.stride)
     rebuilt = reconstruct(model, truth)
     error = float(((truth.astype(np.float64) - rebuilt) ** 2).mean())
     return Ceiling(

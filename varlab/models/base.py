@@ -162,6 +162,10 @@ class NextScaleModel(ABC):
         """The canvas on another latent grid, by the family's own interpolation."""
 
     @abstractmethod
+    def encode(self, images: Tensor) -> Tensor:
+        """Images [B, 3, H, W] in [0, 1] -> the canvas of a run that predicts every code right [B, b, h, w]."""
+
+    @abstractmethod
     def decode(self, canvas: Tensor) -> Tensor:
         """Canvas [B, b, h, w] -> images [B, 3, H, W] in [0, 1], fp32."""
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from varlab.errors import VarlabError, unknown
 from varlab.models.captions import CaptionEncoder
-from varlab.models.checkpoints import listing, load_into, read
+from varlab.models.checkpoints import constants, listing, load_into, read
 from varlab.models.families import FAMILIES, TokenizerConfig, TransformerConfig, build, family_of
 from varlab.models.guidance import Settings
 from varlab.models.writing import hash_tensors, write_safetensors
@@ -78,7 +78,13 @@ class MiniFacts:
 
 
 def _prefixed(parts: Parts) -> dict[str, Tensor]:
-    return {f"{part}.{name}": t for part, module in parts.named().items() for name, t in module.state_dict().items()}
+    """What was learnt, by its name in the file; constants follow from the config."""
+    return {
+        f"{part}.{name}": tensor
+        for part, module in parts.named().items()
+        for name, tensor in module.state_dict().items()
+        if name not in constants(module)
+    }
 
 
 def save_mini(
@@ -99,8 +105,7 @@ def save_mini(
     if taken := facts.keys() & (set(KEYS) - {"scene_version"}):
         raise VarlabError(f"facts may not hold {listing(taken)}: the format fills that in itself.")
     tensors = _prefixed(parts)
-    learnt = {f"{part}.{name}" for part, module in parts.named().items() for name, _ in module.named_parameters()}
-    if bad := [name for name, tensor in tensors.items() if name in learnt and not torch.isfinite(tensor).all()]:
+    if bad := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
         raise VarlabError(f"{folder.name} is not saved: {listing(bad)} hold values that are not finite.")
     half = {k: t.detach().cpu().bfloat16() if t.is_floating_point() else t.cpu() for k, t in tensors.items()}
     transformer: Any = parts.transformer.config

@@ -271,6 +271,14 @@ class Hart(NextScaleModel):
     def resize(self, canvas: Tensor, grid: Grid) -> Tensor:
         return area(canvas, grid)
 
+    def encode(self, images: Tensor) -> Tensor:
+        """The latent itself where the diffusion residual completes the codes, else their sum."""
+        latent = self.tokenizer.encode(images * 2 - 1).float()
+        if self.settings.residual:
+            return latent
+        *_, last = self.tokenizer.steps(latent, self.schedule.grids, last_phi=False)
+        return last.canvas
+
     def decode(self, canvas: Tensor) -> Tensor:
         weight = self.tokenizer.decoder.conv_in.weight
         return (self.tokenizer.decode(canvas.to(weight.dtype)).float() + 1) / 2

@@ -257,6 +257,9 @@ class Infinity(NextScaleModel):
     def resize(self, canvas: Tensor, grid: Grid) -> Tensor:
         return upsample(canvas, grid)
 
+    def encode(self, images: Tensor) -> Tensor:
+        return self.tokenizer.encode(images * 2 - 1, [*map(self.latent_grid, self.schedule.grids)])[1]
+
     def decode(self, canvas: Tensor) -> Tensor:
         weight = self.tokenizer.decoder.conv_in.conv.weight
         canvas = canvas.to(weight.dtype)

@@ -176,6 +176,9 @@ class VAR(NextScaleModel):
     def resize(self, canvas: Tensor, grid: Grid) -> Tensor:
         return area(canvas, grid)
 
+    def encode(self, images: Tensor) -> Tensor:
+        return self.tokenizer.encode(images * 2 - 1, self.schedule.grids)[1][-1]
+
     def decode(self, canvas: Tensor) -> Tensor:
         return (self.tokenizer.decode(canvas.float()) + 1) / 2
 
