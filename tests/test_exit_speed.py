@@ -8,7 +8,7 @@ from varlab.exits.speed import exit_speed
 
 
 def test_an_exit_is_timed_beside_its_account() -> None:
-    table = exit_speed(tiny_var("long"), ["2", "4x4/2x4"], batch=2, rounds=3).set_index("exits")
+    table = exit_speed(tiny_var("long"), ["2", "4x4/2x4"], batch=2, rounds=3).table.set_index("exits")
     assert table.block_calls.tolist() == [32, 16, 24] and table.loc["4", "transformer_ratio"] == 1
     assert table.weighted_depth.tolist()[:2] == [4, 2]
     assert 0.2 < table.loc["2", "transformer_ratio"] < 0.9

@@ -471,7 +471,7 @@ def exits(
         check_writable(out.parent)
     torch.set_num_threads(threads)
     loaded = _load(model, **options)
-    table = exit_speed(loaded, vector, batch, rounds)
+    table = exit_speed(loaded, vector, batch, rounds).table
     console.print(_table(table))
     _say(
         f"{loaded.name}, {loaded.weights}, {loaded.precision}, {device_name(loaded.device)}, {threads} threads; "

@@ -12,15 +12,15 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-import torch
 
 from varlab.evaluation.classes import ClassSamples, as_row, described, draw_classes, labels, measures, reference
 from varlab.evaluation.distances import FrechetSpace, basic_interval
 from varlab.evaluation.scattering import scattering_of
+from varlab.exits import facts_of
 from varlab.exits.speed import exit_specs
+from varlab.figures.measured import Measured
 from varlab.models.var_model import VAR
 from varlab.models.zoo import load
-from varlab.runs import device_name
 from varlab.training.freqexit.pipeline import Plan, Report, export_freqexit, train_freqexit
 from varlab.training.freqexit.recipes import BASES
 
@@ -109,23 +109,8 @@ def write_table(asked: Ablation, folder: Path, out: Path, model: VAR) -> pd.Data
     space = FrechetSpace(np.load(folder / f"reference-{asked.n}.npz")["features"], asked.resamples)
     found = [one for place in _places(asked, folder) for one in _judged(asked, place, space)]
     table = pd.DataFrame([one.row(found, space) for one in found])
-    out.mkdir(parents=True, exist_ok=True)
-    table.to_csv(out / "ablation.csv", index=False, float_format="%.7g")
-    facts = {
-        "model": model.name,
-        "weights": model.weights,
-        "precision": model.precision,
-        "device": device_name(model.device),
-        "threads": torch.get_num_threads(),
-        "n": asked.n,
-        "seed": asked.sample_seed,
-        "prompt_set": "classes",
-        "settings": asdict(model.settings),
-        "plan": asdict(asked.plan),
-    }
-    (out / "ablation.json").write_text(
-        json.dumps({"facts": facts, "rows": json.loads(table.to_json(orient="records"))})
-    )
+    facts = facts_of(model, labels(model, asked.n), asked.sample_seed) | {"plan": asdict(asked.plan)}
+    Measured(table, facts).save(out, "ablation")
     return table
 
 

@@ -10,6 +10,7 @@ from varlab.accelerators.freqexit import check_exits, read_exits
 from varlab.comparison import DENSE, compare
 from varlab.errors import VarlabError
 from varlab.evaluation.classes import labels
+from varlab.figures.measured import Measured
 from varlab.models.base import NextScaleModel
 from varlab.models.var_model import VAR
 from varlab.prompt_sets import PromptSet
@@ -35,7 +36,7 @@ def exit_speed(
     rounds: int = 7,
     seed: int = 0,
     progress: Progress | None = None,
-) -> pd.DataFrame:
+) -> Measured:
     """One row an exit vector (default: half the depth), full depth first. Every round times all of them once.
 
     ``transformer_ratio``: time from the first stage's entry to the last one's end over full depth's, median and 95 %
@@ -67,4 +68,4 @@ def exit_speed(
                 "batch": batch,
             }
         )
-    return pd.DataFrame(rows)
+    return Measured(pd.DataFrame(rows), found.facts)
