@@ -18,7 +18,8 @@ from varlab.evaluation.distances import FrechetSpace, basic_interval
 from varlab.evaluation.scattering import scattering_of
 from varlab.exits import facts_of
 from varlab.exits.speed import exit_specs
-from varlab.figures.measured import Measured
+from varlab.figures.measured import Measured, read_measured
+from varlab.models.embedded import data_folder
 from varlab.models.var_model import VAR
 from varlab.models.zoo import load
 from varlab.training.freqexit.pipeline import Plan, Report, export_freqexit, train_freqexit
@@ -166,3 +167,11 @@ def summary(table: pd.DataFrame, exits: str, columns: Sequence[str] = ("scatteri
     means = part.groupby("recipe", sort=False)[list(columns)].mean()
     lines = (f"  {name}: " + ", ".join(f"{c} {v:.3f}" for c, v in row.items()) for name, row in means.iterrows())
     return "\n".join([f"exit {exits}", *lines])
+
+
+def find_ablation(folder: str | Path | None, trained: str) -> Measured:
+    """The table in a folder; without one that of ``varlab ablate`` here, else the one shipped with a trained mini."""
+    if folder is not None:
+        return read_measured(folder, "ablation")
+    own = Path("reports/freqexit_ablation")
+    return read_measured(own if (own / "ablation.csv").exists() else data_folder() / trained, "ablation")
