@@ -7,7 +7,7 @@ PACKAGE = Path(__file__).parents[1] / "varlab"
 ROOMS = (
     "errors", "specs", "statistics", "schedules", "spectra", "metrics", "models", "engine", "accelerators", "probes",
     "runs", "scenes", "prompt_sets", "reports", "figures", "verdicts", "training", "evaluation", "parity", "latency",
-    "comparison", "claims", "calibration", "api", "cli",
+    "comparison", "exits", "claims", "calibration", "api", "cli",
 )  # fmt: skip
 STRANGERS = {("accelerators", "probes"), ("probes", "accelerators")}
 

@@ -1,44 +1,60 @@
-"""What ``varlab score`` does: samples, ceilings, a table, and the same as JSON."""
+"""What ``varlab score`` and ``varlab export`` do: samples, ceilings, a table, and the same as JSON."""
 
 import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pandas as pd
 
-from varlab.errors import unknown
+from varlab.errors import VarlabError, unknown
+from varlab.evaluation.adm import export_npz, inception_scores, require_inception
+from varlab.evaluation.classes import check_classes, draw_classes, reference, score_classes
 from varlab.evaluation.scenes import score_ceiling, score_samples
 from varlab.models.base import NextScaleModel
+from varlab.models.var_model import VAR
 from varlab.runs import device_name
 
-BENCHMARKS = ("scenes",)
+Progress = Callable[[int, int], None]
+BENCHMARKS = {"scenes": 553, "frechet": 2000, "fid": 2000}  # and how many prompts or images by default
 
 
 def score_command(
     benchmark: str,
     model: NextScaleModel,
-    n: int,
+    n: int | None,
     per_prompt: int,
     seed: int,
     json_path: Path | None,
-    progress: Callable[[int, int], None],
-) -> pd.DataFrame:
-    """Long table: one row a category and source (samples, reconstructions, ground truth)."""
+    progress: Progress,
+    methods: tuple[str, ...] = (),
+) -> tuple[pd.DataFrame, str]:
+    """The table (scenes: one row a category and source; else one row a source) and a line on how it was made."""
     if benchmark not in BENCHMARKS:
         raise unknown("benchmark", benchmark, BENCHMARKS)
-    ceiling = score_ceiling(model, n)
-    drawn, _, chosen = score_samples(model, n, per_prompt, seed, progress=progress)
-    parts = {"samples": drawn, "reconstructions": ceiling.rebuilt, "ground truth": ceiling.truth}
-    table = pd.concat({name: part.summary for name, part in parts.items()}, names=["source"]).reset_index()
+    count = BENCHMARKS[benchmark] if n is None else n
+    facts: dict[str, Any] = {"n": count}
+    if benchmark == "scenes":
+        if methods:
+            raise VarlabError("The scene benchmark scores models alone; methods are compared by varlab compare.")
+        table, facts["prompts"] = _scenes(model, count, per_prompt, seed, progress)
+        facts["images_per_prompt"] = per_prompt
+        note = "95 % intervals over prompt entries"
+    elif benchmark == "frechet":
+        table = score_classes(model, count, seed, ["+".join(methods) or "none"], progress)
+        note = "95 % intervals over images; the distance is of scattering features and no FID"
+    else:
+        table = _fid(model, count, seed, methods, progress)
+        note = "by torch-fidelity, without intervals"
     if json_path is not None:
         record = {
             "benchmark": benchmark,
             "model": model.name,
             "weights": model.weights,
-            "prompts": chosen.digest,
-            "n": n,
-            "images_per_prompt": per_prompt,
+            "methods": methods,
+            **facts,
             "seed": seed,
             "settings": asdict(model.settings),
             "precision": model.precision,
@@ -47,4 +63,30 @@ def score_command(
         }
         json_path.parent.mkdir(parents=True, exist_ok=True)
         json_path.write_text(json.dumps(record, indent=1))
-    return table
+    return table, note
+
+
+def _scenes(model: NextScaleModel, n: int, per_prompt: int, seed: int, progress: Progress) -> tuple[pd.DataFrame, str]:
+    ceiling = score_ceiling(model, n)
+    drawn, _, chosen = score_samples(model, n, per_prompt, seed, progress=progress)
+    parts = {"samples": drawn, "reconstructions": ceiling.rebuilt, "ground truth": ceiling.truth}
+    table = pd.concat({name: part.summary for name, part in parts.items()}, names=["source"]).reset_index()
+    return table, chosen.digest
+
+
+def _fid(model: NextScaleModel, n: int, seed: int, methods: tuple[str, ...], progress: Progress) -> pd.DataFrame:
+    checked = check_classes(model)
+    require_inception()
+    real, _ = reference(checked, n)
+    with TemporaryDirectory() as folder:
+        return inception_scores(draw_classes(checked, n, seed, methods, progress=progress), real, Path(folder))
+
+
+def export_command(
+    model: NextScaleModel, out: Path, n: int, seed: int, methods: tuple[str, ...], progress: Progress
+) -> str:
+    """The npz of the ADM evaluator; returns what to tell the user."""
+    if not isinstance(model, VAR):
+        raise VarlabError(f"The ADM evaluator judges class-conditional models, such as mini-var; {model.name} is none.")
+    path = export_npz(model, out, n, seed, methods, progress)
+    return f"{path}: arr_0, {n} images, {n / model.text.classes:g} of a class; weights: {model.weights}; seed {seed}"

@@ -5,7 +5,7 @@ Source: VAR (arXiv 2404.02905) and its released models d16 to d36.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from varlab.errors import VarlabError
 from varlab.models.layers import Attend, FeedForward, merge_heads, modulate, split_heads
 
+Places = Sequence[Tensor | None] | None  # of stages 1, 2, ...: positions of the tokens that are given
 Modulation = tuple[Tensor, ...]  # gamma1, gamma2, scale1, scale2, shift1, shift2, each [R, 1, C] fp32
 
 
@@ -112,6 +113,9 @@ class Block(nn.Module):
         return x + self.feed_forward(x, modulation)
 
 
+RunBlock = Callable[[Block, Tensor, Modulation, Attend], Tensor]  # Block.forward, or the same compiled
+
+
 class _HeadNorm(nn.Module):
     """The class's scale and shift before the head, under the released name."""
 
@@ -154,7 +158,10 @@ class VARTransformer(nn.Module):
         """Class embeddings [R, C] -> the modulation of every block."""
         if self.config.shared_modulation:
             label = self.shared_ada_lin(label).float().view(-1, 1, 6, self.config.width)
-        return [block.modulation(label) for block in self.blocks]  # type: ignore[operator]
+        return [block.modulation(label) for block in self.own_blocks()]
+
+    def own_blocks(self) -> list[Block]:
+        return [block for block in self.blocks if isinstance(block, Block)]
 
     def positions(self, k: int) -> Tensor:
         """Position and level embedding of the tokens of stage k [n, C], fp32."""
@@ -181,26 +188,42 @@ class VARTransformer(nn.Module):
             return self.head(modulate(x, *modulation))
 
     def states(
-        self, labels: Tensor, codes: Sequence[Tensor], attend: Attend, executed: Tensor | None = None
+        self,
+        labels: Tensor,
+        codes: Sequence[Tensor],
+        attend: Attend,
+        executed: Tensor | None = None,
+        places: Places = None,
+        run: RunBlock = Block.forward,
     ) -> Iterator[Tensor]:
         """Teacher forcing over all stages at once: the hidden states [B, N, C] after each block.
 
         labels [B]; codes: the inputs of stages 1, 2, ... [B, n_k, c]; ``attend`` applies block-causal attention.
-        ``executed`` [depth, B] boolean: samples that run a block; the others pass it unchanged.
+        ``executed`` [depth, B] boolean: samples that run a block; the others pass it unchanged. ``places``: which
+        tokens of stages 1, 2, ... are given, None for a whole stage.
         """
         label = self.class_emb(labels)
-        levels = [self.embed(tokens, self.positions(k)) for k, tokens in enumerate(codes, start=1)]
+        chosen = [None] * len(codes) if places is None else places
+        at = [slice(None) if place is None else place.to(label.device) for place in chosen]
+        levels = [self.embed(tokens, self.positions(k + 1)[at[k]]) for k, tokens in enumerate(codes)]
         x = torch.cat([self.start(label), *levels], 1)
-        for i, (block, modulation) in enumerate(zip(self.blocks, self.modulation(label), strict=True)):
+        for i, (block, modulation) in enumerate(zip(self.own_blocks(), self.modulation(label), strict=True)):
             if executed is None or bool(executed[i].all()):
-                x = block(x, modulation, attend)
+                x = run(block, x, modulation, attend)
             else:
                 rows = executed[i].nonzero().squeeze(-1).to(x.device)
                 part = tuple(vector[rows] for vector in modulation)
-                x = x.index_copy(0, rows, block(x[rows], part, attend))
+                x = x.index_copy(0, rows, run(block, x[rows], part, attend))
             yield x
 
-    def forward(self, labels: Tensor, codes: Sequence[Tensor], attend: Attend) -> Tensor:
+    def forward(
+        self,
+        labels: Tensor,
+        codes: Sequence[Tensor],
+        attend: Attend,
+        places: Places = None,
+        run: RunBlock = Block.forward,
+    ) -> Tensor:
         """As ``states`` -> logits [B, N, V] after the last block."""
-        *_, x = self.states(labels, codes, attend)
+        *_, x = self.states(labels, codes, attend, places=places, run=run)
         return self.logits(x, self.head_modulation(self.class_emb(labels)))

@@ -55,6 +55,9 @@ class LoopConfig:
         done = max(0.0, (step - start) / max(1.0, self.steps - start))
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
+    def optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
+        return optimizers(module, self)
+
 
 BLOCKS = re.compile(r"(^|\.)(blocks|block_chunks)\.")  # parameters of a transformer's blocks, in every family
 
@@ -80,7 +83,7 @@ def optimizers(module: nn.Module, config: LoopConfig) -> list[torch.optim.Optimi
 
 
 class Average:
-    """Exponential moving average of the parameters; what is shipped."""
+    """Exponential moving average of the parameters, beside the buffers as they are; what is shipped."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -89,9 +92,12 @@ class Average:
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
         decay = min(self.decay, (1 + step) / (10 + step))
+        learnt = {name for name, _ in module.named_parameters()}
         for key, value in module.state_dict().items():
-            if value.is_floating_point():
+            if key in learnt:
                 self.values[key].lerp_(value.float(), 1 - decay)
+            else:
+                self.values[key].copy_(value)
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -164,7 +170,7 @@ class Loop:
     def __init__(self, task: Task, config: LoopConfig, folder: Path, rank: int = 0, world: int = 1) -> None:
         self.task, self.config, self.folder, self.rank, self.world = task, config, folder, rank, world
         self.step, self.seconds = 0, 0.0
-        self.optimizers = optimizers(task.module, config)
+        self.optimizers = config.optimizers(task.module)
         self.average = Average(task.module, config.average)
         if (folder / "state.pt").exists():
             self._resume()

@@ -7,11 +7,14 @@ from varlab.models.hart_model import HartSettings
 from varlab.models.infinity import InfinityConfig
 from varlab.models.tokenizers.bsq import BSQConfig
 from varlab.models.tokenizers.hybrid import HybridConfig
+from varlab.models.tokenizers.vqvae import VQConfig
+from varlab.models.var import VARConfig
 from varlab.schedules import square
 from varlab.training.hart import HartRecipe
 from varlab.training.infinity import InfinityRecipe
 from varlab.training.loop import LoopConfig
 from varlab.training.recipe import CorrectionConfig, Recipe
+from varlab.training.var import VarRecipe, class_names
 
 NANO_INFINITY = InfinityRecipe(
     name="nano-infinity",
@@ -73,7 +76,34 @@ MINI_HART = HartRecipe(
     settings=HartSettings(cfg=3.0, tau=0.8, top_k=0, smooth=False),
 )
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (NANO_INFINITY, MINI_INFINITY, MINI_HART)}
+
+MINI_VAR = VarRecipe(
+    name="mini-var",
+    image_size=40,
+    pool=40_000,
+    pool_seed=1,
+    schedule=square(tuple(range(1, 11)), "mini-40px"),
+    tokenizer=VQConfig(codes=512, width=16, channels=32, multipliers=(1, 2, 2), blocks=1, norm_groups=8),
+    transformer=VARConfig(
+        depth=12,
+        width=128,
+        heads=4,
+        classes=len(class_names()),
+        codes=512,
+        code_width=16,
+        sides=tuple(range(1, 11)),
+        shared_modulation=True,
+    ),
+    tokenizer_batch=16,
+    tokenizer_swap=0.08,
+    tokenizer_loop=LoopConfig(steps=1200, learning_rate=1.5e-3, warmup=50, decay=0.7, average=0.995, seed=1),
+    correction=CorrectionConfig(batch=32, swap=0.1, drop=0.1, seed=2, largest=16, whole_from=1050),
+    loop=LoopConfig(steps=1100, learning_rate=2e-3, warmup=100, decay=0.7, average=0.995, seed=2),
+    settings=Settings(cfg=1.5),
+    classes=class_names(),
+)
+
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (NANO_INFINITY, MINI_INFINITY, MINI_HART, MINI_VAR)}
 
 
 def recipe(name: str) -> Recipe:

@@ -4,7 +4,7 @@ Module names equal the keys of the official file (``vae_ch160v4096z32.pth``).
 Source: VAR (arXiv 2404.02905), section 3.2, and its released tokenizer.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from varlab.errors import VarlabError
 from varlab.models.tokenizers.bsq import area, side
 from varlab.schedules import Grid
+
+Swap = Callable[[Tensor, int], Tensor] | None  # (indices, stage) -> indices
 
 
 @dataclass(frozen=True)
@@ -229,6 +231,8 @@ def phi_index(stages: int, count: int) -> list[int]:
 class Quantizer(nn.Module):
     """A codebook and the convolutions that follow up-sampling."""
 
+    ema_vocab_hit_SV: Tensor  # noqa: N815  (released name)
+
     def __init__(self, config: VQConfig) -> None:
         super().__init__()
         self.embedding = nn.Embedding(config.codes, config.width)
@@ -239,12 +243,13 @@ class Quantizer(nn.Module):
             self.quant_resi = _Shared(config.width, config.phis)
         else:
             self.quant_resi = nn.ModuleList(Phi(config.width) for _ in range(config.stages))
-        # Use counts of training; kept only so that the keys equal the official file.
+        # Running use counts of training, under the released name.
         self.register_buffer("ema_vocab_hit_SV", torch.zeros(config.stages, config.codes))
 
     def phis(self) -> list[Phi]:
         return [module for module in self.quant_resi.modules() if isinstance(module, Phi)]
 
+    @torch.no_grad()
     def nearest(self, latent: Tensor) -> Tensor:
         """Indices [B, h, w] of the codes nearest to a map [B, c, h, w], by squared distance."""
         z, table = latent.movedim(1, -1), self.embedding.weight
@@ -274,15 +279,18 @@ class VQTokenizer(nn.Module):
         phis = self.quantize.phis()
         return phis[phi_index(stages, len(phis))[k]](enlarge(codes, grid))
 
-    def residual_steps(self, latent: Tensor, grids: Sequence[Grid]) -> Iterator[tuple[Tensor, Tensor]]:
+    def residual_steps(
+        self, latent: Tensor, grids: Sequence[Grid], swap: Swap = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Residual quantisation from coarse to fine: latent [B, c, H, W] -> for each stage its indices [B, h_k, w_k]
-        and the canvas so far [B, c, H, W]."""
+        and the canvas so far [B, c, H, W]. ``swap(index, k)`` gives the indices that are really added; those yielded
+        stay."""
         residual, canvas = latent.float(), torch.zeros_like(latent, dtype=torch.float32)
         for k, grid in enumerate(grids):
             index = self.quantize.nearest(area(residual, grid))
-            codes = self.quantize.embedding(index).movedim(-1, 1)
+            codes = self.quantize.embedding(index if swap is None else swap(index, k)).movedim(-1, 1)
             step = self.step(codes, k, len(grids), side(latent))
-            residual, canvas = residual - step, canvas + step
+            residual, canvas = residual - step.detach(), canvas + step
             yield index, canvas
 
     def latent(self, image: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from varlab.errors import VarlabError
 from varlab.training.freqexit.wavelets import haar, inverse, to_even
 
 LEAST_SIDE = 8  # of the predictor's stages
@@ -82,6 +83,11 @@ class Reconstruction(nn.Module):
     def __init__(self, kind: type[Predictor] | type[Gate], width: int, sides: Sequence[int]) -> None:
         super().__init__()
         self.kind, self.sides = kind, tuple(sides)
+        if not self.stages():
+            raise VarlabError(
+                f"The released self-reconstruction reads stages of side {LEAST_SIDE} and more; this schedule ends at "
+                f"{self.sides[-1]}. Take fgsr=gated, which reads all stages, or fgsr=off."
+            )
         self.sam_modules = nn.ModuleDict({f"step_{k}": kind(width) for k in range(len(sides))})
 
     def stage(self, k: int) -> nn.Module:

@@ -5,10 +5,11 @@ Source: FreqExit (NeurIPS 2025), equations of its method section, and the releas
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -46,6 +47,10 @@ class LossConfig:
     distillation: float = 2.0
     frequency: float = 0.3
     reconstruction: float = 5.0
+
+    @property
+    def needs_teacher(self) -> bool:
+        return self.distillation > 0 or self.frequency > 0
 
 
 OFFICIAL = LossConfig()
@@ -167,20 +172,31 @@ def frequency_weight(progress: float, window: str, full: float = 0.3) -> float:
     return full * min(max((progress - 0.25) / 0.25, 0.0), 1.0)
 
 
-@dataclass
-class Balance:
-    """Running means that keep the frequency term at a set share of the other losses."""
+TERMS = ("main", "early", "distillation", "frequency")
 
-    momentum: float = 0.9
-    means: dict[str, float] = field(default_factory=dict)
 
+class Balance(nn.Module):
+    """Running means that keep the frequency term at a set share of the other losses; the same on all workers."""
+
+    means: Tensor
+
+    def __init__(self, momentum: float = 0.9) -> None:
+        super().__init__()
+        self.momentum = momentum
+        # In checkpoints, as the released tracker is not: a resumed run would else not be the uninterrupted one.
+        self.register_buffer("means", torch.full((len(TERMS),), torch.nan, dtype=torch.float64))
+
+    @torch.no_grad()
     def scale(self, values: Mapping[str, float], target: float = 0.3) -> float:
         """Take in main, early, distillation and frequency, then say by what to multiply the last."""
-        for name, value in values.items():
-            old = self.means.get(name, value)
-            self.means[name] = self.momentum * old + (1 - self.momentum) * value
-        others = (self.means["main"] + self.means["early"] + self.means["distillation"]) / 3
-        return target * others / (self.means["frequency"] + 1e-6)
+        new = torch.tensor([values[name] for name in TERMS]).to(self.means)
+        if dist.is_initialized():
+            dist.all_reduce(new)
+            new /= dist.get_world_size()
+        old = torch.where(self.means.isnan(), new, self.means)
+        self.means.copy_(self.momentum * old + (1 - self.momentum) * new)
+        main, early, distillation, frequency = self.means.tolist()
+        return target * (main + early + distillation) / 3 / (frequency + 1e-6)
 
 
 # The sum
@@ -216,25 +232,29 @@ class Objective(nn.Module):
             self.requires_grad_(False)
 
     def forward(
-        self, logits: Layers, teacher: Tensor, ids: Tensor, table: Tensor, kept: Kept, progress: float
+        self, logits: Layers, teacher: Tensor | None, ids: Tensor, table: Tensor, kept: Kept, progress: float
     ) -> Losses:
-        """logits by layer and the teacher's [B, L, V]; ids [B, L]; table [V, c]; progress in [0, 1]."""
+        """logits by layer and the teacher's [B, L, V], None where no term needs them; ids [B, L]; table [V, c];
+        progress in [0, 1]. A term of weight 0 is not computed."""
         config, last = self.config, self.depth - 1
-        main, early = cross_entropy(logits[last], ids), early_exit(logits, ids, kept)
+        main = cross_entropy(logits[last], ids)
+        early = early_exit(logits, ids, kept) if config.early else torch.zeros_like(main)
         heat = last if config.kd_last is None else config.kd_last
-        taught = distillation(logits, teacher, kept, heat)
+        taught = torch.zeros_like(main)
+        if teacher is not None and config.distillation:
+            taught = distillation(logits, teacher, kept, heat)
         total = config.main * main + config.early * early + config.distillation * taught
-        maps = {layer: soft_map(z, table) for layer, z in logits.items()}
         out = Losses(total, float(main.detach()), float(early.detach()), float(taught.detach()), None, None, None)
         weight = frequency_weight(progress, config.hf_window, config.frequency)
-        if weight > 0:
+        rebuild = self.reconstruction if config.reconstruction > 0 else None
+        maps = {layer: soft_map(z, table) for layer, z in logits.items()} if weight > 0 or rebuild else {}
+        if teacher is not None and weight > 0:
             loss = self.frequency(maps, soft_map(teacher, table), kept)
             out.frequency = float(loss.detach())
-            terms = ("main", "early", "distillation", "frequency")
-            out.scale = self.balance.scale({name: getattr(out, name) for name in terms})
+            out.scale = self.balance.scale({name: getattr(out, name) for name in TERMS})
             total = total + weight * out.scale * loss
-        if self.reconstruction is not None and config.reconstruction > 0:
-            rebuilt = self.reconstruction({layer: rows(m, kept.get(layer)) for layer, m in maps.items()})
+        if rebuild is not None:
+            rebuilt = rebuild({layer: rows(m, kept.get(layer)) for layer, m in maps.items()})
             out.reconstruction = float(rebuilt.detach())
             total = total + config.reconstruction * rebuilt
         out.total = total

@@ -1,0 +1,172 @@
+"""Distances between sets of images: filters, closed forms, intervals, and the files of other evaluators."""
+
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import tiny_var
+from tests.minis import refused
+from varlab.evaluation import adm, classes
+from varlab.evaluation.adm import export_npz, inception_scores
+from varlab.evaluation.classes import class_scenes, described, score_classes
+from varlab.evaluation.distances import (
+    FrechetSpace,
+    Moments,
+    basic_interval,
+    covered,
+    frechet,
+    moments,
+    precision_recall,
+    root,
+)
+from varlab.evaluation.scattering import FEATURES, FLOOR, scattering, scattering_of, wavelets
+
+
+def normal(n: int, d: int = 3, seed: int = 0, shift: float = 0.0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(shift, 1, (n, d))
+
+
+# Features
+
+
+def test_wavelets_see_no_constant_and_follow_their_direction() -> None:
+    bank = wavelets(48, 48)
+    assert bank[..., 0, 0].abs().max() < 1e-6
+    y, x = torch.meshgrid(torch.arange(48.0), torch.arange(48.0), indexing="ij")
+    for direction, wave in enumerate((x, y)):
+        found = torch.fft.ifft2(torch.fft.fft2(torch.cos(0.75 * torch.pi * wave)) * bank[0]).abs().mean((-2, -1))
+        assert int(found.argmax()) == (0, 2)[direction]
+
+
+def test_a_flat_image_has_only_its_colour() -> None:
+    image = torch.tensor([0.2, 0.4, 0.6])[None, :, None, None].expand(1, 3, 24, 24)
+    found = scattering(image)[0]
+    assert found.shape == (FEATURES,) and torch.allclose(found[:3], image[0, :, 0, 0])
+    assert torch.allclose(found[3:], torch.full((FEATURES - 3,), FLOOR).log(), atol=1e-2)
+
+
+def test_features_see_detail_and_not_the_place() -> None:
+    pictures, _ = class_scenes(8, 3, 40)
+    own = scattering_of(pictures)
+    moved = scattering_of(np.roll(pictures, (3, 2), (1, 2)))
+    blurred = torch.nn.functional.avg_pool2d(torch.from_numpy(pictures).movedim(-1, 1).float(), 3, 1, 1)
+    dull = scattering_of(blurred.byte().movedim(1, -1).numpy())
+    assert np.abs(moved - own).mean() < 0.5 * np.abs(dull - own).mean()
+    refused(lambda: scattering(torch.zeros(1, 3, 12, 12)), "at least 16 pixels")
+
+
+# Distances
+
+
+def test_frechet_has_its_closed_form() -> None:
+    a = Moments(torch.tensor([0.0, 1.0]).double(), torch.diag(torch.tensor([1.0, 4.0])).double())
+    b = Moments(torch.tensor([2.0, 1.0]).double(), torch.diag(torch.tensor([9.0, 4.0])).double())
+    assert frechet(a, b) == pytest.approx(4 + 4) and frechet(a, a) == pytest.approx(0, abs=1e-9)
+    matrix = torch.tensor([[2.0, 1.0], [1.0, 3.0]]).double()
+    assert torch.allclose(root(matrix) @ root(matrix), matrix)
+    refused(lambda: moments(normal(3, 3)), "more images", "not 3")
+
+
+def test_intervals_hold_the_estimate_and_tell_a_shift_from_none() -> None:
+    space = FrechetSpace(normal(400), 60)
+    same, also, far = (space.draws(normal(400, seed=s, shift=d)) for s, d in ((1, 0.0), (2, 0.0), (3, 0.4)))
+    interval = basic_interval(far)
+    assert interval.low < interval.estimate < interval.high and interval.estimate == pytest.approx(0.48, abs=0.2)
+    assert basic_interval(far - same).low > 0
+    none = basic_interval(same - also)
+    assert none.low < 0 < none.high
+
+
+def test_pairs_share_their_draws() -> None:
+    space, features = FrechetSpace(normal(50), 8), normal(50, seed=4)
+    assert np.array_equal(space.draws(features), space.draws(features.copy()))
+    assert not np.array_equal(space.draws(features), FrechetSpace(normal(50), 8, seed=1).draws(features))
+
+
+def test_precision_and_recall_part_when_modes_are_missing() -> None:
+    real = np.concatenate([normal(200, seed=1), normal(200, seed=2, shift=20)])
+    half = np.concatenate([normal(200, seed=3), normal(200, seed=4)])
+    precision, recall = precision_recall(half, real)
+    assert precision.estimate > 0.8 and recall.estimate == pytest.approx(0.5, abs=0.1)
+    assert covered(real, real).all() and not covered(real + 100, real).any()
+
+
+# Of a model
+
+
+def named_var() -> classes.VAR:
+    model = tiny_var()
+    model.text = classes.VAR(model.transformer, model.tokenizer, class_list()).text
+    return model
+
+
+def class_list() -> tuple[str, ...]:
+    return ("a red circle", "a blue circle", "a red star", "a blue star", "a red ring", "a blue ring", "a red cross",
+            "a blue cross", "a red square", "a blue square")  # fmt: skip
+
+
+def test_a_score_has_its_scale_beside_it() -> None:
+    table = score_classes(named_var(), n=90, methods=("none", "freqexit:exits=2")).set_index("source")
+    assert list(table.index) == ["none", "freqexit:exits=2", "reconstructions", "other scenes"]
+    assert table.loc["other scenes", "class_accuracy"] > 0.9 > table.loc["none", "class_accuracy"]
+    assert table.loc["other scenes", "scattering_frechet"] < table.loc["none", "scattering_frechet"]
+    assert (table.scattering_frechet_low <= table.scattering_frechet_high).all() and set(table.n) == {90}
+    refused(lambda: score_classes(tiny_var(), n=90), "named scene classes")
+
+
+def test_described_agrees_with_the_scorer() -> None:
+    pictures, names = class_scenes(12, 3, 40)
+    wrong = names[1:] + names[:1]
+    assert described(pictures, names).correct.mean() > 0.9 > described(pictures, wrong).correct.mean()
+
+
+# Files of other evaluators
+
+
+def test_the_export_is_what_the_evaluator_reads_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_var()
+    monkeypatch.setattr(adm, "CHUNK", 8)
+    export_npz(model, tmp_path / "whole.npz", n=20, seed=3)
+    images = np.load(tmp_path / "whole.npz")["arr_0"]
+    assert images.shape == (20, 20, 20, 3) and images.dtype == np.uint8
+    calls = 0
+    chunk = adm._chunk
+
+    def failing(job: object, numbers: range) -> np.ndarray:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return chunk(job, numbers)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(adm, "_chunk", failing)
+    with pytest.raises(KeyboardInterrupt):
+        export_npz(model, tmp_path / "cut.npz", n=20, seed=3)
+    assert not (tmp_path / "cut.npz").exists()
+    refused(lambda: export_npz(model, tmp_path / "cut.npz", n=20, seed=4), "another export")
+    export_npz(model, tmp_path / "cut.npz", n=20, seed=3)
+    assert calls == 4 and np.array_equal(np.load(tmp_path / "cut.npz")["arr_0"], images)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.npz", "whole.npz"]
+    refused(lambda: export_npz(model, tmp_path / "images.png", n=2), ".npz")
+
+
+def test_fid_says_what_it_needs_and_hands_both_sets_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = np.zeros((2, 8, 8, 3), np.uint8)
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    refused(lambda: inception_scores(pictures, pictures, tmp_path), "pip install torch-fidelity", "score frechet")
+    library = ModuleType("torch_fidelity")
+    seen = {}
+
+    def calculate_metrics(**given: object) -> dict[str, float]:
+        seen.update(given)
+        return {"frechet_inception_distance": 12.5}
+
+    library.calculate_metrics = calculate_metrics  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch_fidelity", library)
+    table = inception_scores(pictures, pictures, tmp_path)
+    assert table.to_dict("records") == [{"measure": "frechet_inception_distance", "value": 12.5, "n": 2}]
+    assert len(list(Path(str(seen["input1"])).glob("*.png"))) == 2 and seen["fid"] and seen["prc"] and seen["isc"]

@@ -1,0 +1,128 @@
+"""The motivation of exits and their quality: what the lens reads, what removing detail changes, figures of tables."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tests.conftest import tiny_var
+from tests.minis import refused
+from tests.test_class_quality import named_var
+from varlab.engine.loop import Run
+from varlab.engine.randomness import SeededNoise
+from varlab.evaluation.classes import labels
+from varlab.exits.detail import WithoutDetail, detail_removed, detail_shares
+from varlab.exits.lens import _by_stage, _Drawn, detail_share, lens
+from varlab.exits.quality import exit_quality, scaled_rows, shorthand
+from varlab.figures import exits as figures
+from varlab.figures.measured import Measured, read_measured
+from varlab.models.guidance import Settings
+
+
+@pytest.fixture(scope="module")
+def seen() -> Measured:
+    return lens(tiny_var(), n=3, batch=2)
+
+
+def test_the_last_layer_agrees_with_itself_and_none_before_it_is_perfect(seen: Measured) -> None:
+    last, others = (seen.table[(seen.table.layer == 4) == flag] for flag in (True, False))
+    assert len(seen.table) == 3 * 4 * 4
+    assert (last.agreement == 1).all() and last.divergence.abs().max() < 1e-5 and (last.error == 0).all()
+    assert others.divergence.min() > 0 and others.agreement.mean() < 1
+    assert seen.table[seen.table.layer == 1].similarity.isna().all()
+    assert seen.table[seen.table.layer > 1].similarity.between(-1, 1.0001).all()
+
+
+def test_the_lens_reads_the_samplers_own_logits() -> None:
+    """With one choice left the drawn codes are the most likely ones of the last layer's guided logits."""
+    model = tiny_var()
+    drawn = _Drawn()
+    Run(model, Settings(cfg=2.0, top_k=1), SeededNoise(0), [drawn]).generate(labels(model, 2), [0, 1])
+    with torch.inference_mode():
+        layers = _by_stage(model, labels(model, 2), drawn.labels)
+    assert all(torch.equal(z.argmax(-1), own) for z, own in zip(layers[-1], drawn.labels, strict=True))
+
+
+def test_detail_is_what_a_haar_transform_calls_so() -> None:
+    flat, board = torch.ones(1, 2, 4, 4), torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(2, 2)[None, None]
+    assert detail_share(flat).item() == pytest.approx(0) and detail_share(board).item() == pytest.approx(1)
+    assert detail_share(torch.ones(1, 2, 1, 1)).isnan().all()
+
+
+def test_removed_details_are_gone_and_only_there() -> None:
+    model = tiny_var()
+    shares = detail_shares(model, n=4).table
+    assert shares[shares.source == "codes of the stage"].groupby("stage")["share"].count().tolist() == [0, 4, 4, 4]
+    without = detail_shares(WithoutDetail(model, [1, 2]), n=4).table
+    means = without[without.source == "codes of the stage"].groupby("stage")["share"].mean()
+    assert means[2] == pytest.approx(0, abs=1e-6) and means[4] > 0.1
+    untouched = WithoutDetail(model, [])
+    images = [Run(m, m.settings, SeededNoise(0)).generate([1], [0]).image for m in (model, untouched)]
+    assert torch.equal(*images)
+
+
+def test_loss_of_detail_is_measured_against_the_whole_model() -> None:
+    table = detail_removed(named_var(), {"the last two": [2, 3]}, n=90, resamples=5).table.set_index("removed")
+    assert table.loc["nothing", "ssim"] == 1 and table.loc["the last two", "ssim"] < 1
+    assert table.loc["the last two", "ssim_low"] <= table.loc["the last two", "ssim"]
+
+
+def test_exit_vectors_have_one_shorthand() -> None:
+    assert shorthand((10, 10, 10, 6)) == "10x3/6" and shorthand((4, 4)) == "4"
+    assert scaled_rows(tiny_var()) == {"4": "full", "3": "a", "3x2/2x2": "b", "2": "c"}
+    refused(lambda: scaled_rows(tiny_var(), ["e"]), "no published row")
+
+
+def test_quality_of_exits_has_its_account_beside_it() -> None:
+    model, notes = named_var(), []
+    found = exit_quality({"a": model}, ["4", "2"], n=90, resamples=5, progress=lambda *x: notes.append(x))
+    assert found.table[["weights", "exits"]].apply(tuple, axis=1).tolist() == [("a", "4"), ("a", "2")]
+    assert found.table.block_calls.tolist() == [16, 8] and notes[-1] == (2, 2)
+    refused(lambda: exit_quality({"a": model, "b": tiny_var("long")}, ["2"], n=90), "one schedule")
+
+
+# Figures
+
+
+def facts(model: str = "tiny-var") -> dict[str, object]:
+    return {"model": model, "weights": "random", "n": 3, "seed": 0, "schedule": [[1, 1], [2, 2], [3, 3], [5, 5]]}
+
+
+def frame(**columns: object) -> pd.DataFrame:
+    """With a narrow interval around every measure."""
+    table = pd.DataFrame(columns)
+    for name in set(figures.MEASURES) & set(table.columns):
+        table[f"{name}_low"], table[f"{name}_high"] = table[name] - 0.1, table[name] + 0.1
+    return table
+
+
+def test_figures_read_tables_alone(seen: Measured, tmp_path: Path) -> None:
+    for measure in figures.LENS:
+        ax = figures.lens(seen, measure)
+        assert len(ax.lines) == 4 and ax.get_ylabel() == figures.LENS[measure]
+    ax = figures.detail_share(detail_shares(tiny_var(), n=3))
+    assert ax.get_ylim() == (0, 1)
+    removed = frame(removed=["nothing", "late"], scattering_frechet=[1.0, 2], class_accuracy=[0.9, 0.5], ssim=[1, 0.5])
+    assert len(figures.detail_loss(Measured(removed, facts())).axes) == 3
+    traded = frame(
+        weights=["a", "a", "b"], exits=["4", "2", "2"], block_calls=[16, 8, 8], scattering_frechet=[1.0, 3, 2]
+    )
+    ax = figures.exit_tradeoff(Measured(traded, facts()))
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
+    refused(lambda: figures.exit_tradeoff(Measured(traded, facts()), "fid"), "measure")
+    cost = pd.DataFrame({"block_calls": [16, 8], "gflops": [2.0, 1.1], "transformer_ratio": [1, 0.5], "low": [1, 0.4],
+                         "high": [1, 0.6], "batch": [1, 1]})  # fmt: skip
+    assert len(figures.exit_cost([Measured(cost, facts())]).axes) == 2
+    runs = frame(recipe=["untrained", "corrected", "corrected"], exits=["2"] * 3, train_seed=[-1, 0, 1],
+                 scattering_frechet=[9.0, 3, 4], class_accuracy=[0.1, 0.8, 0.9])  # fmt: skip
+    kept = Measured(runs, facts())
+    kept.save(tmp_path, "ablation")
+    again = read_measured(tmp_path, "ablation")
+    assert again.table["exits"].tolist() == ["2"] * 3 and np.allclose(again.table.scattering_frechet, [9, 3, 4])
+    assert [t.get_text() for t in figures.ablation(again, "2").axes[0].get_yticklabels()] == ["untrained", "corrected"]
+    refused(lambda: figures.ablation(again, "7"), "no exit 7")
+    refused(lambda: read_measured(tmp_path, "table"), "There is no table.csv")
+    plt.close("all")

@@ -1,0 +1,117 @@
+"""Samples in the file that OpenAI's ADM evaluator reads, and FID by an optional library.
+
+The evaluator (github.com/openai/guided-diffusion, evaluations/) takes an npz with ``arr_0``, uint8 [N, H, W, 3], and a
+reference batch of the same kind, and computes FID, IS, precision and recall with TensorFlow and Inception weights.
+"""
+
+import importlib
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from varlab.errors import VarlabError
+from varlab.models.var_model import VAR
+from varlab.runs import Job, default_batch, to_pil
+
+Progress = Callable[[int, int], None]
+CHUNK = 250  # images a part: what an interruption costs
+
+
+def export_npz(
+    model: VAR,
+    path: Path,
+    n: int = 50_000,
+    seed: int = 0,
+    accelerators: tuple[str, ...] = (),
+    progress: Progress | None = None,
+) -> Path:
+    """Write n images, classes in turn (50 of each for ImageNet's 1000), image i from (seed, i) alone.
+
+    Parts are kept in ``<path>.parts`` until the file is whole, so the same call goes on after an interruption; another
+    model, seed or method there is refused. Disk: twice n * H * W * 3 bytes. Colours are cut to uint8, as released.
+    """
+    if path.suffix != ".npz":
+        raise VarlabError(f"The evaluator reads .npz files, not {path.name}.")
+    parts = path.with_name(path.name + ".parts")
+    parts.mkdir(parents=True, exist_ok=True)
+    _same(parts / "run.txt", f"{model.name} {model.weights} n={n} seed={seed} {'+'.join(accelerators)}")
+    texts = tuple(str(i % model.text.classes) for i in range(n))
+    job, files = Job(model, texts, model.settings, seed, accelerators=accelerators), []
+    for first in range(0, n, CHUNK):
+        files.append(parts / f"{first:08d}.npy")
+        if not files[-1].exists():
+            _write(files[-1], _chunk(job, range(first, min(first + CHUNK, n))))
+        if progress is not None:
+            progress(min(first + CHUNK, n), n)
+    _join(files, path)
+    for file in [*files, parts / "run.txt"]:
+        file.unlink()
+    parts.rmdir()
+    return path
+
+
+def _same(record: Path, text: str) -> None:
+    if record.exists() and record.read_text() != text:
+        raise VarlabError(f"{record.parent} holds parts of another export ({record.read_text()}). Remove it first.")
+    record.write_text(text)
+
+
+def _chunk(job: Job, numbers: range) -> np.ndarray:
+    """Some of the images, uint8 [n, H, W, 3]."""
+    batch, pictures = default_batch(job.model), []
+    for first in range(numbers.start, numbers.stop, batch):
+        out, _ = job.run(range(first, min(first + batch, numbers.stop)))
+        pictures += [np.asarray(image) for image in to_pil(out.image)]
+    return np.stack(pictures)
+
+
+def _write(path: Path, images: np.ndarray) -> None:
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        np.save(file, images)
+    part.replace(path)
+
+
+def _join(files: list[Path], path: Path) -> None:
+    """The parts as one uncompressed array, never held in memory."""
+    shapes = [np.load(file, mmap_mode="r").shape for file in files]
+    header = {"descr": "|u1", "fortran_order": False, "shape": (sum(s[0] for s in shapes), *shapes[0][1:])}
+    part = path.with_name(path.name + ".part")
+    with zipfile.ZipFile(part, "w") as archive, archive.open("arr_0.npy", "w", force_zip64=True) as file:
+        np.lib.format.write_array_header_1_0(file, header)  # type: ignore[arg-type]
+        for name in files:
+            file.write(np.load(name).tobytes())
+    part.replace(path)
+
+
+def require_inception() -> ModuleType:
+    """The library that knows Inception, or how to get it."""
+    try:
+        return importlib.import_module("torch_fidelity")
+    except ImportError as error:
+        raise VarlabError(
+            f"FID needs torch-fidelity, which is not here ({error}). pip install torch-fidelity; it brings torchvision "
+            "and downloads Inception weights. `varlab score frechet` needs neither, and is no FID."
+        ) from error
+
+
+def inception_scores(pictures: np.ndarray, real: np.ndarray, folder: Path) -> pd.DataFrame:
+    """FID, IS, precision and recall by torch-fidelity, of pictures uint8 [n, H, W, 3] against real ones.
+
+    The library and its Inception weights are the user's to install. Numbers of
+    different libraries differ in the second digit: for published tables use ``export_npz`` and the ADM evaluator.
+    """
+    library = require_inception()
+    for name, images in (("samples", pictures), ("real", real)):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for i, image in enumerate(images):
+            Image.fromarray(image).save(folder / name / f"{i:06d}.png")
+    found = library.calculate_metrics(
+        input1=str(folder / "samples"), input2=str(folder / "real"), fid=True, isc=True, prc=True, cuda=False
+    )
+    return pd.DataFrame([{"measure": name, "value": float(value), "n": len(pictures)} for name, value in found.items()])

@@ -1,0 +1,102 @@
+"""Quality of class-conditional images of scenes: Frechet distance, precision, recall, and accuracy of the class."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from varlab.errors import VarlabError
+from varlab.evaluation.distances import FrechetSpace, basic_interval, precision_recall
+from varlab.evaluation.scattering import scattering_of
+from varlab.evaluation.scenes import HELD_OUT_SEED, reconstruct
+from varlab.models.base import NextScaleModel
+from varlab.models.var_model import VAR
+from varlab.runs import sample
+from varlab.scenes import score_images
+from varlab.statistics import Interval, bootstrap_interval
+from varlab.training.var import class_scenes
+
+Progress = Callable[[int, int], None]
+MEASURES = ("scattering_frechet", "precision", "recall", "class_accuracy")
+
+
+@dataclass(frozen=True)
+class ClassSamples:
+    """``pictures`` uint8 [n, H, W, 3] or empty; ``features`` [n, 87]; ``correct`` [n]: the scorer sees the class."""
+
+    features: np.ndarray
+    correct: np.ndarray
+
+
+def described(pictures: Sequence[np.ndarray] | np.ndarray, names: Sequence[str]) -> ClassSamples:
+    table = score_images(pictures, names, ["colors"] * len(names))
+    return ClassSamples(scattering_of(pictures), table["correct"].to_numpy(bool))
+
+
+def check_classes(model: NextScaleModel) -> VAR:
+    """A VAR whose classes are scenes; else what to take."""
+    if not isinstance(model, VAR) or not model.text.names:
+        raise VarlabError(
+            f"This measure needs a model of named scene classes, such as mini-var; {model.name} has none."
+        )
+    return model
+
+
+def labels(model: VAR, n: int) -> list[str]:
+    """Names (or numbers) of n classes, each as often as the others."""
+    known = model.text.names or [str(i) for i in range(model.text.classes)]
+    return [known[i % len(known)] for i in range(n)]
+
+
+def draw_classes(
+    model: VAR,
+    n: int,
+    seed: int = 0,
+    accelerators: Sequence[str] = (),
+    batch: int | None = None,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """uint8 [n, H, W, 3], classes in turn; image i depends on (seed, i) alone."""
+    run = sample(model, labels(model, n), seed=seed, accelerators=accelerators, batch=batch, progress=progress)
+    return np.stack([np.asarray(image) for image in run.images])
+
+
+def reference(model: VAR, n: int) -> tuple[np.ndarray, list[str]]:
+    """Held-out scenes of the model's size, and their classes."""
+    return class_scenes(n, HELD_OUT_SEED, model.schedule.final[0] * model.stride)
+
+
+def measures(found: ClassSamples, space: FrechetSpace, draws: np.ndarray | None = None) -> dict[str, Interval]:
+    """Against held-out scenes, of which there should be as many; ``draws``: those of the distance, if known."""
+    precision, recall = precision_recall(found.features, space.real)
+    accuracy = bootstrap_interval(found.correct, np.mean)
+    distance = basic_interval(space.draws(found.features) if draws is None else draws)
+    return dict(zip(MEASURES, (distance, precision, recall, accuracy), strict=True))
+
+
+def as_row(values: dict[str, Interval]) -> dict[str, float]:
+    """name, name_low, name_high, ... of a table."""
+    ends = ("", "_low", "_high")
+    return {f"{name}{end}": float(v) for name, value in values.items() for end, v in zip(ends, value, strict=True)}
+
+
+def score_classes(
+    model: NextScaleModel,
+    n: int = 2000,
+    seed: int = 0,
+    methods: Sequence[str] = ("none",),
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """One row a method (accelerators, or none), and for scale: reconstructions and other held-out scenes."""
+    checked = check_classes(model)
+    pictures, names = reference(checked, 2 * n)
+    space = FrechetSpace(scattering_of(pictures[:n]))
+    rows = []
+    for method in methods:
+        specs = [part for part in method.split("+") if part != "none"]
+        drawn = draw_classes(checked, n, seed, specs, progress=progress)
+        rows.append({"source": method, "n": n} | as_row(measures(described(drawn, labels(checked, n)), space)))
+    for source, others in (("reconstructions", reconstruct(checked, pictures[n:])), ("other scenes", pictures[n:])):
+        rows.append({"source": source, "n": n} | as_row(measures(described(others, names[n:]), space)))
+    return pd.DataFrame(rows)

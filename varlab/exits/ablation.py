@@ -1,0 +1,177 @@
+"""What each of FreqExit's losses does: every recipe fine-tuned from the same mini, judged at the same exits.
+
+Resumable: each run, each export and each set of samples is kept and made once. Any subset of recipes and seeds may be
+asked for at a time; the table always holds all that the folder holds.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from varlab.evaluation.classes import ClassSamples, as_row, described, draw_classes, labels, measures, reference
+from varlab.evaluation.distances import FrechetSpace, basic_interval
+from varlab.evaluation.scattering import scattering_of
+from varlab.exits import facts_of
+from varlab.exits.speed import exit_specs
+from varlab.figures.measured import Measured, read_measured
+from varlab.models.embedded import data_folder
+from varlab.models.var_model import VAR
+from varlab.models.zoo import load
+from varlab.training.freqexit.pipeline import Plan, Report, export_freqexit, train_freqexit
+from varlab.training.freqexit.recipes import BASES
+
+UNTRAINED = "untrained"
+BASELINE = "layerskip"
+NO_SEED = -1  # of the untrained exit
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """``plan``: sizes of every run; ``n`` images at each of ``exits`` (exit vectors), all from ``sample_seed``."""
+
+    plan: Plan
+    recipes: tuple[str, ...] = tuple(BASES)
+    seeds: tuple[int, ...] = (0,)
+    exits: tuple[str, ...] = ("6", "12")
+    n: int = 2000
+    sample_seed: int = 0
+    resamples: int = 200
+
+    def plans(self) -> Iterator[Plan]:
+        """Seed by seed, so that an interrupted ablation has whole seeds."""
+        for seed in self.seeds:
+            for recipe in self.recipes:
+                yield replace(self.plan, recipe=recipe, seed=seed)
+
+
+def ablate(
+    asked: Ablation, folder: Path, out: Path, workers: int, device: str, report: Report, note: Note = lambda _: None
+) -> bool:
+    """Train, sample and write ``ablation.csv`` and ``.json`` to ``out``. False when stopped; the same call goes on."""
+    base = cast(VAR, load(asked.plan.model, device=device))
+    specs = dict(zip(asked.exits, exit_specs(base, asked.exits), strict=True))
+    judge = _Judge(asked, folder, specs)
+    judge.samples(base, folder / UNTRAINED, note)
+    for plan in asked.plans():
+        note(f"{plan.label}: {plan.steps} updates")
+        if not train_freqexit(plan, folder, workers, device, report):
+            return False
+        mini = folder / plan.label / "mini"
+        if not (mini / "model.json").exists():
+            export_freqexit(plan, folder, mini, device)
+        judge.samples(cast(VAR, load(plan.model, checkpoint=mini, device=device)), folder / plan.label, note)
+        write_table(asked, folder, out, base)
+    return True
+
+
+class _Judge:
+    """Draws and describes the samples of a model at every exit, once."""
+
+    def __init__(self, asked: Ablation, folder: Path, specs: dict[str, str]) -> None:
+        self.asked, self.folder, self.specs = asked, folder, specs
+
+    def samples(self, model: VAR, place: Path, note: Note) -> None:
+        asked = self.asked
+        for exits, spec in self.specs.items():
+            path = samples_path(place, exits, asked)
+            if path.exists():
+                continue
+            note(f"{place.name}: {asked.n} images at exit {exits}")
+            found = described(draw_classes(model, asked.n, asked.sample_seed, [spec]), labels(model, asked.n))
+            _save(path, features=found.features, correct=found.correct, weights=np.array(model.weights))
+        path = self.folder / f"reference-{asked.n}.npz"
+        if not path.exists():
+            _save(path, features=scattering_of(reference(model, asked.n)[0]))
+
+
+def samples_path(place: Path, exits: str, asked: Ablation) -> Path:
+    return place / f"samples-{exits.replace('/', '-')}-n{asked.n}-seed{asked.sample_seed}.npz"
+
+
+def _save(path: Path, **arrays: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part.npz")
+    np.savez(part, **arrays)  # type: ignore[arg-type]
+    part.replace(path)
+
+
+# The table
+
+
+def write_table(asked: Ablation, folder: Path, out: Path, model: VAR) -> pd.DataFrame:
+    """One row a run and exit: measures with 95 % intervals, and the Frechet distance less that of the untrained exit
+    and of the LayerSkip-like run of the same training seed, paired by class and sampling seed."""
+    space = FrechetSpace(np.load(folder / f"reference-{asked.n}.npz")["features"], asked.resamples)
+    found = [one for place in _places(asked, folder) for one in _judged(asked, place, space)]
+    table = pd.DataFrame([one.row(found, space) for one in found])
+    facts = facts_of(model, labels(model, asked.n), asked.sample_seed) | {"plan": asdict(asked.plan)}
+    Measured(table, facts).save(out, "ablation")
+    return table
+
+
+def _places(asked: Ablation, folder: Path) -> list[Path]:
+    """The untrained model, then every finished run of these sizes, whichever call made it."""
+    found = [folder / UNTRAINED]
+    for path in sorted(folder.glob("*/plan.json")):
+        plan = json.loads(path.read_text())
+        if replace(Plan(**plan), recipe=asked.plan.recipe, seed=asked.plan.seed) == asked.plan:
+            found.append(path.parent)
+    return found
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A run's samples at an exit, with the draws of their distance."""
+
+    recipe: str
+    seed: int
+    updates: int
+    exits: str
+    samples: ClassSamples
+    draws: np.ndarray
+    weights: str
+
+    def row(self, others: Sequence["_Judged"], space: FrechetSpace) -> dict[str, Any]:
+        values = measures(self.samples, space, self.draws)
+        for name in (UNTRAINED, BASELINE):
+            for other in others:
+                same = other.exits == self.exits and other.recipe == name and other.seed in (self.seed, NO_SEED)
+                if same and other is not self:
+                    values[f"less_{name}"] = basic_interval(self.draws - other.draws)
+        start = {"recipe": self.recipe, "train_seed": self.seed, "updates": self.updates, "exits": self.exits}
+        return start | {"n": len(self.samples.features)} | as_row(values) | {"weights": self.weights}
+
+
+def _judged(asked: Ablation, place: Path, space: FrechetSpace) -> Iterator[_Judged]:
+    plan: dict[str, Any] = {"recipe": UNTRAINED, "seed": NO_SEED, "steps": 0}
+    if (place / "plan.json").exists():
+        plan = json.loads((place / "plan.json").read_text())
+    for exits in asked.exits:
+        path = samples_path(place, exits, asked)
+        if path.exists():
+            stored = np.load(path)
+            samples = ClassSamples(stored["features"], stored["correct"])
+            about = str(plan["recipe"]), int(plan["seed"]), int(plan["steps"]), exits
+            yield _Judged(*about, samples, space.draws(samples.features), str(stored["weights"]))
+
+
+def summary(table: pd.DataFrame, exits: str, columns: Sequence[str] = ("scattering_frechet", "class_accuracy")) -> str:
+    """One line a recipe at an exit, means over training seeds, for the terminal."""
+    part = table[table.exits.astype(str) == exits]
+    means = part.groupby("recipe", sort=False)[list(columns)].mean()
+    lines = (f"  {name}: " + ", ".join(f"{c} {v:.3f}" for c, v in row.items()) for name, row in means.iterrows())
+    return "\n".join([f"exit {exits}", *lines])
+
+
+def find_ablation(folder: str | Path | None, trained: str) -> Measured:
+    """The table in a folder; without one that of ``varlab ablate`` here, else the one shipped with a trained mini."""
+    if folder is not None:
+        return read_measured(folder, "ablation")
+    own = Path("reports/freqexit_ablation")
+    return read_measured(own if (own / "ablation.csv").exists() else data_folder() / trained, "ablation")

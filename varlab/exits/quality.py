@@ -1,0 +1,76 @@
+"""Speed against quality: models at exits, each judged against the same held-out scenes."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import pandas as pd
+
+from varlab.accelerators.exit_account import account
+from varlab.accelerators.freqexit import ROWS, read_exits, row_exits
+from varlab.errors import VarlabError
+from varlab.evaluation.classes import as_row, described, draw_classes, labels, measures, reference
+from varlab.evaluation.distances import FrechetSpace
+from varlab.evaluation.scattering import scattering_of
+from varlab.exits import facts_of
+from varlab.exits.speed import exit_specs
+from varlab.figures.measured import Measured
+from varlab.models.var_model import VAR
+
+Progress = Callable[[int, int], None]
+
+
+def scaled_rows(model: VAR, rows: Sequence[str] = ("full", "a", "b", "c", "d", "8")) -> dict[str, str]:
+    """Published rows as exit vectors of this model, each once: vector -> row."""
+    found: dict[str, str] = {}
+    for row in rows:
+        if row not in ROWS:
+            raise VarlabError(f"{row!r} is no published row. Known: {', '.join(ROWS)}.")
+        found.setdefault(shorthand(row_exits(row, model.depth, len(model.schedule))), row)
+    return found
+
+
+def shorthand(exits: Sequence[int]) -> str:
+    """10/10/10/6 -> "10x3/6": what ``freqexit`` reads."""
+    parts: list[list[int]] = []
+    for count in exits:
+        if parts and parts[-1][0] == count:
+            parts[-1][1] += 1
+        else:
+            parts.append([count, 1])
+    if len(parts) == 1:
+        return str(parts[0][0])
+    return "/".join(str(count) if times == 1 else f"{count}x{times}" for count, times in parts)
+
+
+def exit_quality(
+    models: Mapping[str, VAR],
+    exits: Sequence[str],
+    n: int = 128,
+    seed: int = 0,
+    resamples: int = 200,
+    progress: Progress | None = None,
+) -> Measured:
+    """One row a model (by a name for its weights) and exit vector: account and measures with 95 % intervals.
+
+    n images each, the same classes and seeds; n must exceed the 87 features, and distances of different n do not
+    compare. Errors: models of different schedules, and exits that a model does not have.
+    """
+    first = next(iter(models.values()))
+    if any(model.schedule.grids != first.schedule.grids or model.depth != first.depth for model in models.values()):
+        raise VarlabError("Models at exits need one schedule and one depth to share a table.")
+    specs = exit_specs(first, exits)
+    space, texts, rows = FrechetSpace(scattering_of(reference(first, n)[0]), resamples), labels(first, n), []
+    for weights, model in models.items():
+        for text, spec in zip(exits, specs, strict=True):
+            found = described(draw_classes(model, n, seed, [spec]), texts)
+            costs = account(model, read_exits(text, len(model.schedule)), model.settings)
+            about = {"weights": weights, "exits": text, "n": n}
+            work = {
+                "block_calls": costs.block_calls,
+                "weighted_depth": costs.weighted_depth,
+                "gflops": costs.transformer_gflops,
+            }
+            rows.append(about | work | as_row(measures(found, space)))
+            if progress is not None:
+                progress(len(rows), len(models) * len(exits))
+    facts = facts_of(first, texts, seed) | {"weights": "; ".join(m.weights for m in models.values())}
+    return Measured(pd.DataFrame(rows), facts)

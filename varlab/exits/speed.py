@@ -1,0 +1,71 @@
+"""What an exit saves: wall time of the transformer, interleaved with full depth, beside block calls and FLOPs."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from varlab.accelerators.exit_account import account
+from varlab.accelerators.freqexit import check_exits, read_exits
+from varlab.comparison import DENSE, compare
+from varlab.errors import VarlabError
+from varlab.evaluation.classes import labels
+from varlab.figures.measured import Measured
+from varlab.models.base import NextScaleModel
+from varlab.models.var_model import VAR
+from varlab.prompt_sets import PromptSet
+from varlab.statistics import bootstrap_interval
+
+Progress = Callable[[int, int], None]
+ALLOWED = 0.60  # transformer time at half the depth, as a multiple of full depth's, on a CPU at batch 8
+
+
+def exit_specs(model: NextScaleModel, exits: Sequence[str]) -> list[str]:
+    """Accelerator specs of exit vectors, each checked against the model."""
+    if not isinstance(model, VAR):
+        raise VarlabError(f"Exits are measured on VAR, whose account is known; {model.name} is of another family.")
+    for text in exits:
+        check_exits(read_exits(text, len(model.schedule)), model.depth, model.name)
+    return [f"freqexit:exits={text}" for text in exits]
+
+
+def exit_speed(
+    model: NextScaleModel,
+    exits: Sequence[str] | None = None,
+    batch: int = 8,
+    rounds: int = 7,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Measured:
+    """One row an exit vector (default: half the depth), full depth first. Every round times all of them once.
+
+    ``transformer_ratio``: time from the first stage's entry to the last one's end over full depth's, median and 95 %
+    bootstrap interval over rounds; ``ms_image``: median, decode included; GFLOPs are one guided image's.
+    """
+    chosen = exits or [str(max(1, model.depth // 2))]
+    specs = exit_specs(model, chosen)
+    assert isinstance(model, VAR)
+    prompts = PromptSet.from_texts(labels(model, batch), "classes")
+    found = compare(model, prompts, specs, n=batch, batch=batch, rounds=rounds, seed=seed, progress=progress)
+    by_turn = {name: part.sort_values("turn") for name, part in found.timings.groupby("method")}
+    dense, rows = by_turn[DENSE].transformer_seconds.to_numpy(), []
+    for text, name in zip([str(model.depth), *chosen], [DENSE, *specs], strict=True):
+        vector = read_exits(text, len(model.schedule))
+        own, costs = by_turn[name], account(model, vector, model.settings)
+        ratio = bootstrap_interval(own.transformer_seconds.to_numpy() / dense, np.nanmedian)
+        rows.append(
+            {
+                "exits": text,
+                "block_calls": costs.block_calls,
+                "weighted_depth": costs.weighted_depth,
+                "gflops": costs.transformer_gflops,
+                "paper_gflops": costs.paper_gflops,
+                "transformer_ratio": ratio.estimate,
+                "low": ratio.low,
+                "high": ratio.high,
+                "ms_image": 1000 * own.seconds.median(),
+                "rounds": rounds,
+                "batch": batch,
+            }
+        )
+    return Measured(pd.DataFrame(rows), found.facts)

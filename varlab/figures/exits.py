@@ -1,0 +1,187 @@
+"""Early exits: why layers can be left, what is lost, and what is gained. All read tables that ``varlab.exits`` made."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from varlab.errors import VarlabError, unknown
+from varlab.figures.measured import Measured
+from varlab.figures.style import (
+    CYCLE,
+    MARKERS,
+    SOFT,
+    figure_of,
+    finish,
+    line,
+    own_axes,
+    panels,
+    reference,
+    stage_axis,
+    stage_bar,
+    stage_colours,
+    theme,
+)
+from varlab.figures.tradeoff import log_of
+from varlab.statistics import bootstrap_interval
+
+MEASURES = {
+    "scattering_frechet": "Frechet distance\n(scattering features)",
+    "class_accuracy": "class accuracy",
+    "precision": "precision",
+    "recall": "recall",
+    "ssim": "SSIM to the picture\nwith all details",
+}
+LENS = {
+    "similarity": "cosine with the layer before",
+    "agreement": "top-1 agreement with the last layer",
+    "divergence": "KL(last layer || layer) (nats)",
+    "error": "error of the stage's contribution",
+}
+
+
+def over_prompts(table: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
+    """Mean of a column over prompts with its 95 % bootstrap interval: the columns ``by``, mean, low, high, n."""
+    rows = []
+    for key, part in table.groupby(list(by), sort=False):
+        values = part[value].dropna()
+        if len(values):
+            mean, low, high = bootstrap_interval(values)
+            rows.append([*key, mean, low, high, len(values)])
+    return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "n"])
+
+
+# Why
+
+
+@theme()
+def detail_share(found: Measured, ax: Axes | None = None) -> Axes:
+    """How much of a stage's codes, and of the canvas after it, is fine detail? (``exits.detail.detail_shares``)"""
+    ax = own_axes(ax)
+    log, table = log_of(found.facts), over_prompts(found.table, ["source", "stage"], "share")
+    for i, (name, part) in enumerate(table.groupby("source", sort=False)):
+        line(ax, part, "stage", str(name), CYCLE[i], MARKERS[i])
+    stage_axis(ax, log, range(1, len(found.facts["schedule"]) + 1))
+    reference(ax, 0.75, "white noise", "left")
+    ax.set_ylim(0, 1)
+    ax.set_ylabel("share of energy in Haar details")
+    ax.set_title("Where detail enters")
+    ax.legend()
+    finish(ax, log, "detail_share", table)
+    return ax
+
+
+@theme()
+def detail_loss(found: Measured, measures: Sequence[str] = ("scattering_frechet", "class_accuracy", "ssim")) -> Figure:
+    """What is lost when token maps lose their details at some stages? (``exits.detail.detail_removed``)"""
+    table, axes = found.table, panels(len(measures), 1, height=0.55 + 0.26 * len(found.table), sharey=True)
+    y = np.arange(len(table))
+    for ax, name in zip(axes, measures, strict=True):
+        ax.hlines(y, table[f"{name}_low"], table[f"{name}_high"], color=CYCLE[0], lw=1)
+        ax.plot(table[name], y, "o", color=CYCLE[0], mec="white", mew=0.5)
+        ax.axvline(table[name].iloc[0], color=SOFT, lw=0.8, ls=(0, (4, 3)), zorder=1)
+        ax.set(xlabel=MEASURES[name], yticks=y, ylim=(len(table) - 0.5, -0.5))
+    axes[0].set_yticks(y, table["removed"])
+    axes[0].set_ylabel("details removed from")
+    figure = figure_of(axes[0])
+    finish(figure, log_of(found.facts), "detail_loss", table)
+    return figure
+
+
+@theme()
+def lens(found: Measured, measure: str = "agreement", ax: Axes | None = None) -> Axes:
+    """What would the shared head say after each block? One line a stage. (``exits.lens.lens``)"""
+    if measure not in LENS:
+        raise unknown("measure of the lens", measure, LENS)
+    ax = own_axes(ax)
+    stages = len(found.facts["schedule"])
+    table, colours = over_prompts(found.table, ["stage", "layer"], measure), stage_colours(stages)
+    for stage, part in table.groupby("stage"):
+        line(ax, part, "layer", f"stage {stage}", colours[int(stage) - 1])
+    ax.set(xlabel="layer", ylabel=LENS[measure])
+    layers = sorted(found.table["layer"].unique())
+    ax.set_xticks(layers[:: 1 if len(layers) <= 14 else 4])
+    if measure != "divergence":
+        ax.set_ylim(bottom=0)
+    stage_bar(ax, range(1, stages + 1), stages)
+    finish(ax, log_of(found.facts), f"lens-{measure}", table)
+    return ax
+
+
+# What for
+
+
+@theme()
+def exit_tradeoff(
+    found: Measured, measure: str = "scattering_frechet", against: str = "block_calls", ax: Axes | None = None
+) -> Axes:
+    """Quality over what is computed, a line for each set of weights. (``exits.quality.exit_quality``)"""
+    names = {
+        "block_calls": "block calls an image",
+        "weighted_depth": "blocks a token passes",
+        "gflops": "GFLOP an image",
+    }
+    if measure not in MEASURES:
+        raise unknown("measure", measure, MEASURES)
+    if against not in names:
+        raise unknown("cost", against, names)
+    ax, table = own_axes(ax), found.table
+    for i, (weights, part) in enumerate(table.groupby("weights", sort=False)):
+        data = part.sort_values(against)
+        ax.vlines(data[against], data[f"{measure}_low"], data[f"{measure}_high"], color=CYCLE[i], lw=0.9, zorder=1)
+        ax.plot(data[against], data[measure], marker=MARKERS[i], color=CYCLE[i], mec="white", mew=0.5, label=weights)
+    ax.set(xlabel=names[against], ylabel=MEASURES[measure])
+    if measure == "scattering_frechet":
+        ax.set_ylim(bottom=0)
+    ax.legend()
+    finish(ax, log_of(found.facts), f"exits-{measure}", table)
+    return ax
+
+
+@theme()
+def exit_cost(found: Sequence[Measured]) -> Figure:
+    """Does time follow the calls of blocks or the operations? One ``exits.speed.exit_speed`` a batch size."""
+    costs = {"block_calls": "block calls over full depth", "gflops": "operations over full depth"}
+    axes = panels(2, 1, height=2.7, sharey=True)
+    for ax, (column, label) in zip(axes, costs.items(), strict=True):
+        for i, one in enumerate(found):
+            table = one.table
+            x, batch = table[column] / table[column].iloc[0], int(table["batch"].iloc[0])
+            ax.vlines(x, table["low"], table["high"], color=CYCLE[i], lw=0.9)
+            ax.plot(
+                x, table["transformer_ratio"], MARKERS[i], color=CYCLE[i], mec="white", mew=0.5, label=f"batch {batch}"
+            )
+        ax.plot([0, 1.05], [0, 1.05], color=SOFT, lw=0.8, ls=(0, (4, 3)), zorder=1)
+        ax.set(xlabel=label, xlim=(0, 1.05), ylim=(0, None))
+    axes[0].set_ylabel("transformer time over full depth")
+    axes[0].legend()
+    figure = figure_of(axes[0])
+    for one in found:
+        finish(figure, log_of(one.facts), f"exit_cost-batch{int(one.table['batch'].iloc[0])}", one.table)
+    return figure
+
+
+@theme()
+def ablation(found: Measured, exits: str, measures: Sequence[str] = ("scattering_frechet", "class_accuracy")) -> Figure:
+    """What does each loss do at an exit? A point and interval for each recipe and training seed."""
+    table = found.table[found.table["exits"].astype(str) == exits]
+    if table.empty:
+        raise VarlabError(
+            f"The ablation holds no exit {exits}: {', '.join(sorted(set(found.table['exits'].astype(str))))}."
+        )
+    recipes = list(dict.fromkeys(table["recipe"]))
+    axes = panels(len(measures), 1, height=0.6 + 0.3 * len(recipes), sharey=True)
+    for ax, name in zip(axes, measures, strict=True):
+        for y, recipe in enumerate(recipes):
+            part = table[table["recipe"] == recipe]
+            spread = y + 0.16 * (np.arange(len(part)) - (len(part) - 1) / 2)
+            colour = SOFT if recipe == "untrained" else CYCLE[0]
+            ax.hlines(spread, part[f"{name}_low"], part[f"{name}_high"], color=colour, lw=1)
+            ax.plot(part[name], spread, "o", color=colour, mec="white", mew=0.5)
+        ax.set(xlabel=MEASURES[name], ylim=(len(recipes) - 0.5, -0.5))
+    axes[0].set_yticks(range(len(recipes)), recipes)
+    figure = figure_of(axes[0])
+    finish(figure, log_of(found.facts), f"ablation-exit{exits}".replace("/", "-"), table)
+    return figure

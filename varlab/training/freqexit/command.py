@@ -1,0 +1,33 @@
+"""What ``varlab train freqexit`` does: a run folder, progress, and the finished mini."""
+
+from pathlib import Path
+
+from varlab.errors import VarlabError
+from varlab.training.command import show
+from varlab.training.freqexit.pipeline import NAME, Plan, export_freqexit, train_freqexit
+from varlab.training.freqexit.recipes import freqexit_recipe
+from varlab.training.loop import Progress
+
+
+def show_freqexit(progress: Progress) -> None:
+    show(NAME, progress)
+
+
+def plan_of(model: str, recipe: str, seed: int = 0, steps: int | None = None, pool: int | None = None) -> Plan:
+    """The plan of a run; None keeps its own sizes. An unknown recipe or switch is refused."""
+    freqexit_recipe(recipe)
+    sizes = {name: value for name, value in (("steps", steps), ("pool", pool)) if value is not None}
+    return Plan(model, recipe, seed=seed, **sizes)
+
+
+def freqexit_command(plan: Plan, folder: Path | None, workers: int, device: str, out: Path | None) -> str:
+    """Fine-tune, and export when done. Returns what to tell the user."""
+    if workers < 1:
+        raise VarlabError(f"--workers must be at least 1, not {workers}.")
+    place = folder or Path("runs") / "train" / NAME
+    run = place / plan.label
+    if not train_freqexit(plan, place, workers, device, show_freqexit):
+        return f"stopped; the state is in {run}; the same command goes on"
+    target = out or run / f"{plan.model}-{NAME}"
+    weights = export_freqexit(plan, place, target, device)
+    return f"{target} holds {plan.model}-{NAME} ({weights}); log and figure: {run / 'log.csv'}, {run / 'progress.png'}"
