@@ -22,6 +22,8 @@ install: .venv/installed
 
 report: install
 	$(BIN)/varlab report $(REPORT_ARGUMENTS)
+	if [ -d data/mini-hart ]; then \
+	  $(BIN)/varlab report -p model=mini-hart --suffix mini-hart $(REPORT_ARGUMENTS); fi
 
 lint: install
 	$(BIN)/ruff check .

@@ -167,9 +167,11 @@ def test_a_report_takes_from_its_run_what_was_not_given(
     varlab: Call, places: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[dict[str, object]] = []
+    names: list[str | None] = []
 
-    def run_report(notebook: Path, values: dict[str, object], out: Path) -> argparse.Namespace:
+    def run_report(notebook: Path, values: dict[str, object], out: Path, name: str | None) -> argparse.Namespace:
         seen.append(values)
+        names.append(name)
         return argparse.Namespace(html=out / "x.html")
 
     (places / "here" / "mine.txt").write_text("a red star\na blue ring\n")
@@ -179,6 +181,8 @@ def test_a_report_takes_from_its_run_what_was_not_given(
     monkeypatch.setattr("varlab.api.require", lambda *_: pytest.fail("weights were asked for"))
     assert varlab("report", "02_block_token_mse", "-p", "run_folder=run", "-p", "map_prompts=1").code == 0
     assert seen[0] == {"run_folder": "run", "map_prompts": [1], "n": 2, "prompt_set": "mine.txt", "seed": 3}
+    assert varlab("report", "02_block_token_mse", "-p", "run_folder=run", "--suffix", "other").code == 0
+    assert names == [None, "02_block_token_mse-other"]
     monkeypatch.undo()
 
 

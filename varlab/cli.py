@@ -286,6 +286,9 @@ def report(
         list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE; may be repeated.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for notebooks, HTML, figures and index.html.")] = Path("reports"),
+    suffix: Annotated[
+        str | None, typer.Option(help="Added to the reports' names, so that those of two models stand side by side.")
+    ] = None,
 ) -> None:
     """Execute notebooks into reports: notebook, offline HTML, figures as PDF, PNG and CSV, and an index.
 
@@ -306,7 +309,7 @@ def report(
     with _resumable():
         for notebook, values in zip(notebooks, inputs, strict=True):
             _say(f"{notebook.stem} ...")
-            made = run_report(notebook, values, out)
+            made = run_report(notebook, values, out, name=f"{notebook.stem}-{suffix}" if suffix else None)
             _say(f"  {made.html}")
     _say(f"index: {out / 'index.html'}")
 

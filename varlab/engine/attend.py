@@ -14,7 +14,7 @@ def attend_rows(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: flo
     """Attention of q [R, H, n, c] on k, v [R, H, N, c] with bias [R, 1, 1 or n, N].
 
     ``alike`` > 1: the second half of the rows begins with so many equal keys and values. It sees the last of them,
-    its logit raised by their logarithm: the same sum in fewer products.
+    its logit raised by their logarithm, in the type of the keys: the same sum in fewer products.
     """
     if alike < 2:
         return attention(q, k, v, bias, scale=scale)

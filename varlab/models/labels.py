@@ -8,6 +8,8 @@ import math
 import torch
 from torch import Tensor
 
+LEAST = 1e-9  # of exponential numbers: below the smallest that fp32 generators draw but for 0
+
 
 def keep_likeliest(logits: Tensor, top_k: int, top_p: float) -> Tensor:
     """logits [..., V] with all but the ``top_k`` largest at -inf, then a tail of probability 1 - top_p; 0 keeps all."""
@@ -37,8 +39,11 @@ def soften(logits: Tensor, ratio: float, exponential: Tensor) -> Tensor:
 
 
 def gumbel_mixture(logits: Tensor, exponential: Tensor, temperature: float) -> Tensor:
-    """Softmax of logits with Gumbel noise, which is minus the logarithm of exponential numbers."""
-    return ((logits - exponential.log()) / temperature).softmax(-1)
+    """Softmax of logits with Gumbel noise, which is minus the logarithm of exponential numbers.
+
+    In fp32 about one number in eight million is drawn as 0, whose logarithm would spoil the whole row.
+    """
+    return ((logits - exponential.clamp(min=LEAST).log()) / temperature).softmax(-1)
 
 
 def pass_sizes(tokens: int, passes: int) -> list[int]:
