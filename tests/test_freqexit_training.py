@@ -1,6 +1,7 @@
 """FreqExit training on a tiny mini: recipes by name, exact resume, refusals that lose nothing, the ablation table."""
 
 import csv
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -10,9 +11,11 @@ import pandas as pd
 import pytest
 import torch
 
+import varlab as vl
 from tests.minis import make_mini, refused
 from tests.tiny_var_mini import train_tiny_var
 from varlab.errors import VarlabError
+from varlab.evaluation.class_card import write_class_card
 from varlab.exits.ablation import Ablation, ablate
 from varlab.models.embedded import load_mini, read_facts
 from varlab.schedules import square
@@ -173,6 +176,15 @@ def test_the_official_recipe_insists_on_ten_stages() -> None:
     refused(lambda: new_objective(BASES["official"], short), "stages 6 to 10", "has 4")
     assert new_objective(BASES["corrected"], short).frequency.stages == (2, 3)
     assert len(square((1, 2, 3, 4), "short")) == 4
+
+
+def test_the_card_of_a_class_mini_is_written_from_its_records() -> None:
+    path = write_class_card(vl.load("tiny-var"), n=90)
+    text, card = path.read_text(), json.loads((path.parent / "card.json").read_text())
+    assert card["weights"] == vl.load("tiny-var").weights and card["weights"] in text
+    assert [row["source"] for row in card["rows"]] == ["none", "freqexit:exits=2", "reconstructions", "other scenes"]
+    assert "| full depth |" in text and "no FID" in text and "a white cross" in text
+    assert all((path.parent / name).stat().st_size > 0 for name in ("samples.png", "curves.png"))
 
 
 # Ablation

@@ -43,11 +43,27 @@ def test_a_card_is_about_these_weights(folder: Path) -> None:
         assert (folder / picture).stat().st_size > 0
 
 
+EXITS = ("05_exit_motivation", "13_freqexit")  # of class-conditional minis, on more images than distances have features
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXITS)
+def test_the_notebooks_on_exits_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[1])
+    declared = notebook_parameters(list_notebooks()[name])
+    few = {"n": 90 if name.startswith("13") else 3, "removal_n": 90, "rounds": 1, "batch": 2}
+    report = run_report(name, {key: value for key, value in few.items() if key in declared}, tmp_path)
+    facts = json.loads((report.folder / "facts.json").read_text())
+    assert "mini-var" in facts["model"] and facts["weights"].startswith("trained") and len(facts["verdicts"]) == 4
+
+
 def test_the_notebooks_run_and_say_what_they_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of them on three prompts and one shared log; what they conclude is not judged here."""
+    """All on three prompts and one shared log but those on exits; what they conclude is not judged here."""
     monkeypatch.chdir(Path(__file__).parents[1])
     given = {"n": 3, "run_folder": str(tmp_path / "run"), "map_prompts": [1], "control_n": 2}
     for name, notebook in list_notebooks().items():
+        if name in EXITS:
+            continue
         declared = notebook_parameters(notebook)
         chosen = {key: value for key, value in given.items() if key in declared}
         report = run_report(notebook, chosen, tmp_path / "reports")

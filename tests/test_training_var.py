@@ -15,8 +15,9 @@ from varlab.models.tokenizers.vqvae import VQTokenizer
 from varlab.models.var import VARTransformer
 from varlab.scenes import score_images
 from varlab.training.recipes import MINI_VAR
+from varlab.training.tokenizer import to_signed
 from varlab.training.var import class_names, class_scenes, self_correction
-from varlab.training.vqvae import REVIVE_EVERY, VQTask
+from varlab.training.vqvae import REVIVE_EVERY, VQTask, unit_scale
 
 GRIDS = TINY_VAR.schedule.grids
 
@@ -115,6 +116,19 @@ def test_the_codebook_learns_by_gradient_and_the_encoder_by_the_decoder() -> Non
         gradient = module.get_parameter(name).grad
         assert gradient is not None and gradient.isfinite().all() and gradient.abs().sum() > 0
     assert all(phi.weight.grad is not None for phi in module.quantize.phis())
+
+
+def test_another_scale_of_the_latents_is_the_same_tokenizer() -> None:
+    module, images = tokenizer().eval(), torch.randint(0, 256, (6, 32, 32, 3), dtype=torch.uint8)
+    pixels = to_signed(images)
+    with torch.no_grad():
+        before, _, latent = module.encode(pixels, GRIDS)
+        picture = module.decode(latent)
+        unit_scale(module, images)
+        after, _, scaled = module.encode(pixels, GRIDS)
+        assert scaled.std() == pytest.approx(1, abs=0.06) and latent.std() < 0.9
+        assert torch.allclose(module.decode(scaled), picture, atol=1e-4)
+        assert sum(int((a != b).sum()) for a, b in zip(before, after, strict=True)) <= 2  # ties of rounding
 
 
 def test_batches_repeat_and_a_continued_run_goes_on(place: Path) -> None:

@@ -518,9 +518,12 @@ def ablate(
 def card(model: Model) -> None:
     """Write the card of a shipped mini from its own records: scores, ceiling, curves, contact sheet."""
     from varlab.evaluation.card import write_card
+    from varlab.evaluation.class_card import write_class_card
 
+    loaded = _load(model)
+    write = write_class_card if loaded.family == "var" else write_card
     with _images() as progress:
-        path = write_card(_load(model), progress)
+        path = write(loaded, progress)
     _say(str(path))
 
 

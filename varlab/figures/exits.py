@@ -103,8 +103,8 @@ def lens(found: Measured, measure: str = "agreement", ax: Axes | None = None) ->
     ax.set(xlabel="layer", ylabel=LENS[measure])
     layers = sorted(found.table["layer"].unique())
     ax.set_xticks(layers[:: 1 if len(layers) <= 14 else 4])
-    if measure != "divergence":
-        ax.set_ylim(bottom=0)
+    largest = 1.02 if measure in ("similarity", "agreement") else 1.15 * table["mean"].max()  # bands may be cut
+    ax.set_ylim(min(0, table["mean"].min()), largest)
     stage_bar(ax, range(1, stages + 1), stages)
     finish(ax, log_of(found.facts), f"lens-{measure}", table)
     return ax

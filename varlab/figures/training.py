@@ -7,8 +7,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 CURVES = {
-    "tokenizer": ("psnr", "PSNR of a batch, bits flipped (dB)"),
-    "transformer": ("loss", "bit cross-entropy (nats)"),
+    "tokenizer": ("psnr", "PSNR of a batch, codes corrupted (dB)"),
+    "transformer": ("loss", "cross-entropy (nats)"),
+    "freqexit": ("loss", "weighted sum of FreqExit's losses"),
 }
 
 

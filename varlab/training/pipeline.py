@@ -78,7 +78,7 @@ def trained_tokenizer(recipe: Recipe, folder: Path) -> Any:
         tokenizer.load_state_dict(load_mini(start["init_from"])[0].tokenizer.state_dict())
         return tokenizer.eval()
     load_average(tokenizer, folder / "tokenizer")
-    return tokenizer
+    return recipe.settle(tokenizer, ScenePool(folder / "pool"))
 
 
 def starting_transformer(recipe: Recipe, folder: Path) -> Trained:

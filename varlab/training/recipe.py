@@ -99,6 +99,10 @@ class Recipe(ABC):
     @abstractmethod
     def tokenizer_task(self, tokenizer: Any, pool: ScenePool, device: str) -> Task: ...
 
+    def settle(self, tokenizer: Any, pool: ScenePool) -> Any:
+        """What its training leaves to be set once it is done, from the pool alone."""
+        return tokenizer
+
     @abstractmethod
     def latents_of(self, tokenizer: Any, images: Tensor) -> Tensor:
         """What the transformer is taught from: latents before quantisation [B, c, h, w] of [B, 3, H, W] in [-1, 1]."""

@@ -25,8 +25,9 @@ from varlab.training.infinity import at
 from varlab.training.loop import Task
 from varlab.training.pool import ScenePool
 from varlab.training.recipe import CorrectionConfig, Recipe, Trained
-from varlab.training.vqvae import VQTask, swapped
+from varlab.training.vqvae import VQTask, swapped, unit_scale
 
+SETTLED = 200  # images whose latents set the scale of the codes
 CATEGORY = "colors"  # scenes of one object whose class is its colour and shape
 
 
@@ -143,6 +144,9 @@ class VarRecipe(Recipe):
         loop, batch = self.tokenizer_loop, self.tokenizer_batch
         images = lambda step, rank: pool.batch_of_images(batch, loop.seed, step, rank)  # noqa: E731
         return VQTask(tokenizer, self.schedule.grids, images, self.tokenizer_swap, loop.steps // 2, loop.seed, device)
+
+    def settle(self, tokenizer: VQTokenizer, pool: ScenePool) -> VQTokenizer:
+        return unit_scale(tokenizer, torch.from_numpy(np.array(pool.images[:SETTLED])))
 
     def latents_of(self, tokenizer: VQTokenizer, images: Tensor) -> Tensor:
         return tokenizer.latent(images)

@@ -28,6 +28,27 @@ def swapped(index: Tensor, chance: Tensor, generator: torch.Generator) -> Tensor
     return torch.where(drawn < chance.to(index.device), index.roll(1, 0), index)
 
 
+@torch.no_grad()
+def rescale(module: VQTokenizer, factor: float) -> None:
+    """Multiply latents, codes and canvases by a factor; images and indices stay the same but for rounding."""
+    quantizer = module.quantize
+    scaled = [module.quant_conv.weight, module.quant_conv.bias, quantizer.embedding.weight]
+    for tensor in [*scaled, *(phi.bias for phi in quantizer.phis())]:
+        assert tensor is not None
+        tensor.mul_(factor)
+    module.post_quant_conv.weight.div_(factor)
+
+
+@torch.no_grad()
+def unit_scale(module: VQTokenizer, images: Tensor) -> VQTokenizer:
+    """The same tokenizer with latents of deviation 1 over images uint8 [B, H, W, 3], which losses on codes presume.
+
+    The factor is rounded to two digits, so that it does not depend on the machine.
+    """
+    rescale(module, float(f"{1 / float(module.latent(to_signed(images)).std()):.1e}"))
+    return module
+
+
 class VQTask:
     """Every eighth update decodes a canvas one or two stages before the last, so that partial canvases decode well.
 

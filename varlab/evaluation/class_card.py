@@ -1,0 +1,61 @@
+"""The card of a shipped class-conditional mini, written from its own records."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Template
+
+from varlab.errors import VarlabError
+from varlab.evaluation.card import sheet
+from varlab.evaluation.classes import MEASURES, check_classes, draw_classes, score_classes
+from varlab.figures.training import training_curves
+from varlab.models.base import NextScaleModel
+from varlab.models.embedded import data_folder
+from varlab.runs import device_name
+
+Progress = Callable[[int, int], None]
+
+
+def write_class_card(model: NextScaleModel, progress: Progress | None = None, n: int = 2000, seed: int = 0) -> Path:
+    """Judge the model at full depth and at half of it, and write ``README.md``, ``card.json``, a sheet of one image a
+    class, and the training curves beside its weights. n: images of each row; time grows with it."""
+    checked, folder = check_classes(model), data_folder() / model.name
+    if not (folder / "model.json").exists():
+        raise VarlabError(f"{model.name} is not a shipped mini: {folder / 'model.json'} is missing.")
+    half = f"freqexit:exits={max(1, model.depth // 2)}"
+    table = score_classes(checked, n, seed, ("none", half), progress)
+    record = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": device_name(model.device),
+        "weights": model.weights,
+        "n": n,
+        "seed": seed,
+        "settings": {name: getattr(model.settings, name) for name in ("cfg", "tau", "top_k", "top_p")},
+        "precision": model.precision,
+        "rows": table.round(4).to_dict("records"),
+    }
+    (folder / "card.json").write_text(json.dumps(record, indent=1))
+    pictures = draw_classes(checked, checked.text.classes, seed)
+    sheet(list(pictures)).save(folder / "samples.png", optimize=True)
+    logs = {path.stem: pd.read_csv(path) for path in sorted((folder / "training").glob("*.csv"))}
+    training_curves(logs).savefig(folder / "curves.png", dpi=110)
+    facts = json.loads((folder / "model.json").read_text())
+    (folder / "README.md").write_text(_text(checked, facts, record))
+    return folder / "README.md"
+
+
+def _cell(row: dict[str, Any], name: str) -> str:
+    return f"{row[name]:.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
+
+
+def _text(model: Any, facts: dict[str, Any], record: dict[str, Any]) -> str:
+    template = Template(Path(__file__).with_name("class_card.md.jinja").read_text())
+    grids = ", ".join(f"{height}x{width}" for height, width in model.schedule.grids)
+    parts = [name for name in ("tokenizer", "transformer", "freqexit") if f"{name}_steps" in facts]
+    return template.render(
+        model=model, facts=facts, card=record, measures=MEASURES, cell=_cell, grids=grids, parts=parts
+    )
