@@ -57,10 +57,14 @@ def test_work_is_what_the_ledger_counted(compared: Comparison) -> None:
     assert oracle.decode_flops == dense.decode_flops  # its dense run is nobody's work
 
 
-def test_reports_of_all_batches_are_kept(compared: Comparison) -> None:
-    reports = compared.reports[SPECS[2]]
-    assert list(reports) == ["0,1", "2,3", "4"]
-    assert all(report["oracle-tokens"]["kept"] for report in reports.values())
+def test_decisions_of_all_batches_are_kept_and_read_back(compared: Comparison, tmp_path: Path) -> None:
+    assert list(compared.logs) == [SPECS[2]]  # the others have nothing to tell
+    folder = compared.save(tmp_path) / "decisions" / "03"
+    for log in (compared.logs[SPECS[2]], vl.open_log(folder)):
+        kept = log["oracle-tokens/stage-06"]["kept"]
+        assert kept.sizes["prompt"] == 5 and (kept.mean(("y", "x")) == 0.5).all()
+        assert (log["oracle-tokens"]["share"].isel(stage=-1) == 0.5).all()
+        assert log.attrs["seed"] == 3 and log.attrs["accelerators"] == [SPECS[2]]
 
 
 def test_it_reads_back_and_draws_from_its_folder(compared: Comparison, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+import xarray as xr
 from PIL import Image
 from torch import Tensor
 
@@ -28,8 +29,10 @@ from varlab.errors import VarlabError
 from varlab.figures.tradeoff import CONTROLS
 from varlab.metrics import high_frequency_ssim, psnr, ssim
 from varlab.models.base import NextScaleModel
+from varlab.probes.log import Log, of_methods, tree
+from varlab.probes.log import join as join_logs
 from varlab.prompt_sets import CUSTOM, PromptSet, prompts
-from varlab.runs import Job, at_least, check_prompts, device_name, provenance, to_pil, with_overrides
+from varlab.runs import Job, at_least, check_prompts, device_name, keep, provenance, to_pil, with_overrides
 from varlab.scenes import score_images
 from varlab.statistics import bootstrap_interval, paired_difference
 
@@ -70,8 +73,8 @@ class Comparison:
     """What ``compare`` found.
 
     ``table``: one row a method. ``images``: method -> pictures in prompt order. ``prompts``: one row a prompt and
-    method. ``timings``: one row a batch and method. ``ledgers`` and ``reports`` by method; ``facts`` are the
-    provenance, the same for all rows.
+    method. ``timings``: one row a batch and method. ``ledgers`` by method, and ``logs`` of those that tell what they
+    decided; ``facts`` are the provenance, the same for all rows.
     """
 
     table: pd.DataFrame
@@ -79,7 +82,7 @@ class Comparison:
     timings: pd.DataFrame
     images: dict[str, list[Image.Image]]
     ledgers: dict[str, Ledger]
-    reports: dict[str, dict[str, Any]]
+    logs: dict[str, xr.DataTree]
     facts: dict[str, Any]
 
     def speed(self) -> pd.DataFrame:
@@ -108,15 +111,19 @@ class Comparison:
         return shown
 
     def save(self, folder: Path | str) -> Path:
-        """Write ``comparison.csv`` and ``.json``, ``prompts.csv``, ``timings.csv``, ``images/<row>/<prompt>.png``."""
+        """Write ``comparison.csv`` and ``.json``, ``prompts.csv``, ``timings.csv``, ``images/<row>/<prompt>.png`` and
+        ``decisions/<row>``, each a log that ``open_log`` and the figures read. Rows count from 0, the dense run."""
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
         self.table.to_csv(place / "comparison.csv")
         self.prompts.to_csv(place / "prompts.csv", index=False)
         self.timings.to_csv(place / "timings.csv", index=False)
         rows = json.loads(self.table.reset_index().to_json(orient="records"))
-        record = {"facts": self.facts, "rows": rows, "reports": self.reports}
+        record = {"facts": self.facts, "rows": rows}
         (place / "comparison.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
+        for row, name in enumerate(self.images):
+            if name in self.logs:
+                keep(place / "decisions" / f"{row:02d}", self.logs[name])
         for row, pictures in enumerate(self.images.values()):
             (place / "images" / f"{row:02d}").mkdir(parents=True, exist_ok=True)
             for i, picture in enumerate(pictures):
@@ -174,7 +181,7 @@ def compare(
     }
     timings = pd.DataFrame(bench.timings)
     table = pd.DataFrame([_row(name, bench, rows, timings) for name in names]).set_index("method")
-    return Comparison(table, rows, timings, bench.images, bench.ledgers, bench.reports, facts)
+    return Comparison(table, rows, timings, bench.images, bench.ledgers, bench.told(facts), facts)
 
 
 def methods_of(spec: str) -> list[Accelerator]:
@@ -199,7 +206,7 @@ class _Bench:
         self.tensors: dict[str, list[Tensor]] = {name: [] for name in names}
         self.images: dict[str, list[Image.Image]] = {name: [] for name in names}
         self.ledgers = {name: Ledger.of(len(job.model.schedule)) for name in names}
-        self.reports: dict[str, dict[str, Any]] = {name: {} for name in names}
+        self.parts: dict[str, list[Log]] = {name: [] for name in names}
         self.methods = {name: methods_of(name) for name in names}
 
     def warm_up(self) -> None:
@@ -225,8 +232,7 @@ class _Bench:
                 self.tensors[name].append(out.image.cpu())
                 self.images[name] += to_pil(out.image)
                 self.ledgers[name] += out.ledger
-                for group, report in out.reports.items():
-                    self.reports[name][",".join(map(str, group))] = report
+                self.parts[name].append(of_methods(out.reports, samples))
 
     def _run(self, name: str, samples: range) -> tuple[Generation, float, float, float]:
         job = self.job
@@ -240,6 +246,12 @@ class _Bench:
         out = run.generate(texts, list(samples), self.methods[name], dense=dense)
         seconds = now(job.model.device) - start
         return out, seconds, clock.last - clock.first, peak_mib(job.model.device)
+
+    def told(self, facts: dict[str, Any]) -> dict[str, xr.DataTree]:
+        """What the methods decided, of those that say."""
+        plain = json.loads(json.dumps(facts, default=list))
+        joined = {name: join_logs(parts) for name, parts in self.parts.items()}
+        return {name: tree(log, plain | {"accelerators": name.split("+")}) for name, log in joined.items() if log}
 
     def prompt_rows(self, texts: Sequence[str], categories: Sequence[str]) -> pd.DataFrame:
         """One row a prompt and method: fidelity to the dense image, and whether the scene is right."""

@@ -7,13 +7,14 @@ schedules than its 13 stages work, and with one decision an image, so that a bat
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from varlab.accelerators.controls import check_last
-from varlab.accelerators.decisions import DecisionModel, load
+from varlab.accelerators.decisions import FEATURES, DecisionModel, load
 from varlab.accelerators.pickles import load_official
 from varlab.engine.hooks import Accelerator
 from varlab.engine.plan import RUN, StagePlan
@@ -112,17 +113,20 @@ class SkipVAR(_Late):
     def strategy(self, image: int) -> tuple[int, int]:
         return self.chosen.get(image, (0, 0))
 
-    def report(self) -> dict[str, object]:
-        """By image: the two features, the stages dropped and those without the unconditional branch."""
-        return {
-            str(image): {
-                "hf_diff": self.seen[image][0],
-                "hf_ratio": self.seen[image][1],
-                "drop": self.chosen[image][0],
-                "replace": self.chosen[image][1],
-            }
-            for image in self.images
+    def report(self) -> dict[str, Any]:
+        """The two features, the stages dropped and those without the unconditional branch; how probable either model
+        finds each number of stages. Nothing where no image got to a decision."""
+        if not self.images:
+            return {}
+        found = torch.tensor([self.seen[image] for image in self.images])
+        chosen = np.array([self.chosen[image] for image in self.images])
+        columns = [*found.numpy().T, *chosen.T]
+        told: dict[str, Any] = {
+            name: ((), values, "") for name, values in zip((*FEATURES, "drop", "replace"), columns, strict=True)
         }
+        for name, model in (("drop", self.decisions.skip), ("replace", self.decisions.uncond)):
+            told[f"{name}_probability"] = (("stages",), model.probabilities(found, LATE + 1), "")
+        return told | {"target": self.target}
 
 
 class SkipVARHybrid(_Late):

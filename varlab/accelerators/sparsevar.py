@@ -7,7 +7,7 @@ where z >= tau or where it is an anchor; every other one copies its anchor's pre
 """
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -110,6 +110,7 @@ class SparseVAR(TokenPruning):
         self.reference: Tensor | None = None  # [B, rows kept apart, 1]
         self.grid: Grid = (1, 1)
         self.alive: tuple[Tensor, Grid] | None = None  # [B, h*w] of the last pruned stage
+        self.seen: dict[int, Tensor] = {}  # pruned stage -> scores [B, h*w] on the scale of tau, for the report
 
     def fork(self, samples: Tensor) -> Accelerator:
         twin = super().fork(samples)
@@ -118,6 +119,7 @@ class SparseVAR(TokenPruning):
             twin.score, twin.reference = self.score[samples], self.reference[samples]
         if self.alive is not None and len(self.alive[0]) > 1:
             twin.alive = (self.alive[0][samples], self.alive[1])
+        twin.seen = {k: z[samples] for k, z in self.seen.items()}
         return twin
 
     def plan(self, stage: Stage) -> StagePlan:
@@ -146,7 +148,9 @@ class SparseVAR(TokenPruning):
         return resize(self.score, self.grid, (stage.grid[0], stage.grid[1]), self.resize_mode)
 
     def scores(self, stage: Stage) -> Tensor:
-        return self._map(stage).amax(1)
+        d = self._map(stage).amax(1)
+        self.seen[stage.index] = d / d.mean(-1, keepdim=True)
+        return d
 
     def _choose(self, stage: Stage, anchors: Tensor | None) -> Selection | None:
         if self.keep is not None:
@@ -158,7 +162,8 @@ class SparseVAR(TokenPruning):
         if self.root:
             d, reference = d.clamp(min=0).sqrt(), None if reference is None else reference.sqrt()
         assert reference is not None
-        keep = (normalise(d, self.norm, reference) >= self.tau).any(1)
+        z = normalise(d, self.norm, reference).amax(1)
+        keep, self.seen[stage.index] = z >= self.tau, z
         grid = (stage.grid[0], stage.grid[1])
         if self.persistent and self.alive is not None:
             keep &= resize(self.alive[0].float(), self.alive[1], grid, "nearest") > 0.5
@@ -207,6 +212,15 @@ class SparseVAR(TokenPruning):
             return spread
         others = self._map(stage) if self.unscored == "last" and self.score is not None else torch.zeros_like(spread)
         return torch.where(mask[:, None], spread, others.expand_as(spread))
+
+    def report(self) -> dict[str, Any]:
+        """Also the ``score`` that decided: on the scale of tau, under ``keep`` over its mean."""
+        grids = self.run.model.schedule.grids
+        scores = {
+            f"stage-{k + 1:02d}/score": (("y", "x"), z.unflatten(-1, tuple(grids[k])).cpu().numpy(), "")
+            for k, z in self.seen.items()
+        }
+        return super().report() | scores
 
 
 class SparseVARLogits(SparseVAR):

@@ -13,6 +13,7 @@ from varlab.figures.branches import (
     prediction_divergence,
     prediction_divergence_table,
 )
+from varlab.figures.decisions import decisions, decisions_table, keep_maps, keep_maps_table, kept_share_table
 from varlab.figures.maps import energy_maps, energy_maps_table, token_maps, token_maps_table
 from varlab.figures.overview import overview
 from varlab.figures.redundancy import (
@@ -70,6 +71,8 @@ __all__ = [
     "concentration_table",
     "contact_sheet",
     "contact_sheet_table",
+    "decisions",
+    "decisions_table",
     "difference_spectrum",
     "difference_spectrum_table",
     "edge_correlation",
@@ -84,6 +87,9 @@ __all__ = [
     "guidance_effect_table",
     "high_frequency_share",
     "high_frequency_share_table",
+    "keep_maps",
+    "keep_maps_table",
+    "kept_share_table",
     "log_of",
     "overview",
     "panels",
