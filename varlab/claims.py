@@ -1,12 +1,28 @@
 """Verdicts on accelerators, composed from a comparison's own numbers: is the method's choice worth it?"""
 
 import pandas as pd
+import xarray as xr
 
 from varlab.comparison import Comparison, against_controls
+from varlab.figures.decisions import kept_share_table
 from varlab.figures.tradeoff import CONTROLS
 from varlab.verdicts import HOLDS, NOT, PARTLY, UNCLEAR, Verdict
 
+BLIND = ("random-tokens", "uniform-tokens", "oracle-tokens")
 NO_CONTROL = "cannot be told (no control computes as little)"
+
+
+def matched_controls(log: xr.DataTree, least: float = 0.01) -> list[str]:
+    """Specs of the token controls that compute, stage by stage, the mean share that the method of a log computed.
+
+    The oracle among them bounds what a better choice of tokens could reach.
+    """
+    table = kept_share_table(log)
+    stages = len(log.attrs["schedule"])
+    shares = dict(zip(table.stage, table["mean"], strict=True))
+    last = range(min(shares), stages + 1)
+    keep = "/".join(f"{min(1.0, max(least, shares.get(k, 1.0))):.3g}" for k in last)
+    return [f"{name}:keep={keep},last={len(last)}" for name in BLIND]
 
 
 def methods(compared: Comparison, measure: str = "ssim") -> list[Verdict]:

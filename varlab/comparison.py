@@ -7,7 +7,7 @@ machine falls on all alike. What a method needs beside (a dense run for an oracl
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from varlab.errors import VarlabError
 from varlab.figures.tradeoff import CONTROLS
 from varlab.metrics import high_frequency_ssim, psnr, ssim
 from varlab.models.base import NextScaleModel
+from varlab.perceptual import load_lpips
 from varlab.probes.log import Log, of_methods, tree
 from varlab.probes.log import join as join_logs
 from varlab.prompt_sets import CUSTOM, PromptSet, prompts
@@ -39,7 +40,8 @@ from varlab.statistics import bootstrap_interval, paired_difference
 Progress = Callable[[int, int], None]
 DENSE = "none"
 SCORE_FROM = 100  # prompts below which a scene score says too little
-FIDELITY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+Measure = Callable[[Tensor, Tensor], Tensor]
+FIDELITY: dict[str, Measure] = {
     "psnr": psnr,
     "ssim": ssim,
     "high_frequency_ssim": high_frequency_ssim,
@@ -85,6 +87,14 @@ class Comparison:
     logs: dict[str, xr.DataTree]
     facts: dict[str, Any]
 
+    def only(self, *specs: str) -> "Comparison":
+        """The dense row and those of ``specs``, of the same run: what must not share a table is shown apart."""
+        names = [DENSE, *(name for name in self.images if name in specs and name != DENSE)]
+        prompts, timings = (frame[frame.method.isin(names)] for frame in (self.prompts, self.timings))
+        images, ledgers = ({name: self.images[name] for name in names}, {name: self.ledgers[name] for name in names})
+        logs = {name: self.logs[name] for name in names if name in self.logs}
+        return Comparison(self.table.loc[names], prompts, timings, images, ledgers, logs, self.facts)
+
     def speed(self) -> pd.DataFrame:
         """The half of the table on time and work, as people read it."""
         table = self.table.reset_index()
@@ -105,6 +115,8 @@ class Comparison:
         shown["PSNR (dB)"] = _cells(table, "psnr", "{:.1f}")
         shown["SSIM"] = _cells(table, "ssim", "{:.3f}")
         shown["SSIM of detail"] = _cells(table, "high_frequency_ssim", "{:.3f}")
+        if "lpips" in table:
+            shown["LPIPS"] = _cells(table, "lpips", "{:.3f}")
         if "score" in table:
             shown["score"] = table.score.map("{:.3f}".format)
             shown["less dense"] = _cells(table, "score_delta", "{:+.3f}")
@@ -149,6 +161,7 @@ def compare(
     seed: int = 0,
     batch: int = 4,
     rounds: int = 1,
+    lpips: Path | str | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> Comparison:
@@ -157,7 +170,8 @@ def compare(
     n: prompts; intervals narrow with its root, time grows with it. batch: images at a time in the latency. rounds:
     how often every batch is timed. Fidelity is to the dense image of the same seed: PSNR in dB, SSIM (Gaussian 11,
     sigma 1.5, mean of RGB, range 1), SSIM of the detail (our own high-pass). The scene score comes from 100 prompts
-    of a scene set on. Unknown names, needs that are not met and pairs that cannot run together stop before any work.
+    of a scene set on. lpips: folder with the weights of LPIPS, by default ``$VARLAB_LPIPS``; without them the table has
+    no such column. Unknown names, needs that are not met and pairs that cannot run together stop before any work.
     """
     at_least(1, n=n, batch=batch, rounds=rounds)
     chosen = prompts(prompt_set, n=n) if isinstance(prompt_set, str) else prompt_set[:n]
@@ -165,7 +179,8 @@ def compare(
     names = list(dict.fromkeys([DENSE, *specs]))
     job = Job(model, tuple(texts), with_overrides(model.settings, **settings), seed)
     _try_out(job, names)
-    bench = _Bench(job, names, batch)
+    perceptual = load_lpips(lpips)
+    bench = _Bench(job, names, batch, FIDELITY if perceptual is None else FIDELITY | {"lpips": perceptual})
     bench.warm_up()
     batches = job.batches(batch)
     for turn in range(rounds * len(batches)):
@@ -200,8 +215,8 @@ def _try_out(job: Job, names: Sequence[str]) -> None:
 class _Bench:
     """Runs the methods in turn and keeps what they gave."""
 
-    def __init__(self, job: Job, names: Sequence[str], batch: int) -> None:
-        self.job, self.names, self.batch = job, list(names), batch
+    def __init__(self, job: Job, names: Sequence[str], batch: int, measures: Mapping[str, Measure]) -> None:
+        self.job, self.names, self.batch, self.measures = job, list(names), batch, measures
         self.timings: list[dict[str, Any]] = []
         self.tensors: dict[str, list[Tensor]] = {name: [] for name in names}
         self.images: dict[str, list[Image.Image]] = {name: [] for name in names}
@@ -261,7 +276,7 @@ class _Bench:
         for name in self.names:
             image = torch.cat(self.tensors[name]).clamp(0, 1)
             part = pd.DataFrame({"method": name, "prompt": texts, "category": categories})
-            for measure, function in FIDELITY.items():
+            for measure, function in self.measures.items():
                 part[measure] = function(image, dense).double().numpy() if min(image.shape[-2:]) >= 11 else np.nan
             pictures = [np.asarray(picture) for picture in self.images[name]]
             part["correct"] = score_images(pictures, texts, categories)["correct"] if scored else np.nan
@@ -275,7 +290,9 @@ def _row(name: str, bench: _Bench, rows: pd.DataFrame, timings: pd.DataFrame) ->
     q25, median, q75 = own.seconds.quantile([0.25, 0.5, 0.75])
     ratios = own.seconds.to_numpy() / dense.seconds.to_numpy()
     speedup = bootstrap_interval(1 / ratios, np.nanmedian)
-    transformer = float(np.median(own.transformer_seconds.to_numpy() / dense.transformer_seconds.to_numpy()))
+    transformer = bootstrap_interval(
+        own.transformer_seconds.to_numpy() / dense.transformer_seconds.to_numpy(), np.nanmedian
+    )
     ledger, reference = bench.ledgers[name], bench.ledgers[DENSE]
     work = ledger.transformer_flops / reference.transformer_flops
     row: dict[str, Any] = {
@@ -288,14 +305,16 @@ def _row(name: str, bench: _Bench, rows: pd.DataFrame, timings: pd.DataFrame) ->
         "speedup": speedup.estimate,
         "speedup_low": speedup.low,
         "speedup_high": speedup.high,
-        "transformer_ratio": transformer,
+        "transformer_ratio": transformer.estimate,
+        "transformer_ratio_low": transformer.low,
+        "transformer_ratio_high": transformer.high,
         "work_ratio": work,
-        "efficiency": (1 - transformer) / (1 - work) if work < 1 else np.nan,
+        "efficiency": (1 - transformer.estimate) / (1 - work) if work < 1 else np.nan,
         "engaged": ledger.engaged,
         "peak_mib": own.peak_mib.median(),
     }
     part, plain = rows[rows.method == name], rows[rows.method == DENSE]
-    for measure in FIDELITY:
+    for measure in bench.measures:
         statistic = np.nanmedian if measure == "psnr" else np.nanmean  # PSNR of equal images is infinite
         found = bootstrap_interval(part[measure], statistic)
         low, high = (found.estimate if np.isinf(found.estimate) else bound for bound in found[1:])

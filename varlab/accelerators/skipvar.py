@@ -126,7 +126,8 @@ class SkipVAR(_Late):
         }
         for name, model in (("drop", self.decisions.skip), ("replace", self.decisions.uncond)):
             told[f"{name}_probability"] = (("stages",), model.probabilities(found, LATE + 1), "")
-        return told | {"target": self.target}
+        fitted = {"weights": self.decisions.weights, "stages": self.decisions.stages, **self.decisions.facts}
+        return told | {"target": self.target, "decision_model": fitted}
 
 
 class SkipVARHybrid(_Late):

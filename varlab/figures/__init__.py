@@ -13,7 +13,15 @@ from varlab.figures.branches import (
     prediction_divergence,
     prediction_divergence_table,
 )
-from varlab.figures.decisions import decisions, decisions_table, keep_maps, keep_maps_table, kept_share_table
+from varlab.figures.calibration import block_edges, readings
+from varlab.figures.decisions import (
+    accuracy_table,
+    decisions,
+    decisions_table,
+    keep_maps,
+    keep_maps_table,
+    kept_share_table,
+)
 from varlab.figures.maps import energy_maps, energy_maps_table, token_maps, token_maps_table
 from varlab.figures.overview import overview
 from varlab.figures.redundancy import (
@@ -59,8 +67,10 @@ from varlab.figures.tokens import (
 from varlab.figures.tradeoff import log_of, tradeoff
 
 __all__ = [
+    "accuracy_table",
     "block_edge_correlation",
     "block_edge_correlation_table",
+    "block_edges",
     "block_token_mse",
     "block_token_mse_table",
     "branch_divergence",
@@ -96,6 +106,7 @@ __all__ = [
     "prediction_divergence",
     "prediction_divergence_table",
     "psnr",
+    "readings",
     "residual_spectrum",
     "residual_spectrum_table",
     "retitle",

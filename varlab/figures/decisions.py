@@ -160,6 +160,14 @@ def decisions_table(log: Log) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def accuracy_table(log: Log) -> pd.DataFrame:
+    """How good the decision model was on held-out prompts, beside the majority class and one fixed answer.
+
+    One row a decision: "drop" first, then "replace" where nothing is dropped. Empty for a model that does not say.
+    """
+    return pd.DataFrame(as_log(log)["skipvar"].attrs["decision_model"].get("accuracy", []))
+
+
 @theme()
 def decisions(log: Log) -> Figure:
     """What does SkipVAR read, and what does it decide? Left: an image a point; right: how sure the first model is."""
@@ -176,7 +184,7 @@ def decisions(log: Log) -> Figure:
                 label=f"{name} ({len(part)})",
             )  # fmt: skip
     points.set(xlabel="HF_Diff: change of edges", ylabel="HF_Ratio: share of high frequencies")
-    points.legend(title="decision (images)", loc="best")
+    points.legend(title="decision (images)", ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     shown = table.head(SHOWN)
     left = np.zeros(len(shown))
     for n, colour in enumerate(("#bdbdbd", *DROPPED)):

@@ -16,6 +16,7 @@ MEASURES = {
     "ssim": "SSIM to the dense image",
     "high_frequency_ssim": "SSIM of the detail",
     "psnr": "PSNR (dB)",
+    "lpips": "LPIPS to the dense image (lower is closer)",
     "score": "scene score",
 }
 
@@ -53,7 +54,8 @@ def tradeoff(
         raise unknown("measure", measure, MEASURES)
     table, facts = read_comparison(source)
     if measure not in table:
-        raise VarlabError(f"This comparison has no {measure}: a scene score needs a scene set of at least 100 prompts.")
+        needs = "weights of LPIPS" if measure == "lpips" else "a scene set of at least 100 prompts"
+        raise VarlabError(f"This comparison has no {measure}: that needs {needs}.")
     ax = own_axes(ax)
     shown = table.drop(index="none", errors="ignore")
     families = list(dict.fromkeys(name.partition(":")[0] for name in shown.index))
