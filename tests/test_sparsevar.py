@@ -281,6 +281,7 @@ def test_random_tokens_differ_by_image_and_uniform_ones_do_not() -> None:
     ("spec", "message"),
     [
         ("sparsevar:block=4", "not one of the 4"), ("sparsevar:last=4", "at most 3"), ("sparsevar:tau=-1", "tau"),
+        ("sparsevar:tau=0.5,keep=0.3", "one of them"), ("sparsevar:tau=nan", "threshold"),
         ("sparsevar:keep=0", "share of the tokens"), ("sparsevar:keep=0.5/0.5", "2 shares for 3"),
         ("sparsevar:norm=means", "mean"), ("sparsevar:alpha=0", "alpha"), ("sparsevar:taus=1", "tau"),
         ("random-tokens", "lacks keep"), ("sparsvar", "sparsevar"),

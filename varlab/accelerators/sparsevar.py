@@ -6,6 +6,7 @@ readings are options, and ``varlab.calibration`` measures which one fits. With d
 where z >= tau or where it is an anchor; every other one copies its anchor's prediction.
 """
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -50,9 +51,10 @@ def normalise(d: Tensor, norm: Norm, reference: Tensor) -> Tensor:
 class SparseVAR(TokenPruning):
     """Prunes the ``last`` final stages by what block ``block`` did one stage earlier.
 
-    tau: threshold on the normalised score; higher is faster and coarser. keep: share of tokens instead of tau (one
-    number or one a pruned stage). alpha: cell of the anchors, none for no anchors. last: pruned stages, 3 of 13 is the
-    paper's P=10. block: index from 0 of the scoring block, by default the middle one (the paper's 16th of 32).
+    tau: threshold on the normalised score, by default 0.6; higher is faster and coarser. keep: share of tokens in
+    place of tau (one number or one a pruned stage). alpha: cell of the anchors, none for no anchors. last: pruned
+    stages, 3 of 13 is the paper's P=10. block: index from 0 of the scoring block, by default the middle one (the
+    paper's 16th of 32).
 
     Readings that the sources leave open, the default first. norm: mean of the resized map, mean of the computed
     tokens, min-max, max, sigmoid of the z-score, absolute; root: their square roots. unscored: score of a token that
@@ -69,7 +71,7 @@ class SparseVAR(TokenPruning):
 
     def __init__(
         self,
-        tau: float = 0.6,
+        tau: float | None = None,
         keep: Keep | None = None,
         alpha: int | None = 4,
         last: int = 3,
@@ -89,9 +91,12 @@ class SparseVAR(TokenPruning):
     ) -> None:
         super().__init__(keep, alpha, last, anchor, partial, nearest, orphans)
         self.operand, self.keys = operand, keys
-        if keep is None and tau < 0:
-            raise VarlabError(f"sparsevar: tau is a threshold of at least 0, not {tau}.")
-        self.tau, self.block, self.norm, self.root = tau, block, norm, root
+        if keep is not None and tau is not None:
+            raise VarlabError(f"{self.name} takes tau or keep, one of them: keep={keep} leaves tau={tau} without use.")
+        self.tau = 0.6 if tau is None else tau
+        if not 0 <= self.tau < math.inf:
+            raise VarlabError(f"{self.name}: tau is a threshold of at least 0, not {tau}.")
+        self.block, self.norm, self.root = block, norm, root
         self.unscored, self.persistent, self.resize_mode, self.rows = unscored, persistent, resize, rows
 
     def start(self, run: "Run") -> None:
