@@ -109,9 +109,19 @@ def test_a_method_is_held_against_the_controls_that_cost_no_more(compared: Compa
     named = replace(made, prompts=better.replace(renamed), table=table.rename(index=renamed))
     (verdict,) = [v for v in claims.methods(named) if v["claim"].startswith("sparsevar")]
     assert verdict["verdict"] == "holds" and "+0.470" in verdict["finding"]
+    idle = named.table.assign(engaged=False)
+    (verdict,) = [v for v in claims.methods(replace(named, table=idle)) if v["claim"].startswith("sparsevar")]
+    assert verdict["verdict"] == "cannot be told (it did not engage)" and "). It did not engage" in verdict["finding"]
     worse = named.prompts.assign(ssim=np.where(named.prompts.method == renamed[SPECS[2]], 0.1, named.prompts.ssim))
     (verdict,) = [v for v in claims.methods(replace(named, prompts=worse)) if v["claim"].startswith("sparsevar")]
     assert verdict["verdict"] == "does not hold"
+
+
+def test_some_rows_of_a_run_may_be_shown_apart(compared: Comparison) -> None:
+    part = compared.only(SPECS[2])
+    assert list(part.table.index) == list(part.images) == ["none", SPECS[2]] == list(part.prompts.method.unique())
+    assert list(part.logs) == [SPECS[2]] and set(part.timings.method) == {"none", SPECS[2]}
+    assert part.speed().equals(compared.speed()[compared.speed().method.isin(part.table.index)].reset_index(drop=True))
 
 
 def test_a_scene_score_comes_with_a_paired_interval(model: NextScaleModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from varlab.figures.tradeoff import CONTROLS
 from varlab.verdicts import HOLDS, NOT, PARTLY, UNCLEAR, Verdict
 
 BLIND = ("random-tokens", "uniform-tokens", "oracle-tokens")
+IDLE = "cannot be told (it did not engage)"
 NO_CONTROL = "cannot be told (no control computes as little)"
 
 
@@ -21,7 +22,7 @@ def matched_controls(log: xr.DataTree, least: float = 0.01) -> list[str]:
     stages = len(log.attrs["schedule"])
     shares = dict(zip(table.stage, table["mean"], strict=True))
     last = range(min(shares), stages + 1)
-    keep = "/".join(f"{min(1.0, max(least, shares.get(k, 1.0))):.3g}" for k in last)
+    keep = "/".join(f"{min(1.0, max(least, shares.get(k, 1.0))):.2g}" for k in last)
     return [f"{name}:keep={keep},last={len(last)}" for name in BLIND]
 
 
@@ -42,12 +43,12 @@ def methods(compared: Comparison, measure: str = "ssim") -> list[Verdict]:
             for pair in own.itertuples()
         )
         if not row.engaged:
-            finding += "It did not engage: nothing was saved. "
+            finding = f"{finding.rstrip()} It did not engage: it computed as much as the dense run."
         found.append(
             {
                 "claim": f"{name} keeps more of the image than leaving out as much work blindly",
-                "finding": f"{finding.rstrip()} n = {row.n:.0f}.",
-                "verdict": _word(own),
+                "finding": f"{finding.rstrip(' .')}. n = {row.n:.0f}.",
+                "verdict": _word(own) if row.engaged else IDLE,
             }
         )
     return found

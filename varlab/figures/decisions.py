@@ -18,7 +18,6 @@ from varlab.figures.style import ENERGY, INK, MARKERS, PAGE, SOFT, clean_bar, fi
 
 OUT = np.array(to_rgb("#f2f2f2"))  # veil over tokens that were left out
 VEIL = 0.85
-SCORE_SCALE = Normalize(0, 3)  # over the mean of the map, or on the scale of tau
 DROPPED, REPLACED = ("#9ecae1", "#3182bd", "#08306b"), ("#fdbe85", "#e6550d", "#7f2704")  # 1, 2, 3 stages
 SHOWN = 14  # prompts that the bars name
 
@@ -54,6 +53,7 @@ def keep_maps(log: Log, images: Images = None, dense: Images = None, prompts: Se
     names = [name for name in ("kept", "score") if name in dataset(log, f"{_method(log)}/stage-{stages[-1]:02d}")]
     pictures = [images_of(log, given) for given in (dense, images) if given is not None or given is images]
     columns = [(k, name) for k in stages for name in names]
+    scale = _score_scale(log, stages, chosen) if "score" in names else None
     figure, axes = _fields(len(chosen), len(pictures) + len(columns))
     for line, p in zip(axes, chosen, strict=True):
         for ax, whole in zip(line, pictures, strict=False):
@@ -64,7 +64,7 @@ def keep_maps(log: Log, images: Images = None, dense: Images = None, prompts: Se
             if name == "kept":
                 _draw_kept(ax, pictures[-1][p], values)
             else:
-                ax.imshow(values, cmap=ENERGY, norm=SCORE_SCALE, interpolation="nearest")
+                ax.imshow(values, cmap=ENERGY, norm=scale, interpolation="nearest")
     titles = ["dense", "method"][-len(pictures) :]
     for k, name in columns:
         titles.append(
@@ -72,13 +72,20 @@ def keep_maps(log: Log, images: Images = None, dense: Images = None, prompts: Se
         )
     for ax, title in zip(axes[0], titles, strict=True):
         ax.set_title(title, fontsize=6.5, pad=3, loc="center")
-    if "score" in names:
-        mappable = ScalarMappable(SCORE_SCALE, ENERGY)
-        bar = figure.colorbar(mappable, ax=list(axes.flat), extend="max", fraction=0.02, aspect=30, pad=0.01)
+    if scale is not None:
+        bar = figure.colorbar(
+            ScalarMappable(scale, ENERGY), ax=list(axes.flat), extend="both", fraction=0.02, aspect=30, pad=0.01
+        )
         bar.set_label("score")
         clean_bar(bar)
     finish(figure, log, "keep_maps", keep_maps_table(log, chosen))
     return figure
+
+
+def _score_scale(log: Log, stages: Sequence[int], prompts: Sequence[int]) -> Normalize:
+    """One scale for all maps of a figure, from the half per cent of lowest to that of highest scores."""
+    shown = [_maps(log, k, "score").isel(prompt=list(prompts)).values.ravel() for k in stages]
+    return Normalize(*np.nanquantile(np.concatenate(shown), [0.005, 0.995]))
 
 
 def _fields(rows: int, columns: int) -> tuple[Figure, np.ndarray]:

@@ -72,7 +72,7 @@ def tradeoff(
         if against == "speedup":
             ax.hlines(part[measure], part["speedup_low"], part["speedup_high"], color=colour, lw=0.9, zorder=1)
     ax.set(xlabel="speed-up over dense" if against == "speedup" else "work over dense", ylabel=MEASURES[measure])
-    ax.legend(ncols=2)
+    ax.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=6, columnspacing=1.0)
     finish(ax, log_of(facts), f"tradeoff-{measure}", shown.reset_index())
     return ax
 
