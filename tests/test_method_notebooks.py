@@ -9,10 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 import varlab as vl
-from tests.minis import TEN_STAGES, make_mini
+from tests.minis import TEN_STAGES, make_mini, refused
 from varlab.accelerators.decisions import load
+from varlab.api import check_inputs
 from varlab.cli import app
-from varlab.reports import list_notebooks, run_report
+from varlab.reports import list_notebooks, notebook_parameters, run_report
 
 TEXTS = ["a red star", "a blue ring above a star", "a ring", "a blue star", "a red ring above a blue star", "a star"]
 FIGURES = {
@@ -33,8 +34,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VARLAB_DATA", str(folder / "data"))
         patch.chdir(Path(__file__).parents[1])
-        fitted = run("calibrate", "skipvar", "mini-infinity", "--n", "4", "--held-out", "2", "--out", mini, texts=texts)
-        assert "accuracy" in fitted and "majority" in fitted
+        run("calibrate", "skipvar", "mini-infinity", "--n", "4", "--held-out", "2", "--out", mini, texts=texts)
         yield folder
 
 
@@ -60,6 +60,18 @@ def test_a_notebook_runs_and_says_what_it_shows(place: Path, name: str) -> None:
     page = report.html.read_text()
     assert ("other hardware" in page) == (name != "14_sparsevar_calibration")
     assert "to be concluded from this run" in page
+
+
+def test_what_a_notebook_would_fail_on_is_told_before(place: Path) -> None:
+    def check(name: str, **given: object) -> None:
+        declared = {key: value.default for key, value in notebook_parameters(list_notebooks()[name]).items()}
+        check_inputs(declared, {"prompt_set": str(place / "texts.txt"), "n": 3, **given})
+
+    check("11_skipvar")
+    refused(lambda: check("11_skipvar", targets=[0.5]), "holds targets 0.84")
+    refused(lambda: check("11_skipvar", decision_model="gone.json"), "no decision model gone.json")
+    refused(lambda: check("10_sparsevar", shown="sparsvar"), "Did you mean sparsevar")
+    refused(lambda: check("12_fastvar", dropping="fastvar:drop=0"), "fastvar-all-scales")
 
 
 def test_a_prompt_set_is_split_into_two_that_are_prompt_sets(place: Path) -> None:

@@ -36,6 +36,12 @@ def features(new: Tensor, old: Tensor) -> Tensor:
     return torch.stack([skipvar_hf_diff(new, old), skipvar_hf_ratio(new)], -1)
 
 
+def read_decisions(path: Path | str | None, name: str, target: float) -> DecisionModel:
+    """From a JSON file or a folder of official models; None is the file beside the weights of the mini ``name``."""
+    place = Path(path) if path else data_folder() / name / "skipvar.json"
+    return load_official(place, target) if place.is_dir() else load(place, target)
+
+
 class _Late(Accelerator):
     """Drops, or runs without the unconditional branch, some of the final stages of each image."""
 
@@ -80,8 +86,7 @@ class SkipVAR(_Late):
         if isinstance(self.model, DecisionModel):
             self.decisions = self.model
         else:
-            path = Path(self.model) if self.model else data_folder() / run.model.name / "skipvar.json"
-            self.decisions = load_official(path, self.target) if path.is_dir() else load(path, self.target)
+            self.decisions = read_decisions(self.model, run.model.name, self.target)
         self.decisions.check(run.model.family, stages)
         self.run = run
         self.old: Tensor | None = None

@@ -51,7 +51,7 @@ def keep_maps(log: Log, images: Images = None, dense: Images = None, prompts: Se
     """
     stages, chosen = pruned_stages(log), _existing(log, prompts)
     names = [name for name in ("kept", "score") if name in dataset(log, f"{_method(log)}/stage-{stages[-1]:02d}")]
-    pictures = [images_of(log, given) for given in (dense, images) if given is not None or given is images]
+    pictures = ([] if dense is None else [images_of(log, dense)]) + [images_of(log, images)]
     columns = [(k, name) for k in stages for name in names]
     scale = _score_scale(log, stages, chosen) if "score" in names else None
     figure, axes = _fields(len(chosen), len(pictures) + len(columns))
@@ -67,9 +67,8 @@ def keep_maps(log: Log, images: Images = None, dense: Images = None, prompts: Se
                 ax.imshow(values, cmap=ENERGY, norm=scale, interpolation="nearest")
     titles = ["dense", "method"][-len(pictures) :]
     for k, name in columns:
-        titles.append(
-            f"stage {stage_name(k, grids(log))}\n{'computed' if name == 'kept' else 'score'}".replace("\n", " · ", 1)
-        )
+        stage = stage_name(k, grids(log)).replace("\n", " · ")
+        titles.append(f"stage {stage}\n{'computed' if name == 'kept' else name}")
     for ax, title in zip(axes[0], titles, strict=True):
         ax.set_title(title, fontsize=6.5, pad=3, loc="center")
     if scale is not None:
