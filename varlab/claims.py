@@ -33,21 +33,21 @@ def methods(compared: Comparison, measure: str = "ssim") -> list[Verdict]:
         if str(name).partition(":")[0] in ("none", "oracle-tokens", *CONTROLS):  # an oracle is a bound, no method
             continue
         own = pairs[pairs.method == name]
-        finding = (
+        parts = [
             f"Work {row.work_ratio:.2f} of dense, {row.speedup:.2f} ({row.speedup_low:.2f} to {row.speedup_high:.2f}) "
-            f"times as fast, SSIM {row.ssim:.3f} ({row.ssim_low:.3f} to {row.ssim_high:.3f}). "
-        )
-        finding += "; ".join(
+            f"times as fast, SSIM {row.ssim:.3f} ({row.ssim_low:.3f} to {row.ssim_high:.3f})"
+        ]
+        less = [
             f"less that of {pair.control} (work {pair.work_control:.2f}): "
             f"{pair.difference:+.3f} ({pair.low:+.3f} to {pair.high:+.3f})"
             for pair in own.itertuples()
-        )
-        if not row.engaged:
-            finding = f"{finding.rstrip()} It did not engage: it computed as much as the dense run."
+        ]
+        parts += ["; ".join(less)] if less else []
+        parts += [] if row.engaged else ["It did not engage: it computed as much as the dense run"]
         found.append(
             {
                 "claim": f"{name} keeps more of the image than leaving out as much work blindly",
-                "finding": f"{finding.rstrip(' .')}. n = {row.n:.0f}.",
+                "finding": ". ".join([*parts, f"n = {row.n:.0f}."]),
                 "verdict": _word(own) if row.engaged else IDLE,
             }
         )

@@ -31,7 +31,9 @@ def calibrate_command(
         found = sparsevar.calibrate(model, prompt_set, n or 50, seed=seed, progress=progress)
         if out is not None:
             write(out, {"sparsevar-shares": found.shares, "sparsevar-edges": found.edges})
-        return [found.shares.sort_values("distance").head(SHOWN), found.edges], f"{found.verdict()} {about}"
+        bounds = [name for name in found.shares if name.endswith((" low", " high"))]  # too wide for a terminal
+        closest = found.shares.drop(columns=bounds).sort_values("distance").head(SHOWN)
+        return [closest, found.edges], f"{found.verdict()} {about}"
     fitted, table = skipvar.calibrate(model, prompt_set, n or 300, held_out, seed, progress)
     if out is not None:
         write(out, {"skipvar-measured": table, "skipvar-accuracy": fitted.accuracy})
