@@ -28,6 +28,7 @@ class Roughness(TokenPruning):
         self.canvas: Tensor | None = None  # no state may survive from the batch before
 
     def end_stage(self, stage: Stage, state: "State") -> None:
+        super().end_stage(stage, state)  # notes which tokens were computed
         self.canvas = state.canvas
 
     def fork(self, samples: Tensor) -> Accelerator:

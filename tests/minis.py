@@ -1,6 +1,7 @@
 """A tiny mini with random weights, in memory and in a folder, and what tests of refusals share."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
 CONFIG = InfinityConfig(4, 96, 4, 8, chunks=2, text_width=128, text_length=32)
 TOKENIZER = BSQConfig(8, stride=4, channels=16, multipliers=(1, 1, 2), norm_groups=8)
 SCHEDULE = schedules.Schedule(((1, 1), (2, 2), (4, 4)), (8, 8), "test")
+TEN_STAGES = schedules.square((1, 2, 2, 3, 3, 4, 4, 5, 6, 8), "ten")  # enough for methods that decide late
 WORDS = ("a", "red", "star", "above", "blue", "ring")
 SETTINGS = Settings(cfg=(3.0, 2.5, 2.0), tau=0.9, top_k=0, top_p=0.95)
 
@@ -26,9 +28,10 @@ def parts(seed: int = 5) -> tuple[InfinityTransformer, BSQTokenizer, CaptionEnco
     return InfinityTransformer(CONFIG), BSQTokenizer(TOKENIZER), CaptionEncoder(WORDS, width=128)
 
 
-def make_mini(folder: Path, seed: int = 5) -> str:
+def make_mini(folder: Path, seed: int = 5, schedule: schedules.Schedule = SCHEDULE) -> str:
     """The hash of its weights."""
-    return save_mini(folder, Parts(*parts(seed)), SCHEDULE, SETTINGS, {"samples": 1000, "seed": seed})
+    settings = SETTINGS if schedule is SCHEDULE else replace(SETTINGS, cfg=2.0)
+    return save_mini(folder, Parts(*parts(seed)), schedule, settings, {"samples": 1000, "seed": seed})
 
 
 def refused(action: Callable[[], object], *words: str) -> str:

@@ -86,6 +86,9 @@ def test_shares_below_tau_are_those_of_the_resized_map() -> None:
     ]
     assert [row[f"below {tau}"] for tau in sparsevar.TAUS] == [0.0, 0.0, 0.75, 0.75]  # z = .5, .5, .5, 2.5
     assert row.distance == pytest.approx(0.375)
+    two = torch.cat([d, torch.tensor([[[1.0, 1.0, 1.0, 1.0]]])])  # and one without contrast
+    row = sparsevar.share_table(model, {1: two}, (0.0,) * 4).set_index(["norm", "root", "block"]).loc["mean", False, 0]
+    assert (row["below 0.7 low"], row["below 0.7"], row["below 0.7 high"]) == (0, 0.375, 0.75)
 
 
 def test_a_block_that_follows_edges_is_told_from_one_that_does_not() -> None:

@@ -57,10 +57,14 @@ def test_work_is_what_the_ledger_counted(compared: Comparison) -> None:
     assert oracle.decode_flops == dense.decode_flops  # its dense run is nobody's work
 
 
-def test_reports_of_all_batches_are_kept(compared: Comparison) -> None:
-    reports = compared.reports[SPECS[2]]
-    assert list(reports) == ["0,1", "2,3", "4"]
-    assert all(report["oracle-tokens"]["kept"] for report in reports.values())
+def test_decisions_of_all_batches_are_kept_and_read_back(compared: Comparison, tmp_path: Path) -> None:
+    assert list(compared.logs) == [SPECS[2]]  # the others have nothing to tell
+    folder = compared.save(tmp_path) / "decisions" / "03"
+    for log in (compared.logs[SPECS[2]], vl.open_log(folder)):
+        kept = log["oracle-tokens/stage-06"]["kept"]
+        assert kept.sizes["prompt"] == 5 and (kept.mean(("y", "x")) == 0.5).all()
+        assert (log["oracle-tokens"]["share"].isel(stage=-1) == 0.5).all()
+        assert log.attrs["seed"] == 3 and log.attrs["accelerators"] == [SPECS[2]]
 
 
 def test_it_reads_back_and_draws_from_its_folder(compared: Comparison, tmp_path: Path) -> None:
@@ -105,9 +109,19 @@ def test_a_method_is_held_against_the_controls_that_cost_no_more(compared: Compa
     named = replace(made, prompts=better.replace(renamed), table=table.rename(index=renamed))
     (verdict,) = [v for v in claims.methods(named) if v["claim"].startswith("sparsevar")]
     assert verdict["verdict"] == "holds" and "+0.470" in verdict["finding"]
+    idle = named.table.assign(engaged=False)
+    (verdict,) = [v for v in claims.methods(replace(named, table=idle)) if v["claim"].startswith("sparsevar")]
+    assert verdict["verdict"] == "cannot be told (it did not engage)" and "). It did not engage" in verdict["finding"]
     worse = named.prompts.assign(ssim=np.where(named.prompts.method == renamed[SPECS[2]], 0.1, named.prompts.ssim))
     (verdict,) = [v for v in claims.methods(replace(named, prompts=worse)) if v["claim"].startswith("sparsevar")]
     assert verdict["verdict"] == "does not hold"
+
+
+def test_some_rows_of_a_run_may_be_shown_apart(compared: Comparison) -> None:
+    part = compared.only(SPECS[2])
+    assert list(part.table.index) == list(part.images) == ["none", SPECS[2]] == list(part.prompts.method.unique())
+    assert list(part.logs) == [SPECS[2]] and set(part.timings.method) == {"none", SPECS[2]}
+    assert part.speed().equals(compared.speed()[compared.speed().method.isin(part.table.index)].reset_index(drop=True))
 
 
 def test_a_scene_score_comes_with_a_paired_interval(model: NextScaleModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Site
 from varlab.errors import VarlabError
 from varlab.models.guidance import Settings
+from varlab.probes.log import of_methods
 
 
 class Branches(Probe):
@@ -50,6 +51,20 @@ def test_a_token_left_out_gets_what_the_cache_stage_added(branch: str) -> None:
         kept = torch.zeros(4, 25, dtype=torch.bool).scatter(1, keep, True)
         assert torch.equal(y[~kept], up[~kept])
         assert not torch.isclose(y[kept], up[kept]).all(-1).any()
+
+
+def test_it_tells_how_often_each_token_was_computed() -> None:
+    """By hand: the pivotal tokens of every pruning sub-layer and row, counted."""
+    out, probe = run("fastvar-all-scales:ratios=0.4,first=2")
+    count = torch.zeros(4, 25)
+    for block in (2, 3):
+        for branch in ("attention", "cross", "ffn"):
+            count += torch.zeros(4, 25).scatter(1, pivotal(probe.seen[3, block, branch][0], 15), 1.0)
+    expected = (count / 6).view(2, 2, 5, 5).mean(0)  # over the rows [conditional, unconditional] of each image
+    log = of_methods(out.reports, (0, 1))
+    assert set(log) == {"fastvar-all-scales/stage-04"}
+    found = log["fastvar-all-scales/stage-04"].variables["kept"][1]
+    assert torch.allclose(torch.from_numpy(found), expected) and found.mean() == pytest.approx(15 / 25)
 
 
 def test_blocks_outside_and_stages_before_run_whole() -> None:

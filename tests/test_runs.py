@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from tests.minis import SCHEDULE, make_mini, parts
 from varlab import runs
 from varlab.accelerators.controls import Truncate
 from varlab.engine.hooks import Accelerator
+from varlab.engine.plan import RUN, StagePlan
+from varlab.engine.stage import Stage
 from varlab.errors import VarlabError
 from varlab.models.infinity import TextBatch
 from varlab.models.infinity_model import Infinity
@@ -265,16 +268,29 @@ class Telling(Accelerator):
     def start(self, run: runs.Run) -> None:
         self.asked = True
 
-    def report(self) -> dict[str, object]:
-        return {str(image): {"drop": image} for image in range(5)} if self.each else {"kept": 0.5}
+    def plan(self, stage: Stage) -> StagePlan:
+        self.images = stage.samples
+        return RUN
+
+    def report(self) -> dict[str, Any]:
+        images = np.array(self.images)
+        if self.each:
+            return {
+                "drop": ((), images, ""),
+                "stage-02/kept": (("y", "x"), images[:, None, None] * np.ones((2, 2)), ""),
+            }
+        return {"exits": [4, 2]}
 
 
-def test_what_methods_tell_is_kept_by_image(model: Infinity) -> None:
-    assert sample(model, PROMPTS, accelerators=Telling(True), batch=2).reports == {
-        "telling": {i: {"drop": i} for i in range(5)}
-    }
-    assert sample(model, PROMPTS, accelerators=[Telling(False)], batch=2).reports["telling"][4] == {"kept": 0.5}
-    assert sample(model, PROMPTS[:1], accelerators="truncate:last=1").reports == {}
+def test_what_methods_tell_is_logged_by_image(model: Infinity, tmp_path: Path) -> None:
+    log = sample(model, PROMPTS, accelerators=Telling(True), batch=2).log
+    stored = vl.log(model, PROMPTS, folder=tmp_path / "run", probes=(), accelerators=Telling(True), batch=2)
+    for found in (log, stored, open_log(tmp_path / "run")):
+        assert found["telling"]["drop"].values.tolist() == [0, 1, 2, 3, 4] == found["telling"].prompt.values.tolist()
+        assert found["telling/stage-02"]["kept"].dims == ("prompt", "y", "x")
+        assert (found["telling/stage-02"]["kept"].isel(prompt=3) == 3).all()
+    assert sample(model, PROMPTS, accelerators=[Telling(False)], batch=2).log["telling"].attrs == {"exits": [4, 2]}
+    assert not sample(model, PROMPTS[:1], accelerators="truncate:last=1").log.children
 
 
 def test_a_single_hook_needs_no_list(model: Infinity) -> None:

@@ -14,7 +14,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from tests.conftest import features, tiny_infinity
 from varlab.accelerators import build
-from varlab.accelerators.decisions import Classifier, DecisionModel, always, load, save
+from varlab.accelerators.decisions import FEATURES, Classifier, DecisionModel, always, load, save
 from varlab.accelerators.pickles import load_official
 from varlab.accelerators.skipvar import SkipVAR
 from varlab.accelerators.skipvar import features as skipvar_features
@@ -24,6 +24,7 @@ from varlab.engine.randomness import SeededNoise
 from varlab.errors import VarlabError
 from varlab.models.guidance import Settings
 from varlab.models.infinity import TextBatch
+from varlab.probes.log import of_methods
 
 BY_RATIO = Classifier((0.0, 0.0), (1.0, 1.0), ((0.0, 1.0),), (-0.5,), (0, 2))
 
@@ -56,15 +57,12 @@ def test_features_are_read_from_the_two_previews() -> None:
     new, old = (model.decode(model.resize(dense.canvases[k], grid)) * 2 - 1 for k in (5, 4))
     expected = skipvar_features(new, old)[0].tolist()
     ((_, report),) = run(SkipVAR(model=always(0, 0)), images=(0,)).reports.items()
-    assert [report["skipvar"]["0"][name] for name in ("hf_diff", "hf_ratio")] == pytest.approx(expected, rel=1e-5)
+    assert [report["skipvar"][name][1][0] for name in FEATURES] == pytest.approx(expected, rel=1e-5)
 
 
 def test_each_image_of_a_batch_goes_its_own_way() -> None:
-    seen = [
-        report["skipvar"][str(image)]["hf_ratio"]
-        for images, report in run(SkipVAR(model=always(0, 0))).reports.items()
-        for image in images
-    ]
+    ((_, report),) = run(SkipVAR(model=always(0, 0))).reports.items()
+    seen = report["skipvar"]["hf_ratio"][1].tolist()
     middle = sorted(seen)[1]
     skip = Classifier((0.0, 0.0), (1.0, 1.0), ((0.0, 1.0),), (-(middle - 1e-6),), (2, 0))
     model = DecisionModel("infinity", "w", 8, 0.86, skip, always(0, 1).uncond, {})
@@ -76,8 +74,11 @@ def test_each_image_of_a_batch_goes_its_own_way() -> None:
         assert torch.allclose(together.canvas[image], alone.canvas[0], atol=1e-5)
     stages = {tuple(group): state.stages_run for group, state in zip(together.reports, together.states, strict=True)}
     assert sorted(stages.values()) == [6, 8]
-    for images, report in together.reports.items():
-        assert set(report["skipvar"]) == set(map(str, images))
+    told = of_methods(together.reports, (0, 1, 2))["skipvar"].variables
+    assert told["hf_ratio"][1].tolist() == pytest.approx(seen, rel=1e-5)  # put back in the order of the images
+    assert told["drop"][1].tolist() == [2 if ratio < middle else 0 for ratio in seen]
+    assert told["replace"][1].tolist() == [0 if ratio < middle else 1 for ratio in seen]
+    assert told["drop_probability"][1].argmax(1).tolist() == told["drop"][1].tolist()
 
 
 def test_it_runs_together_with_sparsevar() -> None:
@@ -93,6 +94,21 @@ def test_a_classifier_is_an_argmax_of_standardised_features() -> None:
     assert BY_RATIO.predict(torch.tensor([[0.0, 0.4], [0.0, 0.6]])) == [0, 2]
     with pytest.raises(VarlabError, match="does not fit"):
         Classifier((0.0,), (1.0,), ((1.0,),), (0.0,), (0, 1, 2))
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_probabilities_are_scikit_learns(classes: int) -> None:
+    points = np.random.default_rng(0).random((200, 2))
+    labels = (points[:, 0] * (classes - 0.01)).astype(int)
+    scaler = StandardScaler().fit(points)
+    regression = LogisticRegression(max_iter=1500).fit(scaler.transform(points), labels)
+    ours = Classifier(
+        tuple(scaler.mean_), tuple(scaler.scale_), tuple(map(tuple, regression.coef_)), tuple(regression.intercept_),
+        tuple(regression.classes_.tolist()),
+    )  # fmt: skip
+    found = ours.probabilities(torch.from_numpy(points), 4)
+    assert found[:, :classes] == pytest.approx(regression.predict_proba(scaler.transform(points)), abs=1e-9)
+    assert (found[:, classes:] == 0).all()
 
 
 def test_a_model_reads_back_as_it_was_saved(tmp_path: Path) -> None:

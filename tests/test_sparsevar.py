@@ -2,12 +2,15 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from tests.conftest import features, tiny_infinity
 from varlab.accelerators import build
 from varlab.accelerators.anchors import anchor_cells, anchor_mask, nearest_of, resize
+from varlab.accelerators.decisions import Classifier, DecisionModel, always
+from varlab.accelerators.skipvar import SkipVAR
 from varlab.accelerators.sparsevar import SparseVAR, normalise
 from varlab.engine import loop as loops
 from varlab.engine.hooks import Probe
@@ -17,6 +20,7 @@ from varlab.engine.stage import Site, Stage
 from varlab.errors import VarlabError
 from varlab.models.guidance import Settings
 from varlab.models.infinity import TextBatch
+from varlab.probes.log import Log, of_methods
 
 GRIDS = [(1, 1), (3, 2), (5, 3), (8, 8), (9, 13)]
 
@@ -54,6 +58,15 @@ def run(spec: str, images: tuple[int, ...] = (0,), schedule: str = "square", **s
     rows = features(3, 3, 3).features.split(3)
     text = TextBatch(torch.cat([rows[image] for image in images]), (3,) * len(images))
     return Run(model, chosen, SeededNoise(7), [spy]).generate(text, images, build((spec,))), spy
+
+
+def split_run(skip: Classifier) -> tuple[Generation, Log]:
+    """Three images under SkipVAR and SparseVAR, each group going its own way."""
+    model = DecisionModel("infinity", "w", 8, 0.86, skip, always(0, 0).uncond, {})
+    text = TextBatch(features(3, 3, 3).features, (3, 3, 3))
+    methods = build((SkipVAR(model=model), "sparsevar:keep=0.5,last=2"))
+    out = Run(tiny_infinity("long"), Settings(cfg=2.0), SeededNoise(7)).generate(text, (0, 1, 2), methods)
+    return out, of_methods(out.reports, (0, 1, 2))
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
@@ -110,7 +123,13 @@ def test_only_the_last_stages_are_pruned_and_nothing_before(stage: int) -> None:
     pruned = [round(0.5 * n) for n in tokens]
     assert counts == tokens[: 4 - stage] + pruned[4 - stage :]
     (report,) = generation.reports.values()
-    assert report["sparsevar"]["kept"] == {k + 1: counts[k] / tokens[k] for k in range(4 - stage, 4)}
+    told = report["sparsevar"]
+    assert told["share"][1][0].tolist() == pytest.approx([counts[k] / tokens[k] for k in range(4)])
+    assert {name for name in told if "kept" in name} == {f"stage-{k + 1:02d}/kept" for k in range(4 - stage, 4)}
+    for k in range(4 - stage, 4):
+        kept, score = (told[f"stage-{k + 1:02d}/{name}"][1][0] for name in ("kept", "score"))
+        assert kept.flatten().tolist() == spy.masks[k, 0].float().tolist()
+        assert score[kept > 0].min() >= score[kept == 0].max() and score.mean() == pytest.approx(1)
 
 
 def test_a_list_keeps_another_share_at_each_stage() -> None:
@@ -262,6 +281,7 @@ def test_random_tokens_differ_by_image_and_uniform_ones_do_not() -> None:
     ("spec", "message"),
     [
         ("sparsevar:block=4", "not one of the 4"), ("sparsevar:last=4", "at most 3"), ("sparsevar:tau=-1", "tau"),
+        ("sparsevar:tau=0.5,keep=0.3", "one of them"), ("sparsevar:tau=nan", "threshold"),
         ("sparsevar:keep=0", "share of the tokens"), ("sparsevar:keep=0.5/0.5", "2 shares for 3"),
         ("sparsevar:norm=means", "mean"), ("sparsevar:alpha=0", "alpha"), ("sparsevar:taus=1", "tau"),
         ("random-tokens", "lacks keep"), ("sparsvar", "sparsevar"),
@@ -270,6 +290,25 @@ def test_random_tokens_differ_by_image_and_uniform_ones_do_not() -> None:
 def test_what_makes_no_sense_is_refused_before_work(spec: str, message: str) -> None:
     with pytest.raises(VarlabError, match=message):
         run(spec)
+
+
+def test_a_batch_that_splits_tells_of_each_image() -> None:
+    """SkipVAR drops another number of stages for each image; what SparseVAR computed stays with its image."""
+    seen = split_run(always(0, 0).skip)[1]["skipvar"].variables["hf_ratio"][1]
+    order = np.argsort(seen).tolist()
+    low, middle, high = np.sort(seen).tolist()
+    # Scores are lines over hf_ratio that cross between the images: 2, 1 or 0 stages dropped as it rises.
+    first, second = (low + middle) / 2, (middle + high) / 2
+    lines = ((0.0, 0.0), (0.0, 1.0), (0.0, 2.0))
+    out, log = split_run(Classifier((0.0, 0.0), (1.0, 1.0), lines, (0.0, -first, -first - second), (2, 1, 0)))
+    share = log["sparsevar"].variables["share"][1]
+    assert len(out.states) == 3
+    for drop, image in zip((2, 1, 0), order, strict=True):
+        assert np.isnan(share[image]).sum() == drop
+    kept = log["sparsevar/stage-07"].variables["kept"][1]
+    alone = of_methods(run("sparsevar:keep=0.5,last=2", (order[2],), "long")[0].reports, (order[2],))
+    assert np.array_equal(kept[order[2]], alone["sparsevar/stage-07"].variables["kept"][1][0])
+    assert np.isnan(kept[order[0]]).all() and 0 < kept[order[1]].mean() < 1
 
 
 def test_a_batch_that_splits_keeps_each_images_scores() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import xarray as xr
 
 from varlab import comparison, runs
+from varlab.accelerators.skipvar import read_decisions
 from varlab.comparison import Comparison
 from varlab.errors import VarlabError
 from varlab.models.base import NextScaleModel
@@ -143,7 +144,7 @@ def check_inputs(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[
 
     A finished run in ``run_folder`` decides what was not given, and a .txt file that is shorter than the default ``n``
     decides that. Looked at are the names that the shipped notebooks share: model, prompt_set, n, seed, cfg,
-    run_folder, control_n, map_prompts and methods.
+    run_folder, control_n, map_prompts, methods (also shown, dropping and pruning), targets and decision_model.
     Raises VarlabError for what the notebook would fail on after its kernel has started.
     """
     values = {**defaults, **given}
@@ -152,8 +153,9 @@ def check_inputs(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[
     at_least(0, seed=values.get("seed"), control_n=values.get("control_n"))
     if isinstance(cfg, float) and not math.isfinite(cfg):
         raise VarlabError(f"cfg must be a finite number, not {cfg}.")
-    for spec in str(values.get("methods") or "").split():
-        comparison.methods_of(spec)
+    for given_specs in (values.get(name) for name in ("methods", "shown", "dropping", "pruning")):
+        for spec in given_specs.split() if isinstance(given_specs, str) else ():
+            comparison.methods_of(spec)
     if folder and is_finished(folder):
         found = open_log(folder).attrs
         values |= {name: found[name] for name in OF_A_RUN if name in found and name in defaults and name not in given}
@@ -180,9 +182,17 @@ def _check_new(values: Mapping[str, Any], n_given: bool) -> dict[str, Any]:
     if entry is not None:
         require(entry)
         check_captions(entry, chosen or ())
+        _check_decisions(entry, values)
         if folder := values.get("run_folder"):
             runs.find_run(Path(folder), _planned(entry, chosen, values))
     return {} if n is None or chosen is None else {"n": len(chosen)}
+
+
+def _check_decisions(entry: ModelEntry, values: Mapping[str, Any]) -> None:
+    """Refuses targets without a decision model for this model."""
+    for target in values.get("targets") or ():
+        model = read_decisions(values.get("decision_model"), entry.name, target)
+        model.check(entry.family, len(entry.schedule(None, 1.0)))
 
 
 def _planned(entry: ModelEntry, chosen: PromptSet | None, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -537,6 +537,9 @@ def compare(
     seed: Seed = 0,
     batch: Annotated[int, typer.Option(help="Images at a time in the latency.")] = 4,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: as torch has it.")] = None,
+    lpips: Annotated[
+        Path | None, typer.Option(help="Folder with AlexNet and LPIPS weights; default: $VARLAB_LPIPS, else no LPIPS.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for tables, JSON and the trade-off figure.")] = None,
     cfg: Cfg = None,
     tau: Tau = None,
@@ -549,8 +552,10 @@ def compare(
     from varlab.api import prompts as prompt_set
     from varlab.comparison import methods_of
     from varlab.figures import save, tradeoff
+    from varlab.perceptual import load_lpips
     from varlab.runs import check_writable
 
+    load_lpips(lpips)
     for spec in specs:
         methods_of(spec)  # mistakes are told before a model is loaded
     _known(model)
@@ -562,7 +567,7 @@ def compare(
     loaded = _load(model, **options)
     settings: dict[str, Any] = {"cfg": _numbers("cfg", cfg), "tau": _numbers("tau", tau)}
     with _images() as progress:
-        result = run(loaded, chosen, specs, n=n, seed=seed, batch=batch, progress=progress, **settings)
+        result = run(loaded, chosen, specs, n=n, seed=seed, batch=batch, lpips=lpips, progress=progress, **settings)
     for half in (result.speed(), result.fidelity()):
         console.print(_table(half))
     facts = result.facts
@@ -575,6 +580,74 @@ def compare(
         result.save(out)
         save(tradeoff(result), "tradeoff", folder=out)
         _say(f"written to {out}")
+
+
+@app.command()
+def savings(
+    spec: Annotated[str, typer.Argument(help="The method.")] = "sparsevar:keep=0.25,last=3",
+    repeats: Annotated[int, typer.Option(help="Interleaved rounds.")] = 5,
+    pixels: Annotated[str, typer.Option(help="Schedule: 0.06M, 0.25M, 0.60M, 1M.")] = "1M",
+    depth: Annotated[int, typer.Option(help="Blocks of the random model.")] = 8,
+    width: Annotated[int, typer.Option(help="Its channels, a multiple of 64.")] = 512,
+    batch: Annotated[int, typer.Option(help="Images at a time.")] = 1,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default: as torch has it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the tables.")] = None,
+) -> None:
+    """Time how much of the work that a method saves becomes time, on a mid-size model of random weights."""
+    import torch
+
+    from varlab.benchmarks.pruning import mid_size
+    from varlab.benchmarks.pruning import savings as measure
+    from varlab.comparison import methods_of
+    from varlab.runs import at_least, check_writable, device_name
+
+    at_least(1, repeats=repeats, depth=depth, width=width, batch=batch, threads=threads)
+    methods_of(spec)
+    if out is not None:
+        check_writable(out)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    model = mid_size(pixels, depth, width)
+    with _bars(MofNCompleteColumn(), "rounds") as move:
+        found = measure(model, spec, repeats, batch, lambda done, total: move("rounds", done, total))
+    console.print(_table(found.table))
+    _say(
+        f"{spec} on {model.name}, {model.weights}, schedule {pixels}, {model.precision}, {device_name(model.device)}, "
+        f"{torch.get_num_threads()} threads, batch {batch}; medians of rounds and 95 % intervals; overhead and saving "
+        "over the dense transformer span"
+    )
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, table in (("savings", found.table), ("rounds", found.rounds), ("stages", found.stages.reset_index())):
+            table.to_csv(out / f"{name}.csv", index=False)
+
+
+@app.command()
+@_loading
+def split(
+    model: Model,
+    prompts: Annotated[str, typer.Option(help="A prompt set or a .txt file.")] = "scenes",
+    n: Annotated[int | None, typer.Option(help="Prompts; default: 100, or all of a shorter file.")] = None,
+    seed: Seed = 0,
+    out: Annotated[Path, typer.Option(help="Folder for sensitive.txt, robust.txt and features.csv.")] = Path("split"),
+    **options: Any,
+) -> None:
+    """Split a prompt set by SkipVAR's features: what late stages still change much, and what they do not.
+
+    The two files are prompt sets themselves: `varlab compare MODEL SPEC --prompts split/sensitive.txt`.
+    """
+    from varlab.api import prompts as prompt_set
+    from varlab.calibration.command import split_command
+    from varlab.runs import at_least, check_writable
+
+    at_least(0, seed=seed)
+    _known(model)
+    chosen = prompt_set(prompts, n=n)[: n or 100]
+    check_writable(out)
+    loaded = _load(model, **options)
+    with _images() as progress:
+        text = split_command(loaded, chosen.texts, seed, out, progress)
+    _say(text)
 
 
 @app.command()

@@ -7,7 +7,7 @@ machine falls on all alike. What a method needs beside (a dense run for an oracl
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+import xarray as xr
 from PIL import Image
 from torch import Tensor
 
@@ -28,15 +29,19 @@ from varlab.errors import VarlabError
 from varlab.figures.tradeoff import CONTROLS
 from varlab.metrics import high_frequency_ssim, psnr, ssim
 from varlab.models.base import NextScaleModel
+from varlab.perceptual import load_lpips
+from varlab.probes.log import Log, of_methods, tree
+from varlab.probes.log import join as join_logs
 from varlab.prompt_sets import CUSTOM, PromptSet, prompts
-from varlab.runs import Job, at_least, check_prompts, device_name, provenance, to_pil, with_overrides
+from varlab.runs import Job, at_least, check_prompts, device_name, keep, provenance, to_pil, with_overrides
 from varlab.scenes import score_images
 from varlab.statistics import bootstrap_interval, paired_difference
 
 Progress = Callable[[int, int], None]
 DENSE = "none"
 SCORE_FROM = 100  # prompts below which a scene score says too little
-FIDELITY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+Measure = Callable[[Tensor, Tensor], Tensor]
+FIDELITY: dict[str, Measure] = {
     "psnr": psnr,
     "ssim": ssim,
     "high_frequency_ssim": high_frequency_ssim,
@@ -70,8 +75,8 @@ class Comparison:
     """What ``compare`` found.
 
     ``table``: one row a method. ``images``: method -> pictures in prompt order. ``prompts``: one row a prompt and
-    method. ``timings``: one row a batch and method. ``ledgers`` and ``reports`` by method; ``facts`` are the
-    provenance, the same for all rows.
+    method. ``timings``: one row a batch and method. ``ledgers`` by method, and ``logs`` of those that tell what they
+    decided; ``facts`` are the provenance, the same for all rows.
     """
 
     table: pd.DataFrame
@@ -79,8 +84,16 @@ class Comparison:
     timings: pd.DataFrame
     images: dict[str, list[Image.Image]]
     ledgers: dict[str, Ledger]
-    reports: dict[str, dict[str, Any]]
+    logs: dict[str, xr.DataTree]
     facts: dict[str, Any]
+
+    def only(self, *specs: str) -> "Comparison":
+        """The dense row and those of ``specs``, of the same run: what must not share a table is shown apart."""
+        names = [DENSE, *(name for name in self.images if name in specs and name != DENSE)]
+        prompts, timings = (frame[frame.method.isin(names)] for frame in (self.prompts, self.timings))
+        images, ledgers = ({name: self.images[name] for name in names}, {name: self.ledgers[name] for name in names})
+        logs = {name: self.logs[name] for name in names if name in self.logs}
+        return Comparison(self.table.loc[names], prompts, timings, images, ledgers, logs, self.facts)
 
     def speed(self) -> pd.DataFrame:
         """The half of the table on time and work, as people read it."""
@@ -102,21 +115,27 @@ class Comparison:
         shown["PSNR (dB)"] = _cells(table, "psnr", "{:.1f}")
         shown["SSIM"] = _cells(table, "ssim", "{:.3f}")
         shown["SSIM of detail"] = _cells(table, "high_frequency_ssim", "{:.3f}")
+        if "lpips" in table:
+            shown["LPIPS"] = _cells(table, "lpips", "{:.3f}")
         if "score" in table:
             shown["score"] = table.score.map("{:.3f}".format)
             shown["less dense"] = _cells(table, "score_delta", "{:+.3f}")
         return shown
 
     def save(self, folder: Path | str) -> Path:
-        """Write ``comparison.csv`` and ``.json``, ``prompts.csv``, ``timings.csv``, ``images/<row>/<prompt>.png``."""
+        """Write ``comparison.csv`` and ``.json``, ``prompts.csv``, ``timings.csv``, ``images/<row>/<prompt>.png`` and
+        ``decisions/<row>``, each a log that ``open_log`` and the figures read. Rows count from 0, the dense run."""
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
         self.table.to_csv(place / "comparison.csv")
         self.prompts.to_csv(place / "prompts.csv", index=False)
         self.timings.to_csv(place / "timings.csv", index=False)
         rows = json.loads(self.table.reset_index().to_json(orient="records"))
-        record = {"facts": self.facts, "rows": rows, "reports": self.reports}
+        record = {"facts": self.facts, "rows": rows}
         (place / "comparison.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
+        for row, name in enumerate(self.images):
+            if name in self.logs:
+                keep(place / "decisions" / f"{row:02d}", self.logs[name])
         for row, pictures in enumerate(self.images.values()):
             (place / "images" / f"{row:02d}").mkdir(parents=True, exist_ok=True)
             for i, picture in enumerate(pictures):
@@ -142,6 +161,7 @@ def compare(
     seed: int = 0,
     batch: int = 4,
     rounds: int = 1,
+    lpips: Path | str | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> Comparison:
@@ -150,7 +170,8 @@ def compare(
     n: prompts; intervals narrow with its root, time grows with it. batch: images at a time in the latency. rounds:
     how often every batch is timed. Fidelity is to the dense image of the same seed: PSNR in dB, SSIM (Gaussian 11,
     sigma 1.5, mean of RGB, range 1), SSIM of the detail (our own high-pass). The scene score comes from 100 prompts
-    of a scene set on. Unknown names, needs that are not met and pairs that cannot run together stop before any work.
+    of a scene set on. lpips: folder with the weights of LPIPS, by default ``$VARLAB_LPIPS``; without them the table has
+    no such column. Unknown names, needs that are not met and pairs that cannot run together stop before any work.
     """
     at_least(1, n=n, batch=batch, rounds=rounds)
     chosen = prompts(prompt_set, n=n) if isinstance(prompt_set, str) else prompt_set[:n]
@@ -158,7 +179,8 @@ def compare(
     names = list(dict.fromkeys([DENSE, *specs]))
     job = Job(model, tuple(texts), with_overrides(model.settings, **settings), seed)
     _try_out(job, names)
-    bench = _Bench(job, names, batch)
+    perceptual = load_lpips(lpips)
+    bench = _Bench(job, names, batch, FIDELITY if perceptual is None else FIDELITY | {"lpips": perceptual})
     bench.warm_up()
     batches = job.batches(batch)
     for turn in range(rounds * len(batches)):
@@ -174,7 +196,7 @@ def compare(
     }
     timings = pd.DataFrame(bench.timings)
     table = pd.DataFrame([_row(name, bench, rows, timings) for name in names]).set_index("method")
-    return Comparison(table, rows, timings, bench.images, bench.ledgers, bench.reports, facts)
+    return Comparison(table, rows, timings, bench.images, bench.ledgers, bench.told(facts), facts)
 
 
 def methods_of(spec: str) -> list[Accelerator]:
@@ -193,13 +215,13 @@ def _try_out(job: Job, names: Sequence[str]) -> None:
 class _Bench:
     """Runs the methods in turn and keeps what they gave."""
 
-    def __init__(self, job: Job, names: Sequence[str], batch: int) -> None:
-        self.job, self.names, self.batch = job, list(names), batch
+    def __init__(self, job: Job, names: Sequence[str], batch: int, measures: Mapping[str, Measure]) -> None:
+        self.job, self.names, self.batch, self.measures = job, list(names), batch, measures
         self.timings: list[dict[str, Any]] = []
         self.tensors: dict[str, list[Tensor]] = {name: [] for name in names}
         self.images: dict[str, list[Image.Image]] = {name: [] for name in names}
         self.ledgers = {name: Ledger.of(len(job.model.schedule)) for name in names}
-        self.reports: dict[str, dict[str, Any]] = {name: {} for name in names}
+        self.parts: dict[str, list[Log]] = {name: [] for name in names}
         self.methods = {name: methods_of(name) for name in names}
 
     def warm_up(self) -> None:
@@ -225,8 +247,7 @@ class _Bench:
                 self.tensors[name].append(out.image.cpu())
                 self.images[name] += to_pil(out.image)
                 self.ledgers[name] += out.ledger
-                for group, report in out.reports.items():
-                    self.reports[name][",".join(map(str, group))] = report
+                self.parts[name].append(of_methods(out.reports, samples))
 
     def _run(self, name: str, samples: range) -> tuple[Generation, float, float, float]:
         job = self.job
@@ -241,6 +262,12 @@ class _Bench:
         seconds = now(job.model.device) - start
         return out, seconds, clock.last - clock.first, peak_mib(job.model.device)
 
+    def told(self, facts: dict[str, Any]) -> dict[str, xr.DataTree]:
+        """What the methods decided, of those that say."""
+        plain = json.loads(json.dumps(facts, default=list))
+        joined = {name: join_logs(parts) for name, parts in self.parts.items()}
+        return {name: tree(log, plain | {"accelerators": name.split("+")}) for name, log in joined.items() if log}
+
     def prompt_rows(self, texts: Sequence[str], categories: Sequence[str]) -> pd.DataFrame:
         """One row a prompt and method: fidelity to the dense image, and whether the scene is right."""
         dense = torch.cat(self.tensors[DENSE]).clamp(0, 1)
@@ -249,7 +276,7 @@ class _Bench:
         for name in self.names:
             image = torch.cat(self.tensors[name]).clamp(0, 1)
             part = pd.DataFrame({"method": name, "prompt": texts, "category": categories})
-            for measure, function in FIDELITY.items():
+            for measure, function in self.measures.items():
                 part[measure] = function(image, dense).double().numpy() if min(image.shape[-2:]) >= 11 else np.nan
             pictures = [np.asarray(picture) for picture in self.images[name]]
             part["correct"] = score_images(pictures, texts, categories)["correct"] if scored else np.nan
@@ -263,7 +290,9 @@ def _row(name: str, bench: _Bench, rows: pd.DataFrame, timings: pd.DataFrame) ->
     q25, median, q75 = own.seconds.quantile([0.25, 0.5, 0.75])
     ratios = own.seconds.to_numpy() / dense.seconds.to_numpy()
     speedup = bootstrap_interval(1 / ratios, np.nanmedian)
-    transformer = float(np.median(own.transformer_seconds.to_numpy() / dense.transformer_seconds.to_numpy()))
+    transformer = bootstrap_interval(
+        own.transformer_seconds.to_numpy() / dense.transformer_seconds.to_numpy(), np.nanmedian
+    )
     ledger, reference = bench.ledgers[name], bench.ledgers[DENSE]
     work = ledger.transformer_flops / reference.transformer_flops
     row: dict[str, Any] = {
@@ -276,14 +305,16 @@ def _row(name: str, bench: _Bench, rows: pd.DataFrame, timings: pd.DataFrame) ->
         "speedup": speedup.estimate,
         "speedup_low": speedup.low,
         "speedup_high": speedup.high,
-        "transformer_ratio": transformer,
+        "transformer_ratio": transformer.estimate,
+        "transformer_ratio_low": transformer.low,
+        "transformer_ratio_high": transformer.high,
         "work_ratio": work,
-        "efficiency": (1 - transformer) / (1 - work) if work < 1 else np.nan,
+        "efficiency": (1 - transformer.estimate) / (1 - work) if work < 1 else np.nan,
         "engaged": ledger.engaged,
         "peak_mib": own.peak_mib.median(),
     }
     part, plain = rows[rows.method == name], rows[rows.method == DENSE]
-    for measure in FIDELITY:
+    for measure in bench.measures:
         statistic = np.nanmedian if measure == "psnr" else np.nanmean  # PSNR of equal images is infinite
         found = bootstrap_interval(part[measure], statistic)
         low, high = (found.estimate if np.isinf(found.estimate) else bound for bound in found[1:])

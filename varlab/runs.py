@@ -44,7 +44,6 @@ Features = TextBatch | HartText
 Prompts = Sequence[str] | str | Features | Sequence[Tensor | np.ndarray]  # texts, or features [T, width] of each
 Probes = Sequence[str | LoggingProbe] | str | LoggingProbe
 Accelerators = Sequence[str | Accelerator] | str | Accelerator
-Reports = dict[str, dict[int, dict[str, Any]]]  # method -> image -> what the method has to tell
 STORE = "log.zarr"
 CLAIM = "run.json.part"
 LOG_VERSION = 1  # raised when what a probe logs changes its meaning, so that older logs are not taken for new ones
@@ -53,15 +52,12 @@ PACKAGES = ("varlab", "torch", "numpy", "xarray", "zarr", "pywavelets")
 
 @dataclass
 class RunResult:
-    """``images`` in prompt order, the ``log`` (empty without probes), the summed work ledger.
-
-    ``reports``: by method and number of the image what the method did to it, such as decisions and keep ratios.
-    """
+    """``images`` in prompt order, the summed work ledger, and the ``log``: a group for each probe, and one for each
+    method that tells what it decided (``log["sparsevar"].share``, ``log["sparsevar/stage-05"].kept``)."""
 
     images: list[Image.Image]
     log: xr.DataTree
     ledger: Ledger
-    reports: Reports
 
 
 def to_pil(image: torch.Tensor) -> list[Image.Image]:
@@ -197,7 +193,7 @@ class Job:
         return [range(first, min(first + batch, count)) for first in range(0, count, batch)]
 
     def run(self, samples: range) -> tuple[Generation, Log]:
-        """Images of these prompts with ledger and reports, and the probes' datasets."""
+        """Images of these prompts with ledger and reports, and what probes and methods log."""
         probes = build(self.probes)
         run = Run(self.model, self.settings, SeededNoise(self.seed), probes)
         negative = None if self.negative is None else [self.negative] * len(samples)
@@ -205,7 +201,7 @@ class Job:
         log: Log = {}
         for probe in probes:
             log |= probe.log()
-        return out, log
+        return out, log | logs.of_methods(out.reports, samples)
 
 
 def spec_of(hook: str | Probe | Accelerator) -> str:
@@ -245,15 +241,13 @@ def sample(
     images: list[Image.Image] = []
     parts: list[Log] = []
     ledger = Ledger.of(len(model.schedule))
-    reports: Reports = {}
     for samples in job.batches(batch):
         out, log = job.run(samples)
         images, ledger = images + to_pil(out.image), ledger + out.ledger
         parts.append(log)
-        add_reports(reports, out)
         if progress is not None:
             progress(len(images), len(job.prompts))
-    return RunResult(images, logs.tree(logs.join(parts), record), ledger, reports)
+    return RunResult(images, logs.tree(logs.join(parts), record), ledger)
 
 
 def _job(
@@ -278,14 +272,6 @@ def as_hooks(given: Any) -> tuple[Any, ...]:
 def keywords(function: Callable[..., Any]) -> list[str]:
     """What a function takes by name alone."""
     return [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
-
-
-def add_reports(reports: Reports, out: Generation) -> None:
-    """What the methods tell of each image; a report on the whole group goes to every image of it."""
-    for samples, by_method in out.reports.items():
-        for method, report in by_method.items():
-            if report:
-                reports.setdefault(method, {}).update({i: report.get(str(i), report) for i in samples})
 
 
 def log_run(
@@ -339,12 +325,17 @@ def _fill(job: Job, folder: Path, record: dict[str, Any], progress: Progress | N
         paths.append(path)
         if progress is not None:
             progress(samples.stop, len(job.prompts))
+    keep(folder, logs.tree(logs.join([logs.load(path) for path in paths]), record))
+    shutil.rmtree(folder / "parts")
+
+
+def keep(folder: Path, tree: xr.DataTree) -> None:
+    """Write a log so that ``open_log`` reads it: whole or not at all."""
     draft = folder / "draft.zarr"
     shutil.rmtree(draft, ignore_errors=True)
-    tree = logs.tree(logs.join([logs.load(path) for path in paths]), record)
     tree.to_zarr(draft, consolidated=False)
+    shutil.rmtree(folder / STORE, ignore_errors=True)
     draft.rename(folder / STORE)
-    shutil.rmtree(folder / "parts")
 
 
 def open_log(folder: Path | str) -> xr.DataTree:

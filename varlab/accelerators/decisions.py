@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,6 +48,13 @@ class Classifier:
         z = (features.double().cpu() - mean) / scale
         scores = z @ coef.T + intercept
         return torch.cat([-scores, scores], 1) if len(self.classes) == 2 else scores
+
+    def probabilities(self, features: Tensor, count: int) -> np.ndarray:
+        """Probability [n, count] of the classes 0, 1, ...; 0 for one that the model never saw."""
+        scores = self.scores(features) / (2 if len(self.classes) == 2 else 1)
+        found = np.zeros((len(features), count))
+        found[:, list(self.classes)] = scores.softmax(1).numpy()
+        return found
 
     def predict(self, features: Tensor) -> list[int]:
         """Class of each row of features [n, f]."""

@@ -5,7 +5,7 @@ same sub-layer added at the cache stage, resized by area. The token count stays 
 guidance rows choose their tokens apart. Follows the released Infinity code, with stages counted from the end.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -59,6 +59,8 @@ class FastVAR(Accelerator):
         self.cache: dict[tuple[int, str], Tensor] = {}
         self.grid: Grid = (1, 1)
         self.batch = 0
+        self.fresh: dict[int, Tensor] = {}  # pruned stage -> how many sub-layers computed a token [R, h*w]
+        self.calls: dict[int, int] = {}  # pruned stage -> how many sub-layers pruned
         stages, depth = len(run.model.schedule), run.model.depth
         if len(self.ratios) + self.drop >= stages:
             raise VarlabError(
@@ -74,6 +76,8 @@ class FastVAR(Accelerator):
         assert isinstance(twin, FastVAR)
         for key, value in self.cache.items():
             twin.cache[key] = torch.cat([rows[samples] for rows in value.split(self.batch)])
+        for k, count in self.fresh.items():
+            twin.fresh[k] = torch.cat([rows[samples] for rows in count.split(self.batch)])
         twin.batch = len(samples)
         return twin
 
@@ -112,8 +116,20 @@ class FastVAR(Accelerator):
         old = self.cache[key][: x.shape[0]]  # conditional rows come first, should the others be gone
         y = F.interpolate(old.mT.unflatten(-1, self.grid), size=(stage.grid[0], stage.grid[1]), mode="area")
         y = y.flatten(2).mT.contiguous()
+        fresh = self.fresh.setdefault(stage.index, x.new_zeros(x.shape[:2]))
+        fresh.scatter_add_(1, keep, fresh.new_ones(1, 1).expand_as(keep))
+        self.calls[stage.index] = self.calls.get(stage.index, 0) + 1
         self.run.charge(stage, 4 * x.numel() + y.numel())
         return y.scatter(1, keep[..., None].expand(-1, -1, y.shape[-1]), compute(x, keep))
+
+    def report(self) -> dict[str, Any]:
+        """At each pruned stage the share of the pruning sub-layers, over both branches, that computed a token."""
+        grids = self.run.model.schedule.grids
+        told: dict[str, Any] = {}
+        for k, count in self.fresh.items():
+            share = (count / self.calls[k]).unflatten(0, (-1, self.batch)).mean(0)
+            told[f"stage-{k + 1:02d}/kept"] = (("y", "x"), share.unflatten(-1, tuple(grids[k])).cpu().numpy(), "")
+        return told
 
 
 class FastVARAllScales(FastVAR):

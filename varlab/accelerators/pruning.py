@@ -1,7 +1,8 @@
 """What all methods share that leave tokens out before block 0: a selection from scores, and the fill of the rest."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from varlab.engine.stage import Stage
 from varlab.errors import VarlabError
 
 if TYPE_CHECKING:
-    from varlab.engine.loop import Run
+    from varlab.engine.loop import Run, State
 
 Keep = float | tuple[float, ...]
 
@@ -45,10 +46,17 @@ class TokenPruning(Accelerator):
             raise VarlabError(f"{self.name}: alpha is a cell's side in tokens, at least 1, or none; not {alpha}.")
         self.keep, self.shares, self.alpha, self.last = keep, shares, alpha, last
         self.anchor, self.partial, self.nearest, self.orphans = anchor, partial, nearest, orphans
-        self.kept: dict[int, float] = {}
+        self.kept: dict[int, Selection | None] = {}
 
     def start(self, run: "Run") -> None:
-        self.run, self.kept = run, {}
+        self.run, self.kept, self.batch = run, {}, 0
+
+    def fork(self, samples: Tensor) -> Accelerator:
+        twin = super().fork(samples)
+        assert isinstance(twin, TokenPruning)
+        twin.kept = {k: None if kept is None else kept.samples(samples) for k, kept in self.kept.items()}
+        twin.batch = len(samples)
+        return twin
 
     def scores(self, stage: Stage) -> Tensor:
         """Importance of every token [B or 1, h*w]; only the order counts under ``keep``."""
@@ -58,10 +66,7 @@ class TokenPruning(Accelerator):
         if stage.from_end >= self.last:
             return RUN
         anchors = self._anchors(stage)
-        selection = self._choose(stage, anchors)
-        tokens = stage.grid[0] * stage.grid[1]
-        self.kept[stage.index] = 1.0 if selection is None else float(selection.index.shape[-1]) / tokens
-        return StagePlan(selection=selection)
+        return StagePlan(selection=self._choose(stage, anchors))
 
     def _anchors(self, stage: Stage) -> Tensor | None:
         if self.alpha is None:
@@ -111,6 +116,19 @@ class TokenPruning(Accelerator):
             cells = nearest_of(anchor_mask(cells), grid)
         return torch.where(mask, place, cells), None
 
-    def report(self) -> dict[str, object]:
-        """Share of tokens computed at each pruned stage (from 1); of the sample that keeps most where they differ."""
-        return {"kept": {stage + 1: share for stage, share in self.kept.items()}}
+    def end_stage(self, stage: Stage, state: "State") -> None:
+        """Note what was computed, whoever else had a say in it."""
+        self.kept[stage.index], self.batch = stage.plan.selection, stage.batch
+
+    def report(self) -> dict[str, Any]:
+        """``share`` of the tokens computed at each stage, and at the pruned ones which: ``kept`` is 0 or 1."""
+        schedule = self.run.model.schedule
+        share = np.full((self.batch, len(schedule)), np.nan)
+        told: dict[str, Any] = {"share": (("stage",), share, "")}
+        for k, selection in self.kept.items():
+            mask = torch.ones(1, schedule.lengths[k]) if selection is None else selection.mask.float().cpu()
+            maps = mask.expand(self.batch, -1).unflatten(-1, tuple(schedule.grids[k])).numpy()
+            share[:, k] = maps.mean((1, 2))
+            if k >= len(schedule) - self.last:
+                told[f"stage-{k + 1:02d}/kept"] = (("y", "x"), maps, "")
+        return told

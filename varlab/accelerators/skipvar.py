@@ -7,13 +7,14 @@ schedules than its 13 stages work, and with one decision an image, so that a bat
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from varlab.accelerators.controls import check_last
-from varlab.accelerators.decisions import DecisionModel, load
+from varlab.accelerators.decisions import FEATURES, DecisionModel, load
 from varlab.accelerators.pickles import load_official
 from varlab.engine.hooks import Accelerator
 from varlab.engine.plan import RUN, StagePlan
@@ -33,6 +34,12 @@ LEAST = 8  # stages of a schedule: five before the preview's grid, and three to 
 def features(new: Tensor, old: Tensor) -> Tensor:
     """(HF_Diff, HF_Ratio) [B, 2] of previews [B, 3, h, w] in [-1, 1], after the decision stage and one before."""
     return torch.stack([skipvar_hf_diff(new, old), skipvar_hf_ratio(new)], -1)
+
+
+def read_decisions(path: Path | str | None, name: str, target: float) -> DecisionModel:
+    """From a JSON file or a folder of official models; None is the file beside the weights of the mini ``name``."""
+    place = Path(path) if path else data_folder() / name / "skipvar.json"
+    return load_official(place, target) if place.is_dir() else load(place, target)
 
 
 class _Late(Accelerator):
@@ -79,8 +86,7 @@ class SkipVAR(_Late):
         if isinstance(self.model, DecisionModel):
             self.decisions = self.model
         else:
-            path = Path(self.model) if self.model else data_folder() / run.model.name / "skipvar.json"
-            self.decisions = load_official(path, self.target) if path.is_dir() else load(path, self.target)
+            self.decisions = read_decisions(self.model, run.model.name, self.target)
         self.decisions.check(run.model.family, stages)
         self.run = run
         self.old: Tensor | None = None
@@ -112,17 +118,21 @@ class SkipVAR(_Late):
     def strategy(self, image: int) -> tuple[int, int]:
         return self.chosen.get(image, (0, 0))
 
-    def report(self) -> dict[str, object]:
-        """By image: the two features, the stages dropped and those without the unconditional branch."""
-        return {
-            str(image): {
-                "hf_diff": self.seen[image][0],
-                "hf_ratio": self.seen[image][1],
-                "drop": self.chosen[image][0],
-                "replace": self.chosen[image][1],
-            }
-            for image in self.images
+    def report(self) -> dict[str, Any]:
+        """The two features, the stages dropped and those without the unconditional branch; how probable either model
+        finds each number of stages. Nothing where no image got to a decision."""
+        if not self.images:
+            return {}
+        found = torch.tensor([self.seen[image] for image in self.images])
+        chosen = np.array([self.chosen[image] for image in self.images])
+        columns = [*found.numpy().T, *chosen.T]
+        told: dict[str, Any] = {
+            name: ((), values, "") for name, values in zip((*FEATURES, "drop", "replace"), columns, strict=True)
         }
+        for name, model in (("drop", self.decisions.skip), ("replace", self.decisions.uncond)):
+            told[f"{name}_probability"] = (("stages",), model.probabilities(found, LATE + 1), "")
+        fitted = {"weights": self.decisions.weights, "stages": self.decisions.stages, **self.decisions.facts}
+        return told | {"target": self.target, "decision_model": fitted}
 
 
 class SkipVARHybrid(_Late):

@@ -6,8 +6,9 @@ readings are options, and ``varlab.calibration`` measures which one fits. With d
 where z >= tau or where it is an anchor; every other one copies its anchor's prediction.
 """
 
+import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -50,9 +51,10 @@ def normalise(d: Tensor, norm: Norm, reference: Tensor) -> Tensor:
 class SparseVAR(TokenPruning):
     """Prunes the ``last`` final stages by what block ``block`` did one stage earlier.
 
-    tau: threshold on the normalised score; higher is faster and coarser. keep: share of tokens instead of tau (one
-    number or one a pruned stage). alpha: cell of the anchors, none for no anchors. last: pruned stages, 3 of 13 is the
-    paper's P=10. block: index from 0 of the scoring block, by default the middle one (the paper's 16th of 32).
+    tau: threshold on the normalised score, by default 0.6; higher is faster and coarser. keep: share of tokens in
+    place of tau (one number or one a pruned stage). alpha: cell of the anchors, none for no anchors. last: pruned
+    stages, 3 of 13 is the paper's P=10. block: index from 0 of the scoring block, by default the middle one (the
+    paper's 16th of 32).
 
     Readings that the sources leave open, the default first. norm: mean of the resized map, mean of the computed
     tokens, min-max, max, sigmoid of the z-score, absolute; root: their square roots. unscored: score of a token that
@@ -69,7 +71,7 @@ class SparseVAR(TokenPruning):
 
     def __init__(
         self,
-        tau: float = 0.6,
+        tau: float | None = None,
         keep: Keep | None = None,
         alpha: int | None = 4,
         last: int = 3,
@@ -89,9 +91,12 @@ class SparseVAR(TokenPruning):
     ) -> None:
         super().__init__(keep, alpha, last, anchor, partial, nearest, orphans)
         self.operand, self.keys = operand, keys
-        if keep is None and tau < 0:
-            raise VarlabError(f"sparsevar: tau is a threshold of at least 0, not {tau}.")
-        self.tau, self.block, self.norm, self.root = tau, block, norm, root
+        if keep is not None and tau is not None:
+            raise VarlabError(f"{self.name} takes tau or keep, one of them: keep={keep} leaves tau={tau} without use.")
+        self.tau = 0.6 if tau is None else tau
+        if not 0 <= self.tau < math.inf:
+            raise VarlabError(f"{self.name}: tau is a threshold of at least 0, not {tau}.")
+        self.block, self.norm, self.root = block, norm, root
         self.unscored, self.persistent, self.resize_mode, self.rows = unscored, persistent, resize, rows
 
     def start(self, run: "Run") -> None:
@@ -110,6 +115,7 @@ class SparseVAR(TokenPruning):
         self.reference: Tensor | None = None  # [B, rows kept apart, 1]
         self.grid: Grid = (1, 1)
         self.alive: tuple[Tensor, Grid] | None = None  # [B, h*w] of the last pruned stage
+        self.seen: dict[int, Tensor] = {}  # pruned stage -> scores [B, h*w] on the scale of tau, for the report
 
     def fork(self, samples: Tensor) -> Accelerator:
         twin = super().fork(samples)
@@ -118,6 +124,7 @@ class SparseVAR(TokenPruning):
             twin.score, twin.reference = self.score[samples], self.reference[samples]
         if self.alive is not None and len(self.alive[0]) > 1:
             twin.alive = (self.alive[0][samples], self.alive[1])
+        twin.seen = {k: z[samples] for k, z in self.seen.items()}
         return twin
 
     def plan(self, stage: Stage) -> StagePlan:
@@ -146,7 +153,9 @@ class SparseVAR(TokenPruning):
         return resize(self.score, self.grid, (stage.grid[0], stage.grid[1]), self.resize_mode)
 
     def scores(self, stage: Stage) -> Tensor:
-        return self._map(stage).amax(1)
+        d = self._map(stage).amax(1)
+        self.seen[stage.index] = d / d.mean(-1, keepdim=True)
+        return d
 
     def _choose(self, stage: Stage, anchors: Tensor | None) -> Selection | None:
         if self.keep is not None:
@@ -158,7 +167,8 @@ class SparseVAR(TokenPruning):
         if self.root:
             d, reference = d.clamp(min=0).sqrt(), None if reference is None else reference.sqrt()
         assert reference is not None
-        keep = (normalise(d, self.norm, reference) >= self.tau).any(1)
+        z = normalise(d, self.norm, reference).amax(1)
+        keep, self.seen[stage.index] = z >= self.tau, z
         grid = (stage.grid[0], stage.grid[1])
         if self.persistent and self.alive is not None:
             keep &= resize(self.alive[0].float(), self.alive[1], grid, "nearest") > 0.5
@@ -207,6 +217,15 @@ class SparseVAR(TokenPruning):
             return spread
         others = self._map(stage) if self.unscored == "last" and self.score is not None else torch.zeros_like(spread)
         return torch.where(mask[:, None], spread, others.expand_as(spread))
+
+    def report(self) -> dict[str, Any]:
+        """Also the ``score`` that decided: on the scale of tau, under ``keep`` over its mean."""
+        grids = self.run.model.schedule.grids
+        scores = {
+            f"stage-{k + 1:02d}/score": (("y", "x"), z.unflatten(-1, tuple(grids[k])).cpu().numpy(), "")
+            for k, z in self.seen.items()
+        }
+        return super().report() | scores
 
 
 class SparseVARLogits(SparseVAR):

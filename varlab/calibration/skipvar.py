@@ -24,7 +24,7 @@ from varlab.errors import VarlabError
 from varlab.metrics import ssim
 from varlab.models.base import NextScaleModel
 from varlab.prompt_sets import prompts
-from varlab.runs import at_least, default_batch
+from varlab.runs import Job, at_least, default_batch
 
 Progress = Callable[[int, int], None]
 TARGETS = (0.84, 0.86, 0.88)
@@ -45,6 +45,21 @@ def measure(
         if progress is not None:
             progress(start + len(chunk), len(texts))
     return pd.concat(parts, ignore_index=True)
+
+
+def measure_features(
+    model: NextScaleModel, texts: Sequence[str], seed: int = 0, progress: Progress | None = None
+) -> pd.DataFrame:
+    """One row a prompt: hf_diff and hf_ratio of its dense run."""
+    parts, job = [], Job(model, tuple(texts), model.settings, seed)
+    for samples in job.batches(default_batch(model)):
+        method = SkipVAR(model=always(LATE, 0))  # what follows the decision is not needed
+        Run(model, model.settings, SeededNoise(seed)).generate(job.text(samples), samples, [method])
+        values = [method.seen[image] for image in samples]
+        parts.append(pd.DataFrame(values, columns=list(FEATURES)).assign(prompt=job.text(samples)))
+        if progress is not None:
+            progress(samples.stop, len(texts))
+    return pd.concat(parts, ignore_index=True)[["prompt", *FEATURES]]
 
 
 def _measure(model: NextScaleModel, texts: list[str], samples: range, seed: int) -> pd.DataFrame:
@@ -119,8 +134,9 @@ def fit(
                 else always(0, 0).uncond
             )
             rows.append({"target": target, "model": kind} | _judge(parts[kind], kind, seen, unseen, target))
+        told = (facts or {}) | {"accuracy": [row for row in rows if row["target"] == target]}
         models[target] = DecisionModel(
-            model.family, model.weights, len(model.schedule), target, parts["drop"], parts["replace"], facts or {}
+            model.family, model.weights, len(model.schedule), target, parts["drop"], parts["replace"], told
         )
     return Fitted(models, pd.DataFrame(rows))
 

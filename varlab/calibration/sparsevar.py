@@ -8,7 +8,7 @@ edges of the final image: the poster shows one block on contours and another on 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -25,10 +25,12 @@ from varlab.errors import VarlabError, unknown
 from varlab.metrics import edge_energy, spearman
 from varlab.models.base import NextScaleModel
 from varlab.prompt_sets import prompts
-from varlab.runs import at_least, default_batch
+from varlab.runs import Job, at_least, default_batch, provenance
 from varlab.statistics import bootstrap_interval
+from varlab.verdicts import HOLDS, NOT, PARTLY, UNCLEAR, Verdict
 
 Progress = Callable[[int, int], None]
+CLOSE = 0.05  # root mean square distance of shares: how sure the published ones are
 TAUS = (0.4, 0.5, 0.6, 0.7)
 PUBLISHED = {"infinity": (0.14, 0.54, 0.78, 0.84), "hart": (0.12, 0.23, 0.55, 0.85)}
 """Share of scores below each tau, inferred from the published latencies (uncertain by about .05)."""
@@ -53,33 +55,53 @@ class ScoreKeeper(Probe):
 
 @dataclass(frozen=True)
 class Calibration:
-    """``shares``: one row a normaliser, root and block. ``edges``: one row a block, 95 % intervals over prompts."""
+    """``shares``: one row a normaliser, root and block. ``edges``: one row a block. Both with 95 % intervals over
+    prompts. ``published``: the shares to compare with; ``facts``: the provenance."""
 
     shares: pd.DataFrame
     edges: pd.DataFrame
-    family: str
-    n: int
+    published: tuple[float, ...]
+    depth: int
+    facts: dict[str, Any]
 
     @property
     def best(self) -> pd.Series:
         """The reading whose shares come closest to the published ones."""
         return self.shares.loc[self.shares.distance.idxmin()]
 
-    def verdict(self) -> str:
-        """What the tables say, in words."""
-        best, order = self.best, self.edges.sort_values("correlation")
-        low, high = order.iloc[0], order.iloc[-1]
-        shares = ", ".join(f"{best[f'below {tau}']:.2f}" for tau in TAUS)
-        fits = "fits" if best.distance <= 0.05 else "comes closest, but does not fit within .05"
-        contrast = "sees edges" if high.low > 0 else "does not see edges beyond doubt"
-        other = "follows the background" if low.high < 0 else "does not follow the background beyond doubt"
+    def reading_verdict(self) -> Verdict:
+        best = self.best
         root = ", of square roots" if best.root else ""
-        return (
-            f"{best.norm}{root} at block {best.block:.0f} (from 0) {fits}: shares {shares} below {TAUS}, "
-            f"root mean square distance {best.distance:.3f}. Block {high.block:.0f} {contrast} "
-            f"(rank correlation {high.correlation:.2f} [{high.low:.2f}, {high.high:.2f}]); block {low.block:.0f} "
-            f"{other} ({low.correlation:.2f} [{low.low:.2f}, {low.high:.2f}]). n = {self.n} prompts."
-        )
+        shares = ", ".join(_with_bounds(best, f"below {tau}") for tau in TAUS)
+        return {
+            "claim": "A reading of tau gives the published shares on this model",
+            "finding": f"{best.norm}{root} at block {best.block:.0f} (from 0) comes closest: below tau = "
+            f"{', '.join(map(str, TAUS))} lie {shares} of the scores, published "
+            f"{', '.join(map(str, self.published))}; root mean square distance {best.distance:.3f}, "
+            f"allowed {CLOSE}. It is the best of {len(self.shares)} readings. n = {self.facts['n']}.",
+            "verdict": HOLDS if best.distance <= CLOSE else NOT,
+        }
+
+    def block_verdict(self) -> Verdict:
+        order = self.edges.sort_values("correlation")
+        low, high = order.iloc[0], order.iloc[-1]
+        sees, background = bool(high["correlation low"] > 0), bool(low["correlation high"] < 0)
+        return {
+            "claim": "One block sees edges, another the background (SparseVAR, poster)",
+            "finding": f"Rank correlation with the edges of the final picture: block {high.block:.0f} "
+            f"{_with_bounds(high, 'correlation')}, block {low.block:.0f} {_with_bounds(low, 'correlation')}. Highest "
+            f"and lowest of {len(order)} blocks. n = {self.facts['n']}.",
+            "verdict": HOLDS if sees and background else PARTLY if sees or background else UNCLEAR,
+        }
+
+    def verdict(self) -> str:
+        """Both verdicts in words."""
+        found = (self.reading_verdict(), self.block_verdict())
+        return " ".join(f"{one['claim']}: {one['verdict']}. {one['finding']}" for one in found)
+
+
+def _with_bounds(row: pd.Series, name: str) -> str:
+    return f"{row[name]:.2f} ({row[f'{name} low']:.2f} to {row[f'{name} high']:.2f})"
 
 
 def calibrate(
@@ -96,20 +118,20 @@ def calibrate(
         raise unknown("family with published operating points", model.family, PUBLISHED)
     if last >= len(model.schedule):
         raise VarlabError(f"last={last} leaves no stage to score of {len(model.schedule)}.")
-    texts, batch = list(prompts(prompt_set, n=n)), default_batch(model)
+    job = Job(model, tuple(prompts(prompt_set, n=n).texts), model.settings, seed)
     parts: list[dict[int, Tensor]] = []
     images = []
-    for first in range(0, n, batch):
+    for samples in job.batches(default_batch(model)):
         keeper = ScoreKeeper(last)
-        samples = range(first, min(first + batch, n))
         run = Run(model, model.settings, SeededNoise(seed), [keeper])
-        images.append(run.generate(texts[samples.start : samples.stop], samples).image)
+        images.append(run.generate(job.text(samples), samples).image)
         parts.append({k: torch.stack(scores, 1) for k, scores in keeper.scores.items()})
         if progress is not None:
             progress(samples.stop, n)
     scores = {k: torch.cat([part[k] for part in parts]) for k in parts[0]}  # [n, blocks, h*w]
-    shares = share_table(model, scores, PUBLISHED[model.family])
-    return Calibration(shares, edge_table(model, scores, torch.cat(images)), model.family, n)
+    published = PUBLISHED[model.family]
+    shares, edges = share_table(model, scores, published), edge_table(model, scores, torch.cat(images))
+    return Calibration(shares, edges, published, model.depth, provenance(job, prompt_set))
 
 
 def share_table(model: NextScaleModel, scores: dict[int, Tensor], published: Sequence[float]) -> pd.DataFrame:
@@ -124,12 +146,15 @@ def share_table(model: NextScaleModel, scores: dict[int, Tensor], published: Seq
             if root:
                 mapped, reference = mapped.clamp(min=0).sqrt(), reference.sqrt()
             z = normalise(mapped, norm, reference)
-            below.append(torch.stack([(z < tau).float().mean((0, 2)) for tau in TAUS], -1))  # [blocks, taus]
-        found = torch.stack(below).mean(0).numpy()
-        for block, values in enumerate(found):
-            distance = float(np.sqrt(np.mean((values - np.array(published)) ** 2)))
-            named = {f"below {tau}": float(v) for tau, v in zip(TAUS, values, strict=True)}
-            rows.append({"norm": norm, "root": root, "block": block, **named, "distance": distance})
+            below.append(torch.stack([(z < tau).float().mean(-1) for tau in TAUS], -1))  # [n, blocks, taus]
+        found = bootstrap_interval(torch.stack(below).mean(0).cpu().numpy())
+        for block, values in enumerate(found.estimate):
+            row = {"norm": norm, "root": root, "block": block}
+            row["distance"] = float(np.sqrt(np.mean((values - np.array(published)) ** 2)))
+            for i, tau in enumerate(TAUS):
+                name, part = f"below {tau}", [float(bound[block, i]) for bound in found]
+                row |= {name: part[0], f"{name} low": part[1], f"{name} high": part[2]}
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -142,5 +167,10 @@ def edge_table(model: NextScaleModel, scores: dict[int, Tensor], images: Tensor)
     values = torch.stack(stages).nanmean(0).cpu().numpy()  # [n, blocks]
     found = bootstrap_interval(values)
     return pd.DataFrame(
-        {"block": range(values.shape[1]), "correlation": found.estimate, "low": found.low, "high": found.high}
+        {
+            "block": range(values.shape[1]),
+            "correlation": found.estimate,
+            "correlation low": found.low,
+            "correlation high": found.high,
+        }
     )

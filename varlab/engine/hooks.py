@@ -60,7 +60,11 @@ class Accelerator:
         return twin
 
     def report(self) -> dict[str, Any]:
-        """What the method did to its images: keep ratios, decisions. Asked for at the end."""
+        """What the method decided, asked for at the end and kept in the log under the method's name.
+
+        A triple (axes, values [images, *axes], unit) holds something of every image of the group, in its order;
+        "stage-05/kept" belongs to one stage. Anything else is a fact of the whole run.
+        """
         return {}
 
 

@@ -142,13 +142,13 @@ class Run:
         ``dense``: the dense run of the same images, for methods that need one; made here where it is not given.
         """
         _refuse_clashes(accelerators)
+        for accelerator in accelerators:  # first of all: what cannot run is refused before any work
+            accelerator.start(self)
         if any("dense" in accelerator.needs for accelerator in accelerators):
             self.dense = self.dense_run(text, samples, negative) if dense is None else dense
         guided = self.model.guided(self.settings)
         conditioning = self.model.prepare(text, guided, negative)
         self.ledger.text_flops += self.model.text_cost(conditioning).total
-        for accelerator in accelerators:
-            accelerator.start(self)
         for probe in self.probes:
             probe.start(self)
         spare = sum(n for k, n in enumerate(self.model.schedule.lengths) if not self.model.keeps(k))
@@ -264,10 +264,11 @@ class Run:
 
     def _blocks(self, state: State, stage: Stage, x: Tensor, index: Tensor | None) -> Tensor:
         depth = self.model.depth if stage.plan.depth is None else stage.plan.depth
+        positions = self.model.positions(stage.index, state.conditioning, index)
         for block in range(depth):
             site, x_in = Site(stage, block), x
             for branch in self.model.branches:
-                x = self._branch(state, Site(stage, block, branch), x, index)
+                x = self._branch(state, Site(stage, block, branch), x, index, positions)
             for probe in self.block_probes:
                 probe.on_block(site, self._on_grid(stage, x_in), self._on_grid(stage, x))
             if block in stage.plan.watch:
@@ -286,11 +287,11 @@ class Run:
         prefix = self.model.prefix(stage.index)
         return x[:, prefix:] if prefix else x
 
-    def _branch(self, state: State, site: Site, x: Tensor, index: Tensor | None) -> Tensor:
+    def _branch(self, state: State, site: Site, x: Tensor, index: Tensor | None, positions: Tensor | None) -> Tensor:
         """x + branch(x), with what an accelerator wraps around the branch. A stage with a prefix is not wrapped."""
 
         def compute(tokens: Tensor, keep: Tensor | None = None) -> Tensor:
-            return self._compute(state, site, tokens, index, keep)
+            return self._compute(state, site, tokens, index, positions, keep)
 
         wrapper = next((a for a in state.accelerators if overrides(a, "sublayer", Accelerator)), None)
         plain = wrapper is None or self.model.prefix(site.stage.index) > 0
@@ -303,8 +304,16 @@ class Run:
                 accelerator.after_branch(site, grid, added, site.stage.plan.selection)
         return x + y
 
-    def _compute(self, state: State, site: Site, x: Tensor, index: Tensor | None, keep: Tensor | None) -> Tensor:
-        """The branch itself, on all given tokens or on those of ``keep`` [R, n]."""
+    def _compute(
+        self,
+        state: State,
+        site: Site,
+        x: Tensor,
+        index: Tensor | None,
+        positions: Tensor | None,
+        keep: Tensor | None,
+    ) -> Tensor:
+        """The branch itself, on all given tokens or on those of ``keep`` [R, n]. Attention alone reads positions."""
         stage, name = site.stage, str(site.branch)
         if state.guided and self.model.alike > 1 and self.model.prefix(stage.index):
             return self._compute_text(state, site, x)
@@ -315,6 +324,8 @@ class Run:
                 )
             x = x.gather(1, keep[..., None].expand(-1, -1, x.shape[-1]))
             index = keep if index is None else index.expand(keep.shape[0], -1).gather(1, keep)
+            if name == self.model.branches[0]:
+                positions = self.model.positions(stage.index, state.conditioning, index)
         keys_seen = [0]
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -328,7 +339,6 @@ class Run:
             alike = self.model.alike if state.guided else 0
             return attend_rows(q, keys, values, bias, self.model.attention_scale, alike)
 
-        positions = self.model.positions(stage.index, state.conditioning, index)
         y = self.model.branch(site.block, name, x, state.conditioning, positions, attend)
         self._count(state, site, x.shape[1], keys_seen[0])
         return y

@@ -13,6 +13,15 @@ from varlab.figures.branches import (
     prediction_divergence,
     prediction_divergence_table,
 )
+from varlab.figures.calibration import block_edges, readings
+from varlab.figures.decisions import (
+    accuracy_table,
+    decisions,
+    decisions_table,
+    keep_maps,
+    keep_maps_table,
+    kept_share_table,
+)
 from varlab.figures.maps import energy_maps, energy_maps_table, token_maps, token_maps_table
 from varlab.figures.overview import overview
 from varlab.figures.redundancy import (
@@ -58,8 +67,10 @@ from varlab.figures.tokens import (
 from varlab.figures.tradeoff import log_of, tradeoff
 
 __all__ = [
+    "accuracy_table",
     "block_edge_correlation",
     "block_edge_correlation_table",
+    "block_edges",
     "block_token_mse",
     "block_token_mse_table",
     "branch_divergence",
@@ -70,6 +81,8 @@ __all__ = [
     "concentration_table",
     "contact_sheet",
     "contact_sheet_table",
+    "decisions",
+    "decisions_table",
     "difference_spectrum",
     "difference_spectrum_table",
     "edge_correlation",
@@ -84,12 +97,16 @@ __all__ = [
     "guidance_effect_table",
     "high_frequency_share",
     "high_frequency_share_table",
+    "keep_maps",
+    "keep_maps_table",
+    "kept_share_table",
     "log_of",
     "overview",
     "panels",
     "prediction_divergence",
     "prediction_divergence_table",
     "psnr",
+    "readings",
     "residual_spectrum",
     "residual_spectrum_table",
     "retitle",

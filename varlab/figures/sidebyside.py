@@ -15,6 +15,7 @@ from varlab.figures.style import CYCLE, PAGE, finish, own_axes, theme
 from varlab.figures.tradeoff import CONTROLS, log_of
 from varlab.statistics import bootstrap_interval
 
+LABEL = 1.3  # inches for the names of the rows
 GAIN = 3.0  # of the difference pictures
 
 
@@ -39,9 +40,13 @@ def side_by_side(compared: Pictured, prompts: Sequence[int] = range(8), differen
     shown = [i for i in prompts if i < len(compared.images["none"])]
     names = [name for name in compared.images if not (difference and name == "none")]
     dense = _array([compared.images["none"][i] for i in shown])
-    side = (PAGE - 1.2) / len(shown)
+    side = min((PAGE - LABEL) / len(shown), 1.0)
     figure, axes = plt.subplots(
-        len(names), len(shown), figsize=(PAGE, len(names) * side + 0.5), layout="constrained", squeeze=False
+        len(names),
+        len(shown),
+        figsize=(len(shown) * side + LABEL, len(names) * side + 0.5),
+        layout="constrained",
+        squeeze=False,
     )
     figure.set_layout_engine("constrained", w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
     texts = compared.facts["prompts"]
@@ -55,7 +60,8 @@ def side_by_side(compared: Pictured, prompts: Sequence[int] = range(8), differen
             ax.spines[:].set_visible(False)
             if row == 0:
                 ax.set_title("\n".join(textwrap.wrap(texts[i], 16)[:3]), fontsize=5, fontweight="normal", pad=2)
-        label = "\n".join(textwrap.wrap(name.replace(",", ", ").replace("+", " + "), 18))
+        spaced = name.replace(":", ": ").replace(",", ", ").replace("+", " + ")
+        label = "\n".join(textwrap.wrap(spaced, 22))
         axes[row, 0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=5.5)
     table = pd.DataFrame({"prompt": shown, "text": [texts[i] for i in shown]})
     finish(figure, log_of(compared.facts), "difference" if difference else "side_by_side", table)

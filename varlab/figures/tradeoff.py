@@ -16,6 +16,7 @@ MEASURES = {
     "ssim": "SSIM to the dense image",
     "high_frequency_ssim": "SSIM of the detail",
     "psnr": "PSNR (dB)",
+    "lpips": "LPIPS to the dense image (lower is closer)",
     "score": "scene score",
 }
 
@@ -53,7 +54,8 @@ def tradeoff(
         raise unknown("measure", measure, MEASURES)
     table, facts = read_comparison(source)
     if measure not in table:
-        raise VarlabError(f"This comparison has no {measure}: a scene score needs a scene set of at least 100 prompts.")
+        needs = "weights of LPIPS" if measure == "lpips" else "a scene set of at least 100 prompts"
+        raise VarlabError(f"This comparison has no {measure}: that needs {needs}.")
     ax = own_axes(ax)
     shown = table.drop(index="none", errors="ignore")
     families = list(dict.fromkeys(name.partition(":")[0] for name in shown.index))
@@ -70,7 +72,7 @@ def tradeoff(
         if against == "speedup":
             ax.hlines(part[measure], part["speedup_low"], part["speedup_high"], color=colour, lw=0.9, zorder=1)
     ax.set(xlabel="speed-up over dense" if against == "speedup" else "work over dense", ylabel=MEASURES[measure])
-    ax.legend(ncols=2)
+    ax.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=6, columnspacing=1.0)
     finish(ax, log_of(facts), f"tradeoff-{measure}", shown.reset_index())
     return ax
 

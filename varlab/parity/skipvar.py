@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from varlab.accelerators.decisions import always
+from varlab.accelerators.decisions import FEATURES, always
 from varlab.accelerators.skipvar import LATE, SkipVAR
 from varlab.engine.loop import Run
 from varlab.engine.stage import Stage
@@ -152,7 +152,7 @@ def _compare_decision(comparison: Comparison, outcome: Outcome) -> None:
         comparison.absolute(f"{COMMON}.preview_{age}", pixels, "preview_abs")
         comparison.relative(f"{COMMON}.sobel_{age}", edges, "features_rel")
     (reports,) = outcome.generation.reports.values()
-    found = np.array([[image["hf_diff"], image["hf_ratio"]] for image in reports["skipvar"].values()])
+    found = np.stack([reports["skipvar"][name][1] for name in FEATURES], -1)
     comparison.relative(f"{COMMON}.features", found.mean(0), "features_rel")
 
 

@@ -1,7 +1,7 @@
-"""What probes hand over: plain arrays with named axes, cheap to join, to store, and to turn into xarray."""
+"""What probes and methods hand over: plain arrays with named axes, cheap to join, to store, to turn into xarray."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,28 @@ def _missing(like: Group, samples: tuple[int, ...]) -> Group:
         for name, (dims, values, unit) in like.variables.items()
     }
     return Group(samples, variables, like.names, like.attrs)
+
+
+def of_methods(reports: Mapping[tuple[int, ...], Mapping[str, Mapping[str, Any]]], samples: Sequence[int]) -> Log:
+    """What the methods tell of a batch, whose groups may have gone their own ways; NaN for an image without a value.
+
+    ``reports``: images of a group -> method -> what ``Accelerator.report`` says.
+    """
+    log: Log = {}
+    row = {image: i for i, image in enumerate(samples)}
+    for images, by_method in reports.items():
+        rows = [row[image] for image in images]
+        for method, told in by_method.items():
+            for name, value in told.items():
+                stage, _, short = name.rpartition("/")
+                group = log.setdefault(f"{method}/{stage}".rstrip("/"), Group(tuple(samples), {}))
+                if not isinstance(value, tuple):
+                    group.attrs.setdefault(short, value)
+                    continue
+                axes, values, unit = value
+                empty = np.full((len(row), *values.shape[1:]), np.nan, np.float32)
+                group.variables.setdefault(short, (axes, empty, unit))[1][rows] = values
+    return log
 
 
 def tree(log: Log, attrs: dict[str, Any]) -> xr.DataTree:

@@ -1,0 +1,113 @@
+"""Figures of what methods decided: their numbers are the log's, and they draw."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from PIL import Image
+
+from varlab import figures
+from varlab.claims import matched_controls
+from varlab.errors import VarlabError
+from varlab.published import COLUMNS, published
+
+FACTS = {
+    "model": "toy", "weights": "random (seed 0)", "precision": "fp32", "device": "cpu", "prompt_set": "custom",
+    "seed": 0, "settings": {"cfg": 2.0}, "schedule": [[1, 1], [2, 2], [4, 4]],
+    "prompts": ["a star", "a ring", "a cross"],
+}  # fmt: skip
+PICTURES = [Image.fromarray(np.full((16, 16, 3), 60 * i, np.uint8)) for i in range(3)]
+
+
+def maps(side: int, *rows: float) -> tuple[tuple[str, str, str], np.ndarray]:
+    """A map a prompt, constant but for its first cell, which is 1."""
+    values = np.ones((len(rows), side, side)) * np.array(rows)[:, None, None]
+    values[:, 0, 0] = np.where(np.isnan(rows), np.nan, 1)
+    return ("prompt", "y", "x"), values
+
+
+@pytest.fixture
+def pruned() -> xr.DataTree:
+    """The third image stopped before the last stage."""
+    first = xr.Dataset({"kept": maps(2, 0.0, 1.0, 0.0), "score": maps(2, 0.5, 1.0, 2.0)}, {"prompt": range(3)})
+    last = xr.Dataset({"kept": maps(4, 0.0, 0.0, np.nan), "score": maps(4, 0.5, 1.0, np.nan)}, {"prompt": range(3)})
+    base = xr.Dataset({"share": (("prompt", "stage"), np.ones((3, 3)))}, {"prompt": range(3)})
+    tree = xr.DataTree.from_dict({"/sparsevar": base, "/sparsevar/stage-02": first, "/sparsevar/stage-03": last})
+    tree.attrs = FACTS
+    return tree
+
+
+@pytest.fixture
+def decided() -> xr.DataTree:
+    sure = np.array([[0.1, 0.2, 0.7, 0.0], [0.9, 0.1, 0.0, 0.0], [np.nan] * 4])
+    data = {
+        "hf_diff": ("prompt", [0.1, 0.3, np.nan]), "hf_ratio": ("prompt", [0.4, 0.5, np.nan]),
+        "drop": ("prompt", [2, 0, np.nan]), "replace": ("prompt", [0, 3, np.nan]),
+        "drop_probability": (("prompt", "stages"), sure),
+        "replace_probability": (("prompt", "stages"), np.full((3, 4), 0.25)),
+    }  # fmt: skip
+    told = {"decision_model": {"accuracy": [{"target": 0.86, "model": "drop", "accuracy": 0.7, "majority": 0.6}]}}
+    tree = xr.DataTree.from_dict({"/skipvar": xr.Dataset(data, {"prompt": range(3)}, told)})
+    tree.attrs = FACTS
+    return tree
+
+
+def test_the_share_of_a_stage_is_the_mean_over_the_images_that_ran_it(pruned: xr.DataTree) -> None:
+    table = figures.kept_share_table(pruned).set_index("stage")
+    assert table["mean"].tolist() == pytest.approx([0.5, 1 / 16]) and table.n.tolist() == [3, 2]
+    assert matched_controls(pruned) == [
+        f"{name}:keep=0.5/0.062,last=2" for name in ("random-tokens", "uniform-tokens", "oracle-tokens")
+    ]
+
+
+def test_keep_maps_hold_every_cell(pruned: xr.DataTree, tmp_path: Path) -> None:
+    table = figures.keep_maps_table(pruned)
+    assert len(table) == 3 * (4 + 16) and set(table.columns) >= {"prompt", "stage", "y", "x", "kept", "score"}
+    assert table[(table.prompt == 1) & (table.stage == 3)].kept.sum() == 1
+    figures.save(figures.keep_maps(pruned, PICTURES, PICTURES), "keep_maps", folder=tmp_path)
+    figures.save(figures.keep_maps(pruned, PICTURES, prompts=[2]), "alone", folder=tmp_path)
+    assert (tmp_path / "keep_maps.png").stat().st_size > 5000 and (tmp_path / "alone.png").stat().st_size > 5000
+
+
+def test_a_decision_is_told_with_the_probability_of_the_model_that_took_it(
+    decided: xr.DataTree, tmp_path: Path
+) -> None:
+    table = figures.decisions_table(decided)
+    assert table.decision.tolist() == ["drop 2", "replace 3"]  # the third image stopped before
+    assert table.probability.tolist() == [0.7, 0.25] and table.text.tolist() == ["a star", "a ring"]
+    assert figures.accuracy_table(decided).majority.tolist() == [0.6]
+    figures.save(figures.decisions(decided), "decisions", folder=tmp_path)
+    assert (tmp_path / "decisions.png").stat().st_size > 5000
+
+
+def test_a_log_without_decisions_is_told(pruned: xr.DataTree, decided: xr.DataTree) -> None:
+    with pytest.raises(VarlabError, match="nothing of tokens left out"):
+        figures.keep_maps(decided, PICTURES)
+    with pytest.raises(VarlabError, match="Unknown group of the log 'skipvar'"):
+        figures.decisions(pruned)
+
+
+def test_a_calibration_is_drawn(pruned: xr.DataTree, tmp_path: Path) -> None:
+    shares = pd.DataFrame(
+        [
+            {"norm": norm, "root": False, "block": block, "distance": 0.1 * block}
+            | {f"below {tau}{end}": 0.5 for tau in (0.4, 0.6) for end in ("", " low", " high")}
+            for norm in ("mean", "max")
+            for block in (0, 1)
+        ]
+    )
+    figures.save(figures.readings(shares, (0.2, 0.8), pruned), "readings", folder=tmp_path)
+    edges = pd.DataFrame({"block": [0, 1], "correlation": [0.5, -0.2]})
+    edges[["correlation low", "correlation high"]] = [[0.4, 0.6], [-0.3, -0.1]]
+    figures.save(figures.block_edges(edges, pruned), "block_edges", folder=tmp_path)
+    assert (tmp_path / "readings.png").stat().st_size > 5000 and (tmp_path / "block_edges.csv").exists()
+
+
+def test_what_is_published_has_a_source_and_a_model() -> None:
+    table = published()
+    assert list(table.columns) == COLUMNS and (table.source != "").all() and (table.model != "").all()
+    assert set(published("skipvar").method) == {"skipvar"}
+    with pytest.raises(VarlabError, match="Did you mean sparsevar"):
+        published("sparsvar")

@@ -1,0 +1,83 @@
+"""The notebooks of the methods, from a fitted decision model to the verdict, on a random mini of ten stages."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import varlab as vl
+from tests.minis import TEN_STAGES, make_mini, refused
+from varlab.accelerators.decisions import load
+from varlab.api import check_inputs
+from varlab.cli import app
+from varlab.reports import list_notebooks, notebook_parameters, run_report
+
+TEXTS = ["a red star", "a blue ring above a star", "a ring", "a blue star", "a red ring above a blue star", "a star"]
+FIGURES = {
+    "10_sparsevar": {"keep_maps", "side_by_side", "difference", "difference_spectrum", "tradeoff"},
+    "11_skipvar": {"decisions", "side_by_side", "difference", "difference_spectrum", "tradeoff"},
+    "12_fastvar": {"keep_maps", "side_by_side", "difference", "difference_spectrum", "tradeoff"},
+    "14_sparsevar_calibration": {"readings", "block_edges"},
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where mini-infinity is a random one with a decision model fitted on it, and a file of prompts that it reads."""
+    folder = tmp_path_factory.mktemp("methods")
+    mini, texts = folder / "data" / "mini-infinity", folder / "texts.txt"
+    make_mini(mini, schedule=TEN_STAGES)
+    texts.write_text("\n".join(TEXTS))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VARLAB_DATA", str(folder / "data"))
+        patch.chdir(Path(__file__).parents[1])
+        run("calibrate", "skipvar", "mini-infinity", "--n", "4", "--held-out", "2", "--out", mini, texts=texts)
+        yield folder
+
+
+def run(*words: object, texts: Path) -> str:
+    done = CliRunner().invoke(app, [*map(str, words), "--prompts", str(texts)])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_the_decision_models_know_how_good_they_are(place: Path) -> None:
+    fitted = load(place / "data" / "mini-infinity" / "skipvar.json", 0.86)
+    assert fitted.stages == 10 and fitted.facts["accuracy"][0]["n_held_out"] == 2
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_notebook_runs_and_says_what_it_shows(place: Path, name: str) -> None:
+    report = run_report(list_notebooks()[name], {"prompt_set": str(place / "texts.txt"), "n": 3}, place / "reports")
+    facts = json.loads((report.folder / "facts.json").read_text())
+    assert facts["weights"].startswith("trained (varlab mini-infinity") and facts["n"] == 3
+    assert facts["verdicts"] and all(item["verdict"] for item in facts["verdicts"])
+    for kind in ("pdf", "png", "csv"):
+        assert {path.stem for path in report.folder.glob(f"*.{kind}")} == FIGURES[name]
+    page = report.html.read_text()
+    assert ("other hardware" in page) == (name != "14_sparsevar_calibration")
+    assert "to be concluded from this run" in page
+
+
+def test_what_a_notebook_would_fail_on_is_told_before(place: Path) -> None:
+    def check(name: str, **given: object) -> None:
+        declared = {key: value.default for key, value in notebook_parameters(list_notebooks()[name]).items()}
+        check_inputs(declared, {"prompt_set": str(place / "texts.txt"), "n": 3, **given})
+
+    check("11_skipvar")
+    refused(lambda: check("11_skipvar", targets=[0.5]), "holds targets 0.84")
+    refused(lambda: check("11_skipvar", decision_model="gone.json"), "no decision model gone.json")
+    refused(lambda: check("10_sparsevar", shown="sparsvar"), "Did you mean sparsevar")
+    refused(lambda: check("12_fastvar", dropping="fastvar:drop=0"), "fastvar-all-scales")
+
+
+def test_a_prompt_set_is_split_into_two_that_are_prompt_sets(place: Path) -> None:
+    told = run("split", "mini-infinity", "--out", place / "halves", texts=place / "texts.txt")
+    assert "3 frequency-sensitive prompts" in told
+    features = pd.read_csv(place / "halves" / "features.csv").set_index("prompt").hf_diff
+    sensitive, robust = (vl.prompts(str(place / "halves" / f"{name}.txt")).texts for name in ("sensitive", "robust"))
+    assert sorted(sensitive + robust) == sorted(TEXTS)
+    assert features[sensitive].min() >= features[robust].max()

@@ -1,0 +1,184 @@
+"""How much of the work that a method saves becomes time: dense and pruned runs in turn, the transformer's span."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from varlab.comparison import StageClock, methods_of, now, peak_mib, reset_peak
+from varlab.engine.hooks import Accelerator, Compute
+from varlab.engine.loop import Run
+from varlab.engine.randomness import SeededNoise
+from varlab.engine.stage import Site, Stage
+from varlab.models.base import NextScaleModel
+from varlab.models.guidance import Settings
+from varlab.models.infinity import InfinityConfig, InfinityTransformer
+from varlab.models.infinity_model import Infinity
+from varlab.models.initialise import randomise
+from varlab.models.text import RandomText
+from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
+from varlab.runs import at_least
+from varlab.schedules import infinity
+from varlab.statistics import bootstrap_interval
+
+TARGETS = {"share of the saving": 0.85, "overhead": 0.03, "memory": 1.0}
+VERBS = ("plan", "after_branch", "after_block", "complete", "expand", "end_stage")
+DENSE = "none"
+
+
+def mid_size(pixels: str = "1M", depth: int = 8, width: int = 512, seed: int = 0) -> Infinity:
+    """An Infinity of random weights between the minis and the official ones, on an official schedule."""
+    config = InfinityConfig(depth, width, width // 64, 16, chunks=1, text_width=256, text_length=32)
+    # The tokenizer is outside the span and as small as one can be.
+    tokenizer = BSQTokenizer(BSQConfig(16, stride=4, channels=8, multipliers=(1, 1, 2), blocks=1, norm_groups=4))
+    transformer = InfinityTransformer(config)
+    for module in (transformer, tokenizer):
+        randomise(module, seed)
+        module.eval().requires_grad_(False)
+    return Infinity(
+        transformer, tokenizer, infinity(pixels), RandomText(256, rows=16), f"mid-size-{depth}x{width}",
+        f"random (seed {seed})", Settings(cfg=4.0),
+    )  # fmt: skip
+
+
+def timed(method: Accelerator, device: torch.device) -> Accelerator:
+    """The same method; ``spent[0]`` adds up the seconds inside its own verbs, the branches that it runs left out."""
+    kind, spent = type(method), [0.0]
+
+    def wrapped(verb: str) -> Callable[..., Any]:
+        own = getattr(kind, verb)
+
+        def call(self: Accelerator, *given: Any) -> Any:
+            start = now(device)
+            answer = own(self, *given)
+            spent[0] += now(device) - start
+            return answer
+
+        return call
+
+    def sublayer(self: Accelerator, site: Site, x: Tensor, compute: Compute) -> Tensor:
+        inner = 0.0
+
+        def counted(*given: Any, **named: Any) -> Tensor:
+            nonlocal inner
+            start = now(device)
+            y = compute(*given, **named)
+            inner += now(device) - start
+            return y
+
+        start = now(device)
+        y: Tensor = kind.sublayer(self, site, x, counted)
+        spent[0] += now(device) - start - inner
+        return y
+
+    changed = {verb: wrapped(verb) for verb in VERBS if getattr(kind, verb) is not getattr(Accelerator, verb)}
+    if kind.sublayer is not Accelerator.sublayer:
+        changed["sublayer"] = sublayer
+    twin = type(kind.__name__, (kind,), changed)
+    made: Accelerator = object.__new__(twin)
+    made.__dict__.update(method.__dict__ | {"spent": spent})
+    return made
+
+
+@dataclass(frozen=True)
+class Savings:
+    """``rounds``: one row a round and method. ``table``: the figures of the method, with 95 % intervals over rounds,
+    beside their targets. ``stages``: seconds of each stage by method, medians."""
+
+    rounds: pd.DataFrame
+    table: pd.DataFrame
+    stages: pd.DataFrame
+
+
+def savings(
+    model: NextScaleModel,
+    spec: str = "sparsevar:keep=0.25,last=3",
+    repeats: int = 5,
+    batch: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Savings:
+    """Dense and pruned runs in turn, one round more to warm up. Span: first stage's entry to the end of the last.
+
+    Share of the saving: (1 - time ratio) / (1 - ratio of the work), as the ledger counts it. Overhead: the method's
+    own verbs (scores, decisions, fills) over the dense time. Processor time is that of all threads of this process, so
+    that a loaded machine does not count; it says nothing on a GPU. Memory: peak of the pruned run over the dense one's.
+    """
+    at_least(1, repeats=repeats, batch=batch)
+    rows, stages = [], []
+    for turn in range(repeats + 1):
+        for name in (DENSE, spec) if turn % 2 else (spec, DENSE):
+            row, seconds = _pass(model, name, batch, turn)
+            if turn:
+                rows.append(row)
+                stages.append({"method": name} | {str(k): s for k, s in enumerate(seconds, 1)})
+        if progress is not None:
+            progress(turn, repeats)
+    rounds = pd.DataFrame(rows)
+    by_stage = pd.DataFrame(stages).groupby("method", sort=False).median().T.rename_axis("stage")
+    return Savings(rounds, _table(rounds, spec), by_stage)
+
+
+class _Marks(StageClock):
+    """Also when each stage ended, and the processor's time in the span: other processes do not count there."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
+        self.ends: list[float] = []
+        self.processor = 0.0
+
+    def on_stage(self, stage: Stage, x: Tensor) -> None:
+        super().on_stage(stage, x)
+        if stage.index == 0:
+            self.processor -= time.process_time()
+
+    def on_progress(self, stage: Stage) -> None:
+        super().on_progress(stage)
+        self.ends.append(self.last)
+        if stage.from_end == 0:
+            self.processor += time.process_time()
+
+
+def _pass(model: NextScaleModel, name: str, batch: int, turn: int) -> tuple[dict[str, Any], list[float]]:
+    methods = [timed(method, model.device) for method in methods_of(name)]
+    clock = _Marks(model.device)
+    run = Run(model, model.settings, SeededNoise(0), [clock], on_progress=clock.on_progress)
+    reset_peak(model.device)
+    out = run.generate([f"prompt {i}" for i in range(batch)], range(batch), methods)
+    row = {
+        "method": name,
+        "turn": turn,
+        "seconds": clock.last - clock.first,
+        "processor_seconds": clock.processor,
+        "overhead_seconds": sum(vars(method)["spent"][0] for method in methods),
+        "flops": out.ledger.transformer_flops,
+        "peak_mib": peak_mib(model.device),
+    }
+    return row, np.diff([clock.first, *clock.ends]).tolist()
+
+
+def _table(rounds: pd.DataFrame, spec: str) -> pd.DataFrame:
+    """Ratios paired within a round, so that a drift of the machine falls on both."""
+    plain, own = (rounds[rounds.method == name].set_index("turn") for name in (DENSE, spec))
+    work = own.flops.iloc[0] / plain.flops.iloc[0]
+    wall, processor = (own[name] / plain[name] for name in ("seconds", "processor_seconds"))
+    saved = 1 - work if work < 1 else np.nan
+    measured = {
+        "time ratio": wall,
+        "processor time ratio": processor,
+        "share of the saving": (1 - wall) / saved,
+        "share of the saving, processor time": (1 - processor) / saved,
+        "overhead": own.overhead_seconds / plain.seconds,
+        "memory": own.peak_mib / plain.peak_mib,
+    }
+    rows = [("work ratio", len(own), work, work, work, "")]
+    for name, values in measured.items():
+        found = bootstrap_interval(values, np.nanmedian)
+        target = TARGETS.get(name)
+        bound = "" if target is None else f"{'>=' if name == 'share of the saving' else '<='} {target}"
+        rows.append((name, len(values), *found, bound))
+    return pd.DataFrame(rows, columns=["figure", "n", "median", "low", "high", "target"])

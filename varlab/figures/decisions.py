@@ -1,0 +1,210 @@
+"""What a method decided: which tokens it computed, over the picture, and what it left out of which image."""
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, to_rgb
+from matplotlib.figure import Figure
+
+from varlab.errors import VarlabError
+from varlab.figures.logs import Images, Log, as_log, dataset, grids, images_of, prompt_count, summary
+from varlab.figures.style import ENERGY, INK, MARKERS, PAGE, SOFT, clean_bar, finish, panels, stage_name, theme
+
+OUT = np.array(to_rgb("#f2f2f2"))  # veil over tokens that were left out
+VEIL = 0.85
+DROPPED, REPLACED = ("#9ecae1", "#3182bd", "#08306b"), ("#fdbe85", "#e6550d", "#7f2704")  # 1, 2, 3 stages
+SHOWN = 14  # prompts that the bars name
+
+
+# --- tokens -------------------------------------------------------------------------------------------------
+
+
+def kept_share_table(log: Log) -> pd.DataFrame:
+    """Share of the tokens computed at each pruned stage: stage, mean, low, high (95 % over prompts), n."""
+    stages = pruned_stages(log)
+    rows = [summary(_maps(log, k, "kept").mean(("y", "x"))).assign(stage=k) for k in stages]
+    return pd.concat(rows, ignore_index=True)[["stage", "mean", "low", "high", "n"]]
+
+
+def keep_maps_table(log: Log, prompts: Sequence[int] = (0, 1, 2)) -> pd.DataFrame:
+    """The cells of the maps: prompt, stage, y, x, kept (1: computed) and, of methods that score, score."""
+    parts = []
+    for k in pruned_stages(log):
+        for p in _existing(log, prompts):
+            data = dataset(log, f"{_method(log)}/stage-{k:02d}").isel(prompt=p)
+            parts.append(data.to_dataframe().reset_index()[["y", "x", *data.data_vars]].assign(prompt=p, stage=k))
+    return pd.concat(parts, ignore_index=True)
+
+
+@theme()
+def keep_maps(log: Log, images: Images = None, dense: Images = None, prompts: Sequence[int] = (0, 1, 2)) -> Figure:
+    """Which tokens did a method compute? The others are veiled; of FastVAR the share of sub-layers that did without.
+
+    A row a prompt: the dense picture, the method's, the tokens of each pruned stage; beside them, of a method that
+    scores tokens, the scores that decided: over their mean, or on the scale of tau.
+    """
+    stages, chosen = pruned_stages(log), _existing(log, prompts)
+    names = [name for name in ("kept", "score") if name in dataset(log, f"{_method(log)}/stage-{stages[-1]:02d}")]
+    pictures = ([] if dense is None else [images_of(log, dense)]) + [images_of(log, images)]
+    columns = [(k, name) for k in stages for name in names]
+    scale = _score_scale(log, stages, chosen) if "score" in names else None
+    figure, axes = _fields(len(chosen), len(pictures) + len(columns))
+    for line, p in zip(axes, chosen, strict=True):
+        for ax, whole in zip(line, pictures, strict=False):
+            ax.imshow(whole[p], interpolation="nearest")
+        line[0].set_ylabel(f"prompt {p}", fontsize=6.5, color=SOFT, labelpad=2)
+        for ax, (k, name) in zip(line[len(pictures) :], columns, strict=True):
+            values = _maps(log, k, name).isel(prompt=p).values
+            if name == "kept":
+                _draw_kept(ax, pictures[-1][p], values)
+            else:
+                ax.imshow(values, cmap=ENERGY, norm=scale, interpolation="nearest")
+    titles = ["dense", "method"][-len(pictures) :]
+    for k, name in columns:
+        stage = stage_name(k, grids(log)).replace("\n", " · ")
+        titles.append(f"stage {stage}\n{'computed' if name == 'kept' else name}")
+    for ax, title in zip(axes[0], titles, strict=True):
+        ax.set_title(title, fontsize=6.5, pad=3, loc="center")
+    if scale is not None:
+        bar = figure.colorbar(
+            ScalarMappable(scale, ENERGY), ax=list(axes.flat), extend="both", fraction=0.02, aspect=30, pad=0.01
+        )
+        bar.set_label("score")
+        clean_bar(bar)
+    finish(figure, log, "keep_maps", keep_maps_table(log, chosen))
+    return figure
+
+
+def _score_scale(log: Log, stages: Sequence[int], prompts: Sequence[int]) -> Normalize:
+    """One scale for all maps of a figure, from the half per cent of lowest to that of highest scores."""
+    shown = [_maps(log, k, "score").isel(prompt=list(prompts)).values.ravel() for k in stages]
+    return Normalize(*np.nanquantile(np.concatenate(shown), [0.005, 0.995]))
+
+
+def _fields(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
+    """Square fields without ticks, as large as a page allows and at most an inch and a quarter."""
+    side = min((PAGE - 0.9) / columns, 1.25)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(columns * side + 0.9, rows * (side + 0.12) + 0.75), layout="constrained", squeeze=False
+    )
+    figure.set_layout_engine("constrained", w_pad=0.015, h_pad=0.015, wspace=0.015, hspace=0.015)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        for spine in ax.spines.values():
+            spine.set(visible=True, linewidth=0.4)
+    return figure, axes
+
+
+def _draw_kept(ax: Axes, picture: np.ndarray, kept: np.ndarray) -> None:
+    """The picture under a veil where tokens were left out; a stage that did not run is empty."""
+    if np.isnan(kept).all():
+        ax.text(0.5, 0.5, "not run", ha="center", va="center", fontsize=6.5, color=SOFT, transform=ax.transAxes)
+        return
+    height, width = picture.shape[:2]
+    rows, columns = (np.arange(n) * size // n for n, size in zip((height, width), kept.shape, strict=True))
+    out = VEIL * (1 - kept[rows][:, columns, None])
+    ax.imshow(picture * (1 - out) + OUT * out, interpolation="nearest")
+    ax.set_xlabel(f"{100 * kept.mean():.0f} %", fontsize=6, color=SOFT, labelpad=1)
+
+
+def pruned_stages(log: Log) -> list[int]:
+    """Stages, counted from 1, of which the method tells the tokens it computed."""
+    node = as_log(log)[_method(log)]
+    return sorted(int(name.removeprefix("stage-")) for name in node.children if "kept" in node[name])
+
+
+def _method(log: Log) -> str:
+    """The first method of the log that tells which tokens it computed."""
+    tree = as_log(log)
+    for name, node in tree.children.items():
+        if any("kept" in child for child in node.children.values()):
+            return str(name)
+    raise VarlabError(
+        "This log says nothing of tokens left out. It takes a run with sparsevar, fastvar or a token control that "
+        "engaged; see log.children."
+    )
+
+
+def _maps(log: Log, stage: int, name: str) -> Any:
+    return dataset(log, f"{_method(log)}/stage-{stage:02d}")[name]
+
+
+def _existing(log: Log, prompts: Sequence[int]) -> list[int]:
+    return [p for p in prompts if p < prompt_count(log)] or [0]
+
+
+# --- images -------------------------------------------------------------------------------------------------
+
+
+def decisions_table(log: Log) -> pd.DataFrame:
+    """SkipVAR by prompt: text, both features, what was decided, and how probable the model found that."""
+    data = dataset(log, "skipvar")
+    texts, rows = as_log(log).attrs.get("prompts", []), []
+    for i, number in enumerate(data.prompt.values.tolist()):
+        one = data.isel(prompt=i)
+        if np.isnan(float(one["drop"])):  # stopped before the decision
+            continue
+        drop, replace = int(one["drop"]), int(one["replace"])
+        kind, count = ("drop", drop) if drop else ("replace", replace)
+        rows.append(
+            {
+                "prompt": number,
+                "text": texts[number] if number < len(texts) else "",
+                "hf_diff": float(one.hf_diff),
+                "hf_ratio": float(one.hf_ratio),
+                "decision": f"{kind} {count}" if count else "dense",
+                "probability": float(one[f"{kind}_probability"][count]),
+                **{f"drop {n}": float(p) for n, p in enumerate(one.drop_probability.values)},
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def accuracy_table(log: Log) -> pd.DataFrame:
+    """How good the decision model was on held-out prompts, beside the majority class and one fixed answer.
+
+    One row a decision: "drop" first, then "replace" where nothing is dropped. Empty for a model that does not say.
+    """
+    return pd.DataFrame(as_log(log)["skipvar"].attrs["decision_model"].get("accuracy", []))
+
+
+@theme()
+def decisions(log: Log) -> Figure:
+    """What does SkipVAR read, and what does it decide? Left: an image a point; right: how sure the first model is."""
+    table = decisions_table(log)
+    points, bars = panels(2, width=PAGE, height=3.0)
+    styles = {"dense": (INK, MARKERS[0])}
+    styles |= {f"drop {n}": (colour, MARKERS[1]) for n, colour in enumerate(DROPPED, 1)}
+    styles |= {f"replace {n}": (colour, MARKERS[2]) for n, colour in enumerate(REPLACED, 1)}
+    for name, (colour, marker) in styles.items():
+        part = table[table.decision == name]
+        if len(part):
+            points.scatter(
+                part.hf_diff, part.hf_ratio, s=22, color=colour, marker=marker, ec="white", lw=0.4,
+                label=f"{name} ({len(part)})",
+            )  # fmt: skip
+    points.set(xlabel="HF_Diff: change of edges", ylabel="HF_Ratio: share of high frequencies")
+    points.legend(title="decision (images)", ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    shown = table.head(SHOWN)
+    left = np.zeros(len(shown))
+    for n, colour in enumerate(("#bdbdbd", *DROPPED)):
+        width = shown[f"drop {n}"].to_numpy()
+        bars.barh(np.arange(len(shown)), width, left=left, color=colour, height=0.74, label=f"{n}")
+        left += width
+    labels = [
+        textwrap.shorten(f"{p}: {text}", 34, placeholder="…") for p, text in zip(shown.prompt, shown.text, strict=True)
+    ]
+    bars.set_yticks(range(len(shown)), labels, fontsize=5.5)
+    bars.invert_yaxis()
+    bars.set(xlim=(0, 1), xlabel="probability")
+    bars.legend(title="final stages dropped", ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    finish(points, log, "decisions", table)
+    figure = points.get_figure(root=True)
+    assert figure is not None
+    return figure

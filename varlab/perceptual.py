@@ -1,0 +1,88 @@
+"""LPIPS with AlexNet (Zhang et al. 2018, arXiv 1801.03924, version 0.1), from the user's own weight files.
+
+Nothing is shipped or fetched: the five convolutions are torchvision's ``alexnet-owt-7be5be79.pth``, the five linear
+layers ``alex.pth`` of the LPIPS repository.
+"""
+
+import os
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from varlab.errors import VarlabError
+from varlab.models.checkpoints import SUFFIXES, listing, read
+
+VARIABLE = "VARLAB_LPIPS"
+SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of images in [-1, 1]
+# name in the file, shape, stride, padding, and whether a max-pool of 3 by 2 comes before
+LAYERS = (
+    ("features.0", (64, 3, 11, 11), 4, 2, False),
+    ("features.3", (192, 64, 5, 5), 1, 2, True),
+    ("features.6", (384, 192, 3, 3), 1, 1, True),
+    ("features.8", (256, 384, 3, 3), 1, 1, False),
+    ("features.10", (256, 256, 3, 3), 1, 1, False),
+)
+LEAST = 31  # pixels: below, the second pool has nothing left
+
+
+class LPIPS:
+    """Distance [n] of images to references, both [n, 3, H, W] in [0, 1]: 0 for equal ones, higher is less alike.
+
+    Sum over five layers of the spatial mean of the weighted squared difference of unit-length features.
+    """
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        self.tensors = tensors
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """Feature maps after each convolution, of unit length over channels."""
+        shift, scale = (image.new_tensor(values)[:, None, None] for values in (SHIFT, SCALE))
+        x, found = (image.float() * 2 - 1 - shift) / scale, []
+        for name, _, stride, padding, pooled in LAYERS:
+            x = F.max_pool2d(x, 3, 2) if pooled else x
+            weight, bias = (self.tensors[f"{name}.{part}"] for part in ("weight", "bias"))
+            x = F.relu(F.conv2d(x, weight, bias, stride, padding))
+            found.append(x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10))
+        return found
+
+    def __call__(self, image: Tensor, reference: Tensor) -> Tensor:
+        if image.shape != reference.shape or min(image.shape[-2:]) < LEAST:
+            raise VarlabError(f"LPIPS compares images of one size and at least {LEAST} pixels, not {image.shape}.")
+        pairs = zip(self.features(image), self.features(reference), strict=True)
+        apart = [
+            F.conv2d((a - b).square(), self.tensors[f"lin{i}.model.1.weight"]).mean((1, 2, 3))
+            for i, (a, b) in enumerate(pairs)
+        ]
+        return torch.stack(apart).sum(0)
+
+
+def shapes() -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all tensors, as the two official files have them."""
+    named: dict[str, tuple[int, ...]] = {}
+    for i, (name, shape, *_) in enumerate(LAYERS):
+        named |= {f"{name}.weight": shape, f"{name}.bias": shape[:1], f"lin{i}.model.1.weight": (1, shape[0], 1, 1)}
+    return named
+
+
+def load_lpips(folder: Path | str | None = None) -> LPIPS | None:
+    """LPIPS with the weights in a folder, by default ``$VARLAB_LPIPS``; None where neither is given.
+
+    Raises VarlabError for a folder that does not hold both files, and says what is missing.
+    """
+    given = folder or os.environ.get(VARIABLE)
+    if not given:
+        return None
+    place = Path(given).expanduser()
+    files = [path for path in sorted(place.glob("*")) if path.suffix in SUFFIXES] if place.is_dir() else []
+    found: dict[str, Tensor] = {}
+    for path in files:
+        found |= read(path).tensors
+    missing = [name for name, shape in shapes().items() if name not in found or tuple(found[name].shape) != shape]
+    if missing:
+        raise VarlabError(
+            f"{place} does not hold the weights of LPIPS (missing or of another shape: {listing(missing, 3)}). Put "
+            "torchvision's alexnet-owt-7be5be79.pth and alex.pth of the LPIPS repository (weights/v0.1) there."
+        )
+    return LPIPS({name: found[name].float() for name in shapes()})
