@@ -33,6 +33,7 @@ from varlab.errors import VarlabError, unknown
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
 from varlab.models.infinity import TextBatch
+from varlab.models.memory import refuse_batch
 from varlab.models.writing import hash_tensors
 from varlab.probes import LoggingProbe, build
 from varlab.probes import log as logs
@@ -147,7 +148,7 @@ def with_overrides(settings: Settings, keywords: Sequence[str] = (), /, **given:
 def default_batch(model: NextScaleModel, most: int = 16, held: int = 2**30) -> int:
     """Images at a time: as many as keep both branches' keys and values within ``held`` bytes, from 1 to ``most``."""
     element = 2 if model.precision == "bf16" else 4
-    each = 2 * 2 * model.kv_capacity * model.width * model.depth * element
+    each = 2 * 2 * model.kept_keys * model.width * model.depth * element
     return max(1, min(most, held // each))
 
 
@@ -185,7 +186,17 @@ class Job:
 
     def batches(self, batch: int) -> list[range]:
         count = len(self.prompts)
+        self.refuse_batch(min(batch, count))
         return [range(first, min(first + batch, count)) for first in range(0, count, batch)]
+
+    def refuse_batch(self, batch: int) -> None:
+        """Raises VarlabError where so many images at once do not fit in memory."""
+        model = self.model
+        transformer, tokenizer = (
+            getattr(getattr(model, part, None), "config", None) for part in ("transformer", "tokenizer")
+        )
+        if transformer is not None and tokenizer is not None:
+            refuse_batch(transformer, tokenizer, model.schedule, model.precision, str(model.device), batch)
 
     def run(self, samples: range) -> tuple[Generation, Log]:
         """Images of these prompts with ledger and reports, and the probes' datasets."""
@@ -388,6 +399,7 @@ def provenance(job: Job, prompt_set: str = "custom") -> dict[str, Any]:
         "architecture": architecture(model),
         "text_encoder": text_encoder(model),
         "precision": model.precision,
+        "execution": getattr(model, "execution", "eager"),
         "schedule": [list(grid) for grid in model.schedule.grids],
         "prompt_set": prompt_set,
         "n": len(job.prompts),

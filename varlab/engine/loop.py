@@ -12,6 +12,7 @@ from varlab.engine.dense import CanvasKeeper, Dense
 from varlab.engine.hooks import Accelerator, Probe, overrides
 from varlab.engine.kv import KVStore
 from varlab.engine.ledger import Ledger
+from varlab.engine.memory import keep_freed_pages, upload
 from varlab.engine.plan import StagePlan, merge
 from varlab.engine.randomness import Noise
 from varlab.engine.rows import key_bias, part, pass_bias, row_index, take
@@ -22,6 +23,7 @@ from varlab.models.guidance import Settings
 from varlab.models.layers import attention
 from varlab.schedules import Grid
 
+Mark = Callable[[str, int], None]  # the span that ends here: text, method, transformer, sampling or decode; the stage
 Forced = Mapping[int, Tensor]  # stage -> labels [all images, h*w, d] used in place of the drawn ones
 
 
@@ -97,6 +99,8 @@ class Run:
     forced: Forced = field(default_factory=dict)
     choose: Callable[[Tensor], Tensor] | None = None  # guided logits -> labels, in place of the model's draw
     on_progress: Callable[[Stage], None] | None = None
+    on_mark: Mark = lambda span, stage: None
+    keep_keys: bool = False  # of the last stage too, for those who read the store afterwards
 
     def __post_init__(self) -> None:
         self.settings.check(len(self.model.schedule), self.model.depth)
@@ -142,11 +146,14 @@ class Run:
         ``dense``: the dense run of the same images, for methods that need one; made here where it is not given.
         """
         _refuse_clashes(accelerators)
+        if self.model.device.type == "cpu":
+            keep_freed_pages()
         if any("dense" in accelerator.needs for accelerator in accelerators):
             self.dense = self.dense_run(text, samples, negative) if dense is None else dense
         guided = self.model.guided(self.settings)
         conditioning = self.model.prepare(text, guided, negative)
         self.ledger.text_flops += self.model.text_cost(conditioning).total
+        self.on_mark("text", 0)
         for accelerator in accelerators:
             accelerator.start(self)
         for probe in self.probes:
@@ -155,7 +162,7 @@ class Run:
             samples=tuple(samples),
             conditioning=conditioning,
             canvas=self.model.new_canvas(len(samples)),
-            kv=KVStore(self.model.depth, self.model.kv_capacity),
+            kv=KVStore(self.model.depth, self.model.kv_capacity if self.keep_keys else self.model.kept_keys),
             guided=guided,
             accelerators=list(accelerators),
         )
@@ -176,7 +183,10 @@ class Run:
         order = {image: i for i, image in enumerate(samples)}
         back = torch.tensor([order[image] for state in finished for image in state.samples])
         canvas = torch.cat([state.canvas for state in finished])[back.argsort().to(self.model.device)]
+        last = len(self.model.schedule) - 1
+        self.on_mark("method", last)
         image = self.model.decode(canvas)
+        self.on_mark("decode", last)
         grid = (int(canvas.shape[-2]), int(canvas.shape[-1]))
         self.ledger.decode_flops += self.model.decode_cost(grid).total * len(samples)
         for probe in self.probes:
@@ -229,6 +239,7 @@ class Run:
         stage = self._stage(state, k, plan)
         stage = replace(stage, turns=self.model.turns(k, self.settings, self._noise(stage, None)))
         self._check(stage)
+        self.on_mark("method", k)
         index = row_index(stage, state.rows)
         x = self.model.embed(k, state.canvas, state.conditioning, index)
         for probe in self.probes:
@@ -238,6 +249,7 @@ class Run:
         residual = self.model.code_map(k, codes)
         before = state.canvas
         state.canvas = self.model.accumulate(k, before, residual)
+        self.on_mark("sampling", k)
         state.stages_run += 1
         self.ledger.stages[k].tokens += x.shape[1] * state.batch
         for probe in self.probes:
@@ -319,7 +331,8 @@ class Run:
                 raise VarlabError(f"Attention of block {site.block} was computed twice in stage {stage.index + 1}.")
             state.attended[site.block] = stage.index
             bias = None if keep is not None else key_bias(stage, state.rows)
-            keys, values, bias = state.kv.append(site.block, k, v, bias)
+            keep_keys = self.keep_keys or stage.from_end > 0
+            keys, values, bias = state.kv.append(site.block, k, v, bias, keep_keys)
             keys_seen[0] = keys.shape[2]
             bias = pass_bias(stage, index, bias, keys.shape[2], state.rows)
             return attention(q, keys, values, bias, scale=self.model.attention_scale)
@@ -334,6 +347,7 @@ class Run:
         selection, k = stage.plan.selection, stage.index
         noise = self._noise(stage, None if selection is None else selection.index)
         out = self.model.readout(x, state.conditioning, stage.guided, stage.guidance)
+        self.on_mark("transformer", k)
         if self.choose is None:
             labels = self.model.draw(k, out.guided, self.settings, noise)
         else:
@@ -354,7 +368,7 @@ class Run:
 
         def draw(kind: str, width: int, law: Law = "uniform") -> Tensor:
             shape = (self.model.schedule.lengths[stage.index], width)
-            full = getattr(self.noise, law)(kind, stage.index, stage.samples, shape).to(self.model.device)
+            full = upload(getattr(self.noise, law)(kind, stage.index, stage.samples, shape), self.model.device)
             return full if index is None else take(full, index)
 
         return draw

@@ -134,8 +134,14 @@ class NextScaleModel(ABC):
 
     @property
     def kv_capacity(self) -> int:
-        """Tokens that a block's keys may have to hold for one image."""
+        """Keys of one image that a query of the last stage sees."""
         return self.schedule.tokens + sum(map(self.prefix, range(len(self.schedule))))
+
+    @property
+    def kept_keys(self) -> int:
+        """Keys of one image that a block must keep: those of all stages but the last, to which nobody looks back."""
+        last = len(self.schedule) - 1
+        return self.kv_capacity - self.schedule.lengths[last] - self.prefix(last)
 
     def latent_grid(self, grid: Grid) -> Grid:
         """Latents under a stage's grid of tokens."""
