@@ -6,8 +6,9 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "varlab"
 ROOMS = (
     "errors", "specs", "machine", "statistics", "schedules", "spectra", "metrics", "models", "engine", "accelerators",
-    "probes", "runs", "scenes", "prompt_sets", "reports", "figures", "verdicts", "training", "evaluation", "parity", "latency",
-    "estimate", "comparison", "claims", "calibration", "benchmarks", "api", "cli_options", "cli_bench", "cli",
+    "probes", "runs", "scenes", "prompt_sets", "reports", "figures", "verdicts", "training", "evaluation", "parity",
+    "latency", "estimate", "comparison", "claims", "calibration", "benchmarks", "api",
+    "cli_options", "cli_bench", "cli",
 )  # fmt: skip
 STRANGERS = {("accelerators", "probes"), ("probes", "accelerators")}
 

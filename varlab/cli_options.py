@@ -9,7 +9,15 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text as Line
 
 from varlab.errors import VarlabError
@@ -116,17 +124,17 @@ def _say(*parts: str | tuple[str, str]) -> None:
 
 
 @contextmanager
-def _bars(amount: ProgressColumn, *labels: str) -> Iterator[Callable[[str, int, int], None]]:
+def _bars(amount: ProgressColumn, *labels: str) -> Iterator[Callable[[str, float, int], None]]:
     """Progress bars, one a label, where someone looks; yields what moves them: (label, done, total)."""
-    columns = TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn()
+    columns = TextColumn("{task.description}"), BarColumn(), amount, TaskProgressColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         tasks = {label: progress.add_task(label, total=None) for label in labels}
         yield lambda label, done, total: progress.update(tasks[label], completed=done, total=total)
 
 
 @contextmanager
-def _images() -> Iterator[Callable[[int, int], None]]:
-    """A bar of images; yields what moves it: (done, total)."""
+def _images() -> Iterator[Callable[[float, int], None]]:
+    """A bar of images, which a large one moves stage by stage; yields what moves it: (done, total)."""
     with _bars(MofNCompleteColumn(), "images") as move:
         yield lambda done, total: move("images", done, total)
 

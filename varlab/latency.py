@@ -1,7 +1,7 @@
 """Where the time of an image goes: spans, methods in turning order, and what the device could do at best.
 
 Spans tile a run: ``text encoder``, ``text`` (projections that are constant over the stages), and for every stage
-``method`` (plans, previews and decisions), ``transformer`` (embedding, blocks, read-out) and ``sampling`` (labels,
+``plan`` (decisions and their previews), ``transformer`` (embedding, blocks, read-out) and ``sampling`` (labels,
 codes, canvas); then ``decode``.
 """
 
@@ -27,7 +27,7 @@ from varlab.models.base import NextScaleModel
 from varlab.runs import at_least, device_name
 
 DENSE = "none"
-SPANS = ("text encoder", "text", "method", "transformer", "sampling", "decode")
+SPANS = ("text encoder", "text", "plan", "transformer", "sampling", "decode")
 LAUNCH_BOUND = 0.9  # a span is launch-bound where issuing it takes so much of its time on the device
 TABLES = ("spans", "stages", "memory")
 Key = tuple[str, int]  # span, stage

@@ -22,6 +22,7 @@ import torch
 import xarray as xr
 from PIL import Image
 from torch import Tensor
+from zarr.codecs import BloscCodec
 
 from varlab.accelerators import build as build_accelerators
 from varlab.engine.hooks import Accelerator, Probe
@@ -39,13 +40,14 @@ from varlab.probes import LoggingProbe, build
 from varlab.probes import log as logs
 from varlab.probes.log import Log
 
-Progress = Callable[[int, int], None]  # images done, images in all
+Progress = Callable[[float, int], None]  # images done, stages of the present batch by their work; images in all
 Prompts = Sequence[str] | str | TextBatch | Sequence[Tensor | np.ndarray]  # texts, or features [T, width] of each
 Probes = Sequence[str | LoggingProbe] | str | LoggingProbe
 Accelerators = Sequence[str | Accelerator] | str | Accelerator
 Reports = dict[str, dict[int, dict[str, Any]]]  # method -> image -> what the method has to tell
 STORE = "log.zarr"
 CLAIM = "run.json.part"
+TIMED = 1e13  # operations of an image above which no passes are spent on the times of plain stages
 LOG_VERSION = 1  # raised when what a probe logs changes its meaning, so that older logs are not taken for new ones
 PACKAGES = ("varlab", "torch", "numpy", "xarray", "zarr", "pywavelets")
 
@@ -198,16 +200,35 @@ class Job:
         if transformer is not None and tokenizer is not None:
             refuse_batch(transformer, tokenizer, model.schedule, model.precision, str(model.device), batch)
 
-    def run(self, samples: range) -> tuple[Generation, Log]:
+    def run(self, samples: range, progress: Progress | None = None) -> tuple[Generation, Log]:
         """Images of these prompts with ledger and reports, and the probes' datasets."""
         probes = build(self.probes)
         run = Run(self.model, self.settings, SeededNoise(self.seed), probes)
+        if progress is not None:
+            shares = work_shares(self.model)
+            run.on_progress = lambda stage: progress(
+                samples.start + len(samples) * shares[stage.index], len(self.prompts)
+            )
         negative = None if self.negative is None else [self.negative] * len(samples)
         out = run.generate(self.text(samples), list(samples), build_accelerators(self.accelerators), negative)
         log: Log = {}
         for probe in probes:
             log |= probe.log()
         return out, log
+
+
+def dense_flops(model: NextScaleModel) -> float:
+    """Of one image with guidance, about: products and attention of all blocks."""
+    schedule, width = model.schedule, model.width
+    pairs = sum(n * end for n, end in zip(schedule.lengths, schedule.ends, strict=True))
+    return 2 * model.depth * (28 * width**2 * schedule.tokens + 4 * width * pairs)
+
+
+def work_shares(model: NextScaleModel) -> list[float]:
+    """How much of the transformer's work is done after each stage, of a dense run."""
+    schedule = model.schedule
+    work = np.array([n * (7 * model.width + end) for n, end in zip(schedule.lengths, schedule.ends, strict=True)])
+    return (work.cumsum() / work.sum()).tolist()
 
 
 def spec_of(hook: str | Probe | Accelerator) -> str:
@@ -249,7 +270,7 @@ def sample(
     ledger = Ledger.of(len(model.schedule))
     reports: Reports = {}
     for samples in job.batches(batch):
-        out, log = job.run(samples)
+        out, log = job.run(samples, progress)
         images, ledger = images + to_pil(out.image), ledger + out.ledger
         parts.append(log)
         add_reports(reports, out)
@@ -333,7 +354,7 @@ def _fill(job: Job, folder: Path, record: dict[str, Any], progress: Progress | N
     for samples in job.batches(record["batch"]):
         path = folder / "parts" / f"{samples.start:06d}.npz"
         if not path.exists():
-            out, log = job.run(samples)
+            out, log = job.run(samples, progress)
             for i, picture in zip(samples, to_pil(out.image), strict=True):
                 picture.save(folder / "images" / f"{i:06d}.png")
             logs.save(path.with_suffix(".draft"), log)
@@ -343,10 +364,21 @@ def _fill(job: Job, folder: Path, record: dict[str, Any], progress: Progress | N
             progress(samples.stop, len(job.prompts))
     draft = folder / "draft.zarr"
     shutil.rmtree(draft, ignore_errors=True)
-    tree = logs.tree(logs.join([logs.load(path) for path in paths]), record)
-    tree.to_zarr(draft, consolidated=False)
+    joined = {place: group.rounded() for place, group in logs.join([logs.load(path) for path in paths]).items()}
+    tree = logs.tree(joined, record)
+    tree.to_zarr(draft, consolidated=False, encoding=packed(tree))
     draft.rename(folder / STORE)
     shutil.rmtree(folder / "parts")
+
+
+def packed(tree: xr.DataTree) -> dict[str, dict[str, Any]]:
+    """How zarr stores maps: bytes of one place together, since those of rounded values repeat."""
+    codec = BloscCodec(cname="zstd", clevel=5, shuffle="shuffle", typesize=4)
+    return {
+        node.path: {str(name): {"compressors": [codec]} for name in node.data_vars}
+        for node in tree.subtree
+        if node.data_vars
+    }
 
 
 def open_log(folder: Path | str) -> xr.DataTree:
@@ -399,7 +431,7 @@ def provenance(job: Job, prompt_set: str = "custom") -> dict[str, Any]:
         "architecture": architecture(model),
         "text_encoder": text_encoder(model),
         "precision": model.precision,
-        "execution": getattr(model, "execution", "eager"),
+        "execution": model.execution,
         "schedule": [list(grid) for grid in model.schedule.grids],
         "prompt_set": prompt_set,
         "n": len(job.prompts),
@@ -457,7 +489,8 @@ def _claim(folder: Path, job: Job, record: dict[str, Any]) -> dict[str, Any]:
     found = find_run(folder, record)
     if found is not None:
         return found
-    plain = not job.accelerators  # with a method the passes differ, image by image
+    # With a method the passes differ, image by image; and of a large model each would take minutes.
+    plain = not job.accelerators and dense_flops(job.model) < TIMED
     record["stage_seconds"] = stage_seconds(job, min(record["batch"], len(job.prompts))) if plain else None
     folder.mkdir(parents=True, exist_ok=True)  # only now: a pass that is stopped leaves no folder without a run
     (folder / CLAIM).write_text(json.dumps(record, indent=1))

@@ -5,6 +5,7 @@ order. The first image of each batch size waits for the compiler, about a minute
 """
 
 import copy
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
@@ -29,7 +30,7 @@ def compiled(model: Any) -> Infinity:
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, SHAPES)
     twin = copy.copy(model)
     twin.execution = "compiled"
-    functions = {name: torch.compile(function, dynamic=False) for name, function in _FUNCTIONS.items()}
+    functions: dict[str, Any] = {name: torch.compile(function, dynamic=False) for name, function in _FUNCTIONS.items()}
 
     def branch(
         block: int, name: str, x: Tensor, conditioning: Conditioning, positions: Tensor | None, attend: Attend
@@ -58,7 +59,7 @@ def _feed(block: Block, x: Tensor, gate: Tensor, scale: Tensor, shift: Tensor) -
     return block.ffn(modulate(x, scale, shift)).float() * gate
 
 
-_FUNCTIONS = {"enter": _enter, "leave": _leave, "cross": Block.cross, "feed": _feed}
+_FUNCTIONS: dict[str, Callable[..., Any]] = {"enter": _enter, "leave": _leave, "cross": Block.cross, "feed": _feed}
 
 
 def require_compiler(device: torch.device) -> None:

@@ -13,6 +13,7 @@ from varlab.engine.hooks import Accelerator, Probe, overrides
 from varlab.engine.kv import KVStore
 from varlab.engine.ledger import Ledger
 from varlab.engine.memory import keep_freed_pages, upload
+from varlab.engine.norms import norms
 from varlab.engine.plan import StagePlan, merge
 from varlab.engine.randomness import Noise
 from varlab.engine.rows import key_bias, part, pass_bias, row_index, take
@@ -23,7 +24,7 @@ from varlab.models.guidance import Settings
 from varlab.models.layers import attention
 from varlab.schedules import Grid
 
-Mark = Callable[[str, int], None]  # the span that ends here: text, method, transformer, sampling or decode; the stage
+Mark = Callable[[str, int], None]  # the span that ends here: text, plan, transformer, sampling or decode; the stage
 Forced = Mapping[int, Tensor]  # stage -> labels [all images, h*w, d] used in place of the drawn ones
 
 
@@ -128,6 +129,12 @@ class Run:
             self._lengths[x] = torch.linalg.vector_norm(x, dim=-1)
         return self._lengths[x]
 
+    def all_lengths(self, tokens: Sequence[Tensor]) -> Sequence[Tensor]:
+        """``lengths`` of several tensors of one shape."""
+        new = list({id(x): x for x in tokens if x not in self._lengths}.values())
+        self._lengths.update(zip(new, norms(new), strict=True))
+        return [self.lengths(x) for x in tokens]
+
     def charge(self, stage: Stage, flops: int) -> None:
         """Work that an accelerator spends on scores, fills and decisions."""
         self.ledger.stages[stage.index].overhead_flops += flops
@@ -184,7 +191,7 @@ class Run:
         back = torch.tensor([order[image] for state in finished for image in state.samples])
         canvas = torch.cat([state.canvas for state in finished])[back.argsort().to(self.model.device)]
         last = len(self.model.schedule) - 1
-        self.on_mark("method", last)
+        self.on_mark("plan", last)
         image = self.model.decode(canvas)
         self.on_mark("decode", last)
         grid = (int(canvas.shape[-2]), int(canvas.shape[-1]))
@@ -239,7 +246,7 @@ class Run:
         stage = self._stage(state, k, plan)
         stage = replace(stage, turns=self.model.turns(k, self.settings, self._noise(stage, None)))
         self._check(stage)
-        self.on_mark("method", k)
+        self.on_mark("plan", k)
         index = row_index(stage, state.rows)
         x = self.model.embed(k, state.canvas, state.conditioning, index)
         for probe in self.probes:

@@ -22,7 +22,7 @@ def score_command(
     per_prompt: int,
     seed: int,
     json_path: Path | None,
-    progress: Callable[[int, int], None],
+    progress: Callable[[float, int], None],
 ) -> pd.DataFrame:
     """Long table: one row a category and source (samples, reconstructions, ground truth)."""
     if benchmark not in BENCHMARKS:

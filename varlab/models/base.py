@@ -70,6 +70,7 @@ class NextScaleModel(ABC):
     branches: tuple[str, ...]
     attention_scale: float
     settings: Any
+    execution: str = "eager"  # or "compiled"
 
     @property
     @abstractmethod
