@@ -27,14 +27,17 @@ app = typer.Typer()
 
 @app.command()
 def bench(
-    topic: Annotated[list[str] | None, typer.Argument(help="dense, growth, probes; default: all.")] = None,
+    topic: Annotated[
+        list[str] | None, typer.Argument(help="dense, growth, probes (default: these three), or gpu on a CUDA device.")
+    ] = None,
     rounds: Annotated[int, typer.Option(help="Interleaved rounds; time grows in proportion.")] = 3,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
-    out: Annotated[Path, typer.Option(help="Folder of the tables and their history.")] = Path("reports/bench"),
+    out: Annotated[Path, typer.Option(help="Folder under which bench/ or gpu/ holds what is found.")] = Path("reports"),
 ) -> None:
-    """CPU benchmarks, ratios within one run: the engine against an eager reference, growth of cost, cost of probes.
+    """Benchmarks, ratios within one run: the engine against an eager reference, growth of cost, cost of probes.
 
-    All three take about 20 minutes on one free core. Tables, figure and one more line of history go to the folder.
+    All three take about half an hour on one free core. Tables, figure and one more line of history go to the folder.
+    `varlab bench gpu` measures everything that is promised for a GPU in under ten minutes.
     """
     import torch
 
@@ -43,11 +46,14 @@ def bench(
 
     at_least(1, rounds=rounds, threads=threads)
     for name in topic or ():
-        if name not in TOPICS:
-            raise unknown("benchmark", name, TOPICS)
+        if name not in (*TOPICS, "gpu"):
+            raise unknown("benchmark", name, [*TOPICS, "gpu"])
     check_writable(out)
     torch.set_num_threads(threads)
     for name in topic or TOPICS:
+        if name == "gpu":
+            _gpu(rounds, out / "gpu")
+            continue
         with _images() as progress:
             made = measure(name, rounds, progress)
         console.print(_table(made.table))
@@ -55,8 +61,21 @@ def bench(
         _say(
             f"{name}: {made.verdict}; {facts['device']}, {threads} threads, n={facts['n']}, random weights unless named"
         )
-        keep(made, out)
-    _say(f"written to {out}")
+        keep(made, out / "bench")
+        _say(f"written to {out / 'bench'}")
+
+
+def _gpu(rounds: int, folder: Path) -> None:
+    """The GPU benchmark, its table, and where it was written."""
+    from varlab.benchmarks.gpu import gpu_bench, keep
+
+    with _images() as progress:
+        made = gpu_bench(rounds, progress)
+    console.print(_table(made.table()))
+    _say(", ".join(f"{key} {value}" for key, value in made.facts.items()))
+    for part, why in made.skipped.items():
+        _say(f"{part}: {why}")
+    _say(f"written to {keep(made, folder)}")
 
 
 @app.command()

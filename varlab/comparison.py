@@ -32,7 +32,7 @@ from varlab.runs import Job, at_least, check_prompts, device_name, provenance, t
 from varlab.scenes import score_images
 from varlab.statistics import bootstrap_interval, paired_difference
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[float, int], None]
 DENSE = "none"
 SCORE_FROM = 100  # prompts below which a scene score says too little
 FIDELITY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -102,14 +102,14 @@ class Latency:
     facts: dict[str, Any]
 
     def shown(self) -> pd.DataFrame:
-        """Milliseconds a batch by method and span, and end to end with the ratio to the dense run."""
+        """Milliseconds a batch by span and method, median and half the interquartile range; ratio to the dense run."""
         whole = self.spans[self.spans.stage == 0]
-        cells = whole.assign(
-            ms=[f"{1e3 * m:.1f} ± {5e2 * i:.1f}" for m, i in zip(whole["median"], whole.iqr, strict=True)]
-        )
-        table = cells.pivot(index="method", columns="span", values="ms")[[*SPANS, "all"]]
-        table["ratio"] = whole[whole.span == "all"].set_index("method").ratio.map("{:.3f}".format)
-        return table.loc[list(dict.fromkeys(whole.method))].reset_index()
+        figures = zip(whole["median"], whole.iqr, strict=True)
+        cells = whole.assign(ms=[f"{1e3 * median:.1f} ± {5e2 * iqr:.1f}" for median, iqr in figures])
+        names = list(dict.fromkeys(whole.method))
+        table = cells.pivot(index="span", columns="method", values="ms").loc[[*SPANS, "all"], names]
+        table.loc["ratio"] = whole[whole.span == "all"].set_index("method").ratio.map("{:.3f}".format)
+        return table.rename_axis(None, axis=1).reset_index()
 
 
 def latency(
@@ -121,7 +121,7 @@ def latency(
     seed: int = 0,
     compile: bool = False,
     graphs: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[float, int], None] | None = None,
 ) -> Latency:
     """The dense run and each method, in turning order, on one batch of all ``texts``; one round more warms up.
 

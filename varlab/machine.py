@@ -89,6 +89,18 @@ def clocks(device: torch.device) -> dict[str, float]:
     return {"MHz": sum(found) / len(found)} if found else {}
 
 
+def device_facts(device: torch.device) -> dict[str, str | float]:
+    """What a CUDA device is: name, memory in GiB, the versions around it, clock and power now."""
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "device": properties.name,
+        "memory_gib": round(properties.total_memory / 2**30, 1),
+        "capability": f"{properties.major}.{properties.minor}",
+        "cuda": str(torch.version.cuda),
+        **clocks(device),
+    }
+
+
 def has_bf16_units(device: torch.device) -> bool:
     """Whether bf16 products run on matrix units: tensor cores, or AMX."""
     if device.type == "cuda":

@@ -15,7 +15,7 @@ from varlab.engine.randomness import SeededNoise
 from varlab.machine import now, rates
 from varlab.models.infinity_model import Infinity
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[float, int], None]
 # What the engine must reach: figure -> (numerator, denominator, at most).
 TARGETS = {
     "fp32 / reference": ("engine fp32", "reference fp32", 0.95),

@@ -11,7 +11,7 @@ from varlab.benchmarks.models import random_infinity
 from varlab.machine import rates
 from varlab.models.infinity_model import Infinity
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[float, int], None]
 BASE: dict[str, Any] = {"depth": 2, "width": 512, "pixels": "0.25M", "batch": 1}
 AXES: dict[str, tuple[Any, ...]] = {
     "pixels": ("0.06M", "0.25M", "1M"),

@@ -20,7 +20,7 @@ from varlab.machine import clocks
 from varlab.models.zoo import load
 from varlab.runs import device_name, git_state
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[float, int], None]
 QUIET = 0.9  # share of its threads' time below which a run shared the machine with others
 
 

@@ -228,9 +228,9 @@ class Run:
         """Merged plans by group of positions within the batch."""
         stage = self._stage(state, k, StagePlan())
         answers = [a.plan(stage) for a in state.accelerators]
-        if not any(isinstance(answer, list) for answer in answers):
-            everyone = list(range(state.batch))
-            return {tuple(everyone): merge([part(a, everyone) for a in answers], self.model.depth)}
+        shared = [answer for answer in answers if isinstance(answer, StagePlan)]
+        if len(shared) == len(answers):
+            return {tuple(range(state.batch)): merge(shared, self.model.depth)}
         groups: dict[Any, list[int]] = {}
         for i in range(state.batch):
             key = tuple(id(a) if not isinstance(a, list) else a[i] for a in answers)
