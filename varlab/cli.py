@@ -402,6 +402,15 @@ def main() -> None:
     except VarlabError as error:
         Console(stderr=True, soft_wrap=True).print(f"varlab: {error}", markup=False, highlight=False, style="red")
         sys.exit(2)
+    except RuntimeError as error:  # the device itself: out of memory, or gone
+        if "CUDA" not in str(error):
+            raise
+        line = str(error).splitlines()[0]
+        advice = "Runs with a folder go on with the same command; if memory is short, take a smaller batch."
+        Console(stderr=True, soft_wrap=True).print(
+            f"varlab: the GPU failed ({line}). {advice}", markup=False, style="red"
+        )
+        sys.exit(2)
     except Stopped as stopped:
         Console(stderr=True).print(f"varlab: {stopped}")
         sys.exit(130)

@@ -100,6 +100,8 @@ def latency(
     import torch
 
     from varlab.comparison import methods_of
+    from varlab.engine.compiled import require_compiler
+    from varlab.engine.graphs import require_gpu
     from varlab.latency import keep, launch_bound_share
     from varlab.latency import latency as measure
     from varlab.prompt_sets import prompts
@@ -111,6 +113,11 @@ def latency(
     for name in spec or ():
         methods_of(name)  # mistakes are told before a model is loaded
     _known(model)
+    device = torch.device(options["device"])
+    if graphs:
+        require_gpu(device)
+    if compiled:
+        require_compiler(device)
     if out is not None:
         check_writable(out.parent)
     if threads is not None:

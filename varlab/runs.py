@@ -165,6 +165,7 @@ class Job:
     probes: tuple[str | LoggingProbe, ...] = ()
     accelerators: tuple[str | Accelerator, ...] = ()
     negative: str | None = None
+    progress: Progress | None = None
 
     def __post_init__(self) -> None:
         """Names, numbers and all texts are checked before any work."""
@@ -200,15 +201,16 @@ class Job:
         if transformer is not None and tokenizer is not None:
             refuse_batch(transformer, tokenizer, model.schedule, model.precision, str(model.device), batch)
 
-    def run(self, samples: range, progress: Progress | None = None) -> tuple[Generation, Log]:
+    def run(self, samples: range) -> tuple[Generation, Log]:
         """Images of these prompts with ledger and reports, and the probes' datasets."""
         probes = build(self.probes)
-        run = Run(self.model, self.settings, SeededNoise(self.seed), probes)
-        if progress is not None:
-            shares = work_shares(self.model)
-            run.on_progress = lambda stage: progress(
-                samples.start + len(samples) * shares[stage.index], len(self.prompts)
-            )
+        shares, count = work_shares(self.model), len(self.prompts)
+
+        def tell(stage: Stage) -> None:
+            if self.progress is not None:
+                self.progress(samples.start + len(samples) * shares[stage.index], count)
+
+        run = Run(self.model, self.settings, SeededNoise(self.seed), probes, on_progress=tell)
         negative = None if self.negative is None else [self.negative] * len(samples)
         out = run.generate(self.text(samples), list(samples), build_accelerators(self.accelerators), negative)
         log: Log = {}
@@ -263,14 +265,14 @@ def sample(
     batch = default_batch(model) if batch is None else batch
     at_least(1, batch=batch)
     chosen = with_overrides(model.settings, keywords(sample), **settings)
-    job = _job(model, prompts, chosen, seed, probes, accelerators, negative)
+    job = _job(model, prompts, chosen, seed, probes, accelerators, negative, progress)
     record = provenance(job)  # before objects among the hooks have seen a run
     images: list[Image.Image] = []
     parts: list[Log] = []
     ledger = Ledger.of(len(model.schedule))
     reports: Reports = {}
     for samples in job.batches(batch):
-        out, log = job.run(samples, progress)
+        out, log = job.run(samples)
         images, ledger = images + to_pil(out.image), ledger + out.ledger
         parts.append(log)
         add_reports(reports, out)
@@ -287,10 +289,12 @@ def _job(
     probes: Probes,
     accelerators: Accelerators,
     negative: str | None,
+    progress: Progress | None,
 ) -> Job:
     """A job from what callers may write: one hook for a list of them, an empty negative text for none."""
     negative = negative if negative and negative.strip() else None
-    return Job(model, read_prompts(prompts), settings, seed, as_hooks(probes), as_hooks(accelerators), negative)
+    hooks = as_hooks(probes), as_hooks(accelerators)
+    return Job(model, read_prompts(prompts), settings, seed, *hooks, negative, progress)
 
 
 def as_hooks(given: Any) -> tuple[Any, ...]:
@@ -334,7 +338,7 @@ def log_run(
     batch = default_batch(model) if batch is None else batch
     at_least(1, batch=batch)
     chosen = with_overrides(model.settings, keywords(log_run), **settings)
-    job = _job(model, prompts, chosen, seed, probes, accelerators, negative)
+    job = _job(model, prompts, chosen, seed, probes, accelerators, negative, progress)
     record = _record(job, prompt_set, batch)
     if folder is None:
         n = len(job.prompts)
@@ -354,7 +358,7 @@ def _fill(job: Job, folder: Path, record: dict[str, Any], progress: Progress | N
     for samples in job.batches(record["batch"]):
         path = folder / "parts" / f"{samples.start:06d}.npz"
         if not path.exists():
-            out, log = job.run(samples, progress)
+            out, log = job.run(samples)
             for i, picture in zip(samples, to_pil(out.image), strict=True):
                 picture.save(folder / "images" / f"{i:06d}.png")
             logs.save(path.with_suffix(".draft"), log)

@@ -110,10 +110,14 @@ class GraphedRun(Run):
 
 def refuse_graphs(run: Run) -> None:
     """Raises VarlabError where graphs cannot be recorded."""
-    if run.model.device.type != "cuda":
-        raise VarlabError(f"CUDA graphs need a GPU, and the model is on {run.model.device}: leave graphs out.")
+    require_gpu(run.model.device)
     if run.block_probes or run.branch_probes:
         raise VarlabError("Probes of blocks cannot listen inside a CUDA graph: leave graphs or the probes out.")
+
+
+def require_gpu(device: torch.device) -> None:
+    if device.type != "cuda":
+        raise VarlabError(f"CUDA graphs need a GPU, and the model is on {device}: leave graphs out.")
 
 
 def tensors(conditioning: Any) -> list[Tensor]:

@@ -192,6 +192,8 @@ def _check(
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise VarlabError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    if precision == "bf16" and torch.device(device).type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise VarlabError(f"{torch.cuda.get_device_name(device)} has no bf16: take precision fp32.")
     if torch.device(device).type == "meta":
         raise VarlabError("For shapes without weights use init='empty', not device='meta'.")
 
