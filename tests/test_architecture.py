@@ -5,10 +5,10 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "varlab"
 ROOMS = (
-    "errors", "specs", "statistics", "schedules", "spectra", "metrics", "models", "perceptual", "engine",
+    "errors", "specs", "machine", "statistics", "schedules", "spectra", "metrics", "models", "perceptual", "engine",
     "accelerators", "probes", "runs", "scenes", "prompt_sets", "reports", "figures", "verdicts", "training",
-    "evaluation", "parity", "latency", "comparison", "exits", "claims", "published", "calibration", "benchmarks", "api",
-    "cli",
+    "evaluation", "parity", "latency", "estimate", "comparison", "exits", "claims", "published", "calibration",
+    "benchmarks", "api", "cli_options", "cli_bench", "cli",
 )  # fmt: skip
 STRANGERS = {("accelerators", "probes"), ("probes", "accelerators")}
 

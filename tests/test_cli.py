@@ -100,7 +100,11 @@ MISTAKES = {
     "seed": (["sample", "nano-infinity", "a", "--seed", "-1"], ["seed must be at least 0, not -1"]),
     "batch": (["log", "nano-infinity", "--batch", "0"], ["batch must be at least 1, not 0"]),
     "scored prompts": (["score", "scenes", "nano-infinity", "--n", "0"], ["n must be at least 1, not 0"]),
-    "repeats": (["bench", "--repeats", "0"], ["repeats must be at least 1, not 0"]),
+    "rounds": (["bench", "--rounds", "0"], ["rounds must be at least 1, not 0"]),
+    "topic": (["bench", "dens"], ["Unknown benchmark 'dens'", "dense"]),
+    "gpu": (["bench", "gpu"], ["needs a CUDA device"]),
+    "graphs": (["latency", "nano-infinity", "--graphs"], ["CUDA graphs need a GPU"]),
+    "estimate": (["estimate", "nano-infinty"], ["Unknown model", "nano-infinity"]),
     "out": (["sample", "nano-infinity", "a", "--out", "/proc/x"], ["/proc/x cannot be written in"]),
     "cfg": (["sample", "nano-infinity", "a", "--cfg", "nan"], ["--cfg takes finite numbers"]),
     "notebook's weights": (
@@ -111,7 +115,7 @@ MISTAKES = {
         ["report", "01_residual_spectra", "-p", "model=infinity-1b"],
         ["No weights of infinity-1b were released", "choose a model"],
     ),
-    "shapes alone": (["bench", "--init", "empty"], ["shapes only", "take checkpoint or random"]),
+    "shapes alone": (["latency", "nano-infinity", "--init", "empty"], ["shapes only", "take checkpoint or random"]),
     "part of a name": (["sample", "nano", "a"], ["Unknown model 'nano'", "Did you mean nano-infinity?"]),
     "logged accelerator": (["log", "nano-infinity", "--accelerate", "truncat:last=1"], ["Did you mean truncate?"]),
     "steps": (["train", "nano-infinity", "--steps", "0"], ["steps must be at least 1, not 0"]),
@@ -318,11 +322,13 @@ def test_models_says_where_missing_weights_are_expected(varlab: Call, places: Pa
     assert f"looked for in {places / 'checkpoints'}" in shown
 
 
-def test_bench_and_score_take_the_load_options(varlab: Call, places: Path) -> None:
-    table = places / "new" / "bench.csv"
-    timed = varlab("bench", "nano-infinity", "--init", "random", "--repeats", 1, "--batch", 1, "--out", table)
-    assert timed.code == 0 and "random (seed 0)" in timed.out and "within +15%" in timed.out
-    assert "peak memory" in timed.out and "images bit-equal: yes" in timed.out and table.exists()
+def test_latency_and_score_take_the_load_options(varlab: Call, places: Path) -> None:
+    tables = places / "new" / "latency.json"
+    options = ["--init", "random", "--rounds", 1, "--batch", 1, "--out", tables]
+    timed = varlab("latency", "nano-infinity", "truncate:last=1", *options)
+    assert timed.code == 0 and "random (seed 0)" in timed.out and "transformer" in timed.out and "peak" in timed.out
+    (found,) = json.loads(tables.read_text())
+    assert {row["method"] for row in found["spans"]} == {"none", "truncate:last=1"} and found["facts"]["n"] == 1
     varlab("score", "scenes", "nano-infinity", "--precision", "fp12").refused("Unknown precision 'fp12'")
 
 

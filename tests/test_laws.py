@@ -74,7 +74,7 @@ MODELS: dict[str, Callable[[], Model]] = {
     "hart-long": partial(tiny_hart, "long"),
     "hart-odd-tall": partial(tiny_hart, "odd-tall", settings=HartSettings(cfg=2.0, top_k=0, smooth=False)),
     "hart-passes": partial(tiny_hart, "square", settings=HartSettings(cfg=2.0, top_k=20, passes=3)),
-    "hart-saving": partial(tiny_hart, "square", savings=Savings(one_null=True, constants=True, free_last=True)),
+    "hart-saving": partial(tiny_hart, "square", savings=Savings(one_null=True, constants=True)),
     "hart-modulated": partial(tiny_hart, "square", modulation="block", unit_attention=True, learned_levels=True),
     "var-square": partial(tiny_var, "square"),
     "var-long-shared": partial(tiny_var, "long", shared=True),

@@ -1,11 +1,6 @@
 """The command line: thin, every command one call into the package."""
 
-import inspect
-import math
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,16 +8,33 @@ import typer
 from rich.console import Console
 from rich.padding import Padding
 from rich.progress import (
-    BarColumn,
     DownloadColumn,
     MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
 )
 from rich.text import Text as Line
 
+from varlab.cli_bench import app as bench_app
+from varlab.cli_options import (
+    Accelerate,
+    Cfg,
+    Device,
+    Model,
+    Negative,
+    Precision,
+    Seed,
+    Stopped,
+    Tau,
+    _bars,
+    _images,
+    _known,
+    _load,
+    _loading,
+    _numbers,
+    _resumable,
+    _say,
+    _table,
+    console,
+)
 from varlab.errors import VarlabError
 
 app = typer.Typer(
@@ -31,127 +43,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Analysis workbench for next-scale visual autoregressive image models (Infinity, HART and VAR).",
 )
-console = Console()
-
-Model = Annotated[str, typer.Argument(help="A name from `varlab models`, e.g. nano-infinity.")]
-Init = Annotated[str | None, typer.Option(help="checkpoint (default) or random, which needs no files.")]
-Checkpoint = Annotated[str | None, typer.Option(help="Official transformer weights: a path or a Hugging Face id.")]
-Tokenizer = Annotated[str | None, typer.Option(help="Official tokenizer weights: a path or a Hugging Face id.")]
-Text = Annotated[str | None, typer.Option(help="Text encoder folder or id (official models), or `random`.")]
-Precision = Annotated[str, typer.Option(help="fp32, or bf16 for the blocks and the tokenizer.")]
-Device = Annotated[str, typer.Option(help="cpu or cuda.")]
-Pixels = Annotated[str | None, typer.Option(help="Pixel budget of official models: 0.06M, 0.25M, 0.60M, 1M.")]
-Seed = Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")]
-Cfg = Annotated[
-    str | None, typer.Option(help="Guidance scale, or one a stage: 1,3,3,... Higher follows the text more.")
-]
-Tau = Annotated[str | None, typer.Option(help="Temperature, or one a stage. Lower is safer and flatter.")]
-Negative = Annotated[
-    str | None, typer.Option(help='Text that guidance leads away from; without one, or with "", the null text.')
-]
-Accelerate = Annotated[list[str] | None, typer.Option(help="e.g. truncate:last=1; may be repeated.")]
-Ratio = Annotated[float, typer.Option(help="Height over width of official models; the nearest template is used.")]
-
-
-def _numbers(name: str, text: str | None) -> float | tuple[float, ...] | None:
-    """One number, or a comma list with one a stage."""
-    if text is None:
-        return None
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise VarlabError(f"--{name} takes a number or a comma list of numbers, not {text!r}.") from None
-    if not all(map(math.isfinite, values)):
-        raise VarlabError(f"--{name} takes finite numbers, not {text!r}.")
-    return values[0] if len(values) == 1 else values
-
-
-def _load(
-    name: str,
-    *,
-    init: Init = None,
-    checkpoint: Checkpoint = None,
-    tokenizer: Tokenizer = None,
-    text: Text = None,
-    precision: Precision = "fp32",
-    device: Device = "cpu",
-    pixels: Pixels = None,
-    ratio: Ratio = 1.0,
-) -> Any:
-    """A model by name; these options are those of every command that is wrapped in ``_loading``."""
-    from varlab.models.zoo import load
-
-    if init == "empty":
-        raise VarlabError("--init empty gives shapes only, and commands compute: take checkpoint or random.")
-    return load(
-        name, init, checkpoint=checkpoint, tokenizer=tokenizer, text=text,
-        precision=precision, device=device, pixels=pixels, ratio=ratio,
-    )  # fmt: skip
-
-
-def _loading(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the options of ``_load`` in place of its ``**options``."""
-
-    @wraps(command)
-    def wrapped(**given: Any) -> None:
-        command(**given)
-
-    own = [p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD]
-    added = [p for p in inspect.signature(_load).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    parameters = [*(p.replace(kind=p.KEYWORD_ONLY) for p in own), *added]
-    wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
-    return wrapped
-
-
-def _known(name: str) -> None:
-    """Refuse a name that is no model's, before anything else is prepared for it."""
-    from varlab.models.registry import find
-
-    find(name)
-
-
-class Stopped(Exception):  # noqa: N818  (no error: what is done is kept)
-    """Ctrl-C in a command that goes on from where it was."""
-
-
-@contextmanager
-def _resumable() -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Stopped("stopped; the same command goes on from here") from None
-
-
-def _say(*parts: str | tuple[str, str]) -> None:
-    """A line as it is, so that paths stay whole and prompts may hold brackets; a pair is text and style."""
-    console.print(Line.assemble(*parts), soft_wrap=True)
-
-
-@contextmanager
-def _bars(amount: ProgressColumn, *labels: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Progress bars, one a label, where someone looks; yields what moves them: (label, done, total)."""
-    columns = TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        tasks = {label: progress.add_task(label, total=None) for label in labels}
-        yield lambda label, done, total: progress.update(tasks[label], completed=done, total=total)
-
-
-@contextmanager
-def _images() -> Iterator[Callable[[int, int], None]]:
-    """A bar of images; yields what moves it: (done, total)."""
-    with _bars(MofNCompleteColumn(), "images") as move:
-        yield lambda done, total: move("images", done, total)
-
-
-def _table(frame: Any) -> Any:
-    """A pandas table for the terminal."""
-    from rich.table import Table
-
-    table = Table(*map(str, frame.columns))
-    for row in frame.itertuples(index=False):
-        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row))
-    return table
 
 
 def _size(parameters: int) -> str:
@@ -683,55 +574,21 @@ def calibrate(
 
 
 @app.command()
-@_loading
-def bench(
-    model: Model = "nano-infinity",
-    repeats: Annotated[int, typer.Option(help="Interleaved rounds.")] = 15,
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
-    batch: Annotated[int | None, typer.Option(help="Images at a time; default: as `varlab log`.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the table here as CSV.")] = None,
-    **options: Any,
-) -> None:
-    """Time an image and what the probes cost, interleaved in one run, and check that images are bit-equal."""
-    import torch
-
-    from varlab.latency import ALLOWED
-    from varlab.latency import bench as measure
-    from varlab.runs import at_least, check_writable, device_name
-
-    at_least(1, repeats=repeats, threads=threads, batch=batch)
-    _known(model)
-    if out is not None:
-        check_writable(out.parent)
-    torch.set_num_threads(threads)
-    loaded = _load(model, **options)
-    result = measure(loaded, repeats, batch)
-    console.print(_table(result.table))
-    _say(
-        f"{loaded.name}, {loaded.weights}, {loaded.precision}, {device_name(loaded.device)}, {threads} threads, "
-        f"batch {result.batch}; images bit-equal: {'yes' if result.equal else 'NO'}"
-    )
-    within = "within" if result.ratio <= ALLOWED else "NOT within"
-    _say(f"probes without previews: {result.ratio:.3f} times plain, {within} +{ALLOWED - 1:.0%}")
-    _say(f"peak memory, model included: {result.peak / 2**20:.0f} MiB")
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        result.table.to_csv(out, index=False)
-
-
-@app.command()
 def convert(
     source: Annotated[str, typer.Argument(help="An official file, shard folder or Hugging Face id.")],
     target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
     name: Annotated[str, typer.Option(help="The model that it belongs to, e.g. infinity-2b.")],
-    precision: Precision = "bf16",
+    precision: Precision = None,
 ) -> None:
     """Turn official weights into safetensors once; they then load faster and without pickle."""
     from varlab.models.convert import convert as convert_file
 
     with _bars(DownloadColumn(), "read", "write") as report:
-        made = convert_file(source, target, name, precision=precision, report=report)
+        made = convert_file(source, target, name, precision=precision or "bf16", report=report)
     _say(str(made))
+
+
+app.add_typer(bench_app)
 
 
 def main() -> None:
@@ -740,6 +597,15 @@ def main() -> None:
         app()
     except VarlabError as error:
         Console(stderr=True, soft_wrap=True).print(f"varlab: {error}", markup=False, highlight=False, style="red")
+        sys.exit(2)
+    except RuntimeError as error:  # the device itself: out of memory, or gone
+        if "CUDA" not in str(error):
+            raise
+        line = str(error).splitlines()[0]
+        advice = "Runs with a folder go on with the same command; if memory is short, take a smaller batch."
+        Console(stderr=True, soft_wrap=True).print(
+            f"varlab: the GPU failed ({line}). {advice}", markup=False, style="red"
+        )
         sys.exit(2)
     except Stopped as stopped:
         Console(stderr=True).print(f"varlab: {stopped}")

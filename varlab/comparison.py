@@ -5,8 +5,6 @@ machine falls on all alike. What a method needs beside (a dense run for an oracl
 """
 
 import json
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +25,7 @@ from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Stage
 from varlab.errors import VarlabError
 from varlab.figures.tradeoff import CONTROLS
+from varlab.machine import now, peak_mib, reset_peak
 from varlab.metrics import high_frequency_ssim, psnr, ssim
 from varlab.models.base import NextScaleModel
 from varlab.perceptual import load_lpips
@@ -37,7 +36,7 @@ from varlab.runs import Job, at_least, check_prompts, device_name, keep, provena
 from varlab.scenes import score_images
 from varlab.statistics import bootstrap_interval, paired_difference
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[float, int], None]
 DENSE = "none"
 SCORE_FROM = 100  # prompts below which a scene score says too little
 Measure = Callable[[Tensor, Tensor], Tensor]
@@ -62,12 +61,6 @@ class StageClock(Probe):
 
     def on_progress(self, stage: Stage) -> None:
         self.last = now(self.device)
-
-
-def now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 @dataclass(frozen=True)
@@ -324,29 +317,6 @@ def _row(name: str, bench: _Bench, rows: pd.DataFrame, timings: pd.DataFrame) ->
         row |= {"score": part.correct.astype(float).mean(), "score_delta": delta.estimate}
         row |= {"score_delta_low": delta.low, "score_delta_high": delta.high}
     return row
-
-
-def reset_peak(device: torch.device) -> None:
-    """Forget earlier peaks: of torch's allocator on a GPU, of the process on Linux."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    elif sys.platform == "linux":
-        try:
-            Path("/proc/self/clear_refs").write_text("5")
-        except OSError:
-            return
-
-
-def peak_mib(device: torch.device) -> float:
-    """MiB at most since ``reset_peak``, model included; NaN where the system does not say."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return float("nan")
-    found = [line.split()[1] for line in lines if line.startswith("VmHWM")]
-    return int(found[0]) / 1024 if found else float("nan")
 
 
 def against_controls(compared: Comparison, measure: str = "ssim") -> pd.DataFrame:

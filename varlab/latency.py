@@ -1,97 +1,224 @@
-"""Timing: images per second and what the probes cost, as ratios within one interleaved run."""
+"""Where the time of an image goes: spans, methods in turning order, and what the device could do at best.
 
-import resource
-import sys
+Spans tile a run: ``text encoder``, ``text`` (projections that are constant over the stages), and for every stage
+``plan`` (decisions and their previews), ``transformer`` (embedding, blocks, read-out) and ``sampling`` (labels,
+codes, canvas); then ``decode``.
+"""
+
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from varlab.accelerators import build
+from varlab.engine.compiled import compiled
+from varlab.engine.graphs import GraphedRun, Graphs, refuse_graphs
+from varlab.engine.ledger import Ledger
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
+from varlab.machine import Rates, clocks, now, peak_mib, rates, reset_peak
 from varlab.models.base import NextScaleModel
-from varlab.probes import PROBES, build
-from varlab.prompt_sets import prompts
-from varlab.runs import at_least, default_batch
+from varlab.runs import at_least, device_name
 
-WITH_PREVIEWS = tuple(PROBES)
-WITHOUT_PREVIEWS = tuple(
-    f"{name}:preview=off" if name in ("residual-spectrum", "step-redundancy") else name for name in PROBES
-)
-BARE = "probes, no previews"
-VARIANTS = {"plain": (), BARE: WITHOUT_PREVIEWS, "probes and previews": WITH_PREVIEWS}
-ALLOWED = 1.15  # time with probes but without previews, as a multiple of the plain run's
+DENSE = "none"
+SPANS = ("text encoder", "text", "plan", "transformer", "sampling", "decode")
+LAUNCH_BOUND = 0.9  # a span is launch-bound where issuing it takes so much of its time on the device
+TABLES = ("spans", "stages", "memory")
+Key = tuple[str, int]  # span, stage
+
+
+class SpanClock:
+    """Times between the marks of a run: CUDA events on a GPU, which nobody waits for, else the wall clock."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.marks = device, list[tuple[Key, float, Any]]()
+
+    def mark(self, span: str, stage: int) -> None:
+        event = None
+        if self.device.type == "cuda":
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+        self.marks.append(((span, stage), time.perf_counter(), event))
+
+    def read(self) -> tuple[dict[Key, float], dict[Key, float]]:
+        """Seconds of every span on the device, and those that the host took to issue it; parts of a batch add up."""
+        now(self.device)
+        spent: dict[Key, float] = {}
+        issued: dict[Key, float] = {}
+        for (_, before, first), (key, after, last) in zip(self.marks, self.marks[1:], strict=False):
+            host = after - before
+            device = host if first is None else first.elapsed_time(last) / 1000
+            spent[key], issued[key] = spent.get(key, 0.0) + device, issued.get(key, 0.0) + host
+        return spent, issued
 
 
 @dataclass(frozen=True)
-class Bench:
-    """``table``: median and quartiles of seconds an image, and ratio to plain; ``equal``: images bit for bit.
+class Pass:
+    """One run of one method: seconds by span, of the whole, and its memory in MiB at most."""
 
-    ``peak``: the most bytes that were held, model included: by the process on a CPU, by torch on a GPU.
-    """
-
-    table: pd.DataFrame
-    equal: bool
-    batch: int
-    peak: int
-
-    @property
-    def ratio(self) -> float:
-        """Median time with probes but without previews, over the plain run's."""
-        return float(self.table.set_index("variant").loc[BARE, "ratio_median"])
+    spans: dict[Key, float]
+    issued: dict[Key, float]
+    seconds: float
+    peak: float
+    ledger: Ledger
 
 
-def peak_memory(device: torch.device) -> int:
-    """Bytes: the allocator's peak on a GPU, else the process's largest resident set so far."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+def one_pass(model: NextScaleModel, texts: Sequence[Any], spec: str, seed: int, graphs: Graphs | None = None) -> Pass:
+    """A batch by one method (``none``, or several joined by ``+``), timed span by span; dense ones may use graphs."""
+    methods = build([part for part in spec.split("+") if part != DENSE])
+    clock = SpanClock(model.device)
+    noise = SeededNoise(seed)
+    run = Run(model, model.settings, noise, on_mark=clock.mark)
+    if graphs is not None and not methods:
+        run = GraphedRun(model, model.settings, noise, on_mark=clock.mark, graphs=graphs)
+    samples = range(len(texts))
+    dense = run.dense_run(texts, samples) if any("dense" in method.needs for method in methods) else None
+    reset_peak(model.device)
+    start = now(model.device)
+    clock.mark("start", 0)
+    reader = getattr(model, "read_prompts", None)
+    text = texts if reader is None else reader(texts)
+    clock.mark("text encoder", 0)
+    out = run.generate(text, samples, methods, dense=dense)
+    seconds = now(model.device) - start
+    spans, issued = clock.read()
+    return Pass(spans, issued, seconds, peak_mib(model.device), out.ledger)
 
 
-def _pass(model: NextScaleModel, texts: list[str], probes: tuple[str, ...]) -> tuple[float, torch.Tensor]:
-    made = build(probes)
-    if model.device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    out = Run(model, model.settings, SeededNoise(0), made).generate(texts, range(len(texts)))
-    for probe in made:
-        probe.log()
-    if model.device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start, out.image
+@dataclass(frozen=True)
+class Latency:
+    """``spans``: one row a method, span and stage (0: the whole of a span; span ``all``: end to end), in seconds a
+    batch. ``stages``: the roofline of each. ``memory``: MiB by part. ``facts``: what was measured, where and how."""
+
+    spans: pd.DataFrame
+    stages: pd.DataFrame
+    memory: pd.DataFrame
+    facts: dict[str, Any]
+
+    def shown(self) -> pd.DataFrame:
+        """Milliseconds a batch by span and method, median and half the interquartile range; ratio to the dense run."""
+        whole = self.spans[self.spans.stage == 0]
+        figures = zip(whole["median"], whole.iqr, strict=True)
+        cells = whole.assign(ms=[f"{1e3 * median:.1f} ± {5e2 * iqr:.1f}" for median, iqr in figures])
+        names = list(dict.fromkeys(whole.method))
+        table = cells.pivot(index="span", columns="method", values="ms").loc[[*SPANS, "all"], names]
+        table.loc["ratio"] = whole[whole.span == "all"].set_index("method").ratio.map("{:.3f}".format)
+        return table.rename_axis(None, axis=1).reset_index()
 
 
-def bench(
+def latency(
     model: NextScaleModel,
-    repeats: int = 15,
-    batch: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Bench:
-    """Each round runs every variant once, in turning order; one round more warms up. Wall clock, decode included."""
-    batch = default_batch(model) if batch is None else batch
-    at_least(1, repeats=repeats, batch=batch)
-    texts = list(prompts("scenes", n=batch))
-    names = list(VARIANTS)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    images: dict[str, torch.Tensor] = {}
-    for turn in range(repeats + 1):
+    texts: Sequence[Any],
+    specs: Sequence[str] = (),
+    *,
+    rounds: int = 10,
+    seed: int = 0,
+    compile: bool = False,
+    graphs: bool = False,
+    progress: Callable[[float, int], None] | None = None,
+) -> Latency:
+    """The dense run and each method, in turning order, on one batch of all ``texts``; one round more warms up.
+
+    More rounds narrow the medians and cost time in proportion. compile: all through torch.compile; graphs: the dense
+    run's early stages through CUDA graphs. Both are refused where they do not apply.
+    """
+    at_least(1, rounds=rounds)
+    model = compiled(model) if compile else model
+    recorded = Graphs() if graphs else None
+    if graphs:
+        refuse_graphs(Run(model, model.settings, SeededNoise(seed)))
+    names = list(dict.fromkeys([DENSE, *specs]))
+    measured = rates(model.device, model.precision, model.width)
+    before, passes = clocks(model.device), {name: list[Pass]() for name in names}
+    for turn in range(rounds + 1):
         for i in range(len(names)):
             name = names[(i + turn) % len(names)]
-            taken, images[name] = _pass(model, texts, VARIANTS[name])
-            if turn:
-                seconds[name].append(taken / batch)
+            made = one_pass(model, texts, name, seed, recorded)
+            passes[name] += [made] if turn else []
         if progress is not None:
-            progress(turn, repeats)
-    plain = np.array(seconds["plain"])
+            progress(turn, rounds)
+    facts = {
+        "model": model.name, "weights": model.weights, "precision": model.precision,
+        "device": device_name(model.device), "threads": torch.get_num_threads(), "batch": len(texts), "seed": seed,
+        "n": rounds, "execution": ("compiled" if compile else "eager") + (", CUDA graphs" if graphs else ""),
+        "rates": vars(measured),
+        "clocks_before": before, "clocks_after": clocks(model.device),
+    }  # fmt: skip
+    spans = pd.concat([_spans(name, passes[name], passes[DENSE]) for name in names], ignore_index=True)
+    stages = pd.concat([_stages(model, name, passes[name], measured) for name in names], ignore_index=True)
+    return Latency(spans, stages, _memory(model, passes), facts)
+
+
+def _spans(name: str, passes: list[Pass], dense: list[Pass]) -> pd.DataFrame:
+    keys = dict.fromkeys(key for made in passes for key in made.spans)
+    rows = [(*key, [made.spans.get(key, 0.0) for made in passes]) for key in keys if key[0] in SPANS]
+    rows = [(span, stage + 1, values) for span, stage, values in rows]
+    for span in SPANS:
+        totals = [sum(t for (s, _), t in made.spans.items() if s == span) for made in passes]
+        rows.append((span, 0, totals))
+    rows.append(("all", 0, [made.seconds for made in passes]))
+    ratio = float(np.median([own.seconds / other.seconds for own, other in zip(passes, dense, strict=True)]))
+    found = []
+    for span, stage, values in rows:
+        low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
+        whole = ratio if span == "all" else np.nan
+        found.append([name, span, stage, median, high - low, len(values), whole])
+    return pd.DataFrame(found, columns=["method", "span", "stage", "median", "iqr", "n", "ratio"])
+
+
+def _stages(model: NextScaleModel, name: str, passes: list[Pass], limits: Rates) -> pd.DataFrame:
+    """Median seconds of the transformer beside the least time for its operations and for its bytes."""
+    element = 2 if model.precision == "bf16" else 4
+    weights = sum(p.numel() * p.element_size() for block in model.blocks for p in block.parameters())  # type: ignore[attr-defined]
     rows = []
-    for name in names:
-        low, median, high = np.quantile(seconds[name], [0.25, 0.5, 0.75])
-        ratios = np.quantile(np.array(seconds[name]) / plain, [0.25, 0.5, 0.75])
-        rows.append([name, repeats, low, median, high, *ratios])
-    columns = ["variant", "n", "q25_s", "median_s", "q75_s", "ratio_q25", "ratio_median", "ratio_q75"]
-    equal = all(torch.equal(image, images["plain"]) for image in images.values())
-    return Bench(pd.DataFrame(rows, columns=columns), equal, batch, peak_memory(model.device))
+    for k, work in enumerate(passes[0].ledger.stages):
+        key = ("transformer", k)
+        seconds = float(np.median([made.spans.get(key, np.nan) for made in passes]))
+        issued = float(np.median([made.issued.get(key, np.nan) for made in passes]))
+        calls = work.block_calls / model.depth
+        # Weights once a call, keys and values read once, the fp32 stream in and out of every branch.
+        stream = 2 * 4 * work.token_blocks * len(model.branches) * model.width
+        moved = calls * weights + work.kv_bytes + element * 2 * work.token_blocks * model.width + stream
+        flop_limit, byte_limit = limits.seconds(work.linear_flops, work.attention_flops, moved)
+        bound = issued >= LAUNCH_BOUND * seconds if model.device.type == "cuda" else None
+        rows.append([name, k + 1, seconds, flop_limit, byte_limit, max(flop_limit, byte_limit) / seconds, bound])
+    columns = ["method", "stage", "seconds", "flop_limit", "byte_limit", "share_of_limit", "launch_bound"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def launch_bound_share(stages: pd.DataFrame) -> float:
+    """Of the transformer's time, the share of stages that wait for the host; NaN on a CPU."""
+    if stages.launch_bound.isna().any():
+        return float("nan")
+    return float(stages.seconds[stages.launch_bound.astype(bool)].sum() / stages.seconds.sum())
+
+
+def _memory(model: NextScaleModel, passes: dict[str, list[Pass]]) -> pd.DataFrame:
+    """MiB of the weights by part, of keys and values at the end, and at the peak with what the process holds."""
+    parts = {
+        part: sum(t.numel() * t.element_size() for t in module.state_dict().values()) / 2**20
+        for part in ("transformer", "tokenizer")
+        if (module := getattr(model, part, None)) is not None
+    }
+    rows = []
+    for name, made in passes.items():
+        held = max(work.kv_bytes for work in made[0].ledger.stages) / 2**20
+        peak = float(np.median([one.peak for one in made]))
+        rows.append({"method": name, **parts, "keys and values": held, "peak": peak})
+    return pd.DataFrame(rows)
+
+
+def keep(found: Sequence[Latency], path: Path) -> None:
+    """All tables of some measurements as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    entries = [
+        {"facts": one.facts} | {name: json.loads(getattr(one, name).to_json(orient="records")) for name in TABLES}
+        for one in found
+    ]
+    path.write_text(json.dumps(entries, indent=1, default=str) + "\n")

@@ -22,6 +22,7 @@ import torch
 import xarray as xr
 from PIL import Image
 from torch import Tensor
+from zarr.codecs import BloscCodec
 
 from varlab.accelerators import build as build_accelerators
 from varlab.engine.hooks import Accelerator, Probe
@@ -34,18 +35,20 @@ from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
 from varlab.models.hart import HartText
 from varlab.models.infinity import TextBatch
+from varlab.models.memory import refuse_batch
 from varlab.models.writing import hash_tensors
 from varlab.probes import LoggingProbe, build
 from varlab.probes import log as logs
 from varlab.probes.log import Log
 
-Progress = Callable[[int, int], None]  # images done, images in all
+Progress = Callable[[float, int], None]  # images done, stages of the present batch by their work; images in all
 Features = TextBatch | HartText
 Prompts = Sequence[str] | str | Features | Sequence[Tensor | np.ndarray]  # texts, or features [T, width] of each
 Probes = Sequence[str | LoggingProbe] | str | LoggingProbe
 Accelerators = Sequence[str | Accelerator] | str | Accelerator
 STORE = "log.zarr"
 CLAIM = "run.json.part"
+TIMED = 1e13  # operations of an image above which no passes are spent on the times of plain stages
 LOG_VERSION = 1  # raised when what a probe logs changes its meaning, so that older logs are not taken for new ones
 PACKAGES = ("varlab", "torch", "numpy", "xarray", "zarr", "pywavelets")
 
@@ -150,7 +153,7 @@ def with_overrides(settings: Settings, keywords: Sequence[str] = (), /, **given:
 def default_batch(model: NextScaleModel, most: int = 16, held: int = 2**30) -> int:
     """Images at a time: as many as keep both branches' keys and values within ``held`` bytes, from 1 to ``most``."""
     element = 2 if model.precision == "bf16" else 4
-    each = 2 * 2 * model.kv_capacity * model.width * model.depth * element
+    each = 2 * 2 * model.kept_keys * model.width * model.depth * element
     return max(1, min(most, held // each))
 
 
@@ -165,6 +168,7 @@ class Job:
     probes: tuple[str | LoggingProbe, ...] = ()
     accelerators: tuple[str | Accelerator, ...] = ()
     negative: str | None = None
+    progress: Progress | None = None
 
     def __post_init__(self) -> None:
         """Names, numbers and all texts are checked before any work."""
@@ -190,18 +194,48 @@ class Job:
 
     def batches(self, batch: int) -> list[range]:
         count = len(self.prompts)
+        self.refuse_batch(min(batch, count))
         return [range(first, min(first + batch, count)) for first in range(0, count, batch)]
+
+    def refuse_batch(self, batch: int) -> None:
+        """Raises VarlabError where so many images at once do not fit in memory."""
+        model = self.model
+        transformer, tokenizer = (
+            getattr(getattr(model, part, None), "config", None) for part in ("transformer", "tokenizer")
+        )
+        if transformer is not None and tokenizer is not None:
+            refuse_batch(transformer, tokenizer, model.schedule, model.precision, str(model.device), batch)
 
     def run(self, samples: range) -> tuple[Generation, Log]:
         """Images of these prompts with ledger and reports, and what probes and methods log."""
         probes = build(self.probes)
-        run = Run(self.model, self.settings, SeededNoise(self.seed), probes)
+        shares, count = work_shares(self.model), len(self.prompts)
+
+        def tell(stage: Stage) -> None:
+            if self.progress is not None:
+                self.progress(samples.start + len(samples) * shares[stage.index], count)
+
+        run = Run(self.model, self.settings, SeededNoise(self.seed), probes, on_progress=tell)
         negative = None if self.negative is None else [self.negative] * len(samples)
         out = run.generate(self.text(samples), list(samples), build_accelerators(self.accelerators), negative)
         log: Log = {}
         for probe in probes:
             log |= probe.log()
         return out, log | logs.of_methods(out.reports, samples)
+
+
+def dense_flops(model: NextScaleModel) -> float:
+    """Of one image with guidance, about: products and attention of all blocks."""
+    schedule, width = model.schedule, model.width
+    pairs = sum(n * end for n, end in zip(schedule.lengths, schedule.ends, strict=True))
+    return 2 * model.depth * (28 * width**2 * schedule.tokens + 4 * width * pairs)
+
+
+def work_shares(model: NextScaleModel) -> list[float]:
+    """How much of the transformer's work is done after each stage, of a dense run."""
+    schedule = model.schedule
+    work = np.array([n * (7 * model.width + end) for n, end in zip(schedule.lengths, schedule.ends, strict=True)])
+    return (work.cumsum() / work.sum()).tolist()
 
 
 def spec_of(hook: str | Probe | Accelerator) -> str:
@@ -236,7 +270,7 @@ def sample(
     batch = default_batch(model) if batch is None else batch
     at_least(1, batch=batch)
     chosen = with_overrides(model.settings, keywords(sample), **settings)
-    job = _job(model, prompts, chosen, seed, probes, accelerators, negative)
+    job = _job(model, prompts, chosen, seed, probes, accelerators, negative, progress)
     record = provenance(job)  # before objects among the hooks have seen a run
     images: list[Image.Image] = []
     parts: list[Log] = []
@@ -258,10 +292,12 @@ def _job(
     probes: Probes,
     accelerators: Accelerators,
     negative: str | None,
+    progress: Progress | None,
 ) -> Job:
     """A job from what callers may write: one hook for a list of them, an empty negative text for none."""
     negative = negative if negative and negative.strip() else None
-    return Job(model, read_prompts(prompts), settings, seed, as_hooks(probes), as_hooks(accelerators), negative)
+    hooks = as_hooks(probes), as_hooks(accelerators)
+    return Job(model, read_prompts(prompts), settings, seed, *hooks, negative, progress)
 
 
 def as_hooks(given: Any) -> tuple[Any, ...]:
@@ -297,7 +333,7 @@ def log_run(
     batch = default_batch(model) if batch is None else batch
     at_least(1, batch=batch)
     chosen = with_overrides(model.settings, keywords(log_run), **settings)
-    job = _job(model, prompts, chosen, seed, probes, accelerators, negative)
+    job = _job(model, prompts, chosen, seed, probes, accelerators, negative, progress)
     record = _record(job, prompt_set, batch)
     if folder is None:
         n = len(job.prompts)
@@ -325,7 +361,8 @@ def _fill(job: Job, folder: Path, record: dict[str, Any], progress: Progress | N
         paths.append(path)
         if progress is not None:
             progress(samples.stop, len(job.prompts))
-    keep(folder, logs.tree(logs.join([logs.load(path) for path in paths]), record))
+    joined = logs.join([logs.load(path) for path in paths])
+    keep(folder, logs.tree({place: group.rounded() for place, group in joined.items()}, record))
     shutil.rmtree(folder / "parts")
 
 
@@ -333,9 +370,19 @@ def keep(folder: Path, tree: xr.DataTree) -> None:
     """Write a log so that ``open_log`` reads it: whole or not at all."""
     draft = folder / "draft.zarr"
     shutil.rmtree(draft, ignore_errors=True)
-    tree.to_zarr(draft, consolidated=False)
+    tree.to_zarr(draft, consolidated=False, encoding=packed(tree))
     shutil.rmtree(folder / STORE, ignore_errors=True)
     draft.rename(folder / STORE)
+
+
+def packed(tree: xr.DataTree) -> dict[str, dict[str, Any]]:
+    """How zarr stores maps: bytes of one place together, since those of rounded values repeat."""
+    codec = BloscCodec(cname="zstd", clevel=5, shuffle="shuffle", typesize=4)
+    return {
+        node.path: {str(name): {"compressors": [codec]} for name in node.data_vars}
+        for node in tree.subtree
+        if node.data_vars
+    }
 
 
 def open_log(folder: Path | str) -> xr.DataTree:
@@ -388,6 +435,7 @@ def provenance(job: Job, prompt_set: str = "custom") -> dict[str, Any]:
         "architecture": architecture(model),
         "text_encoder": text_encoder(model),
         "precision": model.precision,
+        "execution": model.execution,
         "schedule": [list(grid) for grid in model.schedule.grids],
         "prompt_set": prompt_set,
         "n": len(job.prompts),
@@ -445,7 +493,8 @@ def _claim(folder: Path, job: Job, record: dict[str, Any]) -> dict[str, Any]:
     found = find_run(folder, record)
     if found is not None:
         return found
-    plain = not job.accelerators  # with a method the passes differ, image by image
+    # With a method the passes differ, image by image; and of a large model each would take minutes.
+    plain = not job.accelerators and dense_flops(job.model) < TIMED
     record["stage_seconds"] = stage_seconds(job, min(record["batch"], len(job.prompts))) if plain else None
     folder.mkdir(parents=True, exist_ok=True)  # only now: a pass that is stopped leaves no folder without a run
     (folder / CLAIM).write_text(json.dumps(record, indent=1))

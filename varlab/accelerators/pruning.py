@@ -9,6 +9,7 @@ from torch import Tensor
 from varlab.accelerators.anchors import Nearest, Partial, Place, anchor_cells, anchor_mask, nearest_of
 from varlab.accelerators.controls import check_last
 from varlab.engine.hooks import Accelerator
+from varlab.engine.memory import upload
 from varlab.engine.plan import RUN, Selection, StagePlan
 from varlab.engine.stage import Stage
 from varlab.errors import VarlabError
@@ -71,15 +72,20 @@ class TokenPruning(Accelerator):
     def _anchors(self, stage: Stage) -> Tensor | None:
         if self.alpha is None:
             return None
-        return anchor_mask(anchor_cells(tuple(stage.grid), self.alpha, self.anchor, self.partial)).to(
-            self.run.model.device
-        )
+        cells = anchor_cells(tuple(stage.grid), self.alpha, self.anchor, self.partial)
+        return upload(anchor_mask(cells), self.run.model.device)
+
+    def _anchor_count(self, stage: Stage) -> int:
+        """Counted where the lattice was made, not on the device, which would have to be waited for."""
+        if self.alpha is None:
+            return 0
+        return int(anchor_mask(anchor_cells(tuple(stage.grid), self.alpha, self.anchor, self.partial)).sum())
 
     def _choose(self, stage: Stage, anchors: Tensor | None) -> Selection | None:
         """The anchors, then the highest scores up to the share. The count is known, so nothing waits for a device."""
         tokens = stage.grid[0] * stage.grid[1]
         share = self.shares[self.last - 1 - stage.from_end]
-        count = max(1, round(share * tokens), 0 if anchors is None else int(anchors.sum()))
+        count = max(1, round(share * tokens), self._anchor_count(stage))
         if count >= tokens:
             return None
         scores = self.scores(stage)
@@ -111,7 +117,7 @@ class TokenPruning(Accelerator):
                 first = mask.int().argmax(-1, keepdim=True)
                 return torch.where(mask, place, first), mask
             return torch.where(mask, place, nearest_of(mask, grid)), None
-        cells = anchor_cells(grid, self.alpha, self.anchor, self.partial).to(mask.device)
+        cells = upload(anchor_cells(grid, self.alpha, self.anchor, self.partial), mask.device)
         if self.nearest == "euclid":
             cells = nearest_of(anchor_mask(cells), grid)
         return torch.where(mask, place, cells), None

@@ -172,8 +172,8 @@ class SparseVAR(TokenPruning):
         grid = (stage.grid[0], stage.grid[1])
         if self.persistent and self.alive is not None:
             keep &= resize(self.alive[0].float(), self.alive[1], grid, "nearest") > 0.5
-        if anchors is None and not keep.any(-1).all():
-            keep |= d.amax(1) == d.amax(1).amax(-1, keepdim=True)  # a stage computes at least its highest token
+        if anchors is None:  # a stage computes at least its highest token
+            keep |= (d.amax(1) == d.amax(1).amax(-1, keepdim=True)) & ~keep.any(-1, keepdim=True)
         self.alive = (keep, grid)
         self.run.charge(stage, 8 * d.numel())
         return select(keep, anchors)

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from varlab.accelerators.pruning import Keep, TokenPruning
+from varlab.engine.memory import upload
 from varlab.engine.stage import Stage
 
 
@@ -20,7 +21,8 @@ class RandomTokens(_KeepTokens):
 
     def scores(self, stage: Stage) -> Tensor:
         shape = (stage.grid[0] * stage.grid[1],)
-        return self.run.noise.uniform("tokens", stage.index, stage.samples, shape).to(self.run.model.device)
+        drawn = self.run.noise.uniform("tokens", stage.index, stage.samples, shape)
+        return upload(drawn, self.run.model.device)
 
 
 class UniformTokens(_KeepTokens):
@@ -31,7 +33,8 @@ class UniformTokens(_KeepTokens):
     def scores(self, stage: Stage) -> Tensor:
         height, width = stage.grid
         y, x = torch.arange(height)[:, None], torch.arange(width)[None]
-        return -((y * 0.7548776662466927 + x * 0.5698402909980532) % 1).reshape(1, -1).to(self.run.model.device)
+        order = -((y * 0.7548776662466927 + x * 0.5698402909980532) % 1).reshape(1, -1)
+        return upload(order, self.run.model.device)
 
 
 class OracleTokens(_KeepTokens):

@@ -9,87 +9,89 @@ from varlab.errors import VarlabError
 class KVStore:
     """One buffer [R, H, capacity, c] for keys and one for values per block, filled from the left.
 
-    ``append`` returns everything a query of the current stage may see. Where samples keep different numbers of
-    tokens, or a key stands for several, a bias on the attention logits says so. ``spare``: tokens of a stage whose
-    keys no later one reads (``keep`` False): all blocks share one buffer for them.
+    ``append`` returns everything a query of the current stage may see. ``lengths`` count the tokens seen so far; those
+    of a stage after which nobody looks back are not kept. Where samples keep different numbers of tokens, or a key
+    stands for several, a bias on the attention logits says so.
     """
 
-    def __init__(self, blocks: int, capacity: int, spare: int = 0) -> None:
-        self.capacity, self.spare = capacity, spare
+    def __init__(self, blocks: int, capacity: int) -> None:
+        self.capacity = capacity
         self.keys: list[Tensor | None] = [None] * blocks
         self.values: list[Tensor | None] = [None] * blocks
         self.lengths = [0] * blocks
+        self.held = [0] * blocks  # tokens of each block that are in its buffers
         self.bias: list[Tensor | None] = [None] * blocks  # [R, capacity] once any key differs from the others
-        self.shared: tuple[Tensor, Tensor] | None = None
-        self.shared_length = 0
 
     def append(
         self, block: int, k: Tensor, v: Tensor, bias: Tensor | None, keep: bool = True
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """k, v [R, H, n, c]; bias [R, n] or None for zeros. -> keys, values [R, H, N, c]; bias [R, 1, 1, N] or None."""
-        start, end = self.lengths[block], self.lengths[block] + k.shape[2]
-        if end > self.capacity + (0 if keep else self.spare):
-            raise VarlabError(f"The KV store of block {block} holds {self.capacity} tokens and {end} are needed.")
-        keys, values = self._buffers(block, k, v) if keep else self._copied(block, k, v, start)
-        keys[:, :, start:end], values[:, :, start:end] = k, v
-        seen = self._note(block, start, end, k, bias, keep)
-        if keep:
-            self.lengths[block] = end
-        else:
-            self.shared_length = end
-        return keys[:, :, :end], values[:, :, :end], seen
+        """k, v [R, H, n, c]; bias [R, n] or None for zeros. -> keys, values [R, H, N, c]; bias [R, 1, 1, N] or None.
 
-    def _buffers(self, block: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        ``keep=False`` for the last stage, which needs no place in the buffers.
+        """
+        start, end = self.held[block], self.held[block] + k.shape[2]
+        self.lengths[block] += k.shape[2]
+        if not keep:
+            return self._beside(block, k, v, bias)
+        if end > self.capacity:
+            raise VarlabError(f"The KV store of block {block} holds {self.capacity} tokens and {end} are needed.")
         keys, values = self.keys[block], self.values[block]
         if keys is None or values is None:
-            keys, values = self.keys[block], self.values[block] = self._empty(k, v, self.capacity)
-        return keys, values
+            rows, heads, _, width = k.shape
+            keys = self.keys[block] = k.new_empty(rows, heads, self.capacity, width)
+            values = self.values[block] = v.new_empty(rows, heads, self.capacity, width)
+        keys[:, :, start:end], values[:, :, start:end] = k, v
+        self.held[block] = end
+        return keys[:, :, :end], values[:, :, :end], self._note(block, start, end, k, bias)
 
-    @staticmethod
-    def _empty(k: Tensor, v: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
-        rows, heads, _, width = k.shape
-        return k.new_empty(rows, heads, tokens, width), v.new_empty(rows, heads, tokens, width)
+    def _beside(self, block: int, k: Tensor, v: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What ``append`` returns, without room for these tokens in the buffers."""
+        keys, values, held, noted = self.keys[block], self.values[block], self.held[block], self.bias[block]
+        if keys is not None and values is not None:
+            k, v = torch.cat([keys[:, :, :held], k], 2), torch.cat([values[:, :, :held], v], 2)
+        if bias is None and noted is None:
+            return k, v, None
+        before = k.new_zeros(k.shape[0], held) if noted is None else noted[:, :held]
+        now = k.new_zeros(k.shape[0], k.shape[2] - held) if bias is None else bias.to(k.dtype)
+        return k, v, torch.cat([before, now], 1)[:, None, None]
 
-    def _copied(self, block: int, k: Tensor, v: Tensor, start: int) -> tuple[Tensor, Tensor]:
-        """The shared buffer, with what the block holds."""
-        if self.shared is None:
-            self.shared = self._empty(k, v, self.capacity + self.spare)
-        for buffer, held in zip(self.shared, (self.keys[block], self.values[block]), strict=True):
-            if held is not None:
-                buffer[:, :, :start] = held[:, :, :start]
-        return self.shared
-
-    def _note(self, block: int, start: int, end: int, k: Tensor, bias: Tensor | None, keep: bool) -> Tensor | None:
+    def _note(self, block: int, start: int, end: int, k: Tensor, bias: Tensor | None) -> Tensor | None:
         noted = self.bias[block]
         if noted is None:
             if bias is None:
                 return None
-            noted = k.new_zeros(k.shape[0], self.capacity)
-        if not keep:
-            own = noted.new_zeros(k.shape[0], end - start) if bias is None else bias.to(noted.dtype)
-            return torch.cat([noted[:, :start], own], -1)[:, None, None]
-        self.bias[block] = noted
+            noted = self.bias[block] = k.new_zeros(k.shape[0], self.capacity)
         noted[:, start:end] = 0 if bias is None else bias
         return noted[:, None, None, :end]
 
+    def rewind(self, held: list[int]) -> None:
+        """Forget what was appended since the blocks held so many tokens each, all of which were kept."""
+        self.held, self.lengths = list(held), list(held)
+
+    def clear(self) -> None:
+        """Forget all tokens and keep the buffers."""
+        self.rewind([0] * len(self.held))
+        self.bias = [None] * len(self.bias)
+
+    def skip(self, block: int, count: int) -> None:
+        """Count tokens that were written into the buffers from outside, by a replayed graph."""
+        self.held[block] += count
+        self.lengths[block] += count
+
     def rows(self, index: Tensor) -> "KVStore":
         """A store with only these rows; the rest is given up."""
-        store = KVStore(len(self.keys), self.capacity, self.spare)
+        store = KVStore(len(self.keys), self.capacity)
         store.keys = [None if k is None else k[index] for k in self.keys]
         store.values = [None if v is None else v[index] for v in self.values]
         store.bias = [None if b is None else b[index] for b in self.bias]
-        store.lengths = list(self.lengths)
+        store.lengths, store.held = list(self.lengths), list(self.held)
         return store
 
     @property
     def bytes(self) -> int:
         """Bytes in use (not reserved), keys and values, all blocks."""
-        held = [
-            *zip(self.keys, self.lengths, strict=True),
-            (self.shared[0] if self.shared else None, self.shared_length),
-        ]
         total = 0
-        for keys, length in held:
+        for keys, length in zip(self.keys, self.held, strict=True):
             if keys is not None:
                 total += 2 * keys.shape[0] * keys.shape[1] * length * keys.shape[3] * keys.element_size()
         return total

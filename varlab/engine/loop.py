@@ -13,6 +13,8 @@ from varlab.engine.dense import CanvasKeeper, Dense
 from varlab.engine.hooks import Accelerator, Probe, overrides
 from varlab.engine.kv import KVStore
 from varlab.engine.ledger import Ledger
+from varlab.engine.memory import keep_freed_pages, upload
+from varlab.engine.norms import norms
 from varlab.engine.plan import StagePlan, merge
 from varlab.engine.randomness import Noise
 from varlab.engine.rows import key_bias, part, pass_bias, row_index, take
@@ -22,6 +24,7 @@ from varlab.models.base import Draw, Law, NextScaleModel, Reading
 from varlab.models.guidance import Settings
 from varlab.schedules import Grid
 
+Mark = Callable[[str, int], None]  # the span that ends here: text, plan, transformer, sampling or decode; the stage
 Forced = Mapping[int, Tensor]  # stage -> labels [all images, h*w, d] used in place of the drawn ones
 
 
@@ -97,6 +100,8 @@ class Run:
     forced: Forced = field(default_factory=dict)
     choose: Callable[[Tensor], Tensor] | None = None  # guided logits -> labels, in place of the model's draw
     on_progress: Callable[[Stage], None] | None = None
+    on_mark: Mark = lambda span, stage: None
+    keep_keys: bool = False  # of the last stage too, for those who read the store afterwards
 
     def __post_init__(self) -> None:
         self.settings.check(len(self.model.schedule), self.model.depth)
@@ -124,6 +129,12 @@ class Run:
             self._lengths[x] = torch.linalg.vector_norm(x, dim=-1)
         return self._lengths[x]
 
+    def all_lengths(self, tokens: Sequence[Tensor]) -> Sequence[Tensor]:
+        """``lengths`` of several tensors of one shape."""
+        new = list({id(x): x for x in tokens if x not in self._lengths}.values())
+        self._lengths.update(zip(new, norms(new), strict=True))
+        return [self.lengths(x) for x in tokens]
+
     def charge(self, stage: Stage, flops: int) -> None:
         """Work that an accelerator spends on scores, fills and decisions."""
         self.ledger.stages[stage.index].overhead_flops += flops
@@ -144,19 +155,21 @@ class Run:
         _refuse_clashes(accelerators)
         for accelerator in accelerators:  # first of all: what cannot run is refused before any work
             accelerator.start(self)
+        if self.model.device.type == "cpu":
+            keep_freed_pages()
         if any("dense" in accelerator.needs for accelerator in accelerators):
             self.dense = self.dense_run(text, samples, negative) if dense is None else dense
         guided = self.model.guided(self.settings)
         conditioning = self.model.prepare(text, guided, negative)
         self.ledger.text_flops += self.model.text_cost(conditioning).total
+        self.on_mark("text", 0)
         for probe in self.probes:
             probe.start(self)
-        spare = sum(n for k, n in enumerate(self.model.schedule.lengths) if not self.model.keeps(k))
         state = State(
             samples=tuple(samples),
             conditioning=conditioning,
             canvas=self.model.new_canvas(len(samples)),
-            kv=KVStore(self.model.depth, self.model.kv_capacity - spare, spare),
+            kv=KVStore(self.model.depth, self.model.kv_capacity if self.keep_keys else self.model.kept_keys),
             guided=guided,
             accelerators=list(accelerators),
         )
@@ -177,7 +190,10 @@ class Run:
         order = {image: i for i, image in enumerate(samples)}
         back = torch.tensor([order[image] for state in finished for image in state.samples])
         canvas = torch.cat([state.canvas for state in finished])[back.argsort().to(self.model.device)]
+        last = len(self.model.schedule) - 1
+        self.on_mark("plan", last)
         image = self.model.decode(canvas)
+        self.on_mark("decode", last)
         grid = (int(canvas.shape[-2]), int(canvas.shape[-1]))
         self.ledger.decode_flops += self.model.decode_cost(grid).total * len(samples)
         for probe in self.probes:
@@ -212,9 +228,9 @@ class Run:
         """Merged plans by group of positions within the batch."""
         stage = self._stage(state, k, StagePlan())
         answers = [a.plan(stage) for a in state.accelerators]
-        if not any(isinstance(answer, list) for answer in answers):
-            everyone = list(range(state.batch))
-            return {tuple(everyone): merge([part(a, everyone) for a in answers], self.model.depth)}
+        shared = [answer for answer in answers if isinstance(answer, StagePlan)]
+        if len(shared) == len(answers):
+            return {tuple(range(state.batch)): merge(shared, self.model.depth)}
         groups: dict[Any, list[int]] = {}
         for i in range(state.batch):
             key = tuple(id(a) if not isinstance(a, list) else a[i] for a in answers)
@@ -230,6 +246,7 @@ class Run:
         stage = self._stage(state, k, plan)
         stage = replace(stage, turns=self.model.turns(k, self.settings, self._noise(stage, None)))
         self._check(stage)
+        self.on_mark("plan", k)
         index = row_index(stage, state.rows)
         x = self.model.embed(k, state.canvas, state.conditioning, index)
         for probe in self.probes:
@@ -239,6 +256,7 @@ class Run:
         residual = self.model.code_map(k, codes)
         before = state.canvas
         state.canvas = self.model.accumulate(k, before, residual)
+        self.on_mark("sampling", k)
         state.stages_run += 1
         self.ledger.stages[k].tokens += x.shape[1] * state.batch
         for probe in self.probes:
@@ -333,7 +351,8 @@ class Run:
                 raise VarlabError(f"Attention of block {site.block} was computed twice in stage {stage.index + 1}.")
             state.attended[site.block] = stage.index
             bias = None if keep is not None else key_bias(stage, state.rows)
-            keys, values, bias = state.kv.append(site.block, k, v, bias, self.model.keeps(stage.index))
+            keep_keys = self.keep_keys or stage.from_end > 0
+            keys, values, bias = state.kv.append(site.block, k, v, bias, keep_keys)
             keys_seen[0] = keys.shape[2]
             bias = pass_bias(stage, index, bias, keys.shape[2], state.rows)
             alike = self.model.alike if state.guided else 0
@@ -370,6 +389,7 @@ class Run:
         selection, k = stage.plan.selection, stage.index
         noise = self._noise(stage, None if selection is None else selection.index)
         out = self.model.readout(x, state.conditioning, stage.guided, stage.guidance)
+        self.on_mark("transformer", k)
         if self.choose is None:
             labels = self.model.draw(k, out.guided, self.settings, noise)
         else:
@@ -390,7 +410,7 @@ class Run:
 
         def draw(kind: str, width: int, law: Law = "uniform") -> Tensor:
             shape = (self.model.schedule.lengths[stage.index], width)
-            full = getattr(self.noise, law)(kind, stage.index, stage.samples, shape).to(self.model.device)
+            full = upload(getattr(self.noise, law)(kind, stage.index, stage.samples, shape), self.model.device)
             return full if index is None else take(full, index)
 
         return draw

@@ -56,7 +56,7 @@ def select(mask: Tensor, anchors: Tensor | None = None) -> Selection | None:
         if index.numel() == 0:
             raise VarlabError("A selection keeps no token of a stage. Keep at least one, or skip the stage.")
         return None if index.numel() == length else Selection(index, length, anchors=anchors)
-    low, high = int(counts.min()), int(counts.max())
+    low, high = torch.stack([counts.min(), counts.max()]).tolist()  # the one time that the device is waited for
     if low == 0:
         raise VarlabError(
             "A selection keeps no token of a stage for some sample. Keep at least one, or skip the stage."

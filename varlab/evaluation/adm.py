@@ -18,7 +18,7 @@ from varlab.errors import VarlabError
 from varlab.models.var_model import VAR
 from varlab.runs import Job, default_batch, to_pil
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[float, int], None]
 CHUNK = 250  # images a part: what an interruption costs
 
 

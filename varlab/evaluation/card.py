@@ -19,7 +19,7 @@ from varlab.models.embedded import data_folder
 from varlab.runs import device_name
 from varlab.scenes import shape_recall
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[float, int], None]
 COLUMNS = ("ground truth", "reconstructions", "samples")
 SHOWN = 48  # pictures on the contact sheet
 

@@ -17,7 +17,7 @@ from varlab.scenes import score_images
 from varlab.statistics import Interval, bootstrap_interval
 from varlab.training.var import class_scenes
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[float, int], None]
 MEASURES = ("scattering_frechet", "precision", "recall", "class_accuracy")
 
 

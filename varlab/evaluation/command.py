@@ -17,7 +17,7 @@ from varlab.models.base import NextScaleModel
 from varlab.models.var_model import VAR
 from varlab.runs import device_name
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[float, int], None]
 BENCHMARKS = {"scenes": 553, "frechet": 2000, "fid": 2000}  # and how many prompts or images by default
 
 

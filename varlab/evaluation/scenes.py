@@ -13,7 +13,7 @@ from varlab.runs import sample
 from varlab.scenes import benchmark_prompt, render, sample_scenes, score_images, summarise
 from varlab.spectra import band_power
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[float, int], None]
 HELD_OUT_SEED = 90_001  # scenes that no training pool contains
 
 

@@ -16,7 +16,7 @@ from varlab.models.var_model import VAR
 from varlab.prompt_sets import PromptSet
 from varlab.statistics import bootstrap_interval
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[float, int], None]
 ALLOWED = 0.60  # transformer time at half the depth, as a multiple of full depth's, on a CPU at batch 8
 
 

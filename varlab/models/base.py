@@ -70,6 +70,7 @@ class NextScaleModel(ABC):
     branches: tuple[str, ...]
     attention_scale: float
     settings: Any
+    execution: str = "eager"  # or "compiled"
 
     @property
     @abstractmethod
@@ -111,10 +112,6 @@ class NextScaleModel(ABC):
         """Prefix tokens of the unconditional rows that are one and the same and computed once; 0 computes all."""
         return 0
 
-    def keeps(self, k: int) -> bool:
-        """Whether the keys of stage k stay in the store; a last stage may do without, since nothing reads them."""
-        return True
-
     def turns(self, k: int, settings: Any, noise: Draw) -> Tensor | None:
         """In which pass each token of the grid is computed [B, h*w]: it sees no later pass. None for one pass."""
         return None
@@ -143,8 +140,14 @@ class NextScaleModel(ABC):
 
     @property
     def kv_capacity(self) -> int:
-        """Tokens that a block's keys may have to hold for one image."""
+        """Keys of one image that a query of the last stage sees."""
         return self.schedule.tokens + sum(map(self.prefix, range(len(self.schedule))))
+
+    @property
+    def kept_keys(self) -> int:
+        """Keys of one image that a block must keep: those of all stages but the last, to which nobody looks back."""
+        last = len(self.schedule) - 1
+        return self.kv_capacity - self.schedule.lengths[last] - self.prefix(last)
 
     def latent_grid(self, grid: Grid) -> Grid:
         """Latents under a stage's grid of tokens."""

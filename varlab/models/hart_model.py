@@ -62,13 +62,11 @@ class Savings:
 
     one_null: the equal tokens of the empty text are computed once and counted in the attention; less work, but a
     second attention call, which on a CPU takes as long or longer. constants: level and time embeddings are computed
-    with the model, not in every run. free_last: the keys of the last stage, which nothing reads later, share one
-    buffer for all blocks; of the released model's cache it saves four tenths, for a copy of the earlier keys.
+    with the model, not in every run. That the last stage writes no keys is the engine's (``Run.keep_keys``).
     """
 
     one_null: bool = False
     constants: bool = True
-    free_last: bool = False
 
 
 @dataclass(frozen=True)
@@ -201,9 +199,6 @@ class Hart(NextScaleModel):
     @property
     def alike(self) -> int:
         return self.transformer.config.text_length if self.savings.one_null else 0
-
-    def keeps(self, k: int) -> bool:
-        return not (self.savings.free_last and self._final(k))
 
     def _final(self, k: int) -> bool:
         return k == len(self.schedule) - 1

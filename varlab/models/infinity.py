@@ -140,15 +140,23 @@ class SelfAttention(nn.Module):
         self.register_buffer("zero_k_bias", torch.zeros(width))
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, rotary: Tensor, attend: Attend) -> Tensor:
+    def queries_keys_values(self, x: Tensor, rotary: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[R, n, C] -> turned queries and keys, and values, each [R, H, n, c]."""
         weight = self.mat_qkv.weight
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        qkv = F.linear(x.to(weight.dtype), weight, bias)
-        q, k, v = (split_heads(part, self.heads) for part in qkv.chunk(3, -1))
-        scale = self.scale_mul_1H11.float().clamp(max=math.log(100.0)).exp()
-        q = rotate(F.normalize(q.float(), dim=-1) * scale, rotary).to(v.dtype)
-        k = rotate(F.normalize(k.float(), dim=-1), rotary).to(v.dtype)
-        return self.proj(merge_heads(attend(q, k, v)))
+        qkv = F.linear(x.to(weight.dtype), weight, bias).unflatten(-1, (3, self.heads, -1))  # [R, n, 3, H, c]
+        both, v = qkv[..., :2, :, :].flatten(-3, -2).float(), qkv[..., 2, :, :]
+        q, k = rotate(both * self._lengthen(both), rotary).to(v.dtype).unflatten(-2, (2, -1)).unbind(-3)
+        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+
+    def forward(self, x: Tensor, rotary: Tensor, attend: Attend) -> Tensor:
+        return self.proj(merge_heads(attend(*self.queries_keys_values(x, rotary))))
+
+    def _lengthen(self, both: Tensor) -> Tensor:
+        """What gives queries, the first half [R, n, 2H, c], their head's scale for a length and keys the length one."""
+        scale = self.scale_mul_1H11.float().clamp(max=math.log(100.0)).exp().flatten()
+        lengths = torch.linalg.vector_norm(both, dim=-1, keepdim=True).clamp(min=1e-12)
+        return torch.cat([scale, torch.ones_like(scale)])[:, None] / lengths
 
 
 class CrossAttention(nn.Module):

@@ -19,9 +19,10 @@ from varlab.models.hart_model import Hart, HartEncoder, HartSettings
 from varlab.models.infinity import LEVELS, InfinityConfig, InfinityTransformer
 from varlab.models.infinity_model import Infinity, check_growth
 from varlab.models.initialise import randomise
+from varlab.models.memory import refuse_what_cannot_fit
 from varlab.models.official import ModelEntry
 from varlab.models.qwen import QwenText
-from varlab.models.registry import empty, find, mini
+from varlab.models.registry import empty, find, mini, parameters
 from varlab.models.text import FlanT5, RandomText, TextEncoder, choose
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
 from varlab.models.tokenizers.hybrid import HybridTokenizer
@@ -58,8 +59,37 @@ def load(
     text is "features": see ``hart_files.load_hart``. ``model.weights`` always says which weights these are.
     Raises VarlabError for every option or file that does not fit.
     """
-    entry, init = find(name), init or "checkpoint"
+    return assemble(
+        find(name), init, device=device, precision=precision, pixels=pixels, ratio=ratio, checkpoint=checkpoint,
+        tokenizer=tokenizer, text=text, seed=seed,
+    )  # fmt: skip
+
+
+def default_precision(entry: ModelEntry, init: str | None) -> str:
+    """bf16 for the official models of a billion parameters and more on random weights, which mean nothing in fp32
+    either and take half the memory so; else fp32."""
+    large = entry.folder is None and parameters(entry.transformer) >= 1e9
+    return "bf16" if large and init == "random" else "fp32"
+
+
+def assemble(
+    entry: ModelEntry,
+    init: str | None = None,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    pixels: str | None = None,
+    ratio: float = 1.0,
+    checkpoint: str | Path | None = None,
+    tokenizer: str | Path | None = None,
+    text: str | TextEncoder | HartEncoder | None = None,
+    seed: int = 0,
+) -> Infinity | Hart | VAR:
+    """As ``load``, from an entry of any origin."""
+    init = init or "checkpoint"
     _check(entry, init, precision, device, checkpoint, tokenizer, text)
+    if init != "empty":
+        _check_memory(entry, init, precision, device, pixels, ratio, text)
     if entry.family == "hart" and entry.folder is None:
         entry.schedule(pixels, ratio)  # has but one
         return load_hart(
@@ -67,7 +97,7 @@ def load(
             text=cast(str | HartEncoder | None, text), seed=seed,
         )  # fmt: skip
     if entry.folder is not None and checkpoint:
-        entry = mini(name, Path(checkpoint))
+        entry = mini(entry.name, Path(checkpoint))
     schedule = entry.schedule(pixels, ratio)
     check_fit(entry, schedule)
     official = init == "checkpoint" and entry.folder is None
@@ -76,7 +106,7 @@ def load(
     if init == "checkpoint" and entry.folder is not None:
         trained, facts = embedded.load_mini(entry.folder, precision, device)
         parts: Parts = trained
-        weights = f"trained (varlab {name}, {facts.weights})"
+        weights = f"trained (varlab {entry.name}, {facts.weights})"
     else:
         parts, weights = empty(entry), "empty (shapes only)"
         if init == "random":
@@ -178,8 +208,22 @@ def _check(
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise VarlabError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    if precision == "bf16" and torch.device(device).type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise VarlabError(f"{torch.cuda.get_device_name(device)} has no bf16: take precision fp32.")
     if torch.device(device).type == "meta":
         raise VarlabError("For shapes without weights use init='empty', not device='meta'.")
+
+
+def _check_memory(
+    entry: ModelEntry, init: str, precision: str, device: str, pixels: str | None, ratio: float, text: object
+) -> None:
+    """Refuse a model that cannot be held and draw one image."""
+    several = entry.family == "infinity" and entry.folder is None
+    random_text = text == "random" or callable(text) or (text is None and init == "random")
+    refuse_what_cannot_fit(
+        entry, entry.schedule(pixels, ratio), precision, device, random_text=random_text,
+        other=(lambda budget: entry.schedule(budget, ratio)) if several else None,
+    )  # fmt: skip
 
 
 # Files

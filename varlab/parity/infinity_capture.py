@@ -82,6 +82,7 @@ def generate(
 ) -> Outcome:
     """One run of the engine; ``forced`` are labels [B, n, d] by stage. Argmax, so the noise decides nothing."""
     capture = Capture()
-    run = make(setup.model, setup.settings, SeededNoise(0), probes=[capture, *probes], forced=forced)
+    listening = [capture, *probes]
+    run = make(setup.model, setup.settings, SeededNoise(0), probes=listening, forced=forced, keep_keys=True)
     generation = run.generate(setup.text, range(setup.batch), accelerators, negative=setup.negative)
     return Outcome(setup, capture, generation, run)

@@ -3,16 +3,20 @@
 Source of the question: SkipVAR (the gap between the branches is small, so one may be replaced).
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from varlab.engine.norms import norms, small
 from varlab.engine.stage import Site, Stage
 from varlab.probes.base import LoggingProbe, on_grid, pooled
 from varlab.probes.log import Log, Variables
 
-norm = torch.linalg.vector_norm
+if TYPE_CHECKING:
+    from varlab.engine.loop import Run
 
 
 def bit_divergence(cond: Tensor, uncond: Tensor) -> Tensor:
@@ -40,14 +44,27 @@ class BranchDivergence(LoggingProbe):
     name = "branch-divergence"
     binary = True
 
+    def start(self, run: "Run") -> None:
+        super().start(run)
+        self.pending: list[tuple[int, Tensor]] = []  # block, its output [R, n, C]
+
     def on_block(self, site: Site, x_in: Tensor, x_out: Tensor) -> None:
-        stage, key = site.stage, (site.stage.index, site.block)
-        if not stage.guided:
-            return
-        length = self.run.lengths(x_out)
-        gap = norm(x_out[: stage.batch] - x_out[stage.batch :], dim=-1)
-        sides = torch.stack([gap, length[: stage.batch], length[stage.batch :]])  # [3, B, n]
-        self.kept.put(("sides", *key), stage.samples, on_grid(sides, stage).movedim(0, 1))
+        if site.stage.guided:
+            self.pending.append((site.block, x_out))
+            if not small(x_out):
+                self._reduce(site.stage)
+
+    def on_residual(self, stage: Stage, codes: Tensor, before: Tensor, canvas: Tensor) -> None:
+        self._reduce(stage)
+
+    def _reduce(self, stage: Stage) -> None:
+        """Norms of both branches and of their gap [B, 3, h*w], of all blocks that are pending."""
+        pending, self.pending = self.pending, []
+        outs, batch = [out for _, out in pending], stage.batch
+        gaps = norms([out[:batch] - out[batch:] for out in outs])
+        for (block, _), gap, length in zip(pending, gaps, self.run.all_lengths(outs), strict=True):
+            sides = torch.stack([gap, length[:batch], length[batch:]])  # [3, B, n]
+            self.kept.put(("sides", stage.index, block), stage.samples, on_grid(sides, stage).movedim(0, 1))
 
     def on_logits(self, stage: Stage, cond: Tensor, uncond: Tensor | None, guided: Tensor, labels: Tensor) -> None:
         k, samples = stage.index, stage.samples

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,18 @@ class Group:
     names: dict[str, list[str]] = field(default_factory=dict)
     attrs: dict[str, Any] = field(default_factory=dict)
 
+    def rounded(self) -> "Group":
+        """Large maps with fewer bits, so that the log of a large model stays small on disk.
+
+        A map [..., y, x] of more than ``LARGE`` values an image keeps 7 bits of mantissa, a relative error of at most
+        0.4 %, which the disk then stores in half the bytes. All other values stay as they are.
+        """
+        variables = {
+            name: (dims, fewer_bits(values) if is_large_map(dims, values) else values, unit)
+            for name, (dims, values, unit) in self.variables.items()
+        }
+        return replace(self, variables=variables)
+
     def dataset(self) -> xr.Dataset:
         data, coordinates = {}, {"prompt": np.array(self.samples)}
         for name, (dims, values, unit) in self.variables.items():
@@ -33,6 +45,22 @@ class Group:
             if axis in dataset.coords:
                 dataset[axis].attrs["names"] = labels
         return dataset
+
+
+LARGE = 1 << 15  # values an image
+MANTISSA = 7  # bits that are kept of 23
+
+
+def is_large_map(dims: tuple[str, ...], values: np.ndarray) -> bool:
+    return dims[-1:] != () and dims[-1].startswith("x") and values[0].size > LARGE
+
+
+def fewer_bits(values: np.ndarray) -> np.ndarray:
+    """Values in fp32 rounded to ``MANTISSA`` bits, to nearest; NaN and infinities stay."""
+    bits = values.astype(np.float32, copy=False).view(np.uint32)
+    drop = np.uint32(23 - MANTISSA)
+    rounded = ((bits + (np.uint32(1) << (drop - np.uint32(1)))) >> drop << drop).view(np.float32)
+    return np.where(np.isfinite(values), rounded, values)
 
 
 Log = dict[str, Group]  # path of the group -> group

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from varlab.engine.norms import norms, small
 from varlab.engine.stage import Site, Stage
 from varlab.metrics import edges_on_grid, luma, spearman
 from varlab.probes.base import BRANCHES, LoggingProbe, by_branch, on_grid, pooled
@@ -20,7 +21,6 @@ from varlab.spectra import sobel_magnitude
 if TYPE_CHECKING:
     from varlab.engine.loop import Run
 
-norm = torch.linalg.vector_norm
 Key = tuple[int, str]  # block, site
 
 
@@ -29,7 +29,8 @@ class TokenMSE(LoggingProbe):
 
     Also against the previous stage: the block's output less its own output one stage earlier, resized
     (nearest), for the conditional branch. ``previous=False`` leaves this out: it keeps one output a block.
-    While sampling, only norms over channels are taken; all else waits until the batch is done.
+    While sampling, only norms over channels are taken, those of a small stage in one batch at its end; all else waits
+    until the batch is done. Of a bf16 model the kept outputs are rounded to bf16, a relative error of 0.4 % at most.
     """
 
     name = "token-mse"
@@ -41,36 +42,54 @@ class TokenMSE(LoggingProbe):
         super().start(run)
         self.norms: dict[int, dict[Key, list[tuple[Stage, Tensor, Tensor]]]] = {}
         self.outputs: dict[int, tuple[Stage, Tensor, Tensor]] = {}
+        self.pending: list[tuple[Key, Tensor, Tensor]] = []  # what a stream x [R, n, C] grows by, y
 
     def on_branch(self, site: Site, x: Tensor, y: Tensor) -> None:
-        self._keep(site, str(site.branch), norm(y, dim=-1), self.run.lengths(x))
+        self.pending.append(((site.block, str(site.branch)), x, y))
 
     def on_block(self, site: Site, x_in: Tensor, x_out: Tensor) -> None:
-        self._keep(site, "block", norm(x_out - x_in, dim=-1), self.run.lengths(x_in))
-        if self.previous and site.stage.plan.selection is None:
-            self._against_previous(site, x_out)
+        self.pending.append(((site.block, "block"), x_in, x_out))
+        if not small(x_in):
+            self._reduce(site.stage)
 
-    def _keep(self, site: Site, name: str, change: Tensor, level: Tensor) -> None:
-        """Norms over channels [R, n] of what is added and of what it is added to."""
-        places = self.norms.setdefault(site.stage.index, {})
-        places.setdefault((site.block, name), []).append((site.stage, change, level))
+    def on_residual(self, stage: Stage, codes: Tensor, before: Tensor, canvas: Tensor) -> None:
+        self._reduce(stage)
 
-    def _against_previous(self, site: Site, x_out: Tensor) -> None:
-        """x_out [R, n, C]; only the conditional rows are compared."""
-        stage = site.stage
-        x, length = x_out[: stage.batch], self.run.lengths(x_out)[: stage.batch]
-        former = self.outputs.pop(site.block, None)
-        if stage.from_end > 0:
-            self.outputs[site.block] = (stage, x.clone(), length)  # the view would keep the other rows as well
-        if former is None or former[0].samples != stage.samples or former[0].index >= stage.index:
+    def _reduce(self, stage: Stage) -> None:
+        """Norms over channels [R, n] of what is added and of what it is added to, of all that is pending."""
+        pending, self.pending = self.pending, []
+        if not pending:
             return
-        cell = nearest(former[0].grid, stage.grid, x.device)
-        up, then = (value.index_select(1, cell) for value in former[1:])
-        sides = torch.stack([norm(x - up, dim=-1), length, then], 1)
-        self.kept.put(("sides", stage.index, site.block), stage.samples, sides)
+        changes = norms([y - x if name == "block" else y for (_, name), x, y in pending])
+        levels = self.run.all_lengths([x for _, x, _ in pending])
+        places = self.norms.setdefault(stage.index, {})
+        for (key, _, _), change, level in zip(pending, changes, levels, strict=True):
+            places.setdefault(key, []).append((stage, change, level))
+        if self.previous and stage.plan.selection is None:
+            self._against_previous(stage, {block: out for (block, name), _, out in pending if name == "block"})
+
+    def _against_previous(self, stage: Stage, outs: dict[int, Tensor]) -> None:
+        """outs: by block [R, n, C]; only the conditional rows are compared."""
+        now = {block: out[: stage.batch] for block, out in outs.items()}
+        lengths = dict(zip(outs, self.run.all_lengths(list(outs.values())), strict=True))
+        former = {block: self.outputs.pop(block) for block in outs if block in self.outputs}
+        if stage.from_end > 0:
+            kept = torch.bfloat16 if self.run.model.precision == "bf16" else torch.float32
+            for block, x in now.items():  # copied: the view would keep the other rows as well
+                self.outputs[block] = (stage, x.to(kept, copy=True), lengths[block][: stage.batch])
+        ready = [b for b, (past, _, _) in former.items() if past.samples == stage.samples and past.index < stage.index]
+        for past in dict.fromkeys(former[b][0].index for b in ready):  # one, unless plans skip blocks
+            blocks = [b for b in ready if former[b][0].index == past]
+            cell = nearest(former[blocks[0]][0].grid, stage.grid, outs[blocks[0]].device)
+            up = [former[b][1].index_select(1, cell) for b in blocks]
+            gaps = norms([now[b] - x for b, x in zip(blocks, up, strict=True)])
+            for b, gap in zip(blocks, gaps, strict=True):
+                then = former[b][2].index_select(1, cell)
+                sides = torch.stack([gap, lengths[b][: stage.batch], then], 1)
+                self.kept.put(("sides", stage.index, b), stage.samples, sides)
 
     def log(self) -> Log:
-        self.outputs = {}
+        self.outputs, self.pending = {}, []
         model = self.run.model
         sites, blocks = ("block", *model.branches), range(model.depth)
         shape = (len(self.samples), len(self.stages), len(blocks), len(sites), len(BRANCHES))
@@ -107,8 +126,8 @@ class TokenMSE(LoggingProbe):
         for part in range(len(found[0])):  # one part, unless plans split the batch
             stage = found[0][part][0]
             changes, levels = zip(*(entries[part][1:] for entries in found), strict=True)
-            for name, norms in (("change", changes), ("level", levels)):
-                rows = torch.stack(norms)  # [keys, R, n]
+            for name, parts in (("change", changes), ("level", levels)):
+                rows = torch.stack(parts)  # [keys, R, n]
                 values = by_branch(on_grid(rows, stage), stage).movedim(0, 2).square() / self.run.model.width
                 self.kept.put((name, k), stage.samples, values.transpose(1, 2))
         change, level = (self.kept.collect((name, k), self.samples) for name in ("change", "level"))

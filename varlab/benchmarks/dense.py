@@ -1,0 +1,111 @@
+"""The dense engine beside the eager reference, in turning order, and beside what the same threads can do."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from varlab.benchmarks.models import random_infinity
+from varlab.benchmarks.reference import reference
+from varlab.engine.loop import Run
+from varlab.engine.randomness import SeededNoise
+from varlab.machine import now, rates
+from varlab.models.infinity_model import Infinity
+
+Progress = Callable[[float, int], None]
+# What the engine must reach: figure -> (numerator, denominator, at most).
+TARGETS = {
+    "fp32 / reference": ("engine fp32", "reference fp32", 0.95),
+    "bf16 / reference": ("engine bf16", "reference bf16", 0.85),
+    "bf16 / fp32": ("engine bf16", "engine fp32", 0.40),
+}
+LEAST_LINEAR = 0.60  # of the matrix rate on the same threads
+
+
+@dataclass(frozen=True)
+class DenseBench:
+    """``seconds``: one row a variant and round, decode left out. ``table``: figures beside their targets."""
+
+    seconds: pd.DataFrame
+    table: pd.DataFrame
+    facts: dict[str, Any]
+
+
+def dense_bench(
+    depth: int = 8, width: int = 1024, pixels: str = "1M", rounds: int = 3, progress: Progress | None = None
+) -> DenseBench:
+    """Engine and reference in fp32 and bf16 on random weights, batch 1 with guidance; a short pass warms up.
+
+    Time grows with depth, rounds and the square of the width. The reference runs in bf16 under autocast, as the
+    official code does.
+    """
+    for warm in _variants(1, width, "0.06M").values():
+        warm()
+    variants = _variants(depth, width, pixels)
+    rows = []
+    names = list(variants)
+    for turn in range(rounds):
+        for i in range(len(names)):
+            name = names[(i + turn) % len(names)]
+            rows.append({"variant": name, "round": turn, "seconds": variants[name]()})
+        if progress is not None:
+            progress(turn + 1, rounds)
+    seconds = pd.DataFrame(rows)
+    shares = {precision: linear_share(width, precision) for precision in ("fp32", "bf16")}
+    facts = {"depth": depth, "width": width, "pixels": pixels, "n": rounds, "weights": "random (seed 0)"}
+    return DenseBench(seconds, _table(seconds, shares), facts)
+
+
+def _variants(depth: int, width: int, pixels: str) -> dict[str, Callable[[], float]]:
+    """What each variant runs -> seconds of the transformer and its sampling."""
+    found: dict[str, Callable[[], float]] = {}
+    for precision in ("fp32", "bf16"):
+        model = random_infinity(depth, width, pixels, precision)
+        found[f"engine {precision}"] = lambda model=model: engine_seconds(model)  # type: ignore[misc]
+        found[f"reference {precision}"] = lambda model=model: reference_seconds(model)  # type: ignore[misc]
+    return found
+
+
+def engine_seconds(model: Infinity, batch: int = 1) -> float:
+    """Of a run from the text to the last stage's canvas."""
+    ends: list[float] = []
+    text = model.read_prompts([f"prompt {i}" for i in range(batch)])
+    run = Run(model, model.settings, SeededNoise(0), on_progress=lambda stage: ends.append(now(model.device)))
+    start = now(model.device)
+    run.generate(text, range(batch))
+    return ends[-1] - start
+
+
+def reference_seconds(model: Infinity) -> float:
+    text = model.read_prompts(["prompt 0"])
+    start = now(model.device)
+    reference(model, text, [0], SeededNoise(0), autocast=model.precision == "bf16")
+    return now(model.device) - start
+
+
+def linear_share(width: int, precision: str, depth: int = 2, pixels: str = "0.25M") -> float:
+    """FLOP/s of the linear layers within a run of the engine, by the profiler, over the matrix rate just before it."""
+    model = random_infinity(depth, width, pixels, precision)
+    limit = rates(model.device, precision, width, keys=256).matmul
+    run = Run(model, model.settings, SeededNoise(0))
+    with torch.profiler.profile() as profile:
+        run.generate(["prompt 0"], range(1))
+    events = [event for event in profile.key_averages() if event.key in ("aten::addmm", "aten::mm")]
+    spent = sum(event.self_cpu_time_total for event in events) / 1e6
+    work = sum(work.linear_flops for work in run.ledger.stages)
+    return work / spent / limit
+
+
+def _table(seconds: pd.DataFrame, shares: dict[str, float]) -> pd.DataFrame:
+    wide = seconds.pivot(index="round", columns="variant", values="seconds")
+    rows = []
+    for figure, (above, below, target) in TARGETS.items():
+        low, median, high = np.quantile(wide[above] / wide[below], [0.25, 0.5, 0.75])
+        rows.append([figure, median, low, high, len(wide), f"<= {target}", median <= target])
+    for precision, share in shares.items():
+        name = f"linear {precision} / matmul"
+        rows.append([name, share, share, share, 1, f">= {LEAST_LINEAR}", share >= LEAST_LINEAR])
+    return pd.DataFrame(rows, columns=["figure", "median", "q25", "q75", "n", "target", "met"])

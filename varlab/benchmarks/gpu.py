@@ -1,0 +1,151 @@
+"""Everything that is promised for one CUDA device, in under ten minutes: Infinity-2B and HART at 1024 x 1024, random
+weights in bf16."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from varlab.benchmarks.probe_cost import PROBED, interleaved
+from varlab.errors import VarlabError
+from varlab.latency import TABLES, Latency, latency
+from varlab.machine import device_facts, reset_peak
+from varlab.models.base import NextScaleModel
+from varlab.models.zoo import load
+from varlab.runs import git_state
+
+BUDGET = 540.0  # seconds after which what is left is skipped, and said to be
+EARLY = 10
+TEXTS = [f"prompt {i}" for i in range(4)]
+# figure -> at most, in seconds, GB or as a ratio. For an H200, bf16, batch 1.
+TARGETS = {
+    "2b transformer": 0.30,
+    "2b decode": 0.06,
+    "2b first ten stages, graphs": 0.06,
+    "2b peak memory": 14.0,
+    "hart transformer": 0.16,
+    "2b probes, time": 1.10,
+    "2b probes, memory": 1.05,
+}
+
+
+@dataclass
+class GpuBench:
+    """``figures`` by name; ``details``: the latency tables by run; ``skipped``: what was not allowed."""
+
+    figures: dict[str, float] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def table(self) -> pd.DataFrame:
+        """Each figure beside its target; a figure that was not measured says why."""
+        rows = []
+        for name, most in TARGETS.items():
+            found = self.figures.get(name)
+            why = self.skipped.get(name, self.skipped.get(name.split()[0], "not measured"))
+            verdict = why if found is None else "met" if found <= most else "NOT met"
+            rows.append([name, "-" if found is None else f"{found:.3f}", f"{most:g}", verdict])
+        return pd.DataFrame(rows, columns=["figure", "measured", "at most", "verdict"])
+
+
+def gpu_bench(rounds: int = 5, progress: Callable[[float, int], None] | None = None) -> GpuBench:
+    """All of it on the current CUDA device. Raises VarlabError without one."""
+    if not torch.cuda.is_available():
+        raise VarlabError("The GPU benchmark needs a CUDA device, and torch sees none here.")
+    made, start = GpuBench(), time.perf_counter()
+    made.facts = device_facts(torch.device("cuda")) | {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"), "git": git_state(), "torch": torch.__version__,
+        "weights": "random (seed 0)", "precision": "bf16", "n": rounds,
+    }  # fmt: skip
+    parts = (_dense, _graphs, _probes, _batch, _compiled, _hart)
+    models: dict[str, NextScaleModel] = {}
+    for i, part in enumerate(parts):
+        name = part.__name__.removeprefix("_")
+        if time.perf_counter() - start > BUDGET:
+            made.skipped[name] = f"skipped: {BUDGET:.0f} s were spent"
+            continue
+        try:
+            part(made, models, rounds)
+        except (RuntimeError, VarlabError) as error:  # one part that fails must not cost the others
+            made.skipped[name] = f"failed: {str(error).splitlines()[0]}"
+        if progress is not None:
+            progress(i + 1, len(parts))
+    made.facts["seconds"] = round(time.perf_counter() - start)
+    return made
+
+
+def _two_billion(models: dict[str, NextScaleModel]) -> NextScaleModel:
+    if "2b" not in models:
+        models["2b"] = load("infinity-2b", "random", device="cuda", precision="bf16")
+    return models["2b"]
+
+
+def _span(found: Latency, span: str, stages: int | None = None) -> float:
+    """Median seconds of a span, whole or of its first stages."""
+    rows = found.spans[(found.spans.span == span) & (found.spans.method == "none")]
+    rows = rows[rows.stage == 0] if stages is None else rows[rows.stage.between(1, stages)]
+    return float(rows["median"].sum())
+
+
+def _note(made: GpuBench, name: str, found: Latency) -> None:
+    tables = {table: json.loads(getattr(found, table).to_json(orient="records")) for table in TABLES}
+    made.details[name] = {"facts": found.facts, **tables}
+
+
+def _dense(made: GpuBench, models: dict[str, NextScaleModel], rounds: int) -> None:
+    found = latency(_two_billion(models), TEXTS[:1], ["truncate:last=1", "cfg-off:last=2"], rounds=rounds)
+    _note(made, "2b batch 1", found)
+    made.figures |= {"2b transformer": _span(found, "transformer"), "2b decode": _span(found, "decode")}
+    peak = found.memory[found.memory.method == "none"].peak.iloc[0]
+    made.figures["2b peak memory"] = float(peak) * 2**20 / 1e9
+
+
+def _graphs(made: GpuBench, models: dict[str, NextScaleModel], rounds: int) -> None:
+    found = latency(_two_billion(models), TEXTS[:1], rounds=rounds, graphs=True)
+    _note(made, "2b batch 1, graphs", found)
+    made.figures["2b first ten stages, graphs"] = _span(found, "transformer", EARLY)
+
+
+def _probes(made: GpuBench, models: dict[str, NextScaleModel], rounds: int) -> None:
+    """All probes with previews at an eighth of the side, against plain runs in turning order."""
+    model = _two_billion(models)
+    reset_peak(model.device)
+    found = interleaved(model, {"plain": (), "probes": PROBED}, rounds, 1)
+    made.figures["2b probes, time"] = float((found.seconds["probes"] / found.seconds["plain"]).median())
+    made.figures["2b probes, memory"] = found.peaks["probes"] / found.peaks["plain"]
+    made.details["probes"] = {"equal": found.equal, "seconds": found.seconds.to_dict("list"), "MiB": found.peaks}
+
+
+def _batch(made: GpuBench, models: dict[str, NextScaleModel], rounds: int) -> None:
+    _note(made, "2b batch 4", latency(_two_billion(models), TEXTS, rounds=max(2, rounds // 2)))
+
+
+def _compiled(made: GpuBench, models: dict[str, NextScaleModel], rounds: int) -> None:
+    found = latency(_two_billion(models), TEXTS[:1], rounds=rounds, compile=True)
+    _note(made, "2b batch 1, compiled", found)
+    made.figures["2b transformer, compiled"] = _span(found, "transformer")
+
+
+def _hart(made: GpuBench, models: dict[str, NextScaleModel], rounds: int) -> None:
+    models.clear()
+    torch.cuda.empty_cache()
+    found = latency(load("hart-0.7b", "random", device="cuda", precision="bf16"), TEXTS[:1], rounds=rounds)
+    _note(made, "hart batch 1", found)
+    made.figures["hart transformer"] = _span(found, "transformer")
+
+
+def keep(made: GpuBench, folder: Path) -> Path:
+    """``DEVICE-DATE.json`` with all tables and ``DEVICE-DATE.csv`` with the figures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    device = "".join(letter if letter.isalnum() else "-" for letter in str(made.facts["device"])).strip("-")
+    path = folder / f"{device}-{str(made.facts['date'])[:10]}.json"
+    path.write_text(json.dumps(vars(made), indent=1, default=str) + "\n")
+    made.table().to_csv(path.with_suffix(".csv"), index=False)
+    return path

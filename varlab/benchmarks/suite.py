@@ -1,0 +1,92 @@
+"""The benchmarks by topic, each with ratios within one run, and their history on disk."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from varlab.benchmarks.dense import dense_bench
+from varlab.benchmarks.growth import WITHIN, growth
+from varlab.benchmarks.probe_cost import ALLOWED, probe_cost
+from varlab.figures.growth import growth_curves
+from varlab.machine import clocks
+from varlab.models.zoo import load
+from varlab.runs import device_name, git_state
+
+Progress = Callable[[float, int], None]
+QUIET = 0.9  # share of its threads' time below which a run shared the machine with others
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A topic's table, one line that judges it, and what it rests on."""
+
+    topic: str
+    table: pd.DataFrame
+    verdict: str
+    facts: dict[str, Any]
+
+
+def dense(rounds: int, progress: Progress | None) -> Measured:
+    made = dense_bench(rounds=rounds, progress=progress)
+    missed = list(made.table.figure[~made.table.met])
+    verdict = "all targets met" if not missed else f"NOT met: {', '.join(missed)}"
+    return Measured("dense", made.table, verdict, made.facts)
+
+
+def grown(rounds: int, progress: Progress | None) -> Measured:
+    made = growth(rounds=rounds, progress=progress)
+    word = "within" if made.within else "NOT within"
+    verdict = f"fp32 time over account {word} {WITHIN[0]} to {WITHIN[1]} from 0.25M to 1M"
+    return Measured("growth", made.table, verdict, made.facts)
+
+
+def probes(rounds: int, progress: Progress | None, model: str = "nano-infinity") -> Measured:
+    loaded = load(model)
+    made = probe_cost(loaded, max(rounds, 5), 1, progress)
+    word = "within" if made.ratio <= ALLOWED else "NOT within"
+    equal = "bit-equal" if made.equal else "NOT bit-equal"
+    verdict = f"probes {made.ratio:.3f} times plain, {word} +{ALLOWED - 1:.0%}; images {equal}"
+    facts = {"model": loaded.name, "weights": loaded.weights, "batch": made.batch, "n": max(rounds, 5)}
+    return Measured("probes", made.table, verdict, facts)
+
+
+TOPICS: dict[str, Callable[[int, Progress | None], Measured]] = {"dense": dense, "growth": grown, "probes": probes}
+
+
+def measure(topic: str, rounds: int, progress: Progress | None = None) -> Measured:
+    """One topic, with what the machine was and how much of it the run had."""
+    device = torch.device("cpu")
+    before, wall, busy = clocks(device), time.perf_counter(), time.process_time()
+    made = TOPICS[topic](rounds, progress)
+    wall, busy = time.perf_counter() - wall, time.process_time() - busy
+    share = busy / wall / torch.get_num_threads()
+    facts = made.facts | {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"), "git": git_state(), "torch": torch.__version__,
+        "device": device_name(device), "threads": torch.get_num_threads(), "seconds": round(wall, 1),
+        "share_of_threads": round(share, 3), "load": os.getloadavg()[0], "clocks": [before, clocks(device)],
+    }  # fmt: skip
+    note = "" if share >= QUIET else f"; the machine was shared (this run had {share:.0%} of its threads' time)"
+    return Measured(topic, made.table, made.verdict + note, facts)
+
+
+def keep(made: Measured, folder: Path) -> None:
+    """The table as ``TOPIC.csv``, one more line of ``TOPIC.jsonl``, and the figure of growth."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made.table.to_csv(folder / f"{made.topic}.csv", index=False, float_format="%.6g")
+    entry = {"facts": made.facts, "verdict": made.verdict, "rows": json.loads(made.table.to_json(orient="records"))}
+    with (folder / f"{made.topic}.jsonl").open("a") as history:
+        history.write(json.dumps(entry, default=str) + "\n")
+    if made.topic == "growth":
+        facts = made.facts
+        line = (
+            f"random weights · {facts['precision']} · {facts['device']} · {facts['threads']} threads · n={facts['n']}"
+        )
+        growth_curves(made.table, line).savefig(folder / "growth.png", dpi=150)

@@ -1,0 +1,174 @@
+"""Commands that measure and predict time and memory: ``bench``, ``latency``, ``estimate``."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from varlab.cli_options import (
+    Device,
+    Model,
+    Pixels,
+    Precision,
+    Ratio,
+    Seed,
+    _images,
+    _known,
+    _load,
+    _loading,
+    _say,
+    _table,
+    console,
+)
+from varlab.errors import unknown
+
+app = typer.Typer()
+
+
+@app.command()
+def bench(
+    topic: Annotated[
+        list[str] | None, typer.Argument(help="dense, growth, probes (default: these three), or gpu on a CUDA device.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Interleaved rounds; time grows in proportion.")] = 3,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    out: Annotated[Path, typer.Option(help="Folder under which bench/ or gpu/ holds what is found.")] = Path("reports"),
+) -> None:
+    """Benchmarks, ratios within one run: the engine against an eager reference, growth of cost, cost of probes.
+
+    All three take about half an hour on one free core. Tables, figure and one more line of history go to the folder.
+    `varlab bench gpu` measures everything that is promised for a GPU in under ten minutes.
+    """
+    import torch
+
+    from varlab.benchmarks.suite import TOPICS, keep, measure
+    from varlab.runs import at_least, check_writable
+
+    at_least(1, rounds=rounds, threads=threads)
+    for name in topic or ():
+        if name not in (*TOPICS, "gpu"):
+            raise unknown("benchmark", name, [*TOPICS, "gpu"])
+    check_writable(out)
+    torch.set_num_threads(threads)
+    for name in topic or TOPICS:
+        if name == "gpu":
+            _gpu(rounds, out / "gpu")
+            continue
+        with _images() as progress:
+            made = measure(name, rounds, progress)
+        console.print(_table(made.table))
+        facts = made.facts
+        _say(
+            f"{name}: {made.verdict}; {facts['device']}, {threads} threads, n={facts['n']}, random weights unless named"
+        )
+        keep(made, out / "bench")
+        _say(f"written to {out / 'bench'}")
+
+
+def _gpu(rounds: int, folder: Path) -> None:
+    """The GPU benchmark, its table, and where it was written."""
+    from varlab.benchmarks.gpu import gpu_bench, keep
+
+    with _images() as progress:
+        made = gpu_bench(rounds, progress)
+    console.print(_table(made.table()))
+    _say(", ".join(f"{key} {value}" for key, value in made.facts.items()))
+    for part, why in made.skipped.items():
+        _say(f"{part}: {why}")
+    _say(f"written to {keep(made, folder)}")
+
+
+@app.command()
+@_loading
+def latency(
+    model: Model,
+    spec: Annotated[
+        list[str] | None, typer.Argument(help="Methods beside the dense run, e.g. truncate:last=1.")
+    ] = None,
+    batch: Annotated[
+        list[int] | None, typer.Option(help="Images at a time; may be repeated. Default: 1 and 4.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Interleaved rounds after one that warms up.")] = 10,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default: as torch has it.")] = None,
+    compiled: Annotated[bool, typer.Option("--compile", help="torch.compile the branches; needs a compiler.")] = False,
+    graphs: Annotated[bool, typer.Option(help="CUDA graphs for the early stages.")] = False,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Write all tables here as JSON.")] = None,
+    **options: Any,
+) -> None:
+    """Where the time goes, span by span: the dense run and methods in turning order; memory and limits beside it."""
+    import torch
+
+    from varlab.comparison import methods_of
+    from varlab.engine.compiled import require_compiler
+    from varlab.engine.graphs import require_gpu
+    from varlab.latency import keep, launch_bound_share
+    from varlab.latency import latency as measure
+    from varlab.prompt_sets import prompts
+    from varlab.runs import at_least, check_writable
+
+    sizes = batch or [1, 4]
+    at_least(1, rounds=rounds, threads=threads, batch=min(sizes))
+    at_least(0, seed=seed)
+    for name in spec or ():
+        methods_of(name)  # mistakes are told before a model is loaded
+    _known(model)
+    device = torch.device(options["device"])
+    if graphs:
+        require_gpu(device)
+    if compiled:
+        require_compiler(device)
+    if out is not None:
+        check_writable(out.parent)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    loaded = _load(model, **options)
+    found = []
+    for size in sizes:
+        texts = list(range(size)) if loaded.family == "var" else list(prompts("scenes", n=size))
+        with _images() as progress:
+            made = measure(
+                loaded, texts, spec or (), rounds=rounds, seed=seed, compile=compiled, graphs=graphs, progress=progress
+            )
+        found.append(made)
+        facts = made.facts
+        _say((f"batch {size}: milliseconds, median ± half the interquartile range, n={rounds}", "bold"))
+        console.print(_table(made.shown()))
+        console.print(_table(made.stages[made.stages.method == "none"]))
+        console.print(_table(made.memory))
+        share = launch_bound_share(made.stages[made.stages.method == "none"])
+        bound = "launch-bound share: only on a GPU" if share != share else f"launch-bound share {share:.2f}"
+        _say(", ".join(str(facts[key]) for key in ("model", "weights", "precision", "device", "execution")))
+        _say(f"{facts['threads']} threads; {bound}")
+    if out is not None:
+        keep(found, out)
+        _say(f"written to {out}")
+
+
+@app.command()
+def estimate(
+    model: Model,
+    precision: Precision = None,
+    pixels: Pixels = None,
+    ratio: Ratio = 1.0,
+    device: Device = "cpu",
+    batch: Annotated[int, typer.Option(help="Images at a time.")] = 1,
+    probes: Annotated[bool, typer.Option(help="With all probes, as `varlab log` runs them.")] = True,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default: as torch has it.")] = None,
+) -> None:
+    """Predict time and peak memory of a run before it: shapes tell the memory, one and two blocks the time.
+
+    Takes about a tenth of the time that it predicts.
+    """
+    import torch
+
+    from varlab.estimate import estimate as predict
+    from varlab.runs import at_least
+
+    at_least(1, batch=batch, threads=threads)
+    _known(model)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    made = predict(model, precision=precision, pixels=pixels, ratio=ratio, device=device, batch=batch, probes=probes)
+    console.print(_table(made.table()))
+    _say(made.line())

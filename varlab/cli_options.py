@@ -1,0 +1,149 @@
+"""What the commands share: options, loading, and how they speak."""
+
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text as Line
+
+from varlab.errors import VarlabError
+
+console = Console()
+
+Model = Annotated[str, typer.Argument(help="A name from `varlab models`, e.g. nano-infinity.")]
+Init = Annotated[str | None, typer.Option(help="checkpoint (default) or random, which needs no files.")]
+Checkpoint = Annotated[str | None, typer.Option(help="Official transformer weights: a path or a Hugging Face id.")]
+Tokenizer = Annotated[str | None, typer.Option(help="Official tokenizer weights: a path or a Hugging Face id.")]
+Text = Annotated[str | None, typer.Option(help="Text encoder folder or id (official models), or `random`.")]
+Precision = Annotated[
+    str | None,
+    typer.Option(help="fp32, or bf16 for blocks and tokenizer. Default: fp32; bf16 for random weights from 1 B on."),
+]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Pixels = Annotated[str | None, typer.Option(help="Pixel budget of official models: 0.06M, 0.25M, 0.60M, 1M.")]
+Seed = Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")]
+Cfg = Annotated[
+    str | None, typer.Option(help="Guidance scale, or one a stage: 1,3,3,... Higher follows the text more.")
+]
+Tau = Annotated[str | None, typer.Option(help="Temperature, or one a stage. Lower is safer and flatter.")]
+Negative = Annotated[
+    str | None, typer.Option(help='Text that guidance leads away from; without one, or with "", the null text.')
+]
+Accelerate = Annotated[list[str] | None, typer.Option(help="e.g. truncate:last=1; may be repeated.")]
+Ratio = Annotated[float, typer.Option(help="Height over width of official models; the nearest template is used.")]
+
+
+def _numbers(name: str, text: str | None) -> float | tuple[float, ...] | None:
+    """One number, or a comma list with one a stage."""
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise VarlabError(f"--{name} takes a number or a comma list of numbers, not {text!r}.") from None
+    if not all(map(math.isfinite, values)):
+        raise VarlabError(f"--{name} takes finite numbers, not {text!r}.")
+    return values[0] if len(values) == 1 else values
+
+
+def _load(
+    name: str,
+    *,
+    init: Init = None,
+    checkpoint: Checkpoint = None,
+    tokenizer: Tokenizer = None,
+    text: Text = None,
+    precision: Precision = None,
+    device: Device = "cpu",
+    pixels: Pixels = None,
+    ratio: Ratio = 1.0,
+) -> Any:
+    """A model by name; these options are those of every command that is wrapped in ``_loading``."""
+    from varlab.models.registry import find
+    from varlab.models.zoo import default_precision, load
+
+    if init == "empty":
+        raise VarlabError("--init empty gives shapes only, and commands compute: take checkpoint or random.")
+    return load(
+        name, init, checkpoint=checkpoint, tokenizer=tokenizer, text=text,
+        precision=precision or default_precision(find(name), init), device=device, pixels=pixels, ratio=ratio,
+    )  # fmt: skip
+
+
+def _loading(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the options of ``_load`` in place of its ``**options``."""
+
+    @wraps(command)
+    def wrapped(**given: Any) -> None:
+        command(**given)
+
+    own = [p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    added = [p for p in inspect.signature(_load).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    parameters = [*(p.replace(kind=p.KEYWORD_ONLY) for p in own), *added]
+    wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
+    return wrapped
+
+
+def _known(name: str) -> None:
+    """Refuse a name that is no model's, before anything else is prepared for it."""
+    from varlab.models.registry import find
+
+    find(name)
+
+
+class Stopped(Exception):  # noqa: N818  (no error: what is done is kept)
+    """Ctrl-C in a command that goes on from where it was."""
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Stopped("stopped; the same command goes on from here") from None
+
+
+def _say(*parts: str | tuple[str, str]) -> None:
+    """A line as it is, so that paths stay whole and prompts may hold brackets; a pair is text and style."""
+    console.print(Line.assemble(*parts), soft_wrap=True)
+
+
+@contextmanager
+def _bars(amount: ProgressColumn, *labels: str) -> Iterator[Callable[[str, float, int], None]]:
+    """Progress bars, one a label, where someone looks; yields what moves them: (label, done, total)."""
+    columns = TextColumn("{task.description}"), BarColumn(), amount, TaskProgressColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        tasks = {label: progress.add_task(label, total=None) for label in labels}
+        yield lambda label, done, total: progress.update(tasks[label], completed=done, total=total)
+
+
+@contextmanager
+def _images() -> Iterator[Callable[[float, int], None]]:
+    """A bar of images, which a large one moves stage by stage; yields what moves it: (done, total)."""
+    with _bars(MofNCompleteColumn(), "images") as move:
+        yield lambda done, total: move("images", done, total)
+
+
+def _table(frame: Any) -> Any:
+    """A pandas table for the terminal."""
+    from rich.table import Table
+
+    table = Table(*map(str, frame.columns))
+    for row in frame.itertuples(index=False):
+        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row))
+    return table

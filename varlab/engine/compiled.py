@@ -1,0 +1,78 @@
+"""``torch.compile`` around the branches of Infinity: an option, with shapes fixed for every stage.
+
+The results differ from the eager ones by rounding: fused operations keep intermediates in fp32, and sums run in another
+order. The first image of each batch size waits for the compiler, about a minute on a CPU.
+"""
+
+import copy
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from varlab.errors import VarlabError
+from varlab.models.base import Attend
+from varlab.models.infinity import Block
+from varlab.models.infinity_model import Conditioning, Infinity
+from varlab.models.layers import merge_heads, modulate
+
+SHAPES = 64  # shapes a function is compiled for before torch would give up: stages times batch sizes
+
+
+def compiled(model: Any) -> Infinity:
+    """The same model and weights with compiled branches. Raises VarlabError for other families and without a
+    compiler."""
+    if not isinstance(model, Infinity):
+        raise VarlabError(f"compile is there for Infinity, not for {model.family}: leave it out.")
+    require_compiler(model.device)
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, SHAPES)
+    twin = copy.copy(model)
+    twin.execution = "compiled"
+    functions: dict[str, Any] = {name: torch.compile(function, dynamic=False) for name, function in _FUNCTIONS.items()}
+
+    def branch(
+        block: int, name: str, x: Tensor, conditioning: Conditioning, positions: Tensor | None, attend: Attend
+    ) -> Tensor:
+        layer, modulation = model.blocks[block], conditioning.modulation[block]
+        if name == "attention":
+            q, k, v = functions["enter"](layer, x, modulation[2], modulation[4], positions)
+            return functions["leave"](layer, attend(q, k, v), modulation[0])
+        if name == "cross":
+            return functions["cross"](layer, x, *conditioning.keys_values[block], conditioning.text.mask)
+        return functions["feed"](layer, x, modulation[1], modulation[3], modulation[5])
+
+    twin.branch = branch  # type: ignore[method-assign]
+    return twin
+
+
+def _enter(block: Block, x: Tensor, scale: Tensor, shift: Tensor, rotary: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return block.sa.queries_keys_values(modulate(x, scale, shift), rotary)
+
+
+def _leave(block: Block, attended: Tensor, gate: Tensor) -> Tensor:
+    return block.sa.proj(merge_heads(attended)).float() * gate
+
+
+def _feed(block: Block, x: Tensor, gate: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    return block.ffn(modulate(x, scale, shift)).float() * gate
+
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {"enter": _enter, "leave": _leave, "cross": Block.cross, "feed": _feed}
+
+
+def require_compiler(device: torch.device) -> None:
+    """Raises VarlabError where ``torch.compile`` would fail: it needs a C++ compiler, and Triton for a GPU."""
+    if device.type == "cuda" and find_spec("triton") is None:
+        raise VarlabError(
+            "compile needs Triton for a GPU, which is not installed: pip install triton, or leave it out."
+        )
+    try:
+        from torch._inductor.cpp_builder import get_cpp_compiler
+
+        get_cpp_compiler()
+    except Exception as error:  # torch has no public class for it
+        raise VarlabError(
+            "compile needs a C++ compiler, and none is found: install g++, or leave compile out."
+        ) from error

@@ -1,0 +1,128 @@
+"""CUDA graphs for the early stages, whose kernels are shorter than their launches: an option for dense runs on a GPU.
+
+A stage of few tokens is recorded once, all its blocks in one graph, and replayed for every further batch of the same
+size. What the graph reads must stay where it was: the run copies the text's tensors into the recorded ones and keeps
+one KV store. The kernels and their order are the eager ones, so results are equal bit for bit.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from varlab.engine.hooks import Accelerator
+from varlab.engine.kv import KVStore
+from varlab.engine.loop import Generation, Run, State
+from varlab.engine.plan import StagePlan
+from varlab.engine.stage import Site, Stage
+from varlab.errors import VarlabError
+
+MOST_TOKENS = 1024  # of the stages that are recorded: the first ten of a 1M schedule
+
+
+@dataclass
+class Recorded:
+    """A stage's graph with the tensors it reads and writes [R, n, C]."""
+
+    graph: Any
+    entering: Tensor
+    leaving: Tensor
+
+
+@dataclass
+class Graphs:
+    """What is recorded for one batch size of one model; give the same object to further runs."""
+
+    stages: dict[int, Recorded] = field(default_factory=dict)
+    conditioning: Any = None
+    kv: KVStore | None = None
+    rows: int = 0
+
+
+@dataclass
+class GraphedRun(Run):
+    """A run that records its early stages in ``graphs`` and replays them. Refuses what it cannot replay."""
+
+    graphs: Graphs = field(default_factory=Graphs)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse_graphs(self)
+
+    def generate(
+        self,
+        text: Any,
+        samples: Sequence[int],
+        accelerators: Sequence[Accelerator] = (),
+        negative: Any = None,
+        dense: Any = None,
+    ) -> Generation:
+        if accelerators:
+            raise VarlabError("CUDA graphs replay dense stages alone: leave graphs or the accelerators out.")
+        return super().generate(text, samples, (), negative, dense)
+
+    def _advance(self, state: State, k: int, finished: list[State], given: StagePlan | None = None) -> None:
+        """As the run's own, on tensors that stay where the graphs know them."""
+        kept = self.graphs
+        if kept.kv is None:
+            kept.conditioning, kept.kv, kept.rows = state.conditioning, state.kv, state.rows
+        elif kept.rows != state.rows:
+            raise VarlabError(f"These graphs were recorded for {kept.rows} rows, not {state.rows}: use new ones.")
+        else:
+            for own, new in zip(tensors(kept.conditioning), tensors(state.conditioning), strict=True):
+                if own.shape != new.shape:
+                    raise VarlabError("These graphs were recorded for texts of another length: use new ones.")
+                own.copy_(new)
+            kept.kv.clear()
+            state.conditioning, state.kv = kept.conditioning, kept.kv
+        super()._advance(state, k, finished, given)
+
+    def _blocks(self, state: State, stage: Stage, x: Tensor, index: Tensor | None) -> Tensor:
+        if self.model.schedule.lengths[stage.index] > MOST_TOKENS or stage.from_end == 0:
+            return super()._blocks(state, stage, x, index)
+        recorded = self.graphs.stages.get(stage.index)
+        if recorded is None:
+            return self._record(state, stage, x)
+        recorded.entering.copy_(x)
+        recorded.graph.replay()
+        for block in range(self.model.depth):
+            state.kv.skip(block, x.shape[1])
+            for branch in self.model.branches:
+                self._count(state, Site(stage, block, branch), x.shape[1], state.kv.lengths[block])
+        return recorded.leaving
+
+    def _record(self, state: State, stage: Stage, x: Tensor) -> Tensor:
+        """The first time a stage runs eagerly, for buffers and libraries to be ready; then it is recorded."""
+        held = list(state.kv.held)
+        counted = vars(self.ledger.stages[stage.index]).copy()
+        out = super()._blocks(state, stage, x, None)
+        vars(self.ledger.stages[stage.index]).update(counted)
+        state.kv.rewind(held)
+        state.attended.clear()
+        entering, graph = x.clone(), torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            leaving = super()._blocks(state, stage, entering, None)
+        self.graphs.stages[stage.index] = Recorded(graph, entering, leaving)
+        return out
+
+
+def refuse_graphs(run: Run) -> None:
+    """Raises VarlabError where graphs cannot be recorded."""
+    require_gpu(run.model.device)
+    if run.block_probes or run.branch_probes:
+        raise VarlabError("Probes of blocks cannot listen inside a CUDA graph: leave graphs or the probes out.")
+
+
+def require_gpu(device: torch.device) -> None:
+    if device.type != "cuda":
+        raise VarlabError(f"CUDA graphs need a GPU, and the model is on {device}: leave graphs out.")
+
+
+def tensors(conditioning: Any) -> list[Tensor]:
+    """Every tensor of a conditioning, in order."""
+    if isinstance(conditioning, Tensor):
+        return [conditioning]
+    parts = conditioning if isinstance(conditioning, list | tuple) else vars(conditioning).values()
+    return [tensor for part in parts if part is not None for tensor in tensors(part)]

@@ -1,0 +1,131 @@
+"""What the device at hand can do, measured here and now: matrix products, attention, memory; and its clocks."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Rates:
+    """``matmul`` and ``attention`` in FLOP/s (two a multiply-add), ``bandwidth`` in bytes/s read and written."""
+
+    matmul: float
+    attention: float
+    bandwidth: float
+
+    def seconds(self, linear: float, attention: float, moved: float = 0.0) -> tuple[float, float]:
+        """The least time for so many operations, and for moving so many bytes."""
+        return linear / self.matmul + attention / self.attention, moved / self.bandwidth
+
+
+def now(device: torch.device) -> float:
+    """Seconds on the wall, when the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def fastest(call: Callable[[], object], device: torch.device, repeats: int = 3) -> float:
+    """Seconds of the best of some calls; a first one warms up."""
+    found = []
+    for _ in range(repeats + 1):
+        start = now(device)
+        call()
+        found.append(now(device) - start)
+    return min(found[1:])
+
+
+@torch.inference_mode()
+def rates(
+    device: torch.device,
+    precision: str,
+    width: int = 1024,
+    head_width: int = 128,
+    tokens: int = 2048,
+    rows: int = 2,
+    keys: int = 4096,
+) -> Rates:
+    """Rates at shapes of a late stage: width x 4 width products, dense attention of ``tokens`` to ``keys``."""
+    dtype, heads = DTYPES[precision], max(1, width // head_width)
+
+    def filled(*shape: int) -> Tensor:
+        return torch.randn(shape, device=device).to(dtype)
+
+    x, weight, bias = filled(rows, tokens, width), filled(4 * width, width), filled(4 * width)
+    product = fastest(lambda: F.linear(x, weight, bias), device)
+    q, k = filled(rows, heads, tokens, head_width), filled(rows, heads, keys, head_width)
+    attended = fastest(lambda: F.scaled_dot_product_attention(q, k, k, scale=1.0), device)
+    source = torch.ones((1 << 30 if device.type == "cuda" else 1 << 26) // 4, device=device)
+    target = torch.empty_like(source)
+    copied = fastest(lambda: target.copy_(source), device)
+    return Rates(
+        matmul=2 * rows * tokens * 4 * width**2 / product,
+        attention=4 * rows * tokens * keys * heads * head_width / attended,
+        bandwidth=2 * source.numel() * source.element_size() / copied,
+    )
+
+
+def clocks(device: torch.device) -> dict[str, float]:
+    """Clock in MHz and power in watts, as far as the system tells; {} where it does not."""
+    if device.type == "cuda":
+        command = ["nvidia-smi", "--query-gpu=clocks.sm,power.draw", "--format=csv,noheader,nounits"]
+        command.append(f"--id={device.index or 0}")
+        try:
+            line = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+            return dict(zip(("MHz", "watts"), map(float, line.split(",")), strict=True))
+        except (OSError, subprocess.CalledProcessError, ValueError, IndexError):
+            return {}
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
+    found = [float(line.split(":")[1]) for line in lines if line.startswith("cpu MHz")]
+    return {"MHz": sum(found) / len(found)} if found else {}
+
+
+def device_facts(device: torch.device) -> dict[str, str | float]:
+    """What a CUDA device is: name, memory in GiB, the versions around it, clock and power now."""
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "device": properties.name,
+        "memory_gib": round(properties.total_memory / 2**30, 1),
+        "capability": f"{properties.major}.{properties.minor}",
+        "cuda": str(torch.version.cuda),
+        **clocks(device),
+    }
+
+
+def has_bf16_units(device: torch.device) -> bool:
+    """Whether bf16 products run on matrix units: tensor cores, or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return "amx_bf16" in (Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else "")
+
+
+def reset_peak(device: torch.device) -> None:
+    """Forget earlier peaks: of torch's allocator on a GPU, of the process on Linux."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif sys.platform == "linux":
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:
+            return
+
+
+def peak_mib(device: torch.device) -> float:
+    """MiB at most since ``reset_peak``, model included; NaN where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return float("nan")
+    found = [line.split()[1] for line in lines if line.startswith("VmHWM")]
+    return int(found[0]) / 1024 if found else float("nan")

@@ -1,0 +1,166 @@
+"""What a run holds in memory, counted from shapes before anything is loaded, and what the machine has left."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from varlab.errors import VarlabError
+from varlab.models.checkpoints import dtype_of
+from varlab.models.hart import HartConfig
+from varlab.models.official import ModelEntry
+from varlab.models.registry import empty
+from varlab.schedules import STAGES, Schedule
+
+FLAN_T5_XL = 1_230_000_000  # parameters of its encoder
+RESERVE = 1 << 29  # bytes that must stay free beside what is counted here
+BYTES = {"fp32": 4, "bf16": 2}
+# Bytes that a decoder holds for each channel of its widest map: the map, its fp32 norm and what comes of it.
+DECODING = 12
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class MemoryAccount:
+    """Bytes at the peak of a run. ``activations`` and ``decoding`` do not come together: the larger one counts."""
+
+    weights: int
+    text_encoder: int
+    keys_values: int
+    activations: int
+    decoding: int
+
+    @property
+    def total(self) -> int:
+        """Above what the process holds before the model is loaded."""
+        return self.weights + self.text_encoder + self.sampling
+
+    @property
+    def sampling(self) -> int:
+        """Above the loaded model."""
+        return self.keys_values + max(self.activations, self.decoding)
+
+
+def account(
+    entry: ModelEntry, schedule: Schedule, precision: str = "fp32", batch: int = 1, random_text: bool = True
+) -> MemoryAccount:
+    """The memory of a model's run with guidance, without loading it; grows with the batch in all but the weights."""
+    modules = empty(entry).named()
+    return replace(
+        sampling_account(entry.transformer, entry.tokenizer, schedule, precision, batch),
+        weights=sum(_bytes(module, precision) for module in modules.values()),
+        text_encoder=0 if random_text or entry.text != "flan-t5-xl" else FLAN_T5_XL * BYTES[precision],
+    )
+
+
+def sampling_account(config: Any, tokenizer: Any, schedule: Schedule, precision: str, batch: int) -> MemoryAccount:
+    """The same beside the weights, from the configurations of transformer and tokenizer."""
+    element, rows, last = BYTES[precision], 2 * batch, schedule.lengths[-1]
+    kept = schedule.tokens - last + (config.text_length if isinstance(config, HartConfig) else 0)
+    return MemoryAccount(
+        weights=0,
+        text_encoder=0,
+        keys_values=2 * rows * kept * config.width * config.depth * element,
+        activations=rows * config.width * _branch_bytes(last, kept + last, element),
+        decoding=batch * _decoding(config, tokenizer, schedule),
+    )
+
+
+def _bytes(module: nn.Module, precision: str) -> int:
+    tensors = module.state_dict().items()
+    return sum(tensor.numel() * dtype_of(name, tensor.dtype, precision).itemsize for name, tensor in tensors)
+
+
+def _branch_bytes(tokens: int, keys: int, element: int) -> int:
+    """Bytes a channel of the largest branch, attention of the last stage: the stream and its norm in fp32 (8), queries
+    and keys in fp32 before and after they turn (16), then those, values and output in the model's type, beside the
+    keys and values of all stages."""
+    turning = (24 + 5 * element) * tokens
+    attending = (16 + 6 * element) * tokens + 2 * keys * element
+    return max(turning, attending)
+
+
+def _decoding(config: Any, tokenizer: Any, schedule: Schedule) -> int:
+    """Bytes at most while one image is decoded: the first block at full resolution reads the wider maps below it."""
+    stride = getattr(tokenizer, "stride", 16) * (2 if getattr(config, "patchify", False) else 1)
+    pixels = schedule.final[0] * schedule.final[1] * stride**2
+    return DECODING * tokenizer.channels * tokenizer.multipliers[1] * pixels
+
+
+def available(device: str = "cpu") -> int:
+    """Bytes that a run may still take: of the GPU, else of the machine or of the control group that holds us."""
+    if torch.device(device).type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    found = [_meminfo(), _control_group()]
+    return min(value for value in found if value is not None) if any(v is not None for v in found) else 1 << 62
+
+
+def _meminfo() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        pages = os.sysconf_names.get("SC_AVPHYS_PAGES") and os.sysconf("SC_AVPHYS_PAGES")
+        return pages * os.sysconf("SC_PAGE_SIZE") if pages else None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
+
+
+def _control_group() -> int | None:
+    try:
+        folder = Path("/sys/fs/cgroup")
+        limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        return None if limit == "max" else int(limit) - int(used)
+    except (OSError, ValueError):
+        return None
+
+
+def refuse_what_cannot_fit(
+    entry: ModelEntry,
+    schedule: Schedule,
+    precision: str,
+    device: str,
+    batch: int = 1,
+    random_text: bool = True,
+    other: Callable[[str], Schedule] | None = None,
+) -> None:
+    """Raises VarlabError with the memory that is needed, what there is, and the largest choice that fits.
+
+    ``other`` gives the schedule of another pixel budget, for models that have several.
+    """
+    free = available(device)
+
+    def fits(schedule: Schedule, precision: str, batch: int) -> bool:
+        return account(entry, schedule, precision, batch, random_text).total + RESERVE <= free
+
+    if fits(schedule, precision, batch):
+        return
+    needed = account(entry, schedule, precision, batch, random_text).total
+    budgets = [name for name in reversed(STAGES) if other is not None and len(other(name)) < len(schedule)]
+    ways = [f"a batch of {smaller}" for smaller in range(batch - 1, 0, -1) if fits(schedule, precision, smaller)][:1]
+    ways += ["precision bf16"] if precision == "fp32" and fits(schedule, "bf16", batch) else []
+    ways += [f"pixels {name}" for name in budgets if other is not None and fits(other(name), precision, 1)][:1]
+    advice = f"Largest that fits: {' or '.join(ways)}." if ways else "Nothing smaller of it fits: choose another model."
+    raise VarlabError(
+        f"{entry.name} on {schedule.name} in {precision} needs {needed / GIB:.1f} GiB for batch {batch}, and {device} "
+        f"has {free / GIB:.1f} GiB left. {advice}"
+    )
+
+
+def refuse_batch(config: Any, tokenizer: Any, schedule: Schedule, precision: str, device: str, batch: int) -> None:
+    """Raises VarlabError where a loaded model cannot draw so many images at once, with the largest batch that fits."""
+    free = available(device)
+
+    def needed(images: int) -> int:
+        return sampling_account(config, tokenizer, schedule, precision, images).sampling + RESERVE
+
+    if needed(batch) <= free:
+        return
+    fits = next((images for images in range(batch - 1, 0, -1) if needed(images) <= free), None)
+    advice = "No batch fits: take a smaller schedule." if fits is None else f"The largest batch that fits is {fits}."
+    raise VarlabError(
+        f"A batch of {batch} on {schedule.name} needs {needed(batch) / GIB:.1f} GiB beside the model, and {device} has "
+        f"{free / GIB:.1f} GiB left. {advice}"
+    )
