@@ -17,7 +17,7 @@ from varlab.models.base import NextScaleModel
 from varlab.models.embedded import data_folder
 from varlab.runs import device_name
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[float, int], None]
 
 
 def write_class_card(model: NextScaleModel, progress: Progress | None = None, n: int = 2000, seed: int = 0) -> Path:
