@@ -306,7 +306,7 @@ def own_skipvar(tmp_path: Path, config: dict[str, Any]) -> Path:
             arrays[f"{prefix}.logits_final_{k}"] = outcome.capture.final[k][:, ::stride].numpy()
         if not branch.changed:
             (reports,) = outcome.generation.reports.values()
-            values = [[seen["hf_diff"], seen["hf_ratio"]] for seen in reports["skipvar"].values()]
+            values = np.stack([reports["skipvar"][name][1] for name in ("hf_diff", "hf_ratio")], -1)
             arrays["common.features"] = np.mean(values, 0)
             canvas = rebuilt.model.resize(outcome.capture.canvas[5], rebuilt.model.latent_grid((3, 4)))
             arrays["common.preview_new"] = (rebuilt.model.decode(canvas) * 2 - 1).numpy()

@@ -15,6 +15,7 @@ from varlab.accelerators.sparsevar import SparseVAR, normalise
 from varlab.engine import loop as loops
 from varlab.engine.hooks import Probe
 from varlab.engine.loop import Generation, Run
+from varlab.engine.plan import StagePlan
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Site, Stage
 from varlab.errors import VarlabError
@@ -281,6 +282,7 @@ def test_random_tokens_differ_by_image_and_uniform_ones_do_not() -> None:
     ("spec", "message"),
     [
         ("sparsevar:block=4", "not one of the 4"), ("sparsevar:last=4", "at most 3"), ("sparsevar:tau=-1", "tau"),
+        ("sparsevar:norm=sigmoid,last=3", "take last=2"), ("sparsevar:norm=min-max,last=3", "stage 1 has one"),
         ("sparsevar:tau=0.5,keep=0.3", "one of them"), ("sparsevar:tau=nan", "threshold"),
         ("sparsevar:keep=0", "share of the tokens"), ("sparsevar:keep=0.5/0.5", "2 shares for 3"),
         ("sparsevar:norm=means", "mean"), ("sparsevar:alpha=0", "alpha"), ("sparsevar:taus=1", "tau"),
@@ -290,6 +292,16 @@ def test_random_tokens_differ_by_image_and_uniform_ones_do_not() -> None:
 def test_what_makes_no_sense_is_refused_before_work(spec: str, message: str) -> None:
     with pytest.raises(VarlabError, match=message):
         run(spec)
+
+
+def test_a_map_without_contrast_is_no_score() -> None:
+    method = SparseVAR(norm="max", alpha=None)
+    model = tiny_infinity()
+    method.start(Run(model, Settings(cfg=2.0), SeededNoise(7)))
+    method.score, method.reference, method.grid = torch.zeros(1, 1, 9), torch.zeros(1, 1, 1), (3, 3)
+    stage = Stage(3, model.schedule, (0,), StagePlan(), model.guidance(3, model.settings, True), True)
+    with pytest.raises(VarlabError, match="changed all tokens alike before stage 4"):
+        method.plan(stage)
 
 
 def test_a_batch_that_splits_tells_of_each_image() -> None:

@@ -111,6 +111,15 @@ class SparseVAR(TokenPruning):
             raise VarlabError(
                 f"sparsevar: last={self.last} leaves no stage to score of {stages}; at most {stages - 1}."
             )
+        if (
+            self.norm in ("min-max", "sigmoid")
+            and self.keep is None
+            and run.model.schedule.lengths[-1 - self.last] == 1
+        ):
+            raise VarlabError(
+                f"sparsevar: norm={self.norm} compares the tokens of a stage, and stage {stages - self.last} has one: "
+                f"take last={self.last - 1} or norm=mean."
+            )
         self.score: Tensor | None = None  # [B, rows kept apart, h*w] of the stage scored last
         self.reference: Tensor | None = None  # [B, rows kept apart, 1]
         self.grid: Grid = (1, 1)
@@ -168,6 +177,11 @@ class SparseVAR(TokenPruning):
             d, reference = d.clamp(min=0).sqrt(), None if reference is None else reference.sqrt()
         assert reference is not None
         z = normalise(d, self.norm, reference).amax(1)
+        if not bool(z.isfinite().all()):
+            raise VarlabError(
+                f"sparsevar: block {self.scorer} changed all tokens alike before stage {stage.index + 1}, and "
+                f"norm={self.norm} makes no score of that to hold against tau. Take keep=..., another block or norm."
+            )
         keep, self.seen[stage.index] = z >= self.tau, z
         grid = (stage.grid[0], stage.grid[1])
         if self.persistent and self.alive is not None:

@@ -16,6 +16,7 @@ from varlab.figures.tradeoff import CONTROLS, log_of
 from varlab.statistics import bootstrap_interval
 
 LABEL = 1.3  # inches for the names of the rows
+GREYS, DASHES = ("#444444", "#888888", "#bbbbbb"), ("--", ":", "-.")  # of controls
 GAIN = 3.0  # of the difference pictures
 
 
@@ -61,8 +62,8 @@ def side_by_side(compared: Pictured, prompts: Sequence[int] = range(8), differen
             if row == 0:
                 ax.set_title("\n".join(textwrap.wrap(texts[i], 16)[:3]), fontsize=5, fontweight="normal", pad=2)
         spaced = name.replace(":", ": ").replace(",", ", ").replace("+", " + ")
-        label = "\n".join(textwrap.wrap(spaced, 22))
-        axes[row, 0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=5.5)
+        label = "\n".join(textwrap.wrap(spaced, 26, break_long_words=False))
+        axes[row, 0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=5)
     table = pd.DataFrame({"prompt": shown, "text": [texts[i] for i in shown]})
     finish(figure, log_of(compared.facts), "difference" if difference else "side_by_side", table)
     return figure
@@ -89,13 +90,18 @@ def difference_spectrum_table(compared: Pictured) -> pd.DataFrame:
 def difference_spectrum(compared: Pictured, ax: Axes | None = None) -> Axes:
     """At which frequencies does a method's image differ from the dense one? Bands are 95 % intervals over prompts."""
     table = difference_spectrum_table(compared)
-    ax = own_axes(ax)
-    for i, (name, part) in enumerate(table.groupby("method", sort=False)):
-        part = part[(part.frequency > 0) & (part["mean"] > 0)]
-        control = str(name).partition(":")[0] in CONTROLS
-        ax.plot(part.frequency, part["mean"], color=CYCLE[i % len(CYCLE)], ls="--" if control else "-", label=name)
-        ax.fill_between(part.frequency, part.low, part.high, color=CYCLE[i % len(CYCLE)], alpha=0.12, lw=0)
+    ax = own_axes(ax, width=PAGE)
+    names = list(dict.fromkeys(table.method))
+    blind = [name for name in names if name.partition(":")[0] in CONTROLS]
+    own = [name for name in names if name not in blind]
+    styles = {name: (CYCLE[i % len(CYCLE)], "-") for i, name in enumerate(own)}
+    styles |= {name: (GREYS[i // len(DASHES) % len(GREYS)], DASHES[i % len(DASHES)]) for i, name in enumerate(blind)}
+    for name in [*own, *blind]:
+        part = table[(table.method == name) & (table.frequency > 0) & (table["mean"] > 0)]
+        colour, dash = styles[name]
+        ax.plot(part.frequency, part["mean"], color=colour, ls=dash, label=name, zorder=3 if name in own else 2)
+        ax.fill_between(part.frequency, part.low, part.high, color=colour, alpha=0.14 if name in own else 0.06, lw=0)
     ax.set(yscale="log", xlabel="cycles a pixel", ylabel="power of the difference")
-    ax.legend(fontsize=5.5)
+    ax.legend(fontsize=6, loc="center left", bbox_to_anchor=(1.0, 0.5))
     finish(ax, log_of(compared.facts), "difference_spectrum", table)
     return ax
