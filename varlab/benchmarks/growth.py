@@ -12,7 +12,7 @@ from varlab.machine import rates
 from varlab.models.infinity_model import Infinity
 
 Progress = Callable[[float, int], None]
-BASE: dict[str, Any] = {"depth": 2, "width": 512, "pixels": "0.25M", "batch": 1}
+BASE: dict[str, Any] = {"depth": 2, "width": 1024, "pixels": "0.25M", "batch": 1}
 AXES: dict[str, tuple[Any, ...]] = {
     "pixels": ("0.06M", "0.25M", "1M"),
     "batch": (1, 2, 4),
@@ -49,7 +49,7 @@ def growth(precision: str = "fp32", rounds: int = 3, progress: Progress | None =
     for turn in range(rounds):
         for i in range(len(points)):
             place = (i + turn) % len(points)
-            found = _measure(precision, **points[place])
+            found = _measure(precision, turn == 0, **points[place])
             before = best.get(place, found)
             best[place] = min(found[0], before[0]), min(found[1], before[1])
         if progress is not None:
@@ -63,10 +63,11 @@ def growth(precision: str = "fp32", rounds: int = 3, progress: Progress | None =
     return Growth(table, facts)
 
 
-def _measure(precision: str, depth: int, width: int, pixels: str, batch: int) -> tuple[float, float]:
-    """Seconds of the stages, and of their operations at the rates of this moment."""
+def _measure(precision: str, cold: bool, depth: int, width: int, pixels: str, batch: int) -> tuple[float, float]:
+    """Seconds of the stages, and of their operations at the rates of this moment; ``cold``: after a first pass."""
     model = random_infinity(depth, width, pixels, precision)
-    engine_seconds(model, batch)
+    if cold:
+        engine_seconds(model, batch)
     return engine_seconds(model, batch), account_seconds(model, batch)
 
 

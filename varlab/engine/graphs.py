@@ -5,7 +5,7 @@ size. What the graph reads must stay where it was: the run copies the text's ten
 one KV store. The kernels and their order are the eager ones, so results are equal bit for bit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,9 +24,9 @@ MOST_TOKENS = 1024  # of the stages that are recorded: the first ten of a 1M sch
 
 @dataclass
 class Recorded:
-    """A stage's graph with the tensors it reads and writes [R, n, C]."""
+    """What replays a stage, with the tensors it reads and writes [R, n, C]."""
 
-    graph: Any
+    replay: Callable[[], None]
     entering: Tensor
     leaving: Tensor
 
@@ -86,11 +86,12 @@ class GraphedRun(Run):
         if recorded is None:
             return self._record(state, stage, x)
         recorded.entering.copy_(x)
-        recorded.graph.replay()
+        recorded.replay()
         for block in range(self.model.depth):
             state.kv.skip(block, x.shape[1])
             for branch in self.model.branches:
-                self._count(state, Site(stage, block, branch), x.shape[1], state.kv.lengths[block])
+                keys = state.kv.lengths[block] if branch == self.model.branches[0] else 0
+                self._count(state, Site(stage, block, branch), x.shape[1], keys)
         return recorded.leaving
 
     def _record(self, state: State, stage: Stage, x: Tensor) -> Tensor:
@@ -101,11 +102,18 @@ class GraphedRun(Run):
         vars(self.ledger.stages[stage.index]).update(counted)
         state.kv.rewind(held)
         state.attended.clear()
-        entering, graph = x.clone(), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            leaving = super()._blocks(state, stage, entering, None)
-        self.graphs.stages[stage.index] = Recorded(graph, entering, leaving)
+        entering, eager = x.clone(), super()._blocks
+        replay, leaving = capture(lambda: eager(state, stage, entering, None))
+        self.graphs.stages[stage.index] = Recorded(replay, entering, leaving)
         return out
+
+
+def capture(call: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+    """What repeats the kernels of a call, which are recorded and not run, and the tensor that they write."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        leaving = call()
+    return graph.replay, leaving
 
 
 def refuse_graphs(run: Run) -> None:

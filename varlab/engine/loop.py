@@ -320,7 +320,9 @@ class Run:
         if site.block in site.stage.plan.watch:
             for accelerator in state.accelerators:
                 accelerator.after_branch(site, grid, added, site.stage.plan.selection)
-        return x + y
+        if self.branch_probes or state.accelerators:
+            return x + y
+        return y.add_(x)  # nobody else holds what a branch adds
 
     def _compute(
         self,

@@ -22,6 +22,7 @@ from varlab.models.layers import (
     merge_heads,
     modulate,
     rotate,
+    scaled,
     split_heads,
 )
 from varlab.schedules import Schedule
@@ -146,7 +147,7 @@ class SelfAttention(nn.Module):
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         qkv = F.linear(x.to(weight.dtype), weight, bias).unflatten(-1, (3, self.heads, -1))  # [R, n, 3, H, c]
         both, v = qkv[..., :2, :, :].flatten(-3, -2).float(), qkv[..., 2, :, :]
-        q, k = rotate(both * self._lengthen(both), rotary).to(v.dtype).unflatten(-2, (2, -1)).unbind(-3)
+        q, k = rotate(scaled(both, self._lengthen(both)), rotary).to(v.dtype).unflatten(-2, (2, -1)).unbind(-3)
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
     def forward(self, x: Tensor, rotary: Tensor, attend: Attend) -> Tensor:
@@ -201,7 +202,8 @@ class Block(nn.Module):
 
     def attention(self, x: Tensor, modulation: Sequence[Tensor], rotary: Tensor, attend: Attend) -> Tensor:
         """The self-attention branch, gated: x [R, n, C] -> [R, n, C] fp32; ``attend`` owns keys and masks."""
-        return self.sa(modulate(x, modulation[2], modulation[4]), rotary, attend).float() * modulation[0]
+        attended = self.sa(modulate(x, modulation[2], modulation[4]), rotary, attend)
+        return scaled(attended.float(), modulation[0])
 
     def cross(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         """The branch that reads the text, neither modulated nor gated: x [R, n, C] -> [R, n, C] fp32."""
@@ -211,7 +213,7 @@ class Block(nn.Module):
 
     def feed_forward(self, x: Tensor, modulation: Sequence[Tensor]) -> Tensor:
         """The feed-forward branch, gated: x [R, n, C] -> [R, n, C] fp32."""
-        return self.ffn(modulate(x, modulation[3], modulation[5])).float() * modulation[1]
+        return scaled(self.ffn(modulate(x, modulation[3], modulation[5])).float(), modulation[1])
 
     def forward(
         self, x: Tensor, shared: Tensor, text: Tensor, mask: Tensor | None, rotary: Tensor, attend: Attend

@@ -22,6 +22,11 @@ def modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return torch.addcmul(shift, layer_norm(x), 1 + scale)
 
 
+def scaled(x: Tensor, factor: Tensor) -> Tensor:
+    """x times factor; where no gradient is asked for x itself is overwritten, so it must be nobody else's."""
+    return x * factor if x.requires_grad or torch.compiler.is_compiling() else x.mul_(factor)
+
+
 class RMSNorm(nn.Module):
     def __init__(self, width: int, eps: float = 1e-6) -> None:
         super().__init__()
