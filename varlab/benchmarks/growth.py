@@ -35,7 +35,7 @@ class Growth:
         """Whether time follows the account from 0.25M to 1M."""
         rows = self.table[(self.table.axis == "pixels") & (self.table.value.isin(["0.25M", "1M"]))]
         share = rows.seconds / rows.account
-        return bool(share.between(*WITHIN).all())
+        return len(rows) == 2 and bool(share.between(*WITHIN).all())
 
 
 def growth(precision: str = "fp32", rounds: int = 3, progress: Progress | None = None) -> Growth:
