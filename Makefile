@@ -6,6 +6,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := $(shell grep '^torch==' constraints.txt)
 BIN := .venv/bin
 REPORT_ARGUMENTS ?=
+OF_ANY_FAMILY := 01_residual_spectra 02_block_token_mse 03_branch_divergence 04_step_redundancy 20_compare
 
 .PHONY: install report test slow lint lab clean
 
@@ -23,7 +24,7 @@ install: .venv/installed
 report: install
 	$(BIN)/varlab report $(REPORT_ARGUMENTS)
 	if [ -d data/mini-hart ]; then \
-	  $(BIN)/varlab report -p model=mini-hart --suffix mini-hart $(REPORT_ARGUMENTS); fi
+	  $(BIN)/varlab report $(OF_ANY_FAMILY) -p model=mini-hart -p n=16 --suffix mini-hart; fi
 
 lint: install
 	$(BIN)/ruff check .

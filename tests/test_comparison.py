@@ -10,7 +10,8 @@ import pytest
 
 import varlab as vl
 from varlab import claims, comparison
-from varlab.comparison import Comparison, against_controls, compare, join
+from varlab.claims import against_controls
+from varlab.comparison import Comparison, compare, join
 from varlab.errors import VarlabError
 from varlab.figures import difference_spectrum, difference_spectrum_table, save, side_by_side, tradeoff
 from varlab.models.base import NextScaleModel
@@ -94,7 +95,7 @@ def test_pictures_and_their_differences_are_drawn(compared: Comparison, tmp_path
 
 def test_a_method_is_held_against_the_controls_that_cost_no_more(compared: Comparison) -> None:
     found = against_controls(compared)
-    assert set(found.method) <= {SPECS[2]} and (found.work_control <= found.work).all()
+    assert set(found.method) <= {SPECS[2]} and (found.work_control <= found.work + claims.NEAR).all()
     better = compared.prompts.copy()
     better.loc[better.method == SPECS[2], "ssim"] = 0.99
     better.loc[better.method == SPECS[0], "ssim"] = 0.5 + 0.01 * np.arange(5)
@@ -115,6 +116,23 @@ def test_a_method_is_held_against_the_controls_that_cost_no_more(compared: Compa
     worse = named.prompts.assign(ssim=np.where(named.prompts.method == renamed[SPECS[2]], 0.1, named.prompts.ssim))
     (verdict,) = [v for v in claims.methods(replace(named, prompts=worse)) if v["claim"].startswith("sparsevar")]
     assert verdict["verdict"] == "does not hold"
+
+
+def test_between_two_settings_of_a_control_stands_their_mixture(compared: Comparison) -> None:
+    works = {"none": 1.0, "sparsevar:keep=0.5,last=1": 0.7, "truncate:last=1": 0.6, "truncate:last=2": 0.4}
+    levels = dict(zip(works, (1.0, 0.86, 0.8, 0.5), strict=True))
+    rows = [
+        {"method": spec, "ssim": level + 0.001 * i * (level < 1)} for spec, level in levels.items() for i in range(5)
+    ]
+    made = replace(compared, table=pd.DataFrame({"work_ratio": works}), prompts=pd.concat(rows))
+    (row,) = against_controls(made).itertuples()
+    assert row.control == "75% truncate:last=1, 25% none" and row.work_control == 0.7
+    assert row.difference == pytest.approx(0.86 + 0.002 - (0.75 * 0.802 + 0.25)) and row.verdict == "beats"
+    cheap = replace(made, table=pd.DataFrame({"work_ratio": works | {"sparsevar:keep=0.5,last=1": 0.3}}))
+    assert against_controls(cheap).empty
+    near = replace(made, table=pd.DataFrame({"work_ratio": works | {"sparsevar:keep=0.5,last=1": 0.58}}))
+    (row,) = against_controls(near).itertuples()
+    assert (row.control, row.work_control) == ("truncate:last=1", 0.6)
 
 
 def test_some_rows_of_a_run_may_be_shown_apart(compared: Comparison) -> None:

@@ -14,10 +14,12 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from varlab import reports
+from varlab.api import absent_models
 from varlab.errors import VarlabError
 from varlab.reports.facts import tone
 from varlab.reports.index import _first_sentence, _plain
 from varlab.reports.page import markdown_html, take_offline
+from varlab.reports.parameters import Parameter
 from varlab.reports.tidy import path_cleaner
 
 PARAMETERS = """\
@@ -488,3 +490,10 @@ def test_titles_and_claims_are_cut_at_the_sentence() -> None:
     assert _first_sentence("It is 0.5 dB vs. More at Fig. 3. Then more.") == "It is 0.5 dB vs. More at Fig. 3."
     assert _first_sentence("No full stop") == "No full stop"
     assert _plain("The [paper](x) says `k` *is* $k$") == "The paper says k is k"
+
+
+def test_a_notebook_whose_mini_is_not_trained_yet_is_told_apart() -> None:
+    declared = {"model": Parameter("model", "str", "mini-none"), "n": Parameter("n", "int", 3)}
+    assert absent_models(declared, {}) == ["mini-none"]
+    assert absent_models(declared, {"model": "nano-infinity"}) == []
+    assert absent_models({"model": Parameter("model", "str", "nano-infinity")}, {}) == []

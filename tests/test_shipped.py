@@ -10,11 +10,14 @@ import varlab as vl
 from varlab.models.embedded import SCENE_VERSION, data_folder, mini_folders
 from varlab.reports import list_notebooks, notebook_parameters, run_report
 from varlab.scenes import VOCABULARY
+from varlab.training.var import class_names
 
-LIMITS = {"nano-infinity": 12e6}  # bytes of weights
+LIMITS = {"nano-infinity": 12e6, "mini-infinity": 30e6, "mini-hart": 12e6, "mini-var": 12e6}  # bytes
+EXITS = ("05_exit_motivation", "13_freqexit")  # of class-conditional minis, on more images than distances have features
+METHODS = ("10_sparsevar", "11_skipvar", "12_fastvar", "14_sparsevar_calibration")  # see test_method_notebooks.py
 
 
-@pytest.fixture(params=LIMITS)
+@pytest.fixture(params=mini_folders())
 def folder(request: pytest.FixtureRequest) -> Path:
     return data_folder() / request.param
 
@@ -22,7 +25,8 @@ def folder(request: pytest.FixtureRequest) -> Path:
 def test_a_mini_keeps_its_promises(folder: Path) -> None:
     facts = json.loads((folder / "model.json").read_text())
     assert (folder / "model.safetensors").stat().st_size <= LIMITS[folder.name]
-    assert facts["scene_version"] == SCENE_VERSION and tuple(facts["vocabulary"]) == VOCABULARY
+    words = class_names() if facts["family"] == "var" else VOCABULARY
+    assert facts["scene_version"] == SCENE_VERSION and tuple(facts["vocabulary"]) == words
     model = vl.load(folder.name)
     assert model.weights == f"trained (varlab {folder.name}, {facts['weights']})"
     a, b = vl.sample(model, ["a red star"], seed=1), vl.sample(model, ["a red star"], seed=1)
@@ -33,17 +37,17 @@ def test_a_card_is_about_these_weights(folder: Path) -> None:
     card = json.loads((folder / "card.json").read_text())
     text = (folder / "README.md").read_text()
     assert card["weights"] == vl.load(folder.name).weights and card["weights"] in text
+    for picture in ("samples.png", "curves.png", "training/transformer.csv", "training/tokenizer.csv"):
+        assert (folder / picture).stat().st_size > 0
+    if "scores" not in card:  # of classes: a table of distances
+        assert {row["source"] for row in card["rows"]} >= {"none", "reconstructions", "other scenes"}
+        return
     for name in ("samples", "reconstructions", "ground truth"):
         scores = card["scores"][name]
         categories = [row["mean"] for key, row in scores.items() if key != "overall"]
         assert np.isclose(scores["overall"]["mean"], np.mean(categories), atol=2e-4)
         assert scores["overall"]["low"] <= scores["overall"]["mean"] <= scores["overall"]["high"]
         assert f"{scores['overall']['mean']:.3f} [" in text
-    for picture in ("samples.png", "curves.png", "training/transformer.csv", "training/tokenizer.csv"):
-        assert (folder / picture).stat().st_size > 0
-
-
-EXITS = ("05_exit_motivation", "13_freqexit")  # of class-conditional minis, on more images than distances have features
 
 
 @pytest.mark.slow
@@ -58,17 +62,13 @@ def test_the_notebooks_on_exits_run(name: str, tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_notebooks_run_and_say_what_they_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All that run on shipped weights but those on exits, on three prompts and one log; what they conclude is not
-    judged here. Those on a mini that is not there yet are run in ``test_method_notebooks.py``, on random weights.
-    """
+    """Those that read one log of a run, and the comparison, on three prompts; what they conclude is not judged here."""
     monkeypatch.chdir(Path(__file__).parents[1])
     given = {"n": 3, "run_folder": str(tmp_path / "run"), "map_prompts": [1], "control_n": 2}
     for name, notebook in list_notebooks().items():
-        if name in EXITS:
+        if name in EXITS + METHODS:
             continue
         declared = notebook_parameters(notebook)
-        if declared["model"].default not in mini_folders():
-            continue
         chosen = {key: value for key, value in given.items() if key in declared}
         report = run_report(notebook, chosen, tmp_path / "reports")
         facts = json.loads((report.folder / "facts.json").read_text())

@@ -139,6 +139,15 @@ def _texts(found: Mapping[Any, Any], prompt_set: str | Sequence[str], n: int | N
 # Notebooks
 
 
+def absent_models(declared: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Models that a notebook takes by default, without which it cannot run: minis that are not trained yet.
+
+    ``declared``: its parameters, of which ``model`` and ``trained`` name models; those given decide for themselves.
+    """
+    names = [declared[key].default for key in ("model", "trained") if key in declared and key not in given]
+    return [name for name in names if name not in MODELS]
+
+
 def check_inputs(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """The inputs for a notebook with these parameters: those given, and where they are silent those of its run.
 

@@ -1,16 +1,22 @@
 """Verdicts on accelerators, composed from a comparison's own numbers: is the method's choice worth it?"""
 
+from collections.abc import Iterator
+
+import numpy as np
 import pandas as pd
 import xarray as xr
 
-from varlab.comparison import Comparison, against_controls
+from varlab.comparison import DENSE, Comparison
 from varlab.figures.decisions import kept_share_table
 from varlab.figures.tradeoff import CONTROLS
+from varlab.statistics import paired_difference
 from varlab.verdicts import HOLDS, NOT, PARTLY, UNCLEAR, Verdict
 
 BLIND = ("random-tokens", "uniform-tokens", "oracle-tokens")
 IDLE = "cannot be told (it did not engage)"
 NO_CONTROL = "cannot be told (no control computes as little)"
+NEAR = 0.03  # of the dense work: what may lie between a method and a control that stand for the same work
+Point = tuple[float, str, np.ndarray]  # work, spec, a figure of each prompt
 
 
 def matched_controls(log: xr.DataTree, least: float = 0.01) -> list[str]:
@@ -26,8 +32,60 @@ def matched_controls(log: xr.DataTree, least: float = 0.01) -> list[str]:
     return [f"{name}:keep={keep},last={len(last)}" for name in BLIND]
 
 
+def against_controls(compared: Comparison, measure: str = "ssim") -> pd.DataFrame:
+    """Each method beside each kind of control at the method's own work: its fidelity less that of the control.
+
+    Between two settings of a control, and between one and the dense run, stands their mixture: so many prompts by one
+    and the rest by the other cost the work in between and lose the fidelity in between. One row a method and kind, with
+    the 95 % interval over prompts and ``verdict``: beats, is beaten by, or cannot be told from. No row where every
+    setting of the control computes more than the method.
+    """
+    columns = ["method", "verdict", "control", "work", "work_control", "difference", "low", "high"]
+    rows = []
+    for name, work in compared.table.work_ratio.items():
+        if all(_kind(part) in (DENSE, *CONTROLS) for part in str(name).split("+")):
+            continue
+        own = _values(compared, name, measure)
+        for kind in CONTROLS:
+            for control, level, values in _at_work(_line(compared, kind, measure), work):
+                found = paired_difference(own, values)
+                word = "beats" if found.low > 0 else "is beaten by" if found.high < 0 else "cannot be told from"
+                rows.append([name, word, control, work, level, *found])
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _kind(spec: object) -> str:
+    """The method of a spec; of several joined ones the whole, which is no control."""
+    return str(spec) if "+" in str(spec) else str(spec).partition(":")[0]
+
+
+def _values(compared: Comparison, spec: object, measure: str) -> np.ndarray:
+    return compared.prompts.loc[compared.prompts.method == spec, measure].to_numpy()
+
+
+def _line(compared: Comparison, kind: str, measure: str) -> list[Point]:
+    """The settings of a control and the dense run, by work."""
+    chosen = [spec for spec in compared.table.index if _kind(spec) in (kind, DENSE)]
+    works = compared.table.work_ratio
+    return sorted((float(works[spec]), str(spec), _values(compared, spec, measure)) for spec in chosen)
+
+
+def _at_work(line: list[Point], work: float) -> Iterator[tuple[str, float, np.ndarray]]:
+    """The control at a method's work: the setting that lies near, else the mixture of the two around it."""
+    below = [point for point in line if point[0] <= work + NEAR and point[1] != DENSE]
+    if not below:
+        return
+    level, spec, values = below[-1]
+    above = line[len(below)] if len(below) < len(line) else None
+    if above is None or abs(level - work) <= NEAR or not np.isfinite(above[2]).all():
+        yield spec, level, values
+        return
+    share = (work - level) / (above[0] - level)
+    yield f"{1 - share:.0%} {spec}, {share:.0%} {above[1]}", work, (1 - share) * values + share * above[2]
+
+
 def methods(compared: Comparison, measure: str = "ssim") -> list[Verdict]:
-    """One verdict a method: does it keep more of the dense image than every control that computes no more?"""
+    """One verdict a method: does it keep more of the dense image than every kind of control at the same work?"""
     pairs, found = against_controls(compared, measure), []
     for name, row in compared.table.iterrows():
         if str(name).partition(":")[0] in ("none", "oracle-tokens", *CONTROLS):  # an oracle is a bound, no method

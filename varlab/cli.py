@@ -185,12 +185,18 @@ def report(
 
     Example: `varlab report 01_residual_spectra -p model=nano-infinity -p n=16`
     """
-    from varlab.api import check_inputs
+    from varlab.api import absent_models, check_inputs
     from varlab.reports import check_parameters, find_notebook, list_notebooks, notebook_parameters, run_report
     from varlab.runs import check_writable
 
     given = dict(_pair(item) for item in parameter or ())
     notebooks = [find_notebook(item) for item in name] if name else list(list_notebooks().values())
+    if not name:
+        absent = [path for path in notebooks if absent_models(notebook_parameters(path), given)]
+        notebooks = [path for path in notebooks if path not in absent]
+        for path in absent:
+            models = ", ".join(absent_models(notebook_parameters(path), given))
+            _say(f"{path.stem} is left out: {models} is not here (varlab train makes it)")
     inputs = []
     for notebook in notebooks:  # all are checked before the first one runs
         declared = notebook_parameters(notebook)

@@ -24,7 +24,6 @@ from varlab.engine.loop import Generation, Run
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Stage
 from varlab.errors import VarlabError
-from varlab.figures.tradeoff import CONTROLS
 from varlab.machine import now, peak_mib, reset_peak
 from varlab.metrics import high_frequency_ssim, psnr, ssim
 from varlab.models.base import NextScaleModel
@@ -317,28 +316,6 @@ def _row(name: str, bench: _Bench, rows: pd.DataFrame, timings: pd.DataFrame) ->
         row |= {"score": part.correct.astype(float).mean(), "score_delta": delta.estimate}
         row |= {"score_delta_low": delta.low, "score_delta_high": delta.high}
     return row
-
-
-def against_controls(compared: Comparison, measure: str = "ssim") -> pd.DataFrame:
-    """Each method beside each control that computes no more: fidelity of the method less that of the control.
-
-    One row a pair, with the 95 % interval over prompts and ``verdict``: beats, is beaten by, or cannot be told from.
-    A method that no control undercuts has no row.
-    """
-    rows = []
-    for name, work in compared.table.work_ratio.items():
-        for control, other in compared.table.work_ratio.items():
-            methods, controls = (str(spec).partition(":")[0] for spec in (name, control))
-            if methods in (DENSE, *CONTROLS) or controls not in CONTROLS or other > work or "+" in str(control):
-                continue
-            values = [
-                compared.prompts.loc[compared.prompts.method == which, measure].to_numpy() for which in (name, control)
-            ]
-            found = paired_difference(*values)
-            word = "beats" if found.low > 0 else "is beaten by" if found.high < 0 else "cannot be told from"
-            rows.append([name, word, control, work, other, *found])
-    columns = ["method", "verdict", "control", "work", "work_control", "difference", "low", "high"]
-    return pd.DataFrame(rows, columns=columns)
 
 
 def join(parts: Sequence[Comparison]) -> pd.DataFrame:
