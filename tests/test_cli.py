@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 
 from tests.minis import CONFIG, SCHEDULE, TOKENIZER, make_mini, parts
-from varlab import cli
+from varlab import cli, cli_options
 from varlab.models import registry
 from varlab.models.guidance import Settings
 from varlab.models.official import ModelEntry
@@ -341,7 +341,7 @@ def test_convert_shows_what_it_reads_and_writes(varlab: Call, places: Path, monk
     entry = ModelEntry("tiny", CONFIG, TOKENIZER, lambda *_: SCHEDULE, Settings(), "", "tiny.pth", "vae.pth")
     monkeypatch.setattr(registry, "MODELS", registry.Registry([entry, replace(entry, name="other")]))
     screen = StringIO()
-    monkeypatch.setattr(cli, "console", Console(file=screen, force_terminal=True, width=120))
+    monkeypatch.setattr(cli_options, "console", Console(file=screen, force_terminal=True, width=120))
     torch.save(parts()[0].state_dict(), places / "tiny.pth")
     assert varlab("convert", places / "tiny.pth", places / "made.safetensors", "--name", "tiny").code == 0
     shown = screen.getvalue()

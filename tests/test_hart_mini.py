@@ -127,7 +127,7 @@ def test_calibrations_say_what_fits(tmp_path: Path) -> None:
 
 
 def test_the_scene_score_of_an_untrained_one_is_low() -> None:
-    frame = score_command("scenes", zoo.load("mini-hart"), 6, 1, 0, None, lambda *_: None)
+    frame, _ = score_command("scenes", zoo.load("mini-hart"), 6, 1, 0, None, lambda *_: None)
     assert len(frame) and "overall" in frame.to_string()
 
 
@@ -146,10 +146,10 @@ class Watching(SparseVAR):
     """SparseVAR that keeps what it chose at the last stage."""
 
     name = "watching"
-    seen: tuple[Selection, Tensor]
+    filled: tuple[Selection, Tensor]
 
     def complete(self, stage: Stage, codes: Tensor, selection: Selection) -> Tensor:
-        self.seen = (selection, codes)
+        self.filled = (selection, codes)
         return super().complete(stage, codes, selection)
 
 
@@ -161,7 +161,7 @@ def test_sparsevar_fills_code_and_residual_from_the_anchor() -> None:
     """A filled position shows its anchor's whole value, the discrete code with the diffusion residual, before phi."""
     model, probe, method = hart(), Codes(), Watching(keep=0.3, last=2)
     Run(model, model.settings, SeededNoise(1), [probe]).generate(hart_features(3), (0,), [method])
-    selection, computed = method.seen
+    selection, computed = method.filled
     table = model.tokenizer.quantize.embedding.weight
     assert torch.cdist(computed[0], table).min(-1).values.min() > 1e-3  # no bare code: each carries a residual
     mask = selection.mask if selection.mask.ndim == 2 else selection.mask[None]

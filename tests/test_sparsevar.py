@@ -12,7 +12,7 @@ from varlab.accelerators.anchors import anchor_cells, anchor_mask, nearest_of, r
 from varlab.accelerators.decisions import Classifier, DecisionModel, always
 from varlab.accelerators.skipvar import SkipVAR
 from varlab.accelerators.sparsevar import SparseVAR, normalise
-from varlab.engine import loop as loops
+from varlab.engine import attend as attends
 from varlab.engine.hooks import Probe
 from varlab.engine.loop import Generation, Run
 from varlab.engine.plan import StagePlan
@@ -215,7 +215,7 @@ def test_a_weighted_key_counts_as_often_as_it_fills() -> None:
     method = SparseVAR(keep=0.4, alpha=3, last=1, keys="weighted")
     seen: dict[str, torch.Tensor] = {}
     settings = Settings(cfg=2.0)
-    plain = loops.attention
+    plain = attends.attention
 
     def spying(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor | None, scale: float):  # type: ignore[no-untyped-def]
         out = plain(q, k, v, bias, scale=scale)
@@ -224,7 +224,7 @@ def test_a_weighted_key_counts_as_often_as_it_fills() -> None:
         return out
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loops, "attention", spying)
+        patch.setattr(attends, "attention", spying)
         spy = Spy()
         Run(model, settings, SeededNoise(7), [spy]).generate(TextBatch(rows, (3,)), (0,), [method])
     mask = spy.masks[3, 0]
