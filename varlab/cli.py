@@ -555,6 +555,9 @@ def calibrate(
     prompts: Annotated[str, typer.Option(help="A prompt set or a .txt file.")] = "scenes",
     n: Annotated[int | None, typer.Option(help="Prompts: 50 for sparsevar, 300 to fit skipvar.")] = None,
     held_out: Annotated[int, typer.Option(help="skipvar: further prompts that judge the fit.")] = 100,
+    targets: Annotated[
+        str, typer.Option(help="skipvar: SSIM to the dense image to keep; a decision model for each.")
+    ] = "0.84,0.86,0.88",
     seed: Seed = 0,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the tables (and skipvar.json); default: print only.")
@@ -568,12 +571,14 @@ def calibrate(
 
     if method not in METHODS:
         raise unknown("method to calibrate", method, METHODS)
+    found = _numbers("targets", targets)
+    aims = found if isinstance(found, tuple) else (float(found or 0),)
     _known(model)
     if out is not None:
         check_writable(out)
     loaded = _load(model, **options)
     with _images() as progress:
-        tables, text = calibrate_command(method, loaded, prompts, n, held_out, seed, out, progress)
+        tables, text = calibrate_command(method, loaded, prompts, n, held_out, seed, out, progress, aims)
     for table in tables:
         console.print(_table(table))
     _say(text)

@@ -24,6 +24,7 @@ def calibrate_command(
     seed: int,
     out: Path | None,
     progress: Callable[[int, int], None],
+    targets: Sequence[float] = skipvar.TARGETS,
 ) -> tuple[list[pd.DataFrame], str]:
     """Tables to print, and a line on them."""
     about = f"{model.name}, {model.weights}, {model.precision}, {device_name(model.device)}, {prompt_set}, seed {seed}"
@@ -34,7 +35,7 @@ def calibrate_command(
         bounds = [name for name in found.shares if name.endswith((" low", " high"))]  # too wide for a terminal
         closest = found.shares.drop(columns=bounds).sort_values("distance").head(SHOWN)
         return [closest, found.edges], f"{found.verdict()} {about}"
-    fitted, table = skipvar.calibrate(model, prompt_set, n or 300, held_out, seed, progress)
+    fitted, table = skipvar.calibrate(model, prompt_set, n or 300, held_out, seed, progress, targets)
     if out is not None:
         write(out, {"skipvar-measured": table, "skipvar-accuracy": fitted.accuracy})
         save(out / "skipvar.json", fitted.models)

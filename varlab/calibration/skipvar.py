@@ -134,7 +134,8 @@ def fit(
                 else always(0, 0).uncond
             )
             rows.append({"target": target, "model": kind} | _judge(parts[kind], kind, seen, unseen, target))
-        told = (facts or {}) | {"accuracy": [row for row in rows if row["target"] == target]}
+        judged = [row for row in rows if row["target"] == target and row["n_held_out"]]
+        told = (facts or {}) | {"accuracy": judged}
         models[target] = DecisionModel(
             model.family, model.weights, len(model.schedule), target, parts["drop"], parts["replace"], told
         )
@@ -162,18 +163,22 @@ def calibrate(
     held_out: int = 100,
     seed: int = 0,
     progress: Progress | None = None,
+    targets: Sequence[float] = TARGETS,
 ) -> tuple[Fitted, pd.DataFrame]:
     """Measure ``n + held_out`` prompts, fit on the first and judge on the others. -> (fitted, all measurements).
 
+    A decision model is fitted for each of ``targets``, SSIM to the dense image: higher ones skip less.
     The held-out prompts come after the others in the set and have other noise; texts may repeat where the set has few.
     """
     at_least(1, n=n, held_out=held_out)
+    if wrong := [target for target in targets if not 0 < target < 1]:
+        raise VarlabError(f"SSIM targets lie between 0 and 1, not {', '.join(map(str, wrong))}.")
     texts = list(prompts(prompt_set, n=n + held_out))
     if len(model.schedule) < LATE + 5:
         raise VarlabError(f"SkipVAR needs at least {LATE + 5} stages; {model.name} has {len(model.schedule)}.")
     table = measure(model, texts, seed, progress=progress)
     facts = {"prompt_set": prompt_set, "n": n, "held_out": held_out, "seed": seed, "features": list(FEATURES)}
-    return fit(model, table[:n], table[n:], facts=facts), table
+    return fit(model, table[:n], table[n:], targets, facts), table
 
 
 def split_by_frequency(table: pd.DataFrame) -> tuple[list[str], list[str]]:
