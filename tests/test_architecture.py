@@ -8,7 +8,7 @@ ROOMS = (
     "errors", "specs", "machine", "statistics", "schedules", "spectra", "metrics", "models", "perceptual", "engine",
     "accelerators", "probes", "runs", "scenes", "prompt_sets", "reports", "figures", "verdicts", "training",
     "evaluation", "parity", "latency", "estimate", "comparison", "exits", "claims", "published", "calibration",
-    "benchmarks", "api", "cli_options", "cli_bench", "cli",
+    "benchmarks", "api", "cli",
 )  # fmt: skip
 STRANGERS = {("accelerators", "probes"), ("probes", "accelerators")}
 

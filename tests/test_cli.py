@@ -17,7 +17,8 @@ import torch
 from rich.console import Console
 
 from tests.minis import CONFIG, SCHEDULE, TOKENIZER, make_mini, parts
-from varlab import cli, cli_options
+from varlab import cli
+from varlab.cli import bench, files, methods, options, run, train
 from varlab.models import registry
 from varlab.models.guidance import Settings
 from varlab.models.official import ModelEntry
@@ -44,15 +45,22 @@ class Outcome:
 Call = Callable[..., Outcome]
 
 
+def speak_on(monkeypatch: pytest.MonkeyPatch, console: Console) -> None:
+    for room in (options, run, methods, train, files, bench):
+        if hasattr(room, "console"):
+            monkeypatch.setattr(room, "console", console)
+
+
 @pytest.fixture(autouse=True)
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Own data and checkpoint folders with one mini, and an empty folder to work in."""
     monkeypatch.setenv("VARLAB_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("VARLAB_CHECKPOINTS", str(tmp_path / "checkpoints"))
     make_mini(tmp_path / "data" / "nano-infinity")
+    make_mini(tmp_path / "data" / "mini-infinity")  # the reports' own
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setattr(cli, "console", Console(width=80))
+    speak_on(monkeypatch, Console(width=80))
     return tmp_path
 
 
@@ -146,7 +154,7 @@ def test_a_report_is_refused_before_its_kernel(varlab: Call, places: Path, monke
     (here / "other" / "thesis.tex").write_text("years of work")
     (here / "damaged").mkdir()
     (here / "damaged" / "run.json").write_text("{")
-    assert varlab("log", "nano-infinity", "--prompts", "known.txt", "--out", "run", "--probe", "token-mse").code == 0
+    assert varlab("log", "mini-infinity", "--prompts", "known.txt", "--out", "run", "--probe", "token-mse").code == 0
 
     def refused(*words: str, **given: object) -> None:
         options = [option for name, value in given.items() for option in ("-p", f"{name}={value}")]
@@ -181,7 +189,7 @@ def test_a_report_takes_from_its_run_what_was_not_given(
     (places / "here" / "mine.txt").write_text("a red star\na blue ring\n")
     monkeypatch.setattr("varlab.reports.run_report", run_report)
     options = ["--prompts", "mine.txt", "--precision", "bf16", "--tau", "0.5", "--seed", 3, "--probe", "token-mse"]
-    assert varlab("log", "nano-infinity", *options, "--out", "run").code == 0
+    assert varlab("log", "mini-infinity", *options, "--out", "run").code == 0
     monkeypatch.setattr("varlab.api.require", lambda *_: pytest.fail("weights were asked for"))
     assert varlab("report", "02_block_token_mse", "-p", "run_folder=run", "-p", "map_prompts=1").code == 0
     assert seen[0] == {"run_folder": "run", "map_prompts": [1], "n": 2, "prompt_set": "mine.txt", "seed": 3}
@@ -206,8 +214,8 @@ def test_a_short_file_is_taken_whole(varlab: Call, places: Path, monkeypatch: py
         return argparse.Namespace(attrs={"n": len(prompts), "weights": "none"}, children=())
 
     monkeypatch.setattr("varlab.api.log", log)
-    for options in (["--prompts", "mine.txt"], [], ["--n", 50]):
-        assert varlab("log", "nano-infinity", *options).code == 0
+    for given in (["--prompts", "mine.txt"], [], ["--n", 50]):
+        assert varlab("log", "nano-infinity", *given).code == 0
     assert taken == [2, 48, 50]
 
 
@@ -295,7 +303,7 @@ def test_models_fit_80_columns(varlab: Call, places: Path) -> None:
     assert outcome.code == 0 and max(map(len, table)) <= 80
     assert table[0].split() == ["name", "parameters", "stages", "tokens", "weights"]
     rows = [line.split() for line in table[1:] if not line.startswith(" ")]
-    assert [row[0] for row in rows[:3]] == ["broken", "nano-infinity", "infinity-125m"]
+    assert [row[0] for row in rows[:4]] == ["broken", "mini-infinity", "nano-infinity", "infinity-125m"]
     assert rows[0] == ["broken", "damaged"] and "is not valid JSON" in outcome.out
     assert rows[1][2:] == ["M", "3", "21", "shipped"]
     assert ["infinity-2b", "2.2", "B", "13", "10521", "not", "here"] in rows
@@ -341,7 +349,7 @@ def test_convert_shows_what_it_reads_and_writes(varlab: Call, places: Path, monk
     entry = ModelEntry("tiny", CONFIG, TOKENIZER, lambda *_: SCHEDULE, Settings(), "", "tiny.pth", "vae.pth")
     monkeypatch.setattr(registry, "MODELS", registry.Registry([entry, replace(entry, name="other")]))
     screen = StringIO()
-    monkeypatch.setattr(cli_options, "console", Console(file=screen, force_terminal=True, width=120))
+    speak_on(monkeypatch, Console(file=screen, force_terminal=True, width=120))
     torch.save(parts()[0].state_dict(), places / "tiny.pth")
     assert varlab("convert", places / "tiny.pth", places / "made.safetensors", "--name", "tiny").code == 0
     shown = screen.getvalue()

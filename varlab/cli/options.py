@@ -2,6 +2,8 @@
 
 import inspect
 import math
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -22,7 +24,7 @@ from rich.text import Text as Line
 
 from varlab.errors import VarlabError
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)  # whole tables in files
 
 Model = Annotated[str, typer.Argument(help="A name from `varlab models`, e.g. nano-infinity.")]
 Init = Annotated[str | None, typer.Option(help="checkpoint (default) or random, which needs no files.")]
@@ -47,7 +49,7 @@ Accelerate = Annotated[list[str] | None, typer.Option(help="e.g. truncate:last=1
 Ratio = Annotated[float, typer.Option(help="Height over width of official models; the nearest template is used.")]
 
 
-def _numbers(name: str, text: str | None) -> float | tuple[float, ...] | None:
+def read_numbers(name: str, text: str | None) -> float | tuple[float, ...] | None:
     """One number, or a comma list with one a stage."""
     if text is None:
         return None
@@ -60,7 +62,7 @@ def _numbers(name: str, text: str | None) -> float | tuple[float, ...] | None:
     return values[0] if len(values) == 1 else values
 
 
-def _load(
+def load_model(
     name: str,
     *,
     init: Init = None,
@@ -72,7 +74,7 @@ def _load(
     pixels: Pixels = None,
     ratio: Ratio = 1.0,
 ) -> Any:
-    """A model by name; these options are those of every command that is wrapped in ``_loading``."""
+    """A model by name; these options are those of every command that is wrapped in ``with_loading``."""
     from varlab.models.registry import find
     from varlab.models.zoo import default_precision, load
 
@@ -84,22 +86,22 @@ def _load(
     )  # fmt: skip
 
 
-def _loading(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the options of ``_load`` in place of its ``**options``."""
+def with_loading(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the options of ``load_model`` in place of its ``**options``."""
 
     @wraps(command)
     def wrapped(**given: Any) -> None:
         command(**given)
 
     own = [p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD]
-    added = [p for p in inspect.signature(_load).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    added = [p for p in inspect.signature(load_model).parameters.values() if p.kind is p.KEYWORD_ONLY]
     parameters = [*(p.replace(kind=p.KEYWORD_ONLY) for p in own), *added]
     wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
     return wrapped
 
 
-def _known(name: str) -> None:
+def require_known(name: str) -> None:
     """Refuse a name that is no model's, before anything else is prepared for it."""
     from varlab.models.registry import find
 
@@ -111,20 +113,20 @@ class Stopped(Exception):  # noqa: N818  (no error: what is done is kept)
 
 
 @contextmanager
-def _resumable() -> Iterator[None]:
+def resumable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
         raise Stopped("stopped; the same command goes on from here") from None
 
 
-def _say(*parts: str | tuple[str, str]) -> None:
+def say(*parts: str | tuple[str, str]) -> None:
     """A line as it is, so that paths stay whole and prompts may hold brackets; a pair is text and style."""
     console.print(Line.assemble(*parts), soft_wrap=True)
 
 
 @contextmanager
-def _bars(amount: ProgressColumn, *labels: str) -> Iterator[Callable[[str, float, int], None]]:
+def bars(amount: ProgressColumn, *labels: str) -> Iterator[Callable[[str, float, int], None]]:
     """Progress bars, one a label, where someone looks; yields what moves them: (label, done, total)."""
     columns = TextColumn("{task.description}"), BarColumn(), amount, TaskProgressColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -133,13 +135,13 @@ def _bars(amount: ProgressColumn, *labels: str) -> Iterator[Callable[[str, float
 
 
 @contextmanager
-def _images() -> Iterator[Callable[[float, int], None]]:
+def image_bar() -> Iterator[Callable[[float, int], None]]:
     """A bar of images, which a large one moves stage by stage; yields what moves it: (done, total)."""
-    with _bars(MofNCompleteColumn(), "images") as move:
+    with bars(MofNCompleteColumn(), "images") as move:
         yield lambda done, total: move("images", done, total)
 
 
-def _table(frame: Any) -> Any:
+def as_table(frame: Any) -> Any:
     """A pandas table for the terminal."""
     from rich.table import Table
 

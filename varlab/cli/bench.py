@@ -5,20 +5,20 @@ from typing import Annotated, Any
 
 import typer
 
-from varlab.cli_options import (
+from varlab.cli.options import (
     Device,
     Model,
     Pixels,
     Precision,
     Ratio,
     Seed,
-    _images,
-    _known,
-    _load,
-    _loading,
-    _say,
-    _table,
+    as_table,
     console,
+    image_bar,
+    load_model,
+    require_known,
+    say,
+    with_loading,
 )
 from varlab.errors import unknown
 
@@ -54,32 +54,32 @@ def bench(
         if name == "gpu":
             _gpu(rounds, out / "gpu")
             continue
-        with _images() as progress:
+        with image_bar() as progress:
             made = measure(name, rounds, progress)
-        console.print(_table(made.table))
+        console.print(as_table(made.table))
         facts = made.facts
-        _say(
+        say(
             f"{name}: {made.verdict}; {facts['device']}, {threads} threads, n={facts['n']}, random weights unless named"
         )
         keep(made, out / "bench")
-        _say(f"written to {out / 'bench'}")
+        say(f"written to {out / 'bench'}")
 
 
 def _gpu(rounds: int, folder: Path) -> None:
     """The GPU benchmark, its table, and where it was written."""
     from varlab.benchmarks.gpu import gpu_bench, keep
 
-    with _images() as progress:
+    with image_bar() as progress:
         made = gpu_bench(rounds, progress)
-    console.print(_table(made.table()))
-    _say(", ".join(f"{key} {value}" for key, value in made.facts.items()))
+    console.print(as_table(made.table()))
+    say(", ".join(f"{key} {value}" for key, value in made.facts.items()))
     for part, why in made.skipped.items():
-        _say(f"{part}: {why}")
-    _say(f"written to {keep(made, folder)}")
+        say(f"{part}: {why}")
+    say(f"written to {keep(made, folder)}")
 
 
 @app.command()
-@_loading
+@with_loading
 def latency(
     model: Model,
     spec: Annotated[
@@ -112,7 +112,7 @@ def latency(
     at_least(0, seed=seed)
     for name in spec or ():
         methods_of(name)  # mistakes are told before a model is loaded
-    _known(model)
+    require_known(model)
     device = torch.device(options["device"])
     if graphs:
         require_gpu(device)
@@ -122,27 +122,27 @@ def latency(
         check_writable(out.parent)
     if threads is not None:
         torch.set_num_threads(threads)
-    loaded = _load(model, **options)
+    loaded = load_model(model, **options)
     found = []
     for size in sizes:
         texts = list(range(size)) if loaded.family == "var" else list(prompts("scenes", n=size))
-        with _images() as progress:
+        with image_bar() as progress:
             made = measure(
                 loaded, texts, spec or (), rounds=rounds, seed=seed, compile=compiled, graphs=graphs, progress=progress
             )
         found.append(made)
         facts = made.facts
-        _say((f"batch {size}: milliseconds, median ± half the interquartile range, n={rounds}", "bold"))
-        console.print(_table(made.shown()))
-        console.print(_table(made.stages[made.stages.method == "none"]))
-        console.print(_table(made.memory))
+        say((f"batch {size}: milliseconds, median ± half the interquartile range, n={rounds}", "bold"))
+        console.print(as_table(made.shown()))
+        console.print(as_table(made.stages[made.stages.method == "none"]))
+        console.print(as_table(made.memory))
         share = launch_bound_share(made.stages[made.stages.method == "none"])
         bound = "launch-bound share: only on a GPU" if share != share else f"launch-bound share {share:.2f}"
-        _say(", ".join(str(facts[key]) for key in ("model", "weights", "precision", "device", "execution")))
-        _say(f"{facts['threads']} threads; {bound}")
+        say(", ".join(str(facts[key]) for key in ("model", "weights", "precision", "device", "execution")))
+        say(f"{facts['threads']} threads; {bound}")
     if out is not None:
         keep(found, out)
-        _say(f"written to {out}")
+        say(f"written to {out}")
 
 
 @app.command()
@@ -166,9 +166,9 @@ def estimate(
     from varlab.runs import at_least
 
     at_least(1, batch=batch, threads=threads)
-    _known(model)
+    require_known(model)
     if threads is not None:
         torch.set_num_threads(threads)
     made = predict(model, precision=precision, pixels=pixels, ratio=ratio, device=device, batch=batch, probes=probes)
-    console.print(_table(made.table()))
-    _say(made.line())
+    console.print(as_table(made.table()))
+    say(made.line())

@@ -1,0 +1,185 @@
+"""Commands on accelerators: ``compare``, ``calibrate``, ``split``, ``savings``."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import MofNCompleteColumn
+
+from varlab.cli.options import (
+    Cfg,
+    Model,
+    Seed,
+    Tau,
+    as_table,
+    bars,
+    console,
+    image_bar,
+    load_model,
+    read_numbers,
+    require_known,
+    say,
+    with_loading,
+)
+
+app = typer.Typer()
+
+
+@app.command()
+@with_loading
+def compare(
+    model: Model,
+    specs: Annotated[list[str], typer.Argument(help="e.g. none sparsevar:tau=0.6 truncate:last=1; a+b run together.")],
+    prompts: Annotated[str, typer.Option(help="A prompt set or a .txt file.")] = "scenes",
+    n: Annotated[int, typer.Option(help="Prompts; a scene score is shown from 100 on.")] = 32,
+    seed: Seed = 0,
+    batch: Annotated[int, typer.Option(help="Images at a time in the latency.")] = 4,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default: as torch has it.")] = None,
+    lpips: Annotated[
+        Path | None, typer.Option(help="Folder with AlexNet and LPIPS weights; default: $VARLAB_LPIPS, else no LPIPS.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for tables, JSON and the trade-off figure.")] = None,
+    cfg: Cfg = None,
+    tau: Tau = None,
+    **options: Any,
+) -> None:
+    """Compare accelerators and controls with the dense run: latency, work, fidelity, interleaved in one run."""
+    import torch
+
+    from varlab.api import compare as run
+    from varlab.api import prompts as prompt_set
+    from varlab.comparison import methods_of
+    from varlab.figures import save, tradeoff
+    from varlab.perceptual import load_lpips
+    from varlab.runs import check_writable
+
+    load_lpips(lpips)
+    for spec in specs:
+        methods_of(spec)  # mistakes are told before a model is loaded
+    require_known(model)
+    chosen = prompt_set(prompts, n=n)
+    if out is not None:
+        check_writable(out)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    loaded = load_model(model, **options)
+    settings: dict[str, Any] = {"cfg": read_numbers("cfg", cfg), "tau": read_numbers("tau", tau)}
+    with image_bar() as progress:
+        result = run(loaded, chosen, specs, n=n, seed=seed, batch=batch, lpips=lpips, progress=progress, **settings)
+    for half in (result.speed(), result.fidelity()):
+        console.print(as_table(half))
+    facts = result.facts
+    say(
+        f"{facts['model']}, {facts['weights']}, {facts['precision']}, {facts['device']}, {facts['threads']} threads, "
+        f"batch {batch}, n {n}, seed {seed}; ms: median and quartiles; [low, high]: 95 % bootstrap over prompts "
+        "(speed-up: over batches)"
+    )
+    if out is not None:
+        result.save(out)
+        save(tradeoff(result), "tradeoff", folder=out)
+        say(f"written to {out}")
+
+
+@app.command()
+@with_loading
+def calibrate(
+    method: Annotated[str, typer.Argument(help="sparsevar (which open reading fits) or skipvar (decision models).")],
+    model: Model,
+    prompts: Annotated[str, typer.Option(help="A prompt set or a .txt file.")] = "scenes",
+    n: Annotated[int | None, typer.Option(help="Prompts: 50 for sparsevar, 300 to fit skipvar.")] = None,
+    held_out: Annotated[int, typer.Option(help="skipvar: further prompts that judge the fit.")] = 100,
+    targets: Annotated[
+        str, typer.Option(help="skipvar: SSIM to the dense image to keep; a decision model for each.")
+    ] = "0.84,0.86,0.88",
+    seed: Seed = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the tables (and skipvar.json); default: print only.")
+    ] = None,
+    **options: Any,
+) -> None:
+    """Settle what a method leaves open, on the model at hand."""
+    from varlab.calibration.command import METHODS, calibrate_command
+    from varlab.errors import unknown
+    from varlab.runs import check_writable
+
+    if method not in METHODS:
+        raise unknown("method to calibrate", method, METHODS)
+    found = read_numbers("targets", targets)
+    aims = found if isinstance(found, tuple) else (float(found or 0),)
+    require_known(model)
+    if out is not None:
+        check_writable(out)
+    loaded = load_model(model, **options)
+    with image_bar() as progress:
+        tables, text = calibrate_command(method, loaded, prompts, n, held_out, seed, out, progress, aims)
+    for table in tables:
+        console.print(as_table(table))
+    say(text)
+
+
+@app.command()
+@with_loading
+def split(
+    model: Model,
+    prompts: Annotated[str, typer.Option(help="A prompt set or a .txt file.")] = "scenes",
+    n: Annotated[int | None, typer.Option(help="Prompts; default: 100, or all of a shorter file.")] = None,
+    seed: Seed = 0,
+    out: Annotated[Path, typer.Option(help="Folder for sensitive.txt, robust.txt and features.csv.")] = Path("split"),
+    **options: Any,
+) -> None:
+    """Split a prompt set by SkipVAR's features: what late stages still change much, and what they do not.
+
+    The two files are prompt sets themselves: `varlab compare MODEL SPEC --prompts split/sensitive.txt`.
+    """
+    from varlab.api import prompts as prompt_set
+    from varlab.calibration.command import split_command
+    from varlab.runs import at_least, check_writable
+
+    at_least(0, seed=seed)
+    require_known(model)
+    chosen = prompt_set(prompts, n=n)[: n or 100]
+    check_writable(out)
+    loaded = load_model(model, **options)
+    with image_bar() as progress:
+        text = split_command(loaded, chosen.texts, seed, out, progress)
+    say(text)
+
+
+@app.command()
+def savings(
+    spec: Annotated[str, typer.Argument(help="The method.")] = "sparsevar:keep=0.25,last=3",
+    repeats: Annotated[int, typer.Option(help="Interleaved rounds.")] = 5,
+    pixels: Annotated[str, typer.Option(help="Schedule: 0.06M, 0.25M, 0.60M, 1M.")] = "1M",
+    depth: Annotated[int, typer.Option(help="Blocks of the random model.")] = 8,
+    width: Annotated[int, typer.Option(help="Its channels, a multiple of 64.")] = 512,
+    batch: Annotated[int, typer.Option(help="Images at a time.")] = 1,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default: as torch has it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the tables.")] = None,
+) -> None:
+    """Time how much of the work that a method saves becomes time, on a mid-size model of random weights."""
+    import torch
+
+    from varlab.benchmarks.pruning import mid_size
+    from varlab.benchmarks.pruning import savings as measure
+    from varlab.comparison import methods_of
+    from varlab.runs import at_least, check_writable, device_name
+
+    at_least(1, repeats=repeats, depth=depth, width=width, batch=batch, threads=threads)
+    methods_of(spec)
+    if out is not None:
+        check_writable(out)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    model = mid_size(pixels, depth, width)
+    with bars(MofNCompleteColumn(), "rounds") as move:
+        found = measure(model, spec, repeats, batch, lambda done, total: move("rounds", done, total))
+    console.print(as_table(found.table))
+    say(
+        f"{spec} on {model.name}, {model.weights}, schedule {pixels}, {model.precision}, {device_name(model.device)}, "
+        f"{torch.get_num_threads()} threads, batch {batch}; medians of rounds and 95 % intervals; overhead and saving "
+        "over the dense transformer span"
+    )
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, table in (("savings", found.table), ("rounds", found.rounds), ("stages", found.stages.reset_index())):
+            table.to_csv(out / f"{name}.csv", index=False)

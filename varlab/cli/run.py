@@ -1,0 +1,201 @@
+"""Commands that draw and log: ``models``, ``sample``, ``log``, ``report``."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.padding import Padding
+from rich.text import Text as Line
+
+from varlab.cli.options import (
+    Accelerate,
+    Cfg,
+    Model,
+    Negative,
+    Seed,
+    Tau,
+    console,
+    image_bar,
+    load_model,
+    read_numbers,
+    require_known,
+    resumable,
+    say,
+    with_loading,
+)
+from varlab.errors import VarlabError
+
+app = typer.Typer()
+
+
+def _size(parameters: int) -> str:
+    return f"{parameters / 1e9:.1f} B" if parameters >= 1e9 else f"{parameters / 1e6:.1f} M"
+
+
+@app.command()
+def models() -> None:
+    """List the models: size, stages, and whether their weights are here."""
+    from varlab.models.checkpoints import checkpoint_folder
+    from varlab.models.registry import describe
+
+    form = "{:<20}{:>10}{:>8}{:>8}  {}"
+    say((form.format("name", "parameters", "stages", "tokens", "weights"), "bold"))
+    for row in describe().itertuples(index=False):
+        known = row.weights != "damaged"
+        numbers = (_size(row.parameters), row.stages, row.tokens) if known else ("", "", "")
+        say(form.format(row.name, *numbers, row.weights))
+        if row.weights == "not here":
+            needs = f"needs {row.expected.replace(f'{checkpoint_folder()}/', '')}"
+            console.print(Padding(Line(needs, style="dim"), (0, 0, 0, 2)))
+        console.print(Padding(Line(row.description, style="dim"), (0, 0, 0, 2)))
+    say(f"Official files are looked for in {checkpoint_folder()}; --init random runs without them.")
+
+
+@app.command()
+@with_loading
+def sample(
+    model: Model,
+    prompt: Annotated[
+        list[str], typer.Argument(help='What to draw, e.g. "a red star above a blue ring"; for VAR a class number.')
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the PNG files.")] = Path("samples"),
+    seed: Seed = 0,
+    cfg: Cfg = None,
+    tau: Tau = None,
+    negative: Negative = None,
+    accelerate: Accelerate = None,
+    **options: Any,
+) -> None:
+    """Draw prompts and print the work ledger.
+
+    Example: `varlab sample nano-infinity "a red star above a blue ring" --seed 3`
+    """
+    from varlab.accelerators import build
+    from varlab.api import sample as draw
+    from varlab.runs import at_least, check_prompts, check_writable
+
+    check_prompts(prompt)  # mistakes are told before a model is loaded
+    at_least(0, seed=seed)
+    build(accelerate or ())
+    settings: dict[str, Any] = {"cfg": read_numbers("cfg", cfg), "tau": read_numbers("tau", tau)}
+    require_known(model)
+    check_writable(out)
+    loaded = load_model(model, **options)
+    result = draw(loaded, prompt, seed=seed, accelerators=accelerate or (), negative=negative, **settings)
+    out.mkdir(parents=True, exist_ok=True)
+    for i, image in enumerate(result.images):
+        path = out / f"{loaded.name}-seed{seed}-{i:04d}.png"
+        image.save(path)
+        say(str(path), (f"  {prompt[i]}", "dim"))
+    work = result.ledger
+    say(f"weights: {loaded.weights}")
+    engaged = "yes" if work.engaged else "no"
+    say(f"transformer: {work.transformer_flops / 1e9:.3g} GFLOP in all; accelerator engaged: {engaged}")
+
+
+@app.command()
+@with_loading
+def log(
+    model: Model,
+    prompts: Annotated[
+        str, typer.Option(help="A prompt set (scenes, scenes-counting, ...) or a .txt file.")
+    ] = "scenes",
+    n: Annotated[
+        int | None,
+        typer.Option(help="Prompts; time and disk grow in proportion. Default: 48, or all of a shorter file."),
+    ] = None,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Run folder; the same command resumes it.")] = None,
+    probe: Annotated[list[str] | None, typer.Option(help="e.g. token-mse or residual-spectrum:preview=full.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Images at a time; default: 16, fewer where keys and values pass 1 GiB.")
+    ] = None,
+    cfg: Cfg = None,
+    tau: Tau = None,
+    negative: Negative = None,
+    accelerate: Accelerate = None,
+    **options: Any,
+) -> None:
+    """Run prompts with probes and store images and log in a run folder.
+
+    Ctrl-C keeps what is done; the same command goes on. Open it with `varlab.open_log(folder)`.
+    """
+    from varlab.accelerators import build as build_accelerators
+    from varlab.api import log as run_log
+    from varlab.api import prompts as prompt_set
+    from varlab.probes import PROBES, build
+    from varlab.runs import at_least, check_writable, runs_folder
+
+    build(probe or ())  # mistakes are told before a model is loaded
+    build_accelerators(accelerate or ())
+    at_least(0, seed=seed)
+    at_least(1, batch=batch)
+    chosen = prompt_set(prompts, n=n)[: n or 48]
+    settings: dict[str, Any] = {"cfg": read_numbers("cfg", cfg), "tau": read_numbers("tau", tau)}
+    require_known(model)
+    check_writable(out or runs_folder())
+    loaded = load_model(model, **options)
+    with resumable(), image_bar() as progress:
+        tree = run_log(
+            loaded,
+            chosen,
+            seed=seed,
+            folder=out,
+            probes=probe or tuple(PROBES),
+            accelerators=accelerate or (),
+            negative=negative,
+            batch=batch,
+            progress=progress,
+            **settings,
+        )
+    say(f"{tree.attrs['n']} prompts, weights: {tree.attrs['weights']}, groups: {', '.join(tree.children)}")
+
+
+@app.command()
+def report(
+    name: Annotated[
+        list[str] | None, typer.Argument(help="Notebooks by name, e.g. 01_residual_spectra. Default: all.")
+    ] = None,
+    parameter: Annotated[
+        list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE; may be repeated.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for notebooks, HTML, figures and index.html.")] = Path("reports"),
+    suffix: Annotated[
+        str | None, typer.Option(help="Added to the reports' names, so that those of two models stand side by side.")
+    ] = None,
+) -> None:
+    """Execute notebooks into reports: notebook, offline HTML, figures as PDF, PNG and CSV, and an index.
+
+    Example: `varlab report 01_residual_spectra -p model=nano-infinity -p n=16`
+    """
+    from varlab.api import absent_models, check_inputs
+    from varlab.reports import check_parameters, find_notebook, list_notebooks, notebook_parameters, run_report
+    from varlab.runs import check_writable
+
+    given = dict(_pair(item) for item in parameter or ())
+    notebooks = [find_notebook(item) for item in name] if name else list(list_notebooks().values())
+    if not name:
+        absent = [path for path in notebooks if absent_models(notebook_parameters(path), given)]
+        notebooks = [path for path in notebooks if path not in absent]
+        for path in absent:
+            models = ", ".join(absent_models(notebook_parameters(path), given))
+            say(f"{path.stem} is left out: {models} is not here (varlab train makes it)")
+    inputs = []
+    for notebook in notebooks:  # all are checked before the first one runs
+        declared = notebook_parameters(notebook)
+        defaults = {name: parameter.default for name, parameter in declared.items()}
+        inputs.append(check_inputs(defaults, check_parameters(declared, given)))
+    check_writable(out)
+    with resumable():
+        for notebook, values in zip(notebooks, inputs, strict=True):
+            say(f"{notebook.stem} ...")
+            made = run_report(notebook, values, out, name=f"{notebook.stem}-{suffix}" if suffix else None)
+            say(f"  {made.html}")
+    say(f"index: {out / 'index.html'}")
+
+
+def _pair(item: str) -> tuple[str, str]:
+    name, equals, value = item.partition("=")
+    if not equals:
+        raise VarlabError(f"{item!r} is not NAME=VALUE. Write, for example, -p n=16.")
+    return name, value

@@ -1,0 +1,209 @@
+"""Commands that train and judge the minis: ``train``, ``score``, ``card``, ``export``, ``exits``, ``ablate``."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from varlab.cli.options import (
+    Accelerate,
+    Device,
+    Model,
+    Seed,
+    as_table,
+    console,
+    image_bar,
+    load_model,
+    require_known,
+    resumable,
+    say,
+    with_loading,
+)
+
+app = typer.Typer()
+
+
+@app.command()
+def train(
+    name: Annotated[str, typer.Argument(help="What to train: a mini from nothing, e.g. mini-var, or freqexit.")],
+    folder: Annotated[Path | None, typer.Option(help="Checkpoints; the same folder resumes.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Data-parallel processes, one thread each. Default: the recipe's.")
+    ] = None,
+    device: Device = "cpu",
+    init_from: Annotated[
+        Path | None, typer.Option(help="Start from the weights of a shipped mini: data/nano-infinity.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Transformer updates instead of the recipe's.")] = None,
+    pool: Annotated[int | None, typer.Option(help="Scenes rendered for training instead of the recipe's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the finished mini goes; default: inside the folder.")] = None,
+    compiled: Annotated[
+        bool,
+        typer.Option("--compile", help="torch.compile the blocks: faster, after two minutes; needs a C++ compiler."),
+    ] = False,
+    model: Annotated[str, typer.Option(help="freqexit: the VAR mini to fine-tune.")] = "mini-var",
+    recipe: Annotated[
+        str, typer.Option(help="freqexit: corrected, official, layerskip, plain, or corrected:hf_layout=raw, ...")
+    ] = "corrected",
+    seed: Annotated[int, typer.Option(help="freqexit: of batches and dropped labels.")] = 0,
+) -> None:
+    """Train a mini from nothing, or fine-tune one for early exits (`freqexit`).
+
+    From nothing: scenes, tokenizer, transformer. Ctrl-C keeps the state; the same command goes on.
+    """
+    from varlab.runs import at_least
+    from varlab.training.command import train_command
+    from varlab.training.freqexit.command import NAME, freqexit_command, plan_of
+
+    at_least(1, steps=steps, pool=pool, workers=workers)
+    at_least(0, seed=seed)
+    with resumable():
+        if name == NAME:
+            plan = plan_of(model, recipe, seed, steps, pool)
+            say(freqexit_command(plan, folder, workers or 2, device, out))
+            return
+        say(train_command(name, folder, workers, device, init_from, steps, pool, out, compiled))
+
+
+@app.command()
+@with_loading
+def score(
+    benchmark: Annotated[
+        str,
+        typer.Argument(help="scenes; of class-conditional minis frechet (scattering features), or fid with a library."),
+    ],
+    model: Model,
+    n: Annotated[
+        int | None, typer.Option(help="scenes: prompts (553, the whole set); frechet and fid: images (2000).")
+    ] = None,
+    per_prompt: Annotated[int, typer.Option(help="scenes: images a prompt.")] = 4,
+    seed: Seed = 0,
+    accelerate: Accelerate = None,
+    json: Annotated[Path | None, typer.Option(help="Write the summary here.")] = None,
+    **options: Any,
+) -> None:
+    """Score a model's samples, with 95 % intervals: the scene benchmark, or a distance to held-out scenes.
+
+    Example: `varlab score frechet mini-var-freqexit --accelerate freqexit:exits=6`
+    """
+    from varlab.accelerators import build
+    from varlab.errors import unknown
+    from varlab.evaluation.command import BENCHMARKS, score_command
+    from varlab.runs import at_least, check_writable
+
+    if benchmark not in BENCHMARKS:
+        raise unknown("benchmark", benchmark, BENCHMARKS)
+    at_least(1, n=n, per_prompt=per_prompt)
+    at_least(0, seed=seed)
+    build(accelerate or ())
+    require_known(model)
+    if json is not None:
+        check_writable(json.parent)
+    loaded = load_model(model, **options)
+    with image_bar() as progress:
+        frame, note = score_command(benchmark, loaded, n, per_prompt, seed, json, progress, tuple(accelerate or ()))
+    console.print(as_table(frame))
+    say(f"weights: {loaded.weights}; seed {seed}; {note}")
+
+
+@app.command()
+def card(model: Model) -> None:
+    """Write the card of a shipped mini from its own records: scores, ceiling, curves, contact sheet."""
+    from varlab.evaluation.card import write_card
+    from varlab.evaluation.class_card import write_class_card
+
+    loaded = load_model(model)
+    write = write_class_card if loaded.family == "var" else write_card
+    with image_bar() as progress:
+        path = write(loaded, progress)
+    say(str(path))
+
+
+@app.command()
+@with_loading
+def export(
+    model: Model,
+    out: Annotated[Path, typer.Argument(help="The .npz to write; an interrupted export goes on.")],
+    n: Annotated[int, typer.Option(help="Images, classes in turn.")] = 50_000,
+    seed: Seed = 0,
+    accelerate: Accelerate = None,
+    **options: Any,
+) -> None:
+    """Write samples of a class-conditional model as the npz that OpenAI's ADM evaluator reads."""
+    from varlab.accelerators import build
+    from varlab.evaluation.command import export_command
+    from varlab.runs import at_least, check_writable
+
+    at_least(1, n=n)
+    at_least(0, seed=seed)
+    build(accelerate or ())
+    require_known(model)
+    check_writable(out.parent)
+    loaded = load_model(model, **options)
+    with resumable(), image_bar() as progress:
+        text = export_command(loaded, out, n, seed, tuple(accelerate or ()), progress)
+    say(text)
+
+
+@app.command()
+@with_loading
+def exits(
+    model: Model = "mini-var",
+    vector: Annotated[
+        list[str] | None, typer.Option("--exits", help="Blocks of each stage: 6, or 12x5/6x5. Default: half the depth.")
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Images at a time.")] = 8,
+    rounds: Annotated[int, typer.Option(help="Interleaved rounds.")] = 7,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Write the table here as CSV.")] = None,
+    **options: Any,
+) -> None:
+    """Time the transformer of a VAR at early exits, interleaved with full depth, beside block calls and GFLOPs."""
+    import torch
+
+    from varlab.exits.speed import exit_speed
+    from varlab.runs import at_least, check_writable, device_name
+
+    at_least(1, batch=batch, rounds=rounds, threads=threads)
+    require_known(model)
+    if out is not None:
+        check_writable(out.parent)
+    torch.set_num_threads(threads)
+    loaded = load_model(model, **options)
+    table = exit_speed(loaded, vector, batch, rounds).table
+    console.print(as_table(table))
+    say(
+        f"{loaded.name}, {loaded.weights}, {loaded.precision}, {device_name(loaded.device)}, {threads} threads; "
+        "ratio to full depth of the transformer's time: median, 95 % bootstrap over rounds"
+    )
+    if out is not None:
+        table.to_csv(out, index=False)
+
+
+@app.command()
+def ablate(
+    model: Annotated[str, typer.Option(help="The VAR mini to fine-tune.")] = "mini-var",
+    recipes: Annotated[
+        str | None, typer.Option(help="FreqExit recipes with blanks between; default: all of them.")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Training seeds with commas between.")] = "0",
+    vectors: Annotated[str, typer.Option("--exits", help="Exit vectors judged, blanks between.")] = "6 12",
+    steps: Annotated[int | None, typer.Option(help="Updates of each run instead of the recipe's.")] = None,
+    pool: Annotated[int | None, typer.Option(help="Scenes learnt from instead of the recipe's.")] = None,
+    n: Annotated[int, typer.Option(help="Images judged a run and exit.")] = 2000,
+    workers: Annotated[int, typer.Option(help="Data-parallel processes, one thread each.")] = 2,
+    device: Device = "cpu",
+    folder: Annotated[Path, typer.Option(help="Runs and samples; the same folder resumes.")] = Path(
+        "runs/train/freqexit"
+    ),
+    out: Annotated[Path, typer.Option(help="Folder of the table.")] = Path("reports/freqexit_ablation"),
+) -> None:
+    """Fine-tune by every FreqExit recipe, judge all at the same exits. Ctrl-C keeps all; the same command goes on."""
+    from varlab.exits.command import ablate_command
+    from varlab.runs import at_least, check_writable
+
+    at_least(1, steps=steps, pool=pool, n=n, workers=workers)
+    require_known(model)
+    check_writable(out)
+    with resumable():
+        say(ablate_command(model, recipes, seeds, vectors, steps, pool, n, workers, device, folder, out, say))
