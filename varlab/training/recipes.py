@@ -73,7 +73,8 @@ MINI_HART = HartRecipe(
     tokenizer_loop=LoopConfig(steps=1400, learning_rate=1.5e-3, warmup=50, decay=0.7, average=0.995, seed=1),
     correction=CorrectionConfig(batch=32, swap=0.1, drop=0.1, seed=2, largest=16, whole_from=1200),
     loop=LoopConfig(steps=1300, learning_rate=2e-3, warmup=100, decay=0.7, average=0.995, seed=2),
-    settings=HartSettings(cfg=3.0, tau=0.8, top_k=0, smooth=False),
+    settings=HartSettings(cfg=4.5, tau=0.5, top_k=0),
+    workers=1,
 )
 
 
@@ -100,6 +101,7 @@ MINI_VAR = VarRecipe(
     correction=CorrectionConfig(batch=32, swap=0.1, drop=0.1, seed=2, largest=16, whole_from=1050),
     loop=LoopConfig(steps=1100, learning_rate=2e-3, warmup=100, decay=0.7, average=0.995, seed=2),
     settings=Settings(cfg=1.5),
+    workers=1,
     classes=class_names(),
 )
 
