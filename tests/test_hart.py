@@ -346,8 +346,14 @@ def test_passes_see_no_later_pass() -> None:
     assert not torch.allclose(whole.canvas, run(model, passes=1, smooth=False, top_k=0).canvas[:1], atol=1e-2)
 
 
+LEDGER: dict[str, dict[str, Any]] = {
+    "smooth": {}, "drawn": {"smooth": False}, "discrete": {"smooth": False, "residual": False},
+    "a guidance of 1 at the last stage": {"cfg": 1.5},
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("variant", [{}, {"modulation": "block"}], ids=["released", "modulated"])
-@pytest.mark.parametrize("settings", [{}, {"smooth": False, "residual": False}], ids=["smooth", "discrete"])
+@pytest.mark.parametrize("settings", LEDGER.values(), ids=LEDGER)
 @pytest.mark.parametrize("savings", [PLAIN, Savings(True, True)], ids=["plain", "saving"])
 def test_the_ledger_equals_a_count_of_every_operation(
     variant: dict[str, Any], settings: dict[str, Any], savings: Savings, monkeypatch: pytest.MonkeyPatch
@@ -358,11 +364,11 @@ def test_the_ledger_equals_a_count_of_every_operation(
         return (scores if mask is None else scores + mask).softmax(-1) @ v
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", plain)
-    model = tiny_hart(settings=HartSettings(cfg=2.0, **settings), **variant)
+    model = tiny_hart(**variant)
     model.savings = savings
     for methods in ((), ("uniform-tokens:keep=0.3,last=2",), ("cfg-off:last=1",)):
         with FlopCounterMode(display=False) as counter:
-            ledger = run(model, *methods).ledger
+            ledger = run(model, *methods, **settings).ledger
         overhead = sum(work.overhead_flops for work in ledger.stages)
         assert counter.get_total_flops() == ledger.transformer_flops - overhead + ledger.decode_flops
         assert ledger.engaged == bool(methods)

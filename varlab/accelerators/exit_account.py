@@ -40,7 +40,7 @@ def exact_flops(model: VAR, exits: Sequence[int], settings: Settings | None = No
             cached[block] += tokens
             flops += ROWS * sum(model.branch_cost(name, tokens, cached[block], None).total for name in model.branches)
         guided = model.guidance(k, settings, True).scale != 1
-        flops += model.stage_cost(k, tokens, 1, ROWS if guided else 1).total
+        flops += model.stage_cost(k, tokens, 1, ROWS if guided else 1, settings).total
     return flops
 
 

@@ -80,6 +80,7 @@ def account_seconds(model: Infinity, batch: int = 1) -> float:
     for k, tokens in enumerate(model.schedule.lengths):
         costs = [model.branch_cost(name, tokens, model.schedule.ends[k], conditioning) for name in model.branches]
         rows = 2 * batch * model.depth
-        linear += sum(cost.linear for cost in costs) * rows + model.stage_cost(k, tokens, batch, 2 * batch).linear
+        linear += sum(cost.linear for cost in costs) * rows
+        linear += model.stage_cost(k, tokens, batch, 2 * batch, model.settings).linear
         attention += sum(cost.attention for cost in costs) * rows
     return measured.seconds(linear, attention)[0]

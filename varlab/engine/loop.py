@@ -399,7 +399,7 @@ class Run:
         for probe in self.probes:
             probe.on_logits(stage, out.cond, out.uncond, out.guided, labels)
         head_rows = state.batch * (1 if out.uncond is None else 2)
-        cost = self.model.stage_cost(k, x.shape[1], state.batch, head_rows)
+        cost = self.model.stage_cost(k, x.shape[1], state.batch, head_rows, self.settings)
         self.ledger.stages[k].linear_flops += cost.linear
         forced = self.forced.get(k)
         if forced is not None:
@@ -462,7 +462,7 @@ class Run:
             costs = [self.model.branch_cost(name, own, seen, state.conditioning) for name in self.model.branches]
             work.dense_token_blocks += own * self.model.depth * rows
             work.dense_flops += sum(cost.total for cost in costs) * self.model.depth * rows
-        work.dense_flops += self.model.stage_cost(k, grid_tokens, state.batch, head_rows).total
+        work.dense_flops += self.model.stage_cost(k, grid_tokens, state.batch, head_rows, self.settings).total
 
 
 def _refuse_clashes(accelerators: Sequence[Accelerator]) -> None:

@@ -195,8 +195,8 @@ class NextScaleModel(ABC):
         """Everything computed once per image from the text features, all rows."""
 
     @abstractmethod
-    def stage_cost(self, k: int, tokens: int, batch: int, head_rows: int) -> Cost:
-        """Embedding and read-out of a stage."""
+    def stage_cost(self, k: int, tokens: int, batch: int, head_rows: int, settings: Any) -> Cost:
+        """Embedding and read-out of a stage under the settings of a run."""
 
     @abstractmethod
     def decode_cost(self, grid: Grid) -> Cost:

@@ -330,17 +330,18 @@ class Hart(NextScaleModel):
         tokens = 2 * config.text_length * config.text_width * config.width
         return Cost(rows * (tokens + 4 * config.width**2 + modulation))
 
-    def stage_cost(self, k: int, tokens: int, batch: int, head_rows: int) -> Cost:
+    def stage_cost(self, k: int, tokens: int, batch: int, head_rows: int, settings: HartSettings) -> Cost:
         config, height, width = self.transformer.config, *self.schedule.final
         word = 2 * batch * tokens * config.latents * config.width
         flops = (0 if k == 0 else word) + 2 * head_rows * tokens * config.width * config.vocabulary
-        if self.settings.smooth:
+        if settings.smooth:
             flops += 2 * batch * tokens * config.vocabulary * config.latents
         if not self._final(k):  # the phi convolution
             flops += 2 * batch * height * width * (config.latents * self.tokenizer.config.kernel) ** 2
-        elif self.settings.residual:
+        elif settings.residual:
+            both = self.guidance(k, settings, head_rows > batch).extra not in (0, 1)
             sizes = config.latents, config.width, config.diffusion_width, config.diffusion_depth
-            flops += word + denoiser_flops(*sizes, config.diffusion_steps, head_rows * tokens)
+            flops += word + denoiser_flops(*sizes, config.diffusion_steps, (head_rows if both else batch) * tokens)
             flops += 0 if self.savings.constants else config.diffusion_steps * embedding_flops(config.diffusion_width)
         if not (self.savings.constants or config.learned_levels):
             flops += config.stages * embedding_flops(config.width)

@@ -290,7 +290,7 @@ class Infinity(NextScaleModel):
         keys = self.depth * 2 * length * config.width * 2 * config.width
         return Cost(rows * (pool + shared + tokens + keys), rows * 4 * length * config.width)
 
-    def stage_cost(self, k: int, tokens: int, batch: int, head_rows: int) -> Cost:
+    def stage_cost(self, k: int, tokens: int, batch: int, head_rows: int, settings: Settings) -> Cost:
         config = self.transformer.config
         embed = 0 if k == 0 else 2 * batch * tokens * config.bits * config.width
         norm = 2 * head_rows * config.width * 2 * config.width

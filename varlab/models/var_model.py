@@ -196,7 +196,7 @@ class VAR(NextScaleModel):
     def text_cost(self, conditioning: Conditioning) -> Cost:
         return Cost(conditioning.label.shape[0] * (self.modulation_cost() + 4 * self.width**2))
 
-    def stage_cost(self, k: int, tokens: int, batch: int, head_rows: int) -> Cost:
+    def stage_cost(self, k: int, tokens: int, batch: int, head_rows: int, settings: Settings) -> Cost:
         config, (height, width) = self.transformer.config, self.schedule.final
         embed = 0 if k == 0 else 2 * batch * tokens * config.code_width * self.width
         smooth = 2 * batch * 9 * config.code_width**2 * height * width
