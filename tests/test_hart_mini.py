@@ -126,6 +126,12 @@ def test_calibrations_say_what_fits(tmp_path: Path) -> None:
     assert len(decided.images) == 3
 
 
+@pytest.mark.parametrize("text", ["features", "random", "flan-t5-xl", lambda prompts: prompts])
+def test_no_other_text_encoder_is_taken(text: object) -> None:
+    refused(lambda: zoo.load("mini-hart", text=text), "captions of its card", "leave text=")  # type: ignore[arg-type]
+    assert zoo.load("mini-hart", text="captions").text is not None
+
+
 def test_the_scene_score_of_an_untrained_one_is_low() -> None:
     frame, _ = score_command("scenes", zoo.load("mini-hart"), 6, 1, 0, None, lambda *_: None)
     assert len(frame) and "overall" in frame.to_string()

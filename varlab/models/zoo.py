@@ -202,6 +202,8 @@ def _check(
         raise VarlabError(f"{entry.name} brings its own tokenizer: leave tokenizer out.")
     if entry.text == "classes" and text is not None:
         raise VarlabError(f"{entry.name} reads class labels, such as 207, and no text: leave text out.")
+    if entry.family == "hart" and entry.folder is not None and text not in (None, "captions"):
+        raise VarlabError(f"{entry.name} reads the captions of its card with its own encoder: leave text={text!r} out.")
     if isinstance(text, str) and text not in ("random", entry.text) and "captions" in (text, entry.text):
         raise VarlabError(f"{entry.name} reads {entry.text}, not text={text!r}: leave text out.")
     try:
