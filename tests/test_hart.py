@@ -272,6 +272,7 @@ def test_hooks_see_the_grid_and_the_cache_holds_the_text() -> None:
 PLAIN = Savings(one_null=False, constants=False)
 METHODS: tuple[tuple[str, ...], ...] = (
     (), ("sparsevar:keep=0.3,last=2",), ("fastvar:ratios=0.5,drop=1,first=1",), ("cfg-off:last=2",),
+    ("freqexit:exits=2x1/4x3",),
 )  # fmt: skip
 VARIANTS: dict[str, dict[str, Any]] = {
     "released": {},

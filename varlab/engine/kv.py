@@ -21,6 +21,7 @@ class KVStore:
         self.lengths = [0] * blocks
         self.held = [0] * blocks  # tokens of each block that are in its buffers
         self.bias: list[Tensor | None] = [None] * blocks  # [R, capacity] once any key differs from the others
+        self.alike = [0] * blocks  # equal first keys of the unconditional rows: none where a block never saw the text
 
     def append(
         self, block: int, k: Tensor, v: Tensor, bias: Tensor | None, keep: bool = True
@@ -72,6 +73,7 @@ class KVStore:
         """Forget all tokens and keep the buffers."""
         self.rewind([0] * len(self.held))
         self.bias = [None] * len(self.bias)
+        self.alike = [0] * len(self.alike)
 
     def skip(self, block: int, count: int) -> None:
         """Count tokens that were written into the buffers from outside, by a replayed graph."""
@@ -84,7 +86,7 @@ class KVStore:
         store.keys = [None if k is None else k[index] for k in self.keys]
         store.values = [None if v is None else v[index] for v in self.values]
         store.bias = [None if b is None else b[index] for b in self.bias]
-        store.lengths, store.held = list(self.lengths), list(self.held)
+        store.lengths, store.held, store.alike = list(self.lengths), list(self.held), list(self.alike)
         return store
 
     @property

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from varlab.engine.attend import Group, attend_rows, groups
+from varlab.engine.attend import attend_rows, groups
 from varlab.engine.dense import CanvasKeeper, Dense
 from varlab.engine.hooks import Accelerator, Probe, overrides
 from varlab.engine.kv import KVStore
@@ -357,7 +357,7 @@ class Run:
             keys, values, bias = state.kv.append(site.block, k, v, bias, keep_keys)
             keys_seen[0] = keys.shape[2]
             bias = pass_bias(stage, index, bias, keys.shape[2], state.rows)
-            alike = self.model.alike if state.guided else 0
+            alike = state.kv.alike[site.block] if state.guided else 0
             return attend_rows(q, keys, values, bias, self.model.attention_scale, alike)
 
         y = self.model.branch(site.block, name, x, state.conditioning, positions, attend)
@@ -382,6 +382,7 @@ class Run:
             (k, v), (null_k, null_v) = seen
             k, v = torch.cat([k, null_k.expand_as(k)]), torch.cat([v, null_v.expand_as(v)])
             state.kv.append(site.block, k, v, None)
+            state.kv.alike[site.block] = model.alike
             state.attended[site.block] = site.stage.index
         self._count(state, site, x.shape[1], x.shape[1] if seen else 0)
         return torch.cat([made[0], made[1].expand_as(made[0])])
@@ -434,14 +435,12 @@ class Run:
             f"Stage {stage.index + 1} computes {codes.shape[1]} of {selection.length} tokens; nothing fills the rest."
         )
 
-    def _groups(self, batch: int, guided: bool, k: int, tokens: int, keys: int) -> list[Group]:
-        return groups(batch, guided, tokens, keys, self.model.prefix(k), self.model.alike)
-
     def _count(self, state: State, site: Site, tokens: int, keys: int) -> None:
         work = self.ledger.stages[site.stage.index]
         first = site.branch == self.model.branches[0]
         work.block_calls += first
-        for rows, own, seen in self._groups(state.batch, state.guided, site.stage.index, tokens, keys):
+        prefix, alike = self.model.prefix(site.stage.index), state.kv.alike[site.block]
+        for rows, own, seen in groups(state.batch, state.guided, tokens, keys, prefix, alike):
             cost = self.model.branch_cost(str(site.branch), own, seen, state.conditioning)
             work.linear_flops += cost.linear * rows
             work.attention_flops += cost.attention * rows
@@ -458,7 +457,7 @@ class Run:
         head_rows = state.batch * (2 if guided and guidance.on_logits and guidance.scale != 1 else 1)
         work.images += state.batch
         work.grid_tokens += grid_tokens * state.batch
-        for rows, own, seen in self._groups(state.batch, guided, k, tokens, keys):
+        for rows, own, seen in groups(state.batch, guided, tokens, keys, self.model.prefix(k), self.model.alike):
             costs = [self.model.branch_cost(name, own, seen, state.conditioning) for name in self.model.branches]
             work.dense_token_blocks += own * self.model.depth * rows
             work.dense_flops += sum(cost.total for cost in costs) * self.model.depth * rows
