@@ -128,6 +128,13 @@ def test_options_that_do_not_apply_are_refused(monkeypatch: pytest.MonkeyPatch) 
     refused(lambda: gpu.gpu_bench(), "needs a CUDA device")
 
 
+def test_graphs_refuse_a_text_among_the_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "require_gpu", lambda device: None)
+    model = tiny_hart()
+    refused(lambda: GraphedRun(model, model.settings, SeededNoise(0)), "carries the text of tiny-hart", "leave graphs")
+    GraphedRun(tiny_infinity(), tiny_infinity().settings, SeededNoise(0))
+
+
 def test_a_graph_finds_every_tensor_of_a_conditioning() -> None:
     model = tiny_infinity()
     conditioning = model.prepare(features(3, 5), True)

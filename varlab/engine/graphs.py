@@ -119,6 +119,8 @@ def capture(call: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
 def refuse_graphs(run: Run) -> None:
     """Raises VarlabError where graphs cannot be recorded."""
     require_gpu(run.model.device)
+    if any(map(run.model.prefix, range(len(run.model.schedule)))):
+        raise VarlabError(f"CUDA graphs replay no stage that carries the text of {run.model.name}: leave graphs out.")
     if run.block_probes or run.branch_probes:
         raise VarlabError("Probes of blocks cannot listen inside a CUDA graph: leave graphs or the probes out.")
 
