@@ -165,6 +165,18 @@ def test_converted_parts_load_as_the_original(tmp_path: Path) -> None:
     refused(wrong)
 
 
+def test_a_tokenizer_says_how_it_mixes(tmp_path: Path) -> None:
+    model = tiny_hart()
+    folder = write(tmp_path / "hart", model)
+    stated = folder / "tokenizer" / "config.json"
+    stated.write_text(json.dumps({"quant_resi": -0.25, "using_znorm": False}))
+    loaded = load_features(folder)
+    assert loaded.tokenizer.quantize.mix == 0.25 and not torch.equal(image(loaded), image(model))
+    stated.write_text(json.dumps({"using_znorm": True}))
+    refused(lambda: load_features(folder), "using_znorm is not supported")
+    refused(lambda: convert(folder / "tokenizer", tmp_path / "x.safetensors", "hart-0.7b"), "using_znorm")
+
+
 def test_random_text_belongs_to_a_prompt() -> None:
     encoder = RandomHartText(4, 8)
     both = encoder(["a", "b"])
@@ -193,6 +205,18 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     refused(load("pooling", sep_aln_pooling_mode="sum"), "sep_aln_pooling_mode 'sum'", "'max' or 'avg'")
     refused(load("ddim", num_sampling_steps="ddim8"), "num_sampling_steps", "'ddim8'")
     refused(load("heads", num_heads=7), "width 96 over 7 heads")
+    refused(load("eps", norm_eps=1e-5), "norm_eps 1e-05", "only 1e-06")
+    unit = tiny_hart(unit_attention=True, learned_levels=True)
+    refused(lambda: load_features(write(tmp_path / "unit", unit, num_heads=4)), "contradicts", "num_heads 4 for 2")
+    sides = [1, 2, 3, 3, 4]  # as many tokens
+    refused(
+        lambda: load_features(write(tmp_path / "levels", unit, patch_nums=sides)), "contradicts", "5 patch_nums for 4"
+    )
+    unsaid = write(tmp_path / "unsaid", model)
+    words = config_of(model)
+    del words["context_token"]
+    (unsaid / "llm" / "config.json").write_text(json.dumps(words))
+    refused(lambda: load_features(unsaid), f"patch_nums does not fit lvl_1L of {HART_TEXT + 38} positions")
     lacking = write(tmp_path / "lacking", model)
     stated = json.loads((lacking / "llm" / "config.json").read_text())
     del stated["num_heads"]

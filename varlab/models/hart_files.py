@@ -204,7 +204,7 @@ def _from_files(files: HartFiles, entry: ModelEntry, precision: str, device: str
     stored, images = read(files.transformer), tokenizer_tensors(read(files.tokenizer))
     given = _json(files.config)
     config, schedule = detect(shapes_of(stored.tensors), given, files.config)
-    modules = _empty(config, detect_tokenizer(shapes_of(images.tensors), files.tokenizer))
+    modules = _empty(config, detect_tokenizer(shapes_of(images.tensors), files.tokenizer, _beside(files.tokenizer)))
     for module, part in zip(modules, (stored, images), strict=True):
         load_into(module, part.tensors, f"{part.label} (for {entry.name})", precision, device)
     hashes = [hash_tensors(module.state_dict())[:8] for module in modules]
@@ -216,6 +216,12 @@ def tokenizer_tensors(stored: Checkpoint) -> Checkpoint:
     """Under our names: without the official prefix, the discriminator and what only training used."""
     named = {name.removeprefix("vae."): tensor for name, tensor in stored.tensors.items()}
     return replace(stored, tensors={name: tensor for name, tensor in named.items() if not UNUSED.match(name)})
+
+
+def _beside(weights: Path) -> dict[str, Any]:
+    """The ``config.json`` of a tokenizer's file or folder, empty where there is none."""
+    path = (weights if weights.is_dir() else weights.parent) / "config.json"
+    return _json(path) if path.is_file() else {}
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -248,7 +254,8 @@ def part_of(stored: Checkpoint) -> tuple[str, nn.Module, Checkpoint]:
     with torch.device("meta"):
         if any(name.removeprefix("vae.").startswith("decoder.") for name in stored.tensors):
             stored = tokenizer_tensors(stored)
-            return "tokenizer", HybridTokenizer(detect_tokenizer(shapes_of(stored.tensors), file)), stored
+            found = detect_tokenizer(shapes_of(stored.tensors), file, _beside(file))
+            return "tokenizer", HybridTokenizer(found), stored
         config = file.parent / "config.json"
         if not config.is_file():
             raise VarlabError(f"{config} is missing: the weights beside it do not tell the number of heads.")

@@ -38,6 +38,8 @@ def detect(shapes: Mapping[str, Shape], given: Mapping[str, Any], where: Path | 
     width, latents = shapes["word_embed.weight"]
     gate = shapes.get("blocks.0.ffn.gate_proj.weight", (0,))[0]
     text_length = (shapes.get("lvl_1L", (1, 0))[1] or 0) + 1 - sum(side * side for side in sides)
+    if "context_token" not in given and "lvl_1L" in shapes and text_length != HartConfig.text_length:
+        raise VarlabError(f"{where}: patch_nums does not fit lvl_1L of {shapes['lvl_1L'][1]} positions.")
     config = HartConfig(
         depth=_count(shapes, r"blocks\.(\d+)\."),
         width=width,
@@ -58,7 +60,7 @@ def detect(shapes: Mapping[str, Shape], given: Mapping[str, Any], where: Path | 
         context_norm="context_norm.weight" in shapes,
         mlp_ratio=_ratio(gate, width, float(given.get("mlp_ratio", 4.0))),
     )  # fmt: skip
-    _refuse_contradictions(config, given, where)
+    _refuse_contradictions(config, given, where, shapes)
     return config, square(sides, "hart-1024" if sides[-1] == 64 else f"hart-{sides[-1]}")
 
 
@@ -78,7 +80,9 @@ def _ratio(hidden: int, width: int, stated: float) -> float:
     return 1.5 * hidden / width
 
 
-def _refuse_contradictions(config: HartConfig, given: Mapping[str, Any], where: Path | str) -> None:
+def _refuse_contradictions(
+    config: HartConfig, given: Mapping[str, Any], where: Path | str, shapes: Mapping[str, Shape]
+) -> None:
     found: dict[str, Any] = {
         "depth": config.depth,
         "embed_dim": config.width,
@@ -95,11 +99,18 @@ def _refuse_contradictions(config: HartConfig, given: Mapping[str, Any], where: 
     if config.modulation != "shared":
         found["disable_aln"] = config.modulation == "none"
     wrong = [f"{name} {given[name]} for {value}" for name, value in found.items() if given.get(name, value) != value]
+    heads = shapes.get("blocks.0.attn.scale_mul_1H11", (1, config.heads))[1]
+    levels = shapes.get("lvl_embed.weight", (config.stages,))[0]
+    wrong += [f"num_heads {config.heads} for {heads}"] if config.heads != heads else []
+    wrong += [f"{config.stages} patch_nums for {levels}"] if config.stages != levels else []
     if wrong:
         raise VarlabError(f"{where} contradicts the weights beside it: {', '.join(wrong)}. Are they of one release?")
 
 
-KNOWN = {"mlp_type": ("llama",), "attn_type": ("llama",), "sep_aln_pooling_mode": ("max", "avg"), "sampler": ("iddpm",)}
+KNOWN: dict[str, tuple[Any, ...]] = {
+    "mlp_type": ("llama",), "attn_type": ("llama",), "sep_aln_pooling_mode": ("max", "avg"), "sampler": ("iddpm",),
+    "norm_eps": (1e-6,),
+}  # fmt: skip
 
 
 def _refuse_unknown(given: Mapping[str, Any], where: Path | str) -> None:
@@ -115,11 +126,14 @@ def _refuse_unknown(given: Mapping[str, Any], where: Path | str) -> None:
             raise VarlabError(f"{where}: {name} must be a whole number above 0, not {given[name]!r}.")
 
 
-def detect_tokenizer(shapes: Mapping[str, Shape], where: Path | str) -> HybridConfig:
-    """The architecture of a tokenizer from its keys."""
+def detect_tokenizer(shapes: Mapping[str, Shape], where: Path | str, given: Mapping[str, Any]) -> HybridConfig:
+    """The architecture of a tokenizer from its keys, and from its ``config.json``, where there is one, the mix of its
+    phi convolutions."""
     needed = {"quantize.embedding.weight", "encoder.conv_in.weight", "quant_conv.weight"}
     if missing := needed - shapes.keys():
         raise VarlabError(f"{where} lacks {', '.join(sorted(missing))}: it is no tokenizer of HART.")
+    if given.get("using_znorm", False):
+        raise VarlabError(f"{where}: using_znorm is not supported; the released tokenizer compares codes as they are.")
     vocabulary, latents = shapes["quantize.embedding.weight"]
     channels = shapes["encoder.conv_in.weight"][0]
     levels = _count(shapes, r"decoder\.up\.(\d+)\.")
@@ -132,4 +146,5 @@ def detect_tokenizer(shapes: Mapping[str, Shape], where: Path | str) -> HybridCo
         blocks=_count(shapes, r"decoder\.up\.0\.block\.(\d+)\.") - 1,
         phis=_count(shapes, r"quantize\.quant_resi\.qresi_ls\.(\d+)\."),
         kernel=shapes["quant_conv.weight"][-1],
+        mix=abs(float(given.get("quant_resi", HybridConfig.mix))),
     )
