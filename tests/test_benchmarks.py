@@ -204,6 +204,12 @@ def test_memory_is_counted_before_loading(monkeypatch: pytest.MonkeyPatch) -> No
         2.2e9 * 2 + 0.34e9, rel=0.05
     )  # the tokenizer's norms and the text's parts stay fp32
     assert two.keys_values == 2 * 2 * 6425 * 2048 * 32 * 2
+    hart = find("hart-0.7b")
+    both = [account(hart, hart.schedule(None, 1.0), without_encoder=without) for without in (False, True)]
+    assert both[0].total - both[1].total == both[0].text_encoder == 1_544_000_000 * 4
+    monkeypatch.setattr(memory, "available", lambda device="cpu": 10 * GIB)
+    refused(lambda: load("hart-0.7b"), "needs 13.9 GiB", "10.0 GiB left")
+    refused(lambda: load("hart-0.7b", text="features", checkpoint="/nowhere"), "no folder")
     monkeypatch.setattr(memory, "available", lambda device="cpu": 18 * GIB)
     refused(lambda: load("infinity-8b", "random", precision="bf16"), "needs 25.9 GiB", "18.0 GiB left", "pixels 0.06M")
     monkeypatch.setattr(memory, "available", lambda device="cpu": 8 * GIB)

@@ -16,7 +16,7 @@ from varlab.models.official import ModelEntry
 from varlab.models.registry import empty
 from varlab.schedules import STAGES, Schedule
 
-FLAN_T5_XL = 1_230_000_000  # parameters of its encoder
+ENCODERS = {"flan-t5-xl": 1_230_000_000, "qwen2": 1_544_000_000}  # parameters of the official text encoders
 RESERVE = 1 << 29  # bytes that must stay free beside what is counted here
 BYTES = {"fp32": 4, "bf16": 2}
 # Bytes that a decoder holds for each channel of its widest map: the map, its fp32 norm and what comes of it.
@@ -46,14 +46,14 @@ class MemoryAccount:
 
 
 def account(
-    entry: ModelEntry, schedule: Schedule, precision: str = "fp32", batch: int = 1, random_text: bool = True
+    entry: ModelEntry, schedule: Schedule, precision: str = "fp32", batch: int = 1, without_encoder: bool = True
 ) -> MemoryAccount:
     """The memory of a model's run with guidance, without loading it; grows with the batch in all but the weights."""
     modules = empty(entry).named()
     return replace(
         sampling_account(entry.transformer, entry.tokenizer, schedule, precision, batch),
         weights=sum(_bytes(module, precision) for module in modules.values()),
-        text_encoder=0 if random_text or entry.text != "flan-t5-xl" else FLAN_T5_XL * BYTES[precision],
+        text_encoder=0 if without_encoder else ENCODERS.get(entry.text, 0) * BYTES[precision],
     )
 
 
@@ -123,7 +123,7 @@ def refuse_what_cannot_fit(
     precision: str,
     device: str,
     batch: int = 1,
-    random_text: bool = True,
+    without_encoder: bool = True,
     other: Callable[[str], Schedule] | None = None,
 ) -> None:
     """Raises VarlabError with the memory that is needed, what there is, and the largest choice that fits.
@@ -133,11 +133,11 @@ def refuse_what_cannot_fit(
     free = available(device)
 
     def fits(schedule: Schedule, precision: str, batch: int) -> bool:
-        return account(entry, schedule, precision, batch, random_text).total + RESERVE <= free
+        return account(entry, schedule, precision, batch, without_encoder).total + RESERVE <= free
 
     if fits(schedule, precision, batch):
         return
-    needed = account(entry, schedule, precision, batch, random_text).total
+    needed = account(entry, schedule, precision, batch, without_encoder).total
     budgets = [name for name in reversed(STAGES) if other is not None and len(other(name)) < len(schedule)]
     ways = [f"a batch of {smaller}" for smaller in range(batch - 1, 0, -1) if fits(schedule, precision, smaller)][:1]
     ways += ["precision bf16"] if precision == "fp32" and fits(schedule, "bf16", batch) else []

@@ -221,9 +221,9 @@ def _check_memory(
 ) -> None:
     """Refuse a model that cannot be held and draw one image."""
     several = entry.family == "infinity" and entry.folder is None
-    random_text = text == "random" or callable(text) or (text is None and init == "random")
+    without_encoder = text in ("random", "features") or callable(text) or (text is None and init == "random")
     refuse_what_cannot_fit(
-        entry, entry.schedule(pixels, ratio), precision, device, random_text=random_text,
+        entry, entry.schedule(pixels, ratio), precision, device, without_encoder=without_encoder,
         other=(lambda budget: entry.schedule(budget, ratio)) if several else None,
     )  # fmt: skip
 
