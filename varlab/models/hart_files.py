@@ -4,7 +4,6 @@ The averaged weights (``ema_model.bin``) are those that the official program sam
 (arXiv 2410.10812).
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from varlab.models.hart_variants import detect, detect_tokenizer, shapes_of
 from varlab.models.initialise import randomise
 from varlab.models.official import ModelEntry
 from varlab.models.qwen import HUB, QwenText
-from varlab.models.text import checked
+from varlab.models.text import random_text
 from varlab.models.tokenizers.hybrid import HybridConfig, HybridTokenizer
 from varlab.models.writing import hash_tensors
 from varlab.schedules import Schedule
@@ -41,12 +40,9 @@ class RandomHartText:
         self.label = f"random text features (seed {seed})"
 
     def __call__(self, prompts: Sequence[str]) -> HartText:
-        rows = []
-        for prompt in checked(prompts):
-            number = int.from_bytes(hashlib.sha256(f"{self.seed}/{prompt}".encode()).digest()[:7], "big")
-            rows.append(torch.randn(self.length, self.width, generator=torch.Generator().manual_seed(number)))
-        mask = torch.ones(len(rows), self.length, dtype=torch.bool)
-        return HartText(torch.stack(rows).to(self.device), mask.to(self.device))
+        drawn = random_text(prompts, self.width, self.length, self.seed).features
+        features = drawn.unflatten(0, (-1, self.length)).to(self.device)
+        return HartText(features, torch.ones(features.shape[:2], dtype=torch.bool, device=self.device))
 
 
 def load_hart(
