@@ -1,5 +1,6 @@
 """HART's official folder: read strictly, with the variant taken from the keys, and refused by name where it is off."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,8 +15,8 @@ from tests.conftest import HART_TEXT, HART_TEXT_WIDTH, hart_features, tiny_hart
 from tests.minis import refused
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
+from varlab.models import qwen, zoo
 from varlab.models import text as texts
-from varlab.models import zoo
 from varlab.models.convert import convert
 from varlab.models.hart_files import RandomHartText, load_hart
 from varlab.models.hart_model import Hart, HartSettings
@@ -144,7 +145,26 @@ def test_a_hub_id_is_fetched_and_what_the_hub_says_is_told(tmp_path: Path, monke
     loaded = zoo.load("hart-0.7b", checkpoint="owner/hart", text="features")
     assert torch.equal(image(loaded), image(model))
     assert asked == [("owner/hart", ["llm/*", "tokenizer/*"])]
-    refused(lambda: load_hart(ENTRY, checkpoint="owner/other"), "owner/other", "huggingface.co", "ConnectionError")
+    refused(lambda: load_features(Path("owner/other")), "owner/other", "huggingface.co", "ConnectionError")
+    asked.clear()
+    monkeypatch.setattr(texts, "find_spec", lambda name: None)
+    refused(lambda: load_hart(ENTRY, checkpoint="owner/hart"), "Qwen2", "pip install -e .[text]")
+    assert not asked
+
+
+def test_the_system_prompt_may_lie_in_the_given_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write(tmp_path / "hart", tiny_hart())
+    (folder / "constants.py").write_text("prompt = 'of the test'")
+    monkeypatch.setattr(texts, "find_spec", lambda name: name)
+    monkeypatch.setattr(qwen, "SYSTEM_PROMPT_SHA256", hashlib.sha256(b"of the test").hexdigest())
+    monkeypatch.setenv("VARLAB_CHECKPOINTS", str(tmp_path / "none"))
+    for given in (folder, folder / "llm"):
+        encoder = load_hart(ENTRY, checkpoint=given).text
+        assert isinstance(encoder, qwen.QwenText) and encoder.prefix() == "of the test"
+    (folder / "constants.py").unlink()
+    refused(lambda: load_hart(ENTRY, checkpoint=folder), "hart/utils/constants.py", "text='features'")
+    (folder / "llm" / "ema_model.bin").unlink()
+    refused(lambda: load_hart(ENTRY, checkpoint=folder), "missing", "load_hart(averaged=False)")
 
 
 def test_converted_parts_load_as_the_original(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from varlab.schedules import Schedule
 
 AVERAGED = ("ema_model.safetensors", "ema_model.bin")
 PLAIN = ("model.safetensors", "pytorch_model.bin", *INDICES)
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 UNUSED = re.compile(r"disc\.|decoder2\.|post_quant_conv2\.|quantize\.ema_vocab_hit_SV$")  # of the tokenizer's training
 
 
@@ -65,8 +66,11 @@ def load_hart(
     are then given in place of prompts.
     Raises VarlabError for a folder that is incomplete, contradicts its ``config.json`` or does not fit.
     """
+    encoder = _encoder(entry, init, text, checkpoint, device, precision, seed)
+    if checkpoint is not None and _on_hub(checkpoint):
+        _require(encoder)  # before gigabytes come over the network
     files = official_files(entry, checkpoint, tokenizer, averaged) if init == "checkpoint" else None
-    encoder = _encoder(entry, init, text, device, precision, seed)
+    _require(encoder)
     if files is not None:
         model = _from_files(files, entry, precision, device)
     else:
@@ -78,9 +82,15 @@ def load_hart(
 
 
 def _encoder(
-    entry: ModelEntry, init: str, text: str | HartEncoder | None, device: str, precision: str, seed: int
+    entry: ModelEntry,
+    init: str,
+    text: str | HartEncoder | None,
+    checkpoint: str | Path | None,
+    device: str,
+    precision: str,
+    seed: int,
 ) -> HartEncoder | None:
-    """The text encoder, checked before any weights are read; None where features are given and for shapes alone."""
+    """The text encoder, of which nothing is read yet; None where features are given and for shapes alone."""
     config = entry.transformer
     assert isinstance(config, HartConfig)
     if callable(text):
@@ -90,9 +100,15 @@ def _encoder(
     if text == "random" or (text is None and init == "random"):
         return RandomHartText(config.text_length, config.text_width, seed, device)
     source = HUB if text in (None, entry.text) else text
-    encoder = QwenText(source, config.text_length, config.text_width, device, precision)
-    encoder.require()
-    return encoder
+    given = () if checkpoint is None else (Path(checkpoint).expanduser(),)
+    folders = (*given, *(folder.parent for folder in given if folder.name == "llm"))
+    return QwenText(source, config.text_length, config.text_width, device, precision, folders=folders)
+
+
+def _require(encoder: HartEncoder | None) -> None:
+    """Raises VarlabError where the official encoder lacks its library, folder or system prompt."""
+    if isinstance(encoder, QwenText):
+        encoder.require()
 
 
 def _without_files(entry: ModelEntry, init: str, precision: str, device: str, seed: int) -> Hart:
@@ -138,7 +154,7 @@ def official_files(
     found = (transformer, llm / "config.json" if (llm / "config.json").is_file() else None, decoder)
     missing = [what for what, path in zip(_expected(llm, images, averaged), found, strict=True) if path is None]
     if transformer is None or decoder is None or missing:
-        other = " (averaged=False reads the other weights)" if averaged and _first(llm, PLAIN) else ""
+        other = " (load_hart(averaged=False) reads the others)" if averaged and _first(llm, PLAIN) else ""
         raise VarlabError(
             f"{entry.name}: missing {', '.join(missing)}{other}. Give checkpoint= the released folder, which holds "
             "llm/ and tokenizer/, or both apart as checkpoint= and tokenizer=, or init='random' for untrained weights."
@@ -175,11 +191,16 @@ def _places(
     return llm, llm.parent / "tokenizer" if tokenizer is None else Path(tokenizer).expanduser()
 
 
+def _on_hub(checkpoint: str | Path) -> bool:
+    """Whether it is the id of a release, and nothing here has its name."""
+    return not Path(checkpoint).expanduser().exists() and HUB_ID.fullmatch(str(checkpoint)) is not None
+
+
 def _root(checkpoint: str | Path) -> Path:
     path = Path(checkpoint).expanduser()
     if path.is_dir():
         return path
-    if path.is_file() or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(checkpoint)):
+    if not _on_hub(checkpoint):
         raise VarlabError(f"{path} is no folder. Give the released folder with llm/ and tokenizer/, or a hub id.")
     from huggingface_hub import snapshot_download
 

@@ -30,8 +30,8 @@ class QwenText:
 
     ``source``: a folder or a hub id; loaded at the first call (6 GB in fp32, half of that in bf16 or in fp16, which
     the official run uses). ``system_prompt``: the official constants.py, or a text file of the prompt alone; by
-    default looked for beside ``source`` and in the checkpoint folder. A prompt is cut after ``length`` tokens, with a
-    warning. Every prompt runs on its own, so that its features are the same in any batch.
+    default looked for in ``source``, in ``folders`` and in the checkpoint folder. A prompt is cut after ``length``
+    tokens, with a warning. Every prompt runs on its own, so that its features are the same in any batch.
     """
 
     def __init__(
@@ -42,11 +42,12 @@ class QwenText:
         device: str = "cpu",
         precision: str = "fp32",
         system_prompt: str | Path | None = None,
+        folders: Sequence[Path] = (),
     ) -> None:
         if precision not in TYPES:
             raise unknown("text precision", precision, TYPES)
         self.source, self.length, self.width = os.path.expanduser(source), length, width
-        self.device, self.precision, self.system_prompt = device, precision, system_prompt
+        self.device, self.precision, self.system_prompt, self.folders = device, precision, system_prompt, folders
         self.label = f"{self.source} ({precision})"
         self._parts: tuple[Any, Any, list[int]] | None = None
 
@@ -65,13 +66,13 @@ class QwenText:
         """The official system prompt, from the user's copy."""
         if self.system_prompt is not None:
             return read_system_prompt(Path(self.system_prompt).expanduser())
-        beside = checkpoint_folder() / "hart-0.7b-1024px"
-        places = [folder / CONSTANTS for folder in (Path(self.source), beside, checkpoint_folder())]
+        release = checkpoint_folder() / "hart-0.7b-1024px"
+        places = [folder / CONSTANTS for folder in (Path(self.source), *self.folders, release, checkpoint_folder())]
         found = next((place for place in places if place.is_file()), None)
         if found is None:
             raise VarlabError(
                 f"HART's text encoder needs the system prompt of the official code: copy hart/utils/constants.py of "
-                f"its repository to {places[1]}. {OTHERWISE}"
+                f"its repository to {release}. {OTHERWISE}"
             )
         return read_system_prompt(found)
 
