@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.conftest import features, tiny_hart, tiny_infinity
+from tests.conftest import features, text_for, tiny_hart, tiny_infinity
 from tests.minis import refused
 from varlab import estimate as estimates
 from varlab.benchmarks import gpu, suite
@@ -30,6 +30,7 @@ from varlab.engine.randomness import SeededNoise
 from varlab.latency import SPANS, latency, launch_bound_share, one_pass
 from varlab.machine import Rates
 from varlab.models import memory
+from varlab.models.hart_model import Hart, HartSettings
 from varlab.models.infinity_model import Infinity
 from varlab.models.layers import gelu_, rotate
 from varlab.models.memory import GIB, account
@@ -40,9 +41,9 @@ from varlab.probes.log import fewer_bits
 from varlab.runs import work_shares
 
 
-def engine(model: Infinity, **options: object) -> torch.Tensor:
+def engine(model: Infinity | Hart, **options: object) -> torch.Tensor:
     run = Run(model, model.settings, SeededNoise(7), **options)  # type: ignore[arg-type]
-    return run.generate(features(3, 5), (0, 1)).canvas
+    return run.generate(text_for(model, (3, 5), (0, 1)), (0, 1)).canvas
 
 
 @pytest.mark.parametrize("schedule", ["square", "odd-tall"])
@@ -66,8 +67,10 @@ def test_the_reference_under_autocast_agrees_but_for_rounding() -> None:
     assert apart(theirs) < 0.06 < 0.2 < apart(other)  # bits near even odds fall the other way; .02 was seen
 
 
-def test_keeping_the_last_keys_changes_nothing() -> None:
-    model = tiny_infinity()
+@pytest.mark.parametrize("family", ["infinity", "hart"])
+def test_keeping_the_last_keys_changes_nothing(family: str) -> None:
+    """HART's last stage in three passes, which read the keys of the earlier ones."""
+    model = tiny_infinity() if family == "infinity" else tiny_hart(settings=HartSettings(cfg=2.0, top_k=20, passes=3))
     assert torch.equal(engine(model), engine(model, keep_keys=True))
 
 

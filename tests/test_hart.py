@@ -291,9 +291,12 @@ def test_savings_change_no_number_beyond_rounding(saving: str, variant: str) -> 
         torch.testing.assert_close(second.canvas, first.canvas, atol=1e-4, rtol=1e-4)
         if saving != "one_null":
             assert torch.equal(second.canvas, first.canvas)
-        whole = first.ledger.stages[-1].tokens > 0
         works = [out.ledger.transformer_flops for out in (second, first)]
-        assert works[0] < works[1] or not whole
+        dropped = first.ledger.stages[-1].tokens == 0  # with the diffusion; learned levels leave nothing else to save
+        if saving == "constants" and variant == "modulated" and dropped:
+            assert works[0] == works[1]
+        else:
+            assert works[0] < works[1]
 
 
 def test_one_null_token_counts_for_all_of_them() -> None:

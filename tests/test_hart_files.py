@@ -94,7 +94,13 @@ def test_bf16_keeps_the_blocks_half_and_runs(tmp_path: Path) -> None:
     loaded = load_features(write(tmp_path / "hart", model), precision="bf16")
     assert loaded.precision == "bf16" and loaded.transformer.head.weight.dtype == torch.float32
     assert loaded.tokenizer.decoder.up[1].upsample.conv.weight.dtype == torch.float32  # type: ignore[union-attr]
-    assert (image(loaded) - image(model)).abs().mean() < 0.1
+    whole = image(model)
+
+    def apart(other: Hart) -> float:
+        return float((image(other) - whole).abs().mean())
+
+    # Labels near even odds fall the other way: .002 was seen here, .05 with other seeds.
+    assert apart(loaded) < 0.06 < 0.1 < apart(tiny_hart(modulation="block", seed=10))
 
 
 def test_the_registry_loads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

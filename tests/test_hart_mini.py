@@ -5,13 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import varlab as vl
-from tests.conftest import SCHEDULES, hart_features, tiny_hart
+from tests.conftest import hart_features, tiny_hart
 from tests.minis import refused
 from varlab.accelerators import build
 from varlab.accelerators.sparsevar import SparseVAR
@@ -134,7 +133,9 @@ def test_no_other_text_encoder_is_taken(text: object) -> None:
 
 def test_the_scene_score_of_an_untrained_one_is_low() -> None:
     frame, _ = score_command("scenes", zoo.load("mini-hart"), 6, 1, 0, None, lambda *_: None)
-    assert len(frame) and "overall" in frame.to_string()
+    overall = frame[frame.category == "overall"].set_index("source")
+    assert overall["mean"]["samples"] < 0.1 < overall["mean"]["ground truth"]
+    assert overall.n["samples"] == 6
 
 
 # Fills reach the diffusion head
@@ -191,8 +192,3 @@ def test_replacing_the_unconditional_branch_reaches_the_diffusion_head(monkeypat
         Run(model, model.settings, SeededNoise(1)).generate(hart_features(3), (0,), build(specs))
     assert [rows for rows, _ in seen] == [2, 1, 1]
     assert seen[0][1] > 0 and seen[1][1] == seen[2][1] == 0.0
-
-
-def test_the_long_schedule_serves_skipvar() -> None:
-    assert len(SCHEDULES["long"]) == len(MINI_HART.schedule) == 8
-    assert np.array_equal(MINI_HART.schedule.final, (8, 8))
