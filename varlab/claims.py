@@ -8,7 +8,7 @@ import xarray as xr
 
 from varlab.comparison import DENSE, Comparison
 from varlab.figures.decisions import kept_share_table
-from varlab.figures.tradeoff import CONTROLS
+from varlab.figures.tradeoff import CONTROLS, family
 from varlab.statistics import paired_difference
 from varlab.verdicts import HOLDS, NOT, PARTLY, UNCLEAR, Verdict
 
@@ -22,7 +22,7 @@ Point = tuple[float, str, np.ndarray]  # work, spec, a figure of each prompt
 def matched_controls(log: xr.DataTree, least: float = 0.01) -> list[str]:
     """Specs of the token controls that compute, stage by stage, the mean share that the method of a log computed.
 
-    The oracle among them bounds what a better choice of tokens could reach.
+    The oracle among them chooses by what the dense run will change, which no method knows.
     """
     table = kept_share_table(log)
     stages = len(log.attrs["schedule"])
@@ -43,7 +43,7 @@ def against_controls(compared: Comparison, measure: str = "ssim") -> pd.DataFram
     columns = ["method", "verdict", "control", "work", "work_control", "difference", "low", "high"]
     rows = []
     for name, work in compared.table.work_ratio.items():
-        if all(_kind(part) in (DENSE, *CONTROLS) for part in str(name).split("+")):
+        if _blind(name):
             continue
         own = _values(compared, name, measure)
         for kind in CONTROLS:
@@ -54,9 +54,9 @@ def against_controls(compared: Comparison, measure: str = "ssim") -> pd.DataFram
     return pd.DataFrame(rows, columns=columns)
 
 
-def _kind(spec: object) -> str:
-    """The method of a spec; of several joined ones the whole, which is no control."""
-    return str(spec) if "+" in str(spec) else str(spec).partition(":")[0]
+def _blind(spec: object, *others: str) -> bool:
+    """Whether all that a spec joins are controls (or the dense run, or ``others``)."""
+    return all(family(part) in (DENSE, *CONTROLS, *others) for part in str(spec).split("+"))
 
 
 def _values(compared: Comparison, spec: object, measure: str) -> np.ndarray:
@@ -65,7 +65,7 @@ def _values(compared: Comparison, spec: object, measure: str) -> np.ndarray:
 
 def _line(compared: Comparison, kind: str, measure: str) -> list[Point]:
     """The settings of a control and the dense run, by work."""
-    chosen = [spec for spec in compared.table.index if _kind(spec) in (kind, DENSE)]
+    chosen = [spec for spec in compared.table.index if family(str(spec)) in (kind, DENSE)]
     works = compared.table.work_ratio
     return sorted((float(works[spec]), str(spec), _values(compared, spec, measure)) for spec in chosen)
 
@@ -80,15 +80,16 @@ def _at_work(line: list[Point], work: float) -> Iterator[tuple[str, float, np.nd
     if above is None or abs(level - work) <= NEAR or not np.isfinite(above[2]).all():
         yield spec, level, values
         return
-    share = (work - level) / (above[0] - level)
-    yield f"{1 - share:.0%} {spec}, {share:.0%} {above[1]}", work, (1 - share) * values + share * above[2]
+    share = min(1.0, (work - level) / (above[0] - level))
+    mixed = level + share * (above[0] - level)
+    yield f"{1 - share:.0%} {spec}, {share:.0%} {above[1]}", mixed, (1 - share) * values + share * above[2]
 
 
 def methods(compared: Comparison, measure: str = "ssim") -> list[Verdict]:
     """One verdict a method: does it keep more of the dense image than every kind of control at the same work?"""
     pairs, found = against_controls(compared, measure), []
     for name, row in compared.table.iterrows():
-        if str(name).partition(":")[0] in ("none", "oracle-tokens", *CONTROLS):  # an oracle is a bound, no method
+        if _blind(name, "oracle-tokens"):  # an oracle is for reference, no method
             continue
         own = pairs[pairs.method == name]
         parts = [

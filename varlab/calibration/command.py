@@ -29,13 +29,13 @@ def calibrate_command(
     """Tables to print, and a line on them."""
     about = f"{model.name}, {model.weights}, {model.precision}, {device_name(model.device)}, {prompt_set}, seed {seed}"
     if method == "sparsevar":
-        found = sparsevar.calibrate(model, prompt_set, n or 50, seed=seed, progress=progress)
+        found = sparsevar.calibrate(model, prompt_set, 50 if n is None else n, seed=seed, progress=progress)
         if out is not None:
             write(out, {"sparsevar-shares": found.shares, "sparsevar-edges": found.edges})
         bounds = [name for name in found.shares if name.endswith((" low", " high"))]  # too wide for a terminal
         closest = found.shares.drop(columns=bounds).sort_values("distance").head(SHOWN)
         return [closest, found.edges], f"{found.verdict()} {about}"
-    fitted, table = skipvar.calibrate(model, prompt_set, n or 300, held_out, seed, progress, targets)
+    fitted, table = skipvar.calibrate(model, prompt_set, 300 if n is None else n, held_out, seed, progress, targets)
     if out is not None:
         write(out, {"skipvar-measured": table, "skipvar-accuracy": fitted.accuracy})
         save(out / "skipvar.json", fitted.models)

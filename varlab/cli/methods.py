@@ -90,7 +90,7 @@ def calibrate(
     held_out: Annotated[int, typer.Option(help="skipvar: further prompts that judge the fit.")] = 100,
     targets: Annotated[
         str, typer.Option(help="skipvar: SSIM to the dense image to keep; a decision model for each.")
-    ] = "0.84,0.86,0.88",
+    ] = "0.84,0.86,0.88,0.94,0.97",
     seed: Seed = 0,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the tables (and skipvar.json); default: print only.")

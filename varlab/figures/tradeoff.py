@@ -31,6 +31,11 @@ class Compared(Protocol):
     def facts(self) -> dict[str, Any]: ...
 
 
+def family(spec: str) -> str:
+    """The method of a spec; of several joined ones the whole, which no control is."""
+    return spec if "+" in spec else spec.partition(":")[0]
+
+
 def read_comparison(source: Compared | Path | str) -> tuple[pd.DataFrame, dict[str, Any]]:
     """(table, facts) of a comparison or of the folder that one was saved to."""
     if not isinstance(source, Path | str):
@@ -58,13 +63,12 @@ def tradeoff(
         raise VarlabError(f"This comparison has no {measure}: that needs {needs}.")
     ax = own_axes(ax)
     shown = table.drop(index="none", errors="ignore")
-    families = list(dict.fromkeys(name.partition(":")[0] for name in shown.index))
-    for i, family in enumerate(families):
-        part = shown[[name.partition(":")[0] == family for name in shown.index]].sort_values(against)
-        control = family in CONTROLS
+    for i, kind in enumerate(dict.fromkeys(map(family, shown.index))):
+        part = shown[[family(name) == kind for name in shown.index]].sort_values(against)
+        control = kind in CONTROLS
         colour = SOFT if control else CYCLE[i % len(CYCLE)]
         ax.plot(
-            part[against], part[measure], marker=MARKERS[i % len(MARKERS)], color=colour, label=family, mec="white",
+            part[against], part[measure], marker=MARKERS[i % len(MARKERS)], color=colour, label=kind, mec="white",
             mew=0.5, ls="--" if control else "-", lw=0.9, zorder=2 if control else 3,
         )  # fmt: skip
         if f"{measure}_low" in part:
