@@ -72,8 +72,8 @@ def load_official(folder: Path, target: float) -> DecisionModel:
     named = re.match(r"(8[468])(?!\d)", folder.resolve().name)
     if named and round(100 * target) != int(named[1]):
         raise VarlabError(
-            f"{folder} holds the models of target .{named[1]}, not {target:g}. Ask for target=0.{named[1]}, or give the "
-            f"folder of the other target."
+            f"{folder} holds the models of target .{named[1]}, not {target:g}. Ask for target=0.{named[1]}, or give "
+            f"the folder of the other target."
         )
     scalers: dict[str, Bag] = {}
     regressions: dict[str, Bag] = {}
