@@ -15,7 +15,7 @@ import torch
 from varlab.benchmarks.probe_cost import PROBED, interleaved
 from varlab.errors import VarlabError
 from varlab.latency import TABLES, Latency, latency
-from varlab.machine import device_facts, reset_peak
+from varlab.machine import device_facts
 from varlab.models.base import NextScaleModel
 from varlab.models.zoo import load
 from varlab.runs import git_state
@@ -116,7 +116,6 @@ def _graphs(made: GpuBench, models: dict[str, NextScaleModel], rounds: int) -> N
 def _probes(made: GpuBench, models: dict[str, NextScaleModel], rounds: int) -> None:
     """All probes with previews at an eighth of the side, against plain runs in turning order."""
     model = _two_billion(models)
-    reset_peak(model.device)
     found = interleaved(model, {"plain": (), "probes": PROBED}, rounds, 1)
     made.figures["2b probes, time"] = float((found.seconds["probes"] / found.seconds["plain"]).median())
     made.figures["2b probes, memory"] = found.peaks["probes"] / found.peaks["plain"]
