@@ -21,13 +21,14 @@ from varlab.benchmarks.growth import account_seconds
 from varlab.benchmarks.models import random_infinity
 from varlab.benchmarks.probe_cost import interleaved
 from varlab.benchmarks.reference import reference
+from varlab.comparison import methods_of
 from varlab.engine import compiled as compiling
 from varlab.engine import graphs
 from varlab.engine.graphs import GraphedRun, tensors
 from varlab.engine.kv import KVStore
 from varlab.engine.loop import Run, State
 from varlab.engine.randomness import SeededNoise
-from varlab.latency import SPANS, latency, launch_bound_share, one_pass
+from varlab.latency import SPANS, Latency, latency, launch_bound_share, one_pass
 from varlab.machine import Rates
 from varlab.models import memory
 from varlab.models.hart_model import Hart, HartSettings
@@ -300,3 +301,23 @@ def test_what_a_gpu_did_not_measure_says_why() -> None:
     table = made.table().set_index("figure").verdict
     assert table["2b decode"] == "met" and table["hart transformer"] == "failed: no memory"
     assert table["2b transformer"] == "not measured"
+
+
+def test_a_method_of_a_gpu_must_reach_its_speed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {"none": 3.0, "fastvar": 1.0, "truncate:last=1": 2.0}  # 3 and 1.5 times as fast; 2.5 and 1.6 are asked
+    spans = [
+        {"method": name, "span": "transformer", "stage": 0, "median": seconds.get(name, 3.0)}
+        for name in ("none", *gpu.SPEED_UPS)
+    ]
+    empty = pd.DataFrame()
+    monkeypatch.setattr(gpu, "latency", lambda *given, **named: Latency(pd.DataFrame(spans), empty, empty, {}))
+    made = gpu.GpuBench({"2b decode": 0.07, "2b peak memory": float("nan")})
+    gpu._speed_up(made, {"2b": tiny_infinity()}, 1)
+    table = made.table().set_index("figure")
+    assert table.verdict["speed-up fastvar"] == "met" and table.measured["speed-up fastvar"] == "3.000"
+    assert table.verdict["speed-up truncate:last=1"] == table.verdict["2b decode"] == "NOT met"
+    assert table.target["speed-up fastvar"] == "at least 2.5" and table.target["2b decode"] == "at most 0.06"
+    assert table.verdict["2b peak memory"] == "not measured"
+    assert all(methods_of(spec) for spec in gpu.SPEED_UPS)
+    failed = gpu.GpuBench(skipped={"speed-up": "failed: no memory"}).table().set_index("figure").verdict
+    assert failed["speed-up cfg-off:last=3"] == "failed: no memory"

@@ -11,6 +11,7 @@ from varlab.accelerators.sparsevar import normalise
 from varlab.calibration import skipvar, sparsevar
 from varlab.errors import VarlabError
 from varlab.schedules import square
+from varlab.verdicts import HOLDS, NOT, UNCLEAR
 
 
 def measured(n: int, seed: int = 0) -> pd.DataFrame:
@@ -98,8 +99,25 @@ def test_a_block_that_follows_edges_is_told_from_one_that_does_not() -> None:
     from varlab.metrics import edge_energy
 
     edges = edge_energy(image, (5, 5)).flatten(1)
-    table = sparsevar.edge_table(model, {3: torch.stack([edges, -edges], 1)}, image)
+    table = sparsevar.edge_table(sparsevar.edge_correlations(model, {3: torch.stack([edges, -edges], 1)}, image))
     assert table.correlation.tolist() == pytest.approx([1, -1], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("edge", "background", "word"),
+    [(0.5, 0.2, HOLDS), (0.5, 0.5, UNCLEAR), (0.2, 0.5, NOT), (0.0, -0.5, UNCLEAR), (-0.2, -0.5, NOT)],
+)
+def test_the_posters_blocks_are_judged_at_their_depth(edge: float, background: float, word: str) -> None:
+    """Blocks 15 and 20 from 0 of 32, whatever the extremes do."""
+    values = np.random.default_rng(0).normal(0, 0.05, (20, 32))
+    values -= values.mean(0)
+    values[:, 0], values[:, 31] = 0.9, -0.9
+    values[:, 15] += edge
+    values[:, 20] += background
+    table = sparsevar.edge_table(values)
+    found = sparsevar.Calibration(pd.DataFrame(), table, values, (), 32, {"n": 20}).block_verdict()
+    assert found["verdict"] == word
+    assert "block 15" in found["finding"] and "block 20" in found["finding"] and "lowest: 31" in found["finding"]
 
 
 def test_short_schedules_are_refused() -> None:

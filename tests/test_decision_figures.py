@@ -111,3 +111,12 @@ def test_what_is_published_has_a_source_and_a_model() -> None:
     assert set(published("skipvar").method) == {"skipvar"}
     with pytest.raises(VarlabError, match="Did you mean sparsevar"):
         published("sparsvar")
+
+
+def test_a_published_speed_up_is_the_ratio_of_the_seconds_in_its_source() -> None:
+    timed = published()
+    timed = timed.join(timed.source.str.extract(r"\(([\d.]+) -> ([\d.]+) m?s\)").astype(float)).dropna()
+    assert len(timed[timed.method == "sparsevar"]) == len(published("sparsevar"))
+    for row in timed.itertuples():
+        before, after = row[-2:]
+        assert float(row[4]) == pytest.approx(before / after, abs=0.01), row.source

@@ -6,13 +6,15 @@ import torch
 from tests.conftest import features, tiny_infinity
 from varlab.accelerators import build
 from varlab.accelerators.fastvar import FastVAR, pivotal
+from varlab.claims import matched_controls
 from varlab.engine.hooks import Compute, Probe
 from varlab.engine.loop import Generation, Run
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Site
 from varlab.errors import VarlabError
+from varlab.figures import kept_share_table
 from varlab.models.guidance import Settings
-from varlab.probes.log import of_methods
+from varlab.probes.log import of_methods, tree
 
 
 class Branches(Probe):
@@ -65,6 +67,16 @@ def test_it_tells_how_often_each_token_was_computed() -> None:
     assert set(log) == {"fastvar-all-scales/stage-04"}
     found = log["fastvar-all-scales/stage-04"].variables["kept"][1]
     assert torch.allclose(torch.from_numpy(found), expected) and found.mean() == pytest.approx(15 / 25)
+
+
+@pytest.mark.parametrize(("blocks", "pruning"), [("first=2", 2), ("first=2,final=2", 1), ("first=0", 4)])
+def test_controls_compute_what_it_computes_over_all_blocks(blocks: str, pruning: int) -> None:
+    """Of 25 tokens 15 stay in the pruning ones of four blocks."""
+    out, _ = run(f"fastvar-all-scales:ratios=0.4,{blocks}")
+    log = tree(of_methods(out.reports, (0, 1)), {"schedule": [[1, 1], [2, 2], [3, 3], [5, 5]]})
+    row = kept_share_table(log).iloc[0]
+    assert row["mean"] == pytest.approx(0.6) and row.all_blocks == pytest.approx(1 - 0.4 * pruning / 4)
+    assert matched_controls(log)[0] == f"random-tokens:keep={1 - 0.4 * pruning / 4:.2g},last=1"
 
 
 def test_blocks_outside_and_stages_before_run_whole() -> None:

@@ -7,11 +7,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from varlab.benchmarks.probe_cost import interleaved
 from varlab.benchmarks.pruning import DENSE, _table, mid_size, savings, timed
 from varlab.cli import app
-from varlab.comparison import methods_of
+from varlab.comparison import compare, methods_of
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
+from varlab.latency import one_pass
 from varlab.models.infinity_model import Infinity
 
 SPEC = "sparsevar:keep=0.25,last=3"
@@ -43,6 +45,19 @@ def test_the_table_pairs_the_rounds(model: Infinity) -> None:
     row = _table(made, SPEC).set_index("figure")["median"]
     assert row["time ratio"] == pytest.approx(0.6) and row["overhead"] == pytest.approx(0.025)
     assert row["share of the saving"] == pytest.approx(0.4 / (1 - work))
+
+
+def test_a_peak_that_cannot_be_forgotten_is_not_measured(model: Infinity, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, text: str) -> int:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    found = savings(model, SPEC, repeats=2)
+    memory = found.table.set_index("figure").loc["memory"]
+    assert found.rounds.peak_mib.isna().all() and memory[["median", "low", "high"]].isna().all()
+    assert np.isnan(one_pass(model, ["a"], DENSE, 0).peak)
+    assert np.isnan(interleaved(model, {"plain": ()}, 1, 1).peaks["plain"])
+    assert compare(model, ["a star"], [SPEC], n=1).table.peak_mib.isna().all()
 
 
 def test_the_command_writes_its_tables(tmp_path: Path) -> None:

@@ -167,6 +167,16 @@ def test_the_official_models_are_read_from_the_users_copy(tmp_path: Path) -> Non
         load_official(tmp_path, 0.84)
 
 
+@pytest.mark.parametrize("name", ["84", "84_diff_only"])
+def test_a_released_folder_of_another_target_is_refused(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    official(folder, np.random.default_rng(0).random((400, 2)))
+    assert load_official(folder, 0.84).target == 0.84
+    with pytest.raises(VarlabError, match=r"target \.84, not 0\.88.*target=0\.84"):
+        run(f"skipvar:model={folder},target=0.88")
+
+
 class Evil:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.system, ("touch harmed",)

@@ -16,19 +16,21 @@ BLIND = ("random-tokens", "uniform-tokens", "oracle-tokens")
 IDLE = "cannot be told (it did not engage)"
 NO_CONTROL = "cannot be told (no control computes as little)"
 NEAR = 0.03  # of the dense work: what may lie between a method and a control that stand for the same work
+LEAST = 0.01  # of the tokens of a stage: a control must keep one
 Point = tuple[float, str, np.ndarray]  # work, spec, a figure of each prompt
 
 
-def matched_controls(log: xr.DataTree, least: float = 0.01) -> list[str]:
+def matched_controls(log: xr.DataTree) -> list[str]:
     """Specs of the token controls that compute, stage by stage, the mean share that the method of a log computed.
 
+    The share is over all blocks, as the controls leave tokens out of every block. At least one token in a hundred.
     The oracle among them chooses by what the dense run will change, which no method knows.
     """
     table = kept_share_table(log)
     stages = len(log.attrs["schedule"])
-    shares = dict(zip(table.stage, table["mean"], strict=True))
+    shares = dict(zip(table.stage, table["all_blocks"], strict=True))
     last = range(min(shares), stages + 1)
-    keep = "/".join(f"{min(1.0, max(least, shares.get(k, 1.0))):.2g}" for k in last)
+    keep = "/".join(f"{min(1.0, max(LEAST, shares.get(k, 1.0))):.2g}" for k in last)
     return [f"{name}:keep={keep},last={len(last)}" for name in BLIND]
 
 

@@ -248,11 +248,11 @@ class _Bench:
         texts = [job.prompts[i] for i in samples]
         needs = any("dense" in method.needs for method in self.methods[name])
         dense = run.dense_run(texts, list(samples)) if needs else None
-        reset_peak(job.model.device)
+        forgot = reset_peak(job.model.device)
         start = now(job.model.device)
         out = run.generate(texts, list(samples), self.methods[name], dense=dense)
         seconds = now(job.model.device) - start
-        return out, seconds, clock.last - clock.first, peak_mib(job.model.device)
+        return out, seconds, clock.last - clock.first, peak_mib(job.model.device, forgot)
 
     def told(self, facts: dict[str, Any]) -> dict[str, xr.DataTree]:
         """What the methods decided, of those that say."""

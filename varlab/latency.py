@@ -79,7 +79,7 @@ def one_pass(model: NextScaleModel, texts: Sequence[Any], spec: str, seed: int, 
         run = GraphedRun(model, model.settings, noise, on_mark=clock.mark, graphs=graphs)
     samples = range(len(texts))
     dense = run.dense_run(texts, samples) if any("dense" in method.needs for method in methods) else None
-    reset_peak(model.device)
+    forgot = reset_peak(model.device)
     start = now(model.device)
     clock.mark("start", 0)
     reader = getattr(model, "read_prompts", None)
@@ -88,7 +88,7 @@ def one_pass(model: NextScaleModel, texts: Sequence[Any], spec: str, seed: int, 
     out = run.generate(text, samples, methods, dense=dense)
     seconds = now(model.device) - start
     spans, issued = clock.read()
-    return Pass(spans, issued, seconds, peak_mib(model.device), out.ledger)
+    return Pass(spans, issued, seconds, peak_mib(model.device, forgot), out.ledger)
 
 
 @dataclass(frozen=True)

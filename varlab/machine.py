@@ -108,19 +108,27 @@ def has_bf16_units(device: torch.device) -> bool:
     return "amx_bf16" in (Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else "")
 
 
-def reset_peak(device: torch.device) -> None:
-    """Forget earlier peaks: of torch's allocator on a GPU, of the process on Linux."""
+def reset_peak(device: torch.device) -> bool:
+    """Forget earlier peaks: of torch's allocator on a GPU, of the process on Linux. Whether that worked."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    elif sys.platform == "linux":
-        try:
-            Path("/proc/self/clear_refs").write_text("5")
-        except OSError:
-            return
+        return True
+    if sys.platform != "linux":
+        return False
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
 
 
-def peak_mib(device: torch.device) -> float:
-    """MiB at most since ``reset_peak``, model included; NaN where the system does not say."""
+def peak_mib(device: torch.device, forgot: bool) -> float:
+    """MiB at most since ``reset_peak``, model included; NaN where the system does not say.
+
+    forgot: what ``reset_peak`` answered. An earlier peak that it could not forget is not this run's, so that is NaN.
+    """
+    if not forgot:
+        return float("nan")
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:

@@ -15,14 +15,18 @@ TWO_B = "Infinity-2B, 1024 px"
 
 # method, setting, model, speed-up, computed share, quality, hardware, source
 _ROWS = (
-    ("sparsevar", "tau .4, alpha 4, P 10", TWO_B, None, 0.87, "", "not stated", f"{SPARSEVAR}, inferred"),
-    ("sparsevar", "tau .5, alpha 4, P 10", TWO_B, None, 0.49, "", "not stated", f"{SPARSEVAR}, inferred"),
+    ("sparsevar", "tau .4, alpha 4, P 10", TWO_B, 1.05, 0.87, "GenEval .7260 -> .7303", "not stated",
+     f"{SPARSEVAR}, paper (2.78 -> 2.64 s); share inferred"),
+    ("sparsevar", "tau .5, alpha 4, P 10", TWO_B, 1.49, 0.49, "GenEval .7260 -> .7224", "not stated",
+     f"{SPARSEVAR}, paper (2.78 -> 1.87 s); share inferred"),
     ("sparsevar", "tau .6, alpha 4, P 10", TWO_B, 1.89, 0.27, "GenEval .7260 -> .7204", "not stated",
      f"{SPARSEVAR}, paper (2.78 -> 1.47 s); share inferred"),
     ("sparsevar", "tau .7, alpha 4, P 10", TWO_B, 2.04, 0.21, "GenEval .7260 -> .7209", "not stated",
      f"{SPARSEVAR}, paper (2.78 -> 1.36 s); share inferred"),
     ("sparsevar", "tau .6", "HART-0.7B, 1024 px", 1.33, 0.48, "GenEval .5602 -> .5606", "not stated",
      f"{SPARSEVAR}, paper (1.32 -> .99 s); share inferred"),
+    ("sparsevar", "tau .7", "HART-0.7B, 1024 px", 1.63, 0.20, "GenEval .5602 -> .5119", "not stated",
+     f"{SPARSEVAR}, paper (1.32 -> .81 s); share inferred"),
     ("sparsevar", "tau .7", TWO_B, 2.11, None, "GenEval .7237 -> .7208, HPSv2 30.47 -> 29.76", "not stated",
      "DepthVAR, arXiv 2604.17286, third party (2706 -> 1281 ms)"),
     ("skipvar", "target .88", TWO_B, 1.58, None, SKIPVAR_QUALITY.format(".9092", ".0488"), "not stated",

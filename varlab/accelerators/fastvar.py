@@ -123,12 +123,18 @@ class FastVAR(Accelerator):
         return y.scatter(1, keep[..., None].expand(-1, -1, y.shape[-1]), compute(x, keep))
 
     def report(self) -> dict[str, Any]:
-        """At each pruned stage the share of the pruning sub-layers, over both branches, that computed a token."""
-        grids = self.run.model.schedule.grids
+        """At each pruned stage the share of sub-layers, over both branches, that computed a token.
+
+        kept: of the sub-layers that prune, by token. share_all: mean over tokens and all blocks, most of which may lie
+        outside ``first`` to ``final`` and run whole.
+        """
+        grids, depth = self.run.model.schedule.grids, self.run.model.depth
+        pruning = (min(self.final, depth - 1) - self.first + 1) / depth
         told: dict[str, Any] = {}
         for k, count in self.fresh.items():
             share = (count / self.calls[k]).unflatten(0, (-1, self.batch)).mean(0)
             told[f"stage-{k + 1:02d}/kept"] = (("y", "x"), share.unflatten(-1, tuple(grids[k])).cpu().numpy(), "")
+            told[f"stage-{k + 1:02d}/share_all"] = ((), (1 - (1 - share.mean(1)) * pruning).cpu().numpy(), "")
         return told
 
 

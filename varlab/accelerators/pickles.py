@@ -5,6 +5,7 @@ become bags of attributes, so that neither their code nor their version matters.
 """
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,15 @@ def load_official(folder: Path, target: float) -> DecisionModel:
     """Scaler and logistic regression for "skip" and for "uncond" from a folder of the released ones.
 
     Files are told apart by what they hold (a scaler has a scale, a logistic regression coefficients) and by "uncond"
-    in their names; trees and forests are left alone. Raises VarlabError naming the part that is missing.
+    in their names; trees and forests are left alone. Raises VarlabError naming the part that is missing, or where the
+    folder is by its name (84, 86, 88, as released) for another target.
     """
+    named = re.match(r"(8[468])(?!\d)", folder.resolve().name)
+    if named and round(100 * target) != int(named[1]):
+        raise VarlabError(
+            f"{folder} holds the models of target .{named[1]}, not {target:g}. Ask for target=0.{named[1]}, or give "
+            f"the folder of the other target."
+        )
     scalers: dict[str, Bag] = {}
     regressions: dict[str, Bag] = {}
     for path in sorted(p for p in folder.iterdir() if p.suffix in ENDINGS):

@@ -64,9 +64,9 @@ def interleaved(
         row = {}
         for i in range(len(names)):
             name = names[(i + turn) % len(names)]
-            reset_peak(model.device)
+            forgot = reset_peak(model.device)
             row[name], images[name] = _pass(model, texts, variants[name])
-            peaks[name].append(peak_mib(model.device))
+            peaks[name].append(peak_mib(model.device, forgot))
         rows.append(row)
         if progress is not None:
             progress(turn, rounds)

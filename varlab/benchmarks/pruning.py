@@ -147,7 +147,7 @@ def _pass(model: NextScaleModel, name: str, batch: int, turn: int) -> tuple[dict
     methods = [timed(method, model.device) for method in methods_of(name)]
     clock = _Marks(model.device)
     run = Run(model, model.settings, SeededNoise(0), [clock], on_progress=clock.on_progress)
-    reset_peak(model.device)
+    forgot = reset_peak(model.device)
     out = run.generate([f"prompt {i}" for i in range(batch)], range(batch), methods)
     row = {
         "method": name,
@@ -156,7 +156,7 @@ def _pass(model: NextScaleModel, name: str, batch: int, turn: int) -> tuple[dict
         "processor_seconds": clock.processor,
         "overhead_seconds": sum(vars(method)["spent"][0] for method in methods),
         "flops": out.ledger.transformer_flops,
-        "peak_mib": peak_mib(model.device),
+        "peak_mib": peak_mib(model.device, forgot),
     }
     return row, np.diff([clock.first, *clock.ends]).tolist()
 

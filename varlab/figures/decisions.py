@@ -26,10 +26,17 @@ SHOWN = 14  # prompts that the bars name
 
 
 def kept_share_table(log: Log) -> pd.DataFrame:
-    """Share of the tokens computed at each pruned stage: stage, mean, low, high (95 % over prompts), n."""
-    stages = pruned_stages(log)
-    rows = [summary(_maps(log, k, "kept").mean(("y", "x"))).assign(stage=k) for k in stages]
-    return pd.concat(rows, ignore_index=True)[["stage", "mean", "low", "high", "n"]]
+    """Share of the tokens computed at each pruned stage: stage, mean, low, high (95 % over prompts), n.
+
+    all_blocks: the mean share over all blocks. Less than that is computed in the blocks that prune, where some do not.
+    """
+    rows = []
+    for k in pruned_stages(log):
+        data = dataset(log, f"{_method(log)}/stage-{k:02d}")
+        kept = data["kept"].mean(("y", "x"))
+        everywhere = data.get("share_all", kept)  # most methods prune in every block
+        rows.append(summary(kept).assign(stage=k, all_blocks=float(everywhere.mean())))
+    return pd.concat(rows, ignore_index=True)[["stage", "mean", "low", "high", "n", "all_blocks"]]
 
 
 def keep_maps_table(log: Log, prompts: Sequence[int] = (0, 1, 2)) -> pd.DataFrame:
@@ -38,7 +45,8 @@ def keep_maps_table(log: Log, prompts: Sequence[int] = (0, 1, 2)) -> pd.DataFram
     for k in pruned_stages(log):
         for p in _existing(log, prompts):
             data = dataset(log, f"{_method(log)}/stage-{k:02d}").isel(prompt=p)
-            parts.append(data.to_dataframe().reset_index()[["y", "x", *data.data_vars]].assign(prompt=p, stage=k))
+            names = [name for name in ("kept", "score") if name in data]
+            parts.append(data.to_dataframe().reset_index()[["y", "x", *names]].assign(prompt=p, stage=k))
     return pd.concat(parts, ignore_index=True)
 
 
