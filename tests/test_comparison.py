@@ -124,7 +124,7 @@ def test_between_two_settings_of_a_control_stands_their_mixture(compared: Compar
     rows = [
         {"method": spec, "ssim": level + 0.001 * i * (level < 1)} for spec, level in levels.items() for i in range(5)
     ]
-    made = replace(compared, table=pd.DataFrame({"work_ratio": works}), prompts=pd.concat(rows))
+    made = replace(compared, table=pd.DataFrame({"work_ratio": works}), prompts=pd.DataFrame(rows))
     (row,) = against_controls(made).itertuples()
     assert row.control == "75% truncate:last=1, 25% none" and row.work_control == 0.7
     assert row.difference == pytest.approx(0.86 + 0.002 - (0.75 * 0.802 + 0.25)) and row.verdict == "beats"

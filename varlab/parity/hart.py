@@ -65,7 +65,9 @@ class Calls:
 
     def watch(self, name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
         calls = self.seen.setdefault(name, [])
-        return module.register_forward_hook(lambda _, inputs, output: calls.append((inputs, output)))
+        return module.register_forward_hook(
+            lambda _, inputs, output: calls.append((inputs, output.clone()))  # the engine adds to it in place
+        )
 
 
 @dataclass(frozen=True)
