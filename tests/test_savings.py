@@ -7,8 +7,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from varlab.accelerators import DENSE
 from varlab.benchmarks.probe_cost import interleaved
-from varlab.benchmarks.pruning import DENSE, _table, mid_size, savings, timed
+from varlab.benchmarks.pruning import _table, mid_size, savings, timed
 from varlab.cli import app
 from varlab.comparison import compare, methods_of
 from varlab.engine.loop import Run

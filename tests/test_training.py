@@ -12,6 +12,7 @@ from varlab.models.infinity import InfinityConfig
 from varlab.models.tokenizers.bsq import BSQConfig, quantise
 from varlab.schedules import square
 from varlab.training import loop as loops
+from varlab.training.batches import subset
 from varlab.training.export import export
 from varlab.training.infinity import InfinityTask, self_correction
 from varlab.training.loop import Loop, LoopConfig, optimizers
@@ -224,8 +225,9 @@ def task(config: CorrectionConfig, seen: int = 0) -> InfinityTask:
 def test_a_subset_of_the_largest_stage_estimates_the_whole_loss() -> None:
     whole = task(CorrectionConfig(batch=24, drop=0))
     part = task(CorrectionConfig(batch=24, drop=0, largest=6, whole_from=2))
-    lengths = [len(index) if index is not None else None for index in part._subset(0, torch.Generator())]
-    assert lengths == [None, None, 6] and part._subset(2, torch.Generator()) == [None] * 3
+    grid, config = TINY.schedule.lengths, part.config
+    lengths = [len(index) if index is not None else None for index in subset(grid, config, 0, torch.Generator())]
+    assert lengths == [None, None, 6] and subset(grid, config, 2, torch.Generator()) == [None] * 3
     with torch.no_grad():
         means = [np.mean([float(t.loss(step % 2, step)[0]) for step in range(40)]) for t in (whole, part)]
         at_once = [float(t.loss(2, 0)[0]) for t in (whole, part)]

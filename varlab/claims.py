@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from varlab.comparison import DENSE, Comparison
+from varlab.accelerators import DENSE
+from varlab.comparison import Comparison
 from varlab.figures.decisions import kept_share_table
 from varlab.figures.tradeoff import CONTROLS, family
 from varlab.statistics import paired_difference

@@ -17,7 +17,7 @@ import xarray as xr
 from PIL import Image
 from torch import Tensor
 
-from varlab.accelerators import build
+from varlab.accelerators import DENSE, build
 from varlab.engine.hooks import Accelerator, Probe
 from varlab.engine.ledger import Ledger
 from varlab.engine.loop import Generation, Run
@@ -36,7 +36,6 @@ from varlab.scenes import score_images
 from varlab.statistics import bootstrap_interval, paired_difference
 
 Progress = Callable[[float, int], None]
-DENSE = "none"
 SCORE_FROM = 100  # prompts below which a scene score says too little
 Measure = Callable[[Tensor, Tensor], Tensor]
 FIDELITY: dict[str, Measure] = {

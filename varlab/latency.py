@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from varlab.accelerators import build
+from varlab.accelerators import DENSE, build
 from varlab.engine.compiled import compiled
 from varlab.engine.graphs import GraphedRun, Graphs, refuse_graphs
 from varlab.engine.ledger import Ledger
@@ -26,7 +26,6 @@ from varlab.machine import Rates, clocks, now, peak_mib, rates, reset_peak
 from varlab.models.base import NextScaleModel
 from varlab.runs import at_least, device_name
 
-DENSE = "none"
 SPANS = ("text encoder", "text", "plan", "transformer", "sampling", "decode")
 LAUNCH_BOUND = 0.9  # a span is launch-bound where issuing it takes so much of its time on the device
 TABLES = ("spans", "stages", "memory")

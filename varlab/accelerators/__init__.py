@@ -30,8 +30,10 @@ def _tokens(control: type[Accelerator]) -> Entry:
     return Entry(control, neutral=f"{control.name}:keep=1", engaging=f"{control.name}:keep=0.3,last=2")
 
 
+DENSE = "none"  # the method that changes nothing
+
 ACCELERATORS = {
-    "none": Entry(Accelerator, neutral="none"),
+    DENSE: Entry(Accelerator, neutral=DENSE),
     "sparsevar": Entry(SparseVAR, neutral="sparsevar:tau=0", engaging="sparsevar:keep=0.3,last=2"),
     "fastvar": Entry(FastVAR, neutral="fastvar:ratios=0,drop=0", engaging="fastvar:ratios=0.5,drop=1,first=1"),
     "fastvar-all-scales": Entry(

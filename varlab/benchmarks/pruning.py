@@ -10,11 +10,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from varlab.comparison import StageClock, methods_of, now, peak_mib, reset_peak
+from varlab.accelerators import DENSE
+from varlab.comparison import StageClock, methods_of
 from varlab.engine.hooks import Accelerator, Compute
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Site, Stage
+from varlab.machine import now, peak_mib, reset_peak
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
 from varlab.models.infinity import InfinityConfig, InfinityTransformer
@@ -28,7 +30,6 @@ from varlab.statistics import bootstrap_interval
 
 TARGETS = {"share of the saving": 0.85, "overhead of the method's own verbs": 0.03, "memory": 1.0}
 VERBS = ("plan", "after_branch", "after_block", "complete", "expand", "end_stage")
-DENSE = "none"
 
 
 def mid_size(pixels: str = "1M", depth: int = 8, width: int = 512, seed: int = 0) -> Infinity:

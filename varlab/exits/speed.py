@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
+from varlab.accelerators import DENSE
 from varlab.accelerators.exit_account import account
 from varlab.accelerators.freqexit import check_exits, read_exits
-from varlab.comparison import DENSE, compare
+from varlab.comparison import compare
 from varlab.errors import VarlabError
 from varlab.evaluation.classes import labels
 from varlab.figures.measured import Measured

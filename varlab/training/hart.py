@@ -20,9 +20,9 @@ from varlab.models.layers import block_causal_attend
 from varlab.models.tokenizers.bsq import area
 from varlab.models.tokenizers.hybrid import HybridTokenizer
 from varlab.schedules import Schedule
+from varlab.training.batches import at, drawn, shares, subset, word_table
 from varlab.training.diffusion import residual_loss
 from varlab.training.hart_tokenizer import HybridTask, quantised
-from varlab.training.infinity import at
 from varlab.training.loop import Task
 from varlab.training.pool import ScenePool
 from varlab.training.recipe import CorrectionConfig, Recipe, Trained
@@ -76,21 +76,8 @@ class HartTask:
         self.text, self.transformer = module.captions(), cast(HartTransformer, module.transformer)
         self.config, self.seen, self.device = config, seen, device
         self.run = torch.compile(Block.forward, dynamic=False) if compiled else Block.forward
-        rows = [self.text.words(caption) for caption in captions]
-        self.lengths = np.array([len(row) for row in rows])
-        self.words = np.zeros((len(rows), self.lengths.max()), np.int64)
-        for i, row in enumerate(rows):
-            self.words[i, : len(row)] = row
-        sides = torch.tensor([(h * w) ** 0.5 for h, w in schedule.grids])
-        self.share = (sides / sides.sum()).to(device)  # of each stage in the loss: 1 / side a token
-
-    def _subset(self, step: int, generator: torch.Generator) -> list[Tensor | None]:
-        """Positions of each stage that this update trains on, ascending; None for all of them."""
-        largest = self.config.largest if step < self.config.whole_from else None
-        return [
-            None if largest is None or n <= largest else torch.randperm(n, generator=generator)[:largest].sort().values
-            for n in self.schedule.lengths
-        ]
+        self.words, self.lengths = word_table(self.text, captions)
+        self.share = shares(schedule.grids).to(device)
 
     def _text(self, index: np.ndarray, generator: torch.Generator) -> HartText:
         """Features of the captions, those of a random share replaced by the null text."""
@@ -107,13 +94,11 @@ class HartTask:
 
     def loss(self, step: int, rank: int) -> tuple[Tensor, dict[str, float]]:
         config = self.config
-        rng = np.random.default_rng((config.seed, self.seen + step, rank))
-        index = np.sort(rng.integers(0, len(self.latents), config.batch))
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        index, generator = drawn(config, self.seen + step, rank, len(self.latents))
         swaps = torch.rand(config.batch, len(self.schedule), generator=generator) * config.swap
         latent = torch.from_numpy(np.array(self.latents[index])).to(self.device).float()
         batch = batch_of(self.tokenizer, latent, self.schedule, swaps, generator)
-        chosen = self._subset(step, generator)
+        chosen = subset(self.schedule.lengths, config, step, generator)
         labels, inputs = at(chosen, batch.labels, 1), at(chosen[1:], batch.inputs, 1)
         lengths = tuple(part.shape[1] for part in labels)
         hidden, head = self._hidden(index, inputs, chosen, lengths, generator)
@@ -174,8 +159,7 @@ class HartRecipe(Recipe):
         return trained
 
     def tokenizer_task(self, tokenizer: HybridTokenizer, pool: ScenePool, device: str) -> Task:
-        seed, batch = self.tokenizer_loop.seed, self.tokenizer_batch
-        images = lambda step, rank: pool.batch_of_images(batch, seed, step, rank)  # noqa: E731
+        images, seed = self.images(pool), self.tokenizer_loop.seed
         return HybridTask(tokenizer, self.schedule.grids, images, self.tokenizer_swap, seed, device)
 
     def latents_of(self, tokenizer: HybridTokenizer, images: Tensor) -> Tensor:

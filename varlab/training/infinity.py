@@ -17,6 +17,7 @@ from varlab.models.infinity import Block, InfinityTransformer, TextBatch, rotary
 from varlab.models.layers import block_causal_attend
 from varlab.models.tokenizers.bsq import BSQTokenizer, channels_last, residual_steps, upsample
 from varlab.schedules import Grid, Schedule
+from varlab.training.batches import at, drawn, shares, subset, word_table
 from varlab.training.loop import Task
 from varlab.training.pool import ScenePool
 from varlab.training.recipe import CorrectionConfig, Recipe, Trained
@@ -45,14 +46,6 @@ def self_correction(
     return [bits.flatten(1, 2).float() for bits in labels], inputs
 
 
-def at(chosen: Sequence[Tensor | None], parts: Sequence[Tensor], axis: int) -> list[Tensor]:
-    """The chosen tokens of each stage's part; None takes it whole."""
-    return [
-        part if index is None else part.index_select(axis, index.to(part.device))
-        for part, index in zip(parts, chosen, strict=True)
-    ]
-
-
 class InfinityTask:
     """Bit cross-entropy, weighted by 1/side of the stage so that coarse stages count.
 
@@ -75,23 +68,10 @@ class InfinityTask:
         self.text, self.transformer = module.captions(), cast(InfinityTransformer, module.transformer)
         self.config, self.seen, self.device = config, seen, device
         self.run = torch.compile(Block.forward, dynamic=False) if compiled else Block.forward
-        rows = [self.text.words(caption) for caption in captions]
-        self.lengths = np.array([len(row) for row in rows])
-        self.words = np.zeros((len(rows), self.lengths.max()), np.int64)
-        for i, row in enumerate(rows):
-            self.words[i, : len(row)] = row
+        self.words, self.lengths = word_table(self.text, captions)
         head_width = self.transformer.config.width // self.transformer.config.heads
         self.rotary = rotary_table(schedule, head_width).to(device)
-        sides = torch.tensor([(h * w) ** 0.5 for h, w in schedule.grids])
-        self.share = (sides / sides.sum()).to(device)  # of each stage in the loss: 1 / side a token
-
-    def _subset(self, step: int, generator: torch.Generator) -> list[Tensor | None]:
-        """Positions of each stage that this update trains on, ascending; None for all of them."""
-        largest = self.config.largest if step < self.config.whole_from else None
-        return [
-            None if largest is None or n <= largest else torch.randperm(n, generator=generator)[:largest].sort().values
-            for n in self.schedule.lengths
-        ]
+        self.share = shares(schedule.grids).to(device)
 
     def _text(self, index: np.ndarray, generator: torch.Generator) -> TextBatch:
         """Features of the captions, those of a random share replaced by the null text."""
@@ -105,14 +85,12 @@ class InfinityTask:
 
     def loss(self, step: int, rank: int) -> tuple[Tensor, dict[str, float]]:
         config = self.config
-        rng = np.random.default_rng((config.seed, self.seen + step, rank))
-        index = np.sort(rng.integers(0, len(self.latents), config.batch))
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        index, generator = drawn(config, self.seen + step, rank, len(self.latents))
         strength = torch.rand(2, config.batch, len(self.schedule), generator=generator).to(self.device)
         flips, swaps = strength[0] * config.flip, strength[1] * config.swap
         latent = torch.from_numpy(self.latents[index]).to(self.device).float()
         labels, inputs = self_correction(latent, self.schedule.grids, flips, swaps, generator)
-        chosen = self._subset(step, generator)
+        chosen = subset(self.schedule.lengths, config, step, generator)
         labels, inputs = at(chosen, labels, 1), at(chosen[1:], inputs, 1)
         rotary = torch.cat(at(chosen, self.rotary.split(self.schedule.lengths), 0))
         lengths = tuple(part.shape[1] for part in labels)
@@ -135,8 +113,7 @@ class InfinityRecipe(Recipe):
         return channels_last(cast(BSQTokenizer, super().new_tokenizer()))
 
     def tokenizer_task(self, tokenizer: BSQTokenizer, pool: ScenePool, device: str) -> Task:
-        seed, batch = self.tokenizer_loop.seed, self.tokenizer_batch
-        images = lambda step, rank: pool.batch_of_images(batch, seed, step, rank)  # noqa: E731
+        images, seed = self.images(pool), self.tokenizer_loop.seed
         return TokenizerTask(tokenizer, self.schedule.grids, images, self.tokenizer_flip, seed, device)
 
     def latents_of(self, tokenizer: BSQTokenizer, images: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 """What training needs to know of a model, whatever its family: sizes, optimisation, and four hooks."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -93,6 +95,10 @@ class Recipe(ABC):
 
     def parts(self, tokenizer: nn.Module, trained: Trained) -> Parts:
         return Parts(trained.transformer, tokenizer, trained.text)
+
+    def images(self, pool: ScenePool) -> Callable[[int, int], Tensor]:
+        """The tokenizer's batches: (step, rank) -> uint8 [B, H, W, 3]."""
+        return partial(pool.batch_of_images, self.tokenizer_batch, self.tokenizer_loop.seed)
 
     # Hooks of a family
 

@@ -21,7 +21,7 @@ from varlab.models.var import Block, VARTransformer
 from varlab.scenes import COLORS, SHAPES, benchmark_prompt, render, sample_scenes
 from varlab.scenes.grammar import noun_phrase
 from varlab.schedules import Grid
-from varlab.training.infinity import at
+from varlab.training.batches import at, drawn, shares, subset
 from varlab.training.loop import Task
 from varlab.training.pool import ScenePool
 from varlab.training.recipe import CorrectionConfig, Recipe, Trained
@@ -77,9 +77,7 @@ class Batches:
 
     def generator(self, step: int, rank: int) -> tuple[np.ndarray, torch.Generator]:
         """Which samples, and the generator of all else."""
-        rng = np.random.default_rng((self.config.seed, self.seen + step, rank))
-        index = np.sort(rng.integers(0, len(self.latents), self.config.batch))
-        return index, torch.Generator().manual_seed(int(rng.integers(2**62)))
+        return drawn(self.config, self.seen + step, rank, len(self.latents))
 
     @torch.no_grad()
     def codes(self, index: np.ndarray, generator: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
@@ -105,22 +103,13 @@ class VARTask:
         self.transformer = cast(VARTransformer, module.transformer)
         self.run = torch.compile(Block.forward, dynamic=False) if compiled else Block.forward
         self.lengths = self.transformer.config.lengths
-        sides = torch.tensor(self.transformer.config.sides, dtype=torch.float32)
-        self.share = (sides / sides.sum()).to(device)  # of each stage in the loss: 1 / side a token
-
-    def _subset(self, step: int, generator: torch.Generator) -> list[Tensor | None]:
-        """Positions of each stage that this update trains on, ascending; None for all of them."""
-        config = self.batches.config
-        largest = config.largest if step < config.whole_from else None
-        return [
-            None if largest is None or n <= largest else torch.randperm(n, generator=generator)[:largest].sort().values
-            for n in self.lengths
-        ]
+        self.share = shares(batches.grids).to(device)
 
     def loss(self, step: int, rank: int) -> tuple[Tensor, dict[str, float]]:
         index, generator = self.batches.generator(step, rank)
         labels, inputs = self.batches.codes(index, generator)
-        classes, chosen = self.batches.labels(index, generator), self._subset(step, generator)
+        classes = self.batches.labels(index, generator)
+        chosen = subset(self.lengths, self.batches.config, step, generator)
         labels, inputs = at(chosen, labels, 1), at(chosen[1:], inputs, 1)
         lengths = tuple(part.shape[1] for part in labels)
         attend = block_causal_attend(lengths, self.transformer.config.attention_scale)
@@ -141,8 +130,7 @@ class VarRecipe(Recipe):
         return class_scenes(n, self.pool_seed, self.image_size, first)
 
     def tokenizer_task(self, tokenizer: VQTokenizer, pool: ScenePool, device: str) -> Task:
-        loop, batch = self.tokenizer_loop, self.tokenizer_batch
-        images = lambda step, rank: pool.batch_of_images(batch, loop.seed, step, rank)  # noqa: E731
+        loop, images = self.tokenizer_loop, self.images(pool)
         return VQTask(tokenizer, self.schedule.grids, images, self.tokenizer_swap, loop.steps // 2, loop.seed, device)
 
     def settle(self, tokenizer: VQTokenizer, pool: ScenePool) -> VQTokenizer:
