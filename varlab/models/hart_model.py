@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from varlab.errors import VarlabError
-from varlab.models.base import Attend, Cost, Draw, NextScaleModel, Reading, Readout
+from varlab.models.base import Alike, Attend, Cost, Draw, NextScaleModel, Reading, Readout
 from varlab.models.diffusion import denoiser_flops, embedding_flops
 from varlab.models.guidance import Guidance, Settings, at
 from varlab.models.hart import ContextState, HartText, HartTransformer, grid_rotary, text_rotary
@@ -60,9 +60,10 @@ class HartSettings(Settings):
 class Savings:
     """Work and memory that a run can do without; no number changes beyond rounding.
 
-    one_null: the equal tokens of the empty text are computed once and counted in the attention; less work, but a
-    second attention call, which on a CPU takes as long or longer. constants: level and time embeddings are computed
-    with the model, not in every run. That the last stage writes no keys is the engine's (``Run.keep_keys``).
+    one_null: the equal tokens of the empty text are computed once, and attention looks at as few of them as its type
+    can count (``Alike``); less work, but a second attention call, which on a CPU takes as long or longer. constants:
+    level and time embeddings are computed with the model, not in every run. That the last stage writes no keys is the
+    engine's (``Run.keep_keys``).
     """
 
     one_null: bool = False
@@ -197,8 +198,10 @@ class Hart(NextScaleModel):
         return self.transformer.config.text_length - 1 if k == 0 else 0
 
     @property
-    def alike(self) -> int:
-        return self.transformer.config.text_length if self.savings.one_null else 0
+    def alike(self) -> Alike:
+        if not self.savings.one_null:
+            return Alike()
+        return Alike.of(self.transformer.config.text_length, self.transformer.blocks[0].ffn.up_proj.weight.dtype)  # type: ignore[union-attr,arg-type]
 
     def _final(self, k: int) -> bool:
         return k == len(self.schedule) - 1
