@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+import varlab as vl
 from tests.conftest import HART_TEXT, hart_features, tiny_hart
+from tests.minis import refused
 from varlab.engine.attend import attend_rows
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
@@ -60,3 +62,23 @@ def test_the_ledger_counts_the_keys_that_bf16_looks_at() -> None:
     for k, (work, tokens, end) in enumerate(zip(out.ledger.stages, (HART_TEXT, 4, 9, 25), ends, strict=True)):
         null = 1 if k == 0 else tokens * (end - HART_TEXT + 4)
         assert work.pairs == (tokens * end + null) * 4
+
+
+# Switches, as load takes them
+
+
+@pytest.mark.parametrize("given", [{"one_null": True}, Savings(one_null=True)], ids=["by name", "as they are"])
+def test_the_switches_of_a_loaded_model(given: object) -> None:
+    for name in ("mini-hart", "hart-0.7b"):
+        model = vl.load(name, "empty", savings=given)
+        assert model.savings == Savings(one_null=True, constants=True) and model.alike.spared
+        assert vl.load(name, "empty").savings == Savings()
+    assert vl.load("mini-hart", savings={"constants": False}).savings == Savings(constants=False)
+
+
+def test_switches_that_do_not_fit_are_refused() -> None:
+    refused(lambda: vl.load("mini-hart", savings={"one_nul": True}), "Unknown saving 'one_nul'", "mean one_null?")
+    refused(lambda: vl.load("mini-hart", savings={"one_null": "off"}), "one_null is True or False, not 'off'")
+    for name in ("mini-infinity", "var-d16"):
+        refused(lambda name=name: vl.load(name, savings={"one_null": True}), f"{name} has no such", "leave savings out")
+    refused(lambda: vl.load("mini-hart", saving={}), "Unknown keyword of load 'saving'", "Did you mean savings?")

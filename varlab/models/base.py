@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
@@ -67,6 +68,7 @@ class Alike(NamedTuple):
         return self.equal - self.seen
 
     @classmethod
+    @cache  # asked for by every branch
     def of(cls, equal: int, dtype: torch.dtype) -> "Alike":
         """So few of ``equal`` keys that the share of each is at most 0.1 % off when its logarithm is of this type.
 

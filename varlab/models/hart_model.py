@@ -4,14 +4,14 @@ Stage 1 is the text itself, of which the last token predicts the one token of th
 stage, and the last stage repeats that of the one before, as in the released code.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, unknown
 from varlab.models.base import Alike, Attend, Cost, Draw, NextScaleModel, Reading, Readout
 from varlab.models.diffusion import denoiser_flops, embedding_flops
 from varlab.models.guidance import Guidance, Settings, at
@@ -68,6 +68,19 @@ class Savings:
 
     one_null: bool = False
     constants: bool = True
+
+    @classmethod
+    def of(cls, given: "Savings | Mapping[str, bool] | None") -> "Savings":
+        """As given, or the default with the switches named there; raises VarlabError for one that is not known."""
+        if isinstance(given, Savings):
+            return given
+        known = [field.name for field in fields(cls)]
+        for name, value in (given or {}).items():
+            if name not in known:
+                raise unknown("saving", name, known)
+            if not isinstance(value, bool):
+                raise VarlabError(f"The saving {name} is True or False, not {value!r}.")
+        return cls(**(given or {}))
 
 
 @dataclass(frozen=True)
