@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -21,6 +22,7 @@ from varlab.models.convert import convert
 from varlab.models.hart_files import RandomHartText, load_hart
 from varlab.models.hart_model import Hart, HartSettings
 from varlab.models.registry import MODELS, describe, find
+from varlab.runs import sample
 
 ENTRY = find("hart-0.7b")
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -198,6 +200,10 @@ def test_a_tokenizer_says_how_it_mixes(tmp_path: Path) -> None:
     stated.write_text(json.dumps({"quant_resi": -0.25, "using_znorm": False}))
     loaded = load_features(folder)
     assert loaded.tokenizer.quantize.mix == 0.25 and not torch.equal(image(loaded), image(model))
+    stated.write_text(json.dumps({"vocab_size": 7, "z_channels": 4}))
+    refused(lambda: load_features(folder), "contradicts", "vocab_size 7 for 48", "one release")
+    stated.write_text(json.dumps({"quant_resi": "half"}))
+    refused(lambda: load_features(folder), "quant_resi must be a number, not 'half'")
     stated.write_text(json.dumps({"using_znorm": True}))
     refused(lambda: load_features(folder), "using_znorm is not supported")
     refused(lambda: convert(folder / "tokenizer", tmp_path / "x.safetensors", "hart-0.7b"), "using_znorm")
@@ -217,6 +223,50 @@ def damage(folder: Path, key: str, change: Callable[[torch.Tensor], torch.Tensor
     return folder
 
 
+NO_NUMBERS: list[dict[str, Any]] = [
+    {"patch_nums": "1_b"}, {"patch_nums": []}, {"patch_nums": 7}, {"patch_nums": [1, 0]}, {"mlp_ratio": "four"},
+    {"mlp_ratio": None}, {"context_token": None}, {"context_token": -3}, {"num_sampling_steps": 1001}, {"num_heads": 0},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", NO_NUMBERS, ids=str)
+def test_numbers_that_are_none_are_named(tmp_path: Path, changes: dict[str, Any]) -> None:
+    (name,) = changes
+    refused(lambda: load_features(write(tmp_path / "hart", tiny_hart(), **changes)), name, "number", "config.json")
+
+
+def test_the_plain_weights_are_offered_where_the_averaged_are_missing_alone(tmp_path: Path) -> None:
+    folder = write(tmp_path / "hart", tiny_hart())
+    (folder / "tokenizer" / "pytorch_model.bin").rename(folder / "aside.bin")
+    told = refused(lambda: load_features(folder), "missing", "tokenizer/model.safetensors or pytorch_model.bin")
+    assert "averaged=False" not in told
+    (folder / "aside.bin").rename(folder / "tokenizer" / "pytorch_model.bin")
+    (folder / "llm" / "ema_model.bin").unlink()
+    refused(lambda: load_features(folder), "ema_model.bin", "averaged=False")
+
+
+ODD: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "width": (np.zeros((HART_TEXT, 9)), (f"({HART_TEXT}, 9)", f"({HART_TEXT}, {HART_TEXT_WIDTH})", "padding rows")),
+    "no padding": (np.zeros((2, HART_TEXT_WIDTH)), (f"(2, {HART_TEXT_WIDTH})", "padding rows")),
+    "a batch": (np.zeros((1, HART_TEXT, HART_TEXT_WIDTH)), ("list of arrays [T, width]",)),
+    "not a number": (np.full((HART_TEXT, HART_TEXT_WIDTH), np.nan), ("NaN or infinities",)),
+    "complex": (np.zeros((HART_TEXT, HART_TEXT_WIDTH), complex), ("real numbers", "complex128")),
+    "words": (np.full((HART_TEXT, HART_TEXT_WIDTH), "a"), ("real numbers", "<U1")),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_features_that_do_not_fit_are_refused(name: str) -> None:
+    array, words = ODD[name]
+    refused(lambda: sample(tiny_hart(), [array]), *words)
+
+
+def test_features_that_are_no_numbers_are_refused_whole() -> None:
+    text = hart_features(3)
+    text.features[0, 1, 2] = float("inf")
+    refused(lambda: sample(tiny_hart(), text), "NaN or infinities")
+
+
 def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     model = tiny_hart()
 
@@ -232,6 +282,10 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     refused(load("ddim", num_sampling_steps="ddim8"), "num_sampling_steps", "'ddim8'")
     refused(load("heads", num_heads=7), "width 96 over 7 heads")
     refused(load("eps", norm_eps=1e-5), "norm_eps 1e-05", "only 1e-06")
+    refused(
+        load("text", context_token=9), "contradicts", f"a context_token of 9 make 47 positions for {HART_TEXT + 38}"
+    )
+    refused(load("typed", depth="4"), "depth '4' for 4")
     unit = tiny_hart(unit_attention=True, learned_levels=True)
     refused(lambda: load_features(write(tmp_path / "unit", unit, num_heads=4)), "contradicts", "num_heads 4 for 2")
     sides = [1, 2, 3, 3, 4]  # as many tokens
@@ -242,7 +296,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     words = config_of(model)
     del words["context_token"]
     (unsaid / "llm" / "config.json").write_text(json.dumps(words))
-    refused(lambda: load_features(unsaid), f"patch_nums does not fit lvl_1L of {HART_TEXT + 38} positions")
+    refused(lambda: load_features(unsaid), "a context_token of 300", f"338 positions for {HART_TEXT + 38}")
     lacking = write(tmp_path / "lacking", model)
     stated = json.loads((lacking / "llm" / "config.json").read_text())
     del stated["num_heads"]

@@ -155,7 +155,8 @@ def official_files(
     found = (transformer, llm / "config.json" if (llm / "config.json").is_file() else None, decoder)
     missing = [what for what, path in zip(_expected(llm, images, averaged), found, strict=True) if path is None]
     if transformer is None or decoder is None or missing:
-        other = " (load_hart(averaged=False) reads the others)" if averaged and _first(llm, PLAIN) else ""
+        plain = transformer is None and averaged and _first(llm, PLAIN) is not None
+        other = " (load_hart(averaged=False) reads the others)" if plain else ""
         raise VarlabError(
             f"{entry.name}: missing {', '.join(missing)}{other}. Give checkpoint= the released folder, which holds "
             "llm/ and tokenizer/, or both apart as checkpoint= and tokenizer=, or init='random' for untrained weights."

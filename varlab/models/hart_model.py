@@ -190,7 +190,8 @@ class Hart(NextScaleModel):
         shapes = {(n, prompts.features.shape[-1]) for n in prompts.lengths}
         if wrong := shapes - {self._text_shape}:
             raise VarlabError(
-                f"Text features are {min(wrong)} per prompt; {self.name} reads {self._text_shape}, padding included."
+                f"Text features are {min(wrong)} per prompt; {self.name} reads {self._text_shape}: give each prompt's "
+                "with its padding rows, from the encoder that the weights were trained with."
             )
         if isinstance(prompts, TextBatch):
             features = prompts.features.unflatten(0, (-1, self._text_shape[0]))
