@@ -330,7 +330,7 @@ def test_locate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert locate(tmp_path, "other.pth") == tmp_path
     refused(lambda: locate("weights/infinity_2b_reg.pth"), "does not exist")
     refused(lambda: locate(tmp_path / "a" / "b"), "does not exist")
-    refused(lambda: locate("FoundationVision/Infinity"), "no file in it")
+    refused(lambda: locate("FoundationVision/Infinity"), "is not here", "no file in it")
     asked: list[tuple[str, str]] = []
     monkeypatch.setattr(checkpoints, "from_hub", lambda *place: asked.append(place) or file)
     assert locate("FoundationVision/Infinity", "infinity_8b_weights") == file

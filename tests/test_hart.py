@@ -1,6 +1,5 @@
-"""HART: official keys, parity, the sampler's small parts, the ledger, what is refused."""
+"""HART: official keys, the sampler's small parts, the engine, the ledger, what is refused."""
 
-import json
 import lzma
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.conftest import HART_TEXT, hart_features, tiny_hart
 from tests.minis import refused
-from varlab import parity
 from varlab.accelerators import build
 from varlab.engine.hooks import Accelerator, Probe
 from varlab.engine.loop import Run
@@ -27,26 +25,8 @@ from varlab.models.hart import HartConfig, HartText, HartTransformer
 from varlab.models.hart_model import Hart, HartSettings, Savings
 from varlab.models.labels import draw_label, keep_likeliest, pass_sizes, soften
 from varlab.models.tokenizers.hybrid import HybridConfig, HybridTokenizer, phi_of
-from varlab.parity import hart, weights
-from varlab.parity.golden import Golden
-from varlab.parity.hart_setup import setup
 
 HERE = Path(__file__).parent
-SMALL, SHARED = HERE / "goldens" / "hart_c_small.npz", HERE.parents[1] / "shared" / "goldens"
-
-
-def content(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)
-
-
-def altered(tmp_path: Path, run: dict[str, Any] | None = None, **arrays: Any) -> Path:
-    """The small golden with arrays replaced or, for None, dropped, and with other values of its run."""
-    changed: dict[str, Any] = {k: v for k, v in (content(SMALL) | arrays).items() if v is not None}
-    config = json.loads(str(changed["config_json"]))
-    changed["config_json"] = json.dumps(config | {"config": config["config"] | (run or {})})
-    np.savez(tmp_path / "altered.npz", **changed)
-    return tmp_path / "altered.npz"
 
 
 # Keys
@@ -72,110 +52,6 @@ def test_the_mask_of_the_official_file_is_left_aside() -> None:
     stored = other.transformer.state_dict() | {"attn_bias_for_masking": torch.zeros(1), "lvl_1L": torch.zeros(1)}
     load_into(model.transformer, stored, "file")
     assert torch.equal(model.transformer.head.weight, other.transformer.head.weight)
-
-
-# Parity
-
-
-def test_the_small_golden_passes_and_leaves_nothing_out() -> None:
-    report = parity.check(SMALL)
-    assert report.verdict, report.render()
-    assert "NOT COMPARED" not in report.render()
-    assert (report.bits_compared, report.bit_mismatches, report.forced_near_ties) == (313, 0, 0)
-    assert any("unforced run: all labels reproduced" in note for note in report.notes)
-
-
-GOLDENS = [*(f"hart_{name}" for name in ("a", "b", "c", "d", "e", "vae", "sampling")), "fastvar_hart_a"]
-
-
-@pytest.mark.parametrize("name", GOLDENS)
-def test_shared_goldens_pass_and_leave_nothing_out(name: str) -> None:
-    path = SHARED / f"{name}.npz"
-    if not path.exists():
-        pytest.skip(f"{path} is not here; the copy in tests/goldens is checked instead")
-    report = parity.check(path)
-    assert report.verdict, report.render()
-    assert "NOT COMPARED" not in report.render()
-    assert report.bit_mismatches == report.forced_near_ties == 0
-
-
-@pytest.mark.parametrize(
-    ("run", "shows_in"),
-    [
-        ({"cfg": 2.001}, "image"),
-        ({"more_smooth": True}, "h.3"),
-        ({"iters": 2}, "idx.7"),
-        ({"final_stage": 1}, "f_hat_final"),
-        ({"pad": "left"}, "context_mask"),
-        ({"seed": 10}, "context"),
-    ],
-)
-def test_a_changed_setting_fails(tmp_path: Path, run: dict[str, Any], shows_in: str) -> None:
-    report = parity.check(altered(tmp_path, run))
-    assert not report.verdict
-    assert shows_in in {row.name for row in report.failures}
-
-
-@pytest.mark.parametrize("name", ["idx.2", "idx.8", "h.4", "diff_out.1", "image", "block_out.0.last", "maskgit_orders"])
-def test_one_wrong_number_fails(tmp_path: Path, name: str) -> None:
-    values = content(SMALL)[name].copy()
-    values.flat[2] += 1
-    report = parity.check(altered(tmp_path, **{name: values}))
-    assert name in {row.name for row in report.failures}
-
-
-@pytest.mark.parametrize(
-    "key", ["blocks.2.ln_wo_grad.weight", "diffloss.net.cond_embed.weight", "vae.decoder.conv_out.bias"]
-)
-def test_a_changed_weight_fails(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
-    rule = weights.hart_rule
-
-    def nudged(name: str, z: np.ndarray) -> np.ndarray | None:
-        value = rule(name, z)
-        return value * 1.01 if name == key and value is not None else value
-
-    monkeypatch.setattr(weights, "hart_rule", nudged)
-    assert not parity.check(SMALL).verdict
-
-
-BASE = {"seed": 7, "V": 40, "cfg": 3.0, "lens": [3], "more_smooth": False}
-MODEL = {"depth": 2, "embed_dim": 32, "num_heads": 2, "context_token": 5, "context_dim": 12, "diff_width": 16,
-         "diff_depth": 1, "num_sampling_steps": "4"}  # fmt: skip
-SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "smooth, three passes, batch 3": ({"more_smooth": True, "iters": 3, "lens": [5, 2, 1]}, {}),
-    "guidance of exactly 1 at the last stage": ({"cfg": 2.0, "sides": [1, 2, 3]}, {}),
-    "no guidance": ({"cfg": 0.0, "lens": [2, 4], "pad": "left"}, {}),
-    "mean pooling": ({}, {"disable_aln": False, "sep_aln_pooling_mode": "avg"}),
-    "both modulations, learned levels": ({}, {"disable_aln": False, "shared_aln": True, "use_timestep_embed": False}),
-    "more passes than tokens": ({"iters": 12, "sides": [1, 2]}, {"attn_l2_norm": True}),
-    "discrete only, another ratio": ({"final_stage": 2}, {"mlp_ratio": 3.0, "use_context_norm": False}),
-}  # fmt: skip
-TOLERANCES = dict.fromkeys(("logits_abs", "logits_cfg_abs", "blocks_abs", "latents_abs", "image_abs"), 1e-5)
-
-
-@pytest.mark.parametrize("name", SHAPES)
-def test_other_shapes_run(tmp_path: Path, name: str) -> None:
-    """A golden written from the engine's own run is read back as the same run, pass by pass."""
-    run, variant = BASE | SHAPES[name][0], MODEL | SHAPES[name][1]
-    model = variant | {"patch_nums": run.pop("sides", [1, 2, 3, 4])}
-    vae = {"z_channels": 4, "ch": 32, "ch_mult": [1, 1], "vocab_size": 40}
-    config = {"config": run, "model": model, "vae": vae}
-    bare = Golden(tmp_path / "own.npz", "hart", config, TOLERANCES, {})
-    rebuilt = setup(bare)
-    outcome = hart.generate(rebuilt, {})
-    arrays: dict[str, Any] = {
-        "kind": "hart",
-        "config_json": json.dumps(config),
-        "tolerances_json": json.dumps(TOLERANCES),
-    }
-    for k in rebuilt.stages:
-        for i, place in enumerate(rebuilt.passes(k)):
-            arrays[f"idx.{k + i}"] = outcome.capture.labels[k].gather(1, place).numpy()
-    arrays["image"] = outcome.generation.image.numpy()
-    np.savez(bare.path, **arrays)
-    report = parity.check(bare.path)
-    assert report.verdict, report.render()
-    assert len(report.rows) == len(arrays) - 3
 
 
 # Parts of the sampler

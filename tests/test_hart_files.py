@@ -1,17 +1,16 @@
-"""HART's official folder: read strictly, with the variant taken from the keys, and refused by name where it is off."""
+"""HART's official folder: read strictly, with the variant taken from the keys."""
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
-from tests.conftest import HART_TEXT, HART_TEXT_WIDTH, hart_features, tiny_hart
+from tests.conftest import hart_features, tiny_hart
+from tests.hart_folder import ENTRY, load_features, write
 from tests.minis import refused
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
@@ -20,48 +19,13 @@ from varlab.models import text as texts
 from varlab.models.convert import convert
 from varlab.models.hart_files import RandomHartText, load_hart
 from varlab.models.hart_model import Hart, HartSettings
-from varlab.models.registry import MODELS, describe, find
+from varlab.models.registry import MODELS, describe
 
-ENTRY = find("hart-0.7b")
 VARIANTS: dict[str, dict[str, Any]] = {
     "released": {},
     "block": {"modulation": "block", "pooling": "mean", "unit_attention": True},
     "shared": {"modulation": "shared", "learned_levels": True, "context_norm": False, "mlp_ratio": 3.0},
 }
-
-
-def config_of(model: Hart) -> dict[str, Any]:
-    """``config.json`` as the official code writes it."""
-    config = model.transformer.config
-    return {
-        "depth": config.depth, "embed_dim": config.width, "num_heads": config.heads, "mlp_type": "llama",
-        "patch_nums": [grid[0] for grid in model.schedule.grids], "num_sampling_steps": str(config.diffusion_steps),
-        "sep_aln_pooling_mode": "max" if config.pooling == "max" else "avg", "attn_l2_norm": config.unit_attention,
-        "shared_aln": config.modulation == "shared", "disable_aln": config.modulation != "block",
-        "use_timestep_embed": not config.learned_levels, "context_dim": HART_TEXT_WIDTH, "context_token": HART_TEXT,
-        "diff_width": config.diffusion_width, "mlp_ratio": config.mlp_ratio,
-    }  # fmt: skip
-
-
-def write(folder: Path, model: Hart, **changes: Any) -> Path:
-    """The released layout: averaged and plain weights of the transformer, tokenizer with what only training used."""
-    (folder / "llm").mkdir(parents=True)
-    (folder / "tokenizer").mkdir()
-    length = HART_TEXT - 1 + model.schedule.tokens
-    extra = {"lvl_1L": torch.zeros(1, length, dtype=torch.int64), "attn_bias_for_masking": torch.zeros(1, 1, 2, 2)}
-    tensors = model.transformer.state_dict()
-    torch.save(tensors | extra, folder / "llm" / "ema_model.bin")
-    plain = {name: tensor + 1 if name == "head.bias" else tensor.clone() for name, tensor in tensors.items()}
-    save_file(plain | extra, folder / "llm" / "model.safetensors")
-    (folder / "llm" / "config.json").write_text(json.dumps(config_of(model) | changes))
-    images = {f"vae.{name}": tensor for name, tensor in model.tokenizer.state_dict().items()}
-    unused = ("vae.quantize.ema_vocab_hit_SV", "vae.decoder2.conv_in.weight", "disc.main.0.weight")
-    torch.save(images | {name: torch.zeros(2, 3) for name in unused}, folder / "tokenizer" / "pytorch_model.bin")
-    return folder
-
-
-def load_features(folder: Path, **options: Any) -> Hart:
-    return load_hart(ENTRY, checkpoint=folder, text="features", **options)
 
 
 def image(model: Hart) -> torch.Tensor:
@@ -198,6 +162,10 @@ def test_a_tokenizer_says_how_it_mixes(tmp_path: Path) -> None:
     stated.write_text(json.dumps({"quant_resi": -0.25, "using_znorm": False}))
     loaded = load_features(folder)
     assert loaded.tokenizer.quantize.mix == 0.25 and not torch.equal(image(loaded), image(model))
+    stated.write_text(json.dumps({"vocab_size": 7, "z_channels": 4}))
+    refused(lambda: load_features(folder), "contradicts", "vocab_size 7 for 48", "one release")
+    stated.write_text(json.dumps({"quant_resi": "half"}))
+    refused(lambda: load_features(folder), "quant_resi must be a number, not 'half'")
     stated.write_text(json.dumps({"using_znorm": True}))
     refused(lambda: load_features(folder), "using_znorm is not supported")
     refused(lambda: convert(folder / "tokenizer", tmp_path / "x.safetensors", "hart-0.7b"), "using_znorm")
@@ -207,55 +175,3 @@ def test_random_text_belongs_to_a_prompt() -> None:
     encoder = RandomHartText(4, 8)
     both = encoder(["a", "b"])
     assert torch.equal(both.features[1], encoder(["b"]).features[0]) and both.mask.all()
-
-
-def damage(folder: Path, key: str, change: Callable[[torch.Tensor], torch.Tensor | None]) -> Path:
-    path = folder / "llm" / "ema_model.bin"
-    tensors = torch.load(path)
-    changed = change(tensors.pop(key))
-    torch.save(tensors if changed is None else tensors | {key: changed}, path)
-    return folder
-
-
-def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
-    model = tiny_hart()
-
-    def load(name: str, **changes: Any) -> Callable[[], Hart]:
-        return lambda: load_features(write(tmp_path / name, model, **changes))
-
-    refused(load("deep", depth=7), "contradicts", "depth 7 for 4")
-    refused(load("norm", attn_l2_norm=True), "contradicts", "attn_l2_norm True for False")
-    refused(load("aln", disable_aln=False), "contradicts", "disable_aln False for True")
-    refused(load("gpt", mlp_type="gpt2"), "mlp_type 'gpt2'", "llama")
-    refused(load("cross", use_cross_attn=True), "use_cross_attn")
-    refused(load("pooling", sep_aln_pooling_mode="sum"), "sep_aln_pooling_mode 'sum'", "'max' or 'avg'")
-    refused(load("ddim", num_sampling_steps="ddim8"), "num_sampling_steps", "'ddim8'")
-    refused(load("heads", num_heads=7), "width 96 over 7 heads")
-    refused(load("eps", norm_eps=1e-5), "norm_eps 1e-05", "only 1e-06")
-    unit = tiny_hart(unit_attention=True, learned_levels=True)
-    refused(lambda: load_features(write(tmp_path / "unit", unit, num_heads=4)), "contradicts", "num_heads 4 for 2")
-    sides = [1, 2, 3, 3, 4]  # as many tokens
-    refused(
-        lambda: load_features(write(tmp_path / "levels", unit, patch_nums=sides)), "contradicts", "5 patch_nums for 4"
-    )
-    unsaid = write(tmp_path / "unsaid", model)
-    words = config_of(model)
-    del words["context_token"]
-    (unsaid / "llm" / "config.json").write_text(json.dumps(words))
-    refused(lambda: load_features(unsaid), f"patch_nums does not fit lvl_1L of {HART_TEXT + 38} positions")
-    lacking = write(tmp_path / "lacking", model)
-    stated = json.loads((lacking / "llm" / "config.json").read_text())
-    del stated["num_heads"]
-    (lacking / "llm" / "config.json").write_text(json.dumps(stated))
-    refused(lambda: load_features(lacking), "lacks num_heads")
-    (lacking / "llm" / "config.json").write_text("{")
-    refused(lambda: load_features(lacking), "not valid JSON")
-    (lacking / "llm" / "config.json").unlink()
-    refused(lambda: load_features(lacking), "config.json")
-    gone = damage(write(tmp_path / "gone", model), "blocks.1.ffn.up_proj.weight", lambda _: None)
-    refused(lambda: load_features(gone), "1 missing (blocks.1.ffn.up_proj.weight)", "part of HART")
-    other = damage(write(tmp_path / "other", model), "decoder_norm.weight", lambda t: t[:5])
-    refused(lambda: load_features(other), "decoder_norm.weight 5 for 96")
-    foreign = damage(write(tmp_path / "foreign", model), "context_embed.weight", lambda _: None)
-    refused(lambda: load_features(foreign), "lack context_embed.weight", "no HART")
-    refused(lambda: load_hart(ENTRY, checkpoint=tmp_path / "nowhere" / "else" / "hart"), "no folder")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.golden_files import HERE, SHARED, altered, content, failed, nudge, passes, written
 from varlab import parity
 from varlab.errors import VarlabError
 from varlab.parity import golden as golden_files
@@ -18,48 +19,7 @@ from varlab.parity.infinity_capture import generate
 from varlab.parity.infinity_setup import setup
 from varlab.parity.report import ArrayCheck, Report
 
-HERE = Path(__file__).parent / "goldens"
-SHARED = Path(__file__).parents[2] / "shared" / "goldens"
 MODEL, VAE = HERE / "infinity_C_small.npz", SHARED / "infinity_vae_sq.npz"
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def content(path: Path) -> dict[str, np.ndarray]:
-    if not path.exists():
-        pytest.skip(f"{path} is not here; the copy in tests/goldens and tests/test_numbers.py are checked instead")
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)
-
-
-def written(path: Path, arrays: dict[str, Any]) -> Path:
-    np.savez(path, **arrays)
-    return path
-
-
-def altered(path: Path, tmp_path: Path, **changes: Any) -> Path:
-    """A copy with arrays replaced, dropped (None), or with values of a JSON array changed (a dict)."""
-    arrays: dict[str, Any] = content(path)
-    for name, change in changes.items():
-        if change is None:
-            del arrays[name]
-        elif isinstance(change, dict):
-            arrays[name] = json.dumps(json.loads(str(arrays[name])) | change)
-        else:
-            arrays[name] = change
-    return written(tmp_path / "altered.npz", arrays)
-
-
-def failed(report: Report) -> set[str]:
-    assert not report.verdict
-    assert "FAIL" in report.render()
-    return {row.family for row in report.failures}
 
 
 # What must pass
@@ -67,21 +27,14 @@ def failed(report: Report) -> set[str]:
 
 @pytest.mark.parametrize("path", sorted(HERE.glob("*.npz")), ids=lambda path: path.stem)
 def test_own_copies_pass_and_leave_nothing_out(path):
-    report = parity.check(path)
-    assert report.verdict, report.render()
-    assert "NOT COMPARED" not in report.render()
+    report = passes(path)
     assert report.render().endswith(f"PASS: {len(report.rows)} arrays within tolerance")
 
 
 @pytest.mark.parametrize("name", ["A", "B", "C", "D", "E", "vae_sq", "vae_f16", "vae_f8_wide", "sampling", "rope"])
 def test_shared_goldens_pass_and_leave_nothing_out(name):
     path = SHARED / f"infinity_{name}.npz"
-    if not path.exists():
-        pytest.skip(f"{path} is not here; the copy in tests/goldens and tests/test_numbers.py are checked instead")
-    report = parity.check(path)
-    assert report.verdict, report.render()
-    assert "NOT COMPARED" not in report.render()
-    assert report.bit_mismatches == report.forced_near_ties == 0
+    report = passes(path)
     compared = {row.name for row in report.rows}
     left = {name for name, array in content(path).items() if array.size and name not in compared}
     assert {n for n in left if not n.startswith(("idx_", "schedules_json"))} <= {
@@ -108,13 +61,7 @@ def test_every_bit_is_counted_and_the_free_run_reported():
     ],
 )
 def test_a_changed_weight_fails(monkeypatch, key, shows_in):
-    rule = weights.infinity_rule
-
-    def nudged(name: str, z: np.ndarray) -> np.ndarray | None:
-        value = rule(name, z)
-        return value * 1.001 if name == key and value is not None else value
-
-    monkeypatch.setattr(weights, "infinity_rule", nudged)
+    nudge(monkeypatch, "infinity_rule", key, 1.001)
     assert shows_in in failed(parity.check(MODEL))
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.golden_files import SHARED, altered, content, failed_arrays, written
 from varlab import parity
 from varlab.accelerators.controls import Truncate
 from varlab.accelerators.fastvar import FastVAR, distances, pivotal
@@ -23,49 +24,9 @@ from varlab.parity.infinity_setup import setup
 from varlab.parity.report import Report
 from varlab.schedules import infinity
 
-SHARED = Path(__file__).parents[2] / "shared" / "goldens"
 SMALL, PATCHED, WIDE = (SHARED / f"skipvar_{name}_a.npz" for name in ("small", "rectp", "grid1m"))
 DECISIONS, FEATURES = SHARED / "skipvar_lr_a.npz", SHARED / "skipvar_features_a.npz"
 FAST, DEEP, PLAIN = (SHARED / f"fastvar_infinity_{name}_a.npz" for name in ("d6", "d30", "nocfg"))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def content(path: Path) -> dict[str, np.ndarray]:
-    if not path.exists():
-        pytest.skip(f"{path} is not here; the tests on the engine's own runs need no such file")
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)
-
-
-def written(path: Path, arrays: dict[str, Any]) -> Path:
-    np.savez(path, **arrays)
-    return path
-
-
-def altered(path: Path, tmp_path: Path, **changes: Any) -> Path:
-    """A copy with arrays replaced, dropped (None), or with values of a JSON array changed (a dict)."""
-    arrays: dict[str, Any] = content(path)
-    for name, change in changes.items():
-        if change is None:
-            del arrays[name]
-        elif isinstance(change, dict):
-            arrays[name] = json.dumps(json.loads(str(arrays[name])) | change)
-        else:
-            arrays[name] = change
-    return written(tmp_path / "altered.npz", arrays)
-
-
-def failed(report: Report) -> set[str]:
-    assert not report.verdict
-    assert "FAIL" in report.render()
-    return {row.name for row in report.failures}
 
 
 # What must pass
@@ -105,9 +66,8 @@ def test_one_wrong_number_in_an_array_fails_it(tmp_path, path):
     for name in names:
         arrays[name].flat[-1] += 2
     summaries = {"report_json_86_uncond", "report_json_88_skip"}  # are made from the wrong arrays
-    assert failed(parity.check(altered(path, tmp_path, **{name: arrays[name] for name in names}))) - summaries == {
-        *names
-    }
+    report = parity.check(altered(path, tmp_path, **{name: arrays[name] for name in names}))
+    assert failed_arrays(report) - summaries == set(names)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +95,7 @@ def test_one_wrong_bit_or_input_fails(tmp_path, path, name, shows_in):
     else:
         values.flat[-1] ^= 1
     report = parity.check(altered(path, tmp_path, **{name: values}))
-    assert shows_in in failed(report)
+    assert shows_in in failed_arrays(report)
     assert report.forced_near_ties == 0
 
 
@@ -153,14 +113,14 @@ def test_one_wrong_bit_or_input_fails(tmp_path, path, name, shows_in):
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
 )
 def test_a_changed_setting_fails(tmp_path, path, name, change, shows_in):
-    assert shows_in in failed(parity.check(altered(path, tmp_path, **{name: change})))
+    assert shows_in in failed_arrays(parity.check(altered(path, tmp_path, **{name: change})))
 
 
 def test_another_strategy_than_the_branch_says_fails(tmp_path):
     branches = json.loads(str(content(SMALL)["config_json"]))["branches"]
     branches["skip2"]["skip_label"] = 1
     branches["uncond1"]["uncond_label"] = 2
-    wrong = failed(parity.check(altered(SMALL, tmp_path, config_json={"branches": branches})))
+    wrong = failed_arrays(parity.check(altered(SMALL, tmp_path, config_json={"branches": branches})))
     assert {"skip2.kv_shapes", "skip2.summed_final", "uncond1.kv_shapes", "uncond1.logits_final_12"} <= wrong
 
 
@@ -200,7 +160,7 @@ def test_the_two_tokens_at_a_close_cut_may_swap(tmp_path):
 
 @pytest.mark.parametrize(("gap", "places"), [(5e-4, (614, 615)), (5e-5, (300, 900))])
 def test_a_swap_fails_at_a_clear_cut_or_away_from_it(tmp_path, gap, places):
-    assert "keep_32_3_sa" in failed(parity.check(swapped(tmp_path, gap, places)))
+    assert "keep_32_3_sa" in failed_arrays(parity.check(swapped(tmp_path, gap, places)))
 
 
 def choice(x: Tensor, mask: Tensor, gaps: dict[str, float] | None) -> tuple[Tensor, Report]:
@@ -325,7 +285,7 @@ def test_a_flipped_bit_of_a_branch_fails_there_only(tmp_path):
     path = own_skipvar(tmp_path, SKIP_CONFIG)
     bits = content(path)["uncond2.bits_used_8"]
     bits.flat[-1] ^= 1
-    wrong = failed(parity.check(altered(path, tmp_path, **{"uncond2.bits_used_8": bits})))
+    wrong = failed_arrays(parity.check(altered(path, tmp_path, **{"uncond2.bits_used_8": bits})))
     assert "uncond2.bits_used_8" in wrong and all(name.startswith("uncond2.") for name in wrong)
 
 
@@ -412,7 +372,7 @@ def test_decisions_of_own_coefficients(tmp_path):
     assert report.verdict, report.render()
     assert "NOT COMPARED" not in report.render()
     arrays["90_strategy"] = [3, 2, 2]
-    assert failed(parity.check(written(tmp_path / "own.npz", arrays))) == {"90_strategy"}
+    assert failed_arrays(parity.check(written(tmp_path / "own.npz", arrays))) == {"90_strategy"}
 
 
 def test_features_of_own_images(tmp_path):

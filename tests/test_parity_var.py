@@ -1,43 +1,28 @@
 """Parity of VAR and FreqExit: passes on the official goldens, fails when anything in a golden or a model is off."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from tests.test_parity import altered, content, failed, written
+from tests.golden_files import HERE, SHARED, altered, content, failed, nudge, passes, present, written
 from varlab import parity
 from varlab.accelerators.freqexit import FreqExit
 from varlab.errors import VarlabError
-from varlab.parity import weights
 from varlab.parity.var_setup import generate, setup
 from varlab.training.freqexit import curriculum, losses
 
-HERE = Path(__file__).parent / "goldens"
-SHARED = Path(__file__).parents[2] / "shared" / "goldens"
 MODEL, LOSSES = HERE / "var_nol2_small.npz", HERE / "freqexit_losses_small.npz"
 EXITS = SHARED / "freqexit_model.npz"
 NAMES = ["var_base", "var_saln", "var_nol2", "var_full10", "var_sampling"]
 NAMES += ["freqexit_model", "freqexit_losses", "freqexit_fgsr_legacy"]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_shared_goldens_pass_and_leave_nothing_out(name):
-    path = SHARED / f"{name}.npz"
-    if not path.exists():
-        pytest.skip(f"{path} is not here; the small copies in tests/goldens are checked instead")
-    report = parity.check(path)
-    assert report.verdict, report.render()
-    assert "NOT COMPARED" not in report.render()
-    assert report.bit_mismatches == report.forced_near_ties == 0
+    passes(SHARED / f"{name}.npz")
 
 
 # What must fail
@@ -53,13 +38,7 @@ def test_shared_goldens_pass_and_leave_nothing_out(name):
     ],
 )
 def test_a_changed_weight_fails(monkeypatch, key, shows_in):
-    rule = weights.var_rule
-
-    def nudged(name: str, z: np.ndarray) -> np.ndarray | None:
-        value = rule(name, z)
-        return value * 1.01 if name == key and value is not None else value
-
-    monkeypatch.setattr(weights, "var_rule", nudged)
+    nudge(monkeypatch, "var_rule", key)
     assert shows_in in failed(parity.check(MODEL))
 
 
@@ -127,8 +106,7 @@ def _transposed(init):
 
 
 def test_other_masks_and_caches_fail(monkeypatch):
-    if not EXITS.exists():
-        pytest.skip(f"{EXITS} is not here")
+    present(EXITS)
     rates = curriculum.drop_rates
     monkeypatch.setattr(curriculum, "drop_rates", lambda depth, most=0.1: rates(depth, 2 * most))
     assert "train_step*_pmax*_sample_masks" in failed(parity.check(EXITS))

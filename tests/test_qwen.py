@@ -161,9 +161,8 @@ def test_an_unreadable_encoder_is_named(folder: Path) -> None:
 def test_features_are_a_hart_text_or_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
     model, given = tiny_hart(), hart_features(3, 6)
     whole = runs.sample(model, given)
-    assert [np.asarray(image).tolist() for image in runs.sample(model, given, batch=1).images] == [
-        np.asarray(image).tolist() for image in whole.images
-    ]
+    for image, other in zip(runs.sample(model, given, batch=1).images, whole.images, strict=True):
+        assert np.abs(np.asarray(image, int) - np.asarray(other, int)).max() <= 1  # the last bit, by processor
     arrays = [part.numpy() for part in given.features]
     masked = HartText(given.features, torch.ones_like(given.mask))
     assert np.array_equal(runs.sample(model, arrays).images[0], runs.sample(model, masked).images[0])

@@ -1,7 +1,13 @@
 """Errors meant for people: one sentence of what is wrong, then how to mend it."""
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class VarlabError(Exception):
@@ -14,6 +20,20 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> VarlabError:
     near = _near(str(name), names)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     return VarlabError(f"Unknown {kind} {str(name)!r}. {hint}Known: {', '.join(names) or 'none'}.")
+
+
+def names_keywords(function: Callable[P, T]) -> Callable[P, T]:
+    """The function, but a keyword that it does not take is a VarlabError that names those near it."""
+    known = list(inspect.signature(function).parameters)
+
+    @wraps(function)
+    def checked(*args: P.args, **given: P.kwargs) -> T:
+        for name in given:
+            if name not in known:
+                raise unknown(f"keyword of {function.__name__}", name, known)
+        return function(*args, **given)
+
+    return checked
 
 
 def _near(name: str, names: list[str], most: int = 3) -> list[str]:

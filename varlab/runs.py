@@ -83,20 +83,34 @@ def check_prompts(prompts: Sequence[str] | str) -> list[str]:
 def read_prompts(prompts: Prompts) -> tuple[str | Tensor | HartText, ...]:
     """One item an image: its text, or its features where these were given as arrays, a TextBatch or a HartText."""
     if isinstance(prompts, HartText):
+        _numbers(prompts.features)
         return tuple(prompts.split())
     if isinstance(prompts, TextBatch):
-        return prompts.features.split(prompts.lengths)
+        return _numbers(prompts.features).split(prompts.lengths)
     if isinstance(prompts, str) or not isinstance(prompts, Iterable):
         return tuple(check_prompts(prompts))
     items: list[Any] = list(prompts)
     if not any(isinstance(item, Tensor | np.ndarray) for item in items):
         return tuple(check_prompts(items))
-    features = [torch.as_tensor(item).float() for item in items if not isinstance(item, str)]
+    features = [_numbers(item) for item in items if not isinstance(item, str)]
     if len(features) < len(items) or {item.ndim for item in features} != {2} or len({f.shape[1] for f in features}) > 1:
         raise VarlabError(
             "Features are given as a list of arrays [T, width], all of one width, and no text among them."
         )
     return tuple(features)
+
+
+def _numbers(features: Any) -> Tensor:
+    """Text features in fp32; raises VarlabError for what is not finite and real."""
+    try:
+        values = torch.as_tensor(features)
+    except (TypeError, ValueError):
+        values = None
+    if values is None or values.is_complex():
+        raise VarlabError(f"Text features must be real numbers, not {getattr(features, 'dtype', type(features))}.")
+    if not values.isfinite().all():
+        raise VarlabError("Text features hold NaN or infinities: give those of another run of the text encoder.")
+    return values.float()
 
 
 def prompt_label(prompt: str | Tensor | HartText) -> str:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from varlab.errors import VarlabError
+from varlab.models.base import Alike
 
 
 class KVStore:
@@ -21,7 +22,7 @@ class KVStore:
         self.lengths = [0] * blocks
         self.held = [0] * blocks  # tokens of each block that are in its buffers
         self.bias: list[Tensor | None] = [None] * blocks  # [R, capacity] once any key differs from the others
-        self.alike = [0] * blocks  # equal first keys of the unconditional rows: none where a block never saw the text
+        self.alike = [Alike()] * blocks  # none where a block never saw the text
 
     def append(
         self, block: int, k: Tensor, v: Tensor, bias: Tensor | None, keep: bool = True
@@ -73,7 +74,7 @@ class KVStore:
         """Forget all tokens and keep the buffers."""
         self.rewind([0] * len(self.held))
         self.bias = [None] * len(self.bias)
-        self.alike = [0] * len(self.alike)
+        self.alike = [Alike()] * len(self.alike)
 
     def skip(self, block: int, count: int) -> None:
         """Count tokens that were written into the buffers from outside, by a replayed graph."""

@@ -20,7 +20,7 @@ from varlab.engine.randomness import Noise
 from varlab.engine.rows import key_bias, part, pass_bias, row_index, take
 from varlab.engine.stage import Site, Stage
 from varlab.errors import VarlabError
-from varlab.models.base import Draw, Law, NextScaleModel, Reading
+from varlab.models.base import Alike, Draw, Law, NextScaleModel, Reading
 from varlab.models.guidance import Settings
 from varlab.schedules import Grid
 
@@ -335,7 +335,7 @@ class Run:
     ) -> Tensor:
         """The branch itself, on all given tokens or on those of ``keep`` [R, n]. Attention alone reads positions."""
         stage, name = site.stage, str(site.branch)
-        if state.guided and self.model.alike > 1 and self.model.prefix(stage.index):
+        if state.guided and self.model.alike.spared and self.model.prefix(stage.index):
             return self._compute_text(state, site, x)
         if keep is not None:
             if stage.plan.selection is not None and stage.plan.selection.valid is not None:
@@ -357,7 +357,7 @@ class Run:
             keys, values, bias = state.kv.append(site.block, k, v, bias, keep_keys)
             keys_seen[0] = keys.shape[2]
             bias = pass_bias(stage, index, bias, keys.shape[2], state.rows)
-            alike = state.kv.alike[site.block] if state.guided else 0
+            alike = state.kv.alike[site.block] if state.guided else Alike()
             return attend_rows(q, keys, values, bias, self.model.attention_scale, alike)
 
         y = self.model.branch(site.block, name, x, state.conditioning, positions, attend)
@@ -370,7 +370,7 @@ class Run:
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             seen.append((k, v))
-            return attend_rows(q, k, v, None, scale, 0)
+            return attend_rows(q, k, v, None, scale, Alike())
 
         rows, last = torch.arange(state.rows, device=x.device), torch.tensor([x.shape[1] - 1], device=x.device)
         made = []

@@ -13,6 +13,7 @@ from PIL import Image
 
 from varlab.errors import VarlabError
 from varlab.evaluation.scenes import SceneScore, score_ceiling, score_samples
+from varlab.evaluation.untrained import lead, untrained_self
 from varlab.figures.training import training_curves
 from varlab.models.base import NextScaleModel
 from varlab.models.embedded import data_folder
@@ -27,12 +28,17 @@ SHOWN = 48  # pictures on the contact sheet
 def write_card(
     model: NextScaleModel, progress: Progress | None = None, n: int = 553, per_prompt: int = 4, seed: int = 0
 ) -> Path:
-    """Score the model and write ``README.md``, ``card.json``, contact sheet and curves beside its weights."""
+    """Score the model and write ``README.md``, ``card.json``, contact sheet and curves beside its weights.
+
+    Its untrained self draws one image an entry, so this takes ``per_prompt`` + 1 images an entry.
+    """
     folder = data_folder() / model.name
     if not (folder / "model.json").exists():
         raise VarlabError(f"{model.name} is not a shipped mini: {folder / 'model.json'} is missing.")
     ceiling = score_ceiling(model, n)
     drawn, pictures, _ = score_samples(model, n, per_prompt, seed, progress=progress)
+    random = untrained_self(model)
+    unlearnt, _, _ = score_samples(random, n, 1, seed, progress=progress)
     record = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": device_name(model.device),
@@ -52,6 +58,12 @@ def write_card(
         "scores": {
             name: _plain(part.summary)
             for name, part in zip(COLUMNS, (ceiling.truth, ceiling.rebuilt, drawn), strict=True)
+        },
+        "untrained": {
+            "weights": random.weights,
+            "images_per_prompt": 1,
+            "score": _plain(unlearnt.summary)["overall"],
+            "lead": _plain(lead(drawn, unlearnt))["overall"],
         },
         "shapes_present": _means(drawn, "shape_correct"),
         "exact_number": _means(drawn, "exact_count"),

@@ -74,7 +74,9 @@ def locate(source: str | Path, file: str = "") -> Path:
     if hub is None or Path(hub[1]).suffix in SUFFIXES:
         raise VarlabError(f"{path} does not exist. Give a file, a folder or a Hugging Face id (owner/name/file).")
     if not (hub[2] or file):
-        raise VarlabError(f"{source} names a hub repository but no file in it. Give owner/name/file.")
+        raise VarlabError(
+            f"{source} is not here, and names a repository on the hub but no file in it: give owner/name/file."
+        )
     return from_hub(hub[1], hub[2] or file)
 
 

@@ -17,7 +17,7 @@ from torch import nn
 from varlab.errors import VarlabError
 from varlab.models.checkpoints import INDICES, Checkpoint, checkpoint_folder, load_into, read
 from varlab.models.hart import HartConfig, HartText, HartTransformer
-from varlab.models.hart_model import Hart, HartEncoder
+from varlab.models.hart_model import Hart, HartEncoder, Savings
 from varlab.models.hart_variants import detect, detect_tokenizer, shapes_of
 from varlab.models.initialise import randomise
 from varlab.models.official import ModelEntry
@@ -57,13 +57,14 @@ def load_hart(
     text: str | HartEncoder | None = None,
     seed: int = 0,
     averaged: bool = True,
+    savings: Savings | None = None,
 ) -> Hart:
     """HART, in eval mode and without gradients.
 
     init: "checkpoint" reads the folder ``checkpoint`` (a path or hub id; by default the one in the checkpoint folder)
     and ``tokenizer`` (by default the one beside ``llm/``), "random" and "empty" read nothing. averaged: the EMA
     weights. text: an encoder, the folder or hub id of the official one (the default), "random", or "features", which
-    are then given in place of prompts.
+    are then given in place of prompts. savings: work left out, by default what ``Savings`` says.
     Raises VarlabError for a folder that is incomplete, contradicts its ``config.json`` or does not fit.
     """
     encoder = _encoder(entry, init, text, checkpoint, device, precision, seed)
@@ -77,7 +78,7 @@ def load_hart(
         model = _without_files(entry, init, precision, device, seed)
     if isinstance(encoder, RandomHartText) and init == "checkpoint":
         model.weights += f", {encoder.label}"
-    model.text = encoder
+    model.text, model.savings = encoder, savings or model.savings
     return model
 
 
@@ -154,7 +155,8 @@ def official_files(
     found = (transformer, llm / "config.json" if (llm / "config.json").is_file() else None, decoder)
     missing = [what for what, path in zip(_expected(llm, images, averaged), found, strict=True) if path is None]
     if transformer is None or decoder is None or missing:
-        other = " (load_hart(averaged=False) reads the others)" if averaged and _first(llm, PLAIN) else ""
+        plain = transformer is None and averaged and _first(llm, PLAIN) is not None
+        other = " (load_hart(averaged=False) reads the others)" if plain else ""
         raise VarlabError(
             f"{entry.name}: missing {', '.join(missing)}{other}. Give checkpoint= the released folder, which holds "
             "llm/ and tokenizer/, or both apart as checkpoint= and tokenizer=, or init='random' for untrained weights."

@@ -4,15 +4,15 @@ Stage 1 is the text itself, of which the last token predicts the one token of th
 stage, and the last stage repeats that of the one before, as in the released code.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from varlab.errors import VarlabError
-from varlab.models.base import Attend, Cost, Draw, NextScaleModel, Reading, Readout
+from varlab.errors import VarlabError, unknown
+from varlab.models.base import Alike, Attend, Cost, Draw, NextScaleModel, Reading, Readout
 from varlab.models.diffusion import denoiser_flops, embedding_flops
 from varlab.models.guidance import Guidance, Settings, at
 from varlab.models.hart import ContextState, HartText, HartTransformer, grid_rotary, text_rotary
@@ -60,13 +60,27 @@ class HartSettings(Settings):
 class Savings:
     """Work and memory that a run can do without; no number changes beyond rounding.
 
-    one_null: the equal tokens of the empty text are computed once and counted in the attention; less work, but a
-    second attention call, which on a CPU takes as long or longer. constants: level and time embeddings are computed
-    with the model, not in every run. That the last stage writes no keys is the engine's (``Run.keep_keys``).
+    one_null: the equal tokens of the empty text are computed once, and attention looks at as few of them as its type
+    can count (``Alike``); less work, but a second attention call, which on a CPU takes as long or longer. constants:
+    level and time embeddings are computed with the model, not in every run. That the last stage writes no keys is the
+    engine's (``Run.keep_keys``).
     """
 
     one_null: bool = False
     constants: bool = True
+
+    @classmethod
+    def of(cls, given: "Savings | Mapping[str, bool] | None") -> "Savings":
+        """As given, or the default with the switches named there; raises VarlabError for one that is not known."""
+        if isinstance(given, Savings):
+            return given
+        known = [field.name for field in fields(cls)]
+        for name, value in (given or {}).items():
+            if name not in known:
+                raise unknown("saving", name, known)
+            if not isinstance(value, bool):
+                raise VarlabError(f"The saving {name} is True or False, not {value!r}.")
+        return cls(**(given or {}))
 
 
 @dataclass(frozen=True)
@@ -176,7 +190,8 @@ class Hart(NextScaleModel):
         shapes = {(n, prompts.features.shape[-1]) for n in prompts.lengths}
         if wrong := shapes - {self._text_shape}:
             raise VarlabError(
-                f"Text features are {min(wrong)} per prompt; {self.name} reads {self._text_shape}, padding included."
+                f"Text features are {min(wrong)} per prompt; {self.name} reads {self._text_shape}: give each prompt's "
+                "with its padding rows, from the encoder that the weights were trained with."
             )
         if isinstance(prompts, TextBatch):
             features = prompts.features.unflatten(0, (-1, self._text_shape[0]))
@@ -197,8 +212,10 @@ class Hart(NextScaleModel):
         return self.transformer.config.text_length - 1 if k == 0 else 0
 
     @property
-    def alike(self) -> int:
-        return self.transformer.config.text_length if self.savings.one_null else 0
+    def alike(self) -> Alike:
+        if not self.savings.one_null:
+            return Alike()
+        return Alike.of(self.transformer.config.text_length, self.transformer.blocks[0].ffn.up_proj.weight.dtype)  # type: ignore[union-attr,arg-type]
 
     def _final(self, k: int) -> bool:
         return k == len(self.schedule) - 1

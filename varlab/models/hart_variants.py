@@ -4,6 +4,7 @@
 the release of HART (arXiv 2410.10812).
 """
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from varlab.models.tokenizers.hybrid import HybridConfig
 from varlab.schedules import Schedule, square
 
 Shape = tuple[int, ...]
+WHOLE = re.compile(r"[1-9]\d*")
 
 
 def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, Shape]:
@@ -34,19 +36,16 @@ def detect(shapes: Mapping[str, Shape], given: Mapping[str, Any], where: Path | 
     if unsaid := {"num_heads", "patch_nums"} - given.keys():
         raise VarlabError(f"{where} lacks {', '.join(sorted(unsaid))}, which no weight can tell. Copy the release's.")
     _refuse_unknown(given, where)
-    sides = tuple(_sides(given["patch_nums"]))
+    sides = _sides(given["patch_nums"], where)
     width, latents = shapes["word_embed.weight"]
     gate = shapes.get("blocks.0.ffn.gate_proj.weight", (0,))[0]
-    text_length = (shapes.get("lvl_1L", (1, 0))[1] or 0) + 1 - sum(side * side for side in sides)
-    if "context_token" not in given and "lvl_1L" in shapes and text_length != HartConfig.text_length:
-        raise VarlabError(f"{where}: patch_nums does not fit lvl_1L of {shapes['lvl_1L'][1]} positions.")
     config = HartConfig(
         depth=_count(shapes, r"blocks\.(\d+)\."),
         width=width,
         heads=int(given["num_heads"]),
         vocabulary=shapes["head.weight"][0],
         latents=latents,
-        text_length=text_length if "lvl_1L" in shapes else int(given.get("context_token", HartConfig.text_length)),
+        text_length=int(given.get("context_token", HartConfig.text_length)),
         text_width=shapes["context_embed.weight"][1],
         stages=len(sides),
         diffusion_width=shapes.get("diffloss.net.input_proj.weight", (HartConfig.diffusion_width,))[0],
@@ -58,15 +57,18 @@ def detect(shapes: Mapping[str, Shape], given: Mapping[str, Any], where: Path | 
         pooling="max" if given.get("sep_aln_pooling_mode", "max") == "max" else "mean",
         learned_levels="lvl_embed.weight" in shapes,
         context_norm="context_norm.weight" in shapes,
-        mlp_ratio=_ratio(gate, width, float(given.get("mlp_ratio", 4.0))),
+        mlp_ratio=_ratio(gate, width, _number(given, "mlp_ratio", HartConfig.mlp_ratio, where)),
     )  # fmt: skip
     _refuse_contradictions(config, given, where, shapes)
     return config, square(sides, "hart-1024" if sides[-1] == 64 else f"hart-{sides[-1]}")
 
 
-def _sides(value: Any) -> list[int]:
+def _sides(value: Any, where: Path | str) -> tuple[int, ...]:
     """Scales as a list, or as the official command line writes them: 1_2_3."""
-    return [int(side) for side in (value.split("_") if isinstance(value, str) else value)]
+    sides = value.split("_") if isinstance(value, str) else value
+    if not isinstance(sides, list) or not sides or not all(WHOLE.fullmatch(str(side)) for side in sides):
+        raise VarlabError(f"{where}: patch_nums is a list of whole numbers above 0, not {value!r}.")
+    return tuple(map(int, sides))
 
 
 def _count(shapes: Mapping[str, Shape], pattern: str) -> int:
@@ -80,13 +82,17 @@ def _ratio(hidden: int, width: int, stated: float) -> float:
     return 1.5 * hidden / width
 
 
+def _differences(found: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """What a config says other than the weights."""
+    return [f"{name} {given[name]!r} for {value!r}" for name, value in found.items() if given.get(name, value) != value]
+
+
 def _refuse_contradictions(
     config: HartConfig, given: Mapping[str, Any], where: Path | str, shapes: Mapping[str, Shape]
 ) -> None:
     found: dict[str, Any] = {
         "depth": config.depth,
         "embed_dim": config.width,
-        "context_token": config.text_length,
         "context_dim": config.text_width,
         "mlp_ratio": config.mlp_ratio,
         "attn_l2_norm": config.unit_attention,
@@ -98,11 +104,14 @@ def _refuse_contradictions(
     }
     if config.modulation != "shared":
         found["disable_aln"] = config.modulation == "none"
-    wrong = [f"{name} {given[name]} for {value}" for name, value in found.items() if given.get(name, value) != value]
+    wrong = _differences(found, given)
     heads = shapes.get("blocks.0.attn.scale_mul_1H11", (1, config.heads))[1]
     levels = shapes.get("lvl_embed.weight", (config.stages,))[0]
     wrong += [f"num_heads {config.heads} for {heads}"] if config.heads != heads else []
     wrong += [f"{config.stages} patch_nums for {levels}"] if config.stages != levels else []
+    positions = config.text_length - 1 + sum(side**2 for side in _sides(given["patch_nums"], where))
+    if (held := shapes.get("lvl_1L", (1, positions))[-1]) != positions:
+        wrong.append(f"patch_nums and a context_token of {config.text_length} make {positions} positions for {held}")
     if wrong:
         raise VarlabError(f"{where} contradicts the weights beside it: {', '.join(wrong)}. Are they of one release?")
 
@@ -121,9 +130,17 @@ def _refuse_unknown(given: Mapping[str, Any], where: Path | str) -> None:
             raise VarlabError(f"{where}: {name} {given[name]!r} is not supported, only {known} as released.")
     if given.get("use_cross_attn", False):
         raise VarlabError(f"{where}: use_cross_attn is not supported; the released model has none.")
-    for name in ("num_heads", "num_sampling_steps"):
-        if not re.fullmatch(r"[1-9]\d*", str(given.get(name, 1))):
-            raise VarlabError(f"{where}: {name} must be a whole number above 0, not {given[name]!r}.")
+    for name, most in {"num_heads": math.inf, "num_sampling_steps": 1000, "context_token": math.inf}.items():
+        if not WHOLE.fullmatch(text := str(given.get(name, 1))) or int(text) > most:
+            limit = "above 0" if most == math.inf else f"from 1 to {most}"
+            raise VarlabError(f"{where}: {name} must be a whole number {limit}, not {given[name]!r}.")
+
+
+def _number(given: Mapping[str, Any], name: str, default: float, where: Path | str) -> float:
+    try:
+        return float(given.get(name, default))
+    except (TypeError, ValueError):
+        raise VarlabError(f"{where}: {name} must be a number, not {given[name]!r}. Copy the release's.") from None
 
 
 def detect_tokenizer(shapes: Mapping[str, Shape], where: Path | str, given: Mapping[str, Any]) -> HybridConfig:
@@ -138,7 +155,7 @@ def detect_tokenizer(shapes: Mapping[str, Shape], where: Path | str, given: Mapp
     channels = shapes["encoder.conv_in.weight"][0]
     levels = _count(shapes, r"decoder\.up\.(\d+)\.")
     widths = [shapes.get(f"decoder.up.{i}.block.0.conv1.weight", (channels,))[0] for i in range(levels)]
-    return HybridConfig(
+    config = HybridConfig(
         vocabulary,
         latents,
         channels,
@@ -146,5 +163,10 @@ def detect_tokenizer(shapes: Mapping[str, Shape], where: Path | str, given: Mapp
         blocks=_count(shapes, r"decoder\.up\.0\.block\.(\d+)\.") - 1,
         phis=_count(shapes, r"quantize\.quant_resi\.qresi_ls\.(\d+)\."),
         kernel=shapes["quant_conv.weight"][-1],
-        mix=abs(float(given.get("quant_resi", HybridConfig.mix))),
+        mix=abs(_number(given, "quant_resi", HybridConfig.mix, where)),
     )
+    found = {"vocab_size": config.vocabulary, "z_channels": config.latents, "ch": config.channels,
+             "ch_mult": list(config.multipliers), "quant_conv_ks": config.kernel}  # fmt: skip
+    if wrong := _differences(found, given):
+        raise VarlabError(f"{where}: config.json contradicts the weights: {', '.join(wrong)}. Are they of one release?")
+    return config

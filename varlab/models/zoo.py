@@ -1,12 +1,12 @@
 """One call that builds any model of the registry: ``load("infinity-2b", "random", precision="bf16")``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
 import torch
 
-from varlab.errors import VarlabError, unknown
+from varlab.errors import VarlabError, names_keywords, unknown
 from varlab.models import embedded
 from varlab.models.captions import CaptionEncoder
 from varlab.models.checkpoints import PRECISIONS, checkpoint_folder, in_folder, load_into, locate, read
@@ -15,7 +15,7 @@ from varlab.models.embedded import Parts
 from varlab.models.hart import HartTransformer
 from varlab.models.hart_captions import HartCaptions
 from varlab.models.hart_files import load_hart, official_files
-from varlab.models.hart_model import Hart, HartEncoder, HartSettings
+from varlab.models.hart_model import Hart, HartEncoder, HartSettings, Savings
 from varlab.models.infinity import LEVELS, InfinityConfig, InfinityTransformer
 from varlab.models.infinity_model import Infinity, check_growth
 from varlab.models.initialise import randomise
@@ -35,6 +35,7 @@ from varlab.schedules import INFINITY_GRIDS, Schedule
 INITS = ("checkpoint", "random", "empty")
 
 
+@names_keywords
 def load(
     name: str,
     init: str | None = None,
@@ -47,6 +48,7 @@ def load(
     tokenizer: str | Path | None = None,
     text: str | TextEncoder | HartEncoder | None = None,
     seed: int = 0,
+    savings: Savings | Mapping[str, bool] | None = None,
 ) -> Infinity | Hart | VAR:
     """A model of the registry, ready for the engine: eval mode, no gradients.
 
@@ -56,12 +58,13 @@ def load(
     ``checkpoints.dtype_of``, which halves memory and rounds the blocks as the official run does. pixels, ratio:
     the released schedule of an official model. text: an encoder, "flan-t5-xl", the folder or hub id of one, or
     "random"; by default what fits the weights. HART reads a folder with ``llm/`` and ``tokenizer/``, and features where
-    text is "features": see ``hart_files.load_hart``. ``model.weights`` always says which weights these are.
+    text is "features": see ``hart_files.load_hart``. savings: of HART, switches that change no number beyond rounding,
+    e.g. {"one_null": True}: see ``hart_model.Savings``. ``model.weights`` always says which weights these are.
     Raises VarlabError for every option or file that does not fit.
     """
     return assemble(
         find(name), init, device=device, precision=precision, pixels=pixels, ratio=ratio, checkpoint=checkpoint,
-        tokenizer=tokenizer, text=text, seed=seed,
+        tokenizer=tokenizer, text=text, seed=seed, savings=savings,
     )  # fmt: skip
 
 
@@ -84,17 +87,19 @@ def assemble(
     tokenizer: str | Path | None = None,
     text: str | TextEncoder | HartEncoder | None = None,
     seed: int = 0,
+    savings: Savings | Mapping[str, bool] | None = None,
 ) -> Infinity | Hart | VAR:
     """As ``load``, from an entry of any origin."""
     init = init or "checkpoint"
     _check(entry, init, precision, device, checkpoint, tokenizer, text)
+    switched = _savings(entry, savings)
     if init != "empty":
         _check_memory(entry, init, precision, device, pixels, ratio, text)
     if entry.family == "hart" and entry.folder is None:
         entry.schedule(pixels, ratio)  # has but one
         return load_hart(
             entry, init, device=device, precision=precision, checkpoint=checkpoint, tokenizer=tokenizer,
-            text=cast(str | HartEncoder | None, text), seed=seed,
+            text=cast(str | HartEncoder | None, text), seed=seed, savings=switched,
         )  # fmt: skip
     if entry.folder is not None and checkpoint:
         entry = mini(entry.name, Path(checkpoint))
@@ -121,11 +126,16 @@ def assemble(
     encoder = parts.text if reader is None else reader
     if isinstance(encoder, RandomText) and init == "checkpoint":
         weights += f", {encoder.label}"
-    return _model(entry, parts, schedule, encoder, weights)
+    return _model(entry, parts, schedule, encoder, weights, switched)
 
 
 def _model(
-    entry: ModelEntry, parts: Parts, schedule: Schedule, encoder: TextEncoder | None, weights: str
+    entry: ModelEntry,
+    parts: Parts,
+    schedule: Schedule,
+    encoder: TextEncoder | None,
+    weights: str,
+    savings: Savings | None,
 ) -> Infinity | Hart | VAR:
     """The parts behind the engine's face, by family."""
     network, images, settings = parts.transformer, parts.tokenizer, entry.settings
@@ -134,7 +144,7 @@ def _model(
     if isinstance(network, HartTransformer) and isinstance(images, HybridTokenizer):
         assert isinstance(parts.text, CaptionEncoder) and isinstance(settings, HartSettings)
         reader = HartCaptions(parts.text, network.config.text_length)
-        return Hart(network, images, schedule, reader, entry.name, weights, settings)
+        return Hart(network, images, schedule, reader, entry.name, weights, settings, savings)
     assert isinstance(network, InfinityTransformer) and isinstance(images, BSQTokenizer)
     return Infinity(network, images, schedule, encoder, entry.name, weights, settings)
 
@@ -214,6 +224,13 @@ def _check(
         raise VarlabError(f"{torch.cuda.get_device_name(device)} has no bf16: take precision fp32.")
     if torch.device(device).type == "meta":
         raise VarlabError("For shapes without weights use init='empty', not device='meta'.")
+
+
+def _savings(entry: ModelEntry, given: Savings | Mapping[str, bool] | None) -> Savings | None:
+    """The switches asked for; None for the model's own."""
+    if given is not None and entry.family != "hart":
+        raise VarlabError(f"{entry.name} has no such switches, only HART has: leave savings out.")
+    return None if given is None else Savings.of(given)
 
 
 def _check_memory(

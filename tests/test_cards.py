@@ -1,0 +1,95 @@
+"""The card of a captioned mini: its scores, and what its training gave it over its untrained self."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tests.minis import refused
+from varlab.evaluation.card import write_card
+from varlab.evaluation.scenes import SceneScore
+from varlab.evaluation.untrained import lead, untrained_self
+from varlab.models import zoo
+from varlab.models.embedded import save_mini
+from varlab.scenes import summarise
+from varlab.training.recipes import MINI_HART
+
+SMALL = replace(
+    MINI_HART,
+    transformer=replace(MINI_HART.transformer, depth=2, width=32, heads=2, diffusion_width=16, diffusion_depth=1),
+    tokenizer=replace(MINI_HART.tokenizer, channels=8),
+)
+
+
+@pytest.fixture
+def mini(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a mini with the records that its training would have left."""
+    folder = tmp_path / "mini-hart"
+    counts = {f"{part}_{what}": 3 for part in ("tokenizer", "transformer") for what in ("samples", "steps", "hours")}
+    facts = {"image_size": 32, "pool": 9, "pool_seed": 1, "device": "cpu", "parameters": 7, "bytes": 14} | counts
+    save_mini(
+        folder, SMALL.parts(SMALL.new_tokenizer(), SMALL.new_transformer()), SMALL.schedule, SMALL.settings, facts
+    )
+    (folder / "training").mkdir()
+    pd.DataFrame({"seconds": [1, 2], "loss": [3.0, 2.0]}).to_csv(folder / "training" / "transformer.csv", index=False)
+    monkeypatch.setenv("VARLAB_DATA", str(tmp_path))
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    return folder
+
+
+def scores(correct: list[list[int]], categories: list[str]) -> SceneScore:
+    """``correct``: one list an entry, one value an image."""
+    rows = [
+        {"entry": i, "category": categories[i], "prompt": f"prompt {i}", "correct": bool(value)}
+        for i, values in enumerate(correct)
+        for value in values
+    ]
+    table = pd.DataFrame(rows)
+    return SceneScore(table, summarise(table))
+
+
+def test_the_untrained_self_shares_the_tokenizer_alone(mini: Path) -> None:
+    model = zoo.load("mini-hart")
+    other = untrained_self(model)
+    assert other.tokenizer is model.tokenizer and other.settings == model.settings  # type: ignore[attr-defined]
+    assert other.weights == "random (seed 0), trained tokenizer" and model.weights.startswith("trained")
+    for part in ("transformer", "text"):
+        ours, theirs = (getattr(each, part) for each in (model, other))
+        modules = (ours, theirs) if part == "transformer" else (ours.captions, theirs.captions)
+        weights = [dict(module.named_parameters()) for module in modules]
+        assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_the_lead_pairs_entries_and_averages_categories() -> None:
+    """Whatever the images an entry: (1 - 0, .5 - 1) of one category and (1 - 0) of another."""
+    categories = ["a", "a", "b"]
+    found = lead(scores([[1, 1], [1, 0], [1, 1]], categories), scores([[0], [1], [0]], categories))
+    assert found["mean"].tolist() == pytest.approx([0.25, 1.0, 0.625])
+    assert found.loc["overall", "low"] == pytest.approx(0.25) and found.loc["overall", "high"] == pytest.approx(1.0)
+    assert found.loc["overall", "prompts"] == 3
+    refused(lambda: lead(scores([[1]], ["a"]), scores([[1], [1]], ["a", "a"])), "different prompt entries", "same n")
+
+
+def test_a_pair_narrows_the_interval() -> None:
+    """Entries that both get right or wrong say nothing of a difference: unpaired, its interval would hold zero."""
+    hard = np.arange(40) % 2
+    first, second = ([[int(value)] for value in hard | extra] for extra in (np.arange(40) % 8 == 0, np.zeros(40, int)))
+    a, b = scores(first, ["a"] * 40), scores(second, ["a"] * 40)
+    assert lead(a, b).loc["overall", "low"] > 0
+    assert a.summary.loc["overall", "low"] < b.summary.loc["overall", "high"]
+
+
+def test_the_card_says_what_training_gave(mini: Path) -> None:
+    model = zoo.load("mini-hart")
+    text = write_card(model, n=24, per_prompt=2).read_text()
+    card = json.loads((mini / "card.json").read_text())
+    found, drawn = card["untrained"], card["scores"]["samples"]["overall"]
+    assert found["weights"] == "random (seed 0), trained tokenizer" and found["weights"] in text
+    assert found["lead"]["mean"] == pytest.approx(drawn["mean"] - found["score"]["mean"], abs=2e-4)
+    assert found["lead"]["prompts"] == found["score"]["n"] == 24 and drawn["n"] == 48
+    word = "excludes" if found["lead"]["low"] > 0 else "includes"
+    assert f"its interval {word} zero" in text and "| untrained self |" in text
