@@ -11,7 +11,8 @@ from varlab.accelerators.sparsevar import normalise
 from varlab.calibration import skipvar, sparsevar
 from varlab.errors import VarlabError
 from varlab.schedules import square
-from varlab.verdicts import HOLDS, NOT, UNCLEAR
+from varlab.statistics import paired_difference
+from varlab.verdicts import HOLDS, NOT, TOO_FEW, UNCLEAR
 
 
 def measured(n: int, seed: int = 0) -> pd.DataFrame:
@@ -67,6 +68,48 @@ def test_one_class_is_a_model_too() -> None:
     assert fitted.models[0.86].skip.classes == (3,)
     assert fitted.accuracy.set_index("model").loc["drop"].accuracy == 1
     assert fitted.models[0.86].strategies(torch.zeros(2, 2)) == [(3, 0), (3, 0)]
+
+
+@pytest.mark.parametrize(
+    ("right", "fixed", "word"),
+    [([1] * 40, [0, 1] * 20, HOLDS), ([0, 1] * 20, [1] * 40, NOT), ([1, 0] * 20, [0, 1] * 20, UNCLEAR)],
+)
+def test_the_decision_is_held_against_the_best_fixed_answer(right: list[int], fixed: list[int], word: str) -> None:
+    found = paired_difference(right, fixed)
+    assert skipvar.beats_fixed(found) == word
+    assert skipvar.beats_fixed(paired_difference([1], [0])) == TOO_FEW
+
+
+def test_the_gain_pairs_the_held_out_prompts() -> None:
+    fitted = skipvar.fit(tiny_infinity("long"), measured(300), measured(200, seed=1), targets=(0.84,))
+    row = fitted.accuracy.set_index("model").loc["drop"]
+    best = max(row[f"always {n}"] for n in range(4))
+    assert row.gain == pytest.approx(row.accuracy - best) and row["gain low"] <= row.gain <= row["gain high"]
+    assert row.verdict == HOLDS and fitted.models[0.84].facts["accuracy"][0]["verdict"] == HOLDS
+    blind = measured(300).assign(hf_diff=0.5, hf_ratio=np.random.default_rng(3).random(300))
+    row = skipvar.fit(tiny_infinity("long"), blind, blind, targets=(0.84,)).accuracy.set_index("model").loc["drop"]
+    assert row.gain <= 0.02 and row.verdict != HOLDS
+
+
+def test_no_text_is_in_both_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And both hold every kind of prompt, though the small categories are used up early."""
+    seen: list[pd.DataFrame] = []
+
+    def stand_in(model: object, texts: list[str], seed: int, progress: object) -> pd.DataFrame:
+        return measured(len(texts)).assign(prompt=texts)
+
+    def keep(model: object, train: pd.DataFrame, held_out: pd.DataFrame, *_: object) -> None:
+        seen.extend([train, held_out])
+
+    monkeypatch.setattr(skipvar, "measure", stand_in)
+    monkeypatch.setattr(skipvar, "fit", keep)
+    skipvar.calibrate(tiny_infinity("long"))
+    train, held_out = (set(table.prompt) for table in seen)
+    assert (len(train), len(held_out)) == (300, 100) and not train & held_out
+    short = [{text for text in part if len(text.split()) == 2} for part in (train, held_out)]
+    assert all(short)  # "a star", "two rings"
+    with pytest.raises(VarlabError, match="18 different texts"):
+        skipvar.calibrate(tiny_infinity("long"), "scenes-counting", n=15, held_out=5)
 
 
 def test_prompts_split_by_how_much_detail_the_late_stage_added() -> None:

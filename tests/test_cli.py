@@ -128,6 +128,9 @@ MISTAKES = {
     "logged accelerator": (["log", "nano-infinity", "--accelerate", "truncat:last=1"], ["Did you mean truncate?"]),
     "steps": (["train", "nano-infinity", "--steps", "0"], ["steps must be at least 1, not 0"]),
     "pool": (["train", "nano-infinity", "--pool", "0"], ["pool must be at least 1, not 0"]),
+    "calibration": (["calibrate", "skipvr", "nano-infinity"], ["Unknown method to calibrate", "skipvar"]),
+    "held out": (["calibrate", "sparsevar", "nano-infinity", "--held-out", "9"], ["--held-out belongs to skipvar"]),
+    "targets": (["calibrate", "sparsevar", "nano-infinity", "--targets", "0.9"], ["--targets belongs to skipvar"]),
     "golden": (["parity", GOLDEN, "missing.npz"], ["no golden file missing.npz", "Give the path of a .npz file"]),
 }
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 import varlab as vl
 from varlab import claims, comparison
 from varlab.claims import against_controls
-from varlab.comparison import Comparison, compare, join
+from varlab.comparison import Comparison, compare
 from varlab.errors import VarlabError
 from varlab.figures import difference_spectrum, difference_spectrum_table, save, side_by_side, tradeoff
 from varlab.models.base import NextScaleModel
@@ -135,6 +136,31 @@ def test_between_two_settings_of_a_control_stands_their_mixture(compared: Compar
     assert (row.control, row.work_control) == ("truncate:last=1", 0.6)
 
 
+@pytest.mark.parametrize(
+    ("changes", "noted"), [({}, True), ({"seed": 4}, False), ({"prompt_set": "scenes-colors"}, False)], ids=str
+)
+def test_a_decision_model_that_saw_these_images_is_noted(changes: dict[str, object], noted: bool) -> None:
+    tree = xr.DataTree.from_dict({"/skipvar": xr.Dataset(), "/sparsevar": xr.Dataset()})
+    tree["skipvar"].attrs["decision_model"] = {"prompt_set": "scenes", "n": 300, "seed": 3} | changes
+    notes = comparison._notes({"skipvar:target=0.9": tree}, {"prompt_set": "scenes", "seed": 3})
+    assert [note.startswith("skipvar:target=0.9") and "another seed" in note for note in notes] == [True] * noted
+
+
+def test_a_decision_is_judged_by_its_held_out_prompts(compared: Comparison) -> None:
+    def judged(**row: object) -> dict[str, str]:
+        tree = xr.DataTree.from_dict({"/skipvar": xr.Dataset()})
+        tree["skipvar"].attrs["decision_model"] = {
+            "accuracy": [{"model": "drop", "n_held_out": 100, "accuracy": 0.7} | row]
+        }
+        (verdict,) = claims.decisions(replace(compared, logs={"skipvar": tree}))
+        return verdict
+
+    known = judged(**{"gain": 0.1, "gain low": 0.05, "gain high": 0.2, "verdict": "holds"})
+    assert known["verdict"] == "holds" and "+0.100 (+0.050 to +0.200)" in known["finding"]
+    assert "does not say; fit it again" in judged()["verdict"]  # fitted before the gain was kept
+    assert claims.decisions(compared) == []  # no row of SkipVAR
+
+
 def test_some_rows_of_a_run_may_be_shown_apart(compared: Comparison) -> None:
     part = compared.only(SPECS[2])
     assert list(part.table.index) == list(part.images) == ["none", SPECS[2]] == list(part.prompts.method.unique())
@@ -149,13 +175,6 @@ def test_a_scene_score_comes_with_a_paired_interval(model: NextScaleModel, monke
     row = table.loc["truncate:last=4"]
     assert row.score_delta_low <= row.score_delta <= row.score_delta_high
     assert row.score_delta == pytest.approx(row.score - table.loc["none"].score)
-
-
-def test_rows_of_other_settings_share_no_table(model: NextScaleModel, compared: Comparison) -> None:
-    other = compare(model, "scenes", ["truncate:last=1"], n=5, batch=2, seed=3, cfg=1.5)
-    with pytest.raises(VarlabError, match="differ in settings"):
-        join([compared, other])
-    assert list(join([compared, compared]).index) == sorted(["none", *SPECS])
 
 
 @pytest.mark.parametrize(

@@ -126,9 +126,10 @@ class Leaking(FastVAR):
     ("specs", "message"),
     [
         (("fastvar:ratios=1",), "shares of pruned"), (("fastvar:drop=0",), "fastvar-all-scales"),
-        (("fastvar",), "leave none of 4"), (("fastvar:ratios=0.4,drop=1,first=4",), "has only 4"),
+        (("fastvar",), "leave none of 4"), (("fastvar:ratios=0.4,drop=1,first=4",), "first=4 is not one of the 4"),
         (("fastvar:first=5,final=4",), "first <= final"), (("fastvar", "sparsevar"), "whole grids"),
         (("fastvar", "fastvar-all-scales"), "wrap the sub-layers"), (("sparsevar", "random-tokens:keep=1"), "fill"),
+        (("fastvar-all-scales:ratios=0.4,final=4",), "final=4 is not one of the 4 blocks, 0 to 3"),
         (("fastvar:ratio=1",), "ratios"), ((Leaking((0.4,), 1),), "computed twice"),
     ],
     ids=str,

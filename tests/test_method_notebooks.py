@@ -13,6 +13,7 @@ from tests.minis import TEN_STAGES, make_mini, refused
 from varlab.accelerators.decisions import load
 from varlab.api import check_inputs
 from varlab.cli import app
+from varlab.errors import VarlabError
 from varlab.reports import list_notebooks, notebook_parameters, run_report
 
 TEXTS = ["a red star", "a blue ring above a star", "a ring", "a blue star", "a red ring above a blue star", "a star"]
@@ -59,7 +60,24 @@ def test_a_notebook_runs_and_says_what_it_shows(place: Path, name: str) -> None:
         assert {path.stem for path in report.folder.glob(f"*.{kind}")} == FIGURES[name]
     page = report.html.read_text()
     assert ("other hardware" in page) == (name != "14_sparsevar_calibration")
-    assert "to be concluded from this run" in page
+    assert "Not to be concluded from" in page
+    judged = [item for item in facts["verdicts"] if "the decision (drop) beats one fixed answer" in item["claim"]]
+    assert len(judged) == (3 if name == "11_skipvar" else 0)  # of 2 held-out prompts, by target
+    assert all("(" in item["finding"] and item["finding"].endswith("n = 2.") for item in judged)
+
+
+def test_a_comparison_says_that_it_shows_what_the_decision_was_fitted_on(place: Path) -> None:
+    asked = ("compare", "mini-infinity", "skipvar:target=0.86", "--n", "2", "--batch", "2")
+    assert "was fitted on 4 prompts" in run(*asked, "--seed", "0", texts=place / "texts.txt")
+    assert "was fitted on" not in run(*asked, "--seed", "1", texts=place / "texts.txt")
+
+
+def test_a_decision_model_of_other_weights_is_refused(place: Path) -> None:
+    texts = str(place / "texts.txt")
+    asked = ("compare", "mini-infinity", "skipvar:target=0.86", "--n", "2", "--prompts", texts, "--init", "random")
+    done = CliRunner().invoke(app, asked)
+    assert isinstance(done.exception, VarlabError) and "varlab calibrate skipvar" in str(done.exception)
+    assert "not on random (seed 0)" in str(done.exception)
 
 
 def test_what_a_notebook_would_fail_on_is_told_before(place: Path) -> None:
@@ -70,6 +88,10 @@ def test_what_a_notebook_would_fail_on_is_told_before(place: Path) -> None:
     check("11_skipvar")
     refused(lambda: check("11_skipvar", targets=[0.5]), "holds targets 0.84")
     refused(lambda: check("11_skipvar", decision_model="gone.json"), "no decision model gone.json")
+    fitted = (place / "data" / "mini-infinity" / "skipvar.json").read_text()
+    other = place / "other.json"
+    other.write_text(fitted.replace("trained (varlab mini-infinity, ", "trained (varlab mini-infinity, 0"))
+    refused(lambda: check("11_skipvar", decision_model=str(other)), "was fitted on the weights trained")
     refused(lambda: check("10_sparsevar", shown="sparsvar"), "Did you mean sparsevar")
     refused(lambda: check("12_fastvar", dropping="fastvar:drop=0"), "fastvar-all-scales")
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 import varlab as vl
+from varlab import comparison, perceptual
 from varlab.comparison import compare
 from varlab.errors import VarlabError
 from varlab.perceptual import VARIABLE, load_lpips, shapes
@@ -47,6 +48,28 @@ def test_it_is_the_sum_of_weighted_differences_of_unit_features(folder: Path) ->
         expected += (apart * weights[f"lin{i}.model.1.weight"]).sum(1).mean((1, 2))
     assert lpips(a, b).tolist() == pytest.approx(expected.tolist(), rel=1e-4)
     assert lpips(a, a).tolist() == [0, 0, 0] and (lpips(a, b) > 0).all()
+
+
+def test_many_images_go_in_batches(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = torch.rand(2, 5, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    lpips = load_lpips(folder)
+    assert lpips is not None
+    whole, sizes, features = lpips(a, b), [], lpips.features
+
+    def counted(image: torch.Tensor) -> list[torch.Tensor]:
+        sizes.append(len(image))
+        return features(image)
+
+    monkeypatch.setattr(perceptual, "BATCH", 2)
+    monkeypatch.setattr(lpips, "features", counted)
+    assert torch.allclose(lpips(a, b), whole, rtol=1e-5) and sizes == [2, 2, 2, 2, 1, 1]
+
+
+def test_pictures_too_small_stop_before_the_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "_Bench", None)
+    monkeypatch.setattr(perceptual, "LEAST", 1000)
+    with pytest.raises(VarlabError, match="at least 1000 pixels a side"):
+        compare(vl.load("nano-infinity"), ["a star"], [], n=1, lpips=folder)
 
 
 def test_what_is_missing_is_told(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from varlab.errors import VarlabError
-from varlab.prompt_sets import GENEVAL_COUNTS, Prompt, PromptSet, prompts
+from varlab.prompt_sets import GENEVAL_COUNTS, Prompt, PromptSet, distinct, prompts
 from varlab.scenes import CATEGORIES, parse
 
 
@@ -42,6 +42,21 @@ def test_seed_and_digest():
     assert PromptSet((Prompt("a star", "colors"),)).digest != PromptSet.from_texts(["a star"]).digest
     assert first[3:5].texts == first.texts[3:5] and first[:2].name == "scenes"
     assert first[-1] == first.texts[-1]
+
+
+def test_distinct_texts_go_on_where_the_set_repeats(tmp_path):
+    texts = distinct("scenes", 400)
+    assert len(set(texts)) == 400 > len(set(prompts("scenes", n=400)))
+    assert distinct("scenes", 32) == list(prompts("scenes", n=32))  # none is twice among the first
+    assert len(set(distinct("scenes", 1902))) == 1902
+    for name, known in {"scenes": 1902, "scenes-counting": 18}.items():
+        with pytest.raises(VarlabError, match=f"{name}' holds {known} different texts, and {known + 1} are asked for"):
+            distinct(name, known + 1)
+    path = tmp_path / "mine.txt"
+    path.write_text("a cat\na dog\na cat\n")
+    assert distinct(str(path), 2) == ["a cat", "a dog"]
+    with pytest.raises(VarlabError, match="holds 2 different texts, and 3 are asked for"):
+        distinct(str(path), 3)
 
 
 def test_files(tmp_path):

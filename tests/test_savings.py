@@ -8,8 +8,9 @@ import torch
 from typer.testing import CliRunner
 
 from varlab.accelerators import DENSE
+from varlab.benchmarks.models import random_infinity
 from varlab.benchmarks.probe_cost import interleaved
-from varlab.benchmarks.pruning import _table, mid_size, savings, timed
+from varlab.benchmarks.pruning import _table, savings, timed
 from varlab.cli import app
 from varlab.comparison import compare, methods_of
 from varlab.engine.loop import Run
@@ -22,7 +23,7 @@ SPEC = "sparsevar:keep=0.25,last=3"
 
 @pytest.fixture(scope="module")
 def model() -> Infinity:
-    return mid_size("0.06M", depth=4, width=64)
+    return random_infinity(4, 128, "0.06M")
 
 
 @pytest.mark.parametrize("spec", [SPEC, "sparsevar:tau=0.6", "fastvar-all-scales:ratios=0.5/0.75,first=1"])
@@ -62,7 +63,7 @@ def test_a_peak_that_cannot_be_forgotten_is_not_measured(model: Infinity, monkey
 
 
 def test_the_command_writes_its_tables(tmp_path: Path) -> None:
-    asked = ["savings", SPEC, "--pixels", "0.06M", "--depth", "2", "--width", "64", "--repeats", "1", "--threads", "1"]
+    asked = ["savings", SPEC, "--pixels", "0.06M", "--depth", "2", "--width", "128", "--repeats", "1", "--threads", "1"]
     done = CliRunner().invoke(app, [*asked, "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
     assert "random (seed 0)" in done.output and "share of the saving" in done.output

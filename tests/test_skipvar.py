@@ -65,7 +65,7 @@ def test_each_image_of_a_batch_goes_its_own_way() -> None:
     seen = report["skipvar"]["hf_ratio"][1].tolist()
     middle = sorted(seen)[1]
     skip = Classifier((0.0, 0.0), (1.0, 1.0), ((0.0, 1.0),), (-(middle - 1e-6),), (2, 0))
-    model = DecisionModel("infinity", "w", 8, 0.86, skip, always(0, 1).uncond, {})
+    model = DecisionModel("infinity", "random", 8, 0.86, skip, always(0, 1).uncond, {})
     together = run(SkipVAR(model=model))
     assert len(together.states) == 2
     for image, ratio in enumerate(seen):
@@ -130,6 +130,10 @@ def test_a_model_reads_back_as_it_was_saved(tmp_path: Path) -> None:
         ("skipvar", "long", "There is no decision model"), ("skipvar:model=gone.json", "long", "gone.json"),
         (SkipVAR(model=always(0, 0)), "square", "at least 8 stages"),
         (SkipVAR(model=DecisionModel("hart", "w", 14, 0.86, BY_RATIO, BY_RATIO, {})), "long", "fitted on hart"),
+        (
+            SkipVAR(model=DecisionModel("infinity", "random (seed 3)", 8, 0.86, BY_RATIO, BY_RATIO, {})), "long",
+            r"weights random \(seed 3\), not on random, .*varlab calibrate skipvar",
+        ),
         ("skipvar-hybrid:drop=3,replace=1", "long", "at most 3"), ("skipvar:targets=1", "long", "target"),
     ],
     ids=str,
@@ -157,6 +161,7 @@ def test_the_official_models_are_read_from_the_users_copy(tmp_path: Path) -> Non
     points = np.random.default_rng(0).random((400, 2))
     fitted = official(tmp_path, points)
     model = load_official(tmp_path, 0.84)
+    model.check("infinity", 13, "official (file, hash)")  # the pickles name no weights
     for kind, classifier in (("skip", model.skip), ("uncond", model.uncond)):
         scaler, regression = fitted[kind]
         assert classifier.predict(torch.from_numpy(points)) == regression.predict(scaler.transform(points)).tolist()

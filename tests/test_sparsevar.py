@@ -63,7 +63,7 @@ def run(spec: str, images: tuple[int, ...] = (0,), schedule: str = "square", **s
 
 def split_run(skip: Classifier) -> tuple[Generation, Log]:
     """Three images under SkipVAR and SparseVAR, each group going its own way."""
-    model = DecisionModel("infinity", "w", 8, 0.86, skip, always(0, 0).uncond, {})
+    model = DecisionModel("infinity", "random", 8, 0.86, skip, always(0, 0).uncond, {})
     text = TextBatch(features(3, 3, 3).features, (3, 3, 3))
     methods = build((SkipVAR(model=model), "sparsevar:keep=0.5,last=2"))
     out = Run(tiny_infinity("long"), Settings(cfg=2.0), SeededNoise(7)).generate(text, (0, 1, 2), methods)

@@ -17,7 +17,7 @@ from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
 from varlab.models.official import ModelEntry
 from varlab.models.registry import MODELS, find
-from varlab.models.zoo import check_captions, load, require
+from varlab.models.zoo import check_captions, load, require, shipped_weights
 from varlab.probes import PROBES
 from varlab.prompt_sets import CUSTOM, PromptSet, prompts
 from varlab.runs import RunResult, at_least, open_log
@@ -201,7 +201,7 @@ def _check_decisions(entry: ModelEntry, values: Mapping[str, Any]) -> None:
     """Refuses targets without a decision model for this model."""
     for target in values.get("targets") or ():
         model = read_decisions(values.get("decision_model"), entry.name, target)
-        model.check(entry.family, len(entry.schedule(None, 1.0)))
+        model.check(entry.family, len(entry.schedule(None, 1.0)), shipped_weights(entry))
 
 
 def _planned(entry: ModelEntry, chosen: PromptSet | None, values: Mapping[str, Any]) -> dict[str, Any]:

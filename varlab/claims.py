@@ -8,12 +8,13 @@ import xarray as xr
 
 from varlab.accelerators import DENSE
 from varlab.comparison import Comparison
-from varlab.figures.decisions import kept_share_table
+from varlab.figures.decisions import accuracy_table, kept_share_table
 from varlab.figures.tradeoff import CONTROLS, family
 from varlab.statistics import paired_difference
 from varlab.verdicts import HOLDS, NOT, PARTLY, UNCLEAR, Verdict
 
 BLIND = ("random-tokens", "uniform-tokens", "oracle-tokens")
+UNTOLD = "cannot be told (the decision model does not say; fit it again)"
 IDLE = "cannot be told (it did not engage)"
 NO_CONTROL = "cannot be told (no control computes as little)"
 NEAR = 0.03  # of the dense work: what may lie between a method and a control that stand for the same work
@@ -113,6 +114,23 @@ def methods(compared: Comparison, measure: str = "ssim") -> list[Verdict]:
                 "verdict": _word(own) if row.engaged else IDLE,
             }
         )
+    return found
+
+
+def decisions(compared: Comparison) -> list[Verdict]:
+    """One verdict a decision model of SkipVAR: is it right more often than one fixed answer, on held-out prompts?"""
+    found = []
+    for name, log in compared.logs.items():
+        if "skipvar" not in log:
+            continue
+        for row in accuracy_table(log).to_dict("records"):
+            claim = f"{name}: the decision ({row['model']}) beats one fixed answer"
+            finding = f"Right on {row['accuracy']:.2f} of the held-out prompts"
+            if "gain" in row:
+                low, high = row["gain low"], row["gain high"]
+                finding += f", less the best fixed answer {row['gain']:+.3f} ({low:+.3f} to {high:+.3f})"
+            finding += f". n = {row['n_held_out']}."
+            found.append({"claim": claim, "finding": finding, "verdict": row.get("verdict", UNTOLD)})
     return found
 
 

@@ -23,13 +23,11 @@ from varlab.engine.ledger import Ledger
 from varlab.engine.loop import Generation, Run
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Stage
-from varlab.errors import VarlabError
 from varlab.machine import now, peak_mib, reset_peak
 from varlab.metrics import high_frequency_ssim, psnr, ssim
 from varlab.models.base import NextScaleModel
 from varlab.perceptual import load_lpips
-from varlab.probes.log import Log, of_methods, tree
-from varlab.probes.log import join as join_logs
+from varlab.probes.log import Log, join, of_methods, tree
 from varlab.prompt_sets import CUSTOM, PromptSet, prompts
 from varlab.runs import Job, at_least, check_prompts, device_name, keep, provenance, to_pil, with_overrides
 from varlab.scenes import score_images
@@ -67,7 +65,7 @@ class Comparison:
 
     ``table``: one row a method. ``images``: method -> pictures in prompt order. ``prompts``: one row a prompt and
     method. ``timings``: one row a batch and method. ``ledgers`` by method, and ``logs`` of those that tell what they
-    decided; ``facts`` are the provenance, the same for all rows.
+    decided; ``facts`` are the provenance, the same for all rows, and ``notes`` on what a reader of the table must know.
     """
 
     table: pd.DataFrame
@@ -170,7 +168,8 @@ def compare(
     names = list(dict.fromkeys([DENSE, *specs]))
     job = Job(model, tuple(texts), with_overrides(model.settings, **settings), seed)
     _try_out(job, names)
-    perceptual = load_lpips(lpips)
+    if (perceptual := load_lpips(lpips)) is not None:
+        perceptual.check_size(*(side * model.stride for side in model.latent_grid(model.schedule.final)))
     bench = _Bench(job, names, batch, FIDELITY if perceptual is None else FIDELITY | {"lpips": perceptual})
     bench.warm_up()
     batches = job.batches(batch)
@@ -187,7 +186,9 @@ def compare(
     }
     timings = pd.DataFrame(bench.timings)
     table = pd.DataFrame([_row(name, bench, rows, timings) for name in names]).set_index("method")
-    return Comparison(table, rows, timings, bench.images, bench.ledgers, bench.told(facts), facts)
+    logs = bench.told(facts)
+    facts["notes"] = _notes(logs, facts)
+    return Comparison(table, rows, timings, bench.images, bench.ledgers, logs, facts)
 
 
 def methods_of(spec: str) -> list[Accelerator]:
@@ -256,7 +257,7 @@ class _Bench:
     def told(self, facts: dict[str, Any]) -> dict[str, xr.DataTree]:
         """What the methods decided, of those that say."""
         plain = json.loads(json.dumps(facts, default=list))
-        joined = {name: join_logs(parts) for name, parts in self.parts.items()}
+        joined = {name: join(parts) for name, parts in self.parts.items()}
         return {name: tree(log, plain | {"accelerators": name.split("+")}) for name, log in joined.items() if log}
 
     def prompt_rows(self, texts: Sequence[str], categories: Sequence[str]) -> pd.DataFrame:
@@ -317,13 +318,18 @@ def _row(name: str, bench: _Bench, rows: pd.DataFrame, timings: pd.DataFrame) ->
     return row
 
 
-def join(parts: Sequence[Comparison]) -> pd.DataFrame:
-    """The tables of comparisons made apart. Settings, prompts, seed, model or device that differ stop it."""
-    same = ("model", "weights", "precision", "schedule", "prompts", "seed", "settings", "device", "batch", "threads")
-    for name in same:
-        found = {json.dumps(part.facts[name], default=str) for part in parts}
-        if len(found) > 1:
-            raise VarlabError(
-                f"These comparisons differ in {name} and cannot share a table: {' / '.join(sorted(found))}."
+def _notes(logs: Mapping[str, xr.DataTree], facts: Mapping[str, Any]) -> list[str]:
+    """A line on every row whose decision model was fitted on the prompts and the seed of this comparison."""
+    found = []
+    for name, log in logs.items():
+        for node in log.children.values():
+            fitted = node.attrs.get("decision_model", {})
+            same = (
+                fitted.get("prompt_set") and Path(fitted["prompt_set"]).resolve() == Path(facts["prompt_set"]).resolve()
             )
-    return pd.concat([part.table for part in parts]).groupby(level=0).first()
+            if same and fitted.get("seed") == facts["seed"]:
+                found.append(
+                    f"{name}: its decision model was fitted on {fitted['n']} prompts of {facts['prompt_set']} at seed "
+                    f"{facts['seed']}, those of this table, which flatters it. Take another seed."
+                )
+    return found

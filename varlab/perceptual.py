@@ -25,6 +25,7 @@ LAYERS = (
     ("features.10", (256, 256, 3, 3), 1, 1, False),
 )
 LEAST = 31  # pixels: below, the second pool has nothing left
+BATCH = 8  # images at a time: the first maps of one of 1024 x 1024 take 17 MB
 
 
 class LPIPS:
@@ -47,9 +48,21 @@ class LPIPS:
             found.append(x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10))
         return found
 
+    def check_size(self, height: int, width: int) -> None:
+        """Raises VarlabError for images too small for the five layers."""
+        if min(height, width) < LEAST:
+            raise VarlabError(f"LPIPS compares images of at least {LEAST} pixels a side, not {height} x {width}.")
+
     def __call__(self, image: Tensor, reference: Tensor) -> Tensor:
-        if image.shape != reference.shape or min(image.shape[-2:]) < LEAST:
-            raise VarlabError(f"LPIPS compares images of one size and at least {LEAST} pixels, not {image.shape}.")
+        if image.shape != reference.shape:
+            raise VarlabError(
+                f"LPIPS compares images of one size, not {tuple(image.shape)} with {tuple(reference.shape)}."
+            )
+        self.check_size(*image.shape[-2:])
+        parts = zip(image.split(BATCH), reference.split(BATCH), strict=True)
+        return torch.cat([self._distance(*pair) for pair in parts])
+
+    def _distance(self, image: Tensor, reference: Tensor) -> Tensor:
         pairs = zip(self.features(image), self.features(reference), strict=True)
         apart = [
             F.conv2d((a - b).square(), self.tensors[f"lin{i}.model.1.weight"]).mean((1, 2, 3))

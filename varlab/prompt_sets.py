@@ -94,6 +94,33 @@ def prompts(name: str, n: int | None = None, seed: int = 0) -> PromptSet:
     return PromptSet(tuple(islice(_interleaved(counts, seed), size)), name, seed)
 
 
+def distinct(name: str, n: int) -> list[str]:
+    """The first n different texts of the set or file of that name. Raises VarlabError where it has fewer."""
+    chosen = prompts(name)  # refuses what is no set
+    if name.endswith(".txt"):
+        found = list(dict.fromkeys(chosen))
+        known = len(found)
+    else:
+        counts = _sets()[name]
+        known = sum(len(_all_texts(category)) for category in counts)
+        found = list(islice(_unlike(item.text for item in _interleaved(counts, 0)), min(n, known)))
+    if n > known:
+        raise VarlabError(
+            f"The prompt set {name!r} holds {known} different texts, and {n} are asked for. Ask for fewer, or take a "
+            "larger set."
+        )
+    return found[:n]
+
+
+def _unlike(texts: Iterable[str]) -> Iterator[str]:
+    """Each text the first time that it comes."""
+    seen: set[str] = set()
+    for text in texts:
+        if text not in seen:
+            seen.add(text)
+            yield text
+
+
 def _sets() -> dict[str, dict[str, int]]:
     """Category counts by set name."""
     return {"scenes": GENEVAL_COUNTS} | {f"scenes-{c}": {c: k} for c, k in GENEVAL_COUNTS.items()}

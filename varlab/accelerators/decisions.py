@@ -12,6 +12,7 @@ from torch import Tensor
 from varlab.errors import VarlabError
 
 FEATURES = ("hf_diff", "hf_ratio")
+ANY = "any"  # family or weights that are not named
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,10 @@ class Classifier:
 
 @dataclass(frozen=True)
 class DecisionModel:
-    """What was fitted on which model: ``skip`` first, then, where nothing is skipped, ``uncond``. 0 stages: on any."""
+    """What was fitted on which model: ``skip`` first, then, where nothing is skipped, ``uncond``.
+
+    0 stages: it fits every model. ``weights`` are those of the model, or "any" where they are not named.
+    """
 
     family: str
     weights: str
@@ -73,11 +77,20 @@ class DecisionModel:
     uncond: Classifier
     facts: dict[str, Any]
 
-    def check(self, family: str, stages: int) -> None:
-        if self.stages and (self.family, self.stages) != (family, stages):
+    def check(self, family: str, stages: int, weights: str | None) -> None:
+        """Raises VarlabError for a model that it was not fitted on; None for weights that are not known yet."""
+        if not self.stages:
+            return
+        if (self.family, self.stages) != (family, stages):
             raise VarlabError(
                 f"This decision model was fitted on {self.family} with {self.stages} stages, not on {family} with "
                 f"{stages}. Fit one: varlab calibrate skipvar MODEL."
+            )
+        if weights is not None and self.weights not in (ANY, weights):
+            raise VarlabError(
+                f"This decision model was fitted on the weights {self.weights}, not on {weights}, whose features "
+                "differ. Fit one with these (varlab calibrate skipvar MODEL --out FOLDER, with the same --init or "
+                "--checkpoint) and give model=FOLDER/skipvar.json."
             )
 
     def strategies(self, features: Tensor) -> list[tuple[int, int]]:
@@ -89,7 +102,7 @@ class DecisionModel:
 def always(dropped: int, replaced: int) -> DecisionModel:
     """The same strategy for every image of any model: the fixed strategies that a decision must beat."""
     skip, uncond = (Classifier((0.0, 0.0), (1.0, 1.0), (), (), (n,)) for n in (dropped, replaced))
-    return DecisionModel("any", "none", 0, 0.0, skip, uncond, {})
+    return DecisionModel(ANY, ANY, 0, 0.0, skip, uncond, {})
 
 
 def save(path: Path, models: dict[float, DecisionModel]) -> None:

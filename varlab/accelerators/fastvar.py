@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from varlab.engine.loop import Run
 
 
+RELEASED_FINAL = 27  # last pruning block, from 0, of the released code on 32 blocks
+
+
 def distances(x: Tensor) -> Tensor:
     """Squared distance [R, n] of each token of x [R, n, C] to their mean."""
     return (x - x.mean(1, keepdim=True)).square().sum(-1)
@@ -36,19 +39,23 @@ class FastVAR(Accelerator):
 
     ratios: share of tokens that skip a sub-layer, by stage; more is faster and coarser (the paper's Infinity-2B: 0.4,
     0.5). drop: final stages that never run (the paper's 100 %); most of the published gain is this truncation.
-    first, final: blocks that prune, absolute and inclusive as released; the others run whole. Holds one tensor a
-    sub-layer and block of the cache stage, the one before the first pruned stage.
+    first, final: blocks that prune, absolute and inclusive; the others run whole. By default 3 to 27 as released, or
+    to the last of a model with fewer. Holds one tensor a sub-layer and block of the cache stage, the one before the
+    first pruned stage.
     """
 
     name = "fastvar"
     whole = True
 
-    def __init__(self, ratios: tuple[float, ...] = (0.4, 0.5), drop: int = 2, first: int = 3, final: int = 27) -> None:
+    def __init__(
+        self, ratios: tuple[float, ...] = (0.4, 0.5), drop: int = 2, first: int = 3, final: int | None = None
+    ) -> None:
         if not ratios or any(not 0 <= ratio < 1 for ratio in ratios):
             raise VarlabError(f"{self.name}: ratios are shares of pruned tokens in [0, 1), by stage, not {ratios}.")
-        if drop < 0 or first < 0 or final < first:
+        last = RELEASED_FINAL if final is None else final
+        if drop < 0 or first < 0 or last < first:
             raise VarlabError(
-                f"{self.name}: drop={drop}, first={first}, final={final} must satisfy 0 <= first <= final."
+                f"{self.name}: drop={drop}, first={first}, final={last} must satisfy 0 <= first <= final."
             )
         if drop == 0 and any(ratios) and type(self) is FastVAR:
             raise VarlabError("fastvar drops the last scales. Without dropping it goes by the name fastvar-all-scales.")
@@ -66,10 +73,13 @@ class FastVAR(Accelerator):
             raise VarlabError(
                 f"{self.name}: {len(self.ratios)} pruned and {self.drop} dropped stages leave none of {stages}."
             )
-        if depth <= self.first:
-            raise VarlabError(
-                f"{self.name}: blocks {self.first} to {self.final} prune; {run.model.name} has only {depth}."
-            )
+        for option, block in (("first", self.first), ("final", self.final or 0)):
+            if block >= depth:
+                raise VarlabError(
+                    f"{self.name}: {option}={block} is not one of the {depth} blocks, 0 to {depth - 1}, of "
+                    f"{run.model.name}."
+                )
+        self.last = min(RELEASED_FINAL, depth - 1) if self.final is None else self.final
 
     def fork(self, samples: Tensor) -> Accelerator:
         twin = super().fork(samples)
@@ -91,7 +101,7 @@ class FastVAR(Accelerator):
 
     def sublayer(self, site: Site, x: Tensor, compute: Compute) -> Tensor:
         stage, key = site.stage, (site.block, str(site.branch))
-        if self.idle or not self.first <= site.block <= self.final:
+        if self.idle or not self.first <= site.block <= self.last:
             return compute(x)
         ratio = self._ratio(stage)
         if ratio:
@@ -129,7 +139,7 @@ class FastVAR(Accelerator):
         outside ``first`` to ``final`` and run whole.
         """
         grids, depth = self.run.model.schedule.grids, self.run.model.depth
-        pruning = (min(self.final, depth - 1) - self.first + 1) / depth
+        pruning = (self.last - self.first + 1) / depth
         told: dict[str, Any] = {}
         for k, count in self.fresh.items():
             share = (count / self.calls[k]).unflatten(0, (-1, self.batch)).mean(0)
@@ -146,5 +156,7 @@ class FastVARAllScales(FastVAR):
 
     name = "fastvar-all-scales"
 
-    def __init__(self, ratios: tuple[float, ...] = (0.4, 0.5, 0.5, 0.75), first: int = 3, final: int = 27) -> None:
+    def __init__(
+        self, ratios: tuple[float, ...] = (0.4, 0.5, 0.5, 0.75), first: int = 3, final: int | None = None
+    ) -> None:
         super().__init__(ratios, 0, first, final)

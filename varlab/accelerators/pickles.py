@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy._core import multiarray
 
-from varlab.accelerators.decisions import Classifier, DecisionModel
+from varlab.accelerators.decisions import ANY, Classifier, DecisionModel
 from varlab.errors import VarlabError
 
 OFFICIAL_STAGES = 13
@@ -90,7 +90,8 @@ def load_official(folder: Path, target: float) -> DecisionModel:
                 f"{folder} holds no {part} for {' and '.join(sorted(missing))} ({', '.join(ENDINGS)} files)."
             )
     skip, uncond = (_classifier(scalers[kind], regressions[kind]) for kind in ("skip", "uncond"))
-    return DecisionModel("infinity", f"official ({folder.name})", OFFICIAL_STAGES, target, skip, uncond, {})
+    facts = {"released": folder.name}  # the pickles name no weights
+    return DecisionModel("infinity", ANY, OFFICIAL_STAGES, target, skip, uncond, facts)
 
 
 def _classifier(scaler: Bag, regression: Bag) -> Classifier:

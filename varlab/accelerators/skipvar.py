@@ -87,7 +87,7 @@ class SkipVAR(_Late):
             self.decisions = self.model
         else:
             self.decisions = read_decisions(self.model, run.model.name, self.target)
-        self.decisions.check(run.model.family, stages)
+        self.decisions.check(run.model.family, stages, run.model.weights)
         self.run = run
         self.old: Tensor | None = None
         self.images: tuple[int, ...] = ()

@@ -3,6 +3,7 @@
 import torch
 
 from varlab import schedules
+from varlab.errors import VarlabError
 from varlab.models.guidance import Settings
 from varlab.models.infinity import InfinityConfig, InfinityTransformer
 from varlab.models.infinity_model import Infinity
@@ -24,8 +25,11 @@ def random_infinity(
 ) -> Infinity:
     """An Infinity with the heads of the 2B model; time grows with depth, the square of width, and the tokens.
 
-    Its decoder is a sixteenth as wide as the released one, so that a run is the transformer's.
+    width: channels, a multiple of 128; others raise VarlabError. Its decoder is a sixteenth as wide as the released
+    one, so that a run is the transformer's.
     """
+    if width < HEAD or width % HEAD:
+        raise VarlabError(f"A width of {width} channels is not a multiple of {HEAD}, the channels of a head.")
     config = InfinityConfig(depth, width, width // HEAD, TOKENIZER.bits, chunks=1)
     with torch.device("meta"):
         transformer, tokenizer = InfinityTransformer(config), BSQTokenizer(TOKENIZER)

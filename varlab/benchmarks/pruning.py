@@ -18,33 +18,11 @@ from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Site, Stage
 from varlab.machine import now, peak_mib, reset_peak
 from varlab.models.base import NextScaleModel
-from varlab.models.guidance import Settings
-from varlab.models.infinity import InfinityConfig, InfinityTransformer
-from varlab.models.infinity_model import Infinity
-from varlab.models.initialise import randomise
-from varlab.models.text import RandomText
-from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
 from varlab.runs import at_least
-from varlab.schedules import infinity
 from varlab.statistics import bootstrap_interval
 
 TARGETS = {"share of the saving": 0.85, "overhead of the method's own verbs": 0.03, "memory": 1.0}
 VERBS = ("plan", "after_branch", "after_block", "complete", "expand", "end_stage")
-
-
-def mid_size(pixels: str = "1M", depth: int = 8, width: int = 512, seed: int = 0) -> Infinity:
-    """An Infinity of random weights between the minis and the official ones, on an official schedule."""
-    config = InfinityConfig(depth, width, width // 64, 16, chunks=1, text_width=256, text_length=32)
-    # The tokenizer is outside the span and as small as one can be.
-    tokenizer = BSQTokenizer(BSQConfig(16, stride=4, channels=8, multipliers=(1, 1, 2), blocks=1, norm_groups=4))
-    transformer = InfinityTransformer(config)
-    for module in (transformer, tokenizer):
-        randomise(module, seed)
-        module.eval().requires_grad_(False)
-    return Infinity(
-        transformer, tokenizer, infinity(pixels), RandomText(256, rows=16), f"mid-size-{depth}x{width}",
-        f"random (seed {seed})", Settings(cfg=4.0),
-    )  # fmt: skip
 
 
 def timed(method: Accelerator, device: torch.device) -> Accelerator:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from varlab.accelerators.decisions import save
 from varlab.calibration import skipvar, sparsevar
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, unknown
 from varlab.models.base import NextScaleModel
 from varlab.runs import device_name
 
@@ -20,13 +20,14 @@ def calibrate_command(
     model: NextScaleModel,
     prompt_set: str,
     n: int | None,
-    held_out: int,
+    held_out: int | None,
     seed: int,
     out: Path | None,
     progress: Callable[[int, int], None],
-    targets: Sequence[float] = skipvar.TARGETS,
+    targets: Sequence[float] | None = None,
 ) -> tuple[list[pd.DataFrame], str]:
-    """Tables to print, and a line on them."""
+    """Tables to print, and a line on them. None takes the method's own default."""
+    check_command(method, held_out, targets)
     about = f"{model.name}, {model.weights}, {model.precision}, {device_name(model.device)}, {prompt_set}, seed {seed}"
     if method == "sparsevar":
         found = sparsevar.calibrate(model, prompt_set, 50 if n is None else n, seed=seed, progress=progress)
@@ -35,11 +36,31 @@ def calibrate_command(
         bounds = [name for name in found.shares if name.endswith((" low", " high"))]  # too wide for a terminal
         closest = found.shares.drop(columns=bounds).sort_values("distance").head(SHOWN)
         return [closest, found.edges], f"{found.verdict()} {about}"
-    fitted, table = skipvar.calibrate(model, prompt_set, 300 if n is None else n, held_out, seed, progress, targets)
+    counts = 300 if n is None else n, 100 if held_out is None else held_out
+    fitted, table = skipvar.calibrate(model, prompt_set, *counts, seed, progress, targets or skipvar.TARGETS)
     if out is not None:
         write(out, {"skipvar-measured": table, "skipvar-accuracy": fitted.accuracy})
         save(out / "skipvar.json", fitted.models)
-    return [fitted.accuracy], about
+    return [_shown(fitted.accuracy)], f"{about}; {len(table)} different texts, none in both parts"
+
+
+def check_command(method: str, held_out: int | None, targets: Sequence[float] | None) -> None:
+    """Refuses an unknown method, and options that are another method's."""
+    if method not in METHODS:
+        raise unknown("method to calibrate", method, METHODS)
+    for name, given in (("--held-out", held_out), ("--targets", targets)):
+        if given is not None and method != "skipvar":
+            raise VarlabError(f"{name} belongs to skipvar; {method} fits no decision model. Leave it out.")
+
+
+def _shown(accuracy: pd.DataFrame) -> pd.DataFrame:
+    """For a terminal: the gain over the best fixed answer with its interval in one column."""
+    if "gain" not in accuracy:  # nothing to judge by
+        return accuracy
+    columns = zip(accuracy["gain"], accuracy["gain low"], accuracy["gain high"], strict=True)
+    cells = [f"{gain:+.3f} [{low:+.3f}, {high:+.3f}]" for gain, low, high in columns]
+    named = accuracy.assign(gain=cells).drop(columns=["gain low", "gain high"])
+    return named.rename(columns={"gain": "less the best always", "verdict": "the decision beats it"})
 
 
 def split_command(

@@ -23,8 +23,10 @@ from varlab.engine.randomness import SeededNoise
 from varlab.errors import VarlabError
 from varlab.metrics import ssim
 from varlab.models.base import NextScaleModel
-from varlab.prompt_sets import prompts
+from varlab.prompt_sets import distinct
 from varlab.runs import Job, at_least, default_batch
+from varlab.statistics import Interval, paired_difference
+from varlab.verdicts import HOLDS, NOT, TOO_FEW, UNCLEAR
 
 Progress = Callable[[int, int], None]
 TARGETS = (0.84, 0.86, 0.88, 0.94, 0.97)  # the paper's three, and two at which small flat pictures differ
@@ -145,15 +147,31 @@ def fit(
 def _judge(
     classifier: Classifier, kind: str, seen: pd.DataFrame, unseen: pd.DataFrame, target: float
 ) -> dict[str, Any]:
-    """Held-out accuracy beside the training majority's and that of always answering one class."""
+    """Held-out accuracy beside the training majority's and that of always answering one class.
+
+    gain: the accuracy less that of the fixed answer that is right most often on the held-out prompts, with its 95 %
+    interval over these. verdict: whether the decision beats that answer.
+    """
     truth = labels(unseen, kind, target)
     row: dict[str, Any] = {"n_train": len(seen), "n_held_out": len(unseen)}
     if not len(unseen) or not len(seen):
         return row | {"accuracy": np.nan, "majority": np.nan}
-    predicted = np.array(classifier.predict(torch.tensor(unseen[list(FEATURES)].to_numpy())))
+    right = np.array(classifier.predict(torch.tensor(unseen[list(FEATURES)].to_numpy()))) == truth
     majority = np.argmax(np.bincount(labels(seen, kind, target)))
-    row |= {"accuracy": (predicted == truth).mean(), "majority": (truth == majority).mean()}
-    return row | {f"always {n}": (truth == n).mean() for n in range(LATE + 1)}
+    row |= {"accuracy": right.mean(), "majority": (truth == majority).mean()}
+    row |= {f"always {n}": (truth == n).mean() for n in range(LATE + 1)}
+    found = paired_difference(right, truth == np.bincount(truth).argmax())
+    row |= {"gain": found.estimate, "gain low": found.low, "gain high": found.high}
+    return row | {"verdict": beats_fixed(found)}
+
+
+def beats_fixed(gain: Interval) -> str:
+    """Does the decision beat one fixed answer? By the interval of what it is right more often."""
+    if np.isnan(gain.low):
+        return TOO_FEW
+    if gain.low > 0:
+        return HOLDS
+    return NOT if gain.high <= 0 else UNCLEAR
 
 
 def calibrate(
@@ -168,16 +186,17 @@ def calibrate(
     """Measure ``n + held_out`` prompts, fit on the first and judge on the others. -> (fitted, all measurements).
 
     A decision model is fitted for each of ``targets``, SSIM to the dense image: higher ones skip less.
-    The held-out prompts come after the others in the set and have other noise; texts repeat where the set has few, so
-    accuracy is that on other images, not on other texts.
+    All texts differ, and ``seed`` deals them out, so that both parts hold every kind of prompt. Raises VarlabError
+    where the set has too few.
     """
     at_least(1, n=n, held_out=held_out)
     if wrong := [target for target in targets if not 0 < target < 1]:
         raise VarlabError(f"SSIM targets lie between 0 and 1, not {', '.join(map(str, wrong))}.")
-    texts = list(prompts(prompt_set, n=n + held_out))
+    texts = distinct(prompt_set, n + held_out)
     if len(model.schedule) < LATE + 5:
         raise VarlabError(f"SkipVAR needs at least {LATE + 5} stages; {model.name} has {len(model.schedule)}.")
-    table = measure(model, texts, seed, progress=progress)
+    order = np.random.default_rng(seed).permutation(len(texts))
+    table = measure(model, [texts[i] for i in order], seed, progress=progress)
     facts = {"prompt_set": prompt_set, "n": n, "held_out": held_out, "seed": seed, "features": list(FEATURES)}
     return fit(model, table[:n], table[n:], targets, facts), table
 

@@ -1,5 +1,6 @@
 """Commands that measure and predict time and memory: ``bench``, ``latency``, ``estimate``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -99,31 +100,17 @@ def latency(
     """Where the time goes, span by span: the dense run and methods in turning order; memory and limits beside it."""
     import torch
 
-    from varlab.comparison import methods_of
-    from varlab.engine.compiled import require_compiler
-    from varlab.engine.graphs import require_gpu
-    from varlab.latency import keep, launch_bound_share
+    from varlab.latency import keep
     from varlab.latency import latency as measure
     from varlab.prompt_sets import prompts
-    from varlab.runs import at_least, check_writable
 
     sizes = batch or [1, 4]
-    at_least(1, rounds=rounds, threads=threads, batch=min(sizes))
-    at_least(0, seed=seed)
-    for name in spec or ():
-        methods_of(name)  # mistakes are told before a model is loaded
+    _check_latency(spec or (), min(sizes), rounds, threads, seed, out)
     require_known(model)
-    device = torch.device(options["device"])
-    if graphs:
-        require_gpu(device)
-    if compiled:
-        require_compiler(device)
-    if out is not None:
-        check_writable(out.parent)
+    _check_execution(torch.device(options["device"]), compiled, graphs)
     if threads is not None:
         torch.set_num_threads(threads)
-    loaded = load_model(model, **options)
-    found = []
+    loaded, found = load_model(model, **options), []
     for size in sizes:
         texts = list(range(size)) if loaded.family == "var" else list(prompts("scenes", n=size))
         with image_bar() as progress:
@@ -131,18 +118,50 @@ def latency(
                 loaded, texts, spec or (), rounds=rounds, seed=seed, compile=compiled, graphs=graphs, progress=progress
             )
         found.append(made)
-        facts = made.facts
-        say((f"batch {size}: milliseconds, median ± half the interquartile range, n={rounds}", "bold"))
-        console.print(as_table(made.shown()))
-        console.print(as_table(made.stages[made.stages.method == "none"]))
-        console.print(as_table(made.memory))
-        share = launch_bound_share(made.stages[made.stages.method == "none"])
-        bound = "launch-bound share: only on a GPU" if share != share else f"launch-bound share {share:.2f}"
-        say(", ".join(str(facts[key]) for key in ("model", "weights", "precision", "device", "execution")))
-        say(f"{facts['threads']} threads; {bound}")
+        _show_latency(made)
     if out is not None:
         keep(found, out)
         say(f"written to {out}")
+
+
+def _check_latency(
+    specs: Sequence[str], batch: int, rounds: int, threads: int | None, seed: int, out: Path | None
+) -> None:
+    """Tells mistakes before a model is loaded."""
+    from varlab.comparison import methods_of
+    from varlab.runs import at_least, check_writable
+
+    at_least(1, rounds=rounds, threads=threads, batch=batch)
+    at_least(0, seed=seed)
+    for name in specs:
+        methods_of(name)
+    if out is not None:
+        check_writable(out.parent)
+
+
+def _check_execution(device: Any, compiled: bool, graphs: bool) -> None:
+    """Refuses what the device cannot do."""
+    from varlab.engine.compiled import require_compiler
+    from varlab.engine.graphs import require_gpu
+
+    if graphs:
+        require_gpu(device)
+    if compiled:
+        require_compiler(device)
+
+
+def _show_latency(made: Any) -> None:
+    """The tables of one batch size, and what they were measured on."""
+    from varlab.latency import launch_bound_share
+
+    facts, dense = made.facts, made.stages[made.stages.method == "none"]
+    say((f"batch {facts['batch']}: milliseconds, median ± half the interquartile range, n={facts['n']}", "bold"))
+    for table in (made.shown(), dense, made.memory):
+        console.print(as_table(table))
+    share = launch_bound_share(dense)
+    bound = "launch-bound share: only on a GPU" if share != share else f"launch-bound share {share:.2f}"
+    say(", ".join(str(facts[key]) for key in ("model", "weights", "precision", "device", "execution")))
+    say(f"{facts['threads']} threads; {bound}")
 
 
 @app.command()

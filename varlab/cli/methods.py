@@ -74,6 +74,8 @@ def compare(
         f"batch {batch}, n {n}, seed {seed}; ms: median and quartiles; [low, high]: 95 % bootstrap over prompts "
         "(speed-up: over batches)"
     )
+    for note in facts["notes"]:
+        say((note, "yellow"))
     if out is not None:
         result.save(out)
         save(tradeoff(result), "tradeoff", folder=out)
@@ -87,10 +89,16 @@ def calibrate(
     model: Model,
     prompts: Annotated[str, typer.Option(help="A prompt set or a .txt file.")] = "scenes",
     n: Annotated[int | None, typer.Option(help="Prompts: 50 for sparsevar, 300 to fit skipvar.")] = None,
-    held_out: Annotated[int, typer.Option(help="skipvar: further prompts that judge the fit.")] = 100,
+    held_out: Annotated[
+        int | None, typer.Option(help="skipvar: further prompts, of other texts, that judge the fit; default: 100.")
+    ] = None,
     targets: Annotated[
-        str, typer.Option(help="skipvar: SSIM to the dense image to keep; a decision model for each.")
-    ] = "0.84,0.86,0.88,0.94,0.97",
+        str | None,
+        typer.Option(
+            help="skipvar: SSIM to the dense image to keep; a decision model for each. Default: "
+            "0.84,0.86,0.88,0.94,0.97."
+        ),
+    ] = None,
     seed: Seed = 0,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the tables (and skipvar.json); default: print only.")
@@ -98,14 +106,12 @@ def calibrate(
     **options: Any,
 ) -> None:
     """Settle what a method leaves open, on the model at hand."""
-    from varlab.calibration.command import METHODS, calibrate_command
-    from varlab.errors import unknown
+    from varlab.calibration.command import calibrate_command, check_command
     from varlab.runs import check_writable
 
-    if method not in METHODS:
-        raise unknown("method to calibrate", method, METHODS)
     found = read_numbers("targets", targets)
-    aims = found if isinstance(found, tuple) else (float(found or 0),)
+    aims = (found,) if isinstance(found, float) else found
+    check_command(method, held_out, aims)
     require_known(model)
     if out is not None:
         check_writable(out)
@@ -151,7 +157,7 @@ def savings(
     repeats: Annotated[int, typer.Option(help="Interleaved rounds.")] = 5,
     pixels: Annotated[str, typer.Option(help="Schedule: 0.06M, 0.25M, 0.60M, 1M.")] = "1M",
     depth: Annotated[int, typer.Option(help="Blocks of the random model.")] = 8,
-    width: Annotated[int, typer.Option(help="Its channels, a multiple of 64.")] = 512,
+    width: Annotated[int, typer.Option(help="Its channels, a multiple of 128.")] = 512,
     batch: Annotated[int, typer.Option(help="Images at a time.")] = 1,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: as torch has it.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the tables.")] = None,
@@ -159,7 +165,7 @@ def savings(
     """Time how much of the work that a method saves becomes time, on a mid-size model of random weights."""
     import torch
 
-    from varlab.benchmarks.pruning import mid_size
+    from varlab.benchmarks.models import random_infinity
     from varlab.benchmarks.pruning import savings as measure
     from varlab.comparison import methods_of
     from varlab.runs import at_least, check_writable, device_name
@@ -170,7 +176,7 @@ def savings(
         check_writable(out)
     if threads is not None:
         torch.set_num_threads(threads)
-    model = mid_size(pixels, depth, width)
+    model = random_infinity(depth, width, pixels)
     with bars(MofNCompleteColumn(), "rounds") as move:
         found = measure(model, spec, repeats, batch, lambda done, total: move("rounds", done, total))
     console.print(as_table(found.table))

@@ -111,7 +111,7 @@ def assemble(
     if init == "checkpoint" and entry.folder is not None:
         trained, facts = embedded.load_mini(entry.folder, precision, device)
         parts: Parts = trained
-        weights = f"trained (varlab {entry.name}, {facts.weights})"
+        weights = _trained(entry.name, facts)
     else:
         parts, weights = empty(entry), "empty (shapes only)"
         if init == "random":
@@ -147,6 +147,15 @@ def _model(
         return Hart(network, images, schedule, reader, entry.name, weights, settings, savings)
     assert isinstance(network, InfinityTransformer) and isinstance(images, BSQTokenizer)
     return Infinity(network, images, schedule, encoder, entry.name, weights, settings)
+
+
+def shipped_weights(entry: ModelEntry) -> str | None:
+    """What ``load`` of a mini will call its weights, without reading them; None for other models."""
+    return None if entry.folder is None else _trained(entry.name, embedded.read_facts(entry.folder))
+
+
+def _trained(name: str, facts: embedded.MiniFacts) -> str:
+    return f"trained (varlab {name}, {facts.weights})"
 
 
 def class_names(entry: ModelEntry) -> tuple[str, ...]:
