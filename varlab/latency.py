@@ -145,7 +145,7 @@ def latency(
     facts = {
         "model": model.name, "weights": model.weights, "precision": model.precision,
         "device": device_name(model.device), "threads": torch.get_num_threads(), "batch": len(texts), "seed": seed,
-        "n": rounds, "execution": ("compiled" if compile else "eager") + (", CUDA graphs" if graphs else ""),
+        "n": rounds, "execution": model.execution + (", CUDA graphs" if graphs else ""),
         "rates": vars(measured),
         "clocks_before": before, "clocks_after": clocks(model.device),
     }  # fmt: skip

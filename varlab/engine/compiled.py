@@ -29,7 +29,7 @@ def compiled(model: Any) -> Infinity:
     require_compiler(model.device)
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, SHAPES)
     twin = copy.copy(model)
-    twin.execution = "compiled"
+    twin.execution = model.execution.replace("eager", "compiled")
     functions: dict[str, Any] = {name: torch.compile(function, dynamic=False) for name, function in _FUNCTIONS.items()}
 
     def branch(

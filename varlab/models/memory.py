@@ -14,6 +14,7 @@ from varlab.models.checkpoints import dtype_of
 from varlab.models.hart import HartConfig
 from varlab.models.official import ModelEntry
 from varlab.models.registry import empty
+from varlab.models.tokenizers.strips import USUAL
 from varlab.schedules import STAGES, Schedule
 
 ENCODERS = {"flan-t5-xl": 1_230_000_000, "qwen2": 1_544_000_000}  # parameters of the official text encoders
@@ -46,18 +47,25 @@ class MemoryAccount:
 
 
 def account(
-    entry: ModelEntry, schedule: Schedule, precision: str = "fp32", batch: int = 1, without_encoder: bool = True
+    entry: ModelEntry,
+    schedule: Schedule,
+    precision: str = "fp32",
+    batch: int = 1,
+    without_encoder: bool = True,
+    strips: int | None = None,
 ) -> MemoryAccount:
     """The memory of a model's run with guidance, without loading it; grows with the batch in all but the weights."""
     modules = empty(entry).named()
     return replace(
-        sampling_account(entry.transformer, entry.tokenizer, schedule, precision, batch),
+        sampling_account(entry.transformer, entry.tokenizer, schedule, precision, batch, strips),
         weights=sum(_bytes(module, precision) for module in modules.values()),
         text_encoder=0 if without_encoder else ENCODERS.get(entry.text, 0) * BYTES[precision],
     )
 
 
-def sampling_account(config: Any, tokenizer: Any, schedule: Schedule, precision: str, batch: int) -> MemoryAccount:
+def sampling_account(
+    config: Any, tokenizer: Any, schedule: Schedule, precision: str, batch: int, strips: int | None = None
+) -> MemoryAccount:
     """The same beside the weights, from the configurations of transformer and tokenizer."""
     element, rows, last = BYTES[precision], 2 * batch, schedule.lengths[-1]
     kept = schedule.tokens - last + (config.text_length if isinstance(config, HartConfig) else 0)
@@ -66,7 +74,7 @@ def sampling_account(config: Any, tokenizer: Any, schedule: Schedule, precision:
         text_encoder=0,
         keys_values=2 * rows * kept * config.width * config.depth * element,
         activations=rows * config.width * _branch_bytes(last, kept + last, element),
-        decoding=batch * _decoding(config, tokenizer, schedule),
+        decoding=batch * _decoding(config, tokenizer, schedule, element, strips),
     )
 
 
@@ -84,11 +92,18 @@ def _branch_bytes(tokens: int, keys: int, element: int) -> int:
     return max(turning, attending)
 
 
-def _decoding(config: Any, tokenizer: Any, schedule: Schedule) -> int:
-    """Bytes at most while one image is decoded: the first block at full resolution reads the wider maps below it."""
+def _decoding(config: Any, tokenizer: Any, schedule: Schedule, element: int, strips: int | None) -> int:
+    """Bytes at most while one image is decoded: the first block at full resolution reads the wider maps below it.
+
+    In strips that is its input, what comes of its first convolution and its output, and one strip at work.
+    """
     stride = getattr(tokenizer, "stride", 16) * (2 if getattr(config, "patchify", False) else 1)
-    pixels = schedule.final[0] * schedule.final[1] * stride**2
-    return DECODING * tokenizer.channels * tokenizer.multipliers[1] * pixels
+    height, width = (side * stride for side in schedule.final)
+    own, below = (tokenizer.channels * multiplier for multiplier in tokenizer.multipliers[:2])
+    if strips is None:
+        return DECODING * below * height * width
+    held = max(below + 2 * own, 3 * own) * height * element
+    return int((held + DECODING * max(below, own) * min(strips + 2, height)) * width)
 
 
 def available(device: str = "cpu") -> int:
@@ -125,6 +140,7 @@ def refuse_what_cannot_fit(
     batch: int = 1,
     without_encoder: bool = True,
     other: Callable[[str], Schedule] | None = None,
+    strips: int | None = None,
 ) -> None:
     """Raises VarlabError with the memory that is needed, what there is, and the largest choice that fits.
 
@@ -132,29 +148,35 @@ def refuse_what_cannot_fit(
     """
     free = available(device)
 
-    def fits(schedule: Schedule, precision: str, batch: int) -> bool:
-        return account(entry, schedule, precision, batch, without_encoder).total + RESERVE <= free
+    def needs(schedule: Schedule, precision: str, batch: int, strips: int | None = strips) -> int:
+        return account(entry, schedule, precision, batch, without_encoder, strips).total
+
+    def fits(*choice: Any) -> bool:
+        return needs(*choice) + RESERVE <= free
 
     if fits(schedule, precision, batch):
         return
-    needed = account(entry, schedule, precision, batch, without_encoder).total
+    needed = needs(schedule, precision, batch) / GIB
     budgets = [name for name in reversed(STAGES) if other is not None and len(other(name)) < len(schedule)]
     ways = [f"a batch of {smaller}" for smaller in range(batch - 1, 0, -1) if fits(schedule, precision, smaller)][:1]
     ways += ["precision bf16"] if precision == "fp32" and fits(schedule, "bf16", batch) else []
+    ways += [f"strips {USUAL}"] if strips is None and fits(schedule, precision, batch, USUAL) else []
     ways += [f"pixels {name}" for name in budgets if other is not None and fits(other(name), precision, 1)][:1]
     advice = f"Largest that fits: {' or '.join(ways)}." if ways else "Nothing smaller of it fits: choose another model."
     raise VarlabError(
-        f"{entry.name} on {schedule.name} in {precision} needs {needed / GIB:.1f} GiB for batch {batch}, and {device} "
+        f"{entry.name} on {schedule.name} in {precision} needs {needed:.1f} GiB for batch {batch}, and {device} "
         f"has {free / GIB:.1f} GiB left. {advice}"
     )
 
 
-def refuse_batch(config: Any, tokenizer: Any, schedule: Schedule, precision: str, device: str, batch: int) -> None:
+def refuse_batch(
+    config: Any, tokenizer: Any, schedule: Schedule, precision: str, device: str, batch: int, strips: int | None = None
+) -> None:
     """Raises VarlabError where a loaded model cannot draw so many images at once, with the largest batch that fits."""
     free = available(device)
 
     def needed(images: int) -> int:
-        return sampling_account(config, tokenizer, schedule, precision, images).sampling + RESERVE
+        return sampling_account(config, tokenizer, schedule, precision, images, strips).sampling + RESERVE
 
     if needed(batch) <= free:
         return

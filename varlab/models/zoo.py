@@ -26,6 +26,7 @@ from varlab.models.registry import empty, find, mini, parameters
 from varlab.models.text import FlanT5, RandomText, TextEncoder, choose
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
 from varlab.models.tokenizers.hybrid import HybridTokenizer
+from varlab.models.tokenizers.strips import check_strips, in_strips
 from varlab.models.tokenizers.vqvae import VQConfig, VQTokenizer
 from varlab.models.var import VARConfig, VARTransformer
 from varlab.models.var_model import VAR
@@ -47,6 +48,7 @@ def load(
     tokenizer: str | Path | None = None,
     text: str | TextEncoder | HartEncoder | None = None,
     seed: int = 0,
+    strips: int | None = None,
 ) -> Infinity | Hart | VAR:
     """A model of the registry, ready for the engine: eval mode, no gradients.
 
@@ -55,13 +57,14 @@ def load(
     no file needed), "empty" (shapes only, on the meta device). precision: "fp32", or "bf16" with the types of
     ``checkpoints.dtype_of``, which halves memory and rounds the blocks as the official run does. pixels, ratio:
     the released schedule of an official model. text: an encoder, "flan-t5-xl", the folder or hub id of one, or
-    "random"; by default what fits the weights. HART reads a folder with ``llm/`` and ``tokenizer/``, and features where
+    "random"; by default what fits the weights. strips: decode in strips of so many rows, see
+    ``tokenizers.strips``. HART reads a folder with ``llm/`` and ``tokenizer/``, and features where
     text is "features": see ``hart_files.load_hart``. ``model.weights`` always says which weights these are.
     Raises VarlabError for every option or file that does not fit.
     """
     return assemble(
         find(name), init, device=device, precision=precision, pixels=pixels, ratio=ratio, checkpoint=checkpoint,
-        tokenizer=tokenizer, text=text, seed=seed,
+        tokenizer=tokenizer, text=text, seed=seed, strips=strips,
     )  # fmt: skip
 
 
@@ -84,18 +87,21 @@ def assemble(
     tokenizer: str | Path | None = None,
     text: str | TextEncoder | HartEncoder | None = None,
     seed: int = 0,
+    strips: int | None = None,
 ) -> Infinity | Hart | VAR:
     """As ``load``, from an entry of any origin."""
     init = init or "checkpoint"
     _check(entry, init, precision, device, checkpoint, tokenizer, text)
+    check_strips(strips)
     if init != "empty":
-        _check_memory(entry, init, precision, device, pixels, ratio, text)
+        _check_memory(entry, init, precision, device, pixels, ratio, text, strips)
     if entry.family == "hart" and entry.folder is None:
         entry.schedule(pixels, ratio)  # has but one
-        return load_hart(
+        hart = load_hart(
             entry, init, device=device, precision=precision, checkpoint=checkpoint, tokenizer=tokenizer,
             text=cast(str | HartEncoder | None, text), seed=seed,
         )  # fmt: skip
+        return cast(Hart, in_strips(hart, strips))
     if entry.folder is not None and checkpoint:
         entry = mini(entry.name, Path(checkpoint))
     schedule = entry.schedule(pixels, ratio)
@@ -121,7 +127,7 @@ def assemble(
     encoder = parts.text if reader is None else reader
     if isinstance(encoder, RandomText) and init == "checkpoint":
         weights += f", {encoder.label}"
-    return _model(entry, parts, schedule, encoder, weights)
+    return cast(Infinity | Hart | VAR, in_strips(_model(entry, parts, schedule, encoder, weights), strips))
 
 
 def _model(
@@ -217,14 +223,21 @@ def _check(
 
 
 def _check_memory(
-    entry: ModelEntry, init: str, precision: str, device: str, pixels: str | None, ratio: float, text: object
+    entry: ModelEntry,
+    init: str,
+    precision: str,
+    device: str,
+    pixels: str | None,
+    ratio: float,
+    text: object,
+    strips: int | None,
 ) -> None:
     """Refuse a model that cannot be held and draw one image."""
     several = entry.family == "infinity" and entry.folder is None
     without_encoder = text in ("random", "features") or callable(text) or (text is None and init == "random")
     refuse_what_cannot_fit(
         entry, entry.schedule(pixels, ratio), precision, device, without_encoder=without_encoder,
-        other=(lambda budget: entry.schedule(budget, ratio)) if several else None,
+        other=(lambda budget: entry.schedule(budget, ratio)) if several else None, strips=strips,
     )  # fmt: skip
 
 
