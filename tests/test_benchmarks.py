@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from tests.conftest import features, text_for, tiny_hart, tiny_infinity
 from tests.minis import refused
 from varlab import estimate as estimates
-from varlab.benchmarks import gpu, suite
+from varlab import machine
+from varlab.benchmarks import dense, gpu, suite
 from varlab.benchmarks.dense import TARGETS, _table
 from varlab.benchmarks.growth import account_seconds
 from varlab.benchmarks.models import random_infinity
@@ -259,12 +260,34 @@ def test_targets_are_judged_by_the_median() -> None:
             )
         ]
     )  # fmt: skip
-    table = _table(seconds, {"fp32": 0.9, "bf16": 0.5}).set_index("figure")
+    table = _table(seconds, {"fp32": 0.9, "bf16": 0.5}, units=True).set_index("figure")
     assert table.met.to_dict() == {
         "fp32 / reference": True, "bf16 / reference": False, "bf16 / fp32": False,
         "linear fp32 / matmul": True, "linear bf16 / matmul": False,
     }  # fmt: skip
     assert set(TARGETS) <= set(table.index)
+    without = _table(seconds, {"fp32": 0.9, "bf16": 0.7}, units=False)
+    assert without.met.tolist() == [True, False, None, True, True]
+    assert "there are none" in without.target[2]
+
+
+@pytest.mark.parametrize(("flags", "units"), [("avx512f avx512_bf16", False), ("avx512_bf16 amx_tile amx_bf16", True)])
+def test_a_target_for_matrix_units_is_judged_where_there_are_some(
+    flags: str, units: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "_cpuinfo", lambda: f"model name : a processor\nflags : fpu {flags}\n")
+    monkeypatch.setattr(
+        dense,
+        "_variants",
+        lambda *shape: {
+            name: lambda: 1.0 for name in ("engine fp32", "reference fp32", "engine bf16", "reference bf16")
+        },
+    )
+    monkeypatch.setattr(dense, "linear_share", lambda width, precision: 0.9)
+    made = suite.dense(1, None)
+    assert made.facts["bf16 matrix units"] is units
+    assert ("bf16 / fp32" in made.verdict.split("not applicable")[0]) is units
+    assert ("not applicable without bf16 matrix units: bf16 / fp32" in made.verdict) is not units
 
 
 def test_the_account_is_work_over_rates(monkeypatch: pytest.MonkeyPatch) -> None:

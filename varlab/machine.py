@@ -84,8 +84,7 @@ def clocks(device: torch.device) -> dict[str, float]:
             return dict(zip(("MHz", "watts"), map(float, line.split(",")), strict=True))
         except (OSError, subprocess.CalledProcessError, ValueError, IndexError):
             return {}
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
-    found = [float(line.split(":")[1]) for line in lines if line.startswith("cpu MHz")]
+    found = [float(line.split(":")[1]) for line in _cpuinfo().splitlines() if line.startswith("cpu MHz")]
     return {"MHz": sum(found) / len(found)} if found else {}
 
 
@@ -102,10 +101,15 @@ def device_facts(device: torch.device) -> dict[str, str | float]:
 
 
 def has_bf16_units(device: torch.device) -> bool:
-    """Whether bf16 products run on matrix units: tensor cores, or AMX."""
+    """Whether bf16 products run on matrix units: tensor cores, or AMX. AVX-512's bf16 products are vectors, no matrices."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
-    return "amx_bf16" in (Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else "")
+    return "amx_bf16" in _cpuinfo().split()
+
+
+def _cpuinfo() -> str:
+    """What Linux tells of the processor; empty elsewhere."""
+    return Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else ""
 
 
 def reset_peak(device: torch.device) -> bool:
