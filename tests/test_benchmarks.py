@@ -235,6 +235,59 @@ def test_an_estimate_adds_the_blocks_that_it_did_not_run(monkeypatch: pytest.Mon
     assert made.seconds == pytest.approx(1.0 + 0.25 * find("nano-infinity").transformer.depth)
     assert made.peak > made.memory.total and "fits in the" in made.line()
     assert estimates.shallow(find("infinity-2b"), 2).transformer.depth == 2
+    assert estimates.estimate("nano-infinity", batch=12).seconds == pytest.approx(3 * made.seconds)
+
+
+@pytest.mark.parametrize("family", ["infinity", "hart", "var"])
+def test_an_estimate_of_a_long_schedule_grows_as_the_operations_do(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass takes 1 s and 2 s a block, attention none: a schedule of so many times the products takes that much."""
+    name = {"infinity": "nano-infinity", "hart": "mini-hart", "var": "mini-var"}[family]
+    entry = find(name)
+    whole = entry.schedule(None, 1.0)
+    monkeypatch.setattr(estimates, "LONG", 10)
+    monkeypatch.setattr(estimates, "MIDDLE", 20)
+    drawn, models = estimates.short(whole), []
+    assert len(drawn) == 2 and drawn.lengths[0] == 1 and drawn.tokens < whole.tokens
+
+    def passed(model: Any, batch: int, probes: tuple[str, ...]) -> float:
+        assert model.schedule.grids == drawn.grids and not model.decode(model.new_canvas(1)).any()
+        models.append(model)
+        return 1.0 + 2.0 * model.depth
+
+    monkeypatch.setattr(estimates, "_seconds", passed)
+    monkeypatch.setattr(estimates, "decode_seconds", lambda *given: 5.0)
+    monkeypatch.setattr(estimates, "rates", lambda *given, **named: Rates(1.0, float("inf"), 1.0))
+    made = estimates.estimate(name)
+    text = models[0].prefix(0)
+    products = (whole.tokens + text) / (drawn.tokens + text)
+    seconds = 5 + whole.tokens / drawn.tokens + entry.transformer.depth * 2 * products
+    assert made.seconds == pytest.approx(seconds) and [model.depth for model in models] == [1, 2]
+
+
+def test_decoding_is_estimated_by_its_operations() -> None:
+    model = tiny_infinity("long")
+    whole, plain = (
+        _with_clock(lambda previews=previews: estimates.decode_seconds(model, model.schedule, 1, previews))
+        for previews in (True, False)
+    )
+    cost = [model.decode_cost(grid).total for grid in ((8, 8), (2, 2))]
+    assert plain == pytest.approx(cost[0] / cost[1])
+    assert whole == pytest.approx(9 * cost[0] / cost[1])  # eight previews of at least eight latents a side
+
+
+def _with_clock(call: Callable[[], float]) -> float:
+    """What a call finds where every measured interval is one second."""
+    ticks = iter(range(100))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(estimates, "now", lambda device: float(next(ticks)))
+        return call()
+
+
+def test_a_device_that_torch_does_not_know_is_refused() -> None:
+    refused(lambda: estimates.estimate("nano-infinity", device="nonsense"), "device 'nonsense' cannot be used")
+    refused(lambda: machine.usable("cuda"), "device 'cuda' cannot be used")
 
 
 def test_progress_follows_the_work() -> None:

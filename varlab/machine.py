@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from varlab.errors import VarlabError
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -25,6 +27,15 @@ class Rates:
     def seconds(self, linear: float, attention: float, moved: float = 0.0) -> tuple[float, float]:
         """The least time for so many operations, and for moving so many bytes."""
         return linear / self.matmul + attention / self.attention, moved / self.bandwidth
+
+
+def usable(name: str) -> torch.device:
+    """The device of a name. Raises VarlabError for one that torch does not know or cannot use here."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise VarlabError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return torch.device(name)
 
 
 def now(device: torch.device) -> float:
@@ -101,9 +112,9 @@ def device_facts(device: torch.device) -> dict[str, str | float]:
 
 
 def has_bf16_units(device: torch.device) -> bool:
-    """Whether bf16 products run on matrix units: tensor cores, or AMX. AVX-512's bf16 products are vectors, no matrices."""
+    """Whether bf16 products run on matrix units: tensor cores, or AMX; those of AVX-512 are vectors."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return "amx_bf16" in _cpuinfo().split()
 
 

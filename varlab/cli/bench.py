@@ -12,6 +12,7 @@ from varlab.cli.options import (
     Precision,
     Ratio,
     Seed,
+    Strips,
     as_table,
     console,
     image_bar,
@@ -104,6 +105,7 @@ def latency(
     from varlab.engine.graphs import require_gpu
     from varlab.latency import keep, launch_bound_share
     from varlab.latency import latency as measure
+    from varlab.machine import usable
     from varlab.prompt_sets import prompts
     from varlab.runs import at_least, check_writable
 
@@ -113,7 +115,7 @@ def latency(
     for name in spec or ():
         methods_of(name)  # mistakes are told before a model is loaded
     require_known(model)
-    device = torch.device(options["device"])
+    device = usable(options["device"])
     if graphs:
         require_gpu(device)
     if compiled:
@@ -154,21 +156,26 @@ def estimate(
     device: Device = "cpu",
     batch: Annotated[int, typer.Option(help="Images at a time.")] = 1,
     probes: Annotated[bool, typer.Option(help="With all probes, as `varlab log` runs them.")] = True,
+    strips: Strips = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: as torch has it.")] = None,
 ) -> None:
     """Predict time and peak memory of a run before it: shapes tell the memory, one and two blocks the time.
 
-    Takes about a tenth of the time that it predicts.
+    Of a long schedule one middle stage is measured and scaled by the operations, so that it takes seconds.
     """
     import torch
 
     from varlab.estimate import estimate as predict
+    from varlab.machine import usable
     from varlab.runs import at_least
 
     at_least(1, batch=batch, threads=threads)
     require_known(model)
+    usable(device)
     if threads is not None:
         torch.set_num_threads(threads)
-    made = predict(model, precision=precision, pixels=pixels, ratio=ratio, device=device, batch=batch, probes=probes)
+    made = predict(
+        model, precision=precision, pixels=pixels, ratio=ratio, device=device, batch=batch, probes=probes, strips=strips
+    )
     console.print(as_table(made.table()))
     say(made.line())

@@ -7,6 +7,7 @@ from typing import cast
 import torch
 
 from varlab.errors import VarlabError, unknown
+from varlab.machine import usable
 from varlab.models import embedded
 from varlab.models.captions import CaptionEncoder
 from varlab.models.checkpoints import PRECISIONS, checkpoint_folder, in_folder, load_into, locate, read
@@ -212,13 +213,10 @@ def _check(
         raise VarlabError(f"{entry.name} reads the captions of its card with its own encoder: leave text={text!r} out.")
     if isinstance(text, str) and text not in ("random", entry.text) and "captions" in (text, entry.text):
         raise VarlabError(f"{entry.name} reads {entry.text}, not text={text!r}: leave text out.")
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise VarlabError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
-    if precision == "bf16" and torch.device(device).type == "cuda" and not torch.cuda.is_bf16_supported():
+    kind = usable(device).type
+    if precision == "bf16" and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise VarlabError(f"{torch.cuda.get_device_name(device)} has no bf16: take precision fp32.")
-    if torch.device(device).type == "meta":
+    if kind == "meta":
         raise VarlabError("For shapes without weights use init='empty', not device='meta'.")
 
 

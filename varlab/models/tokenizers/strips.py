@@ -115,7 +115,7 @@ def _activated(layer: nn.Module, x: Tensor, rows: int) -> Source:
 
 
 def _moments(x: Tensor, groups: int, rows: int) -> tuple[Tensor, Tensor]:
-    """Mean and variance over the channels of a group and all pixels, each [B, G], in fp64; strips are summed in fp32."""
+    """Mean and variance over the channels of a group and all pixels, [B, G] in fp64; within a strip summed in fp32."""
     first = second = torch.zeros(x.shape[:2], dtype=torch.float64, device=x.device)  # of each channel
     for start, end in _strips(x.shape[2], rows):
         piece = x[:, :, start:end].float()
