@@ -1,4 +1,9 @@
-"""The sampling loop: one for all families, accelerators and probes."""
+"""The sampling loop: one for all families, accelerators and probes.
+
+Tensors are written over where nobody but the loop holds them: what a branch returns becomes the stream where no probe
+and no method listens, and layers reuse their own (GELU, gates, rotation, see ``models.layers``). A torch forward hook of
+your own that keeps what it is handed must therefore clone it; probes are told before anything is written over.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
