@@ -23,7 +23,7 @@ from varlab.machine import now, rates, usable
 from varlab.models.base import NextScaleModel
 from varlab.models.hart import HartConfig
 from varlab.models.infinity import InfinityConfig
-from varlab.models.memory import BYTES, GIB, RESERVE, MemoryAccount, account, available
+from varlab.models.memory import BYTES, GIB, RESERVE, MemoryAccount, account, available, largest
 from varlab.models.official import ModelEntry
 from varlab.models.registry import find
 from varlab.models.var import VARConfig
@@ -53,11 +53,16 @@ class Estimate:
     probe_bytes: int
     idle: int
     free: int
+    advice: str = ""  # the largest choice that fits, where this one does not
 
     @property
     def peak(self) -> int:
         """Bytes resident at most."""
         return self.idle + self.memory.total + self.probe_bytes
+
+    @property
+    def fits(self) -> bool:
+        return self.peak - self.idle + RESERVE <= self.free
 
     def table(self) -> pd.DataFrame:
         """Memory by part in GiB."""
@@ -66,11 +71,12 @@ class Estimate:
         return pd.DataFrame(rows, columns=["part", "GiB"])
 
     def line(self) -> str:
-        fits = "fits" if self.peak - self.idle + RESERVE <= self.free else "does NOT fit"
+        fits = "fits" if self.fits else "does NOT fit"
         return (
             f"{self.name} on {self.schedule.name} in {self.precision}, batch {self.batch}: {self.seconds:.0f} s, "
             f"{self.load_seconds:.0f} s to make random weights, peak {self.peak / GIB:.1f} GiB; "
             f"{fits} in the {self.free / GIB:.1f} GiB that are free. Activations and decoding do not come together."
+            + (f" {self.advice}" if self.advice else "")
         )
 
 
@@ -112,15 +118,19 @@ def estimate(
         rest = (one - further) * schedule.tokens / drawn.tokens
         further = block_seconds(model, further, drawn, schedule, images)
         one = seconds + rest + further
-    return Estimate(
+    held = probe_bytes(entry, schedule, chosen, batch) if probes else 0
+    made = Estimate(
         name, chosen, schedule, batch,
         load_seconds=_extended(loads, depth),
         seconds=(one + (depth - 1) * further) * batch / images,
         memory=account(entry, schedule, chosen, batch, strips=strips),
-        probe_bytes=probe_bytes(entry, schedule, chosen, batch) if probes else 0,
+        probe_bytes=held,
         idle=idle,
         free=free,
     )  # fmt: skip
+    if made.fits:
+        return made
+    return replace(made, advice=largest(entry, schedule, chosen, free - held, batch, ratio=ratio, strips=strips))
 
 
 def short(schedule: Schedule) -> Schedule:

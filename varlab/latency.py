@@ -174,7 +174,7 @@ def _spans(name: str, passes: list[Pass], dense: list[Pass]) -> pd.DataFrame:
 def _stages(model: NextScaleModel, name: str, passes: list[Pass], limits: Rates) -> pd.DataFrame:
     """Median seconds of the transformer beside the least time for its operations and for its bytes."""
     element = 2 if model.precision == "bf16" else 4
-    weights = sum(p.numel() * p.element_size() for block in model.blocks for p in block.parameters())  # type: ignore[attr-defined]
+    weights = sum(p.numel() * p.element_size() for block in model.transformer.blocks for p in block.parameters())  # type: ignore[attr-defined]
     rows = []
     for k, work in enumerate(passes[0].ledger.stages):
         key = ("transformer", k)

@@ -71,7 +71,7 @@ def _gpu(rounds: int, folder: Path) -> None:
     from varlab.benchmarks.gpu import gpu_bench, keep
 
     with image_bar() as progress:
-        made = gpu_bench(rounds, progress)
+        made = gpu_bench(rounds, progress, after_part=lambda found: keep(found, folder))
     console.print(as_table(made.table()))
     say(", ".join(f"{key} {value}" for key, value in made.facts.items()))
     for part, why in made.skipped.items():

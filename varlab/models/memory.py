@@ -1,7 +1,6 @@
 """What a run holds in memory, counted from shapes before anything is loaded, and what the machine has left."""
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -139,34 +138,49 @@ def refuse_what_cannot_fit(
     device: str,
     batch: int = 1,
     without_encoder: bool = True,
-    other: Callable[[str], Schedule] | None = None,
+    ratio: float = 1.0,
     strips: int | None = None,
 ) -> None:
-    """Raises VarlabError with the memory that is needed, what there is, and the largest choice that fits.
-
-    ``other`` gives the schedule of another pixel budget, for models that have several.
-    """
+    """Raises VarlabError with the memory that is needed, what there is, and the largest choice that fits."""
     free = available(device)
-
-    def needs(schedule: Schedule, precision: str, batch: int, strips: int | None = strips) -> int:
-        return account(entry, schedule, precision, batch, without_encoder, strips).total
-
-    def fits(*choice: Any) -> bool:
-        return needs(*choice) + RESERVE <= free
-
-    if fits(schedule, precision, batch):
+    needed = account(entry, schedule, precision, batch, without_encoder, strips).total
+    if needed + RESERVE <= free:
         return
-    needed = needs(schedule, precision, batch) / GIB
-    budgets = [name for name in reversed(STAGES) if other is not None and len(other(name)) < len(schedule)]
-    ways = [f"a batch of {smaller}" for smaller in range(batch - 1, 0, -1) if fits(schedule, precision, smaller)][:1]
-    ways += ["precision bf16"] if precision == "fp32" and fits(schedule, "bf16", batch) else []
-    ways += [f"strips {USUAL}"] if strips is None and fits(schedule, precision, batch, USUAL) else []
-    ways += [f"pixels {name}" for name in budgets if other is not None and fits(other(name), precision, 1)][:1]
-    advice = f"Largest that fits: {' or '.join(ways)}." if ways else "Nothing smaller of it fits: choose another model."
+    advice = largest(entry, schedule, precision, free, batch, without_encoder, ratio, strips)
     raise VarlabError(
-        f"{entry.name} on {schedule.name} in {precision} needs {needed:.1f} GiB for batch {batch}, and {device} "
+        f"{entry.name} on {schedule.name} in {precision} needs {needed / GIB:.1f} GiB for batch {batch}, and {device} "
         f"has {free / GIB:.1f} GiB left. {advice}"
     )
+
+
+def largest(
+    entry: ModelEntry,
+    schedule: Schedule,
+    precision: str,
+    free: int,
+    batch: int,
+    without_encoder: bool = True,
+    ratio: float = 1.0,
+    strips: int | None = None,
+) -> str:
+    """What to take in place of a run that does not fit, in one sentence; each way changes one thing."""
+
+    def most(schedule: Schedule, precision: str, strips: int | None) -> int:
+        """Images that fit, since all but the weights grows with the batch."""
+        one = account(entry, schedule, precision, 1, without_encoder, strips)
+        return (free - RESERVE - one.total + one.sampling) // one.sampling
+
+    smaller = most(schedule, precision, strips)
+    ways = [f"a batch of {smaller}"] if 1 <= smaller < batch else []
+    ways += ["precision bf16"] if precision == "fp32" and most(schedule, "bf16", strips) >= batch else []
+    ways += [f"strips {USUAL}"] if strips is None and most(schedule, precision, USUAL) >= batch else []
+    several = entry.family == "infinity" and entry.folder is None  # pixel budgets
+    others = ((name, entry.schedule(name, ratio)) for name in (reversed(STAGES) if several else ()))
+    shorter = (
+        f"pixels {name}" for name, other in others if len(other) < len(schedule) and most(other, precision, strips) >= 1
+    )
+    ways += [*shorter][:1]
+    return f"Largest that fits: {' or '.join(ways)}." if ways else "Nothing smaller of it fits: choose another model."
 
 
 def refuse_batch(
@@ -174,15 +188,12 @@ def refuse_batch(
 ) -> None:
     """Raises VarlabError where a loaded model cannot draw so many images at once, with the largest batch that fits."""
     free = available(device)
-
-    def needed(images: int) -> int:
-        return sampling_account(config, tokenizer, schedule, precision, images, strips).sampling + RESERVE
-
-    if needed(batch) <= free:
+    each = sampling_account(config, tokenizer, schedule, precision, 1, strips).sampling
+    if batch * each + RESERVE <= free:
         return
-    fits = next((images for images in range(batch - 1, 0, -1) if needed(images) <= free), None)
-    advice = "No batch fits: take a smaller schedule." if fits is None else f"The largest batch that fits is {fits}."
+    fits = (free - RESERVE) // each
+    advice = f"The largest batch that fits is {fits}." if fits >= 1 else "No batch fits: take a smaller schedule."
     raise VarlabError(
-        f"A batch of {batch} on {schedule.name} needs {needed(batch) / GIB:.1f} GiB beside the model, and {device} has "
-        f"{free / GIB:.1f} GiB left. {advice}"
+        f"A batch of {batch} on {schedule.name} needs {(batch * each + RESERVE) / GIB:.1f} GiB beside the model, and "
+        f"{device} has {free / GIB:.1f} GiB left. {advice}"
     )

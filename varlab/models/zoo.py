@@ -231,11 +231,10 @@ def _check_memory(
     strips: int | None,
 ) -> None:
     """Refuse a model that cannot be held and draw one image."""
-    several = entry.family == "infinity" and entry.folder is None
     without_encoder = text in ("random", "features") or callable(text) or (text is None and init == "random")
     refuse_what_cannot_fit(
-        entry, entry.schedule(pixels, ratio), precision, device, without_encoder=without_encoder,
-        other=(lambda budget: entry.schedule(budget, ratio)) if several else None, strips=strips,
+        entry, entry.schedule(pixels, ratio), precision, device, without_encoder=without_encoder, ratio=ratio,
+        strips=strips,
     )  # fmt: skip
 
 
