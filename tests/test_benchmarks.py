@@ -251,10 +251,10 @@ def test_an_estimate_adds_the_blocks_that_it_did_not_run(monkeypatch: pytest.Mon
 def test_an_estimate_of_what_does_not_fit_names_what_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimates, "_seconds", lambda model, batch, probes: 1.0)
     monkeypatch.setattr(estimates, "available", lambda device: memory.RESERVE + 2 * GIB)
-    line = estimates.estimate("nano-infinity", batch=4_000_000, probes=False).line()
+    line = estimates.estimate("nano-infinity", batch=4_000_000).line()
     fits = int(line.split("a batch of ")[1].rstrip("."))
-    assert "does NOT fit" in line and estimates.estimate("nano-infinity", batch=fits, probes=False).fits
-    assert not estimates.estimate("nano-infinity", batch=fits + 1, probes=False).fits
+    assert "does NOT fit" in line and estimates.estimate("nano-infinity", batch=fits).fits
+    assert not estimates.estimate("nano-infinity", batch=fits + 1).fits
 
 
 @pytest.mark.parametrize("family", ["infinity", "hart", "var"])

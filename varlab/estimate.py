@@ -73,8 +73,8 @@ class Estimate:
     def line(self) -> str:
         fits = "fits" if self.fits else "does NOT fit"
         return (
-            f"{self.name} on {self.schedule.name} in {self.precision}, batch {self.batch}: {self.seconds:.0f} s, "
-            f"{self.load_seconds:.0f} s to make random weights, peak {self.peak / GIB:.1f} GiB; "
+            f"{self.name} on {self.schedule.name} in {self.precision}, batch {self.batch}: {self.seconds:.3g} s, "
+            f"{self.load_seconds:.2g} s to make random weights, peak {self.peak / GIB:.1f} GiB; "
             f"{fits} in the {self.free / GIB:.1f} GiB that are free. Activations and decoding do not come together."
             + (f" {self.advice}" if self.advice else "")
         )
@@ -130,7 +130,9 @@ def estimate(
     )  # fmt: skip
     if made.fits:
         return made
-    return replace(made, advice=largest(entry, schedule, chosen, free - held, batch, ratio=ratio, strips=strips))
+    return replace(
+        made, advice=largest(entry, schedule, chosen, free, batch, ratio=ratio, strips=strips, beside=held // batch)
+    )
 
 
 def short(schedule: Schedule) -> Schedule:

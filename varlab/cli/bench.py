@@ -101,11 +101,12 @@ def latency(
     import torch
 
     from varlab.comparison import methods_of
-    from varlab.engine.compiled import require_compiler
+    from varlab.engine.compiled import require_compilable, require_compiler
     from varlab.engine.graphs import require_gpu
     from varlab.latency import keep, launch_bound_share
     from varlab.latency import latency as measure
     from varlab.machine import usable
+    from varlab.models.registry import find
     from varlab.prompt_sets import prompts
     from varlab.runs import at_least, check_writable
 
@@ -119,6 +120,7 @@ def latency(
     if graphs:
         require_gpu(device)
     if compiled:
+        require_compilable(find(model).family)
         require_compiler(device)
     if out is not None:
         check_writable(out.parent)

@@ -80,8 +80,10 @@ def load_model(
 ) -> Any:
     """A model by name; these options are those of every command that is wrapped in ``with_loading``."""
     from varlab.models.registry import find
+    from varlab.models.tokenizers.strips import check_strips
     from varlab.models.zoo import default_precision, load
 
+    check_strips(strips)
     if init == "empty":
         raise VarlabError("--init empty gives shapes only, and commands compute: take checkpoint or random.")
     return load(

@@ -162,13 +162,17 @@ def largest(
     without_encoder: bool = True,
     ratio: float = 1.0,
     strips: int | None = None,
+    beside: int = 0,
 ) -> str:
-    """What to take in place of a run that does not fit, in one sentence; each way changes one thing."""
+    """What to take in place of a run that does not fit, in one sentence; each way changes one thing.
+
+    beside: bytes an image that are needed on top, such as those of probes.
+    """
 
     def most(schedule: Schedule, precision: str, strips: int | None) -> int:
         """Images that fit, since all but the weights grows with the batch."""
         one = account(entry, schedule, precision, 1, without_encoder, strips)
-        return (free - RESERVE - one.total + one.sampling) // one.sampling
+        return (free - RESERVE - one.total + one.sampling) // (one.sampling + beside)
 
     smaller = most(schedule, precision, strips)
     ways = [f"a batch of {smaller}"] if 1 <= smaller < batch else []
