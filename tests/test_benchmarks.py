@@ -12,10 +12,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.conftest import features, text_for, tiny_hart, tiny_infinity
+from tests.conftest import features, text_for, tiny_hart, tiny_infinity, tiny_var
 from tests.minis import refused
 from varlab import estimate as estimates
-from varlab.benchmarks import gpu, suite
+from varlab import machine
+from varlab.benchmarks import dense, gpu, suite
 from varlab.benchmarks.dense import TARGETS, _table
 from varlab.benchmarks.growth import account_seconds
 from varlab.benchmarks.models import random_infinity
@@ -28,9 +29,11 @@ from varlab.engine.graphs import GraphedRun, tensors
 from varlab.engine.kv import KVStore
 from varlab.engine.loop import Run, State
 from varlab.engine.randomness import SeededNoise
+from varlab.errors import VarlabError
 from varlab.latency import SPANS, Latency, latency, launch_bound_share, one_pass
 from varlab.machine import Rates
 from varlab.models import memory
+from varlab.models.hart_files import RandomHartText
 from varlab.models.hart_model import Hart, HartSettings
 from varlab.models.infinity_model import Infinity
 from varlab.models.layers import gelu_, rotate
@@ -116,6 +119,14 @@ def test_spans_tile_a_run() -> None:
     assert found.shown().columns.tolist() == ["span", "none", "truncate:last=1"]
     assert found.stages.share_of_limit[found.stages.method == "none"].gt(0).all()
     assert pd.isna(launch_bound_share(found.stages))
+
+
+def test_all_families_have_a_latency() -> None:
+    hart, var = tiny_hart(), tiny_var()
+    hart.text = RandomHartText(6, hart.transformer.config.text_width)
+    for model, text in ((hart, "a"), (var, 3)):
+        found = latency(model, [text], rounds=1)
+        assert found.stages.byte_limit.gt(0).all() and found.spans["median"].ge(0).all()
 
 
 def test_options_that_do_not_apply_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,6 +245,68 @@ def test_an_estimate_adds_the_blocks_that_it_did_not_run(monkeypatch: pytest.Mon
     assert made.seconds == pytest.approx(1.0 + 0.25 * find("nano-infinity").transformer.depth)
     assert made.peak > made.memory.total and "fits in the" in made.line()
     assert estimates.shallow(find("infinity-2b"), 2).transformer.depth == 2
+    assert estimates.estimate("nano-infinity", batch=12).seconds == pytest.approx(3 * made.seconds)
+
+
+def test_an_estimate_of_what_does_not_fit_names_what_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimates, "_seconds", lambda model, batch, probes: 1.0)
+    monkeypatch.setattr(estimates, "available", lambda device: memory.RESERVE + 2 * GIB)
+    line = estimates.estimate("nano-infinity", batch=4_000_000).line()
+    fits = int(line.split("a batch of ")[1].rstrip("."))
+    assert "does NOT fit" in line and estimates.estimate("nano-infinity", batch=fits).fits
+    assert not estimates.estimate("nano-infinity", batch=fits + 1).fits
+
+
+@pytest.mark.parametrize("family", ["infinity", "hart", "var"])
+def test_an_estimate_of_a_long_schedule_grows_as_the_operations_do(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass takes 1 s and 2 s a block, attention none: a schedule of so many times the products takes that much."""
+    name = {"infinity": "nano-infinity", "hart": "mini-hart", "var": "mini-var"}[family]
+    entry = find(name)
+    whole = entry.schedule(None, 1.0)
+    monkeypatch.setattr(estimates, "LONG", 10)
+    monkeypatch.setattr(estimates, "MIDDLE", 20)
+    drawn, models = estimates.short(whole), []
+    assert len(drawn) == 2 and drawn.lengths[0] == 1 and drawn.tokens < whole.tokens
+
+    def passed(model: Any, batch: int, probes: tuple[str, ...]) -> float:
+        assert model.schedule.grids == drawn.grids and not model.decode(model.new_canvas(1)).any()
+        models.append(model)
+        return 1.0 + 2.0 * model.depth
+
+    monkeypatch.setattr(estimates, "_seconds", passed)
+    monkeypatch.setattr(estimates, "decode_seconds", lambda *given: 5.0)
+    monkeypatch.setattr(estimates, "rates", lambda *given, **named: Rates(1.0, float("inf"), 1.0))
+    made = estimates.estimate(name)
+    text = models[0].prefix(0)
+    products = (whole.tokens + text) / (drawn.tokens + text)
+    seconds = 5 + whole.tokens / drawn.tokens + entry.transformer.depth * 2 * products
+    assert made.seconds == pytest.approx(seconds) and [model.depth for model in models] == [1, 1, 2]
+
+
+def test_decoding_is_estimated_by_its_operations() -> None:
+    model = tiny_infinity("long")
+    whole, plain = (
+        _with_clock(lambda previews=previews: estimates.decode_seconds(model, model.schedule, 1, previews))
+        for previews in (True, False)
+    )
+    cost = [model.decode_cost(grid).total for grid in ((8, 8), (2, 2))]
+    assert plain == pytest.approx(cost[0] / cost[1])
+    assert whole == pytest.approx(9 * cost[0] / cost[1])  # eight previews of at least eight latents a side
+
+
+def _with_clock(call: Callable[[], float]) -> float:
+    """What a call finds where every measured interval is one second."""
+    ticks = iter(range(100))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(estimates, "now", lambda device: float(next(ticks)))
+        return call()
+
+
+def test_a_device_that_torch_does_not_know_is_refused() -> None:
+    refused(lambda: estimates.estimate("nano-infinity", device="nonsense"), "device 'nonsense' cannot be used")
+    refused(lambda: machine.usable("cuda"), "device 'cuda' cannot be used")
 
 
 def test_progress_follows_the_work() -> None:
@@ -259,12 +332,34 @@ def test_targets_are_judged_by_the_median() -> None:
             )
         ]
     )  # fmt: skip
-    table = _table(seconds, {"fp32": 0.9, "bf16": 0.5}).set_index("figure")
+    table = _table(seconds, {"fp32": 0.9, "bf16": 0.5}, units=True).set_index("figure")
     assert table.met.to_dict() == {
         "fp32 / reference": True, "bf16 / reference": False, "bf16 / fp32": False,
         "linear fp32 / matmul": True, "linear bf16 / matmul": False,
     }  # fmt: skip
     assert set(TARGETS) <= set(table.index)
+    without = _table(seconds, {"fp32": 0.9, "bf16": 0.7}, units=False)
+    assert without.met.tolist() == [True, False, None, True, True]
+    assert "there are none" in without.target[2]
+
+
+@pytest.mark.parametrize(("flags", "units"), [("avx512f avx512_bf16", False), ("avx512_bf16 amx_tile amx_bf16", True)])
+def test_a_target_for_matrix_units_is_judged_where_there_are_some(
+    flags: str, units: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "_cpuinfo", lambda: f"model name : a processor\nflags : fpu {flags}\n")
+    monkeypatch.setattr(
+        dense,
+        "_variants",
+        lambda *shape: {
+            name: lambda: 1.0 for name in ("engine fp32", "reference fp32", "engine bf16", "reference bf16")
+        },
+    )
+    monkeypatch.setattr(dense, "linear_share", lambda width, precision: 0.9)
+    made = suite.dense(1, None)
+    assert made.facts["bf16 matrix units"] is units
+    assert ("bf16 / fp32" in made.verdict.split("not applicable")[0]) is units
+    assert ("not applicable without bf16 matrix units: bf16 / fp32" in made.verdict) is not units
 
 
 def test_the_account_is_work_over_rates(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,6 +398,62 @@ def test_what_a_gpu_did_not_measure_says_why() -> None:
     assert table["2b transformer"] == "not measured"
 
 
+def test_the_gpu_benchmark_runs_through_in_rehearsal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every part that needs no GPU, on tiny models; what needs one fails alone, and says so."""
+
+    def none(device: torch.device) -> None:
+        raise VarlabError("no compiler in a rehearsal")
+
+    def make(name: str) -> Infinity | Hart:
+        made.append(name)
+        model = tiny_infinity("long") if name == "infinity-2b" else tiny_hart("long")
+        width = model.transformer.config.text_width
+        model.text = RandomText(width, rows=4) if isinstance(model, Infinity) else RandomHartText(6, width)
+        return model
+
+    made: list[str] = []
+    kept: list[int] = []
+    monkeypatch.setattr(compiling, "require_compiler", none)
+    monkeypatch.setattr(gpu, "SPEED_UPS", {"truncate:last=1": 1.6, "sparsevar:keep=0.49,last=3": 1.45})
+    found = gpu.gpu_bench(1, after_part=lambda part: kept.append(len(part.figures)), device="cpu", make=make)
+    assert set(found.skipped) == {"graphs", "compiled"}
+    assert "CUDA graphs need a GPU" in found.skipped["graphs"] and "no compiler" in found.skipped["compiled"]
+    unknown = {"2b first ten stages, graphs"} | {name for name, value in found.figures.items() if value != value}
+    assert unknown <= {"2b first ten stages, graphs", "2b peak memory", "2b probes, memory"}  # /proc may not tell
+    assert set(gpu.TARGETS) <= set(found.figures) | unknown and len(kept) == len(gpu.PARTS) and kept[-1] >= 8
+    assert made == ["hart-0.7b", "infinity-2b"]
+    assert found.details["probes"]["equal"] and found.details["2b batch 4"]["facts"]["batch"] == 4
+    stored = json.loads(gpu.keep(found, tmp_path).read_text())
+    assert stored["facts"]["seconds_by_part"].keys() == {
+        "hart",
+        "dense",
+        "speed-up",
+        "probes",
+        "batch",
+        "graphs",
+        "compiled",
+    }
+    table = found.table().set_index("figure").verdict
+    assert table["2b first ten stages, graphs"].startswith("failed: CUDA graphs need a GPU")
+
+
+def test_a_gpu_that_vanishes_leaves_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts after it fail one by one with its message; time that is spent skips the rest."""
+
+    def first(made: gpu.GpuBench, models: gpu.Models, rounds: int) -> None:
+        made.figures["2b decode"] = 0.05
+
+    def _dense(made: gpu.GpuBench, models: gpu.Models, rounds: int) -> None:
+        raise RuntimeError("CUDA error: the device is gone\nmore")
+
+    monkeypatch.setattr(gpu, "PARTS", (first, _dense))
+    found = gpu.gpu_bench(1, device="cpu")
+    table = found.table().set_index("figure").verdict
+    assert table["2b decode"] == "met" and table["2b transformer"] == "failed: CUDA error: the device is gone"
+    monkeypatch.setattr(gpu, "BUDGET", -1.0)
+    assert gpu.gpu_bench(1, device="cpu").skipped["dense"].startswith("skipped:")
+
+
 def test_a_method_of_a_gpu_must_reach_its_speed_up(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {"none": 3.0, "fastvar": 1.0, "truncate:last=1": 2.0}  # 3 and 1.5 times as fast; 2.5 and 1.6 are asked
     spans = [
@@ -312,7 +463,7 @@ def test_a_method_of_a_gpu_must_reach_its_speed_up(monkeypatch: pytest.MonkeyPat
     empty = pd.DataFrame()
     monkeypatch.setattr(gpu, "latency", lambda *given, **named: Latency(pd.DataFrame(spans), empty, empty, {}))
     made = gpu.GpuBench({"2b decode": 0.07, "2b peak memory": float("nan")})
-    gpu._speed_up(made, {"2b": tiny_infinity()}, 1)
+    gpu._speed_up(made, gpu.Models(lambda name: tiny_infinity()), 1)
     table = made.table().set_index("figure")
     assert table.verdict["speed-up fastvar"] == "met" and table.measured["speed-up fastvar"] == "3.000"
     assert table.verdict["speed-up truncate:last=1"] == table.verdict["2b decode"] == "NOT met"

@@ -145,7 +145,7 @@ def latency(
     facts = {
         "model": model.name, "weights": model.weights, "precision": model.precision,
         "device": device_name(model.device), "threads": torch.get_num_threads(), "batch": len(texts), "seed": seed,
-        "n": rounds, "execution": ("compiled" if compile else "eager") + (", CUDA graphs" if graphs else ""),
+        "n": rounds, "execution": model.execution + (", CUDA graphs" if graphs else ""),
         "rates": vars(measured),
         "clocks_before": before, "clocks_after": clocks(model.device),
     }  # fmt: skip
@@ -174,7 +174,7 @@ def _spans(name: str, passes: list[Pass], dense: list[Pass]) -> pd.DataFrame:
 def _stages(model: NextScaleModel, name: str, passes: list[Pass], limits: Rates) -> pd.DataFrame:
     """Median seconds of the transformer beside the least time for its operations and for its bytes."""
     element = 2 if model.precision == "bf16" else 4
-    weights = sum(p.numel() * p.element_size() for block in model.blocks for p in block.parameters())  # type: ignore[attr-defined]
+    weights = sum(p.numel() * p.element_size() for block in model.transformer.blocks for p in block.parameters())  # type: ignore[attr-defined]
     rows = []
     for k, work in enumerate(passes[0].ledger.stages):
         key = ("transformer", k)

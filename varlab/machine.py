@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from varlab.errors import VarlabError
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -27,6 +29,15 @@ class Rates:
         return linear / self.matmul + attention / self.attention, moved / self.bandwidth
 
 
+def usable(name: str) -> torch.device:
+    """The device of a name. Raises VarlabError for one that torch does not know or cannot use here."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise VarlabError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return torch.device(name)
+
+
 def now(device: torch.device) -> float:
     """Seconds on the wall, when the device has done what it was given."""
     if device.type == "cuda":
@@ -35,12 +46,14 @@ def now(device: torch.device) -> float:
 
 
 def fastest(call: Callable[[], object], device: torch.device, repeats: int = 3) -> float:
-    """Seconds of the best of some calls; a first one warms up."""
-    found = []
+    """Seconds of a call in the best of some rounds; a first one warms up. On a GPU a round is many calls, since waiting
+    for the device takes as long as a short one."""
+    found, calls = [], 20 if device.type == "cuda" else 1
     for _ in range(repeats + 1):
         start = now(device)
-        call()
-        found.append(now(device) - start)
+        for _ in range(calls):
+            call()
+        found.append((now(device) - start) / calls)
     return min(found[1:])
 
 
@@ -84,13 +97,14 @@ def clocks(device: torch.device) -> dict[str, float]:
             return dict(zip(("MHz", "watts"), map(float, line.split(",")), strict=True))
         except (OSError, subprocess.CalledProcessError, ValueError, IndexError):
             return {}
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
-    found = [float(line.split(":")[1]) for line in lines if line.startswith("cpu MHz")]
+    found = [float(line.split(":")[1]) for line in _cpuinfo().splitlines() if line.startswith("cpu MHz")]
     return {"MHz": sum(found) / len(found)} if found else {}
 
 
 def device_facts(device: torch.device) -> dict[str, str | float]:
-    """What a CUDA device is: name, memory in GiB, the versions around it, clock and power now."""
+    """What a device is: name, memory in GiB, the versions around it, clock and power now; of a CPU its clock alone."""
+    if device.type != "cuda":
+        return {"device": device.type, **clocks(device)}
     properties = torch.cuda.get_device_properties(device)
     return {
         "device": properties.name,
@@ -102,10 +116,15 @@ def device_facts(device: torch.device) -> dict[str, str | float]:
 
 
 def has_bf16_units(device: torch.device) -> bool:
-    """Whether bf16 products run on matrix units: tensor cores, or AMX."""
+    """Whether bf16 products run on matrix units: tensor cores, or AMX; those of AVX-512 are vectors."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return "amx_bf16" in (Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else "")
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return "amx_bf16" in _cpuinfo().split()
+
+
+def _cpuinfo() -> str:
+    """What Linux tells of the processor; empty elsewhere."""
+    return Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else ""
 
 
 def reset_peak(device: torch.device) -> bool:

@@ -218,7 +218,8 @@ class Job:
             getattr(getattr(model, part, None), "config", None) for part in ("transformer", "tokenizer")
         )
         if transformer is not None and tokenizer is not None:
-            refuse_batch(transformer, tokenizer, model.schedule, model.precision, str(model.device), batch)
+            strips = getattr(getattr(model, "tokenizer", None), "strips", None)
+            refuse_batch(transformer, tokenizer, model.schedule, model.precision, str(model.device), batch, strips)
 
     def run(self, samples: range) -> tuple[Generation, Log]:
         """Images of these prompts with ledger and reports, and what probes and methods log."""

@@ -27,7 +27,7 @@ def main() -> None:
         Console(stderr=True, soft_wrap=True).print(f"varlab: {error}", markup=False, highlight=False, style="red")
         sys.exit(2)
     except RuntimeError as error:  # the device itself: out of memory, or gone
-        if "CUDA" not in str(error):
+        if not any(word in str(error) for word in ("CUDA", "CUDNN", "cuDNN", "NVML")):
             raise
         line = str(error).splitlines()[0]
         advice = "Runs with a folder go on with the same command; if memory is short, take a smaller batch."

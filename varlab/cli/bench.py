@@ -13,6 +13,7 @@ from varlab.cli.options import (
     Precision,
     Ratio,
     Seed,
+    Strips,
     as_table,
     console,
     image_bar,
@@ -71,7 +72,7 @@ def _gpu(rounds: int, folder: Path) -> None:
     from varlab.benchmarks.gpu import gpu_bench, keep
 
     with image_bar() as progress:
-        made = gpu_bench(rounds, progress)
+        made = gpu_bench(rounds, progress, after_part=lambda found: keep(found, folder))
     console.print(as_table(made.table()))
     say(", ".join(f"{key} {value}" for key, value in made.facts.items()))
     for part, why in made.skipped.items():
@@ -107,7 +108,7 @@ def latency(
     sizes = batch or [1, 4]
     _check_latency(spec or (), min(sizes), rounds, threads, seed, out)
     require_known(model)
-    _check_execution(torch.device(options["device"]), compiled, graphs)
+    _check_execution(model, options["device"], compiled, graphs)
     if threads is not None:
         torch.set_num_threads(threads)
     loaded, found = load_model(model, **options), []
@@ -139,14 +140,18 @@ def _check_latency(
         check_writable(out.parent)
 
 
-def _check_execution(device: Any, compiled: bool, graphs: bool) -> None:
-    """Refuses what the device cannot do."""
-    from varlab.engine.compiled import require_compiler
+def _check_execution(model: str, name: str, compiled: bool, graphs: bool) -> None:
+    """Refuses what the device or the family cannot do."""
+    from varlab.engine.compiled import require_compilable, require_compiler
     from varlab.engine.graphs import require_gpu
+    from varlab.machine import usable
+    from varlab.models.registry import find
 
+    device = usable(name)
     if graphs:
         require_gpu(device)
     if compiled:
+        require_compilable(find(model).family)
         require_compiler(device)
 
 
@@ -173,21 +178,26 @@ def estimate(
     device: Device = "cpu",
     batch: Annotated[int, typer.Option(help="Images at a time.")] = 1,
     probes: Annotated[bool, typer.Option(help="With all probes, as `varlab log` runs them.")] = True,
+    strips: Strips = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: as torch has it.")] = None,
 ) -> None:
     """Predict time and peak memory of a run before it: shapes tell the memory, one and two blocks the time.
 
-    Takes about a tenth of the time that it predicts.
+    Of a long schedule one middle stage is measured and scaled by the operations, so that it takes seconds.
     """
     import torch
 
     from varlab.estimate import estimate as predict
+    from varlab.machine import usable
     from varlab.runs import at_least
 
     at_least(1, batch=batch, threads=threads)
     require_known(model)
+    usable(device)
     if threads is not None:
         torch.set_num_threads(threads)
-    made = predict(model, precision=precision, pixels=pixels, ratio=ratio, device=device, batch=batch, probes=probes)
+    made = predict(
+        model, precision=precision, pixels=pixels, ratio=ratio, device=device, batch=batch, probes=probes, strips=strips
+    )
     console.print(as_table(made.table()))
     say(made.line())

@@ -37,6 +37,9 @@ Precision = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Pixels = Annotated[str | None, typer.Option(help="Pixel budget of official models: 0.06M, 0.25M, 0.60M, 1M.")]
+Strips = Annotated[
+    int | None, typer.Option(help="Decode in strips of so many rows: less memory, the same image but for rounding.")
+]
 Seed = Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")]
 Cfg = Annotated[
     str | None, typer.Option(help="Guidance scale, or one a stage: 1,3,3,... Higher follows the text more.")
@@ -73,16 +76,20 @@ def load_model(
     device: Device = "cpu",
     pixels: Pixels = None,
     ratio: Ratio = 1.0,
+    strips: Strips = None,
 ) -> Any:
     """A model by name; these options are those of every command that is wrapped in ``with_loading``."""
     from varlab.models.registry import find
+    from varlab.models.tokenizers.strips import check_strips
     from varlab.models.zoo import default_precision, load
 
+    check_strips(strips)
     if init == "empty":
         raise VarlabError("--init empty gives shapes only, and commands compute: take checkpoint or random.")
     return load(
         name, init, checkpoint=checkpoint, tokenizer=tokenizer, text=text,
         precision=precision or default_precision(find(name), init), device=device, pixels=pixels, ratio=ratio,
+        strips=strips,
     )  # fmt: skip
 
 

@@ -24,12 +24,11 @@ SHAPES = 64  # shapes a function is compiled for before torch would give up: sta
 def compiled(model: Any) -> Infinity:
     """The same model and weights with compiled branches. Raises VarlabError for other families and without a
     compiler."""
-    if not isinstance(model, Infinity):
-        raise VarlabError(f"compile is there for Infinity, not for {model.family}: leave it out.")
+    require_compilable(model.family)
     require_compiler(model.device)
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, SHAPES)
     twin = copy.copy(model)
-    twin.execution = "compiled"
+    twin.execution = model.execution.replace("eager", "compiled")
     functions: dict[str, Any] = {name: torch.compile(function, dynamic=False) for name, function in _FUNCTIONS.items()}
 
     def branch(
@@ -60,6 +59,11 @@ def _feed(block: Block, x: Tensor, gate: Tensor, scale: Tensor, shift: Tensor) -
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {"enter": _enter, "leave": _leave, "cross": Block.cross, "feed": _feed}
+
+
+def require_compilable(family: str) -> None:
+    if family != Infinity.family:
+        raise VarlabError(f"compile is there for Infinity, not for {family}: leave it out.")
 
 
 def require_compiler(device: torch.device) -> None:

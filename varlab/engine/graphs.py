@@ -71,10 +71,11 @@ class GraphedRun(Run):
         elif kept.rows != state.rows:
             raise VarlabError(f"These graphs were recorded for {kept.rows} rows, not {state.rows}: use new ones.")
         else:
-            for own, new in zip(tensors(kept.conditioning), tensors(state.conditioning), strict=True):
-                if own.shape != new.shape:
-                    raise VarlabError("These graphs were recorded for texts of another length: use new ones.")
-                own.copy_(new)
+            own, new = tensors(kept.conditioning), tensors(state.conditioning)
+            if [part.shape for part in own] != [part.shape for part in new]:  # or with a mask, or without one
+                raise VarlabError("These graphs were recorded for texts of another length: use new ones.")
+            for here, given_now in zip(own, new, strict=True):
+                here.copy_(given_now)
             kept.kv.clear()
             state.conditioning, state.kv = kept.conditioning, kept.kv
         super()._advance(state, k, finished, given)

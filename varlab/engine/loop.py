@@ -1,4 +1,9 @@
-"""The sampling loop: one for all families, accelerators and probes."""
+"""The sampling loop: one for all families, accelerators and probes.
+
+Tensors are written over where nobody but the loop holds them: what a branch returns becomes the stream where no probe
+and no method listens, and layers reuse their own (GELU, gates, rotation, see ``models.layers``). A torch forward hook
+of your own that keeps what it is handed must therefore clone it; probes are told before anything is written over.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -189,7 +194,7 @@ class Run:
     def _finish(self, samples: tuple[int, ...], finished: list[State]) -> Generation:
         order = {image: i for i, image in enumerate(samples)}
         back = torch.tensor([order[image] for state in finished for image in state.samples])
-        canvas = torch.cat([state.canvas for state in finished])[back.argsort().to(self.model.device)]
+        canvas = torch.cat([state.canvas for state in finished])[upload(back.argsort(), self.model.device)]
         last = len(self.model.schedule) - 1
         self.on_mark("plan", last)
         image = self.model.decode(canvas)
@@ -372,7 +377,10 @@ class Run:
             seen.append((k, v))
             return attend_rows(q, k, v, None, scale, Alike())
 
-        rows, last = torch.arange(state.rows, device=x.device), torch.tensor([x.shape[1] - 1], device=x.device)
+        rows, last = (
+            torch.arange(state.rows, device=x.device),
+            torch.arange(x.shape[1] - 1, x.shape[1], device=x.device),
+        )
         made = []
         for half, index in zip(rows.chunk(2), (None, last), strict=True):
             conditioning, tokens = state.conditioning.rows(half), x[half] if index is None else x[half][:, index]

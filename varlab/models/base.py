@@ -99,7 +99,7 @@ class NextScaleModel(ABC):
     branches: tuple[str, ...]
     attention_scale: float
     settings: Any
-    execution: str = "eager"  # or "compiled"
+    execution: str = "eager"  # or "compiled", and what else differs from it by rounding alone
 
     @property
     @abstractmethod

@@ -125,7 +125,9 @@ class Infinity(NextScaleModel):
 
     def with_schedule(self, schedule: Schedule) -> "Infinity":
         """The same weights on another schedule."""
-        return Infinity(self.transformer, self.tokenizer, schedule, self.text, self.name, self.weights, self.settings)
+        twin = Infinity(self.transformer, self.tokenizer, schedule, self.text, self.name, self.weights, self.settings)
+        twin.execution = self.execution
+        return twin
 
     # Text
 

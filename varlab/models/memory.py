@@ -1,7 +1,6 @@
 """What a run holds in memory, counted from shapes before anything is loaded, and what the machine has left."""
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from varlab.models.checkpoints import dtype_of
 from varlab.models.hart import HartConfig
 from varlab.models.official import ModelEntry
 from varlab.models.registry import empty
+from varlab.models.tokenizers.strips import USUAL
 from varlab.schedules import STAGES, Schedule
 
 ENCODERS = {"flan-t5-xl": 1_230_000_000, "qwen2": 1_544_000_000}  # parameters of the official text encoders
@@ -46,18 +46,25 @@ class MemoryAccount:
 
 
 def account(
-    entry: ModelEntry, schedule: Schedule, precision: str = "fp32", batch: int = 1, without_encoder: bool = True
+    entry: ModelEntry,
+    schedule: Schedule,
+    precision: str = "fp32",
+    batch: int = 1,
+    without_encoder: bool = True,
+    strips: int | None = None,
 ) -> MemoryAccount:
     """The memory of a model's run with guidance, without loading it; grows with the batch in all but the weights."""
     modules = empty(entry).named()
     return replace(
-        sampling_account(entry.transformer, entry.tokenizer, schedule, precision, batch),
+        sampling_account(entry.transformer, entry.tokenizer, schedule, precision, batch, strips),
         weights=sum(_bytes(module, precision) for module in modules.values()),
         text_encoder=0 if without_encoder else ENCODERS.get(entry.text, 0) * BYTES[precision],
     )
 
 
-def sampling_account(config: Any, tokenizer: Any, schedule: Schedule, precision: str, batch: int) -> MemoryAccount:
+def sampling_account(
+    config: Any, tokenizer: Any, schedule: Schedule, precision: str, batch: int, strips: int | None = None
+) -> MemoryAccount:
     """The same beside the weights, from the configurations of transformer and tokenizer."""
     element, rows, last = BYTES[precision], 2 * batch, schedule.lengths[-1]
     kept = schedule.tokens - last + (config.text_length if isinstance(config, HartConfig) else 0)
@@ -66,7 +73,7 @@ def sampling_account(config: Any, tokenizer: Any, schedule: Schedule, precision:
         text_encoder=0,
         keys_values=2 * rows * kept * config.width * config.depth * element,
         activations=rows * config.width * _branch_bytes(last, kept + last, element),
-        decoding=batch * _decoding(config, tokenizer, schedule),
+        decoding=batch * _decoding(config, tokenizer, schedule, element, strips),
     )
 
 
@@ -84,11 +91,18 @@ def _branch_bytes(tokens: int, keys: int, element: int) -> int:
     return max(turning, attending)
 
 
-def _decoding(config: Any, tokenizer: Any, schedule: Schedule) -> int:
-    """Bytes at most while one image is decoded: the first block at full resolution reads the wider maps below it."""
+def _decoding(config: Any, tokenizer: Any, schedule: Schedule, element: int, strips: int | None) -> int:
+    """Bytes at most while one image is decoded: the first block at full resolution reads the wider maps below it.
+
+    In strips that is its input, what comes of its first convolution and its output, and one strip at work.
+    """
     stride = getattr(tokenizer, "stride", 16) * (2 if getattr(config, "patchify", False) else 1)
-    pixels = schedule.final[0] * schedule.final[1] * stride**2
-    return DECODING * tokenizer.channels * tokenizer.multipliers[1] * pixels
+    height, width = (side * stride for side in schedule.final)
+    own, below = (tokenizer.channels * multiplier for multiplier in tokenizer.multipliers[:2])
+    if strips is None:
+        return DECODING * below * height * width
+    held = max(below + 2 * own, 3 * own) * height * element
+    return int((held + DECODING * max(below, own) * min(strips + 2, height)) * width)
 
 
 def available(device: str = "cpu") -> int:
@@ -124,43 +138,66 @@ def refuse_what_cannot_fit(
     device: str,
     batch: int = 1,
     without_encoder: bool = True,
-    other: Callable[[str], Schedule] | None = None,
+    ratio: float = 1.0,
+    strips: int | None = None,
 ) -> None:
-    """Raises VarlabError with the memory that is needed, what there is, and the largest choice that fits.
-
-    ``other`` gives the schedule of another pixel budget, for models that have several.
-    """
+    """Raises VarlabError with the memory that is needed, what there is, and the largest choice that fits."""
     free = available(device)
-
-    def fits(schedule: Schedule, precision: str, batch: int) -> bool:
-        return account(entry, schedule, precision, batch, without_encoder).total + RESERVE <= free
-
-    if fits(schedule, precision, batch):
+    needed = account(entry, schedule, precision, batch, without_encoder, strips).total
+    if needed + RESERVE <= free:
         return
-    needed = account(entry, schedule, precision, batch, without_encoder).total
-    budgets = [name for name in reversed(STAGES) if other is not None and len(other(name)) < len(schedule)]
-    ways = [f"a batch of {smaller}" for smaller in range(batch - 1, 0, -1) if fits(schedule, precision, smaller)][:1]
-    ways += ["precision bf16"] if precision == "fp32" and fits(schedule, "bf16", batch) else []
-    ways += [f"pixels {name}" for name in budgets if other is not None and fits(other(name), precision, 1)][:1]
-    advice = f"Largest that fits: {' or '.join(ways)}." if ways else "Nothing smaller of it fits: choose another model."
+    advice = largest(entry, schedule, precision, free, batch, without_encoder, ratio, strips)
     raise VarlabError(
         f"{entry.name} on {schedule.name} in {precision} needs {needed / GIB:.1f} GiB for batch {batch}, and {device} "
         f"has {free / GIB:.1f} GiB left. {advice}"
     )
 
 
-def refuse_batch(config: Any, tokenizer: Any, schedule: Schedule, precision: str, device: str, batch: int) -> None:
+def largest(
+    entry: ModelEntry,
+    schedule: Schedule,
+    precision: str,
+    free: int,
+    batch: int,
+    without_encoder: bool = True,
+    ratio: float = 1.0,
+    strips: int | None = None,
+    beside: int = 0,
+) -> str:
+    """What to take in place of a run that does not fit, in one sentence; each way changes one thing.
+
+    beside: bytes an image that are needed on top, such as those of probes.
+    """
+
+    def most(schedule: Schedule, precision: str, strips: int | None) -> int:
+        """Images that fit, since all but the weights grows with the batch."""
+        one = account(entry, schedule, precision, 1, without_encoder, strips)
+        return (free - RESERVE - one.total + one.sampling) // (one.sampling + beside)
+
+    smaller = most(schedule, precision, strips)
+    ways = [f"a batch of {smaller}"] if 1 <= smaller < batch else []
+    ways += ["precision bf16"] if precision == "fp32" and most(schedule, "bf16", strips) >= batch else []
+    ways += [f"strips {USUAL}"] if strips is None and most(schedule, precision, USUAL) >= batch else []
+    several = entry.family == "infinity" and entry.folder is None  # pixel budgets
+    others = ((name, entry.schedule(name, ratio)) for name in (reversed(STAGES) if several else ()))
+    shorter = (
+        f"pixels {name}" for name, other in others if len(other) < len(schedule) and most(other, precision, strips) >= 1
+    )
+    ways += [*shorter][:1]
+    return f"Largest that fits: {' or '.join(ways)}." if ways else "Nothing smaller of it fits: choose another model."
+
+
+def refuse_batch(
+    config: Any, tokenizer: Any, schedule: Schedule, precision: str, device: str, batch: int, strips: int | None = None
+) -> None:
     """Raises VarlabError where a loaded model cannot draw so many images at once, with the largest batch that fits."""
     free = available(device)
-
-    def needed(images: int) -> int:
-        return sampling_account(config, tokenizer, schedule, precision, images).sampling + RESERVE
-
-    if needed(batch) <= free:
+    each = sampling_account(config, tokenizer, schedule, precision, 1, strips).sampling
+    if batch * each + RESERVE <= free:
         return
-    fits = next((images for images in range(batch - 1, 0, -1) if needed(images) <= free), None)
-    advice = "No batch fits: take a smaller schedule." if fits is None else f"The largest batch that fits is {fits}."
+    fits = (free - RESERVE) // each
+    advice = f"The largest batch that fits is {fits}." if fits >= 1 else "No batch fits: take a smaller schedule."
     raise VarlabError(
-        f"A batch of {batch} on {schedule.name} needs {needed(batch) / GIB:.1f} GiB beside the model, and {device} has "
-        f"{free / GIB:.1f} GiB left. {advice}"
+        f"A batch of {batch} on {schedule.name} needs {(batch * each + RESERVE) / GIB:.1f} GiB beside the model, and "
+        f"{device} has {free / GIB:.1f} GiB left. {advice}"
     )

@@ -7,6 +7,7 @@ from typing import cast
 import torch
 
 from varlab.errors import VarlabError, names_keywords, unknown
+from varlab.machine import usable
 from varlab.models import embedded
 from varlab.models.captions import CaptionEncoder
 from varlab.models.checkpoints import PRECISIONS, checkpoint_folder, in_folder, load_into, locate, read
@@ -26,6 +27,7 @@ from varlab.models.registry import empty, find, mini, parameters
 from varlab.models.text import FlanT5, RandomText, TextEncoder, choose
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
 from varlab.models.tokenizers.hybrid import HybridTokenizer
+from varlab.models.tokenizers.strips import check_strips, in_strips
 from varlab.models.tokenizers.vqvae import VQConfig, VQTokenizer
 from varlab.models.var import VARConfig, VARTransformer
 from varlab.models.var_model import VAR
@@ -49,6 +51,7 @@ def load(
     text: str | TextEncoder | HartEncoder | None = None,
     seed: int = 0,
     savings: Savings | Mapping[str, bool] | None = None,
+    strips: int | None = None,
 ) -> Infinity | Hart | VAR:
     """A model of the registry, ready for the engine: eval mode, no gradients.
 
@@ -57,14 +60,15 @@ def load(
     no file needed), "empty" (shapes only, on the meta device). precision: "fp32", or "bf16" with the types of
     ``checkpoints.dtype_of``, which halves memory and rounds the blocks as the official run does. pixels, ratio:
     the released schedule of an official model. text: an encoder, "flan-t5-xl", the folder or hub id of one, or
-    "random"; by default what fits the weights. HART reads a folder with ``llm/`` and ``tokenizer/``, and features where
-    text is "features": see ``hart_files.load_hart``. savings: of HART, switches that change no number beyond rounding,
-    e.g. {"one_null": True}: see ``hart_model.Savings``. ``model.weights`` always says which weights these are.
+    "random"; by default what fits the weights. strips: decode in strips of so many rows, see ``tokenizers.strips``.
+    HART reads a folder with ``llm/`` and ``tokenizer/``, and features where text is "features": see
+    ``hart_files.load_hart``. savings: of HART, switches that change no number beyond rounding, e.g.
+    {"one_null": True}: see ``hart_model.Savings``. ``model.weights`` always says which weights these are.
     Raises VarlabError for every option or file that does not fit.
     """
     return assemble(
         find(name), init, device=device, precision=precision, pixels=pixels, ratio=ratio, checkpoint=checkpoint,
-        tokenizer=tokenizer, text=text, seed=seed, savings=savings,
+        tokenizer=tokenizer, text=text, seed=seed, savings=savings, strips=strips,
     )  # fmt: skip
 
 
@@ -88,19 +92,22 @@ def assemble(
     text: str | TextEncoder | HartEncoder | None = None,
     seed: int = 0,
     savings: Savings | Mapping[str, bool] | None = None,
+    strips: int | None = None,
 ) -> Infinity | Hart | VAR:
     """As ``load``, from an entry of any origin."""
     init = init or "checkpoint"
     _check(entry, init, precision, device, checkpoint, tokenizer, text)
     switched = _savings(entry, savings)
+    check_strips(strips)
     if init != "empty":
-        _check_memory(entry, init, precision, device, pixels, ratio, text)
+        _check_memory(entry, init, precision, device, pixels, ratio, text, strips)
     if entry.family == "hart" and entry.folder is None:
         entry.schedule(pixels, ratio)  # has but one
-        return load_hart(
+        hart = load_hart(
             entry, init, device=device, precision=precision, checkpoint=checkpoint, tokenizer=tokenizer,
             text=cast(str | HartEncoder | None, text), seed=seed, savings=switched,
         )  # fmt: skip
+        return cast(Hart, in_strips(hart, strips))
     if entry.folder is not None and checkpoint:
         entry = mini(entry.name, Path(checkpoint))
     schedule = entry.schedule(pixels, ratio)
@@ -126,7 +133,8 @@ def assemble(
     encoder = parts.text if reader is None else reader
     if isinstance(encoder, RandomText) and init == "checkpoint":
         weights += f", {encoder.label}"
-    return _model(entry, parts, schedule, encoder, weights, switched)
+    made = _model(entry, parts, schedule, encoder, weights, switched)
+    return cast(Infinity | Hart | VAR, in_strips(made, strips))
 
 
 def _model(
@@ -225,13 +233,10 @@ def _check(
         raise VarlabError(f"{entry.name} reads the captions of its card with its own encoder: leave text={text!r} out.")
     if isinstance(text, str) and text not in ("random", entry.text) and "captions" in (text, entry.text):
         raise VarlabError(f"{entry.name} reads {entry.text}, not text={text!r}: leave text out.")
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise VarlabError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
-    if precision == "bf16" and torch.device(device).type == "cuda" and not torch.cuda.is_bf16_supported():
+    kind = usable(device).type
+    if precision == "bf16" and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise VarlabError(f"{torch.cuda.get_device_name(device)} has no bf16: take precision fp32.")
-    if torch.device(device).type == "meta":
+    if kind == "meta":
         raise VarlabError("For shapes without weights use init='empty', not device='meta'.")
 
 
@@ -243,14 +248,20 @@ def _savings(entry: ModelEntry, given: Savings | Mapping[str, bool] | None) -> S
 
 
 def _check_memory(
-    entry: ModelEntry, init: str, precision: str, device: str, pixels: str | None, ratio: float, text: object
+    entry: ModelEntry,
+    init: str,
+    precision: str,
+    device: str,
+    pixels: str | None,
+    ratio: float,
+    text: object,
+    strips: int | None,
 ) -> None:
     """Refuse a model that cannot be held and draw one image."""
-    several = entry.family == "infinity" and entry.folder is None
     without_encoder = text in ("random", "features") or callable(text) or (text is None and init == "random")
     refuse_what_cannot_fit(
-        entry, entry.schedule(pixels, ratio), precision, device, without_encoder=without_encoder,
-        other=(lambda budget: entry.schedule(budget, ratio)) if several else None,
+        entry, entry.schedule(pixels, ratio), precision, device, without_encoder=without_encoder, ratio=ratio,
+        strips=strips,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from varlab.errors import VarlabError
+from varlab.models.tokenizers.strips import decoded
 from varlab.schedules import Grid
 
 
@@ -248,6 +249,8 @@ def quantise(latent: Tensor, grids: Sequence[Grid]) -> tuple[list[Tensor], Tenso
 class BSQTokenizer(nn.Module):
     """Encoder, quantiser and decoder. ``encode`` gives bits per stage; ``decode`` a clamped image."""
 
+    strips: int | None = None  # rows of a strip, where the decoder runs in strips
+
     def __init__(self, config: BSQConfig) -> None:
         super().__init__()
         self.config = config
@@ -273,7 +276,7 @@ class BSQTokenizer(nn.Module):
 
     def decode(self, canvas: Tensor) -> Tensor:
         """Canvas [B, b, H, W] -> image [B, 3, H*stride, W*stride] in [-1, 1]."""
-        return self.decoder(canvas).clamp(-1, 1)
+        return decoded(self.decoder, canvas, self.strips).clamp(-1, 1)
 
 
 def channels_last(tokenizer: BSQTokenizer) -> BSQTokenizer:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from varlab.errors import VarlabError
 from varlab.models.tokenizers.bsq import area, side
+from varlab.models.tokenizers.strips import decoded
 from varlab.schedules import Grid
 
 Choose = Callable[[Tensor, int], Tensor]
@@ -237,6 +238,8 @@ class Quantised:
 class HybridTokenizer(nn.Module):
     """Encoder, quantiser and decoder."""
 
+    strips: int | None = None  # rows of a strip, where the decoder runs in strips
+
     def __init__(self, config: HybridConfig) -> None:
         super().__init__()
         self.config = config
@@ -283,7 +286,7 @@ class HybridTokenizer(nn.Module):
 
     def pixels(self, canvas: Tensor) -> Tensor:
         """As ``decode``, not clamped."""
-        return self.decoder(self.post_quant_conv(canvas))
+        return decoded(self.decoder, self.post_quant_conv(canvas), self.strips)
 
 
 def decoder_flops(config: HybridConfig, grid: Grid) -> int:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from varlab.errors import VarlabError
 from varlab.models.tokenizers.bsq import area, side
+from varlab.models.tokenizers.strips import decoded
 from varlab.schedules import Grid
 
 Swap = Callable[[Tensor, int], Tensor] | None  # (indices, stage) -> indices
@@ -265,6 +266,8 @@ def enlarge(codes: Tensor, grid: Grid) -> Tensor:
 class VQTokenizer(nn.Module):
     """Encoder, quantiser and decoder. ``encode`` gives indices per stage; ``decode`` a clamped image."""
 
+    strips: int | None = None  # rows of a strip, where the decoder runs in strips
+
     def __init__(self, config: VQConfig) -> None:
         super().__init__()
         self.config = config
@@ -323,7 +326,7 @@ class VQTokenizer(nn.Module):
 
     def decode(self, canvas: Tensor) -> Tensor:
         """Canvas [B, c, H, W] -> image [B, 3, H*stride, W*stride] in [-1, 1]."""
-        return self.decoder(self.post_quant_conv(canvas)).clamp(-1, 1)
+        return decoded(self.decoder, self.post_quant_conv(canvas), self.strips).clamp(-1, 1)
 
 
 def decoder_flops(config: VQConfig, grid: Grid) -> int:
