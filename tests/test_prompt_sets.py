@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from varlab.errors import VarlabError
-from varlab.prompt_sets import GENEVAL_COUNTS, Prompt, PromptSet, distinct, prompts
+from varlab.prompt_sets import GENEVAL_COUNTS, Prompt, PromptSet, dealt, distinct, prompts
 from varlab.scenes import CATEGORIES, parse
 
 
@@ -91,3 +91,9 @@ def test_files(tmp_path):
 def test_bad_input_says_what_is_wrong(call, message):
     with pytest.raises(VarlabError, match=message):
         call()
+
+
+def test_what_is_dealt_out_differs_and_is_disjoint():
+    seen, unseen = dealt("scenes", 300, 100, 3)
+    assert len(seen) == 300 and len(unseen) == 100 and len({*seen, *unseen}) == 400
+    assert dealt("scenes", 300, 100, 3) == (seen, unseen) != dealt("scenes", 300, 100, 4)

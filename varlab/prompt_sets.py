@@ -112,6 +112,15 @@ def distinct(name: str, n: int) -> list[str]:
     return found[:n]
 
 
+def dealt(name: str, n: int, others: int, seed: int) -> tuple[list[str], list[str]]:
+    """n texts of a set to fit on and ``others`` to judge by, all different, dealt out by ``seed`` so that both parts
+    hold every kind of prompt. Raises VarlabError where the set has too few."""
+    texts = distinct(name, n + others)
+    order = np.random.default_rng(seed).permutation(len(texts))
+    mixed = [texts[i] for i in order]
+    return mixed[:n], mixed[n:]
+
+
 def _unlike(texts: Iterable[str]) -> Iterator[str]:
     """Each text the first time that it comes."""
     seen: set[str] = set()

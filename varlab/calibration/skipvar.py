@@ -23,7 +23,7 @@ from varlab.engine.randomness import SeededNoise
 from varlab.errors import VarlabError
 from varlab.metrics import ssim
 from varlab.models.base import NextScaleModel
-from varlab.prompt_sets import distinct
+from varlab.prompt_sets import dealt
 from varlab.runs import Job, at_least, default_batch
 from varlab.statistics import Interval, paired_difference
 from varlab.verdicts import HOLDS, NOT, TOO_FEW, UNCLEAR
@@ -192,11 +192,10 @@ def calibrate(
     at_least(1, n=n, held_out=held_out)
     if wrong := [target for target in targets if not 0 < target < 1]:
         raise VarlabError(f"SSIM targets lie between 0 and 1, not {', '.join(map(str, wrong))}.")
-    texts = distinct(prompt_set, n + held_out)
+    seen, unseen = dealt(prompt_set, n, held_out, seed)
     if len(model.schedule) < LATE + 5:
         raise VarlabError(f"SkipVAR needs at least {LATE + 5} stages; {model.name} has {len(model.schedule)}.")
-    order = np.random.default_rng(seed).permutation(len(texts))
-    table = measure(model, [texts[i] for i in order], seed, progress=progress)
+    table = measure(model, seen + unseen, seed, progress=progress)
     facts = {"prompt_set": prompt_set, "n": n, "held_out": held_out, "seed": seed, "features": list(FEATURES)}
     return fit(model, table[:n], table[n:], targets, facts), table
 

@@ -72,7 +72,7 @@ def compare(
     say(
         f"{facts['model']}, {facts['weights']}, {facts['precision']}, {facts['device']}, {facts['threads']} threads, "
         f"batch {batch}, n {n}, seed {seed}; ms: median and quartiles; [low, high]: 95 % bootstrap over prompts "
-        "(speed-up: over batches)"
+        "(speed-up: over timings, batches times rounds)"
     )
     for note in facts["notes"]:
         say((note, "yellow"))
