@@ -112,6 +112,7 @@ def test_a_method_is_held_against_the_controls_that_cost_no_more(compared: Compa
     named = replace(made, prompts=better.replace(renamed), table=table.rename(index=renamed))
     (verdict,) = [v for v in claims.methods(named) if v["claim"].startswith("sparsevar")]
     assert verdict["verdict"] == "holds" and "+0.470" in verdict["finding"]
+    assert "over 3 timed batches" in verdict["finding"] and verdict["finding"].endswith("n = 5.")
     idle = named.table.assign(engaged=False)
     (verdict,) = [v for v in claims.methods(replace(named, table=idle)) if v["claim"].startswith("sparsevar")]
     assert verdict["verdict"] == "cannot be told (it did not engage)" and "). It did not engage" in verdict["finding"]
@@ -154,7 +155,7 @@ def test_a_decision_model_that_saw_these_prompts_is_noted(changes: dict[str, obj
 
 def test_timings_are_counted_apart_from_prompts(model: NextScaleModel) -> None:
     shown = compare(model, "scenes", ["truncate:last=1"], n=3, batch=2, rounds=2).speed()
-    assert set(shown.n) == {3} and set(shown.timings) == {4}  # two batches, twice
+    assert set(shown.batches) == {4}  # two of three prompts, twice
 
 
 def test_a_decision_is_judged_by_its_held_out_prompts(compared: Comparison) -> None:
@@ -175,6 +176,7 @@ def test_a_decision_is_judged_by_its_held_out_prompts(compared: Comparison) -> N
 def test_some_rows_of_a_run_may_be_shown_apart(compared: Comparison) -> None:
     part = compared.only(SPECS[2])
     assert list(part.table.index) == list(part.images) == ["none", SPECS[2]] == list(part.prompts.method.unique())
+    assert (part.speed().batches == 3).all() and (part.fidelity().n == 5).all()  # 5 prompts, two at a time
     assert list(part.logs) == [SPECS[2]] and set(part.timings.method) == {"none", SPECS[2]}
     assert part.speed().equals(compared.speed()[compared.speed().method.isin(part.table.index)].reset_index(drop=True))
 

@@ -98,8 +98,8 @@ def methods(compared: Comparison, measure: str = "ssim") -> list[Verdict]:
         own = pairs[pairs.method == name]
         parts = [
             f"Work {row.work_ratio:.2f} of dense, {row.speedup:.2f} ({row.speedup_low:.2f} to {row.speedup_high:.2f}) "
-            f"times as fast by {row.timings:.0f} timings, SSIM {row.ssim:.3f} "
-            f"({row.ssim_low:.3f} to {row.ssim_high:.3f})"
+            f"times as fast over {row.timings:.0f} timed batches, "
+            f"SSIM {row.ssim:.3f} ({row.ssim_low:.3f} to {row.ssim_high:.3f})"
         ]
         less = [
             f"less that of {pair.control} (work {pair.work_control:.2f}): "

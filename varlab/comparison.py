@@ -85,11 +85,10 @@ class Comparison:
         return Comparison(self.table.loc[names], prompts, timings, images, ledgers, logs, self.facts)
 
     def speed(self) -> pd.DataFrame:
-        """The half of the table on time and work, as people read it."""
+        """The half of the table on time and work, as people read it. batches: timed runs, the n of its intervals."""
         table = self.table.reset_index()
         quartiles = zip(table.seconds, table.seconds_q25, table.seconds_q75, strict=True)
-        shown = table[["method", "n"]].copy()
-        shown["timings"] = table.timings  # batches times rounds: what the speed-up's interval is over
+        shown = table[["method", "timings"]].rename(columns={"timings": "batches"})
         shown["ms/image"] = [f"{1000 * s:.0f} ({1000 * a:.0f} to {1000 * b:.0f})" for s, a, b in quartiles]
         shown["speed-up"] = _cells(table, "speedup", "{:.2f}")
         shown["work"] = table.work_ratio.map("{:.3f}".format)
@@ -134,10 +133,12 @@ class Comparison:
 
 
 def _cells(table: pd.DataFrame, name: str, form: str) -> list[str]:
-    """Figures with their intervals, where these have a width."""
+    """Figures with their intervals, where there are any and these have a width."""
     columns = zip(table[name], table[f"{name}_low"], table[f"{name}_high"], strict=True)
     return [
-        form.format(value) if low == high else f"{form.format(value)} [{form.format(low)}, {form.format(high)}]"
+        form.format(value)
+        if low == high or np.isnan(low)
+        else f"{form.format(value)} [{form.format(low)}, {form.format(high)}]"
         for value, low, high in columns
     ]
 

@@ -71,8 +71,8 @@ def compare(
     facts = result.facts
     say(
         f"{facts['model']}, {facts['weights']}, {facts['precision']}, {facts['device']}, {facts['threads']} threads, "
-        f"batch {batch}, n {n}, seed {seed}; ms: median and quartiles; [low, high]: 95 % bootstrap over prompts "
-        "(speed-up: over timings, batches times rounds)"
+        f"batch {batch}, n {n}, seed {seed}; ms: median and quartiles of timed batches; [low, high]: 95 % bootstrap "
+        "over prompts, of the speed-up over timed batches"
     )
     for note in facts["notes"]:
         say((note, "yellow"))
