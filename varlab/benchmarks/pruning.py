@@ -16,6 +16,7 @@ from varlab.engine.hooks import Accelerator, Compute
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Site, Stage
+from varlab.inputs import at_least
 from varlab.machine import now, peak_mib, reset_peak
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
@@ -24,7 +25,6 @@ from varlab.models.infinity_model import Infinity
 from varlab.models.initialise import randomise
 from varlab.models.text import RandomText
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
-from varlab.runs import at_least
 from varlab.schedules import infinity
 from varlab.statistics import bootstrap_interval
 

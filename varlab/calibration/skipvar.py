@@ -21,10 +21,11 @@ from varlab.engine.dense import CanvasKeeper
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.errors import VarlabError
+from varlab.inputs import at_least
 from varlab.metrics import ssim
 from varlab.models.base import NextScaleModel
 from varlab.prompt_sets import prompts
-from varlab.runs import Job, at_least, default_batch
+from varlab.runs import Job, default_batch
 
 Progress = Callable[[int, int], None]
 TARGETS = (0.84, 0.86, 0.88, 0.94, 0.97)  # the paper's three, and two at which small flat pictures differ

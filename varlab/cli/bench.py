@@ -43,7 +43,7 @@ def bench(
     import torch
 
     from varlab.benchmarks.suite import TOPICS, keep, measure
-    from varlab.runs import at_least, check_writable
+    from varlab.inputs import at_least, check_writable
 
     at_least(1, rounds=rounds, threads=threads)
     for name in topic or ():
@@ -103,12 +103,12 @@ def latency(
     from varlab.comparison import methods_of
     from varlab.engine.compiled import require_compilable, require_compiler
     from varlab.engine.graphs import require_gpu
+    from varlab.inputs import at_least, check_writable
     from varlab.latency import keep, launch_bound_share
     from varlab.latency import latency as measure
     from varlab.machine import usable
     from varlab.models.registry import find
     from varlab.prompt_sets import prompts
-    from varlab.runs import at_least, check_writable
 
     sizes = batch or [1, 4]
     at_least(1, rounds=rounds, threads=threads, batch=min(sizes))
@@ -168,8 +168,8 @@ def estimate(
     import torch
 
     from varlab.estimate import estimate as predict
+    from varlab.inputs import at_least
     from varlab.machine import usable
-    from varlab.runs import at_least
 
     at_least(1, batch=batch, threads=threads)
     require_known(model)

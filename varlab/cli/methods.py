@@ -50,8 +50,8 @@ def compare(
     from varlab.api import prompts as prompt_set
     from varlab.comparison import methods_of
     from varlab.figures import save, tradeoff
+    from varlab.inputs import check_writable
     from varlab.perceptual import load_lpips
-    from varlab.runs import check_writable
 
     load_lpips(lpips)
     for spec in specs:
@@ -100,7 +100,7 @@ def calibrate(
     """Settle what a method leaves open, on the model at hand."""
     from varlab.calibration.command import METHODS, calibrate_command
     from varlab.errors import unknown
-    from varlab.runs import check_writable
+    from varlab.inputs import check_writable
 
     if method not in METHODS:
         raise unknown("method to calibrate", method, METHODS)
@@ -133,7 +133,7 @@ def split(
     """
     from varlab.api import prompts as prompt_set
     from varlab.calibration.command import split_command
-    from varlab.runs import at_least, check_writable
+    from varlab.inputs import at_least, check_writable
 
     at_least(0, seed=seed)
     require_known(model)
@@ -162,7 +162,8 @@ def savings(
     from varlab.benchmarks.pruning import mid_size
     from varlab.benchmarks.pruning import savings as measure
     from varlab.comparison import methods_of
-    from varlab.runs import at_least, check_writable, device_name
+    from varlab.inputs import at_least, check_writable
+    from varlab.machine import device_name
 
     at_least(1, repeats=repeats, depth=depth, width=width, batch=batch, threads=threads)
     methods_of(spec)
