@@ -20,9 +20,10 @@ from torch import Tensor
 from varlab.accelerators import DENSE, build
 from varlab.engine.hooks import Accelerator, Probe
 from varlab.engine.ledger import Ledger
-from varlab.engine.loop import Generation, Run
+from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Stage
+from varlab.engine.state import Generation
 from varlab.errors import VarlabError
 from varlab.folders import keep
 from varlab.inputs import at_least, check_prompts, with_overrides

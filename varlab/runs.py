@@ -20,9 +20,10 @@ from torch import Tensor
 from varlab.accelerators import build as build_accelerators
 from varlab.engine.hooks import Accelerator, Probe
 from varlab.engine.ledger import Ledger
-from varlab.engine.loop import Generation, Run
+from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Stage
+from varlab.engine.state import Generation
 from varlab.errors import VarlabError
 from varlab.folders import CLAIM, STORE, find_run, keep, open_log, run_key
 from varlab.inputs import (
