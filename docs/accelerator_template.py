@@ -12,7 +12,8 @@ from varlab.engine.hooks import Accelerator
 from varlab.engine.stage import Stage
 
 if TYPE_CHECKING:
-    from varlab.engine.loop import Run, State
+    from varlab.engine.loop import Run
+    from varlab.engine.state import State
 
 
 class Roughness(TokenPruning):

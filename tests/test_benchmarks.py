@@ -27,8 +27,9 @@ from varlab.engine import compiled as compiling
 from varlab.engine import graphs
 from varlab.engine.graphs import GraphedRun, tensors
 from varlab.engine.kv import KVStore
-from varlab.engine.loop import Run, State
+from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
+from varlab.engine.state import State
 from varlab.errors import VarlabError
 from varlab.latency import SPANS, Latency, latency, launch_bound_share, one_pass
 from varlab.machine import Rates

@@ -7,10 +7,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests.conftest import features, tiny_infinity
 from varlab.engine.hooks import Accelerator, Compute, Probe
 from varlab.engine.kv import KVStore
-from varlab.engine.loop import Run, State
+from varlab.engine.loop import Run
 from varlab.engine.plan import RUN, Selection, StagePlan, merge, select
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Site, Stage
+from varlab.engine.state import State
 from varlab.errors import VarlabError
 from varlab.models import layers
 from varlab.models.guidance import Settings

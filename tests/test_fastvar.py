@@ -8,9 +8,10 @@ from varlab.accelerators import build
 from varlab.accelerators.fastvar import FastVAR, pivotal
 from varlab.claims import matched_controls
 from varlab.engine.hooks import Compute, Probe
-from varlab.engine.loop import Generation, Run
+from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Site
+from varlab.engine.state import Generation
 from varlab.errors import VarlabError
 from varlab.figures import kept_share_table
 from varlab.models.guidance import Settings

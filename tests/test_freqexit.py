@@ -10,8 +10,9 @@ from tests.minis import refused
 from varlab.accelerators import build
 from varlab.accelerators.exit_account import account, exact_flops
 from varlab.accelerators.freqexit import ROWS, read_exits, row_exits
-from varlab.engine.loop import Generation, Run
+from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
+from varlab.engine.state import Generation
 from varlab.models.guidance import Settings
 from varlab.models.tokenizers.vqvae import VQConfig, VQTokenizer
 from varlab.models.var import VARConfig, VARTransformer

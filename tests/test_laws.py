@@ -13,8 +13,9 @@ from tests.conftest import SCHEDULES, text_for, tiny_hart, tiny_infinity, tiny_v
 from varlab.accelerators import ACCELERATORS, Entry
 from varlab.accelerators import build as accelerators
 from varlab.engine.hooks import Accelerator
-from varlab.engine.loop import Generation, Run
+from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
+from varlab.engine.state import Generation
 from varlab.models.hart_model import Hart, HartSettings, Savings
 from varlab.models.infinity_model import Infinity
 from varlab.models.var_model import VAR

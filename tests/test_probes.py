@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from tests.conftest import features, tiny_infinity
 from tests.test_engine import Keep, Split
 from varlab.engine.hooks import Accelerator, Probe
-from varlab.engine.loop import Generation, Run
+from varlab.engine.loop import Run
 from varlab.engine.plan import RUN, StagePlan
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Stage
+from varlab.engine.state import Generation
 from varlab.errors import VarlabError
 from varlab.metrics import edge_energy, psnr
 from varlab.models.guidance import Settings

@@ -14,7 +14,7 @@ from torch import nn
 
 from tests.conftest import HART_TEXT, HART_TEXT_WIDTH, hart_features, tiny_hart
 from tests.minis import refused
-from varlab import runs
+from varlab import inputs, runs
 from varlab.models import qwen
 from varlab.models import text as texts
 from varlab.models.hart import HartText
@@ -167,9 +167,9 @@ def test_features_are_a_hart_text_or_arrays(monkeypatch: pytest.MonkeyPatch) -> 
     masked = HartText(given.features, torch.ones_like(given.mask))
     assert np.array_equal(runs.sample(model, arrays).images[0], runs.sample(model, masked).images[0])
     assert not np.array_equal(runs.sample(model, arrays).images[0], whole.images[0])  # its mask has only 3 real rows
-    labels = [runs.prompt_label(part) for part in given.split()]
+    labels = [inputs.prompt_label(part) for part in given.split()]
     assert labels[0].startswith("features ") and labels[0] != labels[1]
-    assert labels[0] != runs.prompt_label(HartText(given.features[:1], masked.mask[:1]))
+    assert labels[0] != inputs.prompt_label(HartText(given.features[:1], masked.mask[:1]))
 
 
 def test_features_of_a_wrong_shape_are_refused() -> None:

@@ -13,16 +13,17 @@ import xarray as xr
 import varlab as vl
 from tests.conftest import tiny_infinity
 from tests.minis import SCHEDULE, make_mini, parts
-from varlab import runs
+from varlab import folders, inputs, runs
 from varlab.accelerators.controls import Truncate
 from varlab.engine.hooks import Accelerator
 from varlab.engine.plan import RUN, StagePlan
 from varlab.engine.stage import Stage
 from varlab.errors import VarlabError
+from varlab.folders import open_log
 from varlab.models.infinity import TextBatch
 from varlab.models.infinity_model import Infinity
 from varlab.models.text import RandomText
-from varlab.runs import log_run, open_log, sample
+from varlab.runs import log_run, sample
 
 PROMPTS = ["a red star", "a blue ring", "two circles", "a green cross", "a square"]
 PROBES = ("token-mse", "branch-divergence", "residual-spectrum")
@@ -120,7 +121,7 @@ def test_a_run_stopped_while_it_is_timed_goes_on(
             log_run(model, PROMPTS[:2], tmp_path / "run", probes=PROBES)
     assert not (tmp_path / "run").exists()
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / runs.CLAIM).write_text("{")  # cut while the record was written
+    (tmp_path / "run" / folders.CLAIM).write_text("{")  # cut while the record was written
     assert log_run(model, PROMPTS[:2], tmp_path / "run", probes=PROBES).attrs["n"] == 2
 
 
@@ -131,7 +132,7 @@ def test_an_unwritable_folder_is_told_before_work_and_leaves_nothing(
     (tmp_path / "file").write_text("")
     with pytest.raises(VarlabError, match="cannot be written in"):
         log_run(model, PROMPTS, tmp_path / "file" / "run", probes=PROBES)
-    runs.check_writable(tmp_path / "a" / "b")
+    inputs.check_writable(tmp_path / "a" / "b")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -173,11 +174,11 @@ def test_hooks_are_recorded_with_their_options(model: Infinity) -> None:
     assert log.attrs["probes"] == ["residual-spectrum:preview=off"]
 
 
-@pytest.mark.parametrize("name", runs.SAME)
+@pytest.mark.parametrize("name", folders.SAME)
 def test_all_that_decides_a_log_is_in_its_key(model: Infinity, name: str) -> None:
     record = runs._record(runs.Job(model, tuple(PROMPTS), model.settings), "mine", 8)
-    assert runs.run_key(record | {name: "other"}) != record["key"]
-    assert runs.run_key(record | {"batch": 1, "prompt_set": "other"}) == record["key"]
+    assert folders.run_key(record | {name: "other"}) != record["key"]
+    assert folders.run_key(record | {"batch": 1, "prompt_set": "other"}) == record["key"]
 
 
 def test_the_ledger_of_all_batches_adds_up(model: Infinity) -> None:
@@ -321,7 +322,7 @@ def test_a_damaged_record_is_told(model: Infinity, tmp_path: Path, text: str) ->
 @pytest.mark.parametrize("file", ["zarr.json", "token-mse/zarr.json"])
 def test_a_damaged_store_is_told(model: Infinity, tmp_path: Path, file: str) -> None:
     log_run(model, PROMPTS[:1], tmp_path / "run", probes=["token-mse"])
-    (tmp_path / "run" / runs.STORE / file).write_text("{")
+    (tmp_path / "run" / folders.STORE / file).write_text("{")
     with pytest.raises(VarlabError, match=r"log\.zarr is damaged .*Remove the folder"):
         open_log(tmp_path / "run")
 

@@ -19,8 +19,9 @@ from varlab.accelerators.pickles import load_official
 from varlab.accelerators.skipvar import SkipVAR
 from varlab.accelerators.skipvar import features as skipvar_features
 from varlab.engine.hooks import Accelerator
-from varlab.engine.loop import Generation, Run
+from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
+from varlab.engine.state import Generation
 from varlab.errors import VarlabError
 from varlab.models.guidance import Settings
 from varlab.models.infinity import TextBatch

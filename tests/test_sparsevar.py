@@ -14,10 +14,11 @@ from varlab.accelerators.skipvar import SkipVAR
 from varlab.accelerators.sparsevar import SparseVAR, normalise
 from varlab.engine import attend as attends
 from varlab.engine.hooks import Probe
-from varlab.engine.loop import Generation, Run
+from varlab.engine.loop import Run
 from varlab.engine.plan import StagePlan
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Site, Stage
+from varlab.engine.state import Generation
 from varlab.errors import VarlabError
 from varlab.models.guidance import Settings
 from varlab.models.infinity import TextBatch

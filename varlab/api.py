@@ -9,10 +9,12 @@ from typing import Any
 
 import xarray as xr
 
-from varlab import comparison, runs
+from varlab import comparison, folders, inputs, runs
 from varlab.accelerators.skipvar import read_decisions
 from varlab.comparison import Comparison
 from varlab.errors import VarlabError
+from varlab.folders import open_log
+from varlab.inputs import at_least
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
 from varlab.models.official import ModelEntry
@@ -20,12 +22,12 @@ from varlab.models.registry import MODELS, find
 from varlab.models.zoo import check_captions, load, require, shipped_weights
 from varlab.probes import PROBES
 from varlab.prompt_sets import CUSTOM, PromptSet, prompts
-from varlab.runs import RunResult, at_least, open_log
+from varlab.runs import RunResult
 
 OF_A_RUN = ("model", "prompt_set", "n", "seed")  # inputs of a notebook that a run folder knows
 
 
-def sample(model: NextScaleModel | str, texts: runs.Prompts, **options: Any) -> RunResult:
+def sample(model: NextScaleModel | str, texts: inputs.Prompts, **options: Any) -> RunResult:
     """Images of prompts, with probes if asked: see ``varlab.runs.sample``. A model may be given by name."""
     return runs.sample(load(model) if isinstance(model, str) else model, texts, **options)
 
@@ -54,7 +56,7 @@ def log(
     if isinstance(model, str) and folder and is_finished(folder):
         tree = open_log(folder)
         asked = _asked(tree.attrs, model, prompt_set, n, seed=seed, probes=probes, **options)
-        runs.refuse_another(Path(folder), tree.attrs, asked)
+        folders.refuse_another(Path(folder), tree.attrs, asked)
         return tree
     chosen = _chosen(prompt_set, n)
     return runs.log_run(
@@ -106,7 +108,7 @@ def _chosen(prompt_set: str | Sequence[str], n: int | None) -> PromptSet:
 
 def is_finished(folder: Path | str) -> bool:
     """Whether a folder holds a finished run: its log needs no model."""
-    return (Path(folder) / runs.STORE).exists()
+    return (Path(folder) / folders.STORE).exists()
 
 
 def _asked(
@@ -117,11 +119,11 @@ def _asked(
     asked: dict[str, Any] = {"model": model, "prompts": _texts(found, prompt_set, n)}
     for name in ("probes", "accelerators"):
         if name in given:
-            asked[name] = [runs.spec_of(hook) for hook in runs.as_hooks(given.pop(name))]
+            asked[name] = [runs.spec_of(hook) for hook in inputs.as_hooks(given.pop(name))]
     asked |= {name: given.pop(name) for name in ("seed", "negative") if name in given}
     entry = MODELS.get(model)  # a model that is gone still has its runs
     own = Settings() if entry is None else entry.settings
-    settings = asdict(runs.with_overrides(own, runs.keywords(runs.log_run), **given))
+    settings = asdict(inputs.with_overrides(own, inputs.keywords(runs.log_run), **given))
     asked["settings"] = found.get("settings", {}) | {name: settings[name] for name in given}
     return dict(json.loads(json.dumps(asked)))
 
@@ -170,7 +172,7 @@ def check_inputs(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[
         values |= {name: found[name] for name in OF_A_RUN if name in found and name in defaults and name not in given}
         model, prompt_set, n, seed = (values.get(name) for name in OF_A_RUN)
         asked = _asked(found, str(model), str(prompt_set), n, seed=seed, cfg=cfg)
-        runs.refuse_another(Path(folder), found, asked)
+        folders.refuse_another(Path(folder), found, asked)
     else:
         values |= _check_new(values, "n" in given)
     if n := values.get("n"):
@@ -193,7 +195,7 @@ def _check_new(values: Mapping[str, Any], n_given: bool) -> dict[str, Any]:
         check_captions(entry, chosen or ())
         _check_decisions(entry, values)
         if folder := values.get("run_folder"):
-            runs.find_run(Path(folder), _planned(entry, chosen, values))
+            folders.find_run(Path(folder), _planned(entry, chosen, values))
     return {} if n is None or chosen is None else {"n": len(chosen)}
 
 
@@ -212,7 +214,7 @@ def _planned(entry: ModelEntry, chosen: PromptSet | None, values: Mapping[str, A
         "schedule": entry.schedule(None, 1.0).grids,
         "negative": None,
         "seed": values.get("seed", 0),
-        "settings": asdict(runs.with_overrides(entry.settings, cfg=values.get("cfg"))),
+        "settings": asdict(inputs.with_overrides(entry.settings, cfg=values.get("cfg"))),
         "probes": tuple(PROBES),
         "accelerators": (),
         "log_version": runs.LOG_VERSION,

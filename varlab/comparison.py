@@ -20,16 +20,19 @@ from torch import Tensor
 from varlab.accelerators import DENSE, build
 from varlab.engine.hooks import Accelerator, Probe
 from varlab.engine.ledger import Ledger
-from varlab.engine.loop import Generation, Run
+from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Stage
-from varlab.machine import now, peak_mib, reset_peak
+from varlab.engine.state import Generation
+from varlab.folders import keep
+from varlab.inputs import at_least, check_prompts, with_overrides
+from varlab.machine import device_name, now, peak_mib, reset_peak
 from varlab.metrics import high_frequency_ssim, psnr, ssim
 from varlab.models.base import NextScaleModel
 from varlab.perceptual import load_lpips
 from varlab.probes.log import Log, join, of_methods, tree
 from varlab.prompt_sets import CUSTOM, PromptSet, dealt, prompts
-from varlab.runs import Job, at_least, check_prompts, device_name, keep, provenance, to_pil, with_overrides
+from varlab.runs import Job, provenance, to_pil
 from varlab.scenes import score_images
 from varlab.statistics import bootstrap_interval, paired_difference
 

@@ -22,9 +22,9 @@ from varlab.engine.graphs import GraphedRun, Graphs, refuse_graphs
 from varlab.engine.ledger import Ledger
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
-from varlab.machine import Rates, clocks, now, peak_mib, rates, reset_peak
+from varlab.inputs import at_least
+from varlab.machine import Rates, clocks, device_name, now, peak_mib, rates, reset_peak
 from varlab.models.base import NextScaleModel
-from varlab.runs import at_least, device_name
 
 SPANS = ("text encoder", "text", "plan", "transformer", "sampling", "decode")
 LAUNCH_BOUND = 0.9  # a span is launch-bound where issuing it takes so much of its time on the device

@@ -1,5 +1,6 @@
 """What the device at hand can do, measured here and now: matrix products, attention, memory; and its clocks."""
 
+import platform
 import subprocess
 import sys
 import time
@@ -99,6 +100,15 @@ def clocks(device: torch.device) -> dict[str, float]:
             return {}
     found = [float(line.split(":")[1]) for line in _cpuinfo().splitlines() if line.startswith("cpu MHz")]
     return {"MHz": sum(found) / len(found)} if found else {}
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else ():
+        if line.startswith("model name"):
+            return f"cpu ({line.split(':', 1)[1].strip()})"
+    return f"cpu ({platform.machine()})"
 
 
 def device_facts(device: torch.device) -> dict[str, str | float]:

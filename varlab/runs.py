@@ -1,19 +1,13 @@
 """Runs: prompts in, images and a log out, with everything needed to repeat them."""
 
-import hashlib
-import inspect
 import json
 import platform
 import shutil
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -22,32 +16,41 @@ import torch
 import xarray as xr
 from PIL import Image
 from torch import Tensor
-from zarr.codecs import BloscCodec
 
 from varlab.accelerators import build as build_accelerators
 from varlab.engine.hooks import Accelerator, Probe
 from varlab.engine.ledger import Ledger
-from varlab.engine.loop import Generation, Run
+from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Stage
-from varlab.errors import VarlabError, unknown
+from varlab.engine.state import Generation
+from varlab.errors import VarlabError
+from varlab.folders import CLAIM, STORE, find_run, keep, open_log, run_key
+from varlab.inputs import (
+    Features,
+    Prompts,
+    as_hooks,
+    at_least,
+    check_writable,
+    keywords,
+    prompt_label,
+    read_prompts,
+    with_overrides,
+)
+from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
 from varlab.models.hart import HartText
 from varlab.models.infinity import TextBatch
 from varlab.models.memory import refuse_batch
-from varlab.models.writing import hash_tensors
+from varlab.origins import architecture, git_state, text_encoder
 from varlab.probes import LoggingProbe, build
 from varlab.probes import log as logs
 from varlab.probes.log import Log
 
 Progress = Callable[[float, int], None]  # images done, stages of the present batch by their work; images in all
-Features = TextBatch | HartText
-Prompts = Sequence[str] | str | Features | Sequence[Tensor | np.ndarray]  # texts, or features [T, width] of each
 Probes = Sequence[str | LoggingProbe] | str | LoggingProbe
 Accelerators = Sequence[str | Accelerator] | str | Accelerator
-STORE = "log.zarr"
-CLAIM = "run.json.part"
 TIMED = 1e13  # operations of an image above which no passes are spent on the times of plain stages
 LOG_VERSION = 1  # raised when what a probe logs changes its meaning, so that older logs are not taken for new ones
 PACKAGES = ("varlab", "torch", "numpy", "xarray", "zarr", "pywavelets")
@@ -69,99 +72,10 @@ def to_pil(image: torch.Tensor) -> list[Image.Image]:
     return [Image.fromarray(picture) for picture in pixels]
 
 
-def check_prompts(prompts: Sequence[str] | str) -> list[str]:
-    """The texts as a list. Raises VarlabError where there are none, or one is empty or no text."""
-    texts = [prompts] if isinstance(prompts, str) else list(prompts) if isinstance(prompts, Iterable) else []
-    if not texts:
-        raise VarlabError("There are no prompts. Give at least one, or a prompt set: vl.prompts('scenes', n=8).")
-    for i, text in enumerate(texts):
-        if not isinstance(text, str) or not text.strip():
-            raise VarlabError(f"Prompt {i} is empty. Describe a scene, for example: a red star above a blue ring.")
-    return texts
-
-
-def read_prompts(prompts: Prompts) -> tuple[str | Tensor | HartText, ...]:
-    """One item an image: its text, or its features where these were given as arrays, a TextBatch or a HartText."""
-    if isinstance(prompts, HartText):
-        _numbers(prompts.features)
-        return tuple(prompts.split())
-    if isinstance(prompts, TextBatch):
-        return _numbers(prompts.features).split(prompts.lengths)
-    if isinstance(prompts, str) or not isinstance(prompts, Iterable):
-        return tuple(check_prompts(prompts))
-    items: list[Any] = list(prompts)
-    if not any(isinstance(item, Tensor | np.ndarray) for item in items):
-        return tuple(check_prompts(items))
-    features = [_numbers(item) for item in items if not isinstance(item, str)]
-    if len(features) < len(items) or {item.ndim for item in features} != {2} or len({f.shape[1] for f in features}) > 1:
-        raise VarlabError(
-            "Features are given as a list of arrays [T, width], all of one width, and no text among them."
-        )
-    return tuple(features)
-
-
-def _numbers(features: Any) -> Tensor:
-    """Text features in fp32; raises VarlabError for what is not finite and real."""
-    try:
-        values = torch.as_tensor(features)
-    except (TypeError, ValueError):
-        values = None
-    if values is None or values.is_complex():
-        raise VarlabError(f"Text features must be real numbers, not {getattr(features, 'dtype', type(features))}.")
-    if not values.isfinite().all():
-        raise VarlabError("Text features hold NaN or infinities: give those of another run of the text encoder.")
-    return values.float()
-
-
-def prompt_label(prompt: str | Tensor | HartText) -> str:
-    """A prompt as records hold it: its text, or a hash of its features."""
-    if isinstance(prompt, str):
-        return prompt
-    given = {"features": prompt} if isinstance(prompt, Tensor) else {"features": prompt.features, "mask": prompt.mask}
-    return f"features {hash_tensors(given)}"
-
-
-def at_least(least: int, **numbers: int | None) -> None:
-    """Refuse numbers that are too small or not whole, by their names; None is left to whoever reads it."""
-    for name, number in numbers.items():
-        if number is not None and (isinstance(number, bool) or not isinstance(number, Integral)):
-            raise VarlabError(f"{name} must be a whole number, not {number!r}.")
-        if number is not None and number < least:
-            raise VarlabError(f"{name} must be at least {least}, not {number}.")
-
-
-def check_writable(folder: Path) -> None:
-    """Refuse a folder that cannot be made or written in. Leaves nothing behind."""
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise VarlabError(f"{folder} cannot be written in ({error.strerror}). Give another folder.") from error
-    finally:
-        for place in made:
-            if place.exists():
-                place.rmdir()
-
-
 def runs_folder() -> Path:
     """Where runs without a folder go: ``runs/``, of the repository when a notebook is open in its own folder."""
     repository = Path(__file__).resolve().parents[1]
     return repository / "runs" if Path.cwd() == repository / "notebooks" else Path("runs")
-
-
-def with_overrides(settings: Settings, keywords: Sequence[str] = (), /, **given: Any) -> Settings:
-    """The model's settings with those given here; None keeps the model's.
-
-    ``keywords``: what else the caller's function takes, since a mistyped one of these ends up here.
-    """
-    known = [field.name for field in fields(settings)]
-    for name in given:
-        if name not in known:
-            raise unknown("setting", name, [*known, *keywords])
-    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in given.items() if v is not None}
-    return replace(settings, **values)
 
 
 def default_batch(model: NextScaleModel, most: int = 16, held: int = 2**30) -> int:
@@ -315,16 +229,6 @@ def _job(
     return Job(model, read_prompts(prompts), settings, seed, *hooks, negative, progress)
 
 
-def as_hooks(given: Any) -> tuple[Any, ...]:
-    """Probes or accelerators as a tuple; a single one may come without a list around it."""
-    return (given,) if isinstance(given, str | Probe | Accelerator) else tuple(given)
-
-
-def keywords(function: Callable[..., Any]) -> list[str]:
-    """What a function takes by name alone."""
-    return [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
-
-
 def log_run(
     model: NextScaleModel,
     prompts: Prompts,
@@ -381,62 +285,6 @@ def _fill(job: Job, folder: Path, record: dict[str, Any], progress: Progress | N
     shutil.rmtree(folder / "parts")
 
 
-def keep(folder: Path, tree: xr.DataTree) -> None:
-    """Write a log so that ``open_log`` reads it: whole or not at all."""
-    draft = folder / "draft.zarr"
-    shutil.rmtree(draft, ignore_errors=True)
-    tree.to_zarr(draft, consolidated=False, encoding=packed(tree))
-    shutil.rmtree(folder / STORE, ignore_errors=True)
-    draft.rename(folder / STORE)
-
-
-def packed(tree: xr.DataTree) -> dict[str, dict[str, Any]]:
-    """How zarr stores maps: bytes of one place together, since those of rounded values repeat."""
-    codec = BloscCodec(cname="zstd", clevel=5, shuffle="shuffle", typesize=4)
-    return {
-        node.path: {str(name): {"compressors": [codec]} for name in node.data_vars}
-        for node in tree.subtree
-        if node.data_vars
-    }
-
-
-def open_log(folder: Path | str) -> xr.DataTree:
-    """The log of a run folder; an unfinished run gives the prompts it has.
-
-    Raises VarlabError for a folder without a log, and for a damaged one.
-    """
-    folder = Path(folder)
-    if (folder / STORE).exists():
-        return _open_store(folder / STORE)
-    parts, record = sorted((folder / "parts").glob("*.npz")), read_record(folder)
-    if record is None or not parts:
-        raise VarlabError(f"{folder} holds no log. Make one: varlab log MODEL --out {folder}.")
-    return logs.tree(logs.join([logs.load(path) for path in parts]), record)
-
-
-def _open_store(store: Path) -> xr.DataTree:
-    try:
-        return xr.open_datatree(store, engine="zarr", consolidated=False)
-    except Exception as error:  # zarr, its codecs and xarray have a dozen unrelated classes for a damaged store
-        raise VarlabError(
-            f"{store} is damaged ({type(error).__name__}). Remove the folder {store.parent} and run it again."
-        ) from error
-
-
-def read_record(folder: Path) -> dict[str, Any] | None:
-    """``run.json`` of a run folder; None where there is none. Raises VarlabError when it is damaged."""
-    path = folder / "run.json"
-    if not path.exists():
-        return None
-    try:
-        record = json.loads(path.read_text())
-        if not isinstance(record, dict):
-            raise ValueError("not an object")
-    except ValueError as error:
-        raise VarlabError(f"{path} is damaged ({error}). Remove the folder {folder} and run it again.") from error
-    return record
-
-
 # Provenance
 
 
@@ -469,34 +317,6 @@ def provenance(job: Job, prompt_set: str = "custom") -> dict[str, Any]:
     }
 
 
-def architecture(model: NextScaleModel) -> dict[str, Any]:
-    """The configurations of the transformer and the tokenizer, of a model that has them."""
-    configs = {part: getattr(getattr(model, part, None), "config", None) for part in ("transformer", "tokenizer")}
-    return {
-        part: asdict(config)
-        for part, config in configs.items()
-        if is_dataclass(config) and not isinstance(config, type)
-    }
-
-
-def text_encoder(model: NextScaleModel) -> str:
-    """What reads the prompts: the encoder's own label, else its class."""
-    encoder = getattr(model, "text", None)
-    return "none" if encoder is None else str(getattr(encoder, "label", type(encoder).__name__))
-
-
-SAME = (
-    "model", "weights", "architecture", "text_encoder", "precision", "schedule", "prompts", "negative", "seed",
-    "settings", "probes", "accelerators", "log_version",
-)  # fmt: skip
-
-
-def run_key(record: dict[str, Any]) -> str:
-    """16 hexadecimal digits of all that decides the log."""
-    text = json.dumps({name: record[name] for name in SAME}, sort_keys=True, default=list)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def _record(job: Job, prompt_set: str, batch: int) -> dict[str, Any]:
     """The provenance as it reads back from a file, with the run's key."""
     record: dict[str, Any] = json.loads(json.dumps(provenance(job, prompt_set), default=list))
@@ -515,30 +335,6 @@ def _claim(folder: Path, job: Job, record: dict[str, Any]) -> dict[str, Any]:
     (folder / CLAIM).write_text(json.dumps(record, indent=1))
     (folder / CLAIM).replace(folder / "run.json")
     return record
-
-
-def find_run(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The record of the run in a folder, None where one may begin.
-
-    Raises VarlabError for another run, a damaged record, and a folder that holds something else.
-    """
-    found = read_record(folder)
-    if found is None:
-        if folder.exists() and any(item.name != CLAIM for item in folder.iterdir()):
-            raise VarlabError(f"{folder} is not empty and holds no run. Give another folder.")
-        return None
-    refuse_another(folder, found, asked)
-    return found
-
-
-def refuse_another(folder: Path, found: Mapping[Any, Any], asked: Mapping[str, Any]) -> None:
-    """Refuse a run whose record differs in what ``asked`` names, of ``SAME``."""
-    different = [name for name in SAME if name in asked and found.get(name) != asked[name]]
-    if different:
-        held = ", ".join(f"{name} {found.get(name)}" for name in ("model", "prompt_set", "n", "seed"))
-        raise VarlabError(
-            f"{folder} holds another run (different: {', '.join(different)}; there: {held}). Give another folder."
-        )
 
 
 class _Clock(Probe):
@@ -571,25 +367,3 @@ def stage_seconds(job: Job, batch: int, repeats: int = 3, longest: float = 60.0)
         if sum(rounds[0]) > longest:
             return rounds
     return rounds[1:]
-
-
-def device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else ():
-        if line.startswith("model name"):
-            return f"cpu ({line.split(':', 1)[1].strip()})"
-    return f"cpu ({platform.machine()})"
-
-
-def git_state() -> str:
-    """Commit of the working tree, ``+`` when it has changes; "unknown" outside a checkout."""
-    try:
-        here = Path(__file__).parent
-        commit = subprocess.run(
-            ["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True, check=True
-        )
-        changes = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return commit.stdout.strip() + ("+" if changes.stdout.strip() else "")

@@ -15,7 +15,8 @@ from varlab.engine.stage import Stage
 from varlab.errors import VarlabError
 
 if TYPE_CHECKING:
-    from varlab.engine.loop import Run, State
+    from varlab.engine.loop import Run
+    from varlab.engine.state import State
 
 Keep = float | tuple[float, ...]
 

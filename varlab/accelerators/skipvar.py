@@ -25,7 +25,8 @@ from varlab.schedules import Grid
 from varlab.spectra import skipvar_hf_diff, skipvar_hf_ratio
 
 if TYPE_CHECKING:
-    from varlab.engine.loop import Run, State
+    from varlab.engine.loop import Run
+    from varlab.engine.state import State
 
 LATE = 3  # final stages that a decision may change
 LEAST = 8  # stages of a schedule: five before the preview's grid, and three to decide on

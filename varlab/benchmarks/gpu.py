@@ -15,11 +15,12 @@ import torch
 
 from varlab.benchmarks.probe_cost import PROBED, interleaved
 from varlab.errors import VarlabError
+from varlab.inputs import at_least
 from varlab.latency import TABLES, Latency, latency
 from varlab.machine import device_facts
 from varlab.models.base import NextScaleModel
 from varlab.models.zoo import load
-from varlab.runs import at_least, git_state
+from varlab.origins import git_state
 
 BUDGET = 540.0  # seconds after which what is left is skipped, and said to be
 EARLY = 10

@@ -9,11 +9,12 @@ import torch
 
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
+from varlab.inputs import at_least
 from varlab.machine import now, peak_mib, reset_peak
 from varlab.models.base import NextScaleModel
 from varlab.probes import PROBES, build
 from varlab.prompt_sets import prompts
-from varlab.runs import at_least, default_batch
+from varlab.runs import default_batch
 
 PROBED = tuple(PROBES)
 WITHOUT_PREVIEWS = tuple(

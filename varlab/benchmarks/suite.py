@@ -16,9 +16,9 @@ from varlab.benchmarks.dense import dense_bench
 from varlab.benchmarks.growth import WITHIN, growth
 from varlab.benchmarks.probe_cost import ALLOWED, probe_cost
 from varlab.figures.growth import growth_curves
-from varlab.machine import clocks
+from varlab.machine import clocks, device_name
 from varlab.models.zoo import load
-from varlab.runs import device_name, git_state
+from varlab.origins import git_state
 
 Progress = Callable[[float, int], None]
 QUIET = 0.9  # share of its threads' time below which a run shared the machine with others

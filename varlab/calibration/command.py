@@ -8,8 +8,8 @@ import pandas as pd
 from varlab.accelerators.decisions import save
 from varlab.calibration import skipvar, sparsevar
 from varlab.errors import VarlabError, unknown
+from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
-from varlab.runs import device_name
 
 METHODS = ("skipvar", "sparsevar")
 SHOWN = 12  # readings of SparseVAR that the terminal shows

@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from varlab.engine.counting import count
 from varlab.engine.hooks import Accelerator
 from varlab.engine.kv import KVStore
-from varlab.engine.loop import Generation, Run, State
+from varlab.engine.loop import Run
 from varlab.engine.plan import StagePlan
 from varlab.engine.stage import Site, Stage
+from varlab.engine.state import Generation, State
 from varlab.errors import VarlabError
 
 MOST_TOKENS = 1024  # of the stages that are recorded: the first ten of a 1M schedule
@@ -92,7 +94,7 @@ class GraphedRun(Run):
             state.kv.skip(block, x.shape[1])
             for branch in self.model.branches:
                 keys = state.kv.lengths[block] if branch == self.model.branches[0] else 0
-                self._count(state, Site(stage, block, branch), x.shape[1], keys)
+                count(self, state, Site(stage, block, branch), x.shape[1], keys)
         return recorded.leaving
 
     def _record(self, state: State, stage: Stage, x: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from varlab.engine.plan import RUN, Selection, StagePlan
 from varlab.engine.stage import Site, Stage
 
 if TYPE_CHECKING:
-    from varlab.engine.loop import Run, State
+    from varlab.engine.loop import Run
+    from varlab.engine.state import State
 
 Compute = Callable[..., Tensor]  # compute(x, keep=None): the branch on all tokens, or on those of ``keep`` [R, n]
 

@@ -13,7 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from varlab.engine.attend import attend_rows, groups
+from varlab.engine.alike import text_branch
+from varlab.engine.attend import attend_rows
+from varlab.engine.checks import refuse_clashes, refuse_misread
+from varlab.engine.counting import count, count_dense
 from varlab.engine.dense import CanvasKeeper, Dense
 from varlab.engine.hooks import Accelerator, Probe, overrides
 from varlab.engine.kv import KVStore
@@ -22,76 +25,17 @@ from varlab.engine.memory import keep_freed_pages, upload
 from varlab.engine.norms import norms
 from varlab.engine.plan import StagePlan, merge
 from varlab.engine.randomness import Noise
-from varlab.engine.rows import key_bias, part, pass_bias, row_index, take
+from varlab.engine.rows import key_bias, part, pass_bias, row_index
+from varlab.engine.sampling import codes_of, noise_of
 from varlab.engine.stage import Site, Stage
+from varlab.engine.state import Generation, State
 from varlab.errors import VarlabError
-from varlab.models.base import Alike, Draw, Law, NextScaleModel, Reading
+from varlab.models.base import Alike, NextScaleModel
 from varlab.models.guidance import Settings
 from varlab.schedules import Grid
 
 Mark = Callable[[str, int], None]  # the span that ends here: text, plan, transformer, sampling or decode; the stage
 Forced = Mapping[int, Tensor]  # stage -> labels [all images, h*w, d] used in place of the drawn ones
-
-
-@dataclass
-class State:
-    """A group of images on their way through the stages."""
-
-    samples: tuple[int, ...]
-    conditioning: Any
-    canvas: Tensor
-    kv: KVStore
-    guided: bool
-    accelerators: list[Accelerator]
-    stages_run: int = 0
-    attended: dict[int, int] = field(default_factory=dict)  # block -> the last stage whose keys it holds
-
-    @property
-    def batch(self) -> int:
-        return len(self.samples)
-
-    @property
-    def rows(self) -> int:
-        return self.batch * (2 if self.guided else 1)
-
-    def fork(self, keep: list[int]) -> "State":
-        """The state of some of the images, on its own from here on."""
-        samples = torch.tensor(keep, device=self.canvas.device)
-        rows = torch.cat([samples, samples + self.batch]) if self.guided else samples
-        return replace(
-            self,
-            samples=tuple(self.samples[i] for i in keep),
-            conditioning=self.conditioning.rows(rows),
-            canvas=self.canvas[samples],
-            kv=self.kv.rows(rows),
-            accelerators=[a.fork(samples) for a in self.accelerators],
-            attended=dict(self.attended),
-        )
-
-    def set_rows(self, plan: StagePlan, k: int) -> None:
-        """Drop the unconditional branch if asked to. One way: its keys would be stale if it came back."""
-        if plan.rows == "both" and not self.guided:
-            raise VarlabError(
-                f"Stage {k + 1} asks for both branches, but the unconditional one is gone for these images."
-            )
-        if plan.rows == "cond" and self.guided:
-            rows = torch.arange(self.batch, device=self.canvas.device)
-            self.conditioning, self.kv, self.guided = self.conditioning.rows(rows), self.kv.rows(rows), False
-
-
-@dataclass
-class Generation:
-    """``image`` [B, 3, H, W] in [0, 1] and ``canvas`` in the order of the samples; the groups' last states."""
-
-    image: Tensor
-    canvas: Tensor
-    ledger: Ledger
-    states: list[State]
-
-    @property
-    def reports(self) -> dict[tuple[int, ...], dict[str, dict[str, Any]]]:
-        """Images of a group -> method -> what it has to tell (keep ratios, decisions)."""
-        return {state.samples: {a.name: a.report() for a in state.accelerators} for state in self.states}
 
 
 @dataclass
@@ -157,7 +101,7 @@ class Run:
 
         ``dense``: the dense run of the same images, for methods that need one; made here where it is not given.
         """
-        _refuse_clashes(accelerators)
+        refuse_clashes(accelerators)
         for accelerator in accelerators:  # first of all: what cannot run is refused before any work
             accelerator.start(self)
         if self.model.device.type == "cpu":
@@ -219,10 +163,10 @@ class Run:
                 raise VarlabError(
                     f"Stage {k + 1} carries the text of {self.model.name} and runs whole: skip or prune later stages."
                 )
-            self._count_dense(state, k)
+            count_dense(self, state, k)
             if plan.action == "stop":
                 for later in range(k + 1, len(self.model.schedule)):
-                    self._count_dense(state, later)
+                    count_dense(self, state, later)
                 break
             if plan.action == "run":
                 self._run_stage(state, k, plan)
@@ -249,15 +193,15 @@ class Run:
     def _run_stage(self, state: State, k: int, plan: StagePlan) -> None:
         state.set_rows(plan, k)
         stage = self._stage(state, k, plan)
-        stage = replace(stage, turns=self.model.turns(k, self.settings, self._noise(stage, None)))
-        self._check(stage)
+        stage = replace(stage, turns=self.model.turns(k, self.settings, noise_of(self, stage, None)))
+        refuse_misread(self.model, stage)
         self.on_mark("plan", k)
         index = row_index(stage, state.rows)
         x = self.model.embed(k, state.canvas, state.conditioning, index)
         for probe in self.probes:
             probe.on_stage(stage, self._on_grid(stage, x))
         x = self._on_grid(stage, self._blocks(state, stage, x, index))
-        codes = self._codes(state, stage, x)
+        codes = codes_of(self, state, stage, x)
         residual = self.model.code_map(k, codes)
         before = state.canvas
         state.canvas = self.model.accumulate(k, before, residual)
@@ -271,19 +215,6 @@ class Run:
         self.ledger.stages[k].kv_bytes += state.kv.bytes
         if self.on_progress is not None:
             self.on_progress(stage)
-
-    def _check(self, stage: Stage) -> None:
-        """Plans that would be misread in silence."""
-        plan, tokens = stage.plan, self.model.schedule.lengths[stage.index]
-        if plan.selection is not None and plan.selection.length != tokens:
-            raise VarlabError(
-                f"A selection over {plan.selection.length} tokens cannot serve stage {stage.index + 1} of {tokens}."
-            )
-        if stage.guided and plan.depth is not None and any(block >= plan.depth for block in stage.guidance.blocks):
-            raise VarlabError(
-                f"Guidance mixes the branches after block {max(stage.guidance.blocks)}, "
-                f"but only {plan.depth} blocks run. Guide the logits (cfg_layers=0) or an earlier block."
-            )
 
     def _blocks(self, state: State, stage: Stage, x: Tensor, index: Tensor | None) -> Tensor:
         depth = self.model.depth if stage.plan.depth is None else stage.plan.depth
@@ -341,7 +272,7 @@ class Run:
         """The branch itself, on all given tokens or on those of ``keep`` [R, n]. Attention alone reads positions."""
         stage, name = site.stage, str(site.branch)
         if state.guided and self.model.alike.spared and self.model.prefix(stage.index):
-            return self._compute_text(state, site, x)
+            return text_branch(self, state, site, x)
         if keep is not None:
             if stage.plan.selection is not None and stage.plan.selection.valid is not None:
                 raise VarlabError(
@@ -366,114 +297,5 @@ class Run:
             return attend_rows(q, keys, values, bias, self.model.attention_scale, alike)
 
         y = self.model.branch(site.block, name, x, state.conditioning, positions, attend)
-        self._count(state, site, x.shape[1], keys_seen[0])
+        count(self, state, site, x.shape[1], keys_seen[0])
         return y
-
-    def _compute_text(self, state: State, site: Site, x: Tensor) -> Tensor:
-        """The branch on a stage whose unconditional rows are one token many times: that token is computed once."""
-        model, scale, seen = self.model, self.model.attention_scale, list[tuple[Tensor, Tensor]]()
-
-        def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            seen.append((k, v))
-            return attend_rows(q, k, v, None, scale, Alike())
-
-        rows, last = (
-            torch.arange(state.rows, device=x.device),
-            torch.arange(x.shape[1] - 1, x.shape[1], device=x.device),
-        )
-        made = []
-        for half, index in zip(rows.chunk(2), (None, last), strict=True):
-            conditioning, tokens = state.conditioning.rows(half), x[half] if index is None else x[half][:, index]
-            positions = model.positions(site.stage.index, conditioning, index)
-            made.append(model.branch(site.block, str(site.branch), tokens, conditioning, positions, attend))
-        if seen:
-            (k, v), (null_k, null_v) = seen
-            k, v = torch.cat([k, null_k.expand_as(k)]), torch.cat([v, null_v.expand_as(v)])
-            state.kv.append(site.block, k, v, None)
-            state.kv.alike[site.block] = model.alike
-            state.attended[site.block] = site.stage.index
-        self._count(state, site, x.shape[1], x.shape[1] if seen else 0)
-        return torch.cat([made[0], made[1].expand_as(made[0])])
-
-    def _read(self, state: State, stage: Stage, x: Tensor) -> Tensor:
-        """Codes of the computed tokens [B, n, d]."""
-        selection, k = stage.plan.selection, stage.index
-        noise = self._noise(stage, None if selection is None else selection.index)
-        out = self.model.readout(x, state.conditioning, stage.guided, stage.guidance)
-        self.on_mark("transformer", k)
-        if self.choose is None:
-            labels = self.model.draw(k, out.guided, self.settings, noise)
-        else:
-            labels = self.choose(out.guided)
-        for probe in self.probes:
-            probe.on_logits(stage, out.cond, out.uncond, out.guided, labels)
-        head_rows = state.batch * (1 if out.uncond is None else 2)
-        cost = self.model.stage_cost(k, x.shape[1], state.batch, head_rows, self.settings)
-        self.ledger.stages[k].linear_flops += cost.linear
-        forced = self.forced.get(k)
-        if forced is not None:
-            labels = forced[list(stage.samples)].to(x.device)
-            labels = labels if selection is None else take(labels, selection.index)
-        return self.model.realise(k, labels, Reading(x, out.guided, stage.guidance, self.settings, noise))
-
-    def _noise(self, stage: Stage, index: Tensor | None) -> Draw:
-        """Numbers for the whole grid of a stage, gathered at the computed positions."""
-
-        def draw(kind: str, width: int, law: Law = "uniform") -> Tensor:
-            shape = (self.model.schedule.lengths[stage.index], width)
-            full = upload(getattr(self.noise, law)(kind, stage.index, stage.samples, shape), self.model.device)
-            return full if index is None else take(full, index)
-
-        return draw
-
-    def _codes(self, state: State, stage: Stage, x: Tensor) -> Tensor:
-        """Codes of the whole grid [B, h*w, d] from the hidden states of the computed tokens."""
-        selection = stage.plan.selection
-        if selection is None:
-            return self._read(state, stage, x)
-        for accelerator in state.accelerators:
-            if overrides(accelerator, "expand", Accelerator):
-                whole = replace(stage, plan=replace(stage.plan, selection=None))
-                return self._read(state, whole, accelerator.expand(stage, x, selection))
-        codes = self._read(state, stage, x)
-        for accelerator in state.accelerators:
-            if overrides(accelerator, "complete", Accelerator):
-                return accelerator.complete(stage, codes, selection)
-        raise VarlabError(
-            f"Stage {stage.index + 1} computes {codes.shape[1]} of {selection.length} tokens; nothing fills the rest."
-        )
-
-    def _count(self, state: State, site: Site, tokens: int, keys: int) -> None:
-        work = self.ledger.stages[site.stage.index]
-        first = site.branch == self.model.branches[0]
-        work.block_calls += first
-        prefix, alike = self.model.prefix(site.stage.index), state.kv.alike[site.block]
-        for rows, own, seen in groups(state.batch, state.guided, tokens, keys, prefix, alike):
-            cost = self.model.branch_cost(str(site.branch), own, seen, state.conditioning)
-            work.linear_flops += cost.linear * rows
-            work.attention_flops += cost.attention * rows
-            work.pairs += own * seen * rows
-            work.token_blocks += own * rows if first else 0
-
-    def _count_dense(self, state: State, k: int) -> None:
-        """What a run without accelerators would have computed, to tell whether one engaged."""
-        work, grid_tokens = self.ledger.stages[k], self.model.schedule.lengths[k]
-        tokens = grid_tokens + self.model.prefix(k)
-        keys = self.model.schedule.ends[k] + sum(map(self.model.prefix, range(k + 1)))
-        guided = self.model.guided(self.settings)
-        guidance = self.model.guidance(k, self.settings, guided)
-        head_rows = state.batch * (2 if guided and guidance.on_logits and guidance.scale != 1 else 1)
-        work.images += state.batch
-        work.grid_tokens += grid_tokens * state.batch
-        for rows, own, seen in groups(state.batch, guided, tokens, keys, self.model.prefix(k), self.model.alike):
-            costs = [self.model.branch_cost(name, own, seen, state.conditioning) for name in self.model.branches]
-            work.dense_token_blocks += own * self.model.depth * rows
-            work.dense_flops += sum(cost.total for cost in costs) * self.model.depth * rows
-        work.dense_flops += self.model.stage_cost(k, grid_tokens, state.batch, head_rows, self.settings).total
-
-
-def _refuse_clashes(accelerators: Sequence[Accelerator]) -> None:
-    for verb in ("sublayer", "complete"):
-        users = [a.name for a in accelerators if overrides(a, verb, Accelerator)]
-        if len(users) > 1:
-            raise VarlabError(f"{' and '.join(users)} both define {verb!r}; they cannot run together.")

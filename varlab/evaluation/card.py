@@ -15,9 +15,9 @@ from varlab.errors import VarlabError
 from varlab.evaluation.scenes import SceneScore, score_ceiling, score_samples
 from varlab.evaluation.untrained import lead, untrained_self
 from varlab.figures.training import training_curves
+from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
 from varlab.models.embedded import data_folder
-from varlab.runs import device_name
 from varlab.scenes import shape_recall
 
 Progress = Callable[[float, int], None]

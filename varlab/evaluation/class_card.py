@@ -13,9 +13,9 @@ from varlab.errors import VarlabError
 from varlab.evaluation.card import sheet
 from varlab.evaluation.classes import MEASURES, check_classes, draw_classes, score_classes
 from varlab.figures.training import training_curves
+from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
 from varlab.models.embedded import data_folder
-from varlab.runs import device_name
 
 Progress = Callable[[float, int], None]
 

@@ -13,9 +13,9 @@ from varlab.errors import VarlabError, unknown
 from varlab.evaluation.adm import export_npz, inception_scores, require_inception
 from varlab.evaluation.classes import check_classes, draw_classes, reference, score_classes
 from varlab.evaluation.scenes import score_ceiling, score_samples
+from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
 from varlab.models.var_model import VAR
-from varlab.runs import device_name
 
 Progress = Callable[[float, int], None]
 BENCHMARKS = {"scenes": 553, "frechet": 2000, "fid": 2000}  # and how many prompts or images by default

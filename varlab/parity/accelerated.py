@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from varlab.engine.hooks import Accelerator
-from varlab.engine.loop import State
 from varlab.engine.stage import Stage
+from varlab.engine.state import State
 from varlab.parity.comparison import Comparison
 from varlab.parity.golden import Golden
 from varlab.parity.infinity_capture import Outcome

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from varlab.engine.hooks import Accelerator, Probe
-from varlab.engine.loop import Generation, Run
+from varlab.engine.loop import Run
 from varlab.engine.rows import take
 from varlab.engine.stage import Site, Stage
+from varlab.engine.state import Generation
 from varlab.models.diffusion import diffusion_table
 from varlab.parity.comparison import Comparison
 from varlab.parity.golden import Golden

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from varlab.engine.hooks import Accelerator, Probe
-from varlab.engine.loop import Generation, Run, State
+from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Site, Stage
+from varlab.engine.state import Generation, State
 from varlab.parity.infinity_setup import Setup
 
 

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from varlab.engine.hooks import Accelerator, Probe
-from varlab.engine.loop import Generation, Run
+from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Site, Stage
+from varlab.engine.state import Generation
 from varlab.errors import VarlabError
 from varlab.models.guidance import Settings
 from varlab.models.tokenizers.vqvae import VQConfig, VQTokenizer

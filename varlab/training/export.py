@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 import torch
 
+from varlab.machine import device_name
 from varlab.models.embedded import save_mini
-from varlab.runs import device_name
 from varlab.scenes import SCENE_VERSION
 from varlab.training.pipeline import PARTS, load_average, start_of, trained_tokenizer
 from varlab.training.recipe import Recipe

@@ -13,11 +13,11 @@ import torch
 
 from varlab.errors import VarlabError
 from varlab.figures import freqexit as figures
+from varlab.machine import device_name
 from varlab.models.embedded import MiniFacts, Parts, load_mini, save_mini
 from varlab.models.registry import find
 from varlab.models.tokenizers.vqvae import VQTokenizer
 from varlab.models.var import VARTransformer
-from varlab.runs import device_name
 from varlab.scenes import SCENE_VERSION
 from varlab.training.freqexit.recipes import FineTuning, freqexit_recipe
 from varlab.training.freqexit.task import FreqExitTask, Student, new_objective

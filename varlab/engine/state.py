@@ -1,0 +1,74 @@
+"""A group of images on their way through the stages, and what comes of them."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from varlab.engine.hooks import Accelerator
+from varlab.engine.kv import KVStore
+from varlab.engine.ledger import Ledger
+from varlab.engine.plan import StagePlan
+from varlab.errors import VarlabError
+
+
+@dataclass
+class State:
+    """A group of images on their way through the stages."""
+
+    samples: tuple[int, ...]
+    conditioning: Any
+    canvas: Tensor
+    kv: KVStore
+    guided: bool
+    accelerators: list[Accelerator]
+    stages_run: int = 0
+    attended: dict[int, int] = field(default_factory=dict)  # block -> the last stage whose keys it holds
+
+    @property
+    def batch(self) -> int:
+        return len(self.samples)
+
+    @property
+    def rows(self) -> int:
+        return self.batch * (2 if self.guided else 1)
+
+    def fork(self, keep: list[int]) -> "State":
+        """The state of some of the images, on its own from here on."""
+        samples = torch.tensor(keep, device=self.canvas.device)
+        rows = torch.cat([samples, samples + self.batch]) if self.guided else samples
+        return replace(
+            self,
+            samples=tuple(self.samples[i] for i in keep),
+            conditioning=self.conditioning.rows(rows),
+            canvas=self.canvas[samples],
+            kv=self.kv.rows(rows),
+            accelerators=[a.fork(samples) for a in self.accelerators],
+            attended=dict(self.attended),
+        )
+
+    def set_rows(self, plan: StagePlan, k: int) -> None:
+        """Drop the unconditional branch if asked to. One way: its keys would be stale if it came back."""
+        if plan.rows == "both" and not self.guided:
+            raise VarlabError(
+                f"Stage {k + 1} asks for both branches, but the unconditional one is gone for these images."
+            )
+        if plan.rows == "cond" and self.guided:
+            rows = torch.arange(self.batch, device=self.canvas.device)
+            self.conditioning, self.kv, self.guided = self.conditioning.rows(rows), self.kv.rows(rows), False
+
+
+@dataclass
+class Generation:
+    """``image`` [B, 3, H, W] in [0, 1] and ``canvas`` in the order of the samples; the groups' last states."""
+
+    image: Tensor
+    canvas: Tensor
+    ledger: Ledger
+    states: list[State]
+
+    @property
+    def reports(self) -> dict[tuple[int, ...], dict[str, dict[str, Any]]]:
+        """Images of a group -> method -> what it has to tell (keep ratios, decisions)."""
+        return {state.samples: {a.name: a.report() for a in state.accelerators} for state in self.states}

@@ -1,0 +1,37 @@
+"""What a run was made of, as records say it: the model's architecture, its text encoder, the commit."""
+
+import subprocess
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from varlab.models.base import NextScaleModel
+
+
+def architecture(model: NextScaleModel) -> dict[str, Any]:
+    """The configurations of the transformer and the tokenizer, of a model that has them."""
+    configs = {part: getattr(getattr(model, part, None), "config", None) for part in ("transformer", "tokenizer")}
+    return {
+        part: asdict(config)
+        for part, config in configs.items()
+        if is_dataclass(config) and not isinstance(config, type)
+    }
+
+
+def text_encoder(model: NextScaleModel) -> str:
+    """What reads the prompts: the encoder's own label, else its class."""
+    encoder = getattr(model, "text", None)
+    return "none" if encoder is None else str(getattr(encoder, "label", type(encoder).__name__))
+
+
+def git_state() -> str:
+    """Commit of the working tree, ``+`` when it has changes; "unknown" outside a checkout."""
+    try:
+        here = Path(__file__).parent
+        commit = subprocess.run(
+            ["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+        )
+        changes = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit.stdout.strip() + ("+" if changes.stdout.strip() else "")
