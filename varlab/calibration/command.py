@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from varlab.accelerators.decisions import save
@@ -58,7 +59,7 @@ def _shown(accuracy: pd.DataFrame) -> pd.DataFrame:
     if "gain" not in accuracy:  # nothing to judge by
         return accuracy
     columns = zip(accuracy["gain"], accuracy["gain low"], accuracy["gain high"], strict=True)
-    cells = [f"{gain:+.3f} [{low:+.3f}, {high:+.3f}]" for gain, low, high in columns]
+    cells = ["" if np.isnan(gain) else f"{gain:+.3f} [{low:+.3f}, {high:+.3f}]" for gain, low, high in columns]
     named = accuracy.assign(gain=cells).drop(columns=["gain low", "gain high"])
     return named.rename(columns={"gain": "less the best always", "verdict": "the decision beats it"})
 
