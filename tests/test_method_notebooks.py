@@ -14,6 +14,7 @@ from varlab.accelerators.decisions import load
 from varlab.api import check_inputs
 from varlab.cli import app
 from varlab.errors import VarlabError
+from varlab.prompt_sets import dealt
 from varlab.reports import list_notebooks, notebook_parameters, run_report
 
 TEXTS = ["a red star", "a blue ring above a star", "a ring", "a blue star", "a red ring above a blue star", "a star"]
@@ -66,10 +67,17 @@ def test_a_notebook_runs_and_says_what_it_shows(place: Path, name: str) -> None:
     assert all("(" in item["finding"] and item["finding"].endswith("n = 2.") for item in judged)
 
 
+def _file(path: Path, texts: list[str]) -> Path:
+    path.write_text("\n".join(texts))
+    return path
+
+
 def test_a_comparison_says_that_it_shows_what_the_decision_was_fitted_on(place: Path) -> None:
     asked = ("compare", "mini-infinity", "skipvar:target=0.86", "--n", "2", "--batch", "2")
-    assert "was fitted on 4 prompts" in run(*asked, "--seed", "0", texts=place / "texts.txt")
-    assert "was fitted on" not in run(*asked, "--seed", "1", texts=place / "texts.txt")
+    texts = place / "texts.txt"
+    seen, unseen = dealt(str(texts), 4, 2, 0)
+    assert "2 of these 2 prompts are among the 4" in run(*asked, texts=_file(place / "seen.txt", seen))
+    assert "was fitted on" not in run(*asked, texts=_file(place / "unseen.txt", unseen))
 
 
 def test_a_decision_model_of_other_weights_is_refused(place: Path) -> None:
