@@ -67,4 +67,4 @@ def test_the_command_writes_its_tables(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [*asked, "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
     assert "random (seed 0)" in done.output and "share of the saving" in done.output
-    assert {path.name for path in tmp_path.iterdir()} == {"savings.csv", "rounds.csv", "stages.csv"}
+    assert {path.name for path in tmp_path.iterdir()} == {"facts.json", "savings.csv", "rounds.csv", "stages.csv"}

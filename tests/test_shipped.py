@@ -12,7 +12,13 @@ from varlab.reports import list_notebooks, notebook_parameters, run_report
 from varlab.scenes import VOCABULARY
 from varlab.training.var import class_names
 
-LIMITS = {"nano-infinity": 12e6, "mini-infinity": 30e6, "mini-hart": 12e6, "mini-var": 12e6}  # bytes
+LIMITS = {
+    "nano-infinity": 12e6,
+    "mini-infinity": 30e6,
+    "mini-hart": 12e6,
+    "mini-var": 12e6,
+    "mini-var-freqexit": 12e6,
+}  # bytes
 EXITS = ("05_exit_motivation", "13_freqexit")  # of class-conditional minis, on more images than distances have features
 METHODS = ("10_sparsevar", "11_skipvar", "12_fastvar", "14_sparsevar_calibration")  # see test_method_notebooks.py
 
@@ -37,8 +43,10 @@ def test_a_card_is_about_these_weights(folder: Path) -> None:
     card = json.loads((folder / "card.json").read_text())
     text = (folder / "README.md").read_text()
     assert card["weights"] == vl.load(folder.name).weights and card["weights"] in text
-    for picture in ("samples.png", "curves.png", "training/transformer.csv", "training/tokenizer.csv"):
-        assert (folder / picture).stat().st_size > 0
+    facts = json.loads((folder / "model.json").read_text())
+    logs = [f"training/{part}.csv" for part in ("tokenizer", "transformer", "freqexit") if f"{part}_steps" in facts]
+    for path in ("samples.png", "curves.png", *logs):
+        assert logs and (folder / path).stat().st_size > 0
     if "scores" not in card:  # of classes: a table of distances
         assert {row["source"] for row in card["rows"]} >= {"none", "reconstructions", "other scenes"}
         return

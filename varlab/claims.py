@@ -127,11 +127,11 @@ def decisions(compared: Comparison) -> list[Verdict]:
         for row in accuracy_table(log).to_dict("records"):
             claim = f"{name}: the decision ({row['model']}) beats one fixed answer"
             finding = f"Right on {row['accuracy']:.2f} of the held-out prompts"
-            if "gain" in row:
+            if pd.notna(row.get("gain")):
                 low, high = row["gain low"], row["gain high"]
                 finding += f", less the best fixed answer {row['gain']:+.3f} ({low:+.3f} to {high:+.3f})"
             finding += f". n = {row['n_held_out']}."
-            found.append({"claim": claim, "finding": finding, "verdict": row.get("verdict", UNTOLD)})
+            found.append({"claim": claim, "finding": finding, "verdict": row.get("verdict") or UNTOLD})
     return found
 
 

@@ -24,6 +24,7 @@ from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Stage
 from varlab.engine.state import Generation
+from varlab.errors import VarlabError
 from varlab.folders import keep
 from varlab.inputs import at_least, check_prompts, with_overrides
 from varlab.machine import device_name, now, peak_mib, reset_peak
@@ -31,7 +32,7 @@ from varlab.metrics import high_frequency_ssim, psnr, ssim
 from varlab.models.base import NextScaleModel
 from varlab.perceptual import load_lpips
 from varlab.probes.log import Log, join, of_methods, tree
-from varlab.prompt_sets import CUSTOM, PromptSet, dealt, prompts
+from varlab.prompt_sets import CUSTOM, PromptSet, dealt, digest_of, prompts
 from varlab.runs import Job, provenance, to_pil
 from varlab.scenes import score_images
 from varlab.statistics import bootstrap_interval, paired_difference
@@ -323,16 +324,27 @@ def _row(name: str, bench: _Bench, rows: pd.DataFrame, timings: pd.DataFrame) ->
     return row
 
 
+def _fitted_on(record: Mapping[str, Any]) -> set[str] | None:
+    """The texts that a decision model was fitted on; None where its record or its file of prompts do not tell."""
+    try:
+        seen = dealt(*(record[key] for key in ("prompt_set", "n", "held_out", "seed")))[0]
+    except (KeyError, VarlabError):  # an older record; a file that is gone
+        return None
+    return set(seen) if digest_of(seen) == record.get("texts") else None
+
+
 def _notes(logs: Mapping[str, xr.DataTree], texts: Sequence[str]) -> list[str]:
     """A line on every row whose decision model was fitted on prompts of this comparison, whatever the seed."""
     found = []
     for name, log in logs.items():
         for node in log.children.values():
             fitted = node.attrs.get("decision_model", {})
-            if "held_out" not in fitted:  # the official ones do not say
+            if "prompt_set" not in fitted:  # the official ones do not say
                 continue
-            seen = set(dealt(*(fitted[key] for key in ("prompt_set", "n", "held_out", "seed")))[0])
-            if known := sum(text in seen for text in texts):
+            seen = _fitted_on(fitted)
+            if seen is None:
+                found.append(f"{name}: the prompts that its decision model was fitted on cannot be told.")
+            elif known := sum(text in seen for text in texts):
                 found.append(
                     f"{name}: {known} of these {len(texts)} prompts are among the {fitted['n']} that its decision "
                     "model was fitted on, which flatters it."

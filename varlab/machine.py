@@ -35,7 +35,7 @@ def usable(name: str) -> torch.device:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise VarlabError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+        raise VarlabError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}. Take cpu.") from error
     return torch.device(name)
 
 

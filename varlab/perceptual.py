@@ -51,7 +51,10 @@ class LPIPS:
     def check_size(self, height: int, width: int) -> None:
         """Raises VarlabError for images too small for the five layers."""
         if min(height, width) < LEAST:
-            raise VarlabError(f"LPIPS compares images of at least {LEAST} pixels a side, not {height} x {width}.")
+            raise VarlabError(
+                f"LPIPS compares images of at least {LEAST} pixels a side, not {height} x {width}. "
+                "Leave --lpips out, and $VARLAB_LPIPS unset."
+            )
 
     def __call__(self, image: Tensor, reference: Tensor) -> Tensor:
         if image.shape != reference.shape:

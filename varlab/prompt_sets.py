@@ -121,6 +121,11 @@ def dealt(name: str, n: int, others: int, seed: int) -> tuple[list[str], list[st
     return mixed[:n], mixed[n:]
 
 
+def digest_of(texts: Iterable[str]) -> str:
+    """12 hexadecimal digits that tell one list of texts from another."""
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
+
+
 def _unlike(texts: Iterable[str]) -> Iterator[str]:
     """Each text the first time that it comes."""
     seen: set[str] = set()

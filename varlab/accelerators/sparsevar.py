@@ -54,7 +54,10 @@ class SparseVAR(TokenPruning):
     tau: threshold on the normalised score, by default 0.6; higher is faster and coarser. keep: share of tokens in
     place of tau (one number or one a pruned stage). alpha: cell of the anchors, none for no anchors. last: pruned
     stages, 3 of 13 is the paper's P=10. block: index from 0 of the scoring block, by default the middle one (the
-    paper's 16th of 32).
+    paper's 16th of 32); no source gives it for HART, where ``varlab calibrate sparsevar`` tells what the model shows.
+
+    Not options, for the engine decides: random numbers are drawn for the full grid and gathered, batches of unequal
+    counts are padded and masked, and stages are counted from the end (``last``).
 
     Readings that the sources leave open, the default first. norm: mean of the resized map, mean of the computed
     tokens, min-max, max, sigmoid of the z-score, absolute; root: their square roots. unscored: score of a token that

@@ -24,7 +24,7 @@ from varlab.errors import VarlabError
 from varlab.inputs import at_least
 from varlab.metrics import ssim
 from varlab.models.base import NextScaleModel
-from varlab.prompt_sets import dealt
+from varlab.prompt_sets import dealt, digest_of
 from varlab.runs import Job, default_batch
 from varlab.statistics import Interval, paired_difference
 from varlab.verdicts import HOLDS, NOT, TOO_FEW, UNCLEAR
@@ -35,16 +35,16 @@ STRATEGIES = (*(f"drop {n}" for n in range(1, LATE + 1)), *(f"replace {m}" for m
 
 
 def measure(
-    model: NextScaleModel, texts: Sequence[str], seed: int = 0, first: int = 0, progress: Progress | None = None
+    model: NextScaleModel, texts: Sequence[str], seed: int = 0, progress: Progress | None = None
 ) -> pd.DataFrame:
     """One row a prompt: the two features, and the SSIM of every strategy's image to the dense one.
 
-    ``first`` numbers the images, so that a held-out set draws other noise. Costs about four dense runs a prompt.
+    Costs about four dense runs a prompt.
     """
     batch, parts = default_batch(model), []
     for start in range(0, len(texts), batch):
         chunk = list(texts[start : start + batch])
-        parts.append(_measure(model, chunk, range(first + start, first + start + len(chunk)), seed))
+        parts.append(_measure(model, chunk, range(start, start + len(chunk)), seed))
         if progress is not None:
             progress(start + len(chunk), len(texts))
     return pd.concat(parts, ignore_index=True)
@@ -137,7 +137,7 @@ def fit(
                 else always(0, 0).uncond
             )
             rows.append({"target": target, "model": kind} | _judge(parts[kind], kind, seen, unseen, target))
-        judged = [row for row in rows if row["target"] == target and row["n_held_out"]]
+        judged = [row for row in rows if row["target"] == target and row["n_held_out"] and row["n_train"]]
         told = (facts or {}) | {"accuracy": judged}
         models[target] = DecisionModel(
             model.family, model.weights, len(model.schedule), target, parts["drop"], parts["replace"], told
@@ -156,7 +156,7 @@ def _judge(
     truth = labels(unseen, kind, target)
     row: dict[str, Any] = {"n_train": len(seen), "n_held_out": len(unseen)}
     if not len(unseen) or not len(seen):
-        return row | {"accuracy": np.nan, "majority": np.nan}
+        return row | {"accuracy": np.nan, "majority": np.nan, "verdict": TOO_FEW}
     right = np.array(classifier.predict(torch.tensor(unseen[list(FEATURES)].to_numpy()))) == truth
     majority = np.argmax(np.bincount(labels(seen, kind, target)))
     row |= {"accuracy": right.mean(), "majority": (truth == majority).mean()}
@@ -197,7 +197,8 @@ def calibrate(
     if len(model.schedule) < LATE + 5:
         raise VarlabError(f"SkipVAR needs at least {LATE + 5} stages; {model.name} has {len(model.schedule)}.")
     table = measure(model, seen + unseen, seed, progress=progress)
-    facts = {"prompt_set": prompt_set, "n": n, "held_out": held_out, "seed": seed, "features": list(FEATURES)}
+    facts = {"prompt_set": prompt_set, "n": n, "held_out": held_out, "seed": seed, "texts": digest_of(seen)}
+    facts["features"] = list(FEATURES)
     return fit(model, table[:n], table[n:], targets, facts), table
 
 

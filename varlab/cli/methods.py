@@ -1,5 +1,6 @@
 """Commands on accelerators: ``compare``, ``calibrate``, ``split``, ``savings``."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -181,12 +182,16 @@ def savings(
     with bars(MofNCompleteColumn(), "rounds") as move:
         found = measure(model, spec, repeats, batch, lambda done, total: move("rounds", done, total))
     console.print(as_table(found.table))
+    facts = {
+        "method": spec, "model": model.name, "weights": model.weights, "schedule": pixels, "precision": model.precision,
+        "device": device_name(model.device), "threads": torch.get_num_threads(), "batch": batch, "rounds": repeats,
+    }  # fmt: skip
     say(
-        f"{spec} on {model.name}, {model.weights}, schedule {pixels}, {model.precision}, {device_name(model.device)}, "
-        f"{torch.get_num_threads()} threads, batch {batch}; medians of rounds and 95 % intervals; overhead and saving "
-        "over the dense transformer span"
+        f"{', '.join(f'{name} {value}' for name, value in facts.items())}; medians of rounds and 95 % intervals; "
+        "overhead and saving over the dense transformer span"
     )
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         for name, table in (("savings", found.table), ("rounds", found.rounds), ("stages", found.stages.reset_index())):
             table.to_csv(out / f"{name}.csv", index=False)
+        (out / "facts.json").write_text(json.dumps(facts, indent=1))

@@ -196,7 +196,8 @@ def refuse_batch(
     if batch * each + RESERVE <= free:
         return
     fits = (free - RESERVE) // each
-    advice = f"The largest batch that fits is {fits}." if fits >= 1 else "No batch fits: take a smaller schedule."
+    smaller = "take a smaller schedule" + (f" or strips {USUAL}" if strips is None else "")
+    advice = f"The largest batch that fits is {fits}." if fits >= 1 else f"No batch fits: {smaller}."
     raise VarlabError(
         f"A batch of {batch} on {schedule.name} needs {(batch * each + RESERVE) / GIB:.1f} GiB beside the model, and "
         f"{device} has {free / GIB:.1f} GiB left. {advice}"

@@ -73,9 +73,9 @@ def load(
 
 
 def default_precision(entry: ModelEntry, init: str | None) -> str:
-    """bf16 for the official models of a billion parameters and more on random weights, which mean nothing in fp32
+    """bf16 for the official models of half a billion parameters and more on random weights, which mean nothing in fp32
     either and take half the memory so; else fp32."""
-    large = entry.folder is None and parameters(entry.transformer) >= 1e9
+    large = entry.folder is None and parameters(entry.transformer) >= 5e8
     return "bf16" if large and init == "random" else "fp32"
 
 
