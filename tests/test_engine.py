@@ -221,6 +221,7 @@ def test_pairs_and_tokens_by_hand() -> None:
     ends = (1, 5, 14, 39)
     for work, tokens, end in zip(ledger.stages, (1, 4, 9, 25), ends, strict=True):
         assert work.token_blocks == work.dense_token_blocks == tokens * 4 * 4  # 4 blocks, 2 images x 2 branches
+        assert work.row_blocks == 4 * 4
         assert work.pairs == tokens * end * 4 * 4
         assert work.kv_bytes == 2 * 4 * 4 * min(end, 14) * 64 * 4  # the last stage's are not kept
 

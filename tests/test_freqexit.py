@@ -63,6 +63,7 @@ def test_rising_exits_warn_and_deep_caches_miss_stages() -> None:
 def test_a_skipped_block_is_never_called() -> None:
     out = run("freqexit:exits=4/3/2/2", labels=(3, 7))
     assert [work.block_calls for work in out.ledger.stages] == [4, 3, 2, 2]
+    assert [work.row_blocks for work in out.ledger.stages] == [4 * 4, 4 * 3, 4 * 2, 4 * 2]
     assert [work.token_blocks for work in out.ledger.stages] == [4 * 4 * 1, 4 * 3 * 4, 4 * 2 * 9, 4 * 2 * 25]
     report = out.reports[(0, 1)]["freqexit"]
     costs = account(tiny_var(), (4, 3, 2, 2), Settings(cfg=2.0))

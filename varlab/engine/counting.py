@@ -20,6 +20,7 @@ def count(run: "Run", state: State, site: Site, tokens: int, keys: int) -> None:
         work.linear_flops += cost.linear * rows
         work.attention_flops += cost.attention * rows
         work.pairs += own * seen * rows
+        work.row_blocks += rows if first else 0
         work.token_blocks += own * rows if first else 0
 
 

@@ -7,8 +7,8 @@ import pandas as pd
 
 @dataclass
 class StageWork:
-    """Sums over the images of a stage. Token-blocks count tokens x blocks x rows; pairs are query-key pairs;
-    block calls count blocks once for each group of images that runs together.
+    """Sums over the images of a stage. Token-blocks count tokens x blocks x rows, row-blocks rows x blocks; pairs are
+    query-key pairs; block calls count blocks once for each group of images that runs together.
 
     ``overhead_flops`` are previews, scores and fills that an accelerator asked for.
     """
@@ -17,6 +17,7 @@ class StageWork:
     tokens: int = 0
     grid_tokens: int = 0
     block_calls: int = 0
+    row_blocks: int = 0
     token_blocks: int = 0
     dense_token_blocks: int = 0
     dense_flops: int = 0
