@@ -99,3 +99,9 @@ def _final(side: int) -> Any:
     from varlab import schedules
 
     return schedules.square((1, side), "two")
+
+
+@pytest.mark.parametrize("tiny", [tiny_infinity, tiny_hart])
+def test_another_schedule_decodes_in_the_same_strips_and_says_so(tiny: Any) -> None:
+    model = in_strips(tiny(), 4)
+    assert model.execution != "eager" and model.with_schedule(model.schedule).execution == model.execution

@@ -131,7 +131,10 @@ def decisions(compared: Comparison) -> list[Verdict]:
                 low, high = row["gain low"], row["gain high"]
                 finding += f", less the best fixed answer {row['gain']:+.3f} ({low:+.3f} to {high:+.3f})"
             finding += f". n = {row['n_held_out']}."
-            found.append({"claim": claim, "finding": finding, "verdict": row.get("verdict") or UNTOLD})
+            verdict = row.get("verdict")
+            found.append(
+                {"claim": claim, "finding": finding, "verdict": verdict if isinstance(verdict, str) else UNTOLD}
+            )
     return found
 
 

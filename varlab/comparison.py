@@ -70,6 +70,7 @@ class Comparison:
     ``table``: one row a method. ``images``: method -> pictures in prompt order. ``prompts``: one row a prompt and
     method. ``timings``: one row a batch and method. ``ledgers`` by method, and ``logs`` of those that tell what they
     decided; ``facts`` are the provenance, the same for all rows, and ``notes`` on what a reader of the table must know.
+    All rows come from one call and share its settings: tables made apart are not to be joined.
     """
 
     table: pd.DataFrame
