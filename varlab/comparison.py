@@ -178,8 +178,8 @@ def compare(
     if (perceptual := load_lpips(lpips)) is not None:
         perceptual.check_size(*(side * model.stride for side in model.latent_grid(model.schedule.final)))
     bench = _Bench(job, names, batch, FIDELITY if perceptual is None else FIDELITY | {"lpips": perceptual})
-    bench.warm_up()
     batches = job.batches(batch)
+    bench.warm_up()
     for turn in range(rounds * len(batches)):
         bench.turn(batches[turn % len(batches)], turn, turn // len(batches) == 0)
         if progress is not None:

@@ -22,9 +22,11 @@ from varlab.engine.graphs import GraphedRun, Graphs, refuse_graphs
 from varlab.engine.ledger import Ledger
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
+from varlab.errors import VarlabError
 from varlab.inputs import at_least
 from varlab.machine import Rates, clocks, device_name, now, peak_mib, rates, reset_peak
 from varlab.models.base import NextScaleModel
+from varlab.models.memory import refuse_batch
 
 SPANS = ("text encoder", "text", "plan", "transformer", "sampling", "decode")
 LAUNCH_BOUND = 0.9  # a span is launch-bound where issuing it takes so much of its time on the device
@@ -124,16 +126,20 @@ def latency(
 ) -> Latency:
     """The dense run and each method, in turning order, on one batch of all ``texts``; one round more warms up.
 
-    More rounds narrow the medians and cost time in proportion. compile: all through torch.compile; graphs: the dense
-    run's early stages through CUDA graphs. Both are refused where they do not apply.
+    More rounds narrow the medians and cost time in proportion. compile: all through torch.compile; graphs: the early
+    stages of the dense run, alone, through CUDA graphs. Both are refused where they do not apply, and so is a batch
+    that does not fit.
     """
     at_least(1, rounds=rounds)
+    if graphs and any(name != DENSE for name in specs):
+        raise VarlabError("CUDA graphs replay the dense run alone: leave graphs or the methods out.")
+    refuse_batch(model, len(texts))
     model = compiled(model) if compile else model
     recorded = Graphs() if graphs else None
     if graphs:
         refuse_graphs(Run(model, model.settings, SeededNoise(seed)))
     names = list(dict.fromkeys([DENSE, *specs]))
-    measured = rates(model.device, model.precision, model.width)
+    measured = rates(model.device, model.precision, model.width, head_width(model))
     before, passes = clocks(model.device), {name: list[Pass]() for name in names}
     for turn in range(rounds + 1):
         for i in range(len(names)):
@@ -152,6 +158,11 @@ def latency(
     spans = pd.concat([_spans(name, passes[name], passes[DENSE]) for name in names], ignore_index=True)
     stages = pd.concat([_stages(model, name, passes[name], measured) for name in names], ignore_index=True)
     return Latency(spans, stages, _memory(model, passes), facts)
+
+
+def head_width(model: NextScaleModel) -> int:
+    """Channels of a head of attention."""
+    return model.width // model.transformer.config.heads  # type: ignore[attr-defined]
 
 
 def _spans(name: str, passes: list[Pass], dense: list[Pass]) -> pd.DataFrame:

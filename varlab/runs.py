@@ -122,18 +122,8 @@ class Job:
 
     def batches(self, batch: int) -> list[range]:
         count = len(self.prompts)
-        self.refuse_batch(min(batch, count))
+        refuse_batch(self.model, min(batch, count))
         return [range(first, min(first + batch, count)) for first in range(0, count, batch)]
-
-    def refuse_batch(self, batch: int) -> None:
-        """Raises VarlabError where so many images at once do not fit in memory."""
-        model = self.model
-        transformer, tokenizer = (
-            getattr(getattr(model, part, None), "config", None) for part in ("transformer", "tokenizer")
-        )
-        if transformer is not None and tokenizer is not None:
-            strips = getattr(getattr(model, "tokenizer", None), "strips", None)
-            refuse_batch(transformer, tokenizer, model.schedule, model.precision, str(model.device), batch, strips)
 
     def run(self, samples: range) -> tuple[Generation, Log]:
         """Images of these prompts with ledger and reports, and what probes and methods log."""

@@ -10,8 +10,8 @@ from varlab.accelerators.freqexit import FreqExit
 from varlab.accelerators.skipvar import LEAST, SkipVAR, SkipVARHybrid
 from varlab.accelerators.sparsevar import SparseVAR, SparseVARLogits
 from varlab.accelerators.tokens import OracleTokens, RandomTokens, UniformTokens
-from varlab.engine.hooks import Accelerator, overrides
-from varlab.errors import VarlabError
+from varlab.engine.checks import refuse_clashes
+from varlab.engine.hooks import Accelerator
 from varlab.specs import make
 
 
@@ -69,20 +69,6 @@ def build(specs: Sequence[str | Accelerator]) -> list[Accelerator]:
     methods = [make("accelerator", spec, registry) if isinstance(spec, str) else spec for spec in specs]
     refuse_clashes(methods)
     return methods
-
-
-def refuse_clashes(methods: Sequence[Accelerator]) -> None:
-    """Pairs that make no sense, with the reason."""
-    for verb, reason in (("sublayer", "wrap the sub-layers"), ("complete", "fill the tokens left out")):
-        users = [method.name for method in methods if overrides(method, verb, Accelerator)]
-        if len(users) > 1:
-            raise VarlabError(f"{users[0]} and {users[1]} cannot run together: both {reason}.")
-    selecting = [method.name for method in methods if overrides(method, "complete", Accelerator)]
-    if selecting and (whole := [method.name for method in methods if method.whole]):
-        raise VarlabError(
-            f"{whole[0]} and {selecting[0]} cannot run together: {whole[0]} restores from whole grids, and "
-            f"{selecting[0]} leaves tokens out before block 0."
-        )
 
 
 __all__ = ["ACCELERATORS", "Entry", "build"]

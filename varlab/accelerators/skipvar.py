@@ -109,7 +109,7 @@ class SkipVAR(_Late):
             return
         latent: Grid = self.run.model.latent_grid(self.run.model.schedule.grids[self.preview_stage - 1])
         new, old = (self.run.preview(c, latent, stage, charge=True) * 2 - 1 for c in (state.canvas, self.old))
-        found = features(new, old)
+        found = features(new, old).cpu()
         for image, values, strategy in zip(
             stage.samples, found.tolist(), self.decisions.strategies(found), strict=True
         ):

@@ -180,11 +180,10 @@ class SparseVAR(TokenPruning):
             d, reference = d.clamp(min=0).sqrt(), None if reference is None else reference.sqrt()
         assert reference is not None
         z = normalise(d, self.norm, reference).amax(1)
-        if not bool(z.isfinite().all()):
-            raise VarlabError(
-                f"sparsevar: block {self.scorer} changed all tokens alike before stage {stage.index + 1}, and "
-                f"norm={self.norm} makes no score of that to hold against tau. Take keep=..., another block or norm."
-            )
+        blind = (
+            f"sparsevar: block {self.scorer} changed all tokens alike before stage {stage.index + 1}, and "
+            f"norm={self.norm} makes no score of that to hold against tau. Take keep=..., another block or norm."
+        )
         keep, self.seen[stage.index] = z >= self.tau, z
         grid = (stage.grid[0], stage.grid[1])
         if self.persistent and self.alive is not None:
@@ -193,7 +192,7 @@ class SparseVAR(TokenPruning):
             keep |= (d.amax(1) == d.amax(1).amax(-1, keepdim=True)) & ~keep.any(-1, keepdim=True)
         self.alive = (keep, grid)
         self.run.charge(stage, 8 * d.numel())
-        return select(keep, anchors)
+        return select(keep, anchors, (~z.isfinite().all(), blind))
 
     def after_branch(self, site: Site, x: Tensor, y: Tensor, selection: Selection | None) -> None:
         if site.branch == self.operand:

@@ -19,13 +19,13 @@ AXES: dict[str, tuple[Any, ...]] = {
     "depth": (1, 2, 4),
     "width": (256, 512, 1024),
 }
-WITHIN = (0.8, 1.25)  # measured over account, relative to the base point, in fp32
+WITHIN = (0.8, 1.25)  # measured over account, in fp32
 
 
 @dataclass(frozen=True)
 class Growth:
-    """One row a point: ``axis`` and its ``value``, ``seconds`` measured, ``account`` in seconds, and both relative to
-    the smallest of the axis; ``ratio`` is measured over account growth."""
+    """One row a point: ``axis`` and its ``value``, ``seconds`` measured, ``account`` in seconds, ``ratio`` of the two,
+    and both relative to the smallest of the axis."""
 
     table: pd.DataFrame
     facts: dict[str, Any]

@@ -1,7 +1,9 @@
-"""What the probes cost: seconds an image with and without them, interleaved in one run."""
+"""What the probes cost: seconds, memory and bytes on disk an image, with and without them, interleaved in one run."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -9,10 +11,13 @@ import torch
 
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
+from varlab.folders import keep
 from varlab.inputs import at_least
 from varlab.machine import now, peak_mib, reset_peak
 from varlab.models.base import NextScaleModel
+from varlab.models.memory import refuse_batch
 from varlab.probes import PROBES, build
+from varlab.probes import log as logs
 from varlab.prompt_sets import prompts
 from varlab.runs import default_batch
 
@@ -21,31 +26,43 @@ WITHOUT_PREVIEWS = tuple(
     f"{name}:preview=off" if name in ("residual-spectrum", "step-redundancy") else name for name in PROBES
 )
 BARE = "probes, no previews"
-VARIANTS = {"plain": (), BARE: WITHOUT_PREVIEWS, "probes and previews": PROBED}
-ALLOWED = 1.15  # time with probes but without previews, as a multiple of the plain run's
+WHOLE = "probes and previews"
+VARIANTS = {"plain": (), BARE: WITHOUT_PREVIEWS, WHOLE: PROBED}
+ALLOWED = 1.15  # of a small model: time with probes but without previews, as a multiple of the plain run's
+# Of a full-size model, previews at an eighth of the side: time and memory as multiples of the plain run's; MB an image.
+TARGETS = {"time": 1.10, "memory": 1.05, "log": 5.0}
 
 
 @dataclass(frozen=True)
 class ProbeCost:
-    """``table``: median and quartiles of seconds an image, ratio to plain, and MiB held at most, model included, by the
-    process on a CPU, by torch on a GPU; ``equal``: images bit for bit."""
+    """``table``: median and quartiles of seconds an image, ratio to plain, MiB held at most, model included, by the
+    process on a CPU, by torch on a GPU, and MB of the log an image; ``equal``: images bit for bit."""
 
     table: pd.DataFrame
     equal: bool
     batch: int
 
-    @property
-    def ratio(self) -> float:
-        """Median time with probes but without previews, over the plain run's."""
-        return float(self.table.set_index("variant").loc[BARE, "ratio_median"])
+    def ratio(self, variant: str) -> float:
+        """Median time over the plain run's."""
+        return float(self.table.set_index("variant").loc[variant, "ratio_median"])
+
+    def memory(self, variant: str) -> float:
+        """Peak over the plain run's."""
+        peaks = self.table.set_index("variant").peak_mib
+        return float(peaks[variant] / peaks["plain"])
+
+    def log_mb(self, variant: str) -> float:
+        return float(self.table.set_index("variant").loc[variant, "log_mb"])
 
 
 @dataclass(frozen=True)
 class Interleaved:
-    """``seconds``: one column a variant, one row a round; ``peaks``: MiB of each; ``equal``: images bit for bit."""
+    """``seconds``: one column a variant, one row a round; ``peaks``: MiB of each; ``log_mb``: of its log on disk, an
+    image; ``equal``: images bit for bit."""
 
     seconds: pd.DataFrame
     peaks: dict[str, float]
+    log_mb: dict[str, float]
     equal: bool
 
 
@@ -57,33 +74,47 @@ def interleaved(
     progress: Callable[[float, int], None] | None = None,
 ) -> Interleaved:
     """Each round runs every variant, a set of probes, once in turning order; one round more warms up."""
+    refuse_batch(model, batch)
     texts = list(prompts("scenes", n=batch))
     names, rows = list(variants), list[dict[str, float]]()
     peaks: dict[str, list[float]] = {name: [] for name in names}
     images: dict[str, torch.Tensor] = {}
+    sizes: dict[str, float] = {}
     for turn in range(rounds + 1):
         row = {}
         for i in range(len(names)):
             name = names[(i + turn) % len(names)]
             forgot = reset_peak(model.device)
-            row[name], images[name] = _pass(model, texts, variants[name])
+            row[name], images[name], log = _pass(model, texts, variants[name])
             peaks[name].append(peak_mib(model.device, forgot))
+            if not turn:
+                sizes[name] = stored_bytes(log) / 1e6 / batch
         rows.append(row)
         if progress is not None:
             progress(turn, rounds)
     first = next(iter(images.values()))
     equal = all(torch.equal(image, first) for image in images.values())
     seconds = pd.DataFrame(rows[1:], columns=names)
-    return Interleaved(seconds, {name: float(np.median(found[1:])) for name, found in peaks.items()}, equal)
+    return Interleaved(seconds, {name: float(np.median(found[1:])) for name, found in peaks.items()}, sizes, equal)
 
 
-def _pass(model: NextScaleModel, texts: list[str], probes: tuple[str, ...]) -> tuple[float, torch.Tensor]:
+def stored_bytes(log: logs.Log) -> int:
+    """Of a log as a run folder holds it."""
+    if not log:
+        return 0
+    with TemporaryDirectory() as folder:
+        keep(Path(folder), logs.tree({path: group.rounded() for path, group in log.items()}, {}))
+        return sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+
+
+def _pass(model: NextScaleModel, texts: list[str], probes: tuple[str, ...]) -> tuple[float, torch.Tensor, logs.Log]:
     made = build(probes)
     start = now(model.device)
     out = Run(model, model.settings, SeededNoise(0), made).generate(texts, range(len(texts)))
+    log: logs.Log = {}
     for probe in made:
-        probe.log()
-    return now(model.device) - start, out.image
+        log |= probe.log()
+    return now(model.device) - start, out.image, log
 
 
 def probe_cost(
@@ -91,15 +122,16 @@ def probe_cost(
     repeats: int = 15,
     batch: int | None = None,
     progress: Callable[[float, int], None] | None = None,
+    variants: Mapping[str, tuple[str, ...]] = VARIANTS,
 ) -> ProbeCost:
     """Wall clock of the plain run and of probes without and with previews, decode included."""
     batch = default_batch(model) if batch is None else batch
     at_least(1, repeats=repeats, batch=batch)
-    found = interleaved(model, VARIANTS, repeats, batch, progress)
+    found = interleaved(model, variants, repeats, batch, progress)
     rows = []
-    for name in VARIANTS:
+    for name in variants:
         seconds = np.quantile(found.seconds[name] / batch, [0.25, 0.5, 0.75])
         ratios = np.quantile(found.seconds[name] / found.seconds["plain"], [0.25, 0.5, 0.75])
-        rows.append([name, repeats, *seconds, *ratios, found.peaks[name]])
-    columns = ["variant", "n", "q25_s", "median_s", "q75_s", "ratio_q25", "ratio_median", "ratio_q75", "peak_mib"]
-    return ProbeCost(pd.DataFrame(rows, columns=columns), found.equal, batch)
+        rows.append([name, repeats, *seconds, *ratios, found.peaks[name], found.log_mb[name]])
+    columns = ["variant", "n", "q25_s", "median_s", "q75_s", "ratio_q25", "ratio_median", "ratio_q75"]
+    return ProbeCost(pd.DataFrame(rows, columns=[*columns, "peak_mib", "log_mb"]), found.equal, batch)

@@ -19,6 +19,7 @@ from varlab.engine.stage import Site, Stage
 from varlab.inputs import at_least
 from varlab.machine import now, peak_mib, reset_peak
 from varlab.models.base import NextScaleModel
+from varlab.models.memory import refuse_batch
 from varlab.statistics import bootstrap_interval
 
 TARGETS = {"share of the saving": 0.85, "overhead of the method's own verbs": 0.03, "memory": 1.0}
@@ -89,6 +90,7 @@ def savings(
     not count; it says nothing on a GPU. Memory: peak of the pruned run over the dense one's.
     """
     at_least(1, repeats=repeats, batch=batch)
+    refuse_batch(model, batch)
     rows, stages = [], []
     for turn in range(repeats + 1):
         for name in (DENSE, spec) if turn % 2 else (spec, DENSE):

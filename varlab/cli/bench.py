@@ -22,7 +22,7 @@ from varlab.cli.options import (
     say,
     with_loading,
 )
-from varlab.errors import unknown
+from varlab.errors import VarlabError, unknown
 
 app = typer.Typer()
 
@@ -30,15 +30,18 @@ app = typer.Typer()
 @app.command()
 def bench(
     topic: Annotated[
-        list[str] | None, typer.Argument(help="dense, growth, probes (default: these three), or gpu on a CUDA device.")
+        list[str] | None,
+        typer.Argument(help="dense, growth, probes, probes-full (default: all four), or gpu on a CUDA device."),
     ] = None,
-    rounds: Annotated[int, typer.Option(help="Interleaved rounds; time grows in proportion.")] = 3,
+    rounds: Annotated[
+        int | None, typer.Option(help="Interleaved rounds; time grows in proportion. Default: 3, on a GPU 10.")
+    ] = None,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
     out: Annotated[Path, typer.Option(help="Folder under which bench/ or gpu/ holds what is found.")] = Path("reports"),
 ) -> None:
     """Benchmarks, ratios within one run: the engine against an eager reference, growth of cost, cost of probes.
 
-    All three take about half an hour on one free core. Tables, figure and one more line of history go to the folder.
+    All four take about an hour on one free core. Tables, figure and one more line of history go to the folder.
     `varlab bench gpu` measures everything that is promised for a GPU in under ten minutes.
     """
     import torch
@@ -54,10 +57,10 @@ def bench(
     torch.set_num_threads(threads)
     for name in topic or TOPICS:
         if name == "gpu":
-            _gpu(rounds, out / "gpu")
+            _gpu(rounds or 10, out / "gpu")
             continue
         with image_bar() as progress:
-            made = measure(name, rounds, progress)
+            made = measure(name, rounds or 3, progress)
         console.print(as_table(made.table))
         facts = made.facts
         say(
@@ -103,15 +106,17 @@ def latency(
 
     from varlab.latency import keep
     from varlab.latency import latency as measure
+    from varlab.models.memory import refuse_batch
     from varlab.prompt_sets import prompts
 
     sizes = batch or [1, 4]
     _check_latency(spec or (), min(sizes), rounds, threads, seed, out)
     require_known(model)
-    _check_execution(model, options["device"], compiled, graphs)
+    _check_execution(model, options["device"], compiled, graphs, spec or ())
     if threads is not None:
         torch.set_num_threads(threads)
     loaded, found = load_model(model, **options), []
+    refuse_batch(loaded, max(sizes))
     for size in sizes:
         texts = list(range(size)) if loaded.family == "var" else list(prompts("scenes", n=size))
         with image_bar() as progress:
@@ -120,9 +125,9 @@ def latency(
             )
         found.append(made)
         _show_latency(made)
-    if out is not None:
-        keep(found, out)
-        say(f"written to {out}")
+        if out is not None:  # after each size: a device that vanishes must not take the former ones along
+            keep(found, out)
+            say(f"written to {out}")
 
 
 def _check_latency(
@@ -140,14 +145,16 @@ def _check_latency(
         check_writable(out.parent)
 
 
-def _check_execution(model: str, name: str, compiled: bool, graphs: bool) -> None:
-    """Refuses what the device or the family cannot do."""
+def _check_execution(model: str, name: str, compiled: bool, graphs: bool, specs: Sequence[str]) -> None:
+    """Refuses what the device, the family or the methods cannot do."""
     from varlab.engine.compiled import require_compilable, require_compiler
     from varlab.engine.graphs import require_gpu
     from varlab.machine import usable
     from varlab.models.registry import find
 
     device = usable(name)
+    if graphs and specs:
+        raise VarlabError("CUDA graphs replay the dense run alone: leave --graphs or the methods out.")
     if graphs:
         require_gpu(device)
     if compiled:

@@ -9,10 +9,17 @@ from varlab.models.base import NextScaleModel
 
 
 def refuse_clashes(accelerators: Sequence[Accelerator]) -> None:
-    for verb in ("sublayer", "complete"):
-        users = [a.name for a in accelerators if overrides(a, verb, Accelerator)]
+    """Pairs that make no sense, with the reason."""
+    for verb, reason in (("sublayer", "wrap the sub-layers"), ("complete", "fill the tokens left out")):
+        users = [method.name for method in accelerators if overrides(method, verb, Accelerator)]
         if len(users) > 1:
-            raise VarlabError(f"{' and '.join(users)} both define {verb!r}; they cannot run together.")
+            raise VarlabError(f"{users[0]} and {users[1]} cannot run together: both {reason}.")
+    selecting = [method.name for method in accelerators if overrides(method, "complete", Accelerator)]
+    if selecting and (whole := [method.name for method in accelerators if method.whole]):
+        raise VarlabError(
+            f"{whole[0]} and {selecting[0]} cannot run together: {whole[0]} restores from whole grids, and "
+            f"{selecting[0]} leaves tokens out before block 0."
+        )
 
 
 def refuse_misread(model: NextScaleModel, stage: Stage) -> None:

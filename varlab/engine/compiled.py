@@ -27,20 +27,29 @@ def compiled(model: Any) -> Infinity:
     require_compilable(model.family)
     require_compiler(model.device)
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, SHAPES)
+    torch._dynamo.config.fail_on_recompile_limit_hit = True  # else it would go on eagerly, without a word
     twin = copy.copy(model)
     twin.execution = model.execution.replace("eager", "compiled")
     functions: dict[str, Any] = {name: torch.compile(function, dynamic=False) for name, function in _FUNCTIONS.items()}
+
+    def called(name: str, *given: Any) -> Any:
+        try:
+            return functions[name](*given)
+        except torch._dynamo.exc.FailOnRecompileLimitHit as error:
+            raise VarlabError(
+                f"compile met more than {SHAPES} shapes: leave it out where a method chooses how many tokens run."
+            ) from error
 
     def branch(
         block: int, name: str, x: Tensor, conditioning: Conditioning, positions: Tensor | None, attend: Attend
     ) -> Tensor:
         layer, modulation = model.blocks[block], conditioning.modulation[block]
         if name == "attention":
-            q, k, v = functions["enter"](layer, x, modulation[2], modulation[4], positions)
-            return functions["leave"](layer, attend(q, k, v), modulation[0])
+            q, k, v = called("enter", layer, x, modulation[2], modulation[4], positions)
+            return called("leave", layer, attend(q, k, v), modulation[0])
         if name == "cross":
-            return functions["cross"](layer, x, *conditioning.keys_values[block], conditioning.text.mask)
-        return functions["feed"](layer, x, modulation[1], modulation[3], modulation[5])
+            return called("cross", layer, x, *conditioning.keys_values[block], conditioning.text.mask)
+        return called("feed", layer, x, modulation[1], modulation[3], modulation[5])
 
     twin.branch = branch  # type: ignore[method-assign]
     return twin

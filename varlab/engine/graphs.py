@@ -20,6 +20,7 @@ from varlab.engine.plan import StagePlan
 from varlab.engine.stage import Site, Stage
 from varlab.engine.state import Generation, State
 from varlab.errors import VarlabError
+from varlab.models.guidance import Settings
 
 MOST_TOKENS = 1024  # of the stages that are recorded: the first ten of a 1M schedule
 
@@ -38,6 +39,7 @@ class Graphs:
     """What is recorded for one batch size of one model; give the same object to further runs."""
 
     stages: dict[int, Recorded] = field(default_factory=dict)
+    made_for: tuple[int, Settings] | None = None  # the model, by identity, and what is baked into its stages
     conditioning: Any = None
     kv: KVStore | None = None
     rows: int = 0
@@ -67,9 +69,12 @@ class GraphedRun(Run):
 
     def _advance(self, state: State, k: int, finished: list[State], given: StagePlan | None = None) -> None:
         """As the run's own, on tensors that stay where the graphs know them."""
-        kept = self.graphs
+        kept, asked = self.graphs, (id(self.model), self.settings)
         if kept.kv is None:
+            kept.made_for = asked
             kept.conditioning, kept.kv, kept.rows = state.conditioning, state.kv, state.rows
+        elif kept.made_for != asked:
+            raise VarlabError("These graphs were recorded for another model or other settings: use new ones.")
         elif kept.rows != state.rows:
             raise VarlabError(f"These graphs were recorded for {kept.rows} rows, not {state.rows}: use new ones.")
         else:
@@ -81,6 +86,9 @@ class GraphedRun(Run):
             kept.kv.clear()
             state.conditioning, state.kv = kept.conditioning, kept.kv
         super()._advance(state, k, finished, given)
+
+    def _let_go(self, finished: list[State]) -> None:
+        """Nothing: the graphs write into these buffers again."""
 
     def _blocks(self, state: State, stage: Stage, x: Tensor, index: Tensor | None) -> Tensor:
         if self.model.schedule.lengths[stage.index] > MOST_TOKENS or stage.from_end == 0:

@@ -21,7 +21,7 @@ from varlab.engine.dense import CanvasKeeper, Dense
 from varlab.engine.hooks import Accelerator, Probe, overrides
 from varlab.engine.kv import KVStore
 from varlab.engine.ledger import Ledger
-from varlab.engine.memory import keep_freed_pages, upload
+from varlab.engine.memory import prepare_device, upload
 from varlab.engine.norms import norms
 from varlab.engine.plan import StagePlan, merge
 from varlab.engine.randomness import Noise
@@ -104,8 +104,7 @@ class Run:
         refuse_clashes(accelerators)
         for accelerator in accelerators:  # first of all: what cannot run is refused before any work
             accelerator.start(self)
-        if self.model.device.type == "cpu":
-            keep_freed_pages()
+        prepare_device(self.model.device, self.model.precision)
         if any("dense" in accelerator.needs for accelerator in accelerators):
             self.dense = self.dense_run(text, samples, negative) if dense is None else dense
         guided = self.model.guided(self.settings)
@@ -135,7 +134,14 @@ class Run:
         earlier = [self.model.decode(canvas) for canvas in keeper.canvases[:-1]]
         return Dense(tuple(samples), keeper.canvases, [*earlier, out.image])
 
+    def _let_go(self, finished: list[State]) -> None:
+        """Keys and values make room for decoding."""
+        if not self.keep_keys:
+            for state in finished:
+                state.kv.release()
+
     def _finish(self, samples: tuple[int, ...], finished: list[State]) -> Generation:
+        self._let_go(finished)
         order = {image: i for i, image in enumerate(samples)}
         back = torch.tensor([order[image] for state in finished for image in state.samples])
         canvas = torch.cat([state.canvas for state in finished])[upload(back.argsort(), self.model.device)]

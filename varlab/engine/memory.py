@@ -1,4 +1,4 @@
-"""Memory of a run: pages that the process keeps, and copies to the device that nobody waits for."""
+"""What a run sets on its device: pages that the process keeps, fp32 products; copies that nobody waits for."""
 
 import ctypes
 from functools import cache
@@ -7,6 +7,15 @@ import torch
 from torch import Tensor
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+
+
+def prepare_device(device: torch.device, precision: str) -> None:
+    """On a GPU, a model in fp32 computes in fp32, convolutions too; what a model in bf16 still holds in fp32 may go
+    through tensor cores, whose TF32 has more bits than bf16."""
+    if device.type == "cpu":
+        keep_freed_pages()
+    elif device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "bf16"
 
 
 @cache

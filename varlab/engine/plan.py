@@ -45,26 +45,27 @@ class Selection:
         return replace(self, index=self.index[rows], valid=valid, counts=counts)
 
 
-def select(mask: Tensor, anchors: Tensor | None = None) -> Selection | None:
-    """Selection of the True positions of ``mask`` [length] or [B, length]; a full one becomes None."""
+def select(mask: Tensor, anchors: Tensor | None = None, fault: tuple[Tensor, str] | None = None) -> Selection | None:
+    """Selection of the True positions of ``mask`` [length] or [B, length]; a full one becomes None.
+
+    fault: a flag on the device, and what VarlabError says where it is set. The device is waited for once.
+    """
     if anchors is not None:
         mask = mask | anchors
-    length = mask.shape[-1]
-    counts = mask.sum(-1)
-    if mask.ndim == 1 or mask.shape[0] == 1:
-        index = mask.reshape(-1).nonzero().squeeze(-1)
-        if index.numel() == 0:
-            raise VarlabError("A selection keeps no token of a stage. Keep at least one, or skip the stage.")
-        return None if index.numel() == length else Selection(index, length, anchors=anchors)
-    low, high = torch.stack([counts.min(), counts.max()]).tolist()  # the one time that the device is waited for
+    rows, length = mask.reshape(-1, mask.shape[-1]), mask.shape[-1]
+    counts = rows.sum(-1)
+    flag = counts.new_zeros(()) if fault is None else fault[0].to(counts.dtype)
+    low, high, wrong = torch.stack([counts.min(), counts.max(), flag]).tolist()
+    if fault is not None and wrong:
+        raise VarlabError(fault[1])
     if low == 0:
-        raise VarlabError(
-            "A selection keeps no token of a stage for some sample. Keep at least one, or skip the stage."
-        )
+        raise VarlabError("A selection keeps no token of a stage. Keep at least one, or skip the stage.")
     if low == length:
         return None
     # A stable sort of the complement lists the kept positions first, in raster order.
-    order = (~mask).int().sort(dim=-1, stable=True).indices[:, :high]
+    order = (~rows).int().sort(dim=-1, stable=True).indices[:, :high]
+    if len(rows) == 1:
+        return Selection(order[0], length, anchors=anchors)
     if low == high:
         return Selection(order, length, anchors=anchors)
     valid = torch.arange(high, device=mask.device) < counts[:, None]

@@ -56,7 +56,8 @@ class State:
             )
         if plan.rows == "cond" and self.guided:
             rows = torch.arange(self.batch, device=self.canvas.device)
-            self.conditioning, self.kv, self.guided = self.conditioning.rows(rows), self.kv.rows(rows), False
+            self.conditioning, self.guided = self.conditioning.rows(rows), False
+            self.kv = self.kv.rows(slice(self.batch))
 
 
 @dataclass

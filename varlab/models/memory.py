@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from varlab.errors import VarlabError
+from varlab.machine import give_back_pages
+from varlab.models.base import NextScaleModel
 from varlab.models.checkpoints import dtype_of
 from varlab.models.hart import HartConfig
 from varlab.models.official import ModelEntry
@@ -26,7 +28,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class MemoryAccount:
-    """Bytes at the peak of a run. ``activations`` and ``decoding`` do not come together: the larger one counts."""
+    """Bytes at the peak of a run. ``decoding`` comes when keys and values are gone: the larger of both counts."""
 
     weights: int
     text_encoder: int
@@ -42,7 +44,7 @@ class MemoryAccount:
     @property
     def sampling(self) -> int:
         """Above the loaded model."""
-        return self.keys_values + max(self.activations, self.decoding)
+        return max(self.keys_values + self.activations, self.decoding)
 
 
 def account(
@@ -106,9 +108,14 @@ def _decoding(config: Any, tokenizer: Any, schedule: Schedule, element: int, str
 
 
 def available(device: str = "cpu") -> int:
-    """Bytes that a run may still take: of the GPU, else of the machine or of the control group that holds us."""
+    """Bytes that a run may still take: of the GPU, else of the machine or of the control group that holds us.
+
+    What an earlier run freed counts, though torch's cache, the process or the system's cache of files holds it.
+    """
     if torch.device(device).type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + cached
+    give_back_pages()
     found = [_meminfo(), _control_group()]
     return min(value for value in found if value is not None) if any(v is not None for v in found) else 1 << 62
 
@@ -126,7 +133,8 @@ def _control_group() -> int | None:
     try:
         folder = Path("/sys/fs/cgroup")
         limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        return None if limit == "max" else int(limit) - int(used)
+        counted = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        return None if limit == "max" else int(limit) - int(used) + int(counted.get("inactive_file", 0))
     except (OSError, ValueError):
         return None
 
@@ -181,24 +189,28 @@ def largest(
     several = entry.family == "infinity" and entry.folder is None  # pixel budgets
     others = ((name, entry.schedule(name, ratio)) for name in (reversed(STAGES) if several else ()))
     shorter = (
-        f"pixels {name}" for name, other in others if len(other) < len(schedule) and most(other, precision, strips) >= 1
+        f"pixels {name}"
+        for name, other in others
+        if len(other) < len(schedule) and most(other, precision, strips) >= batch
     )
     ways += [*shorter][:1]
     return f"Largest that fits: {' or '.join(ways)}." if ways else "Nothing smaller of it fits: choose another model."
 
 
-def refuse_batch(
-    config: Any, tokenizer: Any, schedule: Schedule, precision: str, device: str, batch: int, strips: int | None = None
-) -> None:
+def refuse_batch(model: NextScaleModel, batch: int) -> None:
     """Raises VarlabError where a loaded model cannot draw so many images at once, with the largest batch that fits."""
-    free = available(device)
-    each = sampling_account(config, tokenizer, schedule, precision, 1, strips).sampling
+    transformer, tokenizer = (getattr(model, name, None) for name in ("transformer", "tokenizer"))
+    configs = getattr(transformer, "config", None), getattr(tokenizer, "config", None)
+    if None in configs:  # a model of one's own
+        return
+    strips, free = getattr(tokenizer, "strips", None), available(str(model.device))
+    each = sampling_account(configs[0], configs[1], model.schedule, model.precision, 1, strips).sampling
     if batch * each + RESERVE <= free:
         return
     fits = (free - RESERVE) // each
     smaller = "take a smaller schedule" + (f" or strips {USUAL}" if strips is None else "")
     advice = f"The largest batch that fits is {fits}." if fits >= 1 else f"No batch fits: {smaller}."
     raise VarlabError(
-        f"A batch of {batch} on {schedule.name} needs {(batch * each + RESERVE) / GIB:.1f} GiB beside the model, and "
-        f"{device} has {free / GIB:.1f} GiB left. {advice}"
+        f"A batch of {batch} on {model.schedule.name} needs {(batch * each + RESERVE) / GIB:.1f} GiB beside the model, "
+        f"and {model.device} has {free / GIB:.1f} GiB left. {advice}"
     )
