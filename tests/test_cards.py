@@ -11,12 +11,13 @@ import torch
 
 from tests.minis import refused
 from varlab.evaluation.card import write_card
-from varlab.evaluation.scenes import SceneScore
-from varlab.evaluation.untrained import lead, untrained_self
+from varlab.evaluation.scenes import SceneScore, lead
+from varlab.evaluation.untrained import untrained_self
 from varlab.models import zoo
 from varlab.models.embedded import save_mini
 from varlab.scenes import summarise
 from varlab.training.recipes import MINI_HART
+from varlab.training.records import note, parts_of, settings_of
 
 SMALL = replace(
     MINI_HART,
@@ -30,7 +31,12 @@ def mini(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a mini with the records that its training would have left."""
     folder = tmp_path / "mini-hart"
     counts = {f"{part}_{what}": 3 for part in ("tokenizer", "transformer") for what in ("samples", "steps", "hours")}
+    part = settings_of(SMALL, 2, "cpu", False)
+    note(tmp_path / "run", 0, part)
+    note(tmp_path / "run", 2, part | {"shorten": 0.5, "largest": 4, "whole_from": 2})
+    parts = parts_of(tmp_path / "run", 3, 3)
     facts = {"image_size": 32, "pool": 9, "pool_seed": 1, "device": "cpu", "parameters": 7, "bytes": 14} | counts
+    facts |= {"parts": parts, "benchmark_texts_trained_on": 0.5}
     save_mini(
         folder, SMALL.parts(SMALL.new_tokenizer(), SMALL.new_transformer()), SMALL.schedule, SMALL.settings, facts
     )
@@ -67,11 +73,12 @@ def test_the_untrained_self_shares_the_tokenizer_alone(mini: Path) -> None:
 def test_the_lead_pairs_entries_and_averages_categories() -> None:
     """Whatever the images an entry: (1 - 0, .5 - 1) of one category and (1 - 0) of another."""
     categories = ["a", "a", "b"]
-    found = lead(scores([[1, 1], [1, 0], [1, 1]], categories), scores([[0], [1], [0]], categories))
+    found = lead(scores([[1, 1], [1, 0], [1, 1]], categories).entries, scores([[0], [1], [0]], categories).entries)
     assert found["mean"].tolist() == pytest.approx([0.25, 1.0, 0.625])
     assert found.loc["overall", "low"] == pytest.approx(0.25) and found.loc["overall", "high"] == pytest.approx(1.0)
     assert found.loc["overall", "prompts"] == 3
-    refused(lambda: lead(scores([[1]], ["a"]), scores([[1], [1]], ["a", "a"])), "different prompt entries", "same n")
+    one, two = scores([[1]], ["a"]).entries, scores([[1], [1]], ["a", "a"]).entries
+    refused(lambda: lead(one, two), "different prompt entries", "same n")
 
 
 def test_a_pair_narrows_the_interval() -> None:
@@ -79,7 +86,7 @@ def test_a_pair_narrows_the_interval() -> None:
     hard = np.arange(40) % 2
     first, second = ([[int(value)] for value in hard | extra] for extra in (np.arange(40) % 8 == 0, np.zeros(40, int)))
     a, b = scores(first, ["a"] * 40), scores(second, ["a"] * 40)
-    assert lead(a, b).loc["overall", "low"] > 0
+    assert lead(a.entries, b.entries).loc["overall", "low"] > 0
     assert a.summary.loc["overall", "low"] < b.summary.loc["overall", "high"]
 
 
@@ -93,3 +100,5 @@ def test_the_card_says_what_training_gave(mini: Path) -> None:
     assert found["lead"]["prompts"] == found["score"]["n"] == 24 and drawn["n"] == 48
     word = "excludes" if found["lead"]["low"] > 0 else "includes"
     assert f"its interval {word} zero" in text and "| untrained self |" in text
+    assert "| 4 to 5 | 64 |" in text and "| 6 to 6 | 64 | 0.002 | 4, in 1 updates all | 0.5 |" in text
+    assert "50 % have a text" in text and "continued with `--init-from`" in text and "do not build on it" in text

@@ -1,24 +1,28 @@
-"""Training on a tiny recipe: resume equals never having stopped, continuation, failures that lose nothing."""
+"""Training on a tiny recipe: resume equals never having stopped, continuation, what a batch holds."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from varlab.errors import VarlabError
+from varlab.models.captions import CaptionEncoder
+from varlab.models.embedded import load_mini
 from varlab.models.infinity import InfinityConfig
 from varlab.models.tokenizers.bsq import BSQConfig, quantise
+from varlab.scenes import VOCABULARY, shortened
 from varlab.schedules import square
-from varlab.training import loop as loops
-from varlab.training.batches import subset
+from varlab.training.batches import Captions, subset
 from varlab.training.export import export
 from varlab.training.infinity import InfinityTask, self_correction
 from varlab.training.loop import Loop, LoopConfig, optimizers
-from varlab.training.pipeline import begin_from, train
+from varlab.training.pipeline import train
 from varlab.training.recipe import CorrectionConfig, Recipe
-from varlab.training.recipes import NANO_INFINITY, recipe
+from varlab.training.recipes import NANO_INFINITY
+from varlab.training.records import parts_of
 from varlab.training.tokenizer import straight_through
 
 LOOP = LoopConfig(steps=6, learning_rate=1e-3, warmup=2, checkpoint_seconds=0, log_every=1, seed=3)
@@ -32,7 +36,7 @@ TINY = replace(
     transformer=InfinityConfig(depth=2, width=64, heads=2, bits=4, chunks=2, text_width=128, text_length=32),
     tokenizer_batch=4,
     tokenizer_loop=LOOP,
-    correction=CorrectionConfig(batch=4),
+    correction=CorrectionConfig(batch=4, largest=6, whole_from=5, shorten=0.5),
     loop=LOOP,
     workers=1,
 )
@@ -70,27 +74,65 @@ def test_a_run_that_was_cut_ends_as_one_that_was_not(
             train(TINY, tmp_path)
     assert train(TINY, tmp_path)
     for part in ("tokenizer", "transformer"):
-        whole, cut = weights(finished, part), weights(tmp_path, part)
-        assert all(torch.equal(whole[key], cut[key]) for key in whole)
+        whole, cut = (torch.load(f / part / "state.pt", weights_only=True) for f in (finished, tmp_path))
+        for held in ("module", "average"):
+            assert all(torch.equal(whole[held][key], cut[held][key]) for key in whole[held])
+        assert str(whole["optimizers"]) == str(cut["optimizers"]) and whole["step"] == cut["step"] == 6
     rows = (tmp_path / "transformer" / "log.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["step", *map(str, range(1, 7))]
 
 
-def test_shipped_weights_are_continued(finished: Path, tmp_path: Path) -> None:
-    mini = tmp_path / "mini"
-    export(TINY, finished, mini)
-    longer = TINY.with_sizes(steps=3)
-    assert train(longer, tmp_path / "more", init_from=mini)
-    export(longer, tmp_path / "more", tmp_path / "again")
-    from varlab.models.embedded import load_mini
-
-    (first, _), (second, facts) = load_mini(mini), load_mini(tmp_path / "again")
-    assert facts.extra["transformer_steps"] == 9
-    assert facts.extra["transformer_samples"] == 36
+def test_shipped_weights_are_continued_again_and_again(finished: Path, tmp_path: Path) -> None:
+    """A shipped mini, then one that continues it, each shipped over the last: counts, curves and parts add up."""
+    shipped, longer = tmp_path / "mini", TINY.with_sizes(steps=3)
+    export(TINY, finished, shipped)
+    first = load_mini(shipped)[0]
+    for run in ("second", "third"):
+        assert train(longer, tmp_path / run, init_from=shipped)
+        state = torch.load(tmp_path / run / "transformer" / "state.pt", weights_only=True)
+        assert state["step"] == 3  # of a fresh optimiser, whose rate warms up anew
+        assert state["optimizers"][0]["state"][0]["step"] == 3
+        rates = pd.read_csv(tmp_path / run / "transformer" / "log.csv").rate
+        assert rates[0] == pytest.approx(LOOP.rate(1))
+        export(longer, tmp_path / run, shipped)
+        export(longer, tmp_path / run, shipped)  # twice: nothing is counted twice
+        assert train(longer, tmp_path / run)  # from its own copy, whatever the folder holds now
+    second, facts = load_mini(shipped)
+    assert facts.extra["transformer_steps"] == 12 and facts.extra["transformer_samples"] == 48
+    assert facts.extra["tokenizer_steps"] == 6
+    assert [(part["first"], part["last"]) for part in facts.extra["parts"]] == [(1, 6), (7, 9), (10, 12)]
+    curve = pd.read_csv(shipped / "training" / "transformer.csv")
+    assert curve.step.tolist() == list(range(1, 13))
     a, b = first.tokenizer.state_dict(), second.tokenizer.state_dict()
     assert all(torch.equal(a[key], b[key]) for key in a)
     moved = (first.transformer.head.weight - second.transformer.head.weight).abs().max()
-    assert 0 < moved < 0.02  # three small steps away, not a fresh start
+    assert 0 < moved < 0.02  # six small steps away, not a fresh start
+
+
+def test_a_run_resumed_with_other_settings_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4)
+        with pytest.raises(RuntimeError, match="power cut"):
+            train(TINY, tmp_path)
+    changed = replace(TINY, correction=replace(TINY.correction, shorten=0.0))
+    assert train(changed, tmp_path)
+    parts = parts_of(tmp_path / "transformer", 10, 6)
+    assert [(p["first"], p["last"], p["shorten"], p["whole_updates"]) for p in parts] == [
+        (11, 14, 0.5, 0),
+        (15, 16, 0.0, 1),
+    ]
+
+
+def test_a_caption_is_shortened_and_stays_true() -> None:
+    text = "an orange dotted star above a striped cyan ring on a light background"
+    assert shortened(text, True) == "an orange star above a cyan ring"
+    assert shortened(text, False) == "a star above a ring"
+    words = CaptionEncoder(VOCABULARY, 32)
+    drawn = Captions(words, [text] * 400, 0.5).drawn(np.arange(400), torch.Generator().manual_seed(0))[1]
+    assert {n: round(drawn.count(n) / 400, 1) for n in set(drawn)} == {13: 0.5, 7: 0.2, 5: 0.3}
+    generator = torch.Generator().manual_seed(0)
+    assert set(Captions(words, [text], 0.0).drawn(np.zeros(9, int), generator)[1]) == {13}
+    assert torch.equal(generator.get_state(), torch.Generator().manual_seed(0).get_state())  # no number is drawn
 
 
 def test_a_tokenizer_may_start_from_a_shipped_one(
@@ -99,62 +141,12 @@ def test_a_tokenizer_may_start_from_a_shipped_one(
     monkeypatch.setenv("VARLAB_DATA", str(tmp_path))
     export(TINY, finished, tmp_path / "first")
     second = replace(TINY, name="second", tokenizer_from="first")
-    from varlab.models.embedded import load_mini
     from varlab.training.pipeline import new_tokenizer
 
     shipped = load_mini(tmp_path / "first")[0].tokenizer.state_dict()
     assert all(torch.equal(value, shipped[key]) for key, value in new_tokenizer(second).state_dict().items())
     with pytest.raises(VarlabError, match="another one"):
         new_tokenizer(replace(second, tokenizer=replace(TINY.tokenizer, channels=16)))
-
-
-def test_another_architecture_is_refused(finished: Path, tmp_path: Path) -> None:
-    mini = tmp_path / "mini"
-    export(TINY, finished, mini)
-    with pytest.raises(VarlabError, match="another architecture"):
-        begin_from(NANO_INFINITY, tmp_path / "run", mini)
-
-
-def test_a_run_of_other_settings_is_refused(finished: Path) -> None:
-    with pytest.raises(VarlabError, match="other settings"):
-        train(TINY.with_sizes(steps=7), finished)
-    with pytest.raises(VarlabError, match="another scene pool"):
-        train(TINY.with_sizes(pool=25), finished)
-
-
-class Exploding:
-    """A task whose loss is not finite at step 3."""
-
-    def __init__(self) -> None:
-        self.module = torch.nn.Linear(2, 1)
-
-    def loss(self, step: int, rank: int) -> tuple[torch.Tensor, dict[str, float]]:
-        value = self.module(torch.ones(1, 2)).square().mean()
-        return (value * float("nan") if step == 3 else value), {}
-
-
-def test_a_loss_that_is_not_finite_keeps_the_last_good_state(tmp_path: Path) -> None:
-    with pytest.raises(VarlabError, match="not finite at step 3"):
-        Loop(Exploding(), LOOP, tmp_path).run()
-    state = torch.load(tmp_path / "state.pt", weights_only=True)
-    assert state["step"] == 3
-    assert all(value.isfinite().all() for value in state["module"].values())
-
-
-def test_a_full_disk_keeps_the_former_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    loop = Loop(Exploding(), LOOP, tmp_path)
-    loop.save()
-    before = (tmp_path / "state.pt").read_bytes()
-
-    def full(state: object, path: Path) -> None:
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(loops.torch, "save", full)
-    with pytest.raises(VarlabError, match="former checkpoint is kept"):
-        loop.save()
-    assert (tmp_path / "state.pt").read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
 
 
 @pytest.mark.slow
@@ -195,11 +187,6 @@ def test_a_swapped_token_is_the_other_images_and_the_labels_mend_it() -> None:
     assert torch.equal(plain[0], swapped[0]) and torch.equal(plain[1][1], swapped[1][1])
     assert torch.equal(inputs[0][0], clean[0][1]) and torch.equal(inputs[0][1], clean[0][1])
     assert not torch.equal(plain[1][0], swapped[1][0])
-
-
-def test_unknown_recipe_lists_near_names() -> None:
-    with pytest.raises(VarlabError, match="nano-infinity"):
-        recipe("nano-infinty")
 
 
 def test_the_recipe_fits_its_promise() -> None:

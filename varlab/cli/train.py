@@ -79,7 +79,10 @@ def score(
     per_prompt: Annotated[int, typer.Option(help="scenes: images a prompt.")] = 4,
     seed: Seed = 0,
     accelerate: Accelerate = None,
-    json: Annotated[Path | None, typer.Option(help="Write the summary here.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the summary and the scores of all entries here.")] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="scenes: what --json wrote of other weights; adds the paired lead over them.")
+    ] = None,
     **options: Any,
 ) -> None:
     """Score a model's samples, with 95 % intervals: the scene benchmark, or a distance to held-out scenes.
@@ -88,7 +91,7 @@ def score(
     """
     from varlab.accelerators import build
     from varlab.errors import unknown
-    from varlab.evaluation.command import BENCHMARKS, score_command
+    from varlab.evaluation.command import BENCHMARKS, former_score, score_command
     from varlab.inputs import at_least, check_writable
 
     if benchmark not in BENCHMARKS:
@@ -99,9 +102,12 @@ def score(
     require_known(model)
     if json is not None:
         check_writable(json.parent)
+    if against is not None:
+        former_score(against)
     loaded = load_model(model, **options)
     with image_bar() as progress:
-        frame, note = score_command(benchmark, loaded, n, per_prompt, seed, json, progress, tuple(accelerate or ()))
+        methods = tuple(accelerate or ())
+        frame, note = score_command(benchmark, loaded, n, per_prompt, seed, json, progress, methods, against)
     console.print(as_table(frame))
     say(f"weights: {loaded.weights}; seed {seed}; {note}")
 

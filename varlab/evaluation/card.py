@@ -12,8 +12,8 @@ from jinja2 import Template
 from PIL import Image
 
 from varlab.errors import VarlabError
-from varlab.evaluation.scenes import SceneScore, score_ceiling, score_samples
-from varlab.evaluation.untrained import lead, untrained_self
+from varlab.evaluation.scenes import SceneScore, lead, score_ceiling, score_samples
+from varlab.evaluation.untrained import untrained_self
 from varlab.figures.training import training_curves
 from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
@@ -63,7 +63,7 @@ def write_card(
             "weights": random.weights,
             "images_per_prompt": 1,
             "score": _plain(unlearnt.summary)["overall"],
-            "lead": _plain(lead(drawn, unlearnt))["overall"],
+            "lead": _plain(lead(drawn.entries, unlearnt.entries))["overall"],
         },
         "shapes_present": _means(drawn, "shape_correct"),
         "exact_number": _means(drawn, "exact_count"),

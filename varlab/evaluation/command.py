@@ -12,7 +12,7 @@ import pandas as pd
 from varlab.errors import VarlabError, unknown
 from varlab.evaluation.adm import export_npz, inception_scores, require_inception
 from varlab.evaluation.classes import check_classes, draw_classes, reference, score_classes
-from varlab.evaluation.scenes import score_ceiling, score_samples
+from varlab.evaluation.scenes import lead, score_ceiling, score_samples
 from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
 from varlab.models.var_model import VAR
@@ -30,18 +30,29 @@ def score_command(
     json_path: Path | None,
     progress: Progress,
     methods: tuple[str, ...] = (),
+    against: Path | None = None,
 ) -> tuple[pd.DataFrame, str]:
-    """The table (scenes: one row a category and source; else one row a source) and a line on how it was made."""
+    """The table (scenes: one row a category and source; else one row a source) and a line on how it was made.
+
+    against: what an earlier call wrote to its ``json_path``; the table then also holds the lead over it.
+    """
     if benchmark not in BENCHMARKS:
         raise unknown("benchmark", benchmark, BENCHMARKS)
+    if against is not None and benchmark != "scenes":
+        raise VarlabError("--against pairs the prompts of the scene benchmark; other benchmarks have none.")
+    former = None if against is None else former_score(against)
     count = BENCHMARKS[benchmark] if n is None else n
     facts: dict[str, Any] = {"n": count}
     if benchmark == "scenes":
         if methods:
             raise VarlabError("The scene benchmark scores models alone; methods are compared by varlab compare.")
-        table, facts["prompts"] = _scenes(model, count, per_prompt, seed, progress)
-        facts["images_per_prompt"] = per_prompt
+        table, drawn, facts["prompts"] = _scenes(model, count, per_prompt, seed, progress)
+        facts |= {"images_per_prompt": per_prompt, "entries": drawn.to_dict("records")}
         note = "95 % intervals over prompt entries"
+        if former is not None:
+            ahead = lead(drawn, pd.DataFrame(former["entries"])).reset_index()
+            table = pd.concat([table, ahead.assign(source=f"lead over {former['weights']}")], ignore_index=True)
+            note += f"; the lead is paired by entry, over {former['weights']}, seed {former['seed']}"
     elif benchmark == "frechet":
         table = score_classes(model, count, seed, ["+".join(methods) or "none"], progress)
         note = "95 % intervals over images; the distance is of scattering features and no FID"
@@ -66,12 +77,27 @@ def score_command(
     return table, note
 
 
-def _scenes(model: NextScaleModel, n: int, per_prompt: int, seed: int, progress: Progress) -> tuple[pd.DataFrame, str]:
+def former_score(path: Path) -> dict[str, Any]:
+    """What ``score scenes --json`` wrote."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise VarlabError(
+            f"{path} cannot be read ({error}). Write it with: varlab score scenes MODEL --json."
+        ) from error
+    if not isinstance(found, dict) or not {"entries", "weights", "seed"} <= found.keys():
+        raise VarlabError(f"{path} holds no scores by entry. Write it with: varlab score scenes MODEL --json {path}.")
+    return found
+
+
+def _scenes(
+    model: NextScaleModel, n: int, per_prompt: int, seed: int, progress: Progress
+) -> tuple[pd.DataFrame, pd.DataFrame, str]:
     ceiling = score_ceiling(model, n)
     drawn, _, chosen = score_samples(model, n, per_prompt, seed, progress=progress)
     parts = {"samples": drawn, "reconstructions": ceiling.rebuilt, "ground truth": ceiling.truth}
     table = pd.concat({name: part.summary for name, part in parts.items()}, names=["source"]).reset_index()
-    return table, chosen.digest
+    return table, drawn.entries, chosen.digest
 
 
 def _fid(model: NextScaleModel, n: int, seed: int, methods: tuple[str, ...], progress: Progress) -> pd.DataFrame:

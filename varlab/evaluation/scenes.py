@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from varlab.errors import VarlabError
 from varlab.models.base import NextScaleModel
 from varlab.prompt_sets import PromptSet, prompts
 from varlab.runs import sample
@@ -23,6 +24,12 @@ class SceneScore:
 
     images: pd.DataFrame
     summary: pd.DataFrame
+
+    @property
+    def entries(self) -> pd.DataFrame:
+        """One row a prompt entry: category, prompt, and the mean of its images."""
+        found = self.images.groupby("entry").agg({"category": "first", "prompt": "first", "correct": "mean"})
+        return found.astype({"correct": float}).reset_index()
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,14 @@ def score(
 ) -> SceneScore:
     table = score_images(pictures, texts, categories, entries=entries)
     return SceneScore(table, summarise(table))
+
+
+def lead(own: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """``entries`` of one score less those of another, as ``summarise``: paired, overall is the plain mean of the
+    categories. The two may differ in images an entry, not in entries: VarlabError says so."""
+    if own.entry.tolist() != other.entry.tolist() or own.prompt.tolist() != other.prompt.tolist():
+        raise VarlabError("The two scores are of different prompt entries: score both with the same n.")
+    return summarise(own.assign(lead=own.correct - other.correct), "lead")
 
 
 def score_samples(

@@ -12,6 +12,7 @@ from varlab.scenes.grammar import (
     SceneObject,
     benchmark_prompt,
     caption,
+    shortened,
     tokenize,
 )
 from varlab.scenes.parsing import Clause, Requirement, parse
@@ -52,6 +53,7 @@ __all__ = [
     "sample_scenes",
     "score_images",
     "shape_recall",
+    "shortened",
     "summarise",
     "tokenize",
 ]

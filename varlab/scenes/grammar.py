@@ -148,6 +148,15 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
     return text
 
 
+def shortened(text: str, colors: bool) -> str:
+    """A caption without textures and background, and without colours too unless ``colors``: as true of its scene."""
+    kept = [word for word in text.split(" on a ")[0].split() if word not in TEXTURES and (colors or word not in COLORS)]
+    return " ".join(
+        ("an" if after[0] in "aeiou" else "a") if word in ("a", "an") else word
+        for word, after in zip(kept, [*kept[1:], ""], strict=True)
+    )
+
+
 def _adjectives(item: SceneObject, named_color: bool, named_texture: bool, rng: np.random.Generator) -> tuple[str, ...]:
     """Colour and texture in either order, as far as they are named; a plain texture never is."""
     words = [item.color] if named_color else []

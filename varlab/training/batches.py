@@ -7,18 +7,34 @@ import torch
 from torch import Tensor
 
 from varlab.models.captions import CaptionEncoder
+from varlab.scenes import shortened
 from varlab.schedules import Grid
 from varlab.training.recipe import CorrectionConfig
 
 
-def word_table(text: CaptionEncoder, captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Word numbers of all captions [n, longest], zeros behind each, and their lengths [n]."""
-    rows = [text.words(caption) for caption in captions]
-    lengths = np.array([len(row) for row in rows])
-    words = np.zeros((len(rows), lengths.max()), np.int64)
-    for i, row in enumerate(rows):
-        words[i, : len(row)] = row
-    return words, lengths
+class Captions:
+    """Word numbers of the captions. A share ``shorten`` is cut, half of them to shapes and colours, half to shapes,
+    so that short prompts are no rare ones."""
+
+    def __init__(self, text: CaptionEncoder, captions: Sequence[str], shorten: float) -> None:
+        cut = [[shortened(caption, colors) for caption in captions] for colors in (True, False)] if shorten else []
+        rows = [text.words(caption) for version in (captions, *cut) for caption in version]
+        lengths = np.array([len(row) for row in rows])
+        words = np.zeros((len(rows), lengths.max()), np.int64)
+        for i, row in enumerate(rows):
+            words[i, : len(row)] = row
+        self.shorten, self.longest = shorten, int(lengths.max())
+        self.lengths = lengths.reshape(-1, len(captions))  # [versions, n]
+        self.words = words.reshape(*self.lengths.shape, -1)  # [versions, n, longest], zeros behind each
+
+    def drawn(self, index: np.ndarray, generator: torch.Generator) -> tuple[Tensor, list[int]]:
+        """Word numbers [B, longest of these] and lengths of the captions ``index``."""
+        version = np.zeros(len(index), np.int64)
+        if self.shorten:
+            chance = torch.rand(len(index), generator=generator).numpy()
+            version = (chance < self.shorten).astype(np.int64) + (chance < self.shorten / 2)
+        lengths = self.lengths[version, index].tolist()
+        return torch.from_numpy(self.words[version, index, : max(lengths)]), lengths
 
 
 def drawn(config: CorrectionConfig, step: int, rank: int, n: int) -> tuple[np.ndarray, torch.Generator]:

@@ -39,4 +39,4 @@ def train_command(
     if not train(recipe, run, device, workers, show, init_from, compiled):
         return f"stopped; the state is in {run}; the same command goes on"
     weights = export(recipe, run, target, device)
-    return f"{target} holds {name} ({weights}); ship it with: varlab train {name} --out data/{name}"
+    return f"{target} holds {name} ({weights}); the same command with --out data/{name} ships it"

@@ -7,10 +7,15 @@ import pandas as pd
 import torch
 
 from varlab.machine import device_name
-from varlab.models.embedded import save_mini
-from varlab.scenes import SCENE_VERSION
-from varlab.training.pipeline import PARTS, load_average, start_of, trained_tokenizer
+from varlab.models.embedded import load_mini, save_mini
+from varlab.prompt_sets import prompts
+from varlab.scenes import SCENE_VERSION, shortened
+from varlab.training.pipeline import FROM, PARTS, load_average, start_of, trained_tokenizer
+from varlab.training.pool import ScenePool
 from varlab.training.recipe import Recipe
+from varlab.training.records import parts_of
+
+BENCHMARK = 553  # prompts of the scene benchmark
 
 
 def export(recipe: Recipe, run: Path, folder: Path, device: str = "cpu") -> str:
@@ -28,12 +33,11 @@ def export(recipe: Recipe, run: Path, folder: Path, device: str = "cpu") -> str:
 
 def _copy_logs(run: Path, folder: Path) -> None:
     """The logs of all parts; a continued one goes on where the mini that it began from had stopped."""
-    start = start_of(run)
-    former = Path(start["init_from"]) / "training" if "init_from" in start else None
+    start, former = start_of(run), run / FROM / "training"
     folder.mkdir(exist_ok=True)
     for part in PARTS:
         rows = []
-        if former is not None and (former / f"{part}.csv").exists():
+        if (former / f"{part}.csv").exists():
             rows.append(pd.read_csv(former / f"{part}.csv"))
         if (run / part / "log.csv").exists():
             log = pd.read_csv(run / part / "log.csv")
@@ -42,6 +46,15 @@ def _copy_logs(run: Path, folder: Path) -> None:
             rows.append(log)
         if rows:
             pd.concat(rows).to_csv(folder / f"{part}.csv", index=False, float_format="%.5g")
+
+
+def _trained_on(recipe: Recipe, pool: ScenePool) -> float:
+    """Share of the scene benchmark's entries whose text, not whose picture, is among the training captions."""
+    texts = set(pool.captions)
+    if recipe.correction.shorten:
+        texts |= {shortened(caption, colors) for caption in pool.captions for colors in (True, False)}
+    asked = list(prompts("scenes", n=BENCHMARK))
+    return sum(text in texts for text in asked) / len(asked)
 
 
 def _facts(recipe: Recipe, run: Path, device: str) -> dict[str, Any]:
@@ -53,6 +66,8 @@ def _facts(recipe: Recipe, run: Path, device: str) -> dict[str, Any]:
         "tokenizer_from": recipe.tokenizer_from,
         "device": device_name(torch.device(device)),
     }
+    if not recipe.classes:
+        facts["benchmark_texts_trained_on"] = _trained_on(recipe, ScenePool(run / "pool"))
     batches = {"tokenizer": recipe.tokenizer_batch, "transformer": recipe.correction.batch}
     before = start_of(run)
     for part in PARTS:
@@ -65,4 +80,5 @@ def _facts(recipe: Recipe, run: Path, device: str) -> dict[str, Any]:
             f"{part}_samples": state["step"] * batches[part] * state["world"] + before[f"{part}_samples"],
             f"{part}_hours": round(state["seconds"] / 3600 + before[f"{part}_hours"], 3),
         }
-    return facts
+    former = load_mini(run / FROM)[1].extra.get("parts", []) if (run / FROM).exists() else []
+    return facts | {"parts": former + parts_of(run / "transformer", before["transformer_steps"], int(state["step"]))}

@@ -20,7 +20,7 @@ from varlab.models.layers import block_causal_attend
 from varlab.models.tokenizers.bsq import area
 from varlab.models.tokenizers.hybrid import HybridTokenizer
 from varlab.schedules import Schedule
-from varlab.training.batches import at, drawn, shares, subset, word_table
+from varlab.training.batches import Captions, at, drawn, shares, subset
 from varlab.training.diffusion import residual_loss
 from varlab.training.hart_tokenizer import HybridTask, quantised
 from varlab.training.loop import Task
@@ -76,14 +76,13 @@ class HartTask:
         self.text, self.transformer = module.captions(), cast(HartTransformer, module.transformer)
         self.config, self.seen, self.device = config, seen, device
         self.run = torch.compile(Block.forward, dynamic=False) if compiled else Block.forward
-        self.words, self.lengths = word_table(self.text, captions)
+        self.captions = Captions(self.text, captions, config.shorten)
         self.share = shares(schedule.grids).to(device)
 
     def _text(self, index: np.ndarray, generator: torch.Generator) -> HartText:
-        """Features of the captions, those of a random share replaced by the null text."""
-        lengths = self.lengths[index].tolist()
-        numbers = torch.from_numpy(self.words[index, : max(lengths)]).to(self.device)
-        text = pad(self.text.encode(numbers, lengths), self.transformer.config.text_length)
+        """Features of the captions, some shortened, those of a random share replaced by the null text."""
+        numbers, lengths = self.captions.drawn(index, generator)
+        text = pad(self.text.encode(numbers.to(self.device), lengths), self.transformer.config.text_length)
         dropped = torch.rand(len(index), generator=generator) < self.config.drop
         return HartText(text.features.float(), text.mask).dropped(dropped.to(self.device))
 

@@ -17,7 +17,7 @@ from varlab.models.infinity import Block, InfinityTransformer, TextBatch, rotary
 from varlab.models.layers import block_causal_attend
 from varlab.models.tokenizers.bsq import BSQTokenizer, channels_last, residual_steps, upsample
 from varlab.schedules import Grid, Schedule
-from varlab.training.batches import at, drawn, shares, subset, word_table
+from varlab.training.batches import Captions, at, drawn, shares, subset
 from varlab.training.loop import Task
 from varlab.training.pool import ScenePool
 from varlab.training.recipe import CorrectionConfig, Recipe, Trained
@@ -68,16 +68,15 @@ class InfinityTask:
         self.text, self.transformer = module.captions(), cast(InfinityTransformer, module.transformer)
         self.config, self.seen, self.device = config, seen, device
         self.run = torch.compile(Block.forward, dynamic=False) if compiled else Block.forward
-        self.words, self.lengths = word_table(self.text, captions)
+        self.captions = Captions(self.text, captions, config.shorten)
         head_width = self.transformer.config.width // self.transformer.config.heads
         self.rotary = rotary_table(schedule, head_width).to(device)
         self.share = shares(schedule.grids).to(device)
 
     def _text(self, index: np.ndarray, generator: torch.Generator) -> TextBatch:
-        """Features of the captions, those of a random share replaced by the null text."""
-        lengths = self.lengths[index].tolist()
-        numbers = torch.from_numpy(self.words[index, : max(lengths)]).to(self.device)
-        text = self.text.encode(numbers, lengths)
+        """Features of the captions, some shortened, those of a random share replaced by the null text."""
+        numbers, lengths = self.captions.drawn(index, generator)
+        text = self.text.encode(numbers.to(self.device), lengths)
         null = self.transformer.unconditional(lengths)
         dropped = torch.rand(len(index), generator=generator) < self.config.drop
         rows = torch.repeat_interleave(dropped, torch.tensor(lengths)).to(self.device)
@@ -95,7 +94,7 @@ class InfinityTask:
         rotary = torch.cat(at(chosen, self.rotary.split(self.schedule.lengths), 0))
         lengths = tuple(part.shape[1] for part in labels)
         with torch.autocast(self.device, dtype=torch.bfloat16):
-            text, attend, longest = self._text(index, generator), block_causal_attend(lengths), self.words.shape[1]
+            text, attend, longest = self._text(index, generator), block_causal_attend(lengths), self.captions.longest
             logits = self.transformer(text, inputs, rotary, attend, longest, self.run)
         score = logits[..., 1::2] - logits[..., 0::2]
         wrong = F.binary_cross_entropy_with_logits(score, torch.cat(labels, 1), reduction="none")

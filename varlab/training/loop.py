@@ -106,7 +106,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     try:
         write(part)
         os.replace(part, path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # torch writes archives itself and has its own error for a full disk
         part.unlink(missing_ok=True)
         raise VarlabError(
             f"{path} could not be written ({error}); the former checkpoint is kept. Free some disk."
@@ -218,19 +218,24 @@ class Loop:
             group["lr"] = self.config.rate(self.step)
         loss, figures = self.task.loss(self.step, self.rank)
         if not math.isfinite(_agree(0.0 if torch.isfinite(loss) else math.inf, self.world)):
-            raise VarlabError(
-                f"The loss is not finite at step {self.step}. The last good state is in {self.folder / 'state.pt'}; "
-                "continue from it with a lower learning rate."
-            )
+            raise VarlabError(f"The loss is not finite at step {self.step}. {self._good()}")
         self.task.module.zero_grad(set_to_none=True)
         loss.backward()
         _average_gradients(self.task.module, self.world)
         norm = nn.utils.clip_grad_norm_(self.task.module.parameters(), self.config.clip)
+        if not torch.isfinite(norm):  # the gradients are the same on all ranks
+            raise VarlabError(f"The gradient is not finite at step {self.step}. {self._good()}")
         for optimizer in self.optimizers:
             optimizer.step()
         self.step += 1
         self.average.update(self.task.module, self.step)
         return {"loss": float(loss.detach()), "gradient": float(norm), **figures}
+
+    def _good(self) -> str:
+        return (
+            f"The last good state is in {self.folder / 'state.pt'}: the same command repeats the step from there; "
+            "lower learning_rate in the recipe and take another --folder for a run that does not."
+        )
 
     def _log(self, figures: dict[str, float]) -> None:
         path = self.folder / "log.csv"

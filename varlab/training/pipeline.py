@@ -1,7 +1,9 @@
 """From nothing to a trained mini: scenes, tokenizer, latents, transformer. Every part resumes where it stopped."""
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,15 +13,18 @@ import torch
 from torch import nn
 
 from varlab.errors import VarlabError
-from varlab.models.embedded import data_folder, load_mini
+from varlab.models.embedded import MiniFacts, data_folder, load_mini
+from varlab.scenes import VOCABULARY
 from varlab.training.latents import encode_pool
 from varlab.training.launch import launch
 from varlab.training.loop import Loop, Progress
 from varlab.training.pool import ScenePool, build_pool
 from varlab.training.recipe import Recipe, Trained
+from varlab.training.records import note, settings_of
 
 Report = Callable[[str, Progress], None]
 PARTS = ("tokenizer", "transformer")
+FROM = "from"  # of a run's folder: the mini that it continues
 NOTHING_BEFORE = {f"{part}_{what}": 0 for part in PARTS for what in ("steps", "samples", "hours")}
 
 
@@ -49,21 +54,38 @@ def load_average(module: nn.Module, folder: Path) -> None:
 
 
 def begin_from(recipe: Recipe, folder: Path, mini: Path) -> None:
-    """Note that the run continues from shipped weights: its tokenizer is kept, its transformer trained on."""
+    """The run continues from shipped weights, of which it keeps a copy: they may be replaced by what comes of it.
+
+    Their tokenizer is kept, their transformer trained on.
+    """
     _, facts = load_mini(mini)
-    if (facts.transformer, facts.tokenizer) != (recipe.transformer, recipe.tokenizer):
-        raise VarlabError(
-            f"{mini} is of another architecture than the recipe {recipe.name}: "
-            f"{facts.transformer} and {facts.tokenizer}, not {recipe.transformer} and {recipe.tokenizer}."
-        )
-    record = {"init_from": str(mini), "weights": facts.weights} | {k: facts.extra.get(k, 0) for k in NOTHING_BEFORE}
+    if different := _differences(facts, recipe):
+        raise VarlabError(f"{mini} is of another architecture than the recipe {recipe.name}: {'; '.join(different)}.")
+    record = {"weights": facts.weights} | {k: facts.extra.get(k, 0) for k in NOTHING_BEFORE}
     path = folder / "start.json"
-    if path.exists() and json.loads(path.read_text()) != record:
-        raise VarlabError(f"{folder} continues from other weights ({path.read_text()}). Give another --folder.")
-    if (folder / "transformer").exists() and not path.exists():
+    if path.exists():
+        found = json.loads(path.read_text())
+        if found != record:
+            raise VarlabError(f"{folder} continues from other weights ({found}, not {record}). Give another --folder.")
+        return
+    if (folder / "transformer").exists():
         raise VarlabError(f"{folder} holds a run from nothing. Give another --folder for --init-from.")
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder / FROM, ignore_errors=True)
+    shutil.copytree(mini, folder / FROM)
     path.write_text(json.dumps(record))
+
+
+def _differences(facts: MiniFacts, recipe: Recipe) -> list[str]:
+    """What parts a mini from a recipe, setting by setting."""
+    whole = {
+        "schedule": (facts.schedule.grids, recipe.schedule.grids),
+        "image_size": (facts.extra.get("image_size"), recipe.image_size),
+        "words": (facts.vocabulary, recipe.classes or VOCABULARY),
+    }
+    for part in PARTS:
+        found, asked = asdict(getattr(facts, part)), asdict(getattr(recipe, part))
+        whole |= {f"{part}.{key}": (found.get(key), asked.get(key)) for key in found | asked}
+    return [f"{name} {found}, not {asked}" for name, (found, asked) in whole.items() if found != asked]
 
 
 def start_of(folder: Path) -> dict[str, Any]:
@@ -73,18 +95,18 @@ def start_of(folder: Path) -> dict[str, Any]:
 
 
 def trained_tokenizer(recipe: Recipe, folder: Path) -> Any:
-    start, tokenizer = start_of(folder), recipe.new_tokenizer()
-    if "init_from" in start:
-        tokenizer.load_state_dict(load_mini(start["init_from"])[0].tokenizer.state_dict())
+    tokenizer = recipe.new_tokenizer()
+    if (folder / FROM).exists():
+        tokenizer.load_state_dict(load_mini(folder / FROM)[0].tokenizer.state_dict())
         return tokenizer.eval()
     load_average(tokenizer, folder / "tokenizer")
     return recipe.settle(tokenizer, ScenePool(folder / "pool"))
 
 
 def starting_transformer(recipe: Recipe, folder: Path) -> Trained:
-    module, start = recipe.new_transformer(), start_of(folder)
-    if "init_from" in start:
-        mini, _ = load_mini(start["init_from"])
+    module = recipe.new_transformer()
+    if (folder / FROM).exists():
+        mini, _ = load_mini(folder / FROM)
         module.load_state_dict(Trained(mini.text, mini.transformer).state_dict())
     return module
 
@@ -109,6 +131,8 @@ def train_transformer(
     tokenizer = trained_tokenizer(recipe, folder).requires_grad_(False).to(device)
     task = recipe.transformer_task(module, tokenizer, latents, pool, seen, device, compiled)
     loop = Loop(task, recipe.loop, folder / "transformer", rank, world)
+    if rank == 0:
+        note(folder / "transformer", loop.step, settings_of(recipe, world, device, compiled))
     loop.run(lambda progress: report("transformer", progress))
 
 
@@ -135,7 +159,7 @@ def train(
         begin_from(recipe, folder, init_from)
     pool = build_pool(folder / "pool", recipe.pool, recipe.pool_seed, recipe.image_size, recipe.make_scenes)
     steps = recipe.tokenizer_loop.steps
-    if "init_from" not in start_of(folder) and not finished(folder / "tokenizer", steps):
+    if not (folder / FROM).exists() and not finished(folder / "tokenizer", steps):
         launch(count, train_tokenizer, recipe, folder, device, report)
         if not finished(folder / "tokenizer", steps):
             return False

@@ -24,6 +24,8 @@ from varlab.training.pool import ScenePool
 class CorrectionConfig:
     """``flip`` and ``swap`` bound the corruption, drawn per sample and stage; ``drop`` is the share of null captions.
 
+    ``shorten``: share of captions cut to what short prompts say, see ``batches.Captions``.
+
     ``largest``: a stage of more tokens is trained on so many of them, drawn anew for every batch, until the update
     ``whole_from``; the loss estimates the whole stage's. The less, the cheaper an update. Source: HART, section 3.3.
     """
@@ -35,6 +37,7 @@ class CorrectionConfig:
     seed: int = 0
     largest: int | None = None
     whole_from: int = 0
+    shorten: float = 0.0
 
 
 class Trained(nn.Module):

@@ -43,7 +43,9 @@ MINI_INFINITY = InfinityRecipe(
     tokenizer_batch=16,
     tokenizer_flip=0.08,
     tokenizer_loop=LoopConfig(steps=1000, learning_rate=8e-4, warmup=50, decay=0.8, seed=1),
-    correction=CorrectionConfig(batch=16, flip=0.15, swap=0.1, drop=0.1, seed=2, largest=24, whole_from=2688),
+    correction=CorrectionConfig(
+        batch=16, flip=0.15, swap=0.1, drop=0.1, seed=2, largest=24, whole_from=2646, shorten=0.5
+    ),
     loop=LoopConfig(steps=2800, learning_rate=2e-3, warmup=200, decay=0.6, seed=2),
     settings=Settings(cfg=3.0, tau=0.7),
     tokenizer_from="nano-infinity",

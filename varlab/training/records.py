@@ -1,0 +1,54 @@
+"""What a run was told, part by part: a run that is resumed with other settings says from which update on they hold."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from varlab.machine import device_name
+from varlab.training.recipe import Recipe
+
+Part = dict[str, Any]
+
+
+def settings_of(recipe: Recipe, workers: int, device: str, compiled: bool) -> Part:
+    """All that decides the updates of a transformer beside its data, and the device; ``batch`` is per worker."""
+    return {
+        **asdict(recipe.correction), "learning_rate": recipe.loop.learning_rate, "warmup": recipe.loop.warmup,
+        "decay": recipe.loop.decay, "updates": recipe.loop.steps, "pool": recipe.pool, "pool_seed": recipe.pool_seed,
+        "workers": workers, "device": device_name(torch.device(device)), "compiled": compiled,
+    }  # fmt: skip
+
+
+def note(folder: Path, step: int, settings: Part) -> None:
+    """One more part from update ``step`` on where the settings differ from the last one's."""
+    path = folder / "settings.json"
+    parts: list[Part] = json.loads(path.read_text()) if path.exists() else []
+    if parts and {key: value for key, value in parts[-1].items() if key != "from"} == settings:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        json.dumps([*(part for part in parts if part["from"] < step), {"from": step, **settings}], indent=1)
+    )
+
+
+def parts_of(folder: Path, before: int, steps: int) -> list[Part]:
+    """The parts of a run of ``steps`` updates, counted on from ``before``: their ``first`` and ``last`` update, and how
+    many of them trained on whole stages."""
+    path = folder / "settings.json"
+    parts: list[Part] = json.loads(path.read_text()) if path.exists() else []
+    ends = [part["from"] for part in parts[1:]] + [steps]
+    return [
+        {
+            "first": before + part["from"] + 1,
+            "last": before + end,
+            "whole_updates": end - part["from"]
+            if part["largest"] is None
+            else max(0, end - max(part["from"], part["whole_from"])),
+        }
+        | {key: value for key, value in part.items() if key != "from"}
+        for part, end in zip(parts, ends, strict=True)
+        if end > part["from"]
+    ]
