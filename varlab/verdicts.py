@@ -221,10 +221,10 @@ def late_steps_redundant(log: Log) -> Verdict:
     detail = _interval(variable(log, "step-redundancy", "high_frequency_ssim").sel(stage=before).values)
     cost = stage_cost_table(log)
     shares = cost[cost["stage"].isin(late)].groupby("cost", sort=False)["mean"].sum()
-    done = float((saturated(log) <= before).mean())
+    done = _interval((saturated(log) <= before).astype(float))
     finding = (
         f"Before {_late_name(log)} the preview has SSIM {_text(similar)} to the final one (detail {_text(detail)}); "
-        f"{_percent(done)} of the pictures stay at {ENOUGH:g} or above. Cost of {_late_name(log)}: "
+        f"the share of pictures that stay at {ENOUGH:g} or above is {_text(done)}. Cost of {_late_name(log)}: "
         + ", ".join(f"{_percent(share)} of {name}" for name, share in shares.items())
         + "."
     )
