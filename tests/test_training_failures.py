@@ -10,7 +10,10 @@ import torch
 from tests.minis import refused
 from tests.test_training import LOOP, TINY, finished  # noqa: F401  (a fixture)
 from varlab.errors import VarlabError
+from varlab.models.embedded import load_mini
 from varlab.schedules import square
+from varlab.training import command
+from varlab.training import loop as loops
 from varlab.training.export import export
 from varlab.training.launch import launch
 from varlab.training.loop import Loop
@@ -92,6 +95,16 @@ def failing(rank: int, world: int) -> None:
 
 def test_a_worker_that_refuses_says_why() -> None:
     refused(lambda: launch(2, failing), "no room in any of 2 workers")
+
+
+def test_a_run_that_is_stopped_leaves_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked to stop at once, it does after ten updates; what was meant to be shipped is not written over."""
+    longer = TINY.with_sizes(steps=20)
+    monkeypatch.setattr(command, "find_recipe", lambda name: longer)
+    monkeypatch.setattr(loops._Stop, "asked", True)
+    told = command.train_command("tiny", tmp_path / "run", 1, "cpu", None, None, None, tmp_path / "out")
+    assert "stopped" in told and "the same command goes on" in told and not (tmp_path / "out").exists()
+    assert load_mini(tmp_path / "run" / "tiny")[1].extra["transformer_steps"] == 10
 
 
 def test_unknown_recipe_lists_near_names() -> None:

@@ -30,13 +30,17 @@ def train_command(
     out: Path | None,
     compiled: bool = False,
 ) -> str:
-    """Train, and export when done. Returns what to tell the user."""
+    """Train, and export: to ``out``, or into the run's folder when stopped before. Returns what to tell the user."""
     recipe = find_recipe(name).with_sizes(steps, pool)
     if workers is not None and workers < 1:
         raise VarlabError(f"--workers must be at least 1, not {workers}.")
     run = folder or Path("runs") / "train" / name
-    target = out or run / name
-    if not train(recipe, run, device, workers, show, init_from, compiled):
-        return f"stopped; the state is in {run}; the same command goes on"
+    done = train(recipe, run, device, workers, show, init_from, compiled)
+    told = f"stopped; the state is in {run}; the same command goes on"
+    if not done and not (run / "transformer" / "state.pt").exists():
+        return told
+    target = out if done and out else run / name
     weights = export(recipe, run, target, device)
+    if not done:
+        return f"{told}; {target} holds the average so far ({weights})"
     return f"{target} holds {name} ({weights}); the same command with --out data/{name} ships it"
