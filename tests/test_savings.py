@@ -15,7 +15,7 @@ from varlab.cli import app
 from varlab.comparison import compare, methods_of
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
-from varlab.latency import one_pass
+from varlab.latency import latency
 from varlab.models.infinity_model import Infinity
 
 SPEC = "sparsevar:keep=0.25,last=3"
@@ -57,7 +57,7 @@ def test_a_peak_that_cannot_be_forgotten_is_not_measured(model: Infinity, monkey
     found = savings(model, SPEC, repeats=2)
     memory = found.table.set_index("figure").loc["memory"]
     assert found.rounds.peak_mib.isna().all() and memory[["median", "low", "high"]].isna().all()
-    assert np.isnan(one_pass(model, ["a"], DENSE, 0).peak)
+    assert latency(model, ["a"], rounds=1).memory.peak.isna().all()
     assert np.isnan(interleaved(model, {"plain": ()}, 1, 1).peaks["plain"])
     assert compare(model, ["a star"], [SPEC], n=1).table.peak_mib.isna().all()
 

@@ -222,16 +222,19 @@ class _Bench:
         self.ledgers = {name: Ledger.of(len(job.model.schedule)) for name in names}
         self.parts: dict[str, list[Log]] = {name: [] for name in names}
         self.methods = {name: methods_of(name) for name in names}
+        self.peaks: dict[str, float] = {}
 
     def warm_up(self) -> None:
         samples = range(min(self.batch, len(self.job.prompts)))
         for name in self.names:
+            forgot = reset_peak(self.job.model.device)  # not while time is taken: the pages that it frees cost some
             self._run(name, samples)
+            self.peaks[name] = peak_mib(self.job.model.device, forgot)
 
     def turn(self, samples: range, turn: int, keep: bool) -> None:
         for i in range(len(self.names)):
             name = self.names[(i + turn) % len(self.names)]
-            out, seconds, transformer, peak = self._run(name, samples)
+            out, seconds, transformer = self._run(name, samples)
             self.timings.append(
                 {
                     "method": name,
@@ -239,7 +242,6 @@ class _Bench:
                     "images": len(samples),
                     "seconds": seconds / len(samples),
                     "transformer_seconds": transformer / len(samples),
-                    "peak_mib": peak,
                 }
             )
             if keep:
@@ -248,18 +250,17 @@ class _Bench:
                 self.ledgers[name] += out.ledger
                 self.parts[name].append(of_methods(out.reports, samples))
 
-    def _run(self, name: str, samples: range) -> tuple[Generation, float, float, float]:
+    def _run(self, name: str, samples: range) -> tuple[Generation, float, float]:
         job = self.job
         clock = StageClock(job.model.device)
         run = Run(job.model, job.settings, SeededNoise(job.seed), [clock], on_progress=clock.on_progress)
         texts = [job.prompts[i] for i in samples]
         needs = any("dense" in method.needs for method in self.methods[name])
         dense = run.dense_run(texts, list(samples)) if needs else None
-        forgot = reset_peak(job.model.device)
         start = now(job.model.device)
         out = run.generate(texts, list(samples), self.methods[name], dense=dense)
         seconds = now(job.model.device) - start
-        return out, seconds, clock.last - clock.first, peak_mib(job.model.device, forgot)
+        return out, seconds, clock.last - clock.first
 
     def told(self, facts: dict[str, Any]) -> dict[str, xr.DataTree]:
         """What the methods decided, of those that say."""
@@ -310,7 +311,7 @@ def _row(name: str, bench: _Bench, rows: pd.DataFrame, timings: pd.DataFrame) ->
         "work_ratio": work,
         "efficiency": (1 - transformer.estimate) / (1 - work) if work < 1 else np.nan,
         "engaged": ledger.engaged,
-        "peak_mib": own.peak_mib.median(),
+        "peak_mib": bench.peaks[name],
     }
     part, plain = rows[rows.method == name], rows[rows.method == DENSE]
     for measure in bench.measures:

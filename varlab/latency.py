@@ -61,12 +61,11 @@ class SpanClock:
 
 @dataclass(frozen=True)
 class Pass:
-    """One run of one method: seconds by span, of the whole, and its memory in MiB at most."""
+    """One run of one method: seconds by span, and of the whole."""
 
     spans: dict[Key, float]
     issued: dict[Key, float]
     seconds: float
-    peak: float
     ledger: Ledger
 
 
@@ -80,7 +79,6 @@ def one_pass(model: NextScaleModel, texts: Sequence[Any], spec: str, seed: int, 
         run = GraphedRun(model, model.settings, noise, on_mark=clock.mark, graphs=graphs)
     samples = range(len(texts))
     dense = run.dense_run(texts, samples) if any("dense" in method.needs for method in methods) else None
-    forgot = reset_peak(model.device)
     start = now(model.device)
     clock.mark("start", 0)
     reader = getattr(model, "read_prompts", None)
@@ -89,7 +87,7 @@ def one_pass(model: NextScaleModel, texts: Sequence[Any], spec: str, seed: int, 
     out = run.generate(text, samples, methods, dense=dense)
     seconds = now(model.device) - start
     spans, issued = clock.read()
-    return Pass(spans, issued, seconds, peak_mib(model.device, forgot), out.ledger)
+    return Pass(spans, issued, seconds, out.ledger)
 
 
 @dataclass(frozen=True)
@@ -140,12 +138,16 @@ def latency(
         refuse_graphs(Run(model, model.settings, SeededNoise(seed)))
     names = list(dict.fromkeys([DENSE, *specs]))
     measured = rates(model.device, model.precision, model.width, head_width(model))
-    before, passes = clocks(model.device), {name: list[Pass]() for name in names}
+    before, passes, peaks = clocks(model.device), {name: list[Pass]() for name in names}, dict[str, float]()
     for turn in range(rounds + 1):
         for i in range(len(names)):
             name = names[(i + turn) % len(names)]
+            forgot = not turn and reset_peak(model.device)  # not while time is taken: freed pages cost some
             made = one_pass(model, texts, name, seed, recorded)
-            passes[name] += [made] if turn else []
+            if turn:
+                passes[name].append(made)
+            else:
+                peaks[name] = peak_mib(model.device, forgot)
         if progress is not None:
             progress(turn, rounds)
     facts = {
@@ -157,7 +159,7 @@ def latency(
     }  # fmt: skip
     spans = pd.concat([_spans(name, passes[name], passes[DENSE]) for name in names], ignore_index=True)
     stages = pd.concat([_stages(model, name, passes[name], measured) for name in names], ignore_index=True)
-    return Latency(spans, stages, _memory(model, passes), facts)
+    return Latency(spans, stages, _memory(model, passes, peaks), facts)
 
 
 def head_width(model: NextScaleModel) -> int:
@@ -209,8 +211,9 @@ def launch_bound_share(stages: pd.DataFrame) -> float:
     return float(stages.seconds[stages.launch_bound.astype(bool)].sum() / stages.seconds.sum())
 
 
-def _memory(model: NextScaleModel, passes: dict[str, list[Pass]]) -> pd.DataFrame:
-    """MiB of the weights by part, of keys and values at the end, and at the peak with what the process holds."""
+def _memory(model: NextScaleModel, passes: dict[str, list[Pass]], peaks: dict[str, float]) -> pd.DataFrame:
+    """MiB of the weights by part, of keys and values at the end, and at the peak of the first pass with what the
+    process holds."""
     parts = {
         part: sum(t.numel() * t.element_size() for t in module.state_dict().values()) / 2**20
         for part in ("transformer", "tokenizer")
@@ -219,8 +222,7 @@ def _memory(model: NextScaleModel, passes: dict[str, list[Pass]]) -> pd.DataFram
     rows = []
     for name, made in passes.items():
         held = max(work.kv_bytes for work in made[0].ledger.stages) / 2**20
-        peak = float(np.median([one.peak for one in made]))
-        rows.append({"method": name, **parts, "keys and values": held, "peak": peak})
+        rows.append({"method": name, **parts, "keys and values": held, "peak": peaks[name]})
     return pd.DataFrame(rows)
 
 

@@ -73,21 +73,21 @@ def interleaved(
     batch: int,
     progress: Callable[[float, int], None] | None = None,
 ) -> Interleaved:
-    """Each round runs every variant, a set of probes, once in turning order; one round more warms up."""
+    """Each round runs every variant, a set of probes, once in turning order; one more warms up and shows memory."""
     refuse_batch(model, batch)
     texts = list(prompts("scenes", n=batch))
     names, rows = list(variants), list[dict[str, float]]()
-    peaks: dict[str, list[float]] = {name: [] for name in names}
+    peaks: dict[str, float] = {}
     images: dict[str, torch.Tensor] = {}
     sizes: dict[str, float] = {}
     for turn in range(rounds + 1):
         row = {}
         for i in range(len(names)):
             name = names[(i + turn) % len(names)]
-            forgot = reset_peak(model.device)
+            forgot = not turn and reset_peak(model.device)  # not while time is taken: freed pages cost some
             row[name], images[name], log = _pass(model, texts, variants[name])
-            peaks[name].append(peak_mib(model.device, forgot))
             if not turn:
+                peaks[name] = peak_mib(model.device, forgot)
                 sizes[name] = stored_bytes(log) / 1e6 / batch
         rows.append(row)
         if progress is not None:
@@ -95,7 +95,7 @@ def interleaved(
     first = next(iter(images.values()))
     equal = all(torch.equal(image, first) for image in images.values())
     seconds = pd.DataFrame(rows[1:], columns=names)
-    return Interleaved(seconds, {name: float(np.median(found[1:])) for name, found in peaks.items()}, sizes, equal)
+    return Interleaved(seconds, peaks, sizes, equal)
 
 
 def stored_bytes(log: logs.Log) -> int:
