@@ -61,7 +61,7 @@ def probes(rounds: int, progress: Progress | None, model: str = "nano-infinity")
 
 def full_probes(rounds: int, progress: Progress | None, model: str = "infinity-2b", pixels: str = "0.25M") -> Measured:
     """All probes at full width and depth, previews at an eighth of the side."""
-    loaded = load(model, "random", pixels=pixels)
+    loaded = load(model, "random", pixels=pixels, precision="bf16")
     made = probe_cost(loaded, rounds, 1, progress, {"plain": (), WHOLE: PROBED})
     figures = {"time": made.ratio(WHOLE), "memory": made.memory(WHOLE), "log": made.log_mb(WHOLE)}
     units = {"time": "times plain", "memory": "times plain", "log": "MB an image"}
