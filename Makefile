@@ -6,7 +6,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := $(shell grep '^torch==' constraints.txt)
 BIN := .venv/bin
 REPORT_ARGUMENTS ?=
-OF_ANY_FAMILY := 01_residual_spectra 02_block_token_mse 03_branch_divergence 04_step_redundancy 20_compare
+OF_ANY_FAMILY := 01_residual_spectra 02_block_token_mse 03_branch_divergence 04_step_redundancy
 
 .PHONY: install report test slow lint lab clean
 
