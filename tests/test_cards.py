@@ -11,6 +11,7 @@ import torch
 
 from tests.minis import refused
 from varlab.evaluation.card import write_card
+from varlab.evaluation.command import former_score, score_command
 from varlab.evaluation.scenes import SceneScore, lead
 from varlab.evaluation.untrained import untrained_self
 from varlab.models import zoo
@@ -88,6 +89,24 @@ def test_a_pair_narrows_the_interval() -> None:
     a, b = scores(first, ["a"] * 40), scores(second, ["a"] * 40)
     assert lead(a.entries, b.entries).loc["overall", "low"] > 0
     assert a.summary.loc["overall", "low"] < b.summary.loc["overall", "high"]
+
+
+def test_scores_are_compared_by_entry_with_those_of_a_file(mini: Path, tmp_path: Path) -> None:
+    model, path = zoo.load("mini-hart"), tmp_path / "scores.json"
+    score_command("scenes", model, 12, 1, 0, path, lambda *_: None)
+    stored = json.loads(path.read_text())
+    for entry in stored["entries"]:
+        entry["correct"] -= 0.25  # as if the former weights had been worse by that everywhere
+    path.write_text(json.dumps(stored))
+    frame, note = score_command("scenes", model, 12, 1, 0, None, lambda *_: None, against=path)
+    ahead = frame[frame.source == f"lead over {model.weights}"].set_index("category")
+    assert ahead.loc["overall", ["mean", "low", "high"]].tolist() == pytest.approx([0.25] * 3)
+    assert "paired by entry" in note
+    refused(lambda: score_command("scenes", model, 6, 1, 0, None, lambda *_: None, against=path), "same n")
+    refused(lambda: score_command("frechet", model, 6, 1, 0, None, lambda *_: None, against=path), "--against pairs")
+    refused(lambda: former_score(tmp_path / "none.json"), "cannot be read", "--json")
+    path.write_text("{}")
+    refused(lambda: former_score(path), "no scores by entry")
 
 
 def test_the_card_says_what_training_gave(mini: Path) -> None:

@@ -92,6 +92,12 @@ def test_graphs_refuse_a_text_among_the_tokens(monkeypatch: pytest.MonkeyPatch) 
     GraphedRun(tiny_infinity(), tiny_infinity().settings, SeededNoise(0))
 
 
+def test_graphs_are_for_the_dense_run_alone() -> None:
+    refused(
+        lambda: latency(tiny_infinity(), ["a"], ["truncate:last=1"], graphs=True), "leave graphs or the methods out"
+    )
+
+
 def test_a_graph_finds_every_tensor_of_a_conditioning() -> None:
     model = tiny_infinity()
     conditioning = model.prepare(features(3, 5), True)

@@ -75,7 +75,7 @@ class Estimate:
         return (
             f"{self.name} on {self.schedule.name} in {self.precision}, batch {self.batch}: {self.seconds:.3g} s, "
             f"{self.load_seconds:.2g} s to make random weights, peak {self.peak / GIB:.1f} GiB; "
-            f"{fits} in the {self.free / GIB:.1f} GiB that are free. Activations and decoding do not come together."
+            f"{fits} in the {self.free / GIB:.1f} GiB that are free. Decoding comes when keys and values are gone."
             + (f" {self.advice}" if self.advice else "")
         )
 

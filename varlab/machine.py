@@ -143,7 +143,7 @@ def reset_peak(device: torch.device) -> bool:
     """Forget earlier peaks: of torch's allocator on a GPU, of the process on Linux. Whether that worked.
 
     A process keeps the pages of freed tensors, which would count as the next run's: they are given back before, and the
-    next run asks for them anew (some 0.3 s a GiB).
+    next run asks for them anew, which takes it time.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

@@ -12,7 +12,7 @@ class KVStore:
 
     ``append`` returns everything a query of the current stage may see. ``lengths`` count the tokens seen so far; those
     of a stage after which nobody looks back are not kept: a block sees them in a copy beside the others, which costs
-    about 1 % of its time there and saves their room. Where samples keep different numbers of tokens, or a key stands
+    the copying and saves their room. Where samples keep different numbers of tokens, or a key stands
     for several, a bias on the attention logits says so.
     """
 
