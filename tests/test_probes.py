@@ -9,6 +9,7 @@ from tests.conftest import features, tiny_infinity
 from tests.test_engine import Keep, Split
 from varlab.engine.hooks import Accelerator, Probe
 from varlab.engine.loop import Run
+from varlab.engine.memory import PIECE, Shelf
 from varlab.engine.plan import RUN, StagePlan
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Stage
@@ -143,15 +144,34 @@ def test_guidance_within_the_network_leaves_no_plain_prediction(layers: tuple[in
 def test_outputs_are_kept_only_for_a_later_stage_and_without_the_other_row() -> None:
     model = tiny_infinity("odd-tall")
     (probe,) = build(("token-mse",))
-    held: list[tuple[int, int]] = []
+    held: list[tuple[int, set[int]]] = []
 
     class Watch(Probe):
         def on_residual(self, stage, codes, before, canvas) -> None:  # type: ignore[no-untyped-def]
             outputs = [x for _, x, _ in probe.outputs.values()]
-            held.append((len(outputs), sum(x.untyped_storage().nbytes() - x.nbytes for x in outputs)))
+            held.append((len(outputs), {x.untyped_storage().nbytes() for x in outputs}))
 
     Run(model, Settings(cfg=2.0), SeededNoise(7), [probe, Watch()]).generate(features(3, 5), (0, 1))
-    assert held == [(model.depth, 0)] * 3 + [(0, 0)]
+    room = model.depth * 2 * max(model.schedule.lengths[:-1]) * model.width * 4  # both images, one row each
+    assert held == [(model.depth, {room})] * 3 + [(0, set())]
+
+
+def test_blocks_of_large_stages_log_the_figures_of_those_reduced_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    together, _, _, _ = run(("token-mse", "branch-divergence"))
+    monkeypatch.setattr("varlab.engine.norms.SMALL", 0)  # every stage counts as a large one
+    monkeypatch.setattr("varlab.engine.memory.PIECE", 100)
+    alone, _, _, _ = run(("token-mse", "branch-divergence"))
+    for name, group in together.items():
+        for variable, (_, found, _) in group.variables.items():
+            assert np.allclose(found, alone[name].variables[variable][1], rtol=1e-5, atol=1e-7, equal_nan=True)
+
+
+def test_a_shelf_cuts_rooms_that_do_not_overlap() -> None:
+    shelf = Shelf(torch.device("cpu"))
+    rooms = [shelf.room((3, 5)).fill_(i) for i in range(4)] + [shelf.room((2 * PIECE,)).fill_(4)]
+    other = shelf.room((7,), torch.bfloat16)
+    assert [room.unique().tolist() for room in rooms] == [[0], [1], [2], [3], [4]] and other.dtype == torch.bfloat16
+    assert len({room.untyped_storage().data_ptr() for room in rooms}) == 2
 
 
 def test_a_stage_without_guidance_has_no_divergence_of_predictions() -> None:

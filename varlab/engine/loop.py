@@ -21,7 +21,7 @@ from varlab.engine.dense import CanvasKeeper, Dense
 from varlab.engine.hooks import Accelerator, Probe, overrides
 from varlab.engine.kv import KVStore
 from varlab.engine.ledger import Ledger
-from varlab.engine.memory import prepare_device, upload
+from varlab.engine.memory import Shelf, give_way, prepare_device, upload
 from varlab.engine.norms import norms
 from varlab.engine.plan import StagePlan, merge
 from varlab.engine.randomness import Noise
@@ -57,6 +57,7 @@ class Run:
         self.ledger = Ledger.of(len(self.model.schedule))
         self._previewed: tuple[Tensor, Grid, Tensor] | None = None
         self._lengths = WeakTensorKeyDictionary()
+        self.shelf = Shelf(self.model.device)  # for what probes keep of every block
         self.dense: Dense | None = None
         self.branch_probes = [p for p in self.probes if overrides(p, "on_branch", Probe)]
         self.block_probes = [p for p in self.probes if overrides(p, "on_block", Probe)]
@@ -81,7 +82,7 @@ class Run:
     def all_lengths(self, tokens: Sequence[Tensor]) -> Sequence[Tensor]:
         """``lengths`` of several tensors of one shape."""
         new = list({id(x): x for x in tokens if x not in self._lengths}.values())
-        self._lengths.update(zip(new, norms(new), strict=True))
+        self._lengths.update(zip(new, norms(new, self.shelf), strict=True))
         return [self.lengths(x) for x in tokens]
 
     def charge(self, stage: Stage, flops: int) -> None:
@@ -137,8 +138,10 @@ class Run:
     def _let_go(self, finished: list[State]) -> None:
         """Keys and values make room for decoding."""
         if not self.keep_keys:
+            held = sum(state.kv.bytes for state in finished)
             for state in finished:
                 state.kv.release()
+            give_way(held, self.model.device)
 
     def _finish(self, samples: tuple[int, ...], finished: list[State]) -> Generation:
         self._let_go(finished)

@@ -1,11 +1,17 @@
-"""What a run sets on its device: pages that the process keeps, fp32 products; copies that nobody waits for."""
+"""Memory of a run on its device: pages that the process keeps, room for what stays, copies that nobody waits for."""
 
 import ctypes
+import math
+from collections.abc import Sequence
 from functools import cache
 
 import torch
 from torch import Tensor
 
+from varlab.machine import give_back_pages
+
+LARGE = 1 << 28  # bytes freed at once above which clearing their pages anew takes less than what it saves
+PIECE = 1 << 20  # elements that a shelf asks for at once
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 
@@ -31,6 +37,32 @@ def keep_freed_pages() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
     except (OSError, AttributeError):
         return
+
+
+def give_way(freed: int, device: torch.device) -> None:
+    """Let the system have the pages of so many bytes that were just freed in parts too small for what comes next."""
+    if device.type == "cpu" and freed > LARGE:
+        give_back_pages()
+
+
+class Shelf:
+    """Room for small tensors that outlive the large ones around them, cut from pieces of ``PIECE`` elements.
+
+    On a CPU each would otherwise take a bite out of the place of a freed large tensor, where the next one then no
+    longer fits: with a few figures kept of every block, a run would end up with twice the memory that it needs.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.free: dict[torch.dtype, Tensor] = {}
+
+    def room(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+        """A tensor that nobody has written yet."""
+        count, free = math.prod(shape), self.free.get(dtype)
+        if free is None or free.numel() < count:
+            free = torch.empty(max(PIECE, count), dtype=dtype, device=self.device)
+        self.free[dtype] = free[count:]
+        return free[:count].view(tuple(shape))
 
 
 def upload(x: Tensor, device: torch.device) -> Tensor:

@@ -41,15 +41,20 @@ class TokenMSE(LoggingProbe):
     def start(self, run: "Run") -> None:
         super().start(run)
         self.norms: dict[int, dict[Key, list[tuple[Stage, Tensor, Tensor]]]] = {}
-        self.outputs: dict[int, tuple[Stage, Tensor, Tensor]] = {}
+        self.outputs: dict[int, tuple[Stage, Tensor, Tensor]] = {}  # last stage, output [B, n, C], its norms [B, n]
+        self.room: Tensor | None = None
         self.pending: list[tuple[Key, Tensor, Tensor]] = []  # what a stream x [R, n, C] grows by, y
 
     def on_branch(self, site: Site, x: Tensor, y: Tensor) -> None:
-        self.pending.append(((site.block, str(site.branch)), x, y))
+        self._wait(site, str(site.branch), x, y)
 
     def on_block(self, site: Site, x_in: Tensor, x_out: Tensor) -> None:
-        self.pending.append(((site.block, "block"), x_in, x_out))
-        if not small(x_in):
+        self._wait(site, "block", x_in, x_out)
+
+    def _wait(self, site: Site, name: str, x: Tensor, y: Tensor) -> None:
+        """For the end of the stage, unless the tensors are large: then nothing may hold them longer than the run."""
+        self.pending.append(((site.block, name), x, y))
+        if not small(x):
             self._reduce(site.stage)
 
     def on_residual(self, stage: Stage, codes: Tensor, before: Tensor, canvas: Tensor) -> None:
@@ -60,36 +65,45 @@ class TokenMSE(LoggingProbe):
         pending, self.pending = self.pending, []
         if not pending:
             return
-        changes = norms([y - x if name == "block" else y for (_, name), x, y in pending])
+        changes = norms([y - x if name == "block" else y for (_, name), x, y in pending], self.run.shelf)
         levels = self.run.all_lengths([x for _, x, _ in pending])
         places = self.norms.setdefault(stage.index, {})
         for (key, _, _), change, level in zip(pending, changes, levels, strict=True):
             places.setdefault(key, []).append((stage, change, level))
-        if self.previous and stage.plan.selection is None:
-            self._against_previous(stage, {block: out for (block, name), _, out in pending if name == "block"})
+        outs = {block: out for (block, name), _, out in pending if name == "block"}
+        if self.previous and outs and stage.plan.selection is None:
+            self._against_previous(stage, outs)
 
     def _against_previous(self, stage: Stage, outs: dict[int, Tensor]) -> None:
         """outs: by block [R, n, C]; only the conditional rows are compared."""
         now = {block: out[: stage.batch] for block, out in outs.items()}
         lengths = dict(zip(outs, self.run.all_lengths(list(outs.values())), strict=True))
         former = {block: self.outputs.pop(block) for block in outs if block in self.outputs}
-        if stage.from_end > 0:
-            kept = torch.bfloat16 if self.run.model.precision == "bf16" else torch.float32
-            for block, x in now.items():  # copied: the view would keep the other rows as well
-                self.outputs[block] = (stage, x.to(kept, copy=True), lengths[block][: stage.batch])
         ready = [b for b, (past, _, _) in former.items() if past.samples == stage.samples and past.index < stage.index]
         for past in dict.fromkeys(former[b][0].index for b in ready):  # one, unless plans skip blocks
             blocks = [b for b in ready if former[b][0].index == past]
             cell = nearest(former[blocks[0]][0].grid, stage.grid, outs[blocks[0]].device)
             up = [former[b][1].index_select(1, cell) for b in blocks]
-            gaps = norms([now[b] - x for b, x in zip(blocks, up, strict=True)])
+            gaps = norms([now[b] - x for b, x in zip(blocks, up, strict=True)], self.run.shelf)
             for b, gap in zip(blocks, gaps, strict=True):
                 then = former[b][2].index_select(1, cell)
-                sides = torch.stack([gap, lengths[b][: stage.batch], then], 1)
+                room = self.run.shelf.room((stage.batch, 3, gap.shape[-1]), gap.dtype)
+                sides = torch.stack([gap, lengths[b][: stage.batch], then], 1, out=room)
                 self.kept.put(("sides", stage.index, b), stage.samples, sides)
+        if stage.from_end > 0:
+            for block, x in now.items():
+                self.outputs[block] = (stage, self._keep(block, x), lengths[block][: stage.batch])
+
+    def _keep(self, block: int, x: Tensor) -> Tensor:
+        """A copy of a block's output [B, n, C] where its former one was, in room that lasts for all stages."""
+        if self.room is None:
+            kept = torch.bfloat16 if self.run.model.precision == "bf16" else torch.float32
+            most = len(x) * max(self.run.model.schedule.lengths[:-1])
+            self.room = x.new_empty((self.run.model.depth, most * x.shape[-1]), dtype=kept)
+        return self.room[block, : x.numel()].view(x.shape).copy_(x)
 
     def log(self) -> Log:
-        self.outputs, self.pending = {}, []
+        self.outputs, self.pending, self.room = {}, [], None
         model = self.run.model
         sites, blocks = ("block", *model.branches), range(model.depth)
         shape = (len(self.samples), len(self.stages), len(blocks), len(sites), len(BRANCHES))
