@@ -11,10 +11,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.conftest import tiny_hart, tiny_infinity, tiny_var
 from tests.minis import refused
 from varlab.models import memory
+from varlab.models.checkpoints import dtype_of
 from varlab.models.initialise import randomise
 from varlab.models.memory import account
 from varlab.models.registry import find
-from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer, channels_last
+from varlab.models.tokenizers import maps
+from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
+from varlab.models.tokenizers.maps import channels_last
 from varlab.models.tokenizers.strips import in_strips
 from varlab.models.zoo import load
 
@@ -54,6 +57,64 @@ def test_strips_give_the_whole_image(family: str, rows: int) -> None:
     assert not whole.isnan().any() and whole.std() > 0.01
     assert torch.allclose(strips, whole, atol=1e-5)
     assert model.execution == f"eager, decoded in strips of {rows} rows"
+
+
+@pytest.mark.parametrize("family", list(MODELS))
+def test_large_maps_are_normed_in_pieces_and_give_the_same_image(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = MODELS[family]()
+    canvas = canvas_of(model)
+    whole = model.decode(canvas)
+    monkeypatch.setattr(maps, "LARGE", 0)
+    monkeypatch.setattr(maps, "PIECE", 300)  # one row or a few
+    assert torch.allclose(model.decode(canvas), whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_norm_in_pieces_is_exact_where_fp32_sums_are_not(own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And writes over a map only where it may."""
+    monkeypatch.setattr(maps, "LARGE", 0)
+    norm = torch.nn.GroupNorm(4, 8, eps=1e-6).requires_grad_(False)
+    x = torch.randn(2, 8, 1024, 256, generator=torch.Generator().manual_seed(0)).mul_(3).add_(50)
+    x = x.contiguous(memory_format=torch.channels_last)
+    exact = torch.nn.functional.silu(torch.nn.functional.group_norm(x.double(), 4, eps=1e-6))
+    given = x.clone()
+    found = maps.activated(norm, given, own)
+    assert (found.double() - exact).abs().max() < 1e-4
+    assert (found.data_ptr() == given.data_ptr()) == own and (own or torch.equal(given, x))
+
+
+@pytest.mark.parametrize("family", list(MODELS))
+def test_training_a_decoder_writes_over_nothing(family: str) -> None:
+    """The gradient of every weight is that of a decoder in which every map is a tensor of its own."""
+    model = MODELS[family]()
+    decoder = model.tokenizer.decoder.float().requires_grad_(True)
+    latent = torch.randn(
+        1, decoder.conv_in.conv.in_channels if family == "infinity" else decoder.conv_in.in_channels, 4, 4
+    )
+    decoder(latent).square().mean().backward()
+    name, weight = next((n, w) for n, w in decoder.named_parameters() if "block.0.norm2" in n and n.endswith("weight"))
+    step, found = 1e-2, float(weight.grad[0])
+    with torch.no_grad():
+        weight[0] += step
+        above = float(decoder(latent).square().mean())
+        weight[0] -= 2 * step
+        below = float(decoder(latent).square().mean())
+    assert found == pytest.approx((above - below) / (2 * step), rel=0.05, abs=1e-6), name
+
+
+@pytest.mark.parametrize("family", ["hart", "var"])
+def test_a_decoder_in_bf16_computes_in_bf16_and_gives_nearly_the_same_image(family: str) -> None:
+    model = MODELS[family]()
+    canvas, types = canvas_of(model), set[torch.dtype]()
+    whole = model.decode(canvas)
+    for name, parameter in model.tokenizer.named_parameters():
+        parameter.data = parameter.data.to(dtype_of(name, parameter.dtype, "bf16"))
+    for layer in model.tokenizer.decoder.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_hook(lambda layer, given, out: types.add(out.dtype))
+    half = model.decode(canvas)
+    assert types == {torch.bfloat16} and half.dtype == torch.float32
+    assert 0 < (half - whole).abs().max() < 0.1 * (whole.max() - whole.min())
 
 
 def large(precision: str) -> BSQTokenizer:

@@ -205,15 +205,18 @@ def constant(name: str, shape: torch.Size) -> Tensor | None:
 
 
 def dtype_of(name: str, stored: torch.dtype, precision: str) -> torch.dtype:
-    """fp32, and under "bf16" bfloat16 for the transformer's blocks and the convolutions of Infinity's tokenizer.
+    """fp32, and under "bf16" bfloat16 for the transformer's blocks, the convolutions of Infinity's tokenizer and those
+    of the decoders of VAR's and HART's, whose official runs compute them in half precision.
 
-    Text projections, level table, word embedding, shared modulation, head and norms of the tokenizer stay
+    Text projections, level table, word embedding, shared modulation, head, quantiser and norms of the tokenizer stay
     fp32, as the official run holds them. Integer tensors keep their type.
     """
     if not stored.is_floating_point:
         return stored
-    half = name.startswith(("block_chunks.", "blocks.")) or re.search(r"(?<!sample)\.conv\.", name)
-    return torch.bfloat16 if precision == "bf16" and half else torch.float32
+    blocks = name.startswith(("block_chunks.", "blocks."))
+    wrapped = re.search(r"(?<!sample)\.conv\.", name) is not None  # Infinity's
+    decoder = name.startswith(("decoder.", "post_quant_conv.")) and "norm" not in name
+    return torch.bfloat16 if precision == "bf16" and (blocks or wrapped or decoder) else torch.float32
 
 
 def adapt(

@@ -24,6 +24,7 @@ from varlab.models.official import ModelEntry
 from varlab.models.qwen import HUB, QwenText
 from varlab.models.text import random_text
 from varlab.models.tokenizers.hybrid import HybridConfig, HybridTokenizer
+from varlab.models.tokenizers.maps import channels_last
 from varlab.models.writing import hash_tensors
 from varlab.schedules import Schedule
 
@@ -130,6 +131,7 @@ def _built(
     modules: tuple[HartTransformer, HybridTokenizer], schedule: Schedule, entry: ModelEntry, weights: str
 ) -> Hart:
     transformer, tokenizer = (module.eval().requires_grad_(False) for module in modules)
+    channels_last(tokenizer)
     return Hart(transformer, tokenizer, schedule, None, entry.name, weights, entry.settings)  # type: ignore[arg-type]
 
 

@@ -21,8 +21,8 @@ from varlab.schedules import STAGES, Schedule
 ENCODERS = {"flan-t5-xl": 1_230_000_000, "qwen2": 1_544_000_000}  # parameters of the official text encoders
 RESERVE = 1 << 29  # bytes that must stay free beside what is counted here
 BYTES = {"fp32": 4, "bf16": 2}
-# Bytes that a decoder holds for each channel of its widest map: the map, its fp32 norm and what comes of it.
-DECODING = 12
+NORMED = 10  # bytes a channel of a bf16 map that is normed whole: the map, the same in fp32, and its norm
+STRIP = 12  # and of a strip: those, and what comes of them
 GIB = 2**30
 
 
@@ -94,7 +94,8 @@ def _branch_bytes(tokens: int, keys: int, element: int) -> int:
 
 
 def _decoding(config: Any, tokenizer: Any, schedule: Schedule, element: int, strips: int | None) -> int:
-    """Bytes at most while one image is decoded: the first block at full resolution reads the wider maps below it.
+    """Bytes at most while one image is decoded: the first block at full resolution reads the wider maps below it, and
+    holds two of theirs and two of its own. A CPU needs less than the norm of a whole map, which a GPU computes.
 
     In strips that is its input, what comes of its first convolution and its output, and one strip at work.
     """
@@ -102,9 +103,9 @@ def _decoding(config: Any, tokenizer: Any, schedule: Schedule, element: int, str
     height, width = (side * stride for side in schedule.final)
     own, below = (tokenizer.channels * multiplier for multiplier in tokenizer.multipliers[:2])
     if strips is None:
-        return DECODING * below * height * width
+        return max(2 * (below + own) * element, NORMED * below) * height * width
     held = max(below + 2 * own, 3 * own) * height * element
-    return int((held + DECODING * max(below, own) * min(strips + 2, height)) * width)
+    return int((held + STRIP * max(below, own) * min(strips + 2, height)) * width)
 
 
 def available(device: str = "cpu") -> int:

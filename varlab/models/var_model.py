@@ -180,7 +180,8 @@ class VAR(NextScaleModel):
         return self.tokenizer.encode(images * 2 - 1, self.schedule.grids)[1][-1]
 
     def decode(self, canvas: Tensor) -> Tensor:
-        return (self.tokenizer.decode(canvas.float()) + 1) / 2
+        weight = self.tokenizer.decoder.conv_in.weight
+        return (self.tokenizer.decode(canvas.to(weight.dtype)).float() + 1) / 2
 
     # Costs
 

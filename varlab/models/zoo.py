@@ -27,6 +27,7 @@ from varlab.models.registry import empty, find, mini, parameters
 from varlab.models.text import FlanT5, RandomText, TextEncoder, choose
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
 from varlab.models.tokenizers.hybrid import HybridTokenizer
+from varlab.models.tokenizers.maps import channels_last
 from varlab.models.tokenizers.strips import check_strips, in_strips
 from varlab.models.tokenizers.vqvae import VQConfig, VQTokenizer
 from varlab.models.var import VARConfig, VARTransformer
@@ -129,7 +130,7 @@ def assemble(
             weights = _read_official(entry, parts, *files, precision, device)
     for module in parts.named().values():
         module.eval().requires_grad_(False)
-    parts.tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    channels_last(parts.tokenizer)
     encoder = parts.text if reader is None else reader
     if isinstance(encoder, RandomText) and init == "checkpoint":
         weights += f", {encoder.label}"

@@ -19,6 +19,7 @@ from varlab.models.hart_captions import pad
 from varlab.models.layers import block_causal_attend
 from varlab.models.tokenizers.bsq import area
 from varlab.models.tokenizers.hybrid import HybridTokenizer
+from varlab.models.tokenizers.maps import channels_last
 from varlab.schedules import Schedule
 from varlab.training.batches import Captions, at, drawn, shares, subset
 from varlab.training.diffusion import residual_loss
@@ -142,7 +143,7 @@ class HartRecipe(Recipe):
         tokenizer: HybridTokenizer = super().new_tokenizer()
         with torch.no_grad():
             tokenizer.quantize.embedding.weight.mul_(0.3)  # about the size of a later stage's residuals
-        return tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return channels_last(tokenizer)
 
     def new_transformer(self) -> Trained:
         """Queries and keys start twice as large, for the attention's scale is four times smaller than usual; what the

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from varlab.models.infinity import Block, InfinityTransformer, TextBatch, rotary_table
 from varlab.models.layers import block_causal_attend
-from varlab.models.tokenizers.bsq import BSQTokenizer, channels_last, residual_steps, upsample
+from varlab.models.tokenizers.bsq import BSQTokenizer, residual_steps, upsample
+from varlab.models.tokenizers.maps import channels_last
 from varlab.schedules import Grid, Schedule
 from varlab.training.batches import Captions, at, drawn, shares, subset
 from varlab.training.loop import Task

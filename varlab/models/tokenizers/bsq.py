@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from varlab.errors import VarlabError
+from varlab.models.tokenizers.maps import activated, added, layers
 from varlab.models.tokenizers.strips import decoded
 from varlab.schedules import Grid
 
@@ -56,11 +57,6 @@ class Norm(nn.Module):
         super().__init__()
         self.norm = nn.GroupNorm(config.groups(channels), channels, eps=1e-6)
 
-    def forward(self, x: Tensor) -> Tensor:
-        # Statistics in fp32, as CUDA autocast has it; on CPU this is also the faster kernel.
-        norm = self.norm
-        return F.group_norm(x.float(), norm.num_groups, norm.weight.float(), norm.bias.float(), norm.eps).to(x.dtype)
-
 
 class ResBlock(nn.Module):
     """x + conv(silu(norm(conv(silu(norm(x)))))); a 1x1 convolution on x where the channels change."""
@@ -75,9 +71,9 @@ class ResBlock(nn.Module):
             self.nin_shortcut = Conv(inputs, outputs, kernel=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
-        return h + (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
+        h = self.conv1(activated(self.norm1, x))
+        h = self.conv2(activated(self.norm2, h, own=True))
+        return added(h, self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
 
 
 class Downsample(nn.Module):
@@ -125,9 +121,9 @@ class Level(nn.Module):
         self.upsample: nn.Module = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        for block in self.block:
-            x = block(x)
-        return self.upsample(self.downsample(x))
+        for layer in layers(self):
+            x = layer(x)
+        return x
 
 
 class Encoder(nn.Module):
@@ -151,7 +147,7 @@ class Encoder(nn.Module):
         x = self.conv_in(x)
         for level in self.down:
             x = level(x)
-        return self.conv_out(F.silu(self.norm_out(self.mid(x))))
+        return self.conv_out(activated(self.norm_out, self.mid(x), own=True))
 
 
 class Decoder(nn.Module):
@@ -177,8 +173,9 @@ class Decoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.mid(self.conv_in(x))
         for level in reversed(self.up):
-            x = level(x)
-        return self.conv_out(F.silu(self.norm_out(x)))
+            for layer in layers(level):  # not level(x), which holds its first map until its last is done
+                x = layer(x)
+        return self.conv_out(activated(self.norm_out, x, own=True))
 
 
 class _LookupFree(nn.Module):
@@ -277,8 +274,3 @@ class BSQTokenizer(nn.Module):
     def decode(self, canvas: Tensor) -> Tensor:
         """Canvas [B, b, H, W] -> image [B, 3, H*stride, W*stride] in [-1, 1]."""
         return decoded(self.decoder, canvas, self.strips).clamp(-1, 1)
-
-
-def channels_last(tokenizer: BSQTokenizer) -> BSQTokenizer:
-    """The layout in which convolutions are fastest, on CPU and on GPU."""
-    return tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

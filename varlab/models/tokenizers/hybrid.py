@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from varlab.errors import VarlabError
 from varlab.models.tokenizers.bsq import area, side
+from varlab.models.tokenizers.maps import activated, added, layers, normed
 from varlab.models.tokenizers.strips import decoded
 from varlab.schedules import Grid
 
@@ -60,9 +61,9 @@ class ResBlock(nn.Module):
             self.nin_shortcut = nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
-        return h + (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
+        h = self.conv1(activated(self.norm1, x))
+        h = self.conv2(activated(self.norm2, h, own=True))
+        return added(h, self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
 
 
 class SpatialAttention(nn.Module):
@@ -74,7 +75,7 @@ class SpatialAttention(nn.Module):
         self.proj_out = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(self.norm(x)).flatten(2).mT.chunk(3, -1)  # [B, h*w, C]
+        q, k, v = self.qkv(normed(self.norm, x)).flatten(2).mT.chunk(3, -1)  # [B, h*w, C]
         h = F.scaled_dot_product_attention(q, k, v)
         return x + self.proj_out(h.mT.unflatten(-1, side(x)))
 
@@ -117,11 +118,8 @@ class Level(nn.Module):
         self.attn = nn.ModuleList(SpatialAttention(outputs, groups) for _ in range(blocks if attention else 0))
 
     def forward(self, x: Tensor) -> Tensor:
-        for i, block in enumerate(self.block):
-            x = block(x)
-            x = self.attn[i](x) if self.attn else x
-        for change in ("downsample", "upsample"):
-            x = getattr(self, change)(x) if hasattr(self, change) else x
+        for layer in layers(self):
+            x = layer(x)
         return x
 
 
@@ -147,7 +145,7 @@ class Encoder(nn.Module):
         x = self.conv_in(x)
         for level in self.down:
             x = level(x)
-        return self.conv_out(F.silu(self.norm_out(self.mid(x))))
+        return self.conv_out(activated(self.norm_out, self.mid(x), own=True))
 
 
 class Decoder(nn.Module):
@@ -171,8 +169,9 @@ class Decoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.mid(self.conv_in(x))
         for level in reversed(self.up):
-            x = level(x)
-        return self.conv_out(F.silu(self.norm_out(x)))
+            for layer in layers(level):  # not level(x), which holds its first map until its last is done
+                x = layer(x)
+        return self.conv_out(activated(self.norm_out, x, own=True))
 
 
 # Quantisation

@@ -5,7 +5,6 @@ map, strip by strip too. Attention is at the lowest resolution alone and stays w
 decoder but for rounding: sums run in another order, and in bf16 a value on the edge between two falls the other way.
 """
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -13,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from varlab.errors import VarlabError
+from varlab.models.tokenizers.maps import Source, activated_rows, group_norm, row_strips
 
-Source = Callable[[int, int], Tensor]  # rows [start, end) of a map [B, C, end - start, W]
 USUAL = 32  # rows of a strip where strips are advised
 
 
@@ -50,29 +49,25 @@ def decoded(decoder: Any, latent: Tensor, rows: int | None) -> Tensor:
         change = getattr(level, "upsample", None)
         if change is not None and not isinstance(change, nn.Identity):
             x = _convolved(change.conv, _doubled(x), (2 * x.shape[2], 2 * x.shape[3]), rows)
-    return _convolved(decoder.conv_out, _activated(decoder.norm_out, x, rows), x.shape[2:], rows)
+    return _convolved(decoder.conv_out, activated_rows(group_norm(decoder.norm_out), x, rows), x.shape[2:], rows)
 
 
 def _residual(block: Any, x: Tensor, rows: int) -> Tensor:
     """x, or its 1x1 convolution, + conv(silu(norm(conv(silu(norm(x))))))."""
-    h = _convolved(block.conv1, _activated(block.norm1, x, rows), x.shape[2:], rows)
-    out = _convolved(block.conv2, _activated(block.norm2, h, rows), x.shape[2:], rows)
+    h = _convolved(block.conv1, activated_rows(group_norm(block.norm1), x, rows), x.shape[2:], rows)
+    out = _convolved(block.conv2, activated_rows(group_norm(block.norm2), h, rows), x.shape[2:], rows)
     shortcut = getattr(block, "nin_shortcut", None)
-    for start, end in _strips(x.shape[2], rows):
+    for start, end in row_strips(x.shape[2], rows):
         piece = x[:, :, start:end]
         out[:, :, start:end] += piece if shortcut is None else shortcut(piece)
     return out
-
-
-def _strips(height: int, rows: int) -> Iterator[tuple[int, int]]:
-    return ((start, min(start + rows, height)) for start in range(0, height, rows))
 
 
 def _convolved(layer: nn.Module, source: Source, size: Any, rows: int) -> Tensor:
     """A convolution that keeps the size, of a map that is made strip by strip -> [B, C, *size]."""
     conv: Any = getattr(layer, "conv", layer)
     halo, (height, width), out = conv.kernel_size[0] // 2, size, None
-    for start, end in _strips(height, rows):
+    for start, end in row_strips(height, rows):
         first, last = max(start - halo, 0), min(end + halo, height)
         piece = source(first, last)
         above, below = first - start + halo, end + halo - last
@@ -97,32 +92,3 @@ def _doubled(x: Tensor) -> Source:
         return piece[:, :, start - 2 * first : end - 2 * first]
 
     return rows
-
-
-def _activated(layer: nn.Module, x: Tensor, rows: int) -> Source:
-    """Rows of silu(norm(x)), with the statistics of the whole map."""
-    norm: Any = getattr(layer, "norm", layer)
-    mean, variance = _moments(x, norm.num_groups, rows)
-    each = x.shape[1] // norm.num_groups
-    gain = (variance + norm.eps).rsqrt().repeat_interleave(each, 1) * norm.weight.double()  # [B, C]
-    shift = norm.bias.double() - mean.repeat_interleave(each, 1) * gain
-    gain, shift = gain.float()[:, :, None, None], shift.float()[:, :, None, None]
-
-    def made(start: int, end: int) -> Tensor:
-        return F.silu(torch.addcmul(shift, x[:, :, start:end].float(), gain).to(x.dtype))
-
-    return made
-
-
-def _moments(x: Tensor, groups: int, rows: int) -> tuple[Tensor, Tensor]:
-    """Mean and variance over the channels of a group and all pixels, [B, G] in fp64; within a strip summed in fp32."""
-    first = second = torch.zeros(x.shape[:2], dtype=torch.float64, device=x.device)  # of each channel
-    for start, end in _strips(x.shape[2], rows):
-        piece = x[:, :, start:end].float()
-        mean = piece.mean((2, 3))  # far faster on a CPU than var_mean
-        variance = (piece - mean[:, :, None, None]).square_().mean((2, 3))
-        share = (end - start) / x.shape[2]
-        first = first + share * mean.double()
-        second = second + share * (variance.double() + mean.double().square())
-    first, second = (moment.unflatten(1, (groups, -1)).mean(-1) for moment in (first, second))
-    return first, second - first.square()

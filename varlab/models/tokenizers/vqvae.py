@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from varlab.errors import VarlabError
 from varlab.models.tokenizers.bsq import area, side
+from varlab.models.tokenizers.maps import activated, added, layers, normed
 from varlab.models.tokenizers.strips import decoded
 from varlab.schedules import Grid
 
@@ -64,9 +65,9 @@ class ResBlock(nn.Module):
             self.nin_shortcut = conv(inputs, outputs, kernel=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
-        return h + (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
+        h = self.conv1(activated(self.norm1, x))
+        h = self.conv2(activated(self.norm2, h, own=True))
+        return added(h, self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
 
 
 class Attention(nn.Module):
@@ -79,8 +80,8 @@ class Attention(nn.Module):
         self.proj_out = conv(channels, channels, kernel=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(self.norm(x)).flatten(2).chunk(3, 1)  # [B, C, n]
-        weights = (q.mT @ k * q.shape[1] ** -0.5).softmax(-1)  # [B, query, key]
+        q, k, v = self.qkv(normed(self.norm, x)).flatten(2).chunk(3, 1)  # [B, C, n]
+        weights = (q.mT @ k * q.shape[1] ** -0.5).softmax(-1, dtype=torch.float32).to(v.dtype)  # [B, query, key]
         return x + self.proj_out((v @ weights.mT).unflatten(-1, x.shape[-2:]))
 
 
@@ -130,11 +131,9 @@ class Level(nn.Module):
         self.upsample: nn.Module = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        for i, block in enumerate(self.block):
-            x = block(x)
-            if self.attn:
-                x = self.attn[i](x)
-        return self.upsample(self.downsample(x))
+        for layer in layers(self):
+            x = layer(x)
+        return x
 
 
 class Encoder(nn.Module):
@@ -159,7 +158,7 @@ class Encoder(nn.Module):
         x = self.conv_in(x)
         for level in self.down:
             x = level(x)
-        return self.conv_out(F.silu(self.norm_out(self.mid(x))))
+        return self.conv_out(activated(self.norm_out, self.mid(x), own=True))
 
 
 class Decoder(nn.Module):
@@ -184,8 +183,9 @@ class Decoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.mid(self.conv_in(x))
         for level in reversed(self.up):
-            x = level(x)
-        return self.conv_out(F.silu(self.norm_out(x)))
+            for layer in layers(level):  # not level(x), which holds its first map until its last is done
+                x = layer(x)
+        return self.conv_out(activated(self.norm_out, x, own=True))
 
 
 # Quantisation
