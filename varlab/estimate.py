@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from varlab import schedules
-from varlab.machine import now, rates, usable
+from varlab.machine import give_back_pages, now, rates, usable
 from varlab.models.base import NextScaleModel
 from varlab.models.hart import HartConfig
 from varlab.models.infinity import InfinityConfig
@@ -41,7 +41,8 @@ MOST = 4  # images that are drawn at most; the time of a larger batch is taken t
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds to make random weights and to draw a batch, and bytes at the peak; ``idle``: held before loading."""
+    """Seconds to make random weights and to draw a batch, and bytes at the peak; ``idle``: those of a process that
+    has loaded what a run needs, without a model."""
 
     name: str
     precision: str
@@ -66,7 +67,7 @@ class Estimate:
 
     def table(self) -> pd.DataFrame:
         """Memory by part in GiB."""
-        parts = {**vars(self.memory), "probes": self.probe_bytes, "process before": self.idle, "peak": self.peak}
+        parts = {**vars(self.memory), "probes": self.probe_bytes, "process": self.idle, "peak": self.peak}
         rows = [[name.replace("_", " "), f"{value / GIB:.2f}"] for name, value in parts.items()]
         return pd.DataFrame(rows, columns=["part", "GiB"])
 
@@ -98,7 +99,7 @@ def estimate(
     drawn = short(schedule) if schedule.tokens > LONG else schedule
     images, hooks = min(batch, MOST), tuple(PROBES) if probes else ()
     chosen = precision or default_precision(entry, "random")
-    idle, free = resident(), available(device)
+    free = available(device)
     depth = entry.transformer.depth
 
     def build(blocks: int) -> NextScaleModel:
@@ -118,6 +119,7 @@ def estimate(
         rest = (one - further) * schedule.tokens / drawn.tokens
         further = block_seconds(model, further, drawn, schedule, images)
         one = seconds + rest + further
+    del model  # before its process is weighed
     held = probe_bytes(entry, schedule, chosen, batch) if probes else 0
     made = Estimate(
         name, chosen, schedule, batch,
@@ -125,7 +127,7 @@ def estimate(
         seconds=(one + (depth - 1) * further) * batch / images,
         memory=account(entry, schedule, chosen, batch, strips=strips),
         probe_bytes=held,
-        idle=idle,
+        idle=resident(),
         free=free,
     )  # fmt: skip
     if made.fits:
@@ -232,7 +234,8 @@ def probe_bytes(entry: ModelEntry, schedule: Schedule, precision: str, batch: in
 
 
 def resident() -> int:
-    """Bytes of this process in memory; 0 where the system does not tell."""
+    """Bytes of this process in memory, without what it freed; 0 where the system does not tell."""
+    give_back_pages()
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:

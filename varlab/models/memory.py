@@ -21,6 +21,7 @@ from varlab.schedules import STAGES, Schedule
 ENCODERS = {"flan-t5-xl": 1_230_000_000, "qwen2": 1_544_000_000}  # parameters of the official text encoders
 RESERVE = 1 << 29  # bytes that must stay free beside what is counted here
 BYTES = {"fp32": 4, "bf16": 2}
+LABEL = 44  # bytes a token and value of its label: logits of both branches, guided, sorted, summed, and noise
 NORMED = 10  # bytes a channel of a bf16 map that is normed whole: the map, the same in fp32, and its norm
 STRIP = 12  # and of a strip: those, and what comes of them
 GIB = 2**30
@@ -74,7 +75,13 @@ def sampling_account(
         weights=0,
         text_encoder=0,
         keys_values=2 * rows * kept * config.width * config.depth * element,
-        activations=rows * config.width * _branch_bytes(last, kept + last, element),
+        activations=sum(
+            max(
+                rows * config.width * _branch_bytes(tokens, kept + last if tokens == last else 0, element),
+                batch * tokens * LABEL * (getattr(tokenizer, "vocabulary", 0) or getattr(tokenizer, "codes", 0)),
+            )
+            for tokens in schedule.lengths  # an allocator hardly fits the tensors of a stage where smaller ones were
+        ),
         decoding=batch * _decoding(config, tokenizer, schedule, element, strips),
     )
 
@@ -85,7 +92,7 @@ def _bytes(module: nn.Module, precision: str) -> int:
 
 
 def _branch_bytes(tokens: int, keys: int, element: int) -> int:
-    """Bytes a channel of the largest branch, attention of the last stage: the stream and its norm in fp32 (8), queries
+    """Bytes a channel of the largest branch of a stage, attention: the stream and its norm in fp32 (8), queries
     and keys in fp32 before and after they turn (16), then those, values and output in the model's type, beside the
     keys and values of all stages."""
     turning = (24 + 5 * element) * tokens
