@@ -99,15 +99,23 @@ def test_targets_are_judged_by_the_median() -> None:
             )
         ]
     )  # fmt: skip
-    table = _table(seconds, {"fp32": 0.9, "bf16": 0.5}, units=True).set_index("figure")
+    floors = {"fp32": 0.93, "bf16": 0.9}
+    table = _table(seconds, {"fp32": 0.9, "bf16": 0.5}, floors, units=True).set_index("figure")
     assert table.met.to_dict() == {
         "fp32 / reference": True, "bf16 / reference": False, "bf16 / fp32": False,
         "linear fp32 / matmul": True, "linear bf16 / matmul": False,
+        "kernels / reference fp32": None, "kernels / reference bf16": None,
     }  # fmt: skip
     assert set(TARGETS) <= set(table.index)
-    without = _table(seconds, {"fp32": 0.9, "bf16": 0.7}, units=False)
-    assert without.met.tolist() == [True, False, None, True, True]
+    assert table["median"]["kernels / reference fp32"] == 0.93
+    without = _table(seconds, {"fp32": 0.9, "bf16": 0.7}, floors, units=False)
+    assert without.met.tolist() == [True, False, None, True, True, None, None]
     assert "there are none" in without.target[2]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_reference_spends_part_of_its_time_in_the_kernels_that_the_engine_calls_too(precision: str) -> None:
+    assert 0.1 < dense.kernel_share(256, precision, "0.06M", depth=1) < 1.0
 
 
 @pytest.mark.parametrize(("flags", "units"), [("avx512f avx512_bf16", False), ("avx512_bf16 amx_tile amx_bf16", True)])
@@ -123,6 +131,7 @@ def test_a_target_for_matrix_units_is_judged_where_there_are_some(
         },
     )
     monkeypatch.setattr(dense, "linear_share", lambda width, precision: 0.9)
+    monkeypatch.setattr(dense, "kernel_share", lambda width, precision, pixels: 0.9)
     made = suite.dense(1, None)
     assert made.facts["bf16 matrix units"] is units
     assert ("bf16 / fp32" in made.verdict.split("not applicable")[0]) is units

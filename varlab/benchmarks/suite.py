@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from varlab.benchmarks.dense import dense_bench
+from varlab.benchmarks.dense import NEEDS_UNITS, dense_bench
 from varlab.benchmarks.growth import WITHIN, growth
 from varlab.benchmarks.probe_cost import ALLOWED, BARE, PROBED, TARGETS, WHOLE, ProbeCost, probe_cost
 from varlab.figures.growth import growth_curves
@@ -38,9 +38,10 @@ class Measured:
 def dense(rounds: int, progress: Progress | None) -> Measured:
     made = dense_bench(rounds=rounds, progress=progress)
     table = made.table
-    missed, silent = (list(table.figure[[met is value for met in table.met]]) for value in (False, None))
+    missed = list(table.figure[[met is False for met in table.met]])
     verdict = "all targets that apply are met" if not missed else f"NOT met: {', '.join(missed)}"
-    verdict += f"; not applicable without bf16 matrix units: {', '.join(silent)}" if silent else ""
+    silent = table.set_index("figure").met[NEEDS_UNITS] is None
+    verdict += f"; not applicable without bf16 matrix units: {NEEDS_UNITS}" if silent else ""
     return Measured("dense", made.table, verdict, made.facts)
 
 
