@@ -109,8 +109,9 @@ def linear_share(width: int, precision: str, depth: int = 2, pixels: str = "0.25
 
 def kernel_share(width: int, precision: str, pixels: str, depth: int = 2) -> float:
     """Share of the reference's time within torch's products and attention: what would be left of it if all else, which
-    is what an engine may save, took none."""
+    is what an engine may save, took none. A first pass warms up: new pages take as long as many operations."""
     model = random_infinity(depth, width, pixels, precision)
+    reference_seconds(model)
     with torch.profiler.profile() as profile:
         reference_seconds(model)
     return _spent(profile, KERNELS) / _spent(profile)
