@@ -156,6 +156,19 @@ def test_outputs_are_kept_only_for_a_later_stage_and_without_the_other_row() -> 
     assert held == [(model.depth, {room})] * 3 + [(0, set())]
 
 
+def test_a_batch_that_splits_at_once_into_a_small_and_a_large_part_is_logged() -> None:
+    class Uneven(Accelerator):
+        def plan(self, stage: Stage) -> list[StagePlan]:
+            return [RUN if image == 0 else StagePlan(depth=2) for image in stage.samples]
+
+    (probe,) = build(("token-mse",))
+    Run(tiny_infinity("odd-tall"), Settings(cfg=2.0), SeededNoise(7), [probe]).generate(
+        features(3, 5, 4), (0, 1, 2), [Uneven()]
+    )
+    steps = values(probe.log()["token-mse"], "step_mse")
+    assert np.isfinite(steps[0, 1:]).all() and np.isfinite(steps[1:, 1:, :2]).all()
+
+
 def test_blocks_of_large_stages_log_the_figures_of_those_reduced_together(monkeypatch: pytest.MonkeyPatch) -> None:
     together, _, _, _ = run(("token-mse", "branch-divergence"))
     monkeypatch.setattr("varlab.engine.norms.SMALL", 0)  # every stage counts as a large one

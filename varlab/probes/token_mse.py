@@ -96,7 +96,7 @@ class TokenMSE(LoggingProbe):
 
     def _keep(self, block: int, x: Tensor) -> Tensor:
         """A copy of a block's output [B, n, C] where its former one was, in room that lasts for all stages."""
-        if self.room is None:
+        if self.room is None or self.room.shape[1] < x.numel():  # the parts of a split batch differ in size
             kept = torch.bfloat16 if self.run.model.precision == "bf16" else torch.float32
             most = len(x) * max(self.run.model.schedule.lengths[:-1])
             self.room = x.new_empty((self.run.model.depth, most * x.shape[-1]), dtype=kept)
@@ -136,14 +136,17 @@ class TokenMSE(LoggingProbe):
 
     def _squares(self, k: int, keys: list[Key]) -> tuple[Tensor, Tensor]:
         """Mean squares over channels of change and level of stage k [n, len(keys), branch, h*w]."""
-        found = [self.norms[k][key] for key in keys]
-        for part in range(len(found[0])):  # one part, unless plans split the batch
-            stage = found[0][part][0]
-            changes, levels = zip(*(entries[part][1:] for entries in found), strict=True)
-            for name, parts in (("change", changes), ("level", levels)):
-                rows = torch.stack(parts)  # [keys, R, n]
-                values = by_branch(on_grid(rows, stage), stage).movedim(0, 2).square() / self.run.model.width
-                self.kept.put((name, k), stage.samples, values.transpose(1, 2))
+        found = [{stage.samples: (stage, change, level) for stage, change, level in self.norms[k][key]} for key in keys]
+        for samples in dict.fromkeys(
+            samples for parts in found for samples in parts
+        ):  # one, unless plans split the batch
+            stage, ran, _ = next(parts[samples] for parts in found if samples in parts)
+            missing = stage, *[torch.full_like(ran, torch.nan)] * 2  # of a block that these images did not reach
+            _, changes, levels = zip(*(parts.get(samples, missing) for parts in found), strict=True)
+            for name, values in (("change", changes), ("level", levels)):
+                rows = torch.stack(values)  # [keys, R, n]
+                squares = by_branch(on_grid(rows, stage), stage).movedim(0, 2).square() / self.run.model.width
+                self.kept.put((name, k), samples, squares.transpose(1, 2))
         change, level = (self.kept.collect((name, k), self.samples) for name in ("change", "level"))
         assert change is not None and level is not None
         return change, level
