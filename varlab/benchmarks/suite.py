@@ -53,10 +53,11 @@ def grown(rounds: int, progress: Progress | None) -> Measured:
 
 
 def probes(rounds: int, progress: Progress | None, model: str = "nano-infinity") -> Measured:
+    """Of a small model, at the batch that `varlab log` takes: an image alone pays more for the same calls."""
     loaded = load(model)
-    made = probe_cost(loaded, max(rounds, 5), 1, progress)
+    made = probe_cost(loaded, max(rounds, 5), progress=progress)
     ratio = made.ratio(BARE)
-    verdict = f"{BARE} {ratio:.3f} times plain, {_word(ratio, ALLOWED)} {ALLOWED:g}; {_equal(made)}"
+    verdict = f"batch {made.batch}: {BARE} {ratio:.3f} times plain, {_word(ratio, ALLOWED)} {ALLOWED:g}; {_equal(made)}"
     return Measured("probes", made.table, verdict, _facts(loaded, made, max(rounds, 5)))
 
 
