@@ -12,6 +12,7 @@ from varlab.models.infinity import InfinityConfig, InfinityTransformer, TextBatc
 from varlab.models.infinity_model import Infinity
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
 from varlab.models.tokenizers.hybrid import HybridConfig, HybridTokenizer
+from varlab.models.tokenizers.maps import channels_last
 from varlab.models.tokenizers.vqvae import VQConfig, VQTokenizer
 from varlab.models.var import VARConfig, VARTransformer
 from varlab.models.var_model import VAR
@@ -95,7 +96,7 @@ def tiny_hart(
         stages=len(SCHEDULES[schedule]), diffusion_width=16, diffusion_depth=1, diffusion_steps=3,
         **variant,  # type: ignore[arg-type]
     )  # fmt: skip
-    tokenizer = HybridTokenizer(HybridConfig(48, 4, channels=32, multipliers=(1, 1, 1), blocks=0))
+    tokenizer = channels_last(HybridTokenizer(HybridConfig(48, 4, channels=32, multipliers=(1, 1, 1), blocks=0)))
     transformer = HartTransformer(config)
     with torch.no_grad():
         for block in transformer.blocks:

@@ -42,7 +42,7 @@ MOST = 4  # images that are drawn at most; the time of a larger batch is taken t
 @dataclass(frozen=True)
 class Estimate:
     """Seconds to make random weights and to draw a batch, and bytes at the peak; ``idle``: those of a process that
-    has loaded what a run needs, without a model."""
+    has loaded what a run needs, without a model, on a CPU."""
 
     name: str
     precision: str
@@ -99,7 +99,6 @@ def estimate(
     drawn = short(schedule) if schedule.tokens > LONG else schedule
     images, hooks = min(batch, MOST), tuple(PROBES) if probes else ()
     chosen = precision or default_precision(entry, "random")
-    free = available(device)
     depth = entry.transformer.depth
 
     def build(blocks: int) -> NextScaleModel:
@@ -120,6 +119,7 @@ def estimate(
         further = block_seconds(model, further, drawn, schedule, images)
         one = seconds + rest + further
     del model  # before its process is weighed
+    idle, free = resident() if torch.device(device).type == "cpu" else 0, available(device)
     held = probe_bytes(entry, schedule, chosen, batch) if probes else 0
     made = Estimate(
         name, chosen, schedule, batch,
@@ -127,7 +127,7 @@ def estimate(
         seconds=(one + (depth - 1) * further) * batch / images,
         memory=account(entry, schedule, chosen, batch, strips=strips),
         probe_bytes=held,
-        idle=resident(),
+        idle=idle,
         free=free,
     )  # fmt: skip
     if made.fits:

@@ -33,7 +33,7 @@ Tokenizer = Annotated[str | None, typer.Option(help="Official tokenizer weights:
 Text = Annotated[str | None, typer.Option(help="Text encoder folder or id (official models), or `random`.")]
 Precision = Annotated[
     str | None,
-    typer.Option(help="fp32, or bf16 for blocks and tokenizer. Default: fp32; bf16 for random weights from .5 B on."),
+    typer.Option(help="fp32, or bf16 for blocks and decoder. Default: fp32; bf16 for random weights from .5 B on."),
 ]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Pixels = Annotated[str | None, typer.Option(help="Pixel budget of official models: 0.06M, 0.25M, 0.60M, 1M.")]

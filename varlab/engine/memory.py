@@ -57,10 +57,12 @@ class Shelf:
         self.free: dict[torch.dtype, Tensor] = {}
 
     def room(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
-        """A tensor that nobody has written yet."""
+        """A tensor that nobody has written yet; one that fills much of a piece has its own."""
         count, free = math.prod(shape), self.free.get(dtype)
+        if count > PIECE // 8:
+            return torch.empty(tuple(shape), dtype=dtype, device=self.device)
         if free is None or free.numel() < count:
-            free = torch.empty(max(PIECE, count), dtype=dtype, device=self.device)
+            free = torch.empty(PIECE, dtype=dtype, device=self.device)
         self.free[dtype] = free[count:]
         return free[:count].view(tuple(shape))
 

@@ -101,7 +101,7 @@ def _branch_bytes(tokens: int, keys: int, element: int) -> int:
 
 
 def _decoding(config: Any, tokenizer: Any, schedule: Schedule, element: int, strips: int | None) -> int:
-    """Bytes at most while one image is decoded: the first block at full resolution reads the wider maps below it, and
+    """Bytes of maps while one image is decoded: the first block at full resolution reads the wider maps below it, and
     holds two of theirs and two of its own. A CPU needs less than the norm of a whole map, which a GPU computes.
 
     In strips that is its input, what comes of its first convolution and its output, and one strip at work.
@@ -110,7 +110,8 @@ def _decoding(config: Any, tokenizer: Any, schedule: Schedule, element: int, str
     height, width = (side * stride for side in schedule.final)
     own, below = (tokenizer.channels * multiplier for multiplier in tokenizer.multipliers[:2])
     if strips is None:
-        return max(2 * (below + own) * element, NORMED * below) * height * width
+        normed = max(NORMED * below, NORMED * own + 2 * below)  # beside the second lies what the block adds it to
+        return max(2 * (below + own) * element, normed) * height * width
     held = max(below + 2 * own, 3 * own) * height * element
     return int((held + STRIP * max(below, own) * min(strips + 2, height)) * width)
 
