@@ -99,8 +99,8 @@ def test_targets_are_judged_by_the_median() -> None:
             )
         ]
     )  # fmt: skip
-    floors = {"fp32": 0.93, "bf16": 0.9}
-    table = _table(seconds, {"fp32": 0.9, "bf16": 0.5}, floors, units=True).set_index("figure")
+    kernels = {"fp32": 0.93, "bf16": 0.9}
+    table = _table(seconds, {"fp32": 0.9, "bf16": 0.5}, kernels, units=True).set_index("figure")
     assert table.met.to_dict() == {
         "fp32 / reference": True, "bf16 / reference": False, "bf16 / fp32": False,
         "linear fp32 / matmul": True, "linear bf16 / matmul": False,
@@ -108,7 +108,7 @@ def test_targets_are_judged_by_the_median() -> None:
     }  # fmt: skip
     assert set(TARGETS) <= set(table.index)
     assert table["median"]["kernels / reference fp32"] == 0.93
-    without = _table(seconds, {"fp32": 0.9, "bf16": 0.7}, floors, units=False)
+    without = _table(seconds, {"fp32": 0.9, "bf16": 0.7}, kernels, units=False)
     assert without.met.tolist() == [True, False, None, True, True, None, None]
     assert "there are none" in without.target[2]
 

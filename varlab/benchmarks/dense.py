@@ -58,11 +58,11 @@ def dense_bench(
             progress(turn + 1, rounds)
     seconds = pd.DataFrame(rows)
     shares = {precision: linear_share(width, precision) for precision in ("fp32", "bf16")}
-    floors = {precision: kernel_share(width, precision, pixels) for precision in ("fp32", "bf16")}
+    kernels = {precision: kernel_share(width, precision, pixels) for precision in ("fp32", "bf16")}
     facts = {"depth": depth, "width": width, "pixels": pixels, "n": rounds, "weights": "random (seed 0)"}
     units = has_bf16_units(torch.device("cpu"))
     facts["bf16 matrix units"] = units
-    return DenseBench(seconds, _table(seconds, shares, floors, units), facts)
+    return DenseBench(seconds, _table(seconds, shares, kernels, units), facts)
 
 
 def _variants(depth: int, width: int, pixels: str) -> dict[str, Callable[[], float]]:
@@ -120,7 +120,7 @@ def _spent(profile: torch.profiler.profile, kernels: tuple[str, ...] | None = No
     return sum(event.self_cpu_time_total for event in events) / 1e6
 
 
-def _table(seconds: pd.DataFrame, shares: dict[str, float], floors: dict[str, float], units: bool) -> pd.DataFrame:
+def _table(seconds: pd.DataFrame, shares: dict[str, float], kernels: dict[str, float], units: bool) -> pd.DataFrame:
     """``met`` is None where there is nothing to meet: a target that asks for matrix units where there are none, and a
     share that explains another figure."""
     wide = seconds.pivot(index="round", columns="variant", values="seconds")
@@ -133,7 +133,7 @@ def _table(seconds: pd.DataFrame, shares: dict[str, float], floors: dict[str, fl
     for precision, share in shares.items():
         name = f"linear {precision} / matmul"
         rows.append([name, share, share, share, 1, f">= {LEAST_LINEAR}", bool(share >= LEAST_LINEAR)])
-    for precision, share in floors.items():
+    for precision, share in kernels.items():
         asked = "none: the rest is what an engine of the same kernels can save"
         rows.append([f"kernels / reference {precision}", share, share, share, 1, asked, None])
     return pd.DataFrame(rows, columns=["figure", "median", "q25", "q75", "n", "target", "met"])

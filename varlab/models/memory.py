@@ -75,13 +75,7 @@ def sampling_account(
         weights=0,
         text_encoder=0,
         keys_values=2 * rows * kept * config.width * config.depth * element,
-        activations=sum(
-            max(
-                rows * config.width * _branch_bytes(tokens, kept + last if tokens == last else 0, element),
-                batch * tokens * LABEL * (getattr(tokenizer, "vocabulary", 0) or getattr(tokenizer, "codes", 0)),
-            )
-            for tokens in schedule.lengths  # an allocator hardly fits the tensors of a stage where smaller ones were
-        ),
+        activations=_activations(config, tokenizer, schedule, kept + last, batch, element),
         decoding=batch * _decoding(config, tokenizer, schedule, element, strips),
     )
 
@@ -89,6 +83,17 @@ def sampling_account(
 def _bytes(module: nn.Module, precision: str) -> int:
     tensors = module.state_dict().items()
     return sum(tensor.numel() * dtype_of(name, tensor.dtype, precision).itemsize for name, tensor in tensors)
+
+
+def _activations(config: Any, tokenizer: Any, schedule: Schedule, keys: int, batch: int, element: int) -> int:
+    """Bytes of branches and labels, summed over stages: an allocator hardly fits the tensors of a stage where those of
+    smaller ones were. The last stage joins its keys and values to all others."""
+    labels = getattr(tokenizer, "vocabulary", 0) or getattr(tokenizer, "codes", 0)  # bits are too few to count
+    total = 0
+    for k, tokens in enumerate(schedule.lengths):
+        branch = _branch_bytes(tokens, keys if k == len(schedule) - 1 else 0, element)
+        total += batch * max(2 * config.width * branch, tokens * LABEL * labels)
+    return total
 
 
 def _branch_bytes(tokens: int, keys: int, element: int) -> int:

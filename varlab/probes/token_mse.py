@@ -137,9 +137,8 @@ class TokenMSE(LoggingProbe):
     def _squares(self, k: int, keys: list[Key]) -> tuple[Tensor, Tensor]:
         """Mean squares over channels of change and level of stage k [n, len(keys), branch, h*w]."""
         found = [{stage.samples: (stage, change, level) for stage, change, level in self.norms[k][key]} for key in keys]
-        for samples in dict.fromkeys(
-            samples for parts in found for samples in parts
-        ):  # one, unless plans split the batch
+        parted = dict.fromkeys(samples for parts in found for samples in parts)  # one, unless plans split the batch
+        for samples in parted:
             stage, ran, _ = next(parts[samples] for parts in found if samples in parts)
             missing = stage, *[torch.full_like(ran, torch.nan)] * 2  # of a block that these images did not reach
             _, changes, levels = zip(*(parts.get(samples, missing) for parts in found), strict=True)

@@ -51,7 +51,7 @@ class Conv(nn.Module):
 
 
 class Norm(nn.Module):
-    """Group norm under the wrapper's name that the official keys have."""
+    """Group norm under the wrapper's name that the official keys have; ``maps.activated`` computes it."""
 
     def __init__(self, channels: int, config: BSQConfig) -> None:
         super().__init__()
