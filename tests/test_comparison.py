@@ -10,9 +10,10 @@ import pytest
 import xarray as xr
 
 import varlab as vl
-from varlab import claims, comparison
+from varlab import claims
 from varlab.claims import against_controls
-from varlab.comparison import Comparison, compare
+from varlab.comparison import Comparison, bench, compare, interleaved
+from varlab.comparison.notes import fitted_notes
 from varlab.errors import VarlabError
 from varlab.figures import difference_spectrum, difference_spectrum_table, save, side_by_side, tradeoff
 from varlab.models.base import NextScaleModel
@@ -153,7 +154,7 @@ def test_a_decision_model_that_saw_these_prompts_is_noted(changes: dict[str, obj
     told = {"prompt_set": "scenes", "n": 20, "held_out": 5, "seed": 3, "texts": digest_of(seen)} | changes
     tree = xr.DataTree.from_dict({"/skipvar": xr.Dataset(), "/sparsevar": xr.Dataset()})
     tree["skipvar"].attrs["decision_model"] = {key: value for key, value in told.items() if value is not None}
-    notes = comparison._notes({"skipvar:target=0.9": tree}, [*seen[:2], unseen[0]])
+    notes = fitted_notes({"skipvar:target=0.9": tree}, [*seen[:2], unseen[0]])
     assert [note.startswith("skipvar:target=0.9: ") and str(noted) in note for note in notes] == [True] * bool(noted)
 
 
@@ -186,7 +187,7 @@ def test_some_rows_of_a_run_may_be_shown_apart(compared: Comparison) -> None:
 
 
 def test_a_scene_score_comes_with_a_paired_interval(model: NextScaleModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "SCORE_FROM", 6)
+    monkeypatch.setattr(bench, "SCORE_FROM", 6)
     table = compare(model, "scenes", ["truncate:last=4"], n=6, batch=6).table
     assert table.loc["none"].score_delta == 0
     row = table.loc["truncate:last=4"]
@@ -205,6 +206,6 @@ def test_a_scene_score_comes_with_a_paired_interval(model: NextScaleModel, monke
 def test_mistakes_stop_before_the_first_image(
     model: NextScaleModel, specs: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(comparison, "_Bench", None)
+    monkeypatch.setattr(interleaved, "Bench", None)
     with pytest.raises(VarlabError, match=message):
         compare(model, "scenes", specs, n=2)

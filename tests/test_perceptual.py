@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 import varlab as vl
-from varlab import comparison, perceptual
-from varlab.comparison import compare
+from varlab import perceptual
+from varlab.comparison import compare, interleaved
 from varlab.errors import VarlabError
 from varlab.perceptual import VARIABLE, load_lpips, shapes
 
@@ -66,7 +66,7 @@ def test_many_images_go_in_batches(folder: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_pictures_too_small_stop_before_the_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "_Bench", None)
+    monkeypatch.setattr(interleaved, "Bench", None)
     monkeypatch.setattr(perceptual, "LEAST", 1000)
     with pytest.raises(VarlabError, match="at least 1000 pixels a side"):
         compare(vl.load("nano-infinity"), ["a star"], [], n=1, lpips=folder)

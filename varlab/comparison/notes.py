@@ -1,0 +1,37 @@
+"""What a reader of a comparison must know: decision models that were fitted on its prompts."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import xarray as xr
+
+from varlab.errors import VarlabError
+from varlab.prompt_sets import dealt, digest_of
+
+
+def _fitted_on(record: Mapping[str, Any]) -> set[str] | None:
+    """The texts that a decision model was fitted on; None where its record or its file of prompts do not tell."""
+    try:
+        seen = dealt(*(record[key] for key in ("prompt_set", "n", "held_out", "seed")))[0]
+    except (KeyError, VarlabError):  # an older record; a file that is gone
+        return None
+    return set(seen) if digest_of(seen) == record.get("texts") else None
+
+
+def fitted_notes(logs: Mapping[str, xr.DataTree], texts: Sequence[str]) -> list[str]:
+    """A line on every row whose decision model was fitted on prompts of this comparison, whatever the seed."""
+    found = []
+    for name, log in logs.items():
+        for node in log.children.values():
+            fitted = node.attrs.get("decision_model", {})
+            if "prompt_set" not in fitted:  # the official ones do not say
+                continue
+            seen = _fitted_on(fitted)
+            if seen is None:
+                found.append(f"{name}: the prompts that its decision model was fitted on cannot be told.")
+            elif known := sum(text in seen for text in texts):
+                found.append(
+                    f"{name}: {known} of these {len(texts)} prompts are among the {fitted['n']} that its decision "
+                    "model was fitted on, which flatters it."
+                )
+    return found

@@ -1,0 +1,100 @@
+"""What a comparison gives: tables with intervals, pictures, ledgers, decisions, provenance."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from PIL import Image
+
+from varlab.accelerators import DENSE
+from varlab.engine.ledger import Ledger
+from varlab.folders import keep
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What ``compare`` found.
+
+    ``table``: one row a method. ``images``: method -> pictures in prompt order. ``prompts``: one row a prompt and
+    method. ``timings``: one row a batch and method. ``ledgers`` by method, and ``logs`` of those that tell what they
+    decided; ``facts`` are the provenance, the same for all rows, and ``notes`` on what a reader of the table must know.
+    All rows come from one call and share its settings: tables made apart are not to be joined.
+    """
+
+    table: pd.DataFrame
+    prompts: pd.DataFrame
+    timings: pd.DataFrame
+    images: dict[str, list[Image.Image]]
+    ledgers: dict[str, Ledger]
+    logs: dict[str, xr.DataTree]
+    facts: dict[str, Any]
+
+    def only(self, *specs: str) -> "Comparison":
+        """The dense row and those of ``specs``, of the same run: what must not share a table is shown apart."""
+        names = [DENSE, *(name for name in self.images if name in specs and name != DENSE)]
+        prompts, timings = (frame[frame.method.isin(names)] for frame in (self.prompts, self.timings))
+        images, ledgers = ({name: self.images[name] for name in names}, {name: self.ledgers[name] for name in names})
+        logs = {name: self.logs[name] for name in names if name in self.logs}
+        return Comparison(self.table.loc[names], prompts, timings, images, ledgers, logs, self.facts)
+
+    def speed(self) -> pd.DataFrame:
+        """The half of the table on time and work, as people read it. batches: timed runs, the n of its intervals."""
+        table = self.table.reset_index()
+        quartiles = zip(table.seconds, table.seconds_q25, table.seconds_q75, strict=True)
+        shown = table[["method", "timings"]].rename(columns={"timings": "batches"})
+        shown["ms/image"] = [f"{1000 * s:.0f} ({1000 * a:.0f} to {1000 * b:.0f})" for s, a, b in quartiles]
+        shown["speed-up"] = _cells(table, "speedup", "{:.2f}")
+        shown["work"] = table.work_ratio.map("{:.3f}".format)
+        shown["efficiency"] = table.efficiency.map("{:.2f}".format).replace("nan", "-")
+        shown["engaged"] = np.where(table.engaged, "yes", "no")
+        shown["MiB"] = table.peak_mib.map("{:.0f}".format)
+        return shown
+
+    def fidelity(self) -> pd.DataFrame:
+        """The half on the images, with 95 % intervals over prompts."""
+        table = self.table.reset_index()
+        shown = table[["method", "n"]].copy()
+        shown["PSNR (dB)"] = _cells(table, "psnr", "{:.1f}")
+        shown["SSIM"] = _cells(table, "ssim", "{:.3f}")
+        shown["SSIM of detail"] = _cells(table, "high_frequency_ssim", "{:.3f}")
+        if "lpips" in table:
+            shown["LPIPS"] = _cells(table, "lpips", "{:.3f}")
+        if "score" in table:
+            shown["score"] = table.score.map("{:.3f}".format)
+            shown["less dense"] = _cells(table, "score_delta", "{:+.3f}")
+        return shown
+
+    def save(self, folder: Path | str) -> Path:
+        """Write ``comparison.csv`` and ``.json``, ``prompts.csv``, ``timings.csv``, ``images/<row>/<prompt>.png`` and
+        ``decisions/<row>``, each a log that ``open_log`` and the figures read. Rows count from 0, the dense run."""
+        place = Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        self.table.to_csv(place / "comparison.csv")
+        self.prompts.to_csv(place / "prompts.csv", index=False)
+        self.timings.to_csv(place / "timings.csv", index=False)
+        rows = json.loads(self.table.reset_index().to_json(orient="records"))
+        record = {"facts": self.facts, "rows": rows}
+        (place / "comparison.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
+        for row, name in enumerate(self.images):
+            if name in self.logs:
+                keep(place / "decisions" / f"{row:02d}", self.logs[name])
+        for row, pictures in enumerate(self.images.values()):
+            (place / "images" / f"{row:02d}").mkdir(parents=True, exist_ok=True)
+            for i, picture in enumerate(pictures):
+                picture.save(place / "images" / f"{row:02d}" / f"{i:04d}.png")
+        return place
+
+
+def _cells(table: pd.DataFrame, name: str, form: str) -> list[str]:
+    """Figures with their intervals, where there are any and these have a width."""
+    columns = zip(table[name], table[f"{name}_low"], table[f"{name}_high"], strict=True)
+    return [
+        form.format(value)
+        if low == high or np.isnan(low)
+        else f"{form.format(value)} [{form.format(low)}, {form.format(high)}]"
+        for value, low, high in columns
+    ]
