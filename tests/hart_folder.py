@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import save_file
 
 from tests.conftest import HART_TEXT, HART_TEXT_WIDTH
-from varlab.models.hart_files import load_hart
 from varlab.models.hart_model import Hart
-from varlab.models.registry import find
+from varlab.weights.hart_files import load_hart
+from varlab.weights.registry import find
 
 ENTRY = find("hart-0.7b")
 

@@ -10,10 +10,10 @@ import torch
 from varlab import schedules
 from varlab.errors import VarlabError
 from varlab.models.captions import CaptionEncoder
-from varlab.models.embedded import Parts, save_mini
 from varlab.models.guidance import Settings
 from varlab.models.infinity import InfinityConfig, InfinityTransformer
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
+from varlab.weights.embedded import Parts, save_mini
 
 CONFIG = InfinityConfig(4, 96, 4, 8, chunks=2, text_width=128, text_length=32)
 TOKENIZER = BSQConfig(8, stride=4, channels=16, multipliers=(1, 1, 2), norm_groups=8)

@@ -10,8 +10,8 @@ from varlab.engine.attend import attend_rows
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.models.base import Alike
-from varlab.models.checkpoints import load_into
 from varlab.models.hart_model import Savings
+from varlab.weights.checkpoints import load_into
 
 
 def rows(dtype: torch.dtype, equal: int = 300, other: int = 100) -> list[torch.Tensor]:

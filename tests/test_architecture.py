@@ -5,10 +5,10 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "varlab"
 ROOMS = (
-    "errors", "specs", "machine", "statistics", "schedules", "spectra", "metrics", "models", "perceptual", "engine",
-    "accelerators", "probes", "inputs", "folders", "origins", "runs", "scenes", "prompt_sets", "reports", "figures",
-    "verdicts", "training", "evaluation", "parity", "latency", "estimate", "comparison", "exits", "claims", "published",
-    "calibration", "benchmarks", "api", "cli",
+    "errors", "specs", "machine", "statistics", "schedules", "spectra", "metrics", "models", "weights", "perceptual",
+    "engine", "accelerators", "probes", "inputs", "folders", "origins", "runs", "scenes", "prompt_sets", "reports",
+    "figures", "verdicts", "training", "evaluation", "parity", "latency", "estimate", "comparison", "exits", "claims",
+    "published", "calibration", "benchmarks", "api", "cli",
 )  # fmt: skip
 STRANGERS = {("accelerators", "probes"), ("probes", "accelerators")}
 
@@ -51,7 +51,7 @@ def test_imports_point_to_rooms_above() -> None:
 def test_figures_and_reports_need_no_model() -> None:
     files = [*(PACKAGE / "figures").rglob("*.py"), *(PACKAGE / "reports").rglob("*.py"), PACKAGE / "verdicts.py"]
     for path in files:
-        assert not imports(path) & {"models", "engine", "accelerators"}, path
+        assert not imports(path) & {"models", "weights", "engine", "accelerators"}, path
 
 
 def test_no_file_hides_a_name_of_the_package() -> None:

@@ -20,12 +20,12 @@ from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.latency import SPANS, latency, launch_bound_share, one_pass
 from varlab.machine import Rates
-from varlab.models.hart_files import RandomHartText
 from varlab.models.hart_model import Hart
 from varlab.models.infinity_model import Infinity
 from varlab.models.text import RandomText
 from varlab.probes.log import fewer_bits
 from varlab.runs import work_shares
+from varlab.weights.hart_files import RandomHartText
 
 
 def engine(model: Infinity | Hart, **options: object) -> torch.Tensor:

@@ -14,11 +14,11 @@ from varlab.evaluation.card import write_card
 from varlab.evaluation.command import former_score, score_command
 from varlab.evaluation.scenes import SceneScore, lead
 from varlab.evaluation.untrained import untrained_self
-from varlab.models import zoo
-from varlab.models.embedded import save_mini
 from varlab.scenes import summarise
 from varlab.training.recipes import MINI_HART
 from varlab.training.records import note, parts_of, settings_of
+from varlab.weights import zoo
+from varlab.weights.embedded import save_mini
 
 SMALL = replace(
     MINI_HART,

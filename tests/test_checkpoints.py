@@ -20,15 +20,15 @@ from torch import Tensor, nn
 
 from tests.minis import TOKENIZER, refused
 from varlab.errors import VarlabError
-from varlab.models import checkpoints, registry, zoo
-from varlab.models.checkpoints import load_into, locate, read
-from varlab.models.convert import convert
 from varlab.models.guidance import Settings
 from varlab.models.infinity import InfinityConfig, InfinityTransformer
-from varlab.models.official import ModelEntry
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
-from varlab.models.writing import hash_tensors
 from varlab.schedules import custom
+from varlab.weights import checkpoints, registry, zoo
+from varlab.weights.checkpoints import load_into, locate, read
+from varlab.weights.convert import convert
+from varlab.weights.official import ModelEntry
+from varlab.weights.writing import hash_tensors
 
 CONFIG = InfinityConfig(4, 96, 4, 8, chunks=2, text_width=128, text_length=16)
 KEYS = Path(__file__).parent / "keys" / "infinity.tsv.xz"

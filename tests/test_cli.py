@@ -19,9 +19,9 @@ from rich.console import Console
 from tests.minis import CONFIG, SCHEDULE, TOKENIZER, make_mini, parts
 from varlab import cli
 from varlab.cli import bench, files, methods, options, run, train
-from varlab.models import registry
 from varlab.models.guidance import Settings
-from varlab.models.official import ModelEntry
+from varlab.weights import registry
+from varlab.weights.official import ModelEntry
 
 GOLDEN = Path(__file__).parent / "goldens" / "infinity_C_small.npz"
 REPOSITORY = Path(__file__).parents[1]
@@ -145,7 +145,7 @@ def test_mistakes_are_told_before_any_work(
     varlab: Call, places: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[object], words: list[str]
 ) -> None:
     forbid(
-        monkeypatch, "varlab.models.zoo.load", "varlab.reports.run_report", "varlab.parity.check",
+        monkeypatch, "varlab.weights.zoo.load", "varlab.reports.run_report", "varlab.parity.check",
         "varlab.training.command.train_command",
     )  # fmt: skip
     varlab(*arguments).refused(*words)
@@ -214,7 +214,7 @@ def test_a_short_file_is_taken_whole(varlab: Call, places: Path, monkeypatch: py
     assert check_inputs(inputs, {"prompt_set": "mine.txt"}) == {"prompt_set": "mine.txt", "n": 2}
     assert check_inputs(inputs | {"n": 1}, {"prompt_set": "mine.txt"}) == {"prompt_set": "mine.txt"}
     varlab("log", "nano-infinity", "--prompts", "mine.txt", "--n", 3).refused("holds 2 prompts, not 3. Give n=2")
-    monkeypatch.setattr("varlab.models.zoo.load", lambda name, *_, **__: argparse.Namespace(name=name))
+    monkeypatch.setattr("varlab.weights.zoo.load", lambda name, *_, **__: argparse.Namespace(name=name))
     taken: list[int] = []
 
     def log(model: object, prompts: list[str], **_: object) -> argparse.Namespace:

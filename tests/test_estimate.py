@@ -12,11 +12,11 @@ from varlab import machine
 from varlab.comparison import compare
 from varlab.latency import latency
 from varlab.machine import Rates
-from varlab.models import memory
-from varlab.models.memory import GIB, account
-from varlab.models.registry import find
 from varlab.models.text import RandomText
-from varlab.models.zoo import load
+from varlab.weights import memory
+from varlab.weights.memory import GIB, account
+from varlab.weights.registry import find
+from varlab.weights.zoo import load
 
 
 def test_memory_is_counted_before_loading(monkeypatch: pytest.MonkeyPatch) -> None:

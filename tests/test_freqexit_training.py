@@ -17,7 +17,6 @@ from tests.tiny_var_mini import train_tiny_var
 from varlab.errors import VarlabError
 from varlab.evaluation.class_card import write_class_card
 from varlab.exits.ablation import Ablation, ablate
-from varlab.models.embedded import load_mini, read_facts
 from varlab.schedules import square
 from varlab.training.freqexit import CORRECTED, OFFICIAL
 from varlab.training.freqexit.command import plan_of
@@ -26,6 +25,7 @@ from varlab.training.freqexit.pipeline import Plan, export_freqexit, train_freqe
 from varlab.training.freqexit.recipes import BASES, FineTuning, freqexit_recipe
 from varlab.training.freqexit.task import FreqExitTask, new_objective
 from varlab.training.loop import Loop, Progress
+from varlab.weights.embedded import load_mini, read_facts
 
 PLAN = Plan("tiny-var", steps=8, batch=4, pool=30)
 

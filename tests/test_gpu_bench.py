@@ -13,10 +13,10 @@ from varlab.comparison import methods_of
 from varlab.engine import compiled as compiling
 from varlab.errors import VarlabError
 from varlab.latency import Latency
-from varlab.models.hart_files import RandomHartText
 from varlab.models.hart_model import Hart
 from varlab.models.infinity_model import Infinity
 from varlab.models.text import RandomText
+from varlab.weights.hart_files import RandomHartText
 
 
 def test_what_a_gpu_did_not_measure_says_why() -> None:

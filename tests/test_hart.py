@@ -19,12 +19,12 @@ from varlab.engine.loop import Run
 from varlab.engine.plan import Selection, StagePlan
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Site, Stage
-from varlab.models.checkpoints import load_into
 from varlab.models.diffusion import diffusion_table, spaced
 from varlab.models.hart import HartConfig, HartText, HartTransformer
 from varlab.models.hart_model import Hart, HartSettings, Savings
 from varlab.models.labels import draw_label, keep_likeliest, pass_sizes, soften
 from varlab.models.tokenizers.hybrid import HybridConfig, HybridTokenizer, phi_of
+from varlab.weights.checkpoints import load_into
 
 HERE = Path(__file__).parent
 

@@ -14,12 +14,13 @@ from tests.hart_folder import ENTRY, load_features, write
 from tests.minis import refused
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
-from varlab.models import qwen, zoo
+from varlab.models import qwen
 from varlab.models import text as texts
-from varlab.models.convert import convert
-from varlab.models.hart_files import RandomHartText, load_hart
 from varlab.models.hart_model import Hart, HartSettings
-from varlab.models.registry import MODELS, describe
+from varlab.weights import zoo
+from varlab.weights.convert import convert
+from varlab.weights.hart_files import RandomHartText, load_hart
+from varlab.weights.registry import MODELS, describe
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "released": {},

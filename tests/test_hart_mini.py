@@ -21,14 +21,14 @@ from varlab.engine.plan import Selection
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Stage
 from varlab.evaluation.command import score_command
-from varlab.models import zoo
-from varlab.models.embedded import save_mini
 from varlab.models.hart_model import Hart, HartSettings
 from varlab.probes import PROBES
 from varlab.reports import notebook_parameters, run_report
 from varlab.reports.facts import FOLDER_VARIABLE
 from varlab.reports.notebooks import read_notebook
 from varlab.training.recipes import MINI_HART
+from varlab.weights import zoo
+from varlab.weights.embedded import save_mini
 
 NOTEBOOKS = ("01_residual_spectra", "02_block_token_mse", "03_branch_divergence", "04_step_redundancy", "20_compare")
 SMALL = replace(

@@ -12,9 +12,9 @@ import torch
 from tests.conftest import HART_TEXT, HART_TEXT_WIDTH, hart_features, tiny_hart
 from tests.hart_folder import ENTRY, config_of, load_features, write
 from tests.minis import refused
-from varlab.models.hart_files import load_hart
 from varlab.models.hart_model import Hart
 from varlab.runs import sample
+from varlab.weights.hart_files import load_hart
 
 
 def damage(folder: Path, key: str, change: Callable[[torch.Tensor], torch.Tensor | None]) -> Path:

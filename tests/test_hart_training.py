@@ -14,7 +14,6 @@ from varlab.engine.hooks import Probe
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Stage
-from varlab.models import zoo
 from varlab.models.diffusion import RESIDUAL_SCALE, ResidualDiffusion, diffusion_table
 from varlab.models.hart import HartConfig, HartText, grid_rotary
 from varlab.models.hart_model import Hart, HartSettings
@@ -29,6 +28,7 @@ from varlab.training.hart_tokenizer import HybridTask, quantised, revival
 from varlab.training.loop import LoopConfig, optimizers
 from varlab.training.pipeline import train
 from varlab.training.recipes import MINI_HART
+from varlab.weights import zoo
 
 LOOP = LoopConfig(steps=4, learning_rate=1e-3, warmup=2, checkpoint_seconds=0, log_every=1, seed=3)
 TINY = replace(

@@ -9,10 +9,7 @@ from tests.minis import WORDS, refused
 from varlab import schedules
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
-from varlab.models import zoo
 from varlab.models.captions import CaptionEncoder
-from varlab.models.embedded import Parts, save_mini
-from varlab.models.families import build
 from varlab.models.guidance import Settings
 from varlab.models.hart import HartConfig
 from varlab.models.hart_captions import pad
@@ -21,6 +18,9 @@ from varlab.models.infinity import TextBatch
 from varlab.models.tokenizers.hybrid import HybridConfig
 from varlab.models.tokenizers.vqvae import VQConfig
 from varlab.models.var import VARConfig
+from varlab.weights import zoo
+from varlab.weights.embedded import Parts, save_mini
+from varlab.weights.families import build
 
 SIDES = (1, 2, 4)
 

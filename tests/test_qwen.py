@@ -61,7 +61,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a system prompt, known by the hash of the test's own."""
     monkeypatch.setattr(qwen, "SYSTEM_PROMPT_SHA256", hashlib.sha256(SYSTEM.encode()).hexdigest())
     monkeypatch.setattr(texts, "find_spec", lambda name: name)
-    monkeypatch.setenv("VARLAB_CHECKPOINTS", str(tmp_path / "checkpoints"))
     (tmp_path / "qwen").mkdir()
     (tmp_path / "qwen" / "constants.py").write_text(f'"""Official."""\nother = "x"\nllm_system_prompt = {SYSTEM!r}\n')
     return tmp_path / "qwen"
@@ -144,7 +143,7 @@ def test_what_is_missing_is_named(folder: Path, tmp_path: Path, monkeypatch: pyt
     copied = tmp_path / "checkpoints" / "hart-0.7b-1024px"
     copied.mkdir(parents=True)
     (copied / "constants.py").write_text(f"llm_system_prompt = {SYSTEM!r}")
-    QwenText().require()
+    QwenText(folders=(tmp_path, copied)).require()
     monkeypatch.setattr(texts, "find_spec", lambda name: None)
     refused(QwenText(str(folder)).require, "Qwen2", "pip install -e .[text]")
     refused(lambda: QwenText("x", precision="f16"), "fp16")

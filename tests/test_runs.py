@@ -359,7 +359,7 @@ def test_a_finished_run_is_compared_with_what_was_given_alone(finished: Path) ->
 
 
 def test_a_control_has_the_run_s_own_settings(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from varlab.models.zoo import load
+    from varlab.weights.zoo import load
 
     log = open_log(finished)
     monkeypatch.setattr("varlab.api.load", load)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import varlab as vl
-from varlab.models.embedded import SCENE_VERSION, data_folder, mini_folders
 from varlab.reports import list_notebooks, notebook_parameters, run_report
 from varlab.scenes import VOCABULARY
 from varlab.training.var import class_names
+from varlab.weights.embedded import SCENE_VERSION, data_folder, mini_folders
 
 LIMITS = {
     "nano-infinity": 12e6,

@@ -11,18 +11,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.conftest import tiny_hart, tiny_infinity, tiny_var
 from tests.minis import refused
 from varlab.machine import DTYPES
-from varlab.models import memory
-from varlab.models.checkpoints import dtype_of
-from varlab.models.initialise import randomise
-from varlab.models.memory import account
-from varlab.models.registry import find
 from varlab.models.tokenizers import maps
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
 from varlab.models.tokenizers.hybrid import HybridConfig, HybridTokenizer
 from varlab.models.tokenizers.maps import channels_last
 from varlab.models.tokenizers.strips import in_strips
 from varlab.models.tokenizers.vqvae import VQConfig, VQTokenizer
-from varlab.models.zoo import load
+from varlab.weights import memory
+from varlab.weights.checkpoints import dtype_of
+from varlab.weights.initialise import randomise
+from varlab.weights.memory import account
+from varlab.weights.registry import find
+from varlab.weights.zoo import load
 
 MODELS = {"infinity": tiny_infinity, "hart": tiny_hart, "var": tiny_var}
 

@@ -10,7 +10,6 @@ import torch
 
 from varlab.errors import VarlabError
 from varlab.models.captions import CaptionEncoder
-from varlab.models.embedded import load_mini
 from varlab.models.infinity import InfinityConfig
 from varlab.models.tokenizers.bsq import BSQConfig, quantise
 from varlab.scenes import VOCABULARY, shortened
@@ -24,6 +23,7 @@ from varlab.training.recipe import CorrectionConfig, Recipe
 from varlab.training.recipes import NANO_INFINITY
 from varlab.training.records import parts_of
 from varlab.training.tokenizer import straight_through
+from varlab.weights.embedded import load_mini
 
 LOOP = LoopConfig(steps=6, learning_rate=1e-3, warmup=2, checkpoint_seconds=0, log_every=1, seed=3)
 TINY = replace(

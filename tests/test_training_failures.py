@@ -10,7 +10,6 @@ import torch
 from tests.minis import refused
 from tests.test_training import LOOP, TINY, finished  # noqa: F401  (a fixture)
 from varlab.errors import VarlabError
-from varlab.models.embedded import load_mini
 from varlab.schedules import square
 from varlab.training import command
 from varlab.training import loop as loops
@@ -19,6 +18,7 @@ from varlab.training.launch import launch
 from varlab.training.loop import Loop
 from varlab.training.pipeline import begin_from, train
 from varlab.training.recipes import NANO_INFINITY, recipe
+from varlab.weights.embedded import load_mini
 
 
 def test_another_architecture_is_refused_with_what_differs(

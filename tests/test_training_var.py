@@ -9,7 +9,6 @@ import torch
 
 import varlab as vl
 from tests.tiny_var_mini import TINY_VAR, train_tiny_var
-from varlab.models.embedded import read_facts
 from varlab.models.layers import block_causal_attend
 from varlab.models.tokenizers.vqvae import VQTokenizer
 from varlab.models.var import VARTransformer
@@ -18,6 +17,7 @@ from varlab.training.recipes import MINI_VAR
 from varlab.training.tokenizer import to_signed
 from varlab.training.var import class_names, class_scenes, self_correction
 from varlab.training.vqvae import REVIVE_EVERY, VQTask, unit_scale
+from varlab.weights.embedded import read_facts
 
 GRIDS = TINY_VAR.schedule.grids
 

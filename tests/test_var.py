@@ -15,9 +15,7 @@ from varlab import runs
 from varlab.accelerators import build
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
-from varlab.models import registry, zoo
 from varlab.models.classes import ClassReader
-from varlab.models.convert import convert
 from varlab.models.guidance import Settings
 from varlab.models.labels import draw_label, keep_likeliest
 from varlab.models.layers import block_causal_attend
@@ -25,6 +23,8 @@ from varlab.models.tokenizers.vqvae import VQConfig, VQTokenizer, decoder_flops,
 from varlab.models.var import VARConfig, VARTransformer
 from varlab.models.var_model import VAR
 from varlab.parity.var_setup import Capture
+from varlab.weights import registry, zoo
+from varlab.weights.convert import convert
 
 KEYS = Path(__file__).parent / "keys" / "var.tsv.xz"
 SHARED = Path(__file__).parents[2] / "shared" / "keys"

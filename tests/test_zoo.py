@@ -13,18 +13,18 @@ from tests.minis import CONFIG, SCHEDULE, SETTINGS, TOKENIZER, WORDS, make_mini,
 from varlab import schedules
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
-from varlab.models import embedded, registry, zoo
 from varlab.models.captions import CaptionEncoder
-from varlab.models.convert import convert
-from varlab.models.embedded import Parts, load_mini, save_mini
 from varlab.models.guidance import Settings
 from varlab.models.infinity import InfinityConfig, InfinityTransformer
 from varlab.models.infinity_model import Infinity
-from varlab.models.initialise import randomise
-from varlab.models.official import HUB, ModelEntry
 from varlab.models.text import FlanT5, RandomText
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
-from varlab.models.writing import hash_tensors
+from varlab.weights import embedded, registry, zoo
+from varlab.weights.convert import convert
+from varlab.weights.embedded import Parts, load_mini, save_mini
+from varlab.weights.initialise import randomise
+from varlab.weights.official import HUB, ModelEntry
+from varlab.weights.writing import hash_tensors
 
 
 @pytest.fixture(autouse=True)
@@ -242,7 +242,7 @@ def test_official_files_by_path_folder_and_hub(tiny: None, places: Path, monkeyp
     refused(lambda: zoo.load("tiny", checkpoint=folder / "tiny.pth"), "vae.pth is not in", "tokenizer=PATH")
     check(zoo.load("tiny", checkpoint=folder / "tiny.pth", tokenizer=elsewhere), named("official", "vae_elsewhere.pth"))
     elsewhere.rename(folder / "vae.pth")
-    monkeypatch.setattr("varlab.models.checkpoints.from_hub", lambda repository, file: folder / file)
+    monkeypatch.setattr("varlab.weights.checkpoints.from_hub", lambda repository, file: folder / file)
     check(zoo.load("tiny", checkpoint=HUB), named("official"))
     assert zoo.load("tiny", checkpoint=folder, text="random").weights == (
         f"{named('official')}, random text features (seed 0)"

@@ -17,12 +17,12 @@ from varlab.folders import open_log
 from varlab.inputs import at_least
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
-from varlab.models.official import ModelEntry
-from varlab.models.registry import MODELS, find
-from varlab.models.zoo import check_captions, load, require, shipped_weights
 from varlab.probes import PROBES
 from varlab.prompt_sets import CUSTOM, PromptSet, prompts
 from varlab.runs import RunResult
+from varlab.weights.official import ModelEntry
+from varlab.weights.registry import MODELS, find
+from varlab.weights.zoo import check_captions, load, require, shipped_weights
 
 OF_A_RUN = ("model", "prompt_set", "n", "seed")  # inputs of a notebook that a run folder knows
 

@@ -23,15 +23,15 @@ from varlab.machine import give_back_pages, now, rates, usable
 from varlab.models.base import NextScaleModel
 from varlab.models.hart import HartConfig
 from varlab.models.infinity import InfinityConfig
-from varlab.models.memory import BYTES, GIB, RESERVE, MemoryAccount, account, available, largest
-from varlab.models.official import ModelEntry
-from varlab.models.registry import find
 from varlab.models.var import VARConfig
-from varlab.models.zoo import assemble, default_precision
 from varlab.probes import PROBES
 from varlab.probes.base import preview_grid
 from varlab.runs import Job
 from varlab.schedules import Grid, Schedule
+from varlab.weights.memory import BYTES, GIB, RESERVE, MemoryAccount, account, available, largest
+from varlab.weights.official import ModelEntry
+from varlab.weights.registry import find
+from varlab.weights.zoo import assemble, default_precision
 
 ENOUGH = 2.0  # seconds after which a pass is not repeated
 LONG = 1000  # tokens of a schedule above which a short one is drawn in its place

@@ -17,7 +17,7 @@ from varlab.errors import VarlabError, unknown
 from varlab.models.guidance import Settings
 from varlab.models.hart import HartText
 from varlab.models.infinity import TextBatch
-from varlab.models.writing import hash_tensors
+from varlab.weights.writing import hash_tensors
 
 Features = TextBatch | HartText
 Prompts = Sequence[str] | str | Features | Sequence[Tensor | np.ndarray]  # texts, or features [T, width] of each

@@ -26,7 +26,7 @@ from varlab.errors import VarlabError
 from varlab.inputs import at_least
 from varlab.machine import Rates, clocks, device_name, now, peak_mib, rates, reset_peak
 from varlab.models.base import NextScaleModel
-from varlab.models.memory import refuse_batch
+from varlab.weights.memory import refuse_batch
 
 SPANS = ("text encoder", "text", "plan", "transformer", "sampling", "decode")
 LAUNCH_BOUND = 0.9  # a span is launch-bound where issuing it takes so much of its time on the device

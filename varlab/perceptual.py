@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from varlab.errors import VarlabError
-from varlab.models.checkpoints import SUFFIXES, listing, read
+from varlab.weights.checkpoints import SUFFIXES, listing, read
 
 VARIABLE = "VARLAB_LPIPS"
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of images in [-1, 1]

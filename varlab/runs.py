@@ -42,11 +42,11 @@ from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
 from varlab.models.hart import HartText
 from varlab.models.infinity import TextBatch
-from varlab.models.memory import refuse_batch
 from varlab.origins import architecture, git_state, text_encoder
 from varlab.probes import LoggingProbe, build
 from varlab.probes import log as logs
 from varlab.probes.log import Log
+from varlab.weights.memory import refuse_batch
 
 Progress = Callable[[float, int], None]  # images done, stages of the present batch by their work; images in all
 Probes = Sequence[str | LoggingProbe] | str | LoggingProbe

@@ -20,9 +20,9 @@ from varlab.engine.hooks import Accelerator
 from varlab.engine.plan import RUN, StagePlan
 from varlab.engine.stage import Stage
 from varlab.errors import VarlabError
-from varlab.models.embedded import data_folder
 from varlab.schedules import Grid
 from varlab.spectra import skipvar_hf_diff, skipvar_hf_ratio
+from varlab.weights.embedded import data_folder
 
 if TYPE_CHECKING:
     from varlab.engine.loop import Run

@@ -24,8 +24,8 @@ from varlab.inputs import at_least
 from varlab.latency import TABLES, Latency, latency
 from varlab.machine import device_facts
 from varlab.models.base import NextScaleModel
-from varlab.models.zoo import load
 from varlab.origins import git_state
+from varlab.weights.zoo import load
 
 BUDGET = 540.0  # seconds after which what is left is skipped, and said to be
 COMPILING = 240.0  # seconds that the part with the compiler may take, about

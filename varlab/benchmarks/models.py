@@ -7,10 +7,10 @@ from varlab.errors import VarlabError
 from varlab.models.guidance import Settings
 from varlab.models.infinity import InfinityConfig, InfinityTransformer
 from varlab.models.infinity_model import Infinity
-from varlab.models.initialise import randomise
 from varlab.models.text import RandomText
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
 from varlab.models.tokenizers.maps import channels_last
+from varlab.weights.initialise import randomise
 
 HEAD = 128  # channels of a head, as in Infinity-2B and 8B
 TOKENIZER = BSQConfig(bits=32, channels=8, blocks=1, norm_groups=4)

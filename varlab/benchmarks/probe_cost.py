@@ -15,11 +15,11 @@ from varlab.folders import keep
 from varlab.inputs import at_least
 from varlab.machine import now, peak_mib, reset_peak
 from varlab.models.base import NextScaleModel
-from varlab.models.memory import refuse_batch
 from varlab.probes import PROBES, build
 from varlab.probes import log as logs
 from varlab.prompt_sets import prompts
 from varlab.runs import default_batch
+from varlab.weights.memory import refuse_batch
 
 PROBED = tuple(PROBES)
 WITHOUT_PREVIEWS = tuple(

@@ -19,8 +19,8 @@ from varlab.engine.stage import Site, Stage
 from varlab.inputs import at_least
 from varlab.machine import now, peak_mib, reset_peak
 from varlab.models.base import NextScaleModel
-from varlab.models.memory import refuse_batch
 from varlab.statistics import bootstrap_interval
+from varlab.weights.memory import refuse_batch
 
 TARGETS = {"share of the saving": 0.85, "overhead of the method's own verbs": 0.03, "memory": 1.0}
 VERBS = ("plan", "after_branch", "after_block", "complete", "expand", "end_stage")

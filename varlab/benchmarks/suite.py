@@ -18,8 +18,8 @@ from varlab.benchmarks.probe_cost import ALLOWED, BARE, PROBED, TARGETS, WHOLE, 
 from varlab.figures.growth import growth_curves
 from varlab.machine import clocks, device_name
 from varlab.models.base import NextScaleModel
-from varlab.models.zoo import load
 from varlab.origins import git_state
+from varlab.weights.zoo import load
 
 Progress = Callable[[float, int], None]
 QUIET = 0.9  # share of its threads' time below which a run shared the machine with others

@@ -106,8 +106,8 @@ def latency(
 
     from varlab.latency import keep
     from varlab.latency import latency as measure
-    from varlab.models.memory import refuse_batch
     from varlab.prompt_sets import prompts
+    from varlab.weights.memory import refuse_batch
 
     sizes = batch or [1, 4]
     _check_latency(spec or (), min(sizes), rounds, threads, seed, out)
@@ -150,7 +150,7 @@ def _check_execution(model: str, name: str, compiled: bool, graphs: bool, specs:
     from varlab.engine.compiled import require_compilable, require_compiler
     from varlab.engine.graphs import require_gpu
     from varlab.machine import usable
-    from varlab.models.registry import find
+    from varlab.weights.registry import find
 
     device = usable(name)
     if graphs and specs:

@@ -39,7 +39,7 @@ def convert(
     precision: Precision = None,
 ) -> None:
     """Turn official weights into safetensors once; they then load faster and without pickle."""
-    from varlab.models.convert import convert as convert_file
+    from varlab.weights.convert import convert as convert_file
 
     with bars(DownloadColumn(), "read", "write") as report:
         made = convert_file(source, target, name, precision=precision or "bf16", report=report)

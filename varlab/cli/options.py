@@ -79,9 +79,9 @@ def load_model(
     strips: Strips = None,
 ) -> Any:
     """A model by name; these options are those of every command that is wrapped in ``with_loading``."""
-    from varlab.models.registry import find
     from varlab.models.tokenizers.strips import check_strips
-    from varlab.models.zoo import default_precision, load
+    from varlab.weights.registry import find
+    from varlab.weights.zoo import default_precision, load
 
     check_strips(strips)
     if init == "empty":
@@ -110,7 +110,7 @@ def with_loading(command: Callable[..., None]) -> Callable[..., None]:
 
 def require_known(name: str) -> None:
     """Refuse a name that is no model's, before anything else is prepared for it."""
-    from varlab.models.registry import find
+    from varlab.weights.registry import find
 
     find(name)
 

@@ -35,8 +35,8 @@ def _size(parameters: int) -> str:
 @app.command()
 def models() -> None:
     """List the models: size, stages, and whether their weights are here."""
-    from varlab.models.checkpoints import checkpoint_folder
-    from varlab.models.registry import describe
+    from varlab.weights.checkpoints import checkpoint_folder
+    from varlab.weights.registry import describe
 
     form = "{:<20}{:>10}{:>8}{:>8}  {}"
     say((form.format("name", "parameters", "stages", "tokens", "weights"), "bold"))

@@ -17,8 +17,8 @@ from varlab.evaluation.untrained import untrained_self
 from varlab.figures.training import training_curves
 from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
-from varlab.models.embedded import data_folder
 from varlab.scenes import shape_recall
+from varlab.weights.embedded import data_folder
 
 Progress = Callable[[float, int], None]
 COLUMNS = ("ground truth", "reconstructions", "samples")

@@ -15,7 +15,7 @@ from varlab.evaluation.classes import MEASURES, check_classes, draw_classes, sco
 from varlab.figures.training import training_curves
 from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
-from varlab.models.embedded import data_folder
+from varlab.weights.embedded import data_folder
 
 Progress = Callable[[float, int], None]
 

@@ -1,7 +1,7 @@
 """What training gave a captioned mini: its scene score is held against that of its untrained self."""
 
 from varlab.models.base import NextScaleModel
-from varlab.models.zoo import load
+from varlab.weights.zoo import load
 
 
 def untrained_self(model: NextScaleModel, seed: int = 0) -> NextScaleModel:

@@ -19,11 +19,11 @@ from varlab.evaluation.scattering import scattering_of
 from varlab.exits import facts_of
 from varlab.exits.speed import exit_specs
 from varlab.figures.measured import Measured, read_measured
-from varlab.models.embedded import data_folder
 from varlab.models.var_model import VAR
-from varlab.models.zoo import load
 from varlab.training.freqexit.pipeline import Plan, Report, export_freqexit, train_freqexit
 from varlab.training.freqexit.recipes import BASES
+from varlab.weights.embedded import data_folder
+from varlab.weights.zoo import load
 
 UNTRAINED = "untrained"
 BASELINE = "layerskip"

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from varlab.errors import VarlabError, unknown
-from varlab.models.checkpoints import checkpoint_folder
 from varlab.models.hart import HartText
 from varlab.models.text import HUB_ID, TYPES, checked, require_transformers
 
@@ -30,7 +29,7 @@ class QwenText:
 
     ``source``: a folder or a hub id; loaded at the first call (6 GB in fp32, half of that in bf16 or in fp16, which
     the official run uses). ``system_prompt``: the official constants.py, or a text file of the prompt alone; by
-    default looked for in ``source``, in ``folders`` and in the checkpoint folder. A prompt is cut after ``length``
+    default looked for in ``source`` and in ``folders``. A prompt is cut after ``length``
     tokens, with a warning. Every prompt runs on its own, so that its features are the same in any batch.
     """
 
@@ -66,13 +65,12 @@ class QwenText:
         """The official system prompt, from the user's copy."""
         if self.system_prompt is not None:
             return read_system_prompt(Path(self.system_prompt).expanduser())
-        release = checkpoint_folder() / "hart-0.7b-1024px"
-        places = [folder / CONSTANTS for folder in (Path(self.source), *self.folders, release, checkpoint_folder())]
+        places = [folder / CONSTANTS for folder in (Path(self.source), *self.folders)]
         found = next((place for place in places if place.is_file()), None)
         if found is None:
             raise VarlabError(
                 f"HART's text encoder needs the system prompt of the official code: copy hart/utils/constants.py of "
-                f"its repository to {release}. {OTHERWISE}"
+                f"its repository to {places[-1].parent}. {OTHERWISE}"
             )
         return read_system_prompt(found)
 

@@ -7,13 +7,13 @@ import pandas as pd
 import torch
 
 from varlab.machine import device_name
-from varlab.models.embedded import load_mini, save_mini
 from varlab.prompt_sets import prompts
 from varlab.scenes import SCENE_VERSION, shortened
 from varlab.training.pipeline import FROM, PARTS, load_average, start_of, trained_tokenizer
 from varlab.training.pool import ScenePool
 from varlab.training.recipe import Recipe
 from varlab.training.records import parts_of
+from varlab.weights.embedded import load_mini, save_mini
 
 BENCHMARK = 553  # prompts of the scene benchmark
 

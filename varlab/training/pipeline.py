@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from varlab.errors import VarlabError
-from varlab.models.embedded import MiniFacts, data_folder, load_mini
 from varlab.scenes import VOCABULARY
 from varlab.training.latents import encode_pool
 from varlab.training.launch import launch
@@ -21,6 +20,7 @@ from varlab.training.loop import Loop, Progress
 from varlab.training.pool import ScenePool, build_pool
 from varlab.training.recipe import Recipe, Trained
 from varlab.training.records import note, settings_of
+from varlab.weights.embedded import MiniFacts, data_folder, load_mini
 
 Report = Callable[[str, Progress], None]
 PARTS = ("tokenizer", "transformer")

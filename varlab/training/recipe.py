@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from varlab.models.captions import CaptionEncoder
-from varlab.models.embedded import Parts
-from varlab.models.families import FAMILIES, TokenizerConfig, TransformerConfig, build, family_of
 from varlab.models.guidance import Settings
 from varlab.scenes import VOCABULARY, make_dataset
 from varlab.schedules import Schedule
 from varlab.training.loop import LoopConfig, Task
 from varlab.training.pool import ScenePool
+from varlab.weights.embedded import Parts
+from varlab.weights.families import FAMILIES, TokenizerConfig, TransformerConfig, build, family_of
 
 
 @dataclass(frozen=True)

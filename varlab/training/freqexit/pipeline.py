@@ -14,8 +14,6 @@ import torch
 from varlab.errors import VarlabError
 from varlab.figures import freqexit as figures
 from varlab.machine import device_name
-from varlab.models.embedded import MiniFacts, Parts, load_mini, save_mini
-from varlab.models.registry import find
 from varlab.models.tokenizers.vqvae import VQTokenizer
 from varlab.models.var import VARTransformer
 from varlab.scenes import SCENE_VERSION
@@ -27,6 +25,8 @@ from varlab.training.loop import Loop, Progress
 from varlab.training.pool import ScenePool, build_pool
 from varlab.training.recipe import CorrectionConfig
 from varlab.training.var import Batches, class_scenes
+from varlab.weights.embedded import MiniFacts, Parts, load_mini, save_mini
+from varlab.weights.registry import find
 
 Report = Callable[[Progress], None]
 NAME = "freqexit"

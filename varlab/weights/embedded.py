@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from varlab.errors import VarlabError, unknown
 from varlab.models.captions import CaptionEncoder
-from varlab.models.checkpoints import constants, listing, load_into, read
-from varlab.models.families import FAMILIES, TokenizerConfig, TransformerConfig, build, family_of
 from varlab.models.guidance import Settings
-from varlab.models.writing import hash_tensors, write_safetensors
 from varlab.schedules import Schedule
+from varlab.weights.checkpoints import constants, listing, load_into, read
+from varlab.weights.families import FAMILIES, TokenizerConfig, TransformerConfig, build, family_of
+from varlab.weights.writing import hash_tensors, write_safetensors
 
 SCENE_VERSION = "1"  # of varlab.scenes, which models do not import; a test holds the two together
 T = TypeVar("T")

@@ -11,12 +11,12 @@ from torch import nn
 from varlab.errors import VarlabError
 from varlab.machine import give_back_pages
 from varlab.models.base import NextScaleModel
-from varlab.models.checkpoints import dtype_of
 from varlab.models.hart import HartConfig
-from varlab.models.official import ModelEntry
-from varlab.models.registry import empty
 from varlab.models.tokenizers.strips import USUAL
 from varlab.schedules import STAGES, Schedule
+from varlab.weights.checkpoints import dtype_of
+from varlab.weights.official import ModelEntry
+from varlab.weights.registry import empty
 
 ENCODERS = {"flan-t5-xl": 1_230_000_000, "qwen2": 1_544_000_000}  # parameters of the official text encoders
 RESERVE = 1 << 29  # bytes that must stay free beside what is counted here

@@ -8,22 +8,14 @@ import torch
 
 from varlab.errors import VarlabError, names_keywords, unknown
 from varlab.machine import usable
-from varlab.models import embedded
 from varlab.models.captions import CaptionEncoder
-from varlab.models.checkpoints import PRECISIONS, checkpoint_folder, in_folder, load_into, locate, read
 from varlab.models.classes import ClassReader
-from varlab.models.embedded import Parts
 from varlab.models.hart import HartTransformer
 from varlab.models.hart_captions import HartCaptions
-from varlab.models.hart_files import load_hart, official_files
 from varlab.models.hart_model import Hart, HartEncoder, HartSettings, Savings
 from varlab.models.infinity import LEVELS, InfinityConfig, InfinityTransformer
 from varlab.models.infinity_model import Infinity, check_growth
-from varlab.models.initialise import randomise
-from varlab.models.memory import refuse_what_cannot_fit
-from varlab.models.official import ModelEntry
 from varlab.models.qwen import QwenText
-from varlab.models.registry import empty, find, mini, parameters
 from varlab.models.text import FlanT5, RandomText, TextEncoder, choose
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
 from varlab.models.tokenizers.hybrid import HybridTokenizer
@@ -32,8 +24,16 @@ from varlab.models.tokenizers.strips import check_strips, in_strips
 from varlab.models.tokenizers.vqvae import VQConfig, VQTokenizer
 from varlab.models.var import VARConfig, VARTransformer
 from varlab.models.var_model import VAR
-from varlab.models.writing import hash_tensors
 from varlab.schedules import INFINITY_GRIDS, Schedule
+from varlab.weights import embedded
+from varlab.weights.checkpoints import PRECISIONS, checkpoint_folder, in_folder, load_into, locate, read
+from varlab.weights.embedded import Parts
+from varlab.weights.hart_files import load_hart, official_files, prompt_folders
+from varlab.weights.initialise import randomise
+from varlab.weights.memory import refuse_what_cannot_fit
+from varlab.weights.official import ModelEntry
+from varlab.weights.registry import empty, find, mini, parameters
+from varlab.weights.writing import hash_tensors
 
 INITS = ("checkpoint", "random", "empty")
 
@@ -273,7 +273,7 @@ def require(entry: ModelEntry) -> None:
     """Refuse a model whose trained weights or text encoder are not here; reads no tensors."""
     if entry.family == "hart" and entry.folder is None:
         official_files(entry)
-        QwenText().require()
+        QwenText(folders=prompt_folders(entry)).require()
         return
     if entry.folder is None:
         require_files(entry)

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from varlab import schedules
 from varlab.errors import VarlabError
-from varlab.models.families import TokenizerConfig, TransformerConfig
 from varlab.models.guidance import Settings
 from varlab.models.hart import HartConfig
 from varlab.models.hart_model import HartSettings
@@ -24,6 +23,7 @@ from varlab.models.tokenizers.hybrid import HybridConfig
 from varlab.models.tokenizers.vqvae import VQConfig
 from varlab.models.var import VARConfig
 from varlab.schedules import Schedule
+from varlab.weights.families import TokenizerConfig, TransformerConfig
 
 HUB = "FoundationVision/Infinity"
 VAR_HUB = "FoundationVision/var"

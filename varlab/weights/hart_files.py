@@ -15,18 +15,18 @@ import torch
 from torch import nn
 
 from varlab.errors import VarlabError
-from varlab.models.checkpoints import INDICES, Checkpoint, checkpoint_folder, load_into, read
 from varlab.models.hart import HartConfig, HartText, HartTransformer
 from varlab.models.hart_model import Hart, HartEncoder, Savings
-from varlab.models.hart_variants import detect, detect_tokenizer, shapes_of
-from varlab.models.initialise import randomise
-from varlab.models.official import ModelEntry
 from varlab.models.qwen import HUB, QwenText
 from varlab.models.text import random_text
 from varlab.models.tokenizers.hybrid import HybridConfig, HybridTokenizer
 from varlab.models.tokenizers.maps import channels_last
-from varlab.models.writing import hash_tensors
 from varlab.schedules import Schedule
+from varlab.weights.checkpoints import INDICES, Checkpoint, checkpoint_folder, load_into, read
+from varlab.weights.hart_variants import detect, detect_tokenizer, shapes_of
+from varlab.weights.initialise import randomise
+from varlab.weights.official import ModelEntry
+from varlab.weights.writing import hash_tensors
 
 AVERAGED = ("ema_model.safetensors", "ema_model.bin")
 PLAIN = ("model.safetensors", "pytorch_model.bin", *INDICES)
@@ -103,8 +103,13 @@ def _encoder(
         return RandomHartText(config.text_length, config.text_width, seed, device)
     source = HUB if text in (None, entry.text) else text
     given = () if checkpoint is None else (Path(checkpoint).expanduser(),)
-    folders = (*given, *(folder.parent for folder in given if folder.name == "llm"))
+    folders = (*given, *(folder.parent for folder in given if folder.name == "llm"), *prompt_folders(entry))
     return QwenText(source, config.text_length, config.text_width, device, precision, folders=folders)
+
+
+def prompt_folders(entry: ModelEntry) -> tuple[Path, Path]:
+    """Where the official system prompt is looked for when it lies neither with the encoder nor with the weights."""
+    return checkpoint_folder(), (checkpoint_folder() / entry.file).parent
 
 
 def _require(encoder: HartEncoder | None) -> None:

@@ -8,13 +8,13 @@ import pandas as pd
 import torch
 
 from varlab.errors import VarlabError, unknown
-from varlab.models import embedded
-from varlab.models.checkpoints import checkpoint_folder, in_folder
-from varlab.models.embedded import Parts
-from varlab.models.families import FAMILIES, TransformerConfig, build
-from varlab.models.hart_files import availability
-from varlab.models.official import OFFICIAL, ModelEntry
 from varlab.schedules import Schedule
+from varlab.weights import embedded
+from varlab.weights.checkpoints import checkpoint_folder, in_folder
+from varlab.weights.embedded import Parts
+from varlab.weights.families import FAMILIES, TransformerConfig, build
+from varlab.weights.hart_files import availability
+from varlab.weights.official import OFFICIAL, ModelEntry
 
 
 def mini(name: str, folder: Path) -> ModelEntry:

@@ -7,11 +7,11 @@ from pathlib import Path
 from torch import nn
 
 from varlab.errors import VarlabError, unknown
-from varlab.models.checkpoints import PRECISIONS, Checkpoint, dtype_of, fit, locate, read
-from varlab.models.hart_files import part_of, weights_in
-from varlab.models.official import ModelEntry
-from varlab.models.registry import empty, find
-from varlab.models.writing import Report, write_safetensors
+from varlab.weights.checkpoints import PRECISIONS, Checkpoint, dtype_of, fit, locate, read
+from varlab.weights.hart_files import part_of, weights_in
+from varlab.weights.official import ModelEntry
+from varlab.weights.registry import empty, find
+from varlab.weights.writing import Report, write_safetensors
 
 
 def _sha256(files: Sequence[Path], report: Report) -> str:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from varlab.errors import VarlabError
-from varlab.models.official import likely_cause
+from varlab.weights.official import likely_cause
 
 DISCARDED = {"lvl_1L", "attn_bias_for_masking", "Infinity_visible_kvlen", "Infinity_invisible_qlen"}
 INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -150,7 +150,7 @@ def _tensors(content: Any, path: Path, ema: bool) -> dict[str, Tensor]:
         if not isinstance(content.get(part), dict):
             raise VarlabError(
                 f"{path} has no {part!r}, only {listing(content)}. Averaged weights are taken out once, in Python: "
-                "varlab.models.convert.convert(SOURCE, TARGET, NAME, ema=True)."
+                "varlab.weights.convert.convert(SOURCE, TARGET, NAME, ema=True)."
             )
         content = content[part]
     if not isinstance(content, dict) or not content:
