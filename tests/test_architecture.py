@@ -6,7 +6,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "varlab"
 ROOMS = (
     "errors", "specs", "machine", "statistics", "schedules", "spectra", "metrics", "models", "weights", "perceptual",
-    "engine", "accelerators", "probes", "inputs", "folders", "origins", "runs", "scenes", "prompt_sets", "reports",
+    "engine", "accelerators", "probes", "runs", "scenes", "prompt_sets", "reports",
     "figures", "verdicts", "training", "evaluation", "parity", "latency", "estimate", "comparison", "exits", "claims",
     "published", "calibration", "benchmarks", "api", "cli",
 )  # fmt: skip

@@ -14,12 +14,13 @@ from torch import nn
 
 from tests.conftest import HART_TEXT, HART_TEXT_WIDTH, hart_features, tiny_hart
 from tests.minis import refused
-from varlab import inputs, runs
+from varlab import runs
 from varlab.models import qwen
 from varlab.models import text as texts
 from varlab.models.hart import HartText
 from varlab.models.infinity import TextBatch
 from varlab.models.qwen import QwenText, read_system_prompt
+from varlab.runs import inputs
 
 WIDTH, LENGTH, PAD = 8, 6, 0
 SYSTEM = "Say what is to be seen.\nUser Prompt:\n"

@@ -13,17 +13,17 @@ import xarray as xr
 import varlab as vl
 from tests.conftest import tiny_infinity
 from tests.minis import SCHEDULE, make_mini, parts
-from varlab import folders, inputs, runs
 from varlab.accelerators.controls import Truncate
 from varlab.engine.hooks import Accelerator
 from varlab.engine.plan import RUN, StagePlan
 from varlab.engine.stage import Stage
 from varlab.errors import VarlabError
-from varlab.folders import open_log
 from varlab.models.infinity import TextBatch
 from varlab.models.infinity_model import Infinity
 from varlab.models.text import RandomText
-from varlab.runs import log_run, sample
+from varlab.runs import folders, inputs, log_run, sample
+from varlab.runs import run as runs
+from varlab.runs.folders import open_log
 
 PROMPTS = ["a red star", "a blue ring", "two circles", "a green cross", "a square"]
 PROBES = ("token-mse", "branch-divergence", "residual-spectrum")
@@ -139,7 +139,7 @@ def test_an_unwritable_folder_is_told_before_work_and_leaves_nothing(
 def test_runs_of_a_notebook_go_to_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert runs.runs_folder() == Path("runs")
-    repository = Path(runs.__file__).resolve().parents[1]
+    repository = Path(runs.__file__).resolve().parents[2]
     monkeypatch.chdir(repository / "notebooks")
     assert runs.runs_folder() == repository / "runs"
 

@@ -9,17 +9,17 @@ from typing import Any
 
 import xarray as xr
 
-from varlab import comparison, folders, inputs, runs
+from varlab import comparison, runs
 from varlab.accelerators.skipvar import read_decisions
 from varlab.comparison import Comparison
 from varlab.errors import VarlabError
-from varlab.folders import open_log
-from varlab.inputs import at_least
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
 from varlab.probes import PROBES
 from varlab.prompt_sets import CUSTOM, PromptSet, prompts
-from varlab.runs import RunResult
+from varlab.runs import RunResult, folders, inputs
+from varlab.runs.folders import open_log
+from varlab.runs.inputs import at_least
 from varlab.weights.official import ModelEntry
 from varlab.weights.registry import MODELS, find
 from varlab.weights.zoo import check_captions, load, require, shipped_weights

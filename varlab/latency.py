@@ -23,9 +23,9 @@ from varlab.engine.ledger import Ledger
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.errors import VarlabError
-from varlab.inputs import at_least
 from varlab.machine import Rates, clocks, device_name, now, peak_mib, rates, reset_peak
 from varlab.models.base import NextScaleModel
+from varlab.runs.inputs import at_least
 from varlab.weights.memory import refuse_batch
 
 SPANS = ("text encoder", "text", "plan", "transformer", "sampling", "decode")

@@ -20,11 +20,11 @@ from varlab.engine.compiled import compiled
 from varlab.engine.graphs import GraphedRun, Graphs
 from varlab.engine.loop import Run
 from varlab.errors import VarlabError
-from varlab.inputs import at_least
 from varlab.latency import TABLES, Latency, latency
 from varlab.machine import device_facts
 from varlab.models.base import NextScaleModel
-from varlab.origins import git_state
+from varlab.runs.inputs import at_least
+from varlab.runs.origins import git_state
 from varlab.weights.zoo import load
 
 BUDGET = 540.0  # seconds after which what is left is skipped, and said to be

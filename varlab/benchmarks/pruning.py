@@ -16,9 +16,9 @@ from varlab.engine.hooks import Accelerator, Compute
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Site, Stage
-from varlab.inputs import at_least
 from varlab.machine import now, peak_mib, reset_peak
 from varlab.models.base import NextScaleModel
+from varlab.runs.inputs import at_least
 from varlab.statistics import bootstrap_interval
 from varlab.weights.memory import refuse_batch
 

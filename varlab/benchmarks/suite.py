@@ -18,7 +18,7 @@ from varlab.benchmarks.probe_cost import ALLOWED, BARE, PROBED, TARGETS, WHOLE, 
 from varlab.figures.growth import growth_curves
 from varlab.machine import clocks, device_name
 from varlab.models.base import NextScaleModel
-from varlab.origins import git_state
+from varlab.runs.origins import git_state
 from varlab.weights.zoo import load
 
 Progress = Callable[[float, int], None]

@@ -21,11 +21,11 @@ from varlab.engine.dense import CanvasKeeper
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.errors import VarlabError
-from varlab.inputs import at_least
 from varlab.metrics import ssim
 from varlab.models.base import NextScaleModel
 from varlab.prompt_sets import dealt, digest_of
 from varlab.runs import Job, default_batch
+from varlab.runs.inputs import at_least
 from varlab.statistics import Interval, paired_difference
 from varlab.verdicts import HOLDS, NOT, TOO_FEW, UNCLEAR
 

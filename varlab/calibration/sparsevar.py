@@ -22,11 +22,11 @@ from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Site
 from varlab.errors import VarlabError, unknown
-from varlab.inputs import at_least
 from varlab.metrics import edge_energy, spearman
 from varlab.models.base import NextScaleModel
 from varlab.prompt_sets import prompts
 from varlab.runs import Job, default_batch, provenance
+from varlab.runs.inputs import at_least
 from varlab.statistics import bootstrap_interval, paired_difference
 from varlab.verdicts import HOLDS, NOT, UNCLEAR, Verdict
 

@@ -47,7 +47,7 @@ def bench(
     import torch
 
     from varlab.benchmarks.suite import TOPICS, keep, measure
-    from varlab.inputs import at_least, check_writable
+    from varlab.runs.inputs import at_least, check_writable
 
     at_least(1, rounds=rounds, threads=threads)
     for name in topic or ():
@@ -135,7 +135,7 @@ def _check_latency(
 ) -> None:
     """Tells mistakes before a model is loaded."""
     from varlab.comparison import methods_of
-    from varlab.inputs import at_least, check_writable
+    from varlab.runs.inputs import at_least, check_writable
 
     at_least(1, rounds=rounds, threads=threads, batch=batch)
     at_least(0, seed=seed)
@@ -195,8 +195,8 @@ def estimate(
     import torch
 
     from varlab.estimate import estimate as predict
-    from varlab.inputs import at_least
     from varlab.machine import usable
+    from varlab.runs.inputs import at_least
 
     at_least(1, batch=batch, threads=threads)
     require_known(model)

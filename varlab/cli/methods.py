@@ -51,8 +51,8 @@ def compare(
     from varlab.api import prompts as prompt_set
     from varlab.comparison import methods_of
     from varlab.figures import save, tradeoff
-    from varlab.inputs import check_writable
     from varlab.perceptual import load_lpips
+    from varlab.runs.inputs import check_writable
 
     load_lpips(lpips)
     for spec in specs:
@@ -108,7 +108,7 @@ def calibrate(
 ) -> None:
     """Settle what a method leaves open, on the model at hand."""
     from varlab.calibration.command import calibrate_command, check_command
-    from varlab.inputs import check_writable
+    from varlab.runs.inputs import check_writable
 
     found = read_numbers("targets", targets)
     aims = (found,) if isinstance(found, float) else found
@@ -140,7 +140,7 @@ def split(
     """
     from varlab.api import prompts as prompt_set
     from varlab.calibration.command import split_command
-    from varlab.inputs import at_least, check_writable
+    from varlab.runs.inputs import at_least, check_writable
 
     at_least(0, seed=seed)
     require_known(model)
@@ -169,8 +169,8 @@ def savings(
     from varlab.benchmarks.models import random_infinity
     from varlab.benchmarks.pruning import savings as measure
     from varlab.comparison import methods_of
-    from varlab.inputs import at_least, check_writable
     from varlab.machine import device_name
+    from varlab.runs.inputs import at_least, check_writable
 
     at_least(1, repeats=repeats, depth=depth, width=width, batch=batch, threads=threads)
     methods_of(spec)

@@ -72,7 +72,7 @@ def sample(
     """
     from varlab.accelerators import build
     from varlab.api import sample as draw
-    from varlab.inputs import at_least, check_prompts, check_writable
+    from varlab.runs.inputs import at_least, check_prompts, check_writable
 
     check_prompts(prompt)  # mistakes are told before a model is loaded
     at_least(0, seed=seed)
@@ -123,9 +123,9 @@ def log(
     from varlab.accelerators import build as build_accelerators
     from varlab.api import log as run_log
     from varlab.api import prompts as prompt_set
-    from varlab.inputs import at_least, check_writable
     from varlab.probes import PROBES, build
     from varlab.runs import runs_folder
+    from varlab.runs.inputs import at_least, check_writable
 
     build(probe or ())  # mistakes are told before a model is loaded
     build_accelerators(accelerate or ())
@@ -170,8 +170,8 @@ def report(
     Example: `varlab report 01_residual_spectra -p model=nano-infinity -p n=16`
     """
     from varlab.api import absent_models, check_inputs
-    from varlab.inputs import check_writable
     from varlab.reports import check_parameters, find_notebook, list_notebooks, notebook_parameters, run_report
+    from varlab.runs.inputs import check_writable
 
     given = dict(_pair(item) for item in parameter or ())
     notebooks = [find_notebook(item) for item in name] if name else list(list_notebooks().values())

@@ -51,7 +51,7 @@ def train(
 
     From nothing: scenes, tokenizer, transformer. Ctrl-C keeps the state; the same command goes on.
     """
-    from varlab.inputs import at_least
+    from varlab.runs.inputs import at_least
     from varlab.training.command import train_command
     from varlab.training.freqexit.command import NAME, freqexit_command, plan_of
 
@@ -92,7 +92,7 @@ def score(
     from varlab.accelerators import build
     from varlab.errors import unknown
     from varlab.evaluation.command import BENCHMARKS, former_score, score_command
-    from varlab.inputs import at_least, check_writable
+    from varlab.runs.inputs import at_least, check_writable
 
     if benchmark not in BENCHMARKS:
         raise unknown("benchmark", benchmark, BENCHMARKS)
@@ -138,7 +138,7 @@ def export(
     """Write samples of a class-conditional model as the npz that OpenAI's ADM evaluator reads."""
     from varlab.accelerators import build
     from varlab.evaluation.command import export_command
-    from varlab.inputs import at_least, check_writable
+    from varlab.runs.inputs import at_least, check_writable
 
     at_least(1, n=n)
     at_least(0, seed=seed)
@@ -168,8 +168,8 @@ def exits(
     import torch
 
     from varlab.exits.speed import exit_speed
-    from varlab.inputs import at_least, check_writable
     from varlab.machine import device_name
+    from varlab.runs.inputs import at_least, check_writable
 
     at_least(1, batch=batch, rounds=rounds, threads=threads)
     require_known(model)
@@ -207,7 +207,7 @@ def ablate(
 ) -> None:
     """Fine-tune by every FreqExit recipe, judge all at the same exits. Ctrl-C keeps all; the same command goes on."""
     from varlab.exits.command import ablate_command
-    from varlab.inputs import at_least, check_writable
+    from varlab.runs.inputs import at_least, check_writable
 
     at_least(1, steps=steps, pool=pool, n=n, workers=workers)
     require_known(model)

@@ -17,12 +17,12 @@ from varlab.comparison.result import Comparison
 from varlab.comparison.rows import method_row
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
-from varlab.inputs import at_least, check_prompts, with_overrides
 from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
 from varlab.perceptual import load_lpips
 from varlab.prompt_sets import CUSTOM, PromptSet, prompts
 from varlab.runs import Job, provenance
+from varlab.runs.inputs import at_least, check_prompts, with_overrides
 
 Progress = Callable[[float, int], None]
 

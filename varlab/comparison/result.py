@@ -12,7 +12,7 @@ from PIL import Image
 
 from varlab.accelerators import DENSE
 from varlab.engine.ledger import Ledger
-from varlab.folders import keep
+from varlab.runs.folders import keep
 
 
 @dataclass(frozen=True)

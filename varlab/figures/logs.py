@@ -20,7 +20,7 @@ def as_log(log: Log) -> xr.DataTree:
     """The tree itself, or the log of a run folder."""
     if isinstance(log, xr.DataTree):
         return log
-    from varlab.folders import open_log  # waits for torch, which a tree does not need
+    from varlab.runs.folders import open_log  # waits for torch, which a tree does not need
 
     return open_log(Path(log))
 

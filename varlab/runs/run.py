@@ -25,8 +25,16 @@ from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Stage
 from varlab.engine.state import Generation
 from varlab.errors import VarlabError
-from varlab.folders import CLAIM, STORE, find_run, keep, open_log, run_key
-from varlab.inputs import (
+from varlab.machine import device_name
+from varlab.models.base import NextScaleModel
+from varlab.models.guidance import Settings
+from varlab.models.hart import HartText
+from varlab.models.infinity import TextBatch
+from varlab.probes import LoggingProbe, build
+from varlab.probes import log as logs
+from varlab.probes.log import Log
+from varlab.runs.folders import CLAIM, STORE, find_run, keep, open_log, run_key
+from varlab.runs.inputs import (
     Features,
     Prompts,
     as_hooks,
@@ -37,15 +45,7 @@ from varlab.inputs import (
     read_prompts,
     with_overrides,
 )
-from varlab.machine import device_name
-from varlab.models.base import NextScaleModel
-from varlab.models.guidance import Settings
-from varlab.models.hart import HartText
-from varlab.models.infinity import TextBatch
-from varlab.origins import architecture, git_state, text_encoder
-from varlab.probes import LoggingProbe, build
-from varlab.probes import log as logs
-from varlab.probes.log import Log
+from varlab.runs.origins import architecture, git_state, text_encoder
 from varlab.weights.memory import refuse_batch
 
 Progress = Callable[[float, int], None]  # images done, stages of the present batch by their work; images in all
@@ -74,7 +74,7 @@ def to_pil(image: torch.Tensor) -> list[Image.Image]:
 
 def runs_folder() -> Path:
     """Where runs without a folder go: ``runs/``, of the repository when a notebook is open in its own folder."""
-    repository = Path(__file__).resolve().parents[1]
+    repository = Path(__file__).resolve().parents[2]
     return repository / "runs" if Path.cwd() == repository / "notebooks" else Path("runs")
 
 

@@ -1,0 +1,35 @@
+"""Runs: what is given to one, the run itself, its folder, and what its records say."""
+
+from varlab.runs.run import (
+    LOG_VERSION,
+    Accelerators,
+    Job,
+    Probes,
+    Progress,
+    RunResult,
+    default_batch,
+    log_run,
+    provenance,
+    runs_folder,
+    sample,
+    spec_of,
+    to_pil,
+    work_shares,
+)
+
+__all__ = [
+    "LOG_VERSION",
+    "Accelerators",
+    "Job",
+    "Probes",
+    "Progress",
+    "RunResult",
+    "default_batch",
+    "log_run",
+    "provenance",
+    "runs_folder",
+    "sample",
+    "spec_of",
+    "to_pil",
+    "work_shares",
+]
