@@ -23,7 +23,7 @@ from varlab.engine.kv import KVStore
 from varlab.engine.ledger import Ledger
 from varlab.engine.memory import Shelf, give_way, prepare_device, upload
 from varlab.engine.norms import norms
-from varlab.engine.plan import StagePlan, merge
+from varlab.engine.plan import RUN, StagePlan, merge
 from varlab.engine.randomness import Noise
 from varlab.engine.rows import key_bias, part, pass_bias, row_index
 from varlab.engine.sampling import codes_of, noise_of
@@ -108,13 +108,22 @@ class Run:
         prepare_device(self.model.device, self.model.precision)
         if any("dense" in accelerator.needs for accelerator in accelerators):
             self.dense = self.dense_run(text, samples, negative) if dense is None else dense
+        state = self.begin(text, samples, accelerators, negative)
+        finished: list[State] = []
+        self._advance(state, 0, finished)
+        return self.finish(tuple(samples), finished)
+
+    def begin(
+        self, text: Any, samples: Sequence[int], accelerators: Sequence[Accelerator] = (), negative: Any = None
+    ) -> State:
+        """The text is read and charged; nothing of the images is there yet."""
         guided = self.model.guided(self.settings)
         conditioning = self.model.prepare(text, guided, negative)
         self.ledger.text_flops += self.model.text_cost(conditioning).total
         self.on_mark("text", 0)
         for probe in self.probes:
             probe.start(self)
-        state = State(
+        return State(
             samples=tuple(samples),
             conditioning=conditioning,
             canvas=self.model.new_canvas(len(samples)),
@@ -122,9 +131,6 @@ class Run:
             guided=guided,
             accelerators=list(accelerators),
         )
-        finished: list[State] = []
-        self._advance(state, 0, finished)
-        return self._finish(tuple(samples), finished)
 
     def dense_run(self, text: Any, samples: Sequence[int], negative: Any = None) -> Dense:
         """The same images without accelerators, with all their canvases; outside this run's ledger."""
@@ -143,7 +149,7 @@ class Run:
                 state.kv.release()
             give_way(held, self.model.device)
 
-    def _finish(self, samples: tuple[int, ...], finished: list[State]) -> Generation:
+    def finish(self, samples: tuple[int, ...], finished: list[State]) -> Generation:
         self._let_go(finished)
         order = {image: i for i, image in enumerate(samples)}
         back = torch.tensor([order[image] for state in finished for image in state.samples])
@@ -178,13 +184,13 @@ class Run:
                     count_dense(self, state, later)
                 break
             if plan.action == "run":
-                self._run_stage(state, k, plan)
+                self.run_stage(state, k, plan)
             k += 1
         finished.append(state)
 
     def _plan(self, state: State, k: int) -> dict[tuple[int, ...], StagePlan | None]:
         """Merged plans by group of positions within the batch."""
-        stage = self._stage(state, k, StagePlan())
+        stage = self.stage(state, k)
         answers = [a.plan(stage) for a in state.accelerators]
         shared = [answer for answer in answers if isinstance(answer, StagePlan)]
         if len(shared) == len(answers):
@@ -195,13 +201,13 @@ class Run:
             groups.setdefault(key, []).append(i)
         return {tuple(keep): merge([part(a, keep) for a in answers], self.model.depth) for keep in groups.values()}
 
-    def _stage(self, state: State, k: int, plan: StagePlan) -> Stage:
+    def stage(self, state: State, k: int, plan: StagePlan = RUN) -> Stage:
         guidance = self.model.guidance(k, self.settings, state.guided, plan.scale)
         return Stage(k, self.model.schedule, state.samples, plan, guidance, state.guided)
 
-    def _run_stage(self, state: State, k: int, plan: StagePlan) -> None:
+    def run_stage(self, state: State, k: int, plan: StagePlan) -> None:
         state.set_rows(plan, k)
-        stage = self._stage(state, k, plan)
+        stage = self.stage(state, k, plan)
         stage = replace(stage, turns=self.model.turns(k, self.settings, noise_of(self, stage, None)))
         refuse_misread(self.model, stage)
         self.on_mark("plan", k)

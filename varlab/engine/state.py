@@ -48,6 +48,11 @@ class State:
             attended=dict(self.attended),
         )
 
+    def branch(self, accelerators: list[Accelerator]) -> "State":
+        """These images once more from here, with other methods. Both write into the same room for keys and values:
+        run one to its end before the other goes on."""
+        return replace(self, kv=self.kv.rows(slice(None)), accelerators=accelerators, attended=dict(self.attended))
+
     def set_rows(self, plan: StagePlan, k: int) -> None:
         """Drop the unconditional branch if asked to. One way: its keys would be stale if it came back."""
         if plan.rows == "both" and not self.guided:

@@ -1,0 +1,70 @@
+"""Many runs of the same images that begin alike: what they share is computed once.
+
+A run that drops the last two stages and one that drops the last three are the dense run until there. The runs of a
+batch form a tree, walked depth first; each is bit for bit the run that its methods make alone, and so is its ledger.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from varlab.engine.counting import count_dense
+from varlab.engine.hooks import Accelerator
+from varlab.engine.ledger import Ledger
+from varlab.engine.loop import Run
+from varlab.engine.memory import prepare_device
+from varlab.engine.plan import StagePlan, merge
+from varlab.engine.state import Generation, State
+from varlab.errors import VarlabError
+
+Methods = Mapping[str, Sequence[Accelerator]]
+
+
+@torch.inference_mode()
+def branches(run: Run, text: Any, samples: Sequence[int], methods: Methods) -> Iterator[tuple[str, Generation]]:
+    """(name, what ``run.generate`` gives with these methods), in the order of the tree.
+
+    Only for methods whose plans depend on nothing but the stage, as those of the baselines do: before two of them part,
+    only one is told of what happens. Memory: one more canvas, not one more store, for each run that is open.
+    Raises VarlabError for a method that plans each image by itself.
+    """
+    for method in (method for joined in methods.values() for method in joined):
+        method.start(run)
+    prepare_device(run.model.device, run.model.precision)
+    run.ledger = Ledger.of(len(run.model.schedule))
+    yield from _walk(run, run.begin(text, samples), 0, run.ledger, methods)
+
+
+def _walk(run: Run, state: State, k: int, spent: Ledger, methods: Methods) -> Iterator[tuple[str, Generation]]:
+    """All runs that go on from this state, which has cost ``spent``."""
+    stages = len(run.model.schedule)
+    for plan, group in _parting(run, state, k, methods) if k < stages else [(StagePlan("stop"), methods)]:
+        run.ledger = Ledger.of(stages)
+        branch = state.branch(list(next(iter(group.values()))))
+        if plan.action == "stop":
+            for later in range(k, stages):
+                count_dense(run, branch, later)
+            out = run.finish(state.samples, [branch])
+            out.ledger = spent + run.ledger
+            yield from ((name, out) for name in group)
+            continue
+        count_dense(run, branch, k)
+        if plan.action == "run":
+            run.run_stage(branch, k, plan)
+        yield from _walk(run, branch, k + 1, spent + run.ledger, group)
+
+
+def _parting(run: Run, state: State, k: int, methods: Methods) -> list[tuple[StagePlan, Methods]]:
+    """The methods by what they plan for a stage; whoever leaves tokens out goes alone."""
+    stage = run.stage(state, k)
+    groups: dict[Any, tuple[StagePlan, dict[str, Sequence[Accelerator]]]] = {}
+    for name, joined in methods.items():
+        plans = [method.plan(stage) for method in joined]
+        if any(isinstance(plan, list) for plan in plans):
+            raise VarlabError(f"{name} plans each image by itself and cannot share a run with others.")
+        plan = merge([plan for plan in plans if isinstance(plan, StagePlan)], run.model.depth)
+        whole = plan.selection is None
+        key = (plan.action, plan.depth, plan.rows, plan.scale, plan.watch, "" if whole else name)
+        groups.setdefault(key, (plan, {}))[1][name] = joined
+    return list(groups.values())
