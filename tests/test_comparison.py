@@ -10,8 +10,8 @@ import pytest
 import xarray as xr
 
 import varlab as vl
-from varlab import claims
-from varlab.claims import against_controls
+from varlab.claims import Outcome, Verdict, methods
+from varlab.claims.methods import against_controls
 from varlab.comparison import Comparison, bench, compare, interleaved
 from varlab.comparison.notes import fitted_notes
 from varlab.errors import VarlabError
@@ -98,7 +98,7 @@ def test_pictures_and_their_differences_are_drawn(compared: Comparison, tmp_path
 
 def test_a_method_is_held_against_the_controls_that_cost_no_more(compared: Comparison) -> None:
     found = against_controls(compared)
-    assert set(found.method) <= {SPECS[2]} and (found.work_control <= found.work + claims.NEAR).all()
+    assert set(found.method) <= {SPECS[2]} and (found.work_control <= found.work + methods.NEAR).all()
     better = compared.prompts.copy()
     better.loc[better.method == SPECS[2], "ssim"] = 0.99
     better.loc[better.method == SPECS[0], "ssim"] = 0.5 + 0.01 * np.arange(5)
@@ -108,18 +108,18 @@ def test_a_method_is_held_against_the_controls_that_cost_no_more(compared: Compa
     row = against_controls(made).iloc[0]
     assert (row.method, row.verdict, row.control) == (SPECS[2], "beats", SPECS[0])
     assert row.difference == pytest.approx(0.47) and row.low <= row.difference <= row.high
-    assert claims.methods(made) == []  # an oracle and controls claim nothing
+    assert methods.verdicts(made) == []  # an oracle and controls claim nothing
     renamed = {SPECS[2]: "sparsevar:keep=0.5,last=1"}
     named = replace(made, prompts=better.replace(renamed), table=table.rename(index=renamed))
-    (verdict,) = [v for v in claims.methods(named) if v["claim"].startswith("sparsevar")]
-    assert verdict["verdict"] == "holds" and "+0.470" in verdict["finding"]
-    assert "over 3 timed batches" in verdict["finding"] and verdict["finding"].endswith("n = 5.")
+    (verdict,) = [v for v in methods.verdicts(named) if v.claim.startswith("sparsevar")]
+    assert verdict.outcome is Outcome.HOLDS and "+0.470" in verdict.finding
+    assert "over 3 timed batches" in verdict.finding and verdict.finding.endswith("n = 5.")
     idle = named.table.assign(engaged=False)
-    (verdict,) = [v for v in claims.methods(replace(named, table=idle)) if v["claim"].startswith("sparsevar")]
-    assert verdict["verdict"] == "cannot be told (it did not engage)" and "). It did not engage" in verdict["finding"]
+    (verdict,) = [v for v in methods.verdicts(replace(named, table=idle)) if v.claim.startswith("sparsevar")]
+    assert verdict.outcome is Outcome.NOT_ENGAGED and "as much as dense" in verdict.reason
     worse = named.prompts.assign(ssim=np.where(named.prompts.method == renamed[SPECS[2]], 0.1, named.prompts.ssim))
-    (verdict,) = [v for v in claims.methods(replace(named, prompts=worse)) if v["claim"].startswith("sparsevar")]
-    assert verdict["verdict"] == "does not hold"
+    (verdict,) = [v for v in methods.verdicts(replace(named, prompts=worse)) if v.claim.startswith("sparsevar")]
+    assert verdict.outcome is Outcome.FAILS
 
 
 def test_between_two_settings_of_a_control_stands_their_mixture(compared: Comparison) -> None:
@@ -164,18 +164,18 @@ def test_timings_are_counted_apart_from_prompts(model: NextScaleModel) -> None:
 
 
 def test_a_decision_is_judged_by_its_held_out_prompts(compared: Comparison) -> None:
-    def judged(**row: object) -> dict[str, str]:
+    def judged(**row: object) -> Verdict:
         tree = xr.DataTree.from_dict({"/skipvar": xr.Dataset()})
         tree["skipvar"].attrs["decision_model"] = {
             "accuracy": [{"model": "drop", "n_held_out": 100, "accuracy": 0.7} | row]
         }
-        (verdict,) = claims.decisions(replace(compared, logs={"skipvar": tree}))
+        (verdict,) = methods.decisions(replace(compared, logs={"skipvar": tree}))
         return verdict
 
     known = judged(**{"gain": 0.1, "gain low": 0.05, "gain high": 0.2, "verdict": "holds"})
-    assert known["verdict"] == "holds" and "+0.100 (+0.050 to +0.200)" in known["finding"]
-    assert "does not say; fit it again" in judged()["verdict"]  # fitted before the gain was kept
-    assert claims.decisions(compared) == []  # no row of SkipVAR
+    assert known.outcome is Outcome.HOLDS and "+0.100 (+0.050 to +0.200)" in known.finding
+    assert "fit it again" in judged().reason  # fitted before the gain was kept
+    assert methods.decisions(compared) == []  # no row of SkipVAR
 
 
 def test_some_rows_of_a_run_may_be_shown_apart(compared: Comparison) -> None:

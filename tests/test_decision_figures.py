@@ -9,9 +9,9 @@ import xarray as xr
 from PIL import Image
 
 from varlab import figures
-from varlab.claims import matched_controls
+from varlab.claims.methods import matched_controls
+from varlab.claims.published import COLUMNS, published
 from varlab.errors import VarlabError
-from varlab.published import COLUMNS, published
 
 FACTS = {
     "model": "toy", "weights": "random (seed 0)", "precision": "fp32", "device": "cpu", "prompt_set": "custom",

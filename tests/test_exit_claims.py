@@ -4,79 +4,81 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from varlab.exits import claims
-from varlab.figures.measured import Measured
-from varlab.verdicts import HOLDS, NOT, PARTLY, UNCLEAR
+from varlab.analysis.measured import Measured
+from varlab.claims import freqexit
+from varlab.claims.published import published_exits
+from varlab.claims.rules import FAILS, HOLDS, PARTLY, WIDE
+from varlab.claims.verdict import Outcome
 
 
 def found(table: pd.DataFrame, stages: int = 10) -> Measured:
     return Measured(table, {"schedule": [[k + 1, k + 1] for k in range(stages)], "threads": 1})
 
 
-@pytest.mark.parametrize(("late", "word"), [(0.9, HOLDS), (0.1, NOT)])
-def test_detail_rises_or_falls(late: float, word: str) -> None:
+@pytest.mark.parametrize(("late", "word"), [(0.9, HOLDS), (0.1, FAILS)])
+def test_detail_rises_or_falls(late: float, word: Outcome) -> None:
     noise = np.random.default_rng(0).normal(0, 0.01, (12, 10))
     rows = [
         {"prompt": i, "stage": k + 1, "source": "codes of the stage", "share": (late if k > 5 else 0.5) + noise[i, k]}
         for i in range(12)
         for k in range(10)
     ]
-    assert claims.detail_rises(found(pd.DataFrame(rows)))["verdict"] == word
+    assert freqexit.detail_rises(found(pd.DataFrame(rows))).outcome is word
 
 
-@pytest.mark.parametrize(("low", "high", "word"), [(8, 9, HOLDS), (0.1, 0.2, NOT), (2.5, 9, UNCLEAR)])
-def test_detail_matters_where_intervals_part(low: float, high: float, word: str) -> None:
+@pytest.mark.parametrize(("low", "high", "word"), [(8, 9, HOLDS), (0.1, 0.2, FAILS), (2.5, 9, WIDE)])
+def test_detail_matters_where_intervals_part(low: float, high: float, word: Outcome) -> None:
     table = pd.DataFrame({"removed": ["nothing", "late"], "scattering_frechet": [2.5, (low + high) / 2], "n": 90,
                           "scattering_frechet_low": [2, low], "scattering_frechet_high": [3, high],
                           "class_accuracy": 0.5})  # fmt: skip
-    assert claims.detail_matters(found(table), "late")["verdict"] == word
+    assert freqexit.detail_matters(found(table), "late").outcome is word
 
 
 def test_layers_and_exits_are_judged_by_their_means() -> None:
-    rows = [{"prompt": i, "stage": 1, "layer": layer, "similarity": 0.4, "agreement": layer / 8} for i in range(5)
+    rows = [{"prompt": i, "stage": 1, "layer": layer, "similarity": 0.4, "agreement": layer / 8} for i in range(8)
             for layer in (1, 2, 3, 4)]  # fmt: skip
     lens = found(pd.DataFrame(rows))
-    assert claims.layers_differ(lens)["verdict"] == HOLDS and claims.untrained_exits_fail(lens)["verdict"] == HOLDS
+    assert freqexit.layers_differ(lens).outcome is HOLDS and freqexit.untrained_exits_fail(lens).outcome is HOLDS
     alike = found(lens.table.assign(similarity=0.95, agreement=0.9))
-    assert claims.layers_differ(alike)["verdict"] == NOT and claims.untrained_exits_fail(alike)["verdict"] == NOT
+    assert freqexit.layers_differ(alike).outcome is FAILS and freqexit.untrained_exits_fail(alike).outcome is FAILS
 
 
 def timed(ratios: list[float], batch: int) -> Measured:
     """Full depth, then two vectors of equal calls and different operations."""
     table = pd.DataFrame({"exits": ["12", "12/6", "6/12"], "block_calls": [120, 90, 90], "gflops": [10, 6, 9],
                           "transformer_ratio": ratios, "low": ratios, "high": ratios,
-                          "batch": batch, "rounds": 3})  # fmt: skip
+                          "batch": batch, "rounds": 7})  # fmt: skip
     return found(table)
 
 
 def test_time_follows_calls_or_operations() -> None:
     calls, operations = [1, 0.75, 0.75], [1, 0.6, 0.9]
-    assert claims.time_follows_calls(timed(calls, 1), timed(operations, 8))["verdict"] == HOLDS
-    assert claims.time_follows_calls(timed(operations, 1), timed(operations, 8))["verdict"] == PARTLY
-    assert claims.time_follows_calls(timed(operations, 1), timed(calls, 8))["verdict"] == NOT
-    assert claims.half_is_faster(timed([1, 0.55, 0.7], 8), "12/6")["verdict"] == HOLDS
-    assert claims.half_is_faster(timed([1, 0.55, 0.7], 8), "6/12")["verdict"] == NOT
+    assert freqexit.time_follows_calls(timed(calls, 1), timed(operations, 8)).outcome is HOLDS
+    assert freqexit.time_follows_calls(timed(operations, 1), timed(operations, 8)).outcome is PARTLY
+    assert freqexit.time_follows_calls(timed(operations, 1), timed(calls, 8)).outcome is FAILS
+    assert freqexit.half_is_faster(timed([1, 0.55, 0.7], 8), "12/6").outcome is HOLDS
+    assert freqexit.half_is_faster(timed([1, 0.55, 0.7], 8), "6/12").outcome is FAILS
 
 
 @pytest.mark.parametrize(
     ("bounds", "word"),
     [
         ([(-3, -1), (-2, -1)], HOLDS),
-        ([(1, 3), (1, 2)], NOT),
-        ([(-3, 1), (-2, 1)], UNCLEAR),
+        ([(1, 3), (1, 2)], FAILS),
+        ([(-3, 1), (-2, 1)], WIDE),
         ([(-3, -1), (-2, 1)], PARTLY),
     ],
 )
-def test_a_recipe_beats_another_by_every_seed_or_partly(bounds: list[tuple[float, float]], word: str) -> None:
+def test_a_recipe_beats_another_by_every_seed_or_partly(bounds: list[tuple[float, float]], word: Outcome) -> None:
     table = pd.DataFrame({"recipe": "corrected", "exits": "6", "train_seed": [0, 1], "n": 2000,
                           "less_layerskip": [sum(b) / 2 for b in bounds],
                           "less_layerskip_low": [b[0] for b in bounds],
                           "less_layerskip_high": [b[1] for b in bounds]})  # fmt: skip
-    verdict = claims.beats(found(table), "layerskip", "6")
-    assert verdict["verdict"] == word and "n = 2000" in verdict["finding"] and "seed 1" in verdict["finding"]
-    assert claims.beats(found(table), "untrained", "6")["verdict"] == UNCLEAR
+    verdict = freqexit.beats(found(table), "layerskip", "6")
+    assert verdict.outcome is word and "n = 2000" in verdict.finding and "seed 1" in verdict.finding
+    assert freqexit.beats(found(table), "untrained", "6").outcome is Outcome.NOT_MEASURED
 
 
 def test_the_published_table_is_quoted_whole() -> None:
-    table = claims.published().set_index("method")
+    table = published_exits().set_index("method")
     assert table.loc["FreqExit d", "FID"] == 3.58 and table.loc["VAR-d20", "GFLOPs"] == 1879 and len(table) == 8

@@ -11,6 +11,7 @@ import torch
 from tests.conftest import tiny_var
 from tests.minis import refused
 from tests.test_class_quality import named_var
+from varlab.analysis.measured import Measured, read_measured
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.evaluation.classes import labels
@@ -18,7 +19,6 @@ from varlab.exits.detail import WithoutDetail, detail_removed, detail_shares
 from varlab.exits.lens import _by_stage, _Drawn, detail_share, lens
 from varlab.exits.quality import exit_quality, scaled_rows, shorthand
 from varlab.figures import exits as figures
-from varlab.figures.measured import Measured, read_measured
 from varlab.models.guidance import Settings
 
 

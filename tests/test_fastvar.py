@@ -6,7 +6,7 @@ import torch
 from tests.conftest import features, tiny_infinity
 from varlab.accelerators import build
 from varlab.accelerators.fastvar import FastVAR, pivotal
-from varlab.claims import matched_controls
+from varlab.claims.methods import matched_controls
 from varlab.engine.hooks import Compute, Probe
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise

@@ -20,8 +20,9 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
 from varlab import figures
+from varlab.analysis import controls, logs, redundancy
 from varlab.errors import VarlabError
-from varlab.figures import controls, logs, redundancy, style
+from varlab.figures import style
 from varlab.metrics import concentration
 from varlab.probes.base import BRANCHES
 from varlab.probes.residual_spectrum import BAND_EDGES, SOURCES, SPREADS

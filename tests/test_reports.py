@@ -15,8 +15,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from varlab import reports
 from varlab.api import absent_models
+from varlab.claims import Outcome, Verdict
 from varlab.errors import VarlabError
-from varlab.reports.facts import tone
+from varlab.reports.facts import verdict_rows
 from varlab.reports.index import _first_sentence, _plain
 from varlab.reports.page import markdown_html, take_offline
 from varlab.reports.parameters import Parameter
@@ -39,6 +40,7 @@ import sys, warnings
 from pathlib import Path
 import matplotlib.pyplot as plt
 from IPython.display import HTML, Latex, display
+from varlab.claims import Outcome, Verdict
 from varlab.reports import record
 fig, ax = plt.subplots(figsize=(2, 1)); ax.plot([1, 2])
 folder = Path(report_folder)
@@ -56,8 +58,8 @@ display(HTML('<script src="https://evil.example/x.js"></script><link rel="styles
   '<iframe src="//f.example/d"></iframe><p style="background:url(https://f.example/e)">kept words</p>'))
 display(Latex(r"$$\\alpha^2$$"))
 record(model=model, weights="toy weights", n=n, seed=0, verdicts=[
-  dict(claim="Late <scales> are cheap", finding="3 %", verdict="holds"),
-  dict(claim="Nothing is lost", finding="4 dB", verdict="does not hold")])
+  Verdict("Late <scales> are cheap", Outcome.HOLDS, "3 %"),
+  Verdict("Nothing is lost", Outcome.FAILS, "4 dB")])
 """
 
 INTRO = """\
@@ -429,12 +431,12 @@ def test_a_report_name_is_a_plain_folder(toy: Path, tmp_path: Path, name: str) -
 
 def test_facts_add_up_and_a_later_verdict_replaces_the_earlier(tmp_path: Path) -> None:
     np = pytest.importorskip("numpy")
-    first, second = ({"claim": "c", "finding": f, "verdict": "holds"} for f in ("1", "2"))
+    first, second = (Verdict("c", Outcome.HOLDS, found) for found in ("1", "2"))
     reports.record(report_folder=tmp_path, n=np.int64(3), verdicts=[first])
     reports.record(report_folder=tmp_path, weights=Path("a/b"), verdicts=[second])
     facts = json.loads((tmp_path / "facts.json").read_text())
-    assert facts == {"n": 3, "weights": "a/b", "verdicts": [second]}
-    with pytest.raises(VarlabError, match="lacks finding, verdict"):
+    assert facts == {"n": 3, "weights": "a/b", "verdicts": [second.record()]}
+    with pytest.raises(VarlabError, match=r"takes varlab\.claims\.Verdict"):
         reports.record(report_folder=tmp_path, verdicts=[{"claim": "c"}])
 
 
@@ -478,12 +480,12 @@ def test_following_a_link_is_left_to_the_reader() -> None:
     assert "href" not in take_offline('<base href="https://x.example/"/>')
 
 
-@pytest.mark.parametrize(
-    ("words", "colour"),
-    [("Holds", "good"), ("not reproduced", "bad"), ("partly holds", "part"), ("open", ""), ("no", "bad")],
-)
-def test_the_colour_of_a_verdict_follows_its_words(words: str, colour: str) -> None:
-    assert tone(words) == colour
+def test_the_colour_of_a_verdict_is_that_of_its_outcome() -> None:
+    tones = {"holds": "good", "partly": "part", "does not hold": "bad", "no difference": "", "too few": ""}
+    rows = verdict_rows({"verdicts": [Verdict("c", Outcome(word), "f", "r").record() for word in tones]})
+    assert {row["verdict"]: row["tone"] for row in rows} == tones and rows[0]["finding"] == "f r"
+    older = {"claim": "c", "finding": "f", "verdict": "cannot be told (n too small)"}
+    assert verdict_rows({"verdicts": [older]}) == [older | {"tone": ""}]
 
 
 def test_titles_and_claims_are_cut_at_the_sentence() -> None:

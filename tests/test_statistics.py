@@ -6,7 +6,7 @@ import scipy.stats
 
 from varlab import statistics
 from varlab.errors import VarlabError
-from varlab.statistics import bootstrap_interval, paired_difference
+from varlab.statistics import bootstrap_interval, paired_difference, paired_shares, wilson_interval
 
 
 def sample(*shape: int, seed: int = 0) -> np.ndarray:
@@ -121,3 +121,25 @@ def test_pairs_with_a_hole_are_left_out():
     assert paired_difference(a, b).estimate == 2
     with pytest.raises(VarlabError, match="equal shapes"):
         paired_difference(a, b[:3])
+
+
+def test_a_share_of_none_or_all_keeps_its_width() -> None:
+    """Wilson's own figures for 0 of 10 and 5 of 10 (Newcombe 1998: 0 of 20 gives 0 to .1611)."""
+    assert wilson_interval([False] * 20) == pytest.approx((0, 0, 0.1611), abs=1e-4)
+    assert wilson_interval([True] * 20) == pytest.approx((1, 0.8389, 1), abs=1e-4)
+    assert wilson_interval([True, False] * 5) == pytest.approx((0.5, 0.2366, 0.7634), abs=1e-4)
+
+
+def test_equal_pairs_of_answers_do_not_make_a_sure_zero() -> None:
+    same = paired_shares([True] * 20, [True] * 20)
+    assert same.estimate == 0 and same.low == pytest.approx(-same.high) and 0.1 < same.high < 0.15
+    up = paired_shares([True] * 40, [True, False] * 20)
+    assert up.estimate == 0.5 and 0.3 < up.low < 0.5 < up.high < 0.7
+    with pytest.raises(VarlabError, match="equal shapes"):
+        paired_shares([True], [True, False])
+
+
+def test_intervals_of_shares_cover_the_truth() -> None:
+    rng = np.random.default_rng(0)
+    hits = sum(low <= 0.03 <= high for _, low, high in (wilson_interval(rng.random(30) < 0.03) for _ in range(500)))
+    assert 0.9 < hits / 500 <= 1

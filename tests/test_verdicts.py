@@ -1,5 +1,6 @@
 """Every verdict comes out either way, from the log alone, with the numbers it rests on."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -8,16 +9,18 @@ import xarray as xr
 from PIL import Image
 
 from tests.test_figures import toy_images, toy_log
-from varlab import verdicts
-from varlab.figures import logs
-from varlab.reports.facts import tone
+from varlab import claims
+from varlab.analysis import logs
+from varlab.claims import Outcome, Verdict, freqexit, rules, skipvar, sparsevar
+from varlab.claims.verdict import Number
+from varlab.statistics import bootstrap_interval
 
 STAGES = np.arange(1, 7)
 LATE = STAGES >= 5
 
 
-def word(verdict: verdicts.Verdict) -> str:
-    return verdict["verdict"].split(" (")[0]
+def word(verdict: Verdict) -> str:
+    return str(verdict.outcome)
 
 
 def by_stage(early: float, late: float) -> np.ndarray:
@@ -43,16 +46,16 @@ def test_residuals_on_edges(share: float, expected: str) -> None:
     if share == 0.25:
         log["residual-spectrum"]["concentration"].values[::2] += 0.05
         log["residual-spectrum"]["concentration"].values[1::2] -= 0.05
-    verdict = verdicts.residuals_on_edges(log)
+    verdict = sparsevar.changes_on_edges(log)
     assert word(verdict) == expected
-    assert f"{share:.2f}" in verdict["finding"] and "stages 5 and 6" in verdict["finding"]
+    assert f"{share:.2f}" in verdict.finding and "stages 5 and 6" in verdict.finding
 
 
 def test_an_edge_that_any_image_would_have_does_not_count() -> None:
     pictures, given = toy_images(8), {"residual-spectrum.concentration": by_stage(0.3, 0.8)}
-    assert word(verdicts.residuals_on_edges(on_own_edges(toy_log(**given), pictures), pictures)) == "holds"
+    assert word(sparsevar.changes_on_edges(on_own_edges(toy_log(**given), pictures), pictures)) == "holds"
     same = [pictures[0]] * 8  # every image has the edges of every other
-    assert word(verdicts.residuals_on_edges(on_own_edges(toy_log(**given), same), same)) == "does not hold"
+    assert word(sparsevar.changes_on_edges(on_own_edges(toy_log(**given), same), same)) == "does not hold"
 
 
 def focus(edge: float, ground: float) -> dict[str, Any]:
@@ -64,43 +67,48 @@ def focus(edge: float, ground: float) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("edge", "ground", "expected"),
-    [(0.6, -0.4, "holds"), (0.6, 0.2, "partly"), (0.3, 0.3, "does not hold")],
+    [(0.6, -0.4, "holds"), (0.6, 0.2, "partly"), (0.3, 0.3, "no difference")],
 )
 def test_blocks_differ(edge: float, ground: float, expected: str) -> None:
-    verdict = verdicts.blocks_differ(toy_log(**focus(edge, ground)))
+    verdict = sparsevar.blocks_differ(toy_log(n=16, **focus(edge, ground)))
     assert word(verdict) == expected
-    if expected != "does not hold":
-        assert f"block 2 {edge:.2f}" in verdict["finding"] and f"block 3 {ground:.2f}" in verdict["finding"]
+    if expected != "no difference":
+        assert f"block 2 {edge:.2f}" in verdict.finding and f"block 3 {ground:.2f}" in verdict.finding
 
 
 def test_blocks_are_not_measured_on_the_prompts_that_chose_them() -> None:
     """Pure noise: the extremes of 32 blocks look different on the prompts that chose them, not on the others."""
     log = toy_log(n=40, blocks=32)
     log["token-mse"]["edge_correlation_rows"].values[:] = np.random.default_rng(1).normal(0, 0.15, (40, 6, 32, 4))
-    assert word(verdicts.blocks_differ(log)) in ("does not hold", "cannot be told")
+    assert word(sparsevar.blocks_differ(log)) in ("no difference", "cannot be told")
     flattered = log["token-mse"]["edge_correlation_rows"].values[:, 4:, :, 0].mean(1)
     best, worst = flattered.mean(0).argmax(), flattered.mean(0).argmin()
-    assert verdicts.bootstrap_interval(flattered[:, best] - flattered[:, worst]).low > 0  # what the split prevents
+    assert bootstrap_interval(flattered[:, best] - flattered[:, worst]).low > 0  # what the split prevents
 
 
 def test_the_two_halves_mix_the_categories() -> None:
     for n in (4, 5, 48, 553):
-        choosing, measuring = verdicts._halves(n)
+        choosing, measuring = sparsevar.halves(n)
         assert sorted([*choosing, *measuring]) == list(range(n)) and len(choosing) - len(measuring) in (0, 1)
-    choosing, measuring = verdicts._halves(48)  # categories come in turn
+    choosing, measuring = sparsevar.halves(48)  # categories come in turn
     assert set(choosing % 6) == set(measuring % 6) == set(range(6))
 
 
 def test_a_sign_needs_more_than_the_least_worth_naming() -> None:
-    sign, interval = verdicts._sign, verdicts.Interval
-    assert sign(interval(0.005, 0.001, 0.009), 0.02) is False
-    assert sign(interval(0.03, 0.01, 0.05), 0.02) is True and sign(interval(0.03, -0.01, 0.05), 0.02) is None
-    assert sign(interval(0.5, 0.1, 0.9)) is True and sign(interval(-0.5, -0.9, 0.0)) is False
-    assert sign(interval(0.5, np.nan, np.nan)) is None
+    def judged(low: float, high: float, margin: float = 0.0, n: int = 8) -> Outcome:
+        return rules.positive(Number("gain", (low + high) / 2, low, high, n, margin))
+
+    assert judged(0.001, 0.009, 0.02) is Outcome.NO_DIFFERENCE and judged(-0.05, 0.009, 0.02) is Outcome.FAILS
+    assert judged(0.01, 0.05, 0.02) is Outcome.HOLDS and judged(-0.01, 0.05, 0.02) is Outcome.WIDE
+    assert judged(0.1, 0.9) is Outcome.HOLDS and judged(-0.9, -0.1) is Outcome.FAILS
+    assert judged(0.0, 0.0) is Outcome.NO_DIFFERENCE  # and not a wide interval
+    assert judged(np.nan, np.nan) is Outcome.TOO_FEW and judged(0.1, 0.9, n=5) is Outcome.TOO_FEW
 
 
 def test_a_focus_on_a_place_is_only_part_of_the_claim() -> None:
-    verdict = verdicts.blocks_differ(toy_log(**focus(0.6, -0.4)), toy_images(8))  # maps without the images' edges
+    verdict = sparsevar.blocks_differ(
+        toy_log(n=16, **focus(0.6, -0.4)), toy_images(16)
+    )  # maps without the images' edges
     assert word(verdict) == "partly"
 
 
@@ -118,14 +126,14 @@ def bands(low: float, high: float) -> np.ndarray:
 )
 def test_high_frequency_rises(late: float, high_band: float, expected: str) -> None:
     given = {"residual-spectrum.hf": by_stage(0.3, late), "residual-spectrum.explained": bands(0.8, high_band)}
-    verdict = verdicts.high_frequency_rises(toy_log(**given))
+    verdict = freqexit.high_frequency_rises(toy_log(**given))
     assert word(verdict) == expected
-    assert "0 to 2" in verdict["finding"] and "8 to 16" in verdict["finding"]  # cycles per image of 32 pixels
+    assert "0 to 2" in verdict.finding and "8 to 16" in verdict.finding  # cycles per image of 32 pixels
 
 
 def test_the_rise_of_random_weights_is_named_as_such() -> None:
     control = toy_log(n=4, weights="random (seed 1)", **{"residual-spectrum.hf": by_stage(0.3, 0.5)})
-    finding = verdicts.high_frequency_rises(toy_log(), control)["finding"]
+    finding = freqexit.high_frequency_rises(toy_log(), control).finding
     assert "With weights random (seed 1) and 4 prompts the share rises by 0.20" in finding
 
 
@@ -137,30 +145,30 @@ def test_the_rise_of_random_weights_is_named_as_such() -> None:
 )
 def test_gap_shrinks(hidden: float, kl: float, expected: str) -> None:
     given = {"branch-divergence.hidden": by_stage(0.5, hidden), "branch-divergence.kl": by_stage(0.5, kl)}
-    assert word(verdicts.gap_shrinks(toy_log(**given))) == expected
+    assert word(skipvar.gap_shrinks(toy_log(**given))) == expected
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.02, "holds"), (0.3, "does not hold"), (0.05, "cannot be told")])
 def test_gap_minimal(share: float, expected: str) -> None:
-    verdict = verdicts.gap_minimal(toy_log(**{"branch-divergence.guidance_changes": by_stage(0.3, share)}))
-    assert word(verdict) == expected and "cfg 3.0" in verdict["finding"]
+    verdict = skipvar.gap_minimal(toy_log(**{"branch-divergence.guidance_changes": by_stage(0.3, share)}))
+    assert word(verdict) == expected and "cfg 3.0" in verdict.finding
 
 
 def test_without_guidance_there_is_no_gap_to_judge() -> None:
     log = toy_log()
     for name in ("relative_mse", "kl", "guidance_changes", "flip_share"):
         log["branch-divergence"][name].values[:, 3:] = np.nan
-    for judge in (verdicts.gap_shrinks, verdicts.gap_minimal):
-        assert judge(log)["verdict"] == "cannot be told (no guidance)"
-        assert judge(log)["finding"].startswith("Without guidance only") and "not measured" not in judge(log)["finding"]
+    for judge in (skipvar.gap_shrinks, skipvar.gap_minimal):
+        assert judge(log).outcome is Outcome.NOT_MEASURED
+        assert judge(log).finding.startswith("Without guidance only") and "not measured" not in judge(log).finding
 
 
 def test_guidance_within_the_network_has_no_effect_on_logits_to_judge() -> None:
     log = toy_log()
     for name in ("kl", "guidance_changes", "flip_share"):
         log["branch-divergence"][name].values[:] = np.nan
-    assert verdicts.gap_minimal(log)["verdict"] == "cannot be told (no guidance on the logits)"
-    assert "does not hold" not in verdicts.gap_shrinks(log)["verdict"]
+    assert skipvar.gap_minimal(log).outcome is Outcome.NOT_MEASURED
+    assert skipvar.gap_shrinks(log).outcome is not Outcome.FAILS
 
 
 @pytest.mark.parametrize(
@@ -176,44 +184,48 @@ def test_guidance_within_the_network_has_no_effect_on_logits_to_judge() -> None:
 def test_late_steps_redundant(before: float, late_cost: float, expected: str) -> None:
     cost = by_stage(2, late_cost)
     given = {"step-redundancy.ssim": by_stage(before, 0.99), "step-redundancy.flops": cost}
-    verdict = verdicts.late_steps_redundant(toy_log(**given, stage_seconds=[cost.tolist()]))
+    verdict = skipvar.late_steps_redundant(toy_log(**given, stage_seconds=[cost.tolist()]))
     assert word(verdict) == expected
-    assert f"{100 * 2 * late_cost / cost.sum():.0f} % of FLOP" in verdict["finding"]
+    assert f"{100 * 2 * late_cost / cost.sum():.0f} % of FLOP" in verdict.finding
 
 
 # --- all of them --------------------------------------------------------------------------------------------
 
 JUDGES = [
-    verdicts.residuals_on_edges,
-    verdicts.high_frequency_rises,
-    verdicts.blocks_differ,
-    verdicts.gap_shrinks,
-    verdicts.gap_minimal,
-    verdicts.late_steps_redundant,
+    sparsevar.residuals_on_edges,
+    sparsevar.changes_on_edges,
+    freqexit.high_frequency_rises,
+    sparsevar.blocks_differ,
+    skipvar.gap_shrinks,
+    skipvar.gap_minimal,
+    skipvar.late_steps_redundant,
 ]
 
 
 @pytest.mark.parametrize("judge", JUDGES)
 def test_one_prompt_is_not_enough(judge: Any) -> None:
-    assert judge(toy_log(n=1))["verdict"].startswith("cannot be told (n too small")
+    assert judge(toy_log(n=1)).outcome is Outcome.TOO_FEW
 
 
 @pytest.mark.parametrize("judge", JUDGES)
 def test_a_verdict_has_its_parts_and_n(judge: Any) -> None:
     verdict = judge(toy_log(n=5))
-    assert set(verdict) == {"claim", "finding", "verdict"} and verdict["finding"].endswith("n = 5.")
+    assert verdict.finding.endswith("n = 5.") and Verdict.read(json.loads(json.dumps(verdict.record()))) == verdict
 
 
-def test_the_report_colours_the_words() -> None:
-    words = {verdicts.HOLDS: "good", verdicts.PARTLY: "part", verdicts.NOT: "bad", verdicts.TOO_FEW: ""}
-    assert {text: tone(text) for text in words} == words
+def test_a_verdict_is_written_as_json_and_read_back() -> None:
+    number = Number("gain", 0.5, float("nan"), float("nan"), 1, 0.1)
+    verdict = Verdict("c", Outcome.TOO_FEW, "f.", "r.", (number,))
+    record = json.loads(json.dumps(verdict.record(), allow_nan=False))
+    assert record["verdict"] == "too few" and record["numbers"][0]["low"] is None and verdict.text == "f. r."
+    assert str(Verdict.read(record)) == str(verdict) and str(number) == "0.50 (no interval)"
 
 
 def test_the_account_names_weights_and_limits() -> None:
-    trained = verdicts.account(toy_log(), [verdicts.gap_minimal(toy_log())])
+    trained = claims.account(toy_log(), [skipvar.gap_minimal(toy_log())])
     assert "weights: **trained (toy, 123)**" in trained and "n = 8" in trained and "| claim |" in trained
     assert "not the official checkpoints" in trained and "learnt" not in trained
-    assert "nothing of it was learnt" in verdicts.account(toy_log(weights="random (seed 0)"), [])
-    official = verdicts.limits(toy_log(weights="official (infinity_2b_reg.pth)"))
+    assert "nothing of it was learnt" in claims.account(toy_log(weights="random (seed 0)"), [])
+    official = claims.limits(toy_log(weights="official (infinity_2b_reg.pth)"))
     assert not any("not the official" in limit for limit in official)
-    assert any("texture" in limit for limit in verdicts.limits(toy_log(model="nano-infinity")))
+    assert any("texture" in limit for limit in claims.limits(toy_log(model="nano-infinity")))

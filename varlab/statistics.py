@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,3 +72,33 @@ def paired_difference(
     with np.errstate(invalid="ignore"):
         difference = first - second
     return bootstrap_interval(difference, statistic, level, n_resamples, seed)
+
+
+def wilson_interval(hits: npt.ArrayLike, level: float = 0.95) -> Interval:
+    """(estimate, low, high) of the share of true values in hits [n].
+
+    Wilson's score interval (1927): unlike a bootstrap it keeps its width where all or none are true. Raises
+    VarlabError without a value.
+    """
+    flags = np.asarray(hits, dtype=bool).ravel()
+    if not flags.size:
+        raise VarlabError("A share needs at least one value; there are none.")
+    n, share, z = flags.size, float(flags.mean()), NormalDist().inv_cdf((1 + level) / 2)
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    return Interval(share, min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half)))
+
+
+def paired_shares(a: npt.ArrayLike, b: npt.ArrayLike, level: float = 0.95) -> Interval:
+    """(estimate, low, high) of the share of true values in a [n] less that in b [n], pair by pair.
+
+    Adjusted Wald interval of Bonett and Price (2012): one is added to each count of discordant pairs, so that it keeps
+    its width where no pair differs. Raises VarlabError for shapes that differ and without a value.
+    """
+    first, second = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
+    if first.shape != second.shape or not first.size:
+        raise VarlabError(f"Pairs need equal shapes and at least one value, not {first.shape} and {second.shape}.")
+    n, up, down = first.size, int((first & ~second).sum()), int((second & ~first).sum())
+    p, q = (up + 1) / (n + 2), (down + 1) / (n + 2)
+    half = NormalDist().inv_cdf((1 + level) / 2) * np.sqrt((p + q - (p - q) ** 2) / (n + 2))
+    return Interval((up - down) / n, float(max(-1.0, p - q - half)), float(min(1.0, p - q + half)))

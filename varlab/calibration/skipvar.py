@@ -17,6 +17,8 @@ from torch import Tensor
 from varlab.accelerators import build
 from varlab.accelerators.decisions import FEATURES, Classifier, DecisionModel, always
 from varlab.accelerators.skipvar import LATE, SkipVAR
+from varlab.claims.rules import number, positive
+from varlab.claims.verdict import Outcome
 from varlab.engine.dense import CanvasKeeper
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
@@ -26,8 +28,7 @@ from varlab.models.base import NextScaleModel
 from varlab.prompt_sets import dealt, digest_of
 from varlab.runs import Job, default_batch
 from varlab.runs.inputs import at_least
-from varlab.statistics import Interval, paired_difference
-from varlab.verdicts import HOLDS, NOT, TOO_FEW, UNCLEAR
+from varlab.statistics import paired_shares
 
 Progress = Callable[[int, int], None]
 TARGETS = (0.84, 0.86, 0.88, 0.94, 0.97)  # the paper's three, and two at which small flat pictures differ
@@ -156,23 +157,14 @@ def _judge(
     truth = labels(unseen, kind, target)
     row: dict[str, Any] = {"n_train": len(seen), "n_held_out": len(unseen)}
     if not len(unseen) or not len(seen):
-        return row | {"accuracy": np.nan, "majority": np.nan, "verdict": TOO_FEW}
+        return row | {"accuracy": np.nan, "majority": np.nan, "verdict": str(Outcome.TOO_FEW)}
     right = np.array(classifier.predict(torch.tensor(unseen[list(FEATURES)].to_numpy()))) == truth
     majority = np.argmax(np.bincount(labels(seen, kind, target)))
     row |= {"accuracy": right.mean(), "majority": (truth == majority).mean()}
     row |= {f"always {n}": (truth == n).mean() for n in range(LATE + 1)}
-    found = paired_difference(right, truth == np.bincount(truth).argmax())
-    row |= {"gain": found.estimate, "gain low": found.low, "gain high": found.high}
-    return row | {"verdict": beats_fixed(found)}
-
-
-def beats_fixed(gain: Interval) -> str:
-    """Does the decision beat one fixed answer? By the interval of what it is right more often."""
-    if np.isnan(gain.low):
-        return TOO_FEW
-    if gain.low > 0:
-        return HOLDS
-    return NOT if gain.high <= 0 else UNCLEAR
+    gain = number("gain", paired_shares(right, truth == np.bincount(truth).argmax()), len(truth))
+    row |= {"gain": gain.estimate, "gain low": gain.low, "gain high": gain.high}
+    return row | {"verdict": str(positive(gain))}
 
 
 def calibrate(

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from varlab.accelerators.anchors import resize
 from varlab.accelerators.sparsevar import Norm, normalise
+from varlab.claims.rules import measured, positive
+from varlab.claims.verdict import Outcome, Verdict
 from varlab.engine.hooks import Probe
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
@@ -27,8 +29,7 @@ from varlab.models.base import NextScaleModel
 from varlab.prompt_sets import prompts
 from varlab.runs import Job, default_batch, provenance
 from varlab.runs.inputs import at_least
-from varlab.statistics import bootstrap_interval, paired_difference
-from varlab.verdicts import HOLDS, NOT, UNCLEAR, Verdict
+from varlab.statistics import bootstrap_interval
 
 Progress = Callable[[int, int], None]
 CLOSE = 0.05  # root mean square distance of shares: how sure the published ones are
@@ -57,7 +58,8 @@ class ScoreKeeper(Probe):
 @dataclass(frozen=True)
 class Calibration:
     """``shares``: one row a normaliser, root and block. ``edges``: one row a block. Both with 95 % intervals over
-    prompts. ``correlations`` [n, blocks]: those of ``edges`` by prompt. ``published``: the shares to compare with;
+    prompts; blocks count from 1, as in logs. ``correlations`` [n, blocks]: those of ``edges`` by prompt.
+    ``published``: the shares to compare with;
     ``facts``: the provenance."""
 
     shares: pd.DataFrame
@@ -76,38 +78,37 @@ class Calibration:
         best = self.best
         root = ", of square roots" if best.root else ""
         shares = ", ".join(_with_bounds(best, f"below {tau}") for tau in TAUS)
-        return {
-            "claim": "A reading of tau gives the published shares on this model",
-            "finding": f"{best.norm}{root} at block {best.block:.0f} (from 0) comes closest: below tau = "
-            f"{', '.join(map(str, TAUS))} lie {shares} of the scores, published "
+        finding = (
+            f"{best.norm}{root} at block {best.block:.0f} (option block={best.block - 1:.0f}) comes closest: below "
+            f"tau = {', '.join(map(str, TAUS))} lie {shares} of the scores, published "
             f"{', '.join(map(str, self.published))}; root mean square distance {best.distance:.3f}, "
-            f"allowed {CLOSE}. It is the best of {len(self.shares)} readings. n = {self.facts['n']}.",
-            "verdict": HOLDS if best.distance <= CLOSE else NOT,
-        }
+            f"allowed {CLOSE}. It is the best of {len(self.shares)} readings. n = {self.facts['n']}."
+        )
+        outcome = Outcome.HOLDS if best.distance <= CLOSE else Outcome.FAILS
+        return Verdict("A reading of tau gives the published shares on this model", outcome, finding)
 
     def block_verdict(self) -> Verdict:
         """Of the poster's two blocks, 16 and 21 of 32, at the same depth of this model; the extremes only as told."""
         edge, background = max(0, self.depth // 2 - 1), max(0, round(21 / 32 * self.depth) - 1)
-        near, far = self.edges.iloc[edge], self.edges.iloc[background]
-        apart = paired_difference(self.correlations[:, edge], self.correlations[:, background])
+        near = measured(f"block {edge + 1}", self.correlations[:, edge])
+        far = measured(f"block {background + 1}", self.correlations[:, background])
+        gap = measured("difference", self.correlations[:, edge] - self.correlations[:, background])
         order = self.edges.sort_values("correlation")
         low, high = order.iloc[0], order.iloc[-1]
-        holds = near["correlation low"] > 0 and apart.low > 0
-        fails = near["correlation high"] < 0 or apart.high < 0
-        return {
-            "claim": "The block at half depth sees edges, one at two thirds less so (SparseVAR, poster: 16, 21 of 32)",
-            "finding": f"Rank correlation with the edges of the final picture: block {edge} (from 0) "
-            f"{_with_bounds(near, 'correlation')}, block {background} {_with_bounds(far, 'correlation')}, difference "
-            f"by prompt {apart.estimate:+.2f} ({apart.low:+.2f} to {apart.high:+.2f}). Highest of {len(order)} blocks: "
-            f"{high.block:.0f} with {high.correlation:.2f}; lowest: {low.block:.0f} with {low.correlation:.2f}. "
-            f"n = {self.facts['n']}.",
-            "verdict": HOLDS if holds else NOT if fails else UNCLEAR,
-        }
+        claim = "The block at half depth sees edges, one at two thirds less so (SparseVAR, poster: 16, 21 of 32)"
+        finding = (
+            f"Rank correlation with the edges of the final picture: {near.name} {near}, {far.name} {far}, difference "
+            f"by prompt {gap}. Highest of {len(order)} blocks: {high.block:.0f} with {high.correlation:.2f}; lowest: "
+            f"{low.block:.0f} with {low.correlation:.2f}. n = {self.facts['n']}."
+        )
+        parts = {positive(near), positive(gap)}
+        outcome = Outcome.FAILS if Outcome.FAILS in parts else Outcome.WIDE if len(parts) > 1 else parts.pop()
+        return Verdict(claim, outcome, finding, numbers=(near, gap))
 
     def verdict(self) -> str:
         """Both verdicts in words."""
         found = (self.reading_verdict(), self.block_verdict())
-        return " ".join(f"{one['claim']}: {one['verdict']}. {one['finding']}" for one in found)
+        return " ".join(f"{one.claim}: {one.outcome}. {one.text}" for one in found)
 
 
 def _with_bounds(row: pd.Series, name: str) -> str:
@@ -160,7 +161,7 @@ def share_table(model: NextScaleModel, scores: dict[int, Tensor], published: Seq
             below.append(torch.stack([(z < tau).float().mean(-1) for tau in TAUS], -1))  # [n, blocks, taus]
         found = bootstrap_interval(torch.stack(below).mean(0).cpu().numpy())
         for block, values in enumerate(found.estimate):
-            row = {"norm": norm, "root": root, "block": block}
+            row = {"norm": norm, "root": root, "block": block + 1}
             row["distance"] = float(np.sqrt(np.mean((values - np.array(published)) ** 2)))
             for i, tau in enumerate(TAUS):
                 name, part = f"below {tau}", [float(bound[block, i]) for bound in found]
@@ -184,7 +185,7 @@ def edge_table(values: np.ndarray) -> pd.DataFrame:
     found = bootstrap_interval(values)
     return pd.DataFrame(
         {
-            "block": range(values.shape[1]),
+            "block": range(1, values.shape[1] + 1),
             "correlation": found.estimate,
             "correlation low": found.low,
             "correlation high": found.high,

@@ -13,12 +13,12 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
+from varlab.analysis.measured import Measured, read_measured
 from varlab.evaluation.classes import ClassSamples, as_row, described, draw_classes, labels, measures, reference
 from varlab.evaluation.distances import FrechetSpace, basic_interval
 from varlab.evaluation.scattering import scattering_of
 from varlab.exits import facts_of
 from varlab.exits.speed import exit_specs
-from varlab.figures.measured import Measured, read_measured
 from varlab.models.var_model import VAR
 from varlab.training.freqexit.pipeline import Plan, Report, export_freqexit, train_freqexit
 from varlab.training.freqexit.recipes import BASES

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from varlab.analysis.measured import Measured
 from varlab.engine.hooks import Probe
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
@@ -19,7 +20,6 @@ from varlab.evaluation.distances import FrechetSpace
 from varlab.evaluation.scattering import scattering_of
 from varlab.exits import facts_of
 from varlab.exits.lens import detail_share
-from varlab.figures.measured import Measured
 from varlab.metrics import ssim
 from varlab.models.var_model import VAR
 from varlab.runs import sample

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from varlab.analysis.measured import Measured
 from varlab.engine.hooks import Probe
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Stage
 from varlab.evaluation.classes import labels
 from varlab.exits import facts_of
-from varlab.figures.measured import Measured
 from varlab.models.layers import block_causal_attend
 from varlab.models.var_model import VAR
 from varlab.training.freqexit.wavelets import haar

@@ -6,13 +6,13 @@ import pandas as pd
 
 from varlab.accelerators.exit_account import account
 from varlab.accelerators.freqexit import ROWS, read_exits, row_exits
+from varlab.analysis.measured import Measured
 from varlab.errors import VarlabError
 from varlab.evaluation.classes import as_row, described, draw_classes, labels, measures, reference
 from varlab.evaluation.distances import FrechetSpace
 from varlab.evaluation.scattering import scattering_of
 from varlab.exits import facts_of
 from varlab.exits.speed import exit_specs
-from varlab.figures.measured import Measured
 from varlab.models.var_model import VAR
 
 Progress = Callable[[int, int], None]

@@ -8,17 +8,16 @@ import pandas as pd
 from varlab.accelerators import DENSE
 from varlab.accelerators.exit_account import account
 from varlab.accelerators.freqexit import check_exits, read_exits
+from varlab.analysis.measured import Measured
 from varlab.comparison import compare
 from varlab.errors import VarlabError
 from varlab.evaluation.classes import labels
-from varlab.figures.measured import Measured
 from varlab.models.base import NextScaleModel
 from varlab.models.var_model import VAR
 from varlab.prompt_sets import PromptSet
 from varlab.statistics import bootstrap_interval
 
 Progress = Callable[[float, int], None]
-ALLOWED = 0.60  # transformer time at half the depth, as a multiple of full depth's, on a CPU at batch 8
 
 
 def exit_specs(model: NextScaleModel, exits: Sequence[str]) -> list[str]:

@@ -5,6 +5,28 @@ gives the numbers it draws, means over prompts with 95 % bootstrap intervals and
 every figure stands on which model, weights and prompts it rests. ``save`` writes PDF, PNG and CSV.
 """
 
+from varlab.analysis.comparisons import log_of
+from varlab.analysis.decisions import accuracy_table, kept_share_table
+from varlab.analysis.redundancy import (
+    energy_left_table,
+    saturation_table,
+    similarity_table,
+    stage_cost_table,
+    step_redundancy_table,
+)
+from varlab.analysis.spectra import (
+    explained_share_table,
+    high_frequency_share_table,
+    residual_spectrum_table,
+    spectral_centroid_table,
+    wavelet_share_table,
+)
+from varlab.analysis.tokens import (
+    block_edge_correlation_table,
+    block_token_mse_table,
+    branch_split_table,
+    step_change_table,
+)
 from varlab.figures.branches import (
     branch_divergence,
     branch_divergence_table,
@@ -15,56 +37,40 @@ from varlab.figures.branches import (
 )
 from varlab.figures.calibration import block_edges, readings
 from varlab.figures.decisions import (
-    accuracy_table,
     decisions,
     decisions_table,
     keep_maps,
     keep_maps_table,
-    kept_share_table,
 )
 from varlab.figures.maps import energy_maps, energy_maps_table, token_maps, token_maps_table
 from varlab.figures.overview import overview
 from varlab.figures.redundancy import (
     energy_left,
-    energy_left_table,
     psnr,
     saturation,
-    saturation_table,
     similarity,
-    similarity_table,
     stage_cost,
-    stage_cost_table,
     step_redundancy,
-    step_redundancy_table,
 )
 from varlab.figures.save import save
 from varlab.figures.sheets import contact_sheet, contact_sheet_table
 from varlab.figures.sidebyside import difference_spectrum, difference_spectrum_table, side_by_side
 from varlab.figures.spectra import (
     explained_share,
-    explained_share_table,
     high_frequency_share,
-    high_frequency_share_table,
     residual_spectrum,
-    residual_spectrum_table,
     spectral_centroid,
-    spectral_centroid_table,
     wavelet_share,
-    wavelet_share_table,
 )
 from varlab.figures.spread import concentration, concentration_table, edge_correlation, edge_correlation_table
 from varlab.figures.style import panels, retitle
 from varlab.figures.tokens import (
     block_edge_correlation,
-    block_edge_correlation_table,
     block_token_mse,
-    block_token_mse_table,
     branch_split,
-    branch_split_table,
     step_change,
-    step_change_table,
 )
-from varlab.figures.tradeoff import log_of, tradeoff
+from varlab.figures.tradeoff import tradeoff
 
 __all__ = [
     "accuracy_table",

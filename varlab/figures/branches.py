@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.axes import Axes
 
+from varlab.analysis.logs import Log, stage_count, summary, variable
 from varlab.errors import unknown
-from varlab.figures.logs import Log, stage_count, summary, variable
 from varlab.figures.style import (
     BLUE,
     INK,

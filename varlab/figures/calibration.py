@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from varlab.figures.logs import Log
+from varlab.analysis.logs import Log
 from varlab.figures.style import (
     BLUE,
     CYCLE,

@@ -12,8 +12,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
 
-from varlab.errors import VarlabError
-from varlab.figures.logs import Images, Log, as_log, dataset, grids, images_of, prompt_count, summary
+from varlab.analysis.decisions import pruned_stages, pruning_method
+from varlab.analysis.logs import Images, Log, as_log, dataset, grids, images_of, prompt_count
 from varlab.figures.style import ENERGY, INK, MARKERS, PAGE, SOFT, clean_bar, finish, panels, stage_name, theme
 
 OUT = np.array(to_rgb("#f2f2f2"))  # veil over tokens that were left out
@@ -25,26 +25,12 @@ SHOWN = 14  # prompts that the bars name
 # --- tokens -------------------------------------------------------------------------------------------------
 
 
-def kept_share_table(log: Log) -> pd.DataFrame:
-    """Share of the tokens computed at each pruned stage: stage, mean, low, high (95 % over prompts), n.
-
-    all_blocks: the mean share over all blocks. Less than that is computed in the blocks that prune, where some do not.
-    """
-    rows = []
-    for k in pruned_stages(log):
-        data = dataset(log, f"{_method(log)}/stage-{k:02d}")
-        kept = data["kept"].mean(("y", "x"))
-        everywhere = data.get("share_all", kept)  # most methods prune in every block
-        rows.append(summary(kept).assign(stage=k, all_blocks=float(everywhere.mean())))
-    return pd.concat(rows, ignore_index=True)[["stage", "mean", "low", "high", "n", "all_blocks"]]
-
-
 def keep_maps_table(log: Log, prompts: Sequence[int] = (0, 1, 2)) -> pd.DataFrame:
     """The cells of the maps: prompt, stage, y, x, kept (1: computed) and, of methods that score, score."""
     parts = []
     for k in pruned_stages(log):
         for p in _existing(log, prompts):
-            data = dataset(log, f"{_method(log)}/stage-{k:02d}").isel(prompt=p)
+            data = dataset(log, f"{pruning_method(log)}/stage-{k:02d}").isel(prompt=p)
             names = [name for name in ("kept", "score") if name in data]
             parts.append(data.to_dataframe().reset_index()[["y", "x", *names]].assign(prompt=p, stage=k))
     return pd.concat(parts, ignore_index=True)
@@ -58,7 +44,9 @@ def keep_maps(log: Log, images: Images = None, dense: Images = None, prompts: Se
     scores tokens, the scores that decided: over their mean, or on the scale of tau.
     """
     stages, chosen = pruned_stages(log), _existing(log, prompts)
-    names = [name for name in ("kept", "score") if name in dataset(log, f"{_method(log)}/stage-{stages[-1]:02d}")]
+    names = [
+        name for name in ("kept", "score") if name in dataset(log, f"{pruning_method(log)}/stage-{stages[-1]:02d}")
+    ]
     pictures = ([] if dense is None else [images_of(log, dense)]) + [images_of(log, images)]
     columns = [(k, name) for k in stages for name in names]
     scale = _score_scale(log, stages, chosen) if "score" in names else None
@@ -121,26 +109,8 @@ def _draw_kept(ax: Axes, picture: np.ndarray, kept: np.ndarray) -> None:
     ax.set_xlabel(f"{100 * kept.mean():.0f} %", fontsize=6, color=SOFT, labelpad=1)
 
 
-def pruned_stages(log: Log) -> list[int]:
-    """Stages, counted from 1, of which the method tells the tokens it computed."""
-    node = as_log(log)[_method(log)]
-    return sorted(int(name.removeprefix("stage-")) for name in node.children if "kept" in node[name])
-
-
-def _method(log: Log) -> str:
-    """The first method of the log that tells which tokens it computed."""
-    tree = as_log(log)
-    for name, node in tree.children.items():
-        if any("kept" in child for child in node.children.values()):
-            return str(name)
-    raise VarlabError(
-        "This log says nothing of tokens left out. It takes a run with sparsevar, fastvar or a token control that "
-        "engaged; see log.children."
-    )
-
-
 def _maps(log: Log, stage: int, name: str) -> Any:
-    return dataset(log, f"{_method(log)}/stage-{stage:02d}")[name]
+    return dataset(log, f"{pruning_method(log)}/stage-{stage:02d}")[name]
 
 
 def _existing(log: Log, prompts: Sequence[int]) -> list[int]:
@@ -172,14 +142,6 @@ def decisions_table(log: Log) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def accuracy_table(log: Log) -> pd.DataFrame:
-    """How good the decision model was on held-out prompts, beside the majority class and one fixed answer.
-
-    One row a decision: "drop" first, then "replace" where nothing is dropped. Empty for a model that does not say.
-    """
-    return pd.DataFrame(as_log(log)["skipvar"].attrs["decision_model"].get("accuracy", []))
 
 
 @theme()

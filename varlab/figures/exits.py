@@ -7,8 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from varlab.analysis.comparisons import log_of
+from varlab.analysis.measured import Measured
 from varlab.errors import VarlabError, unknown
-from varlab.figures.measured import Measured
 from varlab.figures.style import (
     CYCLE,
     MARKERS,
@@ -24,7 +25,6 @@ from varlab.figures.style import (
     stage_colours,
     theme,
 )
-from varlab.figures.tradeoff import log_of
 from varlab.statistics import bootstrap_interval
 
 MEASURES = {

@@ -16,7 +16,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 
-from varlab.figures.logs import (
+from varlab.analysis.logs import (
     Images,
     Log,
     both_rows,
@@ -29,8 +29,8 @@ from varlab.figures.logs import (
     prompt_count,
     stage_count,
 )
+from varlab.analysis.tokens import extreme_blocks
 from varlab.figures.style import ENERGY, PAGE, SOFT, clean_bar, finish, stage_name, theme
-from varlab.figures.tokens import extreme_blocks
 
 SOURCES = ("contribution", "preview change")
 SMALL: dict[str, Any] = {"fontsize": 7, "pad": 3, "loc": "center"}

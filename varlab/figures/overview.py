@@ -4,8 +4,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from varlab.analysis.logs import Images, Log, images_of, prompt_count
 from varlab.figures.branches import branch_divergence
-from varlab.figures.logs import Images, Log, images_of, prompt_count
 from varlab.figures.redundancy import similarity
 from varlab.figures.sheets import contact_sheet_table
 from varlab.figures.spectra import high_frequency_share

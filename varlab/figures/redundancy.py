@@ -1,12 +1,16 @@
 """Steps: what each stage costs and how close the picture already is to the final one."""
 
-import numpy as np
-import pandas as pd
-import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from varlab.figures.logs import Log, as_log, stage_count, summary, variable
+from varlab.analysis.logs import Log, stage_count
+from varlab.analysis.redundancy import (
+    ENOUGH,
+    energy_left_table,
+    saturation_table,
+    similarity_table,
+    stage_cost_table,
+)
 from varlab.figures.style import (
     BLUE,
     GREEN,
@@ -24,25 +28,10 @@ from varlab.figures.style import (
     theme,
 )
 
-PROBE = "step-redundancy"
 SIMILARITY = {"ssim": ("picture", BLUE, "o"), "high_frequency_ssim": ("its detail", RED, "s")}
-ENOUGH = 0.88  # the SSIM that SkipVAR reports to keep on average
 
 
 # --- what a stage gives -------------------------------------------------------------------------------------
-
-
-def similarity_table(log: Log) -> pd.DataFrame:
-    """Preview after a stage against the last: stage, measure (ssim, high_frequency_ssim, psnr), mean, low, high, n.
-
-    PSNR in dB; that of equal images is infinite and left out (see n).
-    """
-    parts = []
-    for measure in (*SIMILARITY, "psnr"):
-        part = summary(variable(log, PROBE, measure))
-        part.insert(1, "measure", measure)
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True)
 
 
 @theme()
@@ -77,11 +66,6 @@ def psnr(log: Log, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def energy_left_table(log: Log) -> pd.DataFrame:
-    """|f_K - f_k|² / |f_K|² of the latent canvas f: stage, mean, low, high, n."""
-    return summary(variable(log, PROBE, "energy_left"))
-
-
 @theme()
 def energy_left(log: Log, ax: Axes | None = None) -> Axes:
     """How much of the latent is still to come after each stage?"""
@@ -97,25 +81,6 @@ def energy_left(log: Log, ax: Axes | None = None) -> Axes:
 
 
 # --- what a stage costs -------------------------------------------------------------------------------------
-
-
-def stage_cost_table(log: Log) -> pd.DataFrame:
-    """Shares of a whole image: stage, cost (FLOP, time), mean, low, high, n.
-
-    FLOPs are counted by the ledger (without decoding). Time is that of passes without probes on the logging
-    machine; its mean is the median pass, low and high the extremes of the n passes. Without times: FLOPs only.
-    """
-    flops = variable(log, PROBE, "flops").mean("prompt")
-    share = (flops / flops.sum("stage")).values
-    table = pd.DataFrame({"stage": flops["stage"].values, "cost": "FLOP", "mean": share, "low": np.nan, "high": np.nan})
-    table["n"] = int(variable(log, PROBE, "flops").sizes["prompt"])
-    seconds = as_log(log).attrs.get("stage_seconds")
-    if not seconds:
-        return table
-    shares = np.array(seconds) / np.sum(seconds, axis=1, keepdims=True)
-    columns = {"mean": np.median(shares, 0), "low": shares.min(0), "high": shares.max(0), "n": len(shares)}
-    times = pd.DataFrame({"stage": table["stage"], "cost": "time", **columns})
-    return pd.concat([table, times], ignore_index=True)
 
 
 @theme()
@@ -137,13 +102,6 @@ def stage_cost(log: Log, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def step_redundancy_table(log: Log) -> pd.DataFrame:
-    """Similarity and cost together: stage, measure, mean, low, high, n."""
-    cost = stage_cost_table(log).rename(columns={"cost": "measure"})
-    cost["measure"] = cost["measure"] + " share"
-    return pd.concat([similarity_table(log), cost], ignore_index=True)
-
-
 @theme()
 def step_redundancy(log: Log) -> Figure:
     """Which stages cost much and change little? Similarity to the final preview, PSNR, and cost, side by side."""
@@ -155,24 +113,6 @@ def step_redundancy(log: Log) -> Figure:
 
 
 # --- saturation ---------------------------------------------------------------------------------------------
-
-
-def saturated(log: Log, enough: float = ENOUGH) -> xr.DataArray:
-    """First stage [prompt] from which on the preview's SSIM to the last stays at ``enough`` or above."""
-    ssim = variable(log, PROBE, "ssim")
-    short = (ssim < enough).transpose("prompt", "stage")
-    last_short = (short * short["stage"]).max("stage")
-    return (last_short + 1).rename("saturated")
-
-
-def saturation_table(log: Log, enough: float = ENOUGH) -> pd.DataFrame:
-    """By stage: mean SSIM with interval, share of prompts saturated by then, share of FLOPs and time still to come."""
-    table = summary(variable(log, PROBE, "ssim"))
-    first = saturated(log, enough)
-    table["saturated"] = [float((first <= k).mean()) for k in table["stage"]]
-    for cost, rows in stage_cost_table(log).groupby("cost", sort=False):
-        table[f"{cost}_left"] = 1 - rows["mean"].cumsum().values / rows["mean"].sum()
-    return table
 
 
 @theme()

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from varlab.figures.logs import Images, Log, as_log, images_of, prompt_count
+from varlab.analysis.logs import Images, Log, as_log, images_of, prompt_count
 from varlab.figures.style import PAGE, finish, theme
 
 

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from varlab.analysis.comparisons import CONTROLS, log_of
 from varlab.figures.style import CYCLE, PAGE, finish, own_axes, theme
-from varlab.figures.tradeoff import CONTROLS, log_of
 from varlab.statistics import bootstrap_interval
 
 LABEL = 1.3  # inches for the names of the rows

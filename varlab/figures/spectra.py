@@ -6,15 +6,25 @@ preview one stage earlier; for stage 1 against mid-grey).
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from varlab.errors import VarlabError
-from varlab.figures.logs import Log, as_log, dataset, grids, pick, summary, variable
+from varlab.analysis.logs import Log, as_log, dataset
+from varlab.analysis.spectra import (
+    PROBE,
+    SOURCES,
+    band_labels,
+    explained_share_table,
+    high_frequency_share_table,
+    logged,
+    residual_spectrum_table,
+    spectral_centroid_table,
+    threshold,
+    wavelet_share_table,
+)
 from varlab.figures.style import (
     COLOURS,
     MARKERS,
@@ -29,33 +39,10 @@ from varlab.figures.style import (
     theme,
 )
 
-PROBE = "residual-spectrum"
-SOURCES = ("contribution", "preview change")
 LEAST_EXPLAINED = -1.0  # lowest share drawn: all below 0 is worse than nothing
-Q = 0.125  # cycles per sample: the default of varlab.spectra.high_frequency_share
 
 
 # --- radial spectrum ----------------------------------------------------------------------------------------
-
-
-def residual_spectrum_table(log: Log, source: str = "preview change") -> pd.DataFrame:
-    """Mean power of each ring: stage, cycles_per_image, nyquist (the stage's grid), mean, low, high, n.
-
-    Rings beyond the Nyquist limit of the map are left out, and for latent sources those beyond the limit of
-    the stage's own grid: interpolation cannot put anything there that the stage knows.
-    """
-    data = dataset(log, PROBE)
-    power = pick(variable(log, PROBE, "power"), source=source)
-    nyquist = dict(zip(data["stage"].values.tolist(), map(float, data.attrs["nyquist"]), strict=True))
-    table = summary(power).rename(columns={"radius": "cycles_per_image"})
-    table["nyquist"] = table["stage"].map(nyquist)
-    limit = table["nyquist"]
-    if source.startswith("preview"):
-        limit = pd.Series(_preview_side(log) / 2, index=table.index)
-    elif source == "canvas":
-        limit = table["nyquist"].cummax()
-    kept = table[(table["cycles_per_image"] <= limit) & (table["n"] > 0)]
-    return kept[["stage", "cycles_per_image", "nyquist", "mean", "low", "high", "n"]].reset_index(drop=True)
 
 
 @theme()
@@ -116,30 +103,15 @@ def _nyquists(log: Log, stages: Sequence[int]) -> list[tuple[int, float]]:
 # --- one number a stage and source --------------------------------------------------------------------------
 
 
-def high_frequency_share_table(log: Log, sources: Sequence[str] = SOURCES) -> pd.DataFrame:
-    """Power above .125 cycles per sample over all power but DC: stage, source, mean, low, high, n."""
-    return _by_source(log, "high_frequency_share", sources)
-
-
-def wavelet_share_table(log: Log, sources: Sequence[str] = SOURCES) -> pd.DataFrame:
-    """Energy in the detail bands LH, HL, HH of one Haar step over all energy: stage, source, mean, low, high, n."""
-    return _by_source(log, "detail_share", sources)
-
-
-def spectral_centroid_table(log: Log, sources: Sequence[str] = SOURCES) -> pd.DataFrame:
-    """Mean frequency weighted by power, in cycles per image: stage, source, mean, low, high, n."""
-    return _by_source(log, "centroid", sources)
-
-
 @theme()
 def high_frequency_share(log: Log, sources: Sequence[str] = SOURCES, ax: Axes | None = None) -> Axes:
     """How much of the power is high-frequency? Above a quarter of the Nyquist limit of the map, by stage.
 
     A latent and a picture have different limits, which the legend states; compare stages, not sources.
     """
-    sources = _logged(log, sources)
+    sources = logged(log, sources)
     table = high_frequency_share_table(log, sources)
-    labels = {source: f"{source} ({_threshold(log, source)})" for source in sources}
+    labels = {source: f"{source} ({threshold(log, source)})" for source in sources}
     ax = _lines(log, table, labels, "share of power", "High-frequency share", ax)
     ax.legend(title="above, in cycles/image")
     finish(ax, log, "high_frequency_share", table)
@@ -149,7 +121,7 @@ def high_frequency_share(log: Log, sources: Sequence[str] = SOURCES, ax: Axes | 
 @theme()
 def wavelet_share(log: Log, sources: Sequence[str] = SOURCES, ax: Axes | None = None) -> Axes:
     """How much of the energy is detail, by a Haar wavelet instead of Fourier's rings?"""
-    sources = _logged(log, sources)
+    sources = logged(log, sources)
     table = wavelet_share_table(log, sources)
     ax = _lines(log, table, {s: s for s in sources}, "share of energy", "Wavelet detail share", ax)
     finish(ax, log, "wavelet_share", table)
@@ -159,52 +131,11 @@ def wavelet_share(log: Log, sources: Sequence[str] = SOURCES, ax: Axes | None = 
 @theme()
 def spectral_centroid(log: Log, sources: Sequence[str] = SOURCES, ax: Axes | None = None) -> Axes:
     """Where is the centre of the power, in cycles per image?"""
-    sources = _logged(log, sources)
+    sources = logged(log, sources)
     table = spectral_centroid_table(log, sources)
     ax = _lines(log, table, {s: s for s in sources}, "cycles per image", "Spectral centroid", ax)
     finish(ax, log, "spectral_centroid", table)
     return ax
-
-
-def _by_source(log: Log, name: str, sources: Sequence[str]) -> pd.DataFrame:
-    values = variable(log, PROBE, name)
-    parts = []
-    for source in sources:
-        part = summary(pick(values, source=source))
-        part.insert(1, "source", source)
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True)
-
-
-def _threshold(log: Log, source: str) -> str:
-    """The frequency above which power counts as high, where the maps of a source are of one size."""
-    if source == "residual":
-        return f"{Q:g} per token"
-    side = _preview_side(log) if source.startswith("preview") else _final_side(log)
-    return f"{Q * side:g}"
-
-
-def _logged(log: Log, sources: Sequence[str]) -> list[str]:
-    """The sources without those of previews where the probe kept none; one that is asked for alone is an error."""
-    kept = [source for source in sources if _has_previews(log) or not source.startswith("preview")]
-    if not kept:
-        _preview_side(log)
-    return kept
-
-
-def _has_previews(log: Log) -> bool:
-    return bool(dataset(log, PROBE).attrs["preview_pixels"])
-
-
-def _preview_side(log: Log) -> int:
-    """Pixels on the longer side of the previews. Raises VarlabError where the probe kept none."""
-    if not _has_previews(log):
-        raise VarlabError(f"This log has no previews: log it with the probe {PROBE}, without preview=off.")
-    return int(max(dataset(log, PROBE).attrs["preview_pixels"]))
-
-
-def _final_side(log: Log) -> int:
-    return max(grids(log)[-1]) if grids(log) else int(2 * dataset(log, PROBE).attrs["nyquist"][-1])
 
 
 def _lines(log: Log, table: pd.DataFrame, labels: dict[str, str], unit: str, title: str, ax: Axes | None) -> Axes:
@@ -222,24 +153,6 @@ def _lines(log: Log, table: pd.DataFrame, labels: dict[str, str], unit: str, tit
 
 
 # --- bands of the picture -----------------------------------------------------------------------------------
-
-
-def explained_share_table(log: Log) -> pd.DataFrame:
-    """1 - |missing|^2 / |final|^2 per band of the preview: stage, band, mean, low, high, n.
-
-    Band edges are given in cycles per image; the last band is the corners of the frequency plane.
-    """
-    bands = band_labels(log)
-    table = summary(variable(log, PROBE, "explained_share"))
-    table["frequency_band"] = table["frequency_band"].map(dict(enumerate(bands)))
-    return table.rename(columns={"frequency_band": "band"})
-
-
-def band_labels(log: Log) -> list[str]:
-    """``0 to 4``, ..., ``above 32`` cycles per image."""
-    side = _preview_side(log)
-    bounds = [float(edge) * side for edge in dataset(log, PROBE).attrs["band_edges"]]
-    return [f"above {low:g}" if np.isinf(high) else f"{low:g} to {high:g}" for low, high in pairwise(bounds)]
 
 
 @theme()

@@ -8,8 +8,8 @@ must be read from ``preview change``.
 import pandas as pd
 from matplotlib.axes import Axes
 
-from varlab.figures.controls import energy_edges
-from varlab.figures.logs import Images, Log, has_images, pick, summary, variable
+from varlab.analysis.controls import energy_edges
+from varlab.analysis.logs import Images, Log, has_images, pick, summary, variable
 from varlab.figures.style import COLOURS, SOFT, finish, line, own_axes, reference, stage_axis, theme
 
 PROBE = "residual-spectrum"

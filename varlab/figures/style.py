@@ -16,7 +16,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 
-from varlab.figures.logs import Log, grids, provenance, provenance_line
+from varlab.analysis.logs import Log, grids, provenance, provenance_line
 
 LETTERS_PER_INCH = 21  # of the provenance line
 COLUMN, PAGE = 3.5, 7.2  # inches: one column and the full width of a page

@@ -9,25 +9,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import seaborn as sns
-import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from varlab.figures.controls import token_edges
-from varlab.figures.logs import (
+from varlab.analysis.logs import (
     Images,
     Log,
-    both_rows,
     grids,
-    has_images,
     late_stages,
-    names,
-    pick,
     stage_count,
-    summary,
-    variable,
+    stage_range,
+)
+from varlab.analysis.tokens import (
+    block_edge_correlation_table,
+    block_token_mse_table,
+    branch_split_table,
+    step_change_table,
 )
 from varlab.figures.style import (
     COLOURS,
@@ -47,18 +46,7 @@ from varlab.figures.style import (
     theme,
 )
 
-PROBE = "token-mse"
-
-
 # --- how much -----------------------------------------------------------------------------------------------
-
-
-def block_token_mse_table(log: Log, site: str = "block", branch: str = "both") -> pd.DataFrame:
-    """Mean squared change of a token over the mean square of the input: stage, block, mean, low, high, n.
-
-    ``site`` is the whole block or one of its branches (attention, cross, ffn).
-    """
-    return summary(both_rows(pick(variable(log, PROBE, "relative_mse"), site=site), branch))
 
 
 @theme()
@@ -69,14 +57,6 @@ def block_token_mse(log: Log, site: str = "block", branch: str = "both", ax: Axe
     ax = _block_map(log, table, f"Relative change of the tokens by each {what}", "relative MSE", ax)
     finish(ax, log, f"block_token_mse of {site}", table)
     return ax
-
-
-def step_change_table(log: Log) -> pd.DataFrame:
-    """Squared distance of a block's output to its own output one stage earlier, resized, over its mean square.
-
-    Conditional row; columns stage, block, mean, low, high, n.
-    """
-    return summary(variable(log, PROBE, "relative_step_mse"))
 
 
 @theme()
@@ -136,15 +116,6 @@ def _sparse_rows(ax: Axes, blocks: Sequence[int]) -> None:
     ax.tick_params(length=0)
 
 
-def branch_split_table(log: Log, branch: str = "both", stages: Sequence[int] | None = None) -> pd.DataFrame:
-    """Relative change by each branch of a block, mean over the late stages: block, site, mean, low, high, n."""
-    values = both_rows(variable(log, PROBE, "relative_mse"), branch)
-    sites = [site for site in names(values, "site") if site != "block"]
-    chosen = values.sel(stage=list(stages or late_stages(stage_count(log)))).mean("stage")
-    parts = [summary(pick(chosen, site=site)).assign(site=site) for site in sites]
-    return pd.concat(parts, ignore_index=True)[["block", "site", "mean", "low", "high", "n"]]
-
-
 @theme()
 def branch_split(log: Log, branch: str = "both", stages: Sequence[int] | None = None, ax: Axes | None = None) -> Axes:
     """Through which branch does a block change its tokens: self-attention, cross-attention or feed-forward?"""
@@ -162,47 +133,7 @@ def branch_split(log: Log, branch: str = "both", stages: Sequence[int] | None = 
     return ax
 
 
-def stage_range(log: Log, stages: Sequence[int] | None = None) -> str:
-    """``stages 5 and 6`` or ``stages 11 to 13``; the late stages when none are given."""
-    chosen = list(stages or late_stages(stage_count(log)))
-    if len(chosen) == 1:
-        return f"stage {chosen[0]}"
-    return f"stages {chosen[0]} {'and' if len(chosen) == 2 else 'to'} {chosen[-1]}"
-
-
 # --- where --------------------------------------------------------------------------------------------------
-
-
-def edge_correlations(log: Log, site: str = "block", branch: str = "both") -> xr.DataArray:
-    """[prompt, stage, block]; for both rows that of their mean map, not the mean of two correlations."""
-    if branch == "both":
-        return pick(variable(log, PROBE, "edge_correlation_rows"), site=site)
-    return pick(variable(log, PROBE, "edge_correlation"), site=site, branch=branch)
-
-
-def block_edge_correlation_table(
-    log: Log, images: Images = None, site: str = "block", branch: str = "both"
-) -> pd.DataFrame:
-    """Rank correlation of a block's change of each token with the edges at that token.
-
-    Columns: stage, block, mean, low, high, n; chance (bound within which 95 % of such means fall when tokens
-    are ranked at random) and, where the images are found, other (mean with other prompts' edges).
-    """
-    values = edge_correlations(log, site, branch)
-    pairs = token_edges(log, images, site, branch) if has_images(log, images) else None
-    table = summary(values if pairs is None else pairs["own"])  # on the same maps as the control
-    table["chance"] = [_chance(log, k, n) for k, n in zip(table["stage"], table["n"], strict=True)]
-    if pairs is not None:
-        other = summary(pairs["other"])[["stage", "block", "mean"]]
-        table = table.merge(other.rename(columns={"mean": "other"}), on=["stage", "block"])
-    return table
-
-
-def _chance(log: Log, stage: int, n: int) -> float:
-    """1.96 standard deviations of the mean of n rank correlations of unrelated cells."""
-    sides = grids(log)
-    cells = sides[stage - 1][0] * sides[stage - 1][1] if sides else 0
-    return float("nan") if cells < 2 or n < 1 else float(1.96 / np.sqrt((cells - 1) * n))
 
 
 @theme()
@@ -253,15 +184,3 @@ def _explain(ax: Axes, control: bool) -> None:
         marks.append(Line2D([], [], ls="", marker="x", ms=3.5, color=SOFT, label="edges of\nother images"))
     marks.append(Patch(color=FAINT, alpha=0.6, lw=0, label="chance, 95 %"))
     ax.legend(handles=marks, loc="center left", bbox_to_anchor=(1, 0.5), borderaxespad=0.2)
-
-
-def extreme_blocks(log: Log, site: str = "block", branch: str = "both") -> list[int]:
-    """The blocks with the largest and the smallest mean correlation with edges at the late stages.
-
-    First and last where none was measured.
-    """
-    values = edge_correlations(log, site, branch)
-    means = values.sel(stage=late_stages(stage_count(log))).mean(["prompt", "stage"])
-    if means.isnull().all():
-        return [int(means["block"][0]), int(means["block"][-1])]
-    return [int(means.idxmax("block")), int(means.idxmin("block"))]

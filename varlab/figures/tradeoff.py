@@ -1,17 +1,13 @@
 """Speed against fidelity of compared methods, the controls drawn as lines to beat."""
 
-import json
 from pathlib import Path
-from typing import Any, Protocol
 
-import pandas as pd
-import xarray as xr
 from matplotlib.axes import Axes
 
+from varlab.analysis.comparisons import CONTROLS, Compared, family, log_of, read_comparison
 from varlab.errors import VarlabError, unknown
 from varlab.figures.style import CYCLE, MARKERS, SOFT, finish, own_axes, theme
 
-CONTROLS = ("truncate", "cfg-off", "random-tokens", "uniform-tokens")
 MEASURES = {
     "ssim": "SSIM to the dense image",
     "high_frequency_ssim": "SSIM of the detail",
@@ -19,32 +15,6 @@ MEASURES = {
     "lpips": "LPIPS to the dense image (lower is closer)",
     "score": "scene score",
 }
-
-
-class Compared(Protocol):
-    """What ``varlab.comparison`` returns."""
-
-    @property
-    def table(self) -> pd.DataFrame: ...
-
-    @property
-    def facts(self) -> dict[str, Any]: ...
-
-
-def family(spec: str) -> str:
-    """The method of a spec; of several joined ones the whole, which no control is."""
-    return spec if "+" in spec else spec.partition(":")[0]
-
-
-def read_comparison(source: Compared | Path | str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """(table, facts) of a comparison or of the folder that one was saved to."""
-    if not isinstance(source, Path | str):
-        return source.table, source.facts
-    path = Path(source) / "comparison.json"
-    if not path.is_file():
-        raise VarlabError(f"There is no comparison in {source}. Make one: varlab compare MODEL SPEC... --out {source}.")
-    record = json.loads(path.read_text())
-    return pd.DataFrame(record["rows"]).set_index("method"), record["facts"]
 
 
 @theme()
@@ -79,8 +49,3 @@ def tradeoff(
     ax.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=6, columnspacing=1.0)
     finish(ax, log_of(facts), f"tradeoff-{measure}", shown.reset_index())
     return ax
-
-
-def log_of(facts: dict[str, Any]) -> xr.DataTree:
-    """Provenance in the form that figures and verdicts know: a log without measurements."""
-    return xr.DataTree(xr.Dataset(coords={"prompt": range(int(facts["n"]))}, attrs=facts))

@@ -6,28 +6,24 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from varlab.claims.verdict import Verdict
 from varlab.errors import VarlabError
 
 FOLDER_VARIABLE = "VARLAB_REPORT_FOLDER"
 FACTS = "facts.json"
 SHOWN_FIRST = ("model", "weights", "n", "seed", "device", "dtype")
-GOOD = ("hold", "confirm", "reproduc", "support", "true", "yes")
-BAD = ("not ", "no", "fail", "refut", "contradict", "false", "does not", "unsupported")
-PART = ("part", "mixed", "weak", "unclear", "in part", "only")
-VERDICT = ("claim", "finding", "verdict")
 
 
 def record(*, report_folder: Path | str | None = None, **facts: Any) -> None:
     """Add facts to the report that is being run; they appear on its page and in the index.
 
-    Usual names: model, weights, n, seed, device, dtype, and `verdicts`, a list of
-    {"claim": ..., "finding": ..., "verdict": ...}. A later call adds to an earlier one; a verdict on the same
-    claim replaces the earlier one. The folder is the running report's unless given; a notebook opened by
-    hand, where neither is known, writes nothing.
+    Usual names: model, weights, n, seed, device, dtype, and `verdicts`, a list of `varlab.claims.Verdict`. A later
+    call adds to an earlier one; a verdict on the same claim replaces the earlier one. The folder is the running
+    report's unless given; a notebook opened by hand, where neither is known, writes nothing.
 
-    Errors: a verdict without one of its three parts.
+    Errors: a verdict that is none.
     """
-    verdicts = [_verdict(item) for item in facts.get("verdicts", ())]
+    verdicts = [_record(item) for item in facts.get("verdicts", ())]
     place = report_folder or os.environ.get(FOLDER_VARIABLE)
     if not place:
         return
@@ -66,25 +62,23 @@ def as_text(value: Any) -> str:
 
 
 def verdict_rows(facts: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The verdicts, each with the tone of its wording."""
-    return [{**row, "tone": tone(row["verdict"])} for row in facts.get("verdicts", [])]
+    """The verdicts as a table shows them: claim, finding, verdict, and the tone of its colour."""
+    return [_row(record) for record in facts.get("verdicts", [])]
 
 
-def tone(verdict: str) -> str:
-    """The colour of a verdict's wording: good, part, bad, or none."""
-    word = verdict.strip().lower()
-    for name, beginnings in (("part", PART), ("bad", BAD), ("good", GOOD)):
-        if word.startswith(beginnings):
-            return name
-    return ""
+def _row(record: Mapping[str, Any]) -> dict[str, str]:
+    try:
+        verdict = Verdict.read(record)
+    except ValueError:  # an older report's words
+        return {**{part: str(record[part]) for part in ("claim", "finding", "verdict")}, "tone": ""}
+    outcome = verdict.outcome
+    return {"claim": verdict.claim, "finding": verdict.text, "verdict": str(outcome), "tone": outcome.tone}
 
 
-def _verdict(item: Mapping[str, Any]) -> dict[str, str]:
-    missing = [part for part in VERDICT if part not in item]
-    if missing:
-        needs, lacks = ", ".join(VERDICT), ", ".join(missing)
-        raise VarlabError(f"A verdict needs {needs}; this one lacks {lacks}: {dict(item)}.")
-    return {**item, **{part: str(item[part]) for part in VERDICT}}
+def _record(item: Any) -> dict[str, Any]:
+    if not isinstance(item, Verdict):
+        raise VarlabError(f"verdicts takes varlab.claims.Verdict(claim, outcome, finding), not {item!r}.")
+    return item.record()
 
 
 def _merge(known: Iterable[Mapping[str, Any]], new: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from varlab.errors import VarlabError
-from varlab.reports.facts import as_text, fact_rows, read_facts, tone, verdict_rows
+from varlab.reports.facts import as_text, fact_rows, read_facts, verdict_rows
 from varlab.reports.style import INDEX_STYLE, INDEX_TEMPLATE
 
 SENTENCE = re.compile(r".+?[.!?](?=\s+[A-Z(\[*`$]|\s*$)", re.DOTALL)
@@ -77,7 +77,7 @@ def _card(folder: Path) -> dict[str, Any]:
         "html": _href(folder, f"{name}.html") if (folder / f"{name}.html").is_file() else "",
         "error": _stopped(folder),
         "verdicts": verdicts,
-        "tally": [(word, tone(word), n) for word, n in Counter(row["verdict"] for row in verdicts).items()],
+        "tally": [(*words, n) for words, n in Counter((row["verdict"], row["tone"]) for row in verdicts).items()],
         "figures": _figures(folder, files),
         "files": [(file, _href(folder, file)) for file in _other_files(files)],
         "facts": fact_rows({"weights": "not recorded"} | facts),

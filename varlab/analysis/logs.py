@@ -196,3 +196,11 @@ def preview_note(log: Log) -> str:
         if side := node.attrs.get("preview_pixels"):
             return f"{node.attrs['preview']} {side[0]} x {side[1]} px"
     return "none"
+
+
+def stage_range(log: Log, stages: Sequence[int] | None = None) -> str:
+    """``stages 5 and 6`` or ``stages 11 to 13``; the late stages when none are given."""
+    chosen = list(stages or late_stages(stage_count(log)))
+    if len(chosen) == 1:
+        return f"stage {chosen[0]}"
+    return f"stages {chosen[0]} {'and' if len(chosen) == 2 else 'to'} {chosen[-1]}"

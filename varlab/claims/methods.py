@@ -1,22 +1,21 @@
 """Verdicts on accelerators, composed from a comparison's own numbers: is the method's choice worth it?"""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from varlab.accelerators import DENSE
+from varlab.analysis.comparisons import CONTROLS, family
+from varlab.analysis.decisions import accuracy_table, kept_share_table
+from varlab.claims.rules import number, positive
+from varlab.claims.verdict import Number, Outcome, Verdict
 from varlab.comparison import Comparison
-from varlab.figures.decisions import accuracy_table, kept_share_table
-from varlab.figures.tradeoff import CONTROLS, family
-from varlab.statistics import paired_difference
-from varlab.verdicts import HOLDS, NOT, PARTLY, UNCLEAR, Verdict
+from varlab.statistics import Interval, paired_difference
 
 BLIND = ("random-tokens", "uniform-tokens", "oracle-tokens")
-UNTOLD = "cannot be told (the decision model does not say; fit it again)"
-IDLE = "cannot be told (it did not engage)"
-NO_CONTROL = "cannot be told (no control computes as little)"
 NEAR = 0.03  # of the dense work: what may lie between a method and a control that stand for the same work
 LEAST = 0.01  # of the tokens of a stage: a control must keep one
 Point = tuple[float, str, np.ndarray]  # work, spec, a figure of each prompt
@@ -89,7 +88,7 @@ def _at_work(line: list[Point], work: float) -> Iterator[tuple[str, float, np.nd
     yield f"{1 - share:.0%} {spec}, {share:.0%} {above[1]}", mixed, (1 - share) * values + share * above[2]
 
 
-def methods(compared: Comparison, measure: str = "ssim") -> list[Verdict]:
+def verdicts(compared: Comparison, measure: str = "ssim") -> list[Verdict]:
     """One verdict a method: does it keep more of the dense image than every kind of control at the same work?"""
     pairs, found = against_controls(compared, measure), []
     for name, row in compared.table.iterrows():
@@ -107,43 +106,39 @@ def methods(compared: Comparison, measure: str = "ssim") -> list[Verdict]:
             for pair in own.itertuples()
         ]
         parts += ["; ".join(less)] if less else []
-        parts += [] if row.engaged else ["It did not engage: it computed as much as the dense run"]
-        found.append(
-            {
-                "claim": f"{name} keeps more of the image than leaving out as much work blindly",
-                "finding": ". ".join([*parts, f"n = {row.n:.0f}."]),
-                "verdict": _word(own) if row.engaged else IDLE,
-            }
-        )
+        numbers = [Number(pair.control, pair.difference, pair.low, pair.high, int(row.n)) for pair in own.itertuples()]
+        outcome, reason = _outcome(own) if row.engaged else (Outcome.NOT_ENGAGED, "It computed as much as dense.")
+        claim = f"{name} keeps more of the image than leaving out as much work blindly"
+        found.append(Verdict(claim, outcome, ". ".join([*parts, f"n = {row.n:.0f}."]), reason, tuple(numbers)))
     return found
 
 
 def decisions(compared: Comparison) -> list[Verdict]:
     """One verdict a decision model of SkipVAR: is it right more often than one fixed answer, on held-out prompts?"""
-    found = []
-    for name, log in compared.logs.items():
-        if "skipvar" not in log:
-            continue
-        for row in accuracy_table(log).to_dict("records"):
-            claim = f"{name}: the decision ({row['model']}) beats one fixed answer"
-            finding = f"Right on {row['accuracy']:.2f} of the held-out prompts"
-            if pd.notna(row.get("gain")):
-                low, high = row["gain low"], row["gain high"]
-                finding += f", less the best fixed answer {row['gain']:+.3f} ({low:+.3f} to {high:+.3f})"
-            finding += f". n = {row['n_held_out']}."
-            verdict = row.get("verdict")
-            found.append(
-                {"claim": claim, "finding": finding, "verdict": verdict if isinstance(verdict, str) else UNTOLD}
-            )
-    return found
+    return [
+        _decision(f"{name}: the decision ({row['model']}) beats one fixed answer", row)
+        for name, log in compared.logs.items()
+        if "skipvar" in log
+        for row in accuracy_table(log).to_dict("records")
+    ]
 
 
-def _word(pairs: pd.DataFrame) -> str:
+def _decision(claim: str, row: dict[Hashable, Any]) -> Verdict:
+    finding, n = f"Right on {row['accuracy']:.2f} of the held-out prompts", int(row["n_held_out"])
+    if pd.isna(row.get("gain")):
+        reason = "The decision model does not say what it gains over one fixed answer; fit it again."
+        return Verdict(claim, Outcome.NOT_MEASURED, f"{finding}. n = {n}.", reason)
+    gain = number("gain", Interval(row["gain"], row["gain low"], row["gain high"]), n)
+    finding += f", less the best fixed answer {gain.estimate:+.3f} ({gain.low:+.3f} to {gain.high:+.3f}). n = {n}."
+    return Verdict(claim, positive(gain), finding, numbers=(gain,))
+
+
+def _outcome(pairs: pd.DataFrame) -> tuple[Outcome, str]:
     if pairs.empty:
-        return NO_CONTROL
+        return Outcome.NOT_COMPARABLE, "No control computes as little."
     beaten, beats = (pairs.verdict == "is beaten by").sum(), (pairs.verdict == "beats").sum()
     if beats == len(pairs):
-        return HOLDS
+        return Outcome.HOLDS, ""
     if beaten == len(pairs) or (beaten and not beats):
-        return NOT
-    return PARTLY if beats else UNCLEAR
+        return Outcome.FAILS, ""
+    return (Outcome.PARTLY, "It does not beat every kind of control.") if beats else (Outcome.WIDE, "")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from varlab.figures.logs import Images, Log, both_rows, dataset, edges, images_of, pick, stage_count
+from varlab.analysis.logs import Images, Log, both_rows, dataset, edges, images_of, pick, stage_count
 
 Pairs = Callable[[np.ndarray, np.ndarray], np.ndarray]  # maps [n, cells], edges [n, cells] -> [n maps, n images]
 LARGEST = 2**24  # values of all pairs held at once

@@ -1,0 +1,43 @@
+"""Comparisons of methods as tables: which rows are baselines, and a comparison read back from its folder."""
+
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+import xarray as xr
+
+from varlab.errors import VarlabError
+
+CONTROLS = ("truncate", "cfg-off", "random-tokens", "uniform-tokens")
+
+
+class Compared(Protocol):
+    """What ``varlab.comparison`` returns."""
+
+    @property
+    def table(self) -> pd.DataFrame: ...
+
+    @property
+    def facts(self) -> dict[str, Any]: ...
+
+
+def family(spec: str) -> str:
+    """The method of a spec; of several joined ones the whole, which no control is."""
+    return spec if "+" in spec else spec.partition(":")[0]
+
+
+def read_comparison(source: Compared | Path | str) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """(table, facts) of a comparison or of the folder that one was saved to."""
+    if not isinstance(source, Path | str):
+        return source.table, source.facts
+    path = Path(source) / "comparison.json"
+    if not path.is_file():
+        raise VarlabError(f"There is no comparison in {source}. Make one: varlab compare MODEL SPEC... --out {source}.")
+    record = json.loads(path.read_text())
+    return pd.DataFrame(record["rows"]).set_index("method"), record["facts"]
+
+
+def log_of(facts: dict[str, Any]) -> xr.DataTree:
+    """Provenance in the form that figures and verdicts know: a log without measurements."""
+    return xr.DataTree(xr.Dataset(coords={"prompt": range(int(facts["n"]))}, attrs=facts))

@@ -1,0 +1,170 @@
+"""FreqExit's claims: when high frequencies enter, what exits cost, and what training for them changes."""
+
+import numpy as np
+import pandas as pd
+
+from varlab.analysis.logs import Log, late_stages, prompt_count, provenance, stage_count, variable
+from varlab.analysis.logs import pick as pick_axis
+from varlab.analysis.measured import Measured
+from varlab.analysis.spectra import band_labels
+from varlab.claims.parts import early, early_name, late, late_name, of_log
+from varlab.claims.rules import FEWEST, all_of, below, measured, positive
+from varlab.claims.verdict import Number, Outcome, Verdict
+
+RISE = 0.02  # smallest rise of a high-frequency share worth naming
+ALLOWED = 0.60  # transformer time at half the depth, as a multiple of full depth's, on a CPU at batch 8
+
+
+# --- high frequencies ---------------------------------------------------------------------------------------
+
+
+def high_frequency_rises(log: Log, control: Log | None = None) -> Verdict:
+    """Is the preview change of late stages richer in high frequencies, and are high bands done later than low ones?
+
+    ``control`` is a log on random weights, whose rise belongs to the schedule and the decoder.
+    """
+    claim = "High frequencies appear mainly in the later stages (FreqExit)"
+    before, after, rise = _rise(log)
+    done = variable(log, "residual-spectrum", "explained_share").sel(stage=late_stages(stage_count(log))[0] - 1)
+    low, high, bands = done.isel(frequency_band=0), done.isel(frequency_band=-2), band_labels(log)
+    gap = measured("low band ahead of high band", low.values - high.values, RISE)
+    finding = (
+        f"High-frequency share of the preview change: {before} in {early_name(log)}, {after} in {late_name(log)}, a "
+        f"rise of {rise}. Before {late_name(log)} the preview explains {measured('low', low.values)} of the final one "
+        f"at {bands[0]} cycles per image and {measured('high', high.values)} at {bands[-2]} (difference {gap})."
+    )
+    if control is not None:
+        weights = provenance(control)["weights"]
+        finding += (
+            f" With weights {weights} and {prompt_count(control)} prompts the share rises by {_rise(control)[2]}."
+        )
+    outcome, reason = all_of([positive(rise), positive(gap)])
+    return of_log(log, claim, outcome, finding, reason, (rise, gap))
+
+
+def _rise(log: Log) -> tuple[Number, Number, Number]:
+    """High-frequency share of the preview change: early, late, late less early."""
+    shares = pick_axis(variable(log, "residual-spectrum", "high_frequency_share"), source="preview change")
+    before, after = early(log, shares), late(log, shares)
+    return measured("early", before), measured("late", after), measured("rise", after - before, RISE)
+
+
+def detail_rises(shares: Measured) -> Verdict:
+    """The last four of ten stages hold more detail than the earlier ones (stages of one token aside)."""
+    table = shares.table[shares.table.source == "codes of the stage"].dropna()
+    border = round(0.6 * len(shares.facts["schedule"]))
+    after, before = (
+        table[flag].groupby("prompt")["share"].mean() for flag in (table.stage > border, table.stage <= border)
+    )
+    more = measured("more detail", after.to_numpy() - before.loc[after.index].to_numpy(), RISE)
+    finding = (
+        f"Haar details hold {after.mean():.2f} of the energy of a stage's codes after stage {border}, "
+        f"{before.mean():.2f} up to it: a difference of {more}; n = {more.n}."
+    )
+    return Verdict("High frequencies enter in the last stages", positive(more), finding, numbers=(more,))
+
+
+def detail_matters(removed: Measured, name: str) -> Verdict:
+    """Without their details these stages give worse images; by intervals that do not overlap."""
+    table = removed.table.set_index("removed")
+    whole, without = _distance(table.loc["nothing"], "with all details"), _distance(table.loc[name], f"without {name}")
+    finding = (
+        f"Frechet distance (scattering) {whole} with all details, {without} without those of {name}; "
+        f"class accuracy {table.loc['nothing'].class_accuracy:.2f} and {table.loc[name].class_accuracy:.2f}; "
+        f"n = {whole.n}."
+    )
+    outcome = Outcome.WIDE
+    if without.low > whole.high:
+        outcome = Outcome.HOLDS
+    elif without.high < whole.low:
+        outcome = Outcome.FAILS
+    return Verdict("Images suffer when fine stages lose their details", outcome, finding, numbers=(whole, without))
+
+
+def _distance(row: pd.Series, name: str) -> Number:
+    estimate, low, high = (float(row[f"scattering_frechet{end}"]) for end in ("", "_low", "_high"))
+    return Number(name, estimate, low, high, int(row.n))
+
+
+# --- what a layer says --------------------------------------------------------------------------------------
+
+
+def layers_differ(lens: Measured) -> Verdict:
+    """The paper: cosines of 0.2 to 0.6 between neighbouring layers, even the last two."""
+    last = lens.table[lens.table.layer == lens.table.layer.max()].groupby("prompt")["similarity"].mean()
+    cosine = measured("cosine", last)
+    finding = f"Cosine of the last two layers' most likely codes: {cosine}; n = {cosine.n}."
+    outcome, reason = below(cosine, 0.6), ""
+    if outcome is not Outcome.TOO_FEW and outcome is not Outcome.HOLDS and cosine.high < 0.9:
+        outcome, reason = Outcome.PARTLY, "Below .9, not below .6."
+    claim = "Without training even the last two layers read out differently (cosine .2 to .6)"
+    return Verdict(claim, outcome, finding, reason, (cosine,))
+
+
+def untrained_exits_fail(lens: Measured) -> Verdict:
+    """At half the depth the most likely code is another in most tokens."""
+    half = int(lens.table.layer.max()) // 2
+    part = lens.table[lens.table.layer == half].groupby("prompt")["agreement"].mean()
+    agreement = measured("agreement", part)
+    finding = f"Top-1 agreement of layer {half} with the last: {agreement}; n = {agreement.n}."
+    claim = "A block in the middle, read by the shared head, mostly names another code"
+    return Verdict(claim, below(agreement, 0.5), finding, numbers=(agreement,))
+
+
+# --- time ---------------------------------------------------------------------------------------------------
+
+
+def half_is_faster(speed: Measured, exits: str) -> Verdict:
+    """Half the blocks in at most ``ALLOWED`` of the time of all."""
+    row = speed.table.set_index("exits").loc[exits]
+    ratio = Number("time ratio", float(row.transformer_ratio), float(row.low), float(row.high), int(row.rounds))
+    finding = (
+        f"{ratio} of the time at full depth, batch {row.batch:.0f}, {speed.facts['threads']} threads, "
+        f"{row.rounds:.0f} interleaved rounds; operations {row.gflops / speed.table.gflops.iloc[0]:.2f}."
+    )
+    outcome = below(ratio, ALLOWED)
+    reason = f"An interval of a time needs {FEWEST} rounds." if outcome is Outcome.TOO_FEW else ""
+    claim = f"Half the blocks take at most {ALLOWED:.2f} of the transformer's time"
+    return Verdict(claim, outcome, finding, reason, (ratio,))
+
+
+def time_follows_calls(alone: Measured, many: Measured) -> Verdict:
+    """At batch 1 time is nearer to the share of block calls than to that of operations, in a batch the reverse."""
+    misses = {}
+    for name, found in (("alone", alone), ("many", many)):
+        table = found.table
+        for column in ("block_calls", "gflops"):
+            share = table[column] / table[column].iloc[0]
+            misses[name, column] = float(np.sqrt(((table.transformer_ratio - share)[1:] ** 2).mean()))
+    first = misses["alone", "block_calls"] < misses["alone", "gflops"]
+    second = misses["many", "gflops"] < misses["many", "block_calls"]
+    finding = "; ".join(
+        f"batch {int(found.table.batch.iloc[0])}: off by {misses[name, 'block_calls']:.3f} from the share of block "
+        f"calls, by {misses[name, 'gflops']:.3f} from that of operations"
+        for name, found in (("alone", alone), ("many", many))
+    )
+    outcome = (Outcome.FAILS, Outcome.PARTLY, Outcome.HOLDS)[first + second]
+    claim = "At batch 1 latency follows block calls, in batches operations (root mean square over exit vectors)"
+    return Verdict(claim, outcome, finding + ".")
+
+
+# --- training -----------------------------------------------------------------------------------------------
+
+_NAMES = {"untrained": "the untrained exit", "layerskip": "the LayerSkip-like baseline"}
+
+
+def beats(ablation: Measured, rival: str, exits: str) -> Verdict:
+    """``corrected`` against another recipe at an exit: the Frechet distance less the rival's, by training seed."""
+    table = ablation.table[(ablation.table.exits == exits) & (ablation.table.recipe == "corrected")]
+    column, claim = f"less_{rival}", f"Trained by the corrected recipe, exit {exits} beats {_NAMES[rival]}"
+    if column not in table or table[column].dropna().empty:
+        return Verdict(claim, Outcome.NOT_MEASURED, "The ablation holds no such pair.")
+    rows = table.dropna(subset=[column])
+    gains = [
+        Number(f"seed {row.train_seed}", -row[column], -row[f"{column}_high"], -row[f"{column}_low"], int(row.n))
+        for _, row in rows.iterrows()
+    ]
+    finding = f"Frechet distance (scattering) below its own, n = {gains[0].n}: "
+    finding += "; ".join(f"{gain.name}: {gain}" for gain in gains) + "."
+    outcome, reason = all_of([positive(gain) for gain in gains])
+    return Verdict(claim, outcome, finding, reason, tuple(gains))

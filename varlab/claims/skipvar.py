@@ -1,0 +1,116 @@
+"""SkipVAR's observations, checked on the log of a dense run."""
+
+import numpy as np
+import xarray as xr
+
+from varlab.analysis.logs import Log, dataset, late_stages, provenance, stage_count, variable
+from varlab.analysis.redundancy import ENOUGH, saturated, stage_cost_table
+from varlab.claims.parts import early, early_name, late, late_name, of_log
+from varlab.claims.rules import above, all_of, below, enough, measured, number, positive
+from varlab.claims.verdict import Number, Outcome, Verdict
+from varlab.statistics import wilson_interval
+
+FEW = 0.05  # "minimal": guidance changes fewer than one bit in twenty
+MOST = 0.5  # "most of the cost": more than half
+ONE_ROW = "Without guidance only the conditional row ran in late stages, so there is no gap to measure."
+
+
+def gap_shrinks(log: Log) -> Verdict:
+    """Are conditional and unconditional row closer in late stages than in early ones, hidden and predicted?"""
+    claim = "The gap between the conditional and the unconditional branch shrinks in late stages (SkipVAR)"
+    if _unguided(log):
+        return of_log(log, claim, Outcome.NOT_MEASURED, ONE_ROW)
+    hidden = variable(log, "branch-divergence", "relative_mse").isel(block=-1)
+    parts, numbers = [], []
+    for name, values in (("distance", hidden), ("KL", variable(log, "branch-divergence", "kl"))):
+        before, after = early(log, values), late(log, values)
+        ends = measured(name, before), measured(name, after)
+        parts.append(f"{ends[0]} in {early_name(log)}, {ends[1]} in {late_name(log)}")
+        numbers.append(measured(f"{name}, early less late", before - after))
+    finding = f"Squared distance after the last block over |c|²: {parts[0]}. "
+    finding += f"KL in nats per {predicted(log)[0]}: {parts[1]}."
+    outcome, reason = all_of([positive(found) for found in numbers])
+    return of_log(log, claim, outcome, finding, reason, numbers)
+
+
+def gap_minimal(log: Log) -> Verdict:
+    """Does guidance change few predictions in late stages? Fewer than one bit in twenty, or as many labels."""
+    claim = "In late stages the gap between the branches is minimal, so that one may be replaced (SkipVAR)"
+    if _unguided(log):
+        return of_log(log, claim, Outcome.NOT_MEASURED, ONE_ROW)
+    shares = {
+        name: measured(name, late(log, variable(log, "branch-divergence", name)))
+        for name in ("guidance_changes", "flip_share", "drawn_differs")
+    }
+    changed = shares["guidance_changes"]
+    if np.isnan(changed.estimate):
+        finding = "Guidance acts within the network: there are no two sets of logits to compare."
+        return of_log(log, claim, Outcome.NOT_MEASURED, finding)
+    unit, bound = predicted(log)[0], few(log)
+    finding = (
+        f"In {late_name(log)} guidance (cfg {provenance(log)['cfg']}) changes {changed} of the {unit}s (minimal: "
+        f"below {bound:.2g}{_because(unit)}); the branches disagree on {shares['flip_share']}, drawing changes "
+        f"{shares['drawn_differs']}."
+    )
+    return of_log(log, claim, below(changed, bound), finding, numbers=[changed])
+
+
+def predicted(log: Log) -> tuple[str, int]:
+    """What the model predicts, "bit" or "label", and how many values one may take."""
+    data = dataset(log, "branch-divergence")
+    unit = "label" if data["kl"].attrs.get("units") == "nats/label" else "bit"
+    return unit, int(data.attrs.get("values", 2))
+
+
+def few(log: Log) -> float:
+    """The share below which changes are minimal: of labels, that at which one bit in twenty of their number changes."""
+    return float(1 - (1 - FEW) ** np.log2(predicted(log)[1]))
+
+
+def _because(unit: str) -> str:
+    return "" if unit == "bit" else f", at which one in {1 / FEW:.0f} of the bits of a label's number would change"
+
+
+def _unguided(log: Log) -> bool:
+    """Whether no late stage ran the unconditional row."""
+    return bool(np.isnan(late(log, variable(log, "branch-divergence", "relative_mse"))).all())
+
+
+def late_steps_redundant(log: Log) -> Verdict:
+    """Is the preview as good as final before the late stages, while these take most of the cost?"""
+    claim = "The picture saturates before the last stages, which take most of the cost (SkipVAR)"
+    last = late_stages(stage_count(log))
+    before = last[0] - 1
+    similar, detail = (_before(log, name, before) for name in ("ssim", "high_frequency_ssim"))
+    cost = stage_cost_table(log)
+    shares = cost[cost["stage"].isin(last)].groupby("cost", sort=False)["mean"].sum()
+    done = _share_done(saturated(log), before)
+    finding = (
+        f"Before {late_name(log)} the preview has SSIM {similar} to the final one (detail {detail}); "
+        f"the share of pictures that stay at {ENOUGH:g} or above is {done}. Cost of {late_name(log)}: "
+        + ", ".join(f"{100 * share:.0f} % of {name}" for name, share in shares.items())
+        + "."
+    )
+    outcome, reason = _redundant(similar, bool((shares > MOST).all()))
+    return of_log(log, claim, outcome, finding, reason, (similar, done))
+
+
+def _before(log: Log, name: str, stage: int) -> Number:
+    return measured(name, variable(log, "step-redundancy", name).sel(stage=stage).values)
+
+
+def _share_done(first: xr.DataArray, stage: int) -> Number:
+    """A proportion: near 0 and 1 a bootstrap would give no width."""
+    done = (first <= stage).values
+    return number("share of pictures done", wilson_interval(done), len(done))
+
+
+def _redundant(similar: Number, costly: bool) -> tuple[Outcome, str]:
+    if not enough(similar):
+        return Outcome.TOO_FEW, ""
+    saturates = above(similar, ENOUGH)
+    if saturates is Outcome.WIDE:
+        return Outcome.WIDE, f"The interval of the SSIM holds {ENOUGH:g}."
+    if saturates is Outcome.HOLDS:
+        return (Outcome.HOLDS, "") if costly else (Outcome.PARTLY, "Saturated, but not most of the cost.")
+    return (Outcome.PARTLY, "Costly, but not saturated.") if costly else (Outcome.FAILS, "")

@@ -1,0 +1,108 @@
+"""A verdict: what came of checking a claim, why, and the numbers that it rests on."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+
+class Outcome(StrEnum):
+    """What may come of checking a claim. The value is the word that people read."""
+
+    HOLDS = "holds"
+    PARTLY = "partly"
+    FAILS = "does not hold"
+    NO_DIFFERENCE = "no difference"
+    """The whole interval lies within the stated margin: what there may be is too small to matter."""
+    WIDE = "cannot be told"
+    """Enough was measured, but the interval reaches to both sides."""
+    TOO_FEW = "too few"
+    """Fewer values than an interval needs, or none."""
+    NOT_MEASURED = "not measured"
+    """What would have to be measured is not there (no guidance, no such run)."""
+    NOT_ENGAGED = "not engaged"
+    """The setting left out so little that it tested nothing."""
+    NOT_COMPARABLE = "not comparable"
+    """Nothing at hand may stand beside it."""
+
+    @property
+    def tone(self) -> str:
+        """The colour of a report: good, part, bad, or none."""
+        tones = {Outcome.HOLDS: "good", Outcome.PARTLY: "part", Outcome.FAILS: "bad"}
+        return tones.get(self, "")
+
+
+@dataclass(frozen=True)
+class Number:
+    """An estimate with its 95 % interval.
+
+    ``n`` is how many values it rests on; differences of up to ``margin`` count as none.
+    """
+
+    name: str
+    estimate: float
+    low: float
+    high: float
+    n: int
+    margin: float = 0.0
+
+    def __str__(self) -> str:
+        """``0.41 (0.39 to 0.43)``: two decimals, more where all three are small; no bounds where there are none."""
+        if np.isnan(self.estimate):
+            return "not measured"
+        values = [self.estimate] if np.isnan(self.low) else [self.estimate, self.low, self.high]
+        largest = max(abs(value) for value in values)
+        digits = 2 if largest == 0 or largest >= 0.095 else int(np.ceil(-np.log10(largest))) + 1
+        texts = [f"{round(float(value), digits) + 0.0:.{digits}f}" for value in values]
+        return f"{texts[0]} (no interval)" if len(texts) == 1 else f"{texts[0]} ({texts[1]} to {texts[2]})"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``finding``: what was measured, in sentences. ``reason``: why the outcome is not a plain yes or no."""
+
+    claim: str
+    outcome: Outcome
+    finding: str
+    reason: str = ""
+    numbers: tuple[Number, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The finding with the reason after it, as a table shows them."""
+        return f"{self.finding} {self.reason}".strip()
+
+    def record(self) -> dict[str, Any]:
+        """JSON: the parts, and ``verdict``, the word of the outcome. A bound that is not there is null."""
+        numbers = [{name: _plain(value) for name, value in asdict(number).items()} for number in self.numbers]
+        return {
+            "claim": self.claim,
+            "finding": self.finding,
+            "reason": self.reason,
+            "verdict": str(self.outcome),
+            "numbers": numbers,
+        }
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any]) -> "Verdict":
+        """What ``record`` wrote. Raises ValueError for a word that is no outcome, KeyError for a missing part."""
+        numbers: list[dict[str, Any]] = [
+            {name: np.nan if value is None else value for name, value in number.items()}
+            for number in record.get("numbers", ())
+        ]
+        return cls(
+            str(record["claim"]),
+            Outcome(record["verdict"]),
+            str(record["finding"]),
+            str(record.get("reason", "")),
+            tuple(Number(**number) for number in numbers),
+        )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
+    plain = value.item() if hasattr(value, "item") else value
+    return plain if np.isfinite(plain) else None
