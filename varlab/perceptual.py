@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from varlab.context import fixed_context
 from varlab.errors import VarlabError
 from varlab.weights.checkpoints import SUFFIXES, listing, read
 
@@ -56,6 +57,7 @@ class LPIPS:
                 "Leave --lpips out, and $VARLAB_LPIPS unset."
             )
 
+    @fixed_context()
     def __call__(self, image: Tensor, reference: Tensor) -> Tensor:
         if image.shape != reference.shape:
             raise VarlabError(
@@ -82,6 +84,7 @@ def shapes() -> dict[str, tuple[int, ...]]:
     return named
 
 
+@fixed_context()
 def load_lpips(folder: Path | str | None = None) -> LPIPS | None:
     """LPIPS with the weights in a folder, by default ``$VARLAB_LPIPS``; None where neither is given.
 

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from varlab.accelerators import build as build_accelerators
+from varlab.context import fixed_context
 from varlab.engine.hooks import Accelerator, Probe
 from varlab.engine.ledger import Ledger
 from varlab.engine.loop import Run
@@ -165,6 +166,7 @@ def spec_of(hook: str | Probe | Accelerator) -> str:
     return f"{hook.name}:{','.join(plain)}" if plain else hook.name
 
 
+@fixed_context()
 def sample(
     model: NextScaleModel,
     prompts: Prompts,
@@ -219,6 +221,7 @@ def _job(
     return Job(model, read_prompts(prompts), settings, seed, *hooks, negative, progress)
 
 
+@fixed_context()
 def log_run(
     model: NextScaleModel,
     prompts: Prompts,

@@ -6,6 +6,7 @@ from typing import cast
 
 import torch
 
+from varlab.context import fixed_context
 from varlab.errors import VarlabError, names_keywords, unknown
 from varlab.machine import usable
 from varlab.models.captions import CaptionEncoder
@@ -80,6 +81,8 @@ def default_precision(entry: ModelEntry, init: str | None) -> str:
     return "bf16" if large and init == "random" else "fp32"
 
 
+@fixed_context()
+@torch.inference_mode(False)  # who loads a model there could not train it later
 def assemble(
     entry: ModelEntry,
     init: str | None = None,
