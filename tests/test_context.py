@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import varlab as vl
 from tests.conftest import text_for, tiny_hart, tiny_infinity, tiny_var
 from varlab.accelerators import build
+from varlab.engine.branching import branches
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.machine import rates
@@ -167,3 +168,18 @@ def test_a_whole_run_with_texts_and_probes_logs_the_same(around: str) -> None:
     assert found.images[0].tobytes() == plain.images[0].tobytes()
     for group in plain.log.children:
         assert found.log[group].to_dataset().equals(plain.log[group].to_dataset()), group
+
+
+def test_runs_that_share_their_beginning_have_the_same_context_and_lend_none() -> None:
+    model = tiny_infinity()
+
+    def images() -> Iterator[torch.Tensor]:
+        methods = {name: build((name,)) for name in ("truncate:last=1", "truncate:last=2")}
+        for _, out in branches(Run(model, model.settings, SeededNoise(3)), TEXTS["infinity"], (0, 1), methods):
+            yield out.image
+
+    plain = list(images())
+    with torch.autocast("cpu", torch.bfloat16):
+        before = state()
+        for ours, theirs in zip(images(), plain, strict=True):
+            assert torch.equal(ours, theirs) and state() == before

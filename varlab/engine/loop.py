@@ -5,7 +5,8 @@ and no method listens, and layers reuse their own (GELU, gates, rotation, see ``
 of your own that keeps what it is handed must therefore clone it; probes are told before anything is written over.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -101,11 +102,18 @@ class Run:
         """Images ``samples`` (their numbers key the noise) for as many prompts or text features.
 
         ``dense``: the dense run of the same images, for methods that need one; made here where it is not given.
-        The caller's torch does not reach in (``fixed_context``). A model in fp32 computes in fp32 on a GPU too; what
-        one in bf16 still holds in fp32 may go through tensor cores, whose TF32 has more bits than bf16.
         """
-        with fixed_context(tf32=self.model.precision == "bf16"), torch.inference_mode():
+        with self.context():
             return self._generate(text, samples, accelerators, negative, dense)
+
+    @contextmanager
+    def context(self) -> Iterator[None]:
+        """Torch as a run has it, whatever the caller's is. A model in fp32 computes in fp32 on a GPU too; what one in
+        bf16 still holds in fp32 may go through tensor cores, whose TF32 has more bits than bf16."""
+        if self.model.device.type == "cpu":
+            keep_freed_pages()
+        with fixed_context(tf32=self.model.precision == "bf16"), torch.inference_mode():
+            yield
 
     def _generate(
         self, text: Any, samples: Sequence[int], accelerators: Sequence[Accelerator], negative: Any, dense: Dense | None
@@ -113,8 +121,6 @@ class Run:
         refuse_clashes(accelerators)
         for accelerator in accelerators:  # first of all: what cannot run is refused before any work
             accelerator.start(self)
-        if self.model.device.type == "cpu":
-            keep_freed_pages()
         if any("dense" in accelerator.needs for accelerator in accelerators):
             self.dense = self.dense_run(text, samples, negative) if dense is None else dense
         state = self.begin(text, samples, accelerators, negative)
