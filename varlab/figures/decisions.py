@@ -1,6 +1,5 @@
 """What a method decided: which tokens it computed, over the picture, and what it left out of which image."""
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from matplotlib.figure import Figure
 from varlab.analysis.decisions import pruned_stages, pruning_method
 from varlab.analysis.logs import Images, Log, as_log, dataset, grids, images_of, prompt_count
 from varlab.figures.style import ENERGY, INK, MARKERS, PAGE, SOFT, clean_bar, finish, panels, stage_name, theme
+from varlab.figures.text import wrapped
 
 OUT = np.array(to_rgb("#f2f2f2"))  # veil over tokens that were left out
 VEIL = 0.85
@@ -167,9 +167,7 @@ def decisions(log: Log) -> Figure:
         width = shown[f"drop {n}"].to_numpy()
         bars.barh(np.arange(len(shown)), width, left=left, color=colour, height=0.74, label=f"{n}")
         left += width
-    labels = [
-        textwrap.shorten(f"{p}: {text}", 34, placeholder="…") for p, text in zip(shown.prompt, shown.text, strict=True)
-    ]
+    labels = [wrapped(f"{p}: {text}", 34, lines=1) for p, text in zip(shown.prompt, shown.text, strict=True)]
     bars.set_yticks(range(len(shown)), labels, fontsize=5.5)
     bars.invert_yaxis()
     bars.set(xlim=(0, 1), xlabel="probability")

@@ -25,6 +25,7 @@ from varlab.figures.style import (
     stage_colours,
     theme,
 )
+from varlab.figures.text import as_typed
 from varlab.statistics import bootstrap_interval
 
 MEASURES = {
@@ -83,7 +84,7 @@ def detail_loss(found: Measured, measures: Sequence[str] = ("scattering_frechet"
         ax.plot(table[name], y, "o", color=CYCLE[0], mec="white", mew=0.5)
         ax.axvline(table[name].iloc[0], color=SOFT, lw=0.8, ls=(0, (4, 3)), zorder=1)
         ax.set(xlabel=MEASURES[name], yticks=y, ylim=(len(table) - 0.5, -0.5))
-    axes[0].set_yticks(y, table["removed"])
+    axes[0].set_yticks(y, [as_typed(name) for name in table["removed"]])
     axes[0].set_ylabel("details removed from")
     figure = figure_of(axes[0])
     finish(figure, log_of(found.facts), "detail_loss", table)
@@ -131,7 +132,15 @@ def exit_tradeoff(
     for i, (weights, part) in enumerate(table.groupby("weights", sort=False)):
         data = part.sort_values(against)
         ax.vlines(data[against], data[f"{measure}_low"], data[f"{measure}_high"], color=CYCLE[i], lw=0.9, zorder=1)
-        ax.plot(data[against], data[measure], marker=MARKERS[i], color=CYCLE[i], mec="white", mew=0.5, label=weights)
+        ax.plot(
+            data[against],
+            data[measure],
+            marker=MARKERS[i],
+            color=CYCLE[i],
+            mec="white",
+            mew=0.5,
+            label=as_typed(weights),
+        )
     ax.set(xlabel=names[against], ylabel=MEASURES[measure])
     if measure == "scattering_frechet":
         ax.set_ylim(bottom=0)
@@ -181,7 +190,7 @@ def ablation(found: Measured, exits: str, measures: Sequence[str] = ("scattering
             ax.hlines(spread, part[f"{name}_low"], part[f"{name}_high"], color=colour, lw=1)
             ax.plot(part[name], spread, "o", color=colour, mec="white", mew=0.5)
         ax.set(xlabel=MEASURES[name], ylim=(len(recipes) - 0.5, -0.5))
-    axes[0].set_yticks(range(len(recipes)), recipes)
+    axes[0].set_yticks(range(len(recipes)), [as_typed(name) for name in recipes])
     figure = figure_of(axes[0])
     finish(figure, log_of(found.facts), f"ablation-exit{exits}".replace("/", "-"), table)
     return figure

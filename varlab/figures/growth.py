@@ -4,7 +4,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from varlab.figures.style import CYCLE, MARKERS, SOFT, theme
+from varlab.figures.style import CYCLE, MARKERS, SOFT, plain_log, theme
+from varlab.figures.text import as_typed
 
 
 @theme()
@@ -19,7 +20,8 @@ def growth_curves(table: pd.DataFrame, line: str) -> Figure:
         ax.plot(places, part.account_growth, color=SOFT, ls="--", marker=MARKERS[1], label="account")
         ax.plot(places, part.seconds_growth, color=CYCLE[0], marker=MARKERS[0], label="measured")
         ax.set(yscale="log", xticks=list(places), xlabel=name, ylabel="time, smallest = 1" if ax is panels[0] else "")
+        plain_log(ax.yaxis)
         ax.set_xticklabels(part.value)
     panels[0].legend()
-    figure.supxlabel(line, x=0.005, ha="left", fontsize=5.5, color=SOFT)
+    figure.supxlabel(as_typed(line), x=0.005, ha="left", fontsize=5.5, color=SOFT)
     return figure

@@ -1,6 +1,5 @@
 """Pictures with their prompts."""
 
-import textwrap
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -10,6 +9,7 @@ from matplotlib.figure import Figure
 
 from varlab.analysis.logs import Images, Log, as_log, images_of, prompt_count
 from varlab.figures.style import PAGE, finish, theme
+from varlab.figures.text import wrapped
 
 
 def contact_sheet_table(log: Log, prompts: Sequence[int] | None = None) -> pd.DataFrame:
@@ -35,7 +35,7 @@ def contact_sheet(log: Log, images: Images = None, prompts: Sequence[int] | None
         ax.axis("off")
     for ax, (number, text) in zip(axes.flat, table.itertuples(index=False), strict=False):
         ax.imshow(np.asarray(pictures[number]), interpolation="nearest")
-        lines = textwrap.wrap(f"{number}: {text}", max(10, int(side * 19)))
-        ax.set_title("\n".join(lines[:3]), fontsize=5.5, fontweight="normal", loc="left", pad=2)
+        title = wrapped(f"{number}: {text}", max(10, int(side * 19)), lines=3)
+        ax.set_title(title, fontsize=5.5, fontweight="normal", loc="left", pad=2)
     finish(figure, log, "contact_sheet", table)
     return figure

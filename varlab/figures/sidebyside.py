@@ -1,6 +1,5 @@
 """Compared methods as pictures: side by side, what differs from the dense image, and at which frequencies."""
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -12,7 +11,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from varlab.analysis.comparisons import CONTROLS, log_of
-from varlab.figures.style import CYCLE, PAGE, finish, own_axes, theme
+from varlab.figures.style import CYCLE, PAGE, decades, finish, own_axes, theme
+from varlab.figures.text import as_typed, wrapped
 from varlab.statistics import bootstrap_interval
 
 LABEL = 1.3  # inches for the names of the rows
@@ -60,10 +60,8 @@ def side_by_side(compared: Pictured, prompts: Sequence[int] = range(8), differen
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
             if row == 0:
-                ax.set_title("\n".join(textwrap.wrap(texts[i], 16)[:3]), fontsize=5, fontweight="normal", pad=2)
-        spaced = name.replace(":", ": ").replace(",", ", ").replace("+", " + ")
-        label = "\n".join(textwrap.wrap(spaced, 26, break_long_words=False))
-        axes[row, 0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=5)
+                ax.set_title(wrapped(texts[i], 16, lines=3), fontsize=5, fontweight="normal", pad=2)
+        axes[row, 0].set_ylabel(wrapped(name, 26, lines=4), rotation=0, ha="right", va="center", fontsize=5)
     table = pd.DataFrame({"prompt": shown, "text": [texts[i] for i in shown]})
     finish(figure, log_of(compared.facts), "difference" if difference else "side_by_side", table)
     return figure
@@ -99,9 +97,12 @@ def difference_spectrum(compared: Pictured, ax: Axes | None = None) -> Axes:
     for name in [*own, *blind]:
         part = table[(table.method == name) & (table.frequency > 0) & (table["mean"] > 0)]
         colour, dash = styles[name]
-        ax.plot(part.frequency, part["mean"], color=colour, ls=dash, label=name, zorder=3 if name in own else 2)
+        ax.plot(
+            part.frequency, part["mean"], color=colour, ls=dash, label=as_typed(name), zorder=3 if name in own else 2
+        )
         ax.fill_between(part.frequency, part.low, part.high, color=colour, alpha=0.14 if name in own else 0.06, lw=0)
     ax.set(yscale="log", xlabel="cycles a pixel", ylabel="power of the difference")
+    decades(ax.yaxis)
     ax.legend(fontsize=6, loc="center left", bbox_to_anchor=(1.0, 0.5))
     finish(ax, log_of(compared.facts), "difference_spectrum", table)
     return ax

@@ -29,6 +29,7 @@ from varlab.figures.style import (
     COLOURS,
     MARKERS,
     SOFT,
+    decades,
     finish,
     line,
     own_axes,
@@ -92,7 +93,7 @@ def _logarithmic(ax: Axes) -> None:
     low, high = np.log10(ax.get_ylim())
     if np.ceil(low) >= np.floor(high):
         ax.set_ylim(10.0 ** np.floor(low), 10.0 ** np.ceil(high))
-    ax.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+    decades(ax.yaxis)
 
 
 def _nyquists(log: Log, stages: Sequence[int]) -> list[tuple[int, float]]:

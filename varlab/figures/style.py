@@ -1,6 +1,6 @@
 """The look of the figures: one theme, one colour per meaning, provenance under every figure."""
 
-import textwrap
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,8 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from varlab.analysis.logs import Log, grids, provenance, provenance_line
+from varlab.figures.text import NOTE, OPEN, as_typed, families, wrapped
 
 LETTERS_PER_INCH = 21  # of the provenance line
 COLUMN, PAGE = 3.5, 7.2  # inches: one column and the full width of a page
@@ -40,7 +42,9 @@ ENERGY, SIGNED = "mako", "vlag"
 
 THEME: Any = {
     "font.size": 8,
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
+    "text.parse_math": False,  # prompts and specs are drawn as typed
+    "text.usetex": False,
+    "axes.formatter.use_mathtext": False,
     "axes.titlesize": 8.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
@@ -75,7 +79,7 @@ THEME: Any = {
 @contextmanager
 def theme() -> Iterator[None]:
     """The theme inside a figure function; a caller's own settings stay as they were."""
-    with sns.axes_style("ticks"), mpl.rc_context(THEME):
+    with sns.axes_style("ticks"), mpl.rc_context({**THEME, "font.family": families()}):
         yield
         interactive = mpl.rcParams["interactive"]
     # The inline backend turns this on while the first figure is made, and shows no later figure if it is lost.
@@ -175,9 +179,30 @@ def plain_log(axis: Any) -> None:
     axis.set_minor_formatter(mpl.ticker.NullFormatter())
 
 
+def decades(axis: Any) -> None:
+    """Powers of ten on a logarithmic axis, without matplotlib's formulas."""
+    axis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: _power(value)))
+    axis.set_minor_formatter(mpl.ticker.NullFormatter())
+
+
+def _power(value: float) -> str:
+    """``10⁻³``; a number that is no power of ten as it is."""
+    if value <= 0:
+        return f"{value:g}"
+    exponent = round(math.log10(value))
+    raised = "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return raised if math.isclose(value, 10.0**exponent, rel_tol=1e-9) else f"{value:g}"
+
+
 def retitle(ax: Axes, text: str) -> None:
     """Another title in place of a figure's own, say to tell two logs apart."""
-    ax.set_title(text, loc="left", fontsize=THEME["axes.titlesize"], fontweight=THEME["axes.titleweight"])
+    ax.set_title(
+        as_typed(text),
+        parse_math=False,
+        loc="left",
+        fontsize=THEME["axes.titlesize"],
+        fontweight=THEME["axes.titleweight"],
+    )
 
 
 # --- what a figure remembers --------------------------------------------------------------------------------
@@ -214,10 +239,29 @@ def finish(drawn: Axes | Figure, log: Log, name: str, table: pd.DataFrame) -> No
     while name in note.tables:
         name += " (2)"
     note.tables[name] = (provenance(log), table)
+    _draw_as_typed(drawn)
     letters = int(figure.get_figwidth() * LETTERS_PER_INCH)
-    whole = [
-        " · ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in line.split(" · "))
-        for line in note.line.splitlines()
-    ]  # a part stays on one line
-    lines = [wrapped for line in whole for wrapped in textwrap.wrap(line, letters, break_long_words=False)]
-    figure.supxlabel("\n".join(lines), x=0.005, ha="left", fontsize=5.5, color=SOFT)
+    # A part stays on one line.
+    parts = [[part.replace(" ", "\N{NO-BREAK SPACE}") for part in one.split(" · ")] for one in note.line.split("\n")]
+    lines = [" · ".join(some) for some in parts]
+    if any(OPEN in drawn_text for drawn_text in [*map(as_typed, lines), *_texts(figure)]):
+        lines.append(NOTE)
+    below = "\n".join(wrapped(line, letters) for line in lines)
+    figure.supxlabel(below, x=0.005, ha="left", fontsize=5.5, color=SOFT, parse_math=False)
+
+
+def _draw_as_typed(drawn: Axes | Figure) -> None:
+    """No formulas, on axes of a caller's own either; the power of ten beside an axis is matplotlib's text."""
+    axes = drawn.axes if isinstance(drawn, Figure) else [drawn]
+    own = {axis.get_offset_text() for ax in axes for axis in (ax.xaxis, ax.yaxis)}
+    for text in drawn.findobj(Text):
+        if isinstance(text, Text) and text not in own:
+            text.set_parse_math(False)
+
+
+def _texts(figure: Figure) -> list[str]:
+    """All that is written in a figure, the names at the ticks included."""
+    for ax in figure.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.get_ticklabels()  # has the axis write them
+    return [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from varlab.analysis.comparisons import CONTROLS, Compared, family, log_of, read_comparison
 from varlab.errors import VarlabError, unknown
 from varlab.figures.style import CYCLE, MARKERS, SOFT, finish, own_axes, theme
+from varlab.figures.text import as_typed
 
 MEASURES = {
     "ssim": "SSIM to the dense image",
@@ -38,8 +39,8 @@ def tradeoff(
         control = kind in CONTROLS
         colour = SOFT if control else CYCLE[i % len(CYCLE)]
         ax.plot(
-            part[against], part[measure], marker=MARKERS[i % len(MARKERS)], color=colour, label=kind, mec="white",
-            mew=0.5, ls="--" if control else "-", lw=0.9, zorder=2 if control else 3,
+            part[against], part[measure], marker=MARKERS[i % len(MARKERS)], color=colour, label=as_typed(kind),
+            mec="white", mew=0.5, ls="--" if control else "-", lw=0.9, zorder=2 if control else 3,
         )  # fmt: skip
         if f"{measure}_low" in part:
             ax.vlines(part[against], part[f"{measure}_low"], part[f"{measure}_high"], color=colour, lw=0.9, zorder=1)
