@@ -18,7 +18,7 @@ from varlab.api import absent_models
 from varlab.claims import Outcome, Verdict
 from varlab.errors import VarlabError
 from varlab.reports.facts import verdict_rows
-from varlab.reports.index import _first_sentence, _plain
+from varlab.reports.headings import first_sentence, plain
 from varlab.reports.page import markdown_html, take_offline
 from varlab.reports.parameters import Parameter
 from varlab.reports.tidy import path_cleaner
@@ -489,9 +489,10 @@ def test_the_colour_of_a_verdict_is_that_of_its_outcome() -> None:
 
 
 def test_titles_and_claims_are_cut_at_the_sentence() -> None:
-    assert _first_sentence("It is 0.5 dB vs. More at Fig. 3. Then more.") == "It is 0.5 dB vs. More at Fig. 3."
-    assert _first_sentence("No full stop") == "No full stop"
-    assert _plain("The [paper](x) says `k` *is* $k$") == "The paper says k is k"
+    assert first_sentence("It is 0.5 dB vs. More at Fig. 3. Then more.") == "It is 0.5 dB vs. More at Fig. 3."
+    assert first_sentence("No full stop") == "No full stop"
+    assert plain("The [paper](x) says `k` *is* $k$") == "The paper says k is k"
+    assert plain(r"From $5 to $10, \*all\* of it") == "From $5 to $10, *all* of it"
 
 
 def test_a_notebook_whose_mini_is_not_trained_yet_is_told_apart() -> None:

@@ -5,20 +5,21 @@ from collections.abc import Sequence
 from varlab.analysis.logs import Log, as_log, grids, prompt_count, provenance
 from varlab.claims.rules import FEWEST
 from varlab.claims.verdict import Verdict
+from varlab.markup import as_markdown
 
 
 def account(log: Log, verdicts: Sequence[Verdict]) -> str:
     """Markdown: what is seen, on which weights and prompts, with the verdicts and the limits."""
-    known = provenance(log)
+    known = {name: as_markdown(fact) for name, fact in provenance(log).items()}
     head = (
         f"**What is seen here.** {known['model']}, weights: **{known['weights']}**; n = {known['n']} prompts of "
         f"*{known['prompt_set']}*, seed {known['seed']}, cfg {known['cfg']}, {known['precision']} on "
         f"{known['device']}. Numbers are means over prompts with 95 % bootstrap intervals (low to high). Stages and "
         "blocks count from 1; the option block= of a method counts from 0."
     )
-    rows = [" | ".join(map(_cell, (v.claim, v.text, v.outcome))) for v in verdicts]
+    rows = [" | ".join(map(as_markdown, (v.claim, v.text, v.outcome))) for v in verdicts]
     table = ["| claim | finding | verdict |", "|---|---|---|", *(f"| {row} |" for row in rows)]
-    points = [f"* {limit}" for limit in limits(log)]
+    points = [f"* {as_markdown(limit)}" for limit in limits(log)]
     return "\n".join([head, "", *table, "", "**Limits.**", "", *points])
 
 
@@ -55,7 +56,3 @@ def limits(log: Log) -> list[str]:
     if int(known["n"]) < FEWEST:
         found.append(f"With n = {known['n']} there is no 95 % interval worth the name; {FEWEST} is the least.")
     return found
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")

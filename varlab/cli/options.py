@@ -149,10 +149,10 @@ def image_bar() -> Iterator[Callable[[float, int], None]]:
 
 
 def as_table(frame: Any) -> Any:
-    """A pandas table for the terminal."""
-    from rich.table import Table
+    """A pandas table for the terminal, its texts as they are: brackets in a prompt are no markup."""
+    from rich.table import Column, Table
 
-    table = Table(*map(str, frame.columns))
+    table = Table(*(Column(Line(str(name))) for name in frame.columns))
     for row in frame.itertuples(index=False):
-        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row))
+        table.add_row(*(Line(f"{v:.4g}" if isinstance(v, float) else str(v)) for v in row))
     return table

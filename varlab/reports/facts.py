@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,14 @@ def record(*, report_folder: Path | str | None = None, **facts: Any) -> None:
 
     Usual names: model, weights, n, seed, device, dtype, and `verdicts`, a list of `varlab.claims.Verdict`. A later
     call adds to an earlier one; a verdict on the same claim replaces the earlier one. The folder is the running
-    report's unless given; a notebook opened by hand, where neither is known, writes nothing.
+    report's unless given; a notebook opened by hand, where neither is known, writes nothing. From the first call on
+    tables show whole texts as typed, and all columns.
 
     Errors: a verdict that is none.
     """
     verdicts = [_record(item) for item in facts.get("verdicts", ())]
+    if "ipykernel" in sys.modules:
+        _show_tables_as_typed()
     place = report_folder or os.environ.get(FOLDER_VARIABLE)
     if not place:
         return
@@ -34,6 +38,15 @@ def record(*, report_folder: Path | str | None = None, **facts: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(merged, indent=2, ensure_ascii=False, default=_plain)
     (folder / FACTS).write_text(text + "\n", "utf-8")
+
+
+def _show_tables_as_typed() -> None:
+    """No formula between two ``$`` of a table, no text cut at 50 letters, no column left out."""
+    import pandas as pd
+
+    pd.set_option("display.html.use_mathjax", False)
+    pd.set_option("display.max_colwidth", None)
+    pd.set_option("display.max_columns", None)
 
 
 def read_facts(folder: Path) -> dict[str, Any]:

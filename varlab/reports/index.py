@@ -1,23 +1,20 @@
-"""`reports/index.html`: every report on one offline page, with its claim, figures, verdicts and settings."""
+"""`reports/index.html`: every report on one offline page, one entry each: its data, claim, verdicts, figures."""
 
-import html as markup
 import json
 import os
-import re
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from varlab.errors import VarlabError
 from varlab.reports.facts import as_text, fact_rows, read_facts, verdict_rows
-from varlab.reports.style import INDEX_STYLE, INDEX_TEMPLATE
+from varlab.reports.headings import heading
+from varlab.reports.style import INDEX_STYLE
+from varlab.reports.templates import INDEX_TEMPLATE
 
-SENTENCE = re.compile(r".+?[.!?](?=\s+[A-Z(\[*`$]|\s*$)", re.DOTALL)
-NO_TEXT = ("#", "|", "!", "<", "```", "$$")  # how a heading, table, picture, markup, code, formula begin
 DRAFT = "draft"  # the folder, within a report's own, of a run that goes on or stopped
-ABBREVIATION = re.compile(r"(?:e\.g|i\.e|cf|vs|al|Fig|Eq|Sec|Tab)\.$")
+FIRST = ("model", "weights", "n", "seed")  # what tells reports of one notebook apart
 
 
 def write_index(out: Path | str = "reports") -> Path:
@@ -65,71 +62,52 @@ def _card(folder: Path) -> dict[str, Any]:
     card: dict[str, Any] = {"name": name, "notebook": link, "title": name}
     try:
         notebook = json.loads(path.read_text("utf-8"))
-        title, claim = _heading(notebook["cells"])
+        title, claim = heading(notebook["cells"])
     except (ValueError, KeyError, TypeError):
         return card | {"error": "its notebook cannot be read."}
     run, facts = notebook.get("metadata", {}).get("varlab", {}), read_facts(folder)
-    verdicts = verdict_rows(facts)
+    asked, verdicts = run.get("parameters", {}), verdict_rows(facts)
     files = [file for file in run.get("files", []) if (folder / file).is_file()]
+    known = {"weights": "not recorded"} | {name: asked[name] for name in FIRST if name in asked} | facts
+    shown = fact_rows({name: known[name] for name in FIRST if name in known})
+    figures = _figures(folder, files, ", ".join(f"{name} {value}" for name, value in shown))
+    rest = {name: value for name, value in facts.items() if name not in FIRST}
     return card | {
         "title": title or name,
-        "claim": claim,
+        "claim": _rendered(claim),
         "html": _href(folder, f"{name}.html") if (folder / f"{name}.html").is_file() else "",
         "error": _stopped(folder),
         "verdicts": verdicts,
         "tally": [(*words, n) for words, n in Counter((row["verdict"], row["tone"]) for row in verdicts).items()],
-        "figures": _figures(folder, files),
+        "contents": _contents(len(verdicts), len(figures)),
+        "figures": figures,
         "files": [(file, _href(folder, file)) for file in _other_files(files)],
-        "facts": fact_rows({"weights": "not recorded"} | facts),
-        "parameters": [(key, as_text(value)) for key, value in run.get("parameters", {}).items()],
-        "date": run.get("date", ""),
+        "facts": [*shown, *([("date", run["date"])] if "date" in run else []), ("report", name)],
+        "settings": [*fact_rows(rest), *((key, as_text(value)) for key, value in asked.items())],
         "versions": list(run.get("versions", {}).items()),
     }
 
 
-def _heading(cells: list[Mapping[str, Any]]) -> tuple[str, str]:
-    """The first heading as plain text and the first sentence after it as HTML."""
-    written = [cell for cell in cells if cell["cell_type"] == "markdown"]
-    marked = "papermill-error-cell-tag"  # what papermill says of a failure is not the author's text
-    own = [cell for cell in written if marked not in cell["metadata"].get("tags", [])]
-    text = "\n\n".join("".join(cell["source"]) for cell in own)
-    found = re.search(r"^#{1,6}\s+(.+?)\s*#*\s*$", text, re.MULTILINE)
-    body = text[found.end() :] if found else text
-    paragraphs = (part.strip() for part in re.split(r"\n\s*\n", body))
-    first = next((part for part in paragraphs if part and not part.startswith(NO_TEXT)), "")
-    return _plain(found[1]) if found else "", _rendered(_first_sentence(first))
-
-
-def _first_sentence(paragraph: str) -> str:
-    """Up to the first full stop that ends a sentence."""
-    end = 0
-    for match in SENTENCE.finditer(paragraph):
-        end = match.end()
-        if not ABBREVIATION.search(match[0]):
-            return paragraph[:end].strip()
-    return paragraph
-
-
 def _rendered(markdown: str) -> str:
-    from varlab.reports.page import markdown_html, take_offline
+    from varlab.reports.page import markdown_html, take_offline  # nbconvert takes a second
 
     return take_offline(markdown_html(markdown)) if markdown else ""
 
 
-def _plain(markdown: str) -> str:
-    """Markdown as text without its marks."""
-    unlinked = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", markdown)
-    return markup.unescape(re.sub(r"<[^>]+>|[*`]|(?<!\\)\$", "", unlinked))
+def _contents(verdicts: int, figures: int) -> str:
+    """What the folded part of an entry holds."""
+    counted = [(verdicts, "verdict"), (figures, "figure")]
+    return ", ".join([*(f"{n} {kind}{'s' * (n > 1)}" for n, kind in counted if n), "settings"]).capitalize()
 
 
-def _figures(folder: Path, files: list[str]) -> list[dict[str, Any]]:
-    """The PNG files, each with the same figure's PDF and numbers."""
+def _figures(folder: Path, files: list[str], data: str) -> list[dict[str, Any]]:
+    """The PNG files, each with the same figure's PDF and numbers; `data` tells what they are drawn from."""
     figures = []
     for png in (file for file in files if file.endswith(".png")):
         kinds = [(suffix.upper(), png.removesuffix("png") + suffix) for suffix in ("pdf", "svg", "csv")]
         links = [(kind, _href(folder, file)) for kind, file in kinds if file in files]
         title = Path(png).stem.replace("_", " ").replace("-", " ")
-        figures.append({"png": _href(folder, png), "title": title, "links": links})
+        figures.append({"png": _href(folder, png), "title": title, "alt": f"{title}: {data}", "links": links})
     return figures
 
 

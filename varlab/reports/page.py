@@ -5,11 +5,13 @@ this one keeps its markup small, draws formulas itself, drops scripts, and forbi
 security policy.
 """
 
+import csv
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import nbformat
 from bs4 import BeautifulSoup, Tag
 from jinja2 import pass_context
 from jinja2.runtime import Context
@@ -19,15 +21,19 @@ from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
 from traitlets.config import Config
 
 from varlab.reports.facts import as_text, fact_rows, read_facts, verdict_rows
+from varlab.reports.headings import heading
 from varlab.reports.mathematics import block_formula, inline_formula
 from varlab.reports.notebooks import read_notebook
 from varlab.reports.parameters import REPORT_FOLDER, Parameter
-from varlab.reports.style import PAGE_STYLE, PAGE_TEMPLATE, code_colours
+from varlab.reports.style import PAGE_STYLE, code_colours
+from varlab.reports.templates import PAGE_TEMPLATE
 
 REMOTE = re.compile(r"\s*(?:https?:)?//", re.IGNORECASE)
 REMOTE_STYLE = re.compile(r"@import[^;]*;?|url\(\s*['\"]?\s*(?:https?:)?//[^)]*\)", re.IGNORECASE)
 LOADING = ("src", "srcset", "poster", "data", "background", "xlink:href")
 TEXTS = ["text/latex", "text/plain"]
+SAVED = re.compile(r"""\bsave\([^\n]*,\s*["']([^"'\n]+)["']\s*\)""")  # the name that a cell saves its figure under
+ABOUT = ("model", "weights", "n", "seed")  # what the words for an image say of its data
 PRIORITY = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", *TEXTS]
 
 
@@ -36,10 +42,13 @@ def notebook_page(path: Path, declared: Mapping[str, Parameter], pictures: Path)
     notebook = read_notebook(path)
     facts = read_facts(path.parent)
     run = notebook.metadata.get("varlab", {})
+    title, _ = heading(notebook.cells)
+    _describe_images(notebook, path.parent, facts)
     exporter = _Exporter(config=Config(NbConvertBase={"display_data_priority": PRIORITY}))
     exporter.register_preprocessor(CoalesceStreamsPreprocessor(), enabled=True)
     resources = {
         "metadata": {"name": path.stem, "path": str(pictures)},
+        "title": " · ".join([title or path.stem, *([str(facts["model"])] if "model" in facts else [])]),
         "style": PAGE_STYLE + code_colours(),
         "run": run,
         "facts": fact_rows(facts),
@@ -82,8 +91,35 @@ def _replace_by_link(soup: BeautifulSoup, tag: Tag) -> None:
     tag.replace_with(link)
 
 
+def _describe_images(notebook: nbformat.NotebookNode, folder: Path, facts: Mapping[str, Any]) -> None:
+    """Give each code cell the words that stand for its images: what it draws, of which data, and the whole prompts."""
+    data = ", ".join(f"{name} {as_text(facts[name])}" for name in ABOUT if name in facts)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            first = cell.source.strip().partition("\n")[0]
+            drawn = first.removeprefix("#").strip() if first.startswith("#") else "Figure."
+            cell.metadata["alt"] = " ".join(part for part in (drawn, data, *_prompts(cell.source, folder)) if part)
+
+
+def _prompts(source: str, folder: Path) -> list[str]:
+    """The prompts in the table beside a figure of pictures, each with its number."""
+    name = SAVED.search(source)
+    table = folder / f"{name[1]}.csv" if name else None
+    if table is None or not table.is_file():
+        return []
+    with table.open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    return [f"Prompt {row['prompt']}: {row['text']}" for row in rows if row.keys() >= {"prompt", "text"}]
+
+
 def _arrange(soup: BeautifulSoup) -> None:
-    """Put the summary under the title, and list the sections where there are enough to need it."""
+    """Put the summary under the title, let tables scroll, and list the sections where there are enough to need it."""
+    for table in soup.find_all("table"):
+        if table.find_parent("table") is None:
+            box = soup.new_tag(
+                "div", attrs={"class": "scroll", "tabindex": "0", "role": "region", "aria-label": "Table"}
+            )
+            table.wrap(box)
     title, summary = soup.select_one("main > h1"), soup.select_one("main > section.summary")
     if title is not None and summary is not None:
         title.insert_after(summary.extract())

@@ -1,0 +1,208 @@
+"""Pages and index: texts of users as typed, words for images, and nothing wider than a telephone."""
+
+import base64
+import io
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+import pytest
+from bs4 import BeautifulSoup
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
+
+import varlab as vl
+from varlab import claims, reports
+from varlab.claims import Outcome, Verdict
+from varlab.markup import as_markdown
+from varlab.reports.page import markdown_html, notebook_page
+from varlab.reports.parameters import Parameter
+
+PROMPTS = [
+    "$5 note and a $10",
+    r"$\blue$ and \$5",
+    "a <b>bold</b> | pipe & `tick` *star* _under_ ~~gone~~ [link](x) <!-- no -->",
+    "红色的星星",
+    "🦊 fox",
+    "שלום עולם",
+    "a very long prompt " * 16 + "ends here",
+    "&amp; stays",
+]
+SPEC = r"sparsevar:keep=0.27,model=C:\$HOME\a_very_long_folder_name_without_any_blank_in_it_at_all\red|blue.json"
+VERDICT = Verdict(f"{SPEC} keeps <more>", Outcome.FAILS, "SSIM $5 to $10 | *all*")
+FACTS = {"model": "mini-infinity", "weights": f"trained ({SPEC})", "n": len(PROMPTS), "seed": 3}
+DECLARED = {"methods": Parameter("methods", "str", "none", "specs")}
+
+
+def picture() -> str:
+    stream = io.BytesIO()
+    Image.new("RGB", (1600, 600)).save(stream, "png")
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+def write_report(folder: Path, model: str = "mini-infinity") -> Path:
+    """A report as a run leaves it, with everything that was ever too wide or read as markup."""
+    folder.mkdir(parents=True)
+    log = vl.figures.log_of({**FACTS, "model": model, "prompts": PROMPTS, "prompt_set": "my $set$ of $10"})
+    table = pd.DataFrame({"text": PROMPTS, **{f"column {i}": i / 3 for i in range(20)}}).set_index("text")
+    outputs = [new_output("display_data", {"image/png": picture()}), html_output(table)]
+    account = new_output("display_data", {"text/markdown": claims.account(log, [VERDICT])})
+    cells = [
+        new_markdown_cell("# Costs: from \\$5 to `$10`\n\nA claim of a method, said in one sentence. More."),
+        new_code_cell("methods = ''", metadata={"tags": ["parameters"]}),
+        new_code_cell('# What it draws.\nvl.figures.save(figure, "pictures")', outputs=outputs),
+        new_markdown_cell("A wide formula: $" + "+".join(f"x_{{{i}}}" for i in range(40)) + "$, and\n\n$$"
+                          + "+".join(f"x_{{{i}}}" for i in range(90)) + "$$"),
+        new_code_cell("x", outputs=[account, new_output("stream", text="word " * 80)]),
+    ]  # fmt: skip
+    run = {"date": "2026-01-02", "parameters": {"methods": SPEC, "model": model}, "files": ["pictures.png"]}
+    notebook = new_notebook(cells=cells, metadata={"varlab": run})
+    nbformat.write(notebook, folder / f"{folder.name}.ipynb")
+    Image.new("RGB", (1600, 600)).save(folder / "pictures.png")
+    pd.DataFrame({"prompt": range(len(PROMPTS)), "text": PROMPTS}).to_csv(folder / "pictures.csv", index=False)
+    reports.record(report_folder=folder, **{**FACTS, "model": model, "verdicts": [VERDICT]})
+    page = folder / f"{folder.name}.html"
+    page.write_text(notebook_page(folder / f"{folder.name}.ipynb", DECLARED, folder), "utf-8")
+    return page
+
+
+def html_output(table: pd.DataFrame) -> Any:
+    with pd.option_context("display.max_colwidth", None):
+        return new_output("display_data", {"text/html": table._repr_html_()})  # type: ignore[operator]
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two reports of one notebook and their index."""
+    out = tmp_path_factory.mktemp("reports")
+    made = [write_report(out / f"20_compare-{model}", model) for model in ("mini-infinity", "mini-hart")]
+    return [*made, reports.write_index(out)]
+
+
+def parsed(page: Path) -> BeautifulSoup:
+    return BeautifulSoup(page.read_text("utf-8"), "html.parser")
+
+
+# As typed ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", [*PROMPTS, SPEC])
+@pytest.mark.parametrize("around", ["| head |\n|---|\n| {} |", "**{}**", "* {}", "said of {}, and of $x^2$"])
+def test_texts_in_markdown_read_as_typed(text: str, around: str) -> None:
+    page = BeautifulSoup(markdown_html(around.format(as_markdown(text))), "html.parser")
+    assert text in page.get_text()
+    assert not page.find_all(["b", "em", "code", "del", "a"])
+    assert len(page.find_all("svg")) == around.count("x^2")  # the author's formula is still one
+    assert all(text.count("$") < 2 for text in page.find_all(string=True))  # MathJax finds no formula in one text
+
+
+def test_line_breaks_stay_in_the_cell() -> None:
+    cell = as_markdown("one\ntwo")
+    page = BeautifulSoup(markdown_html(f"| a | b |\n|---|---|\n| {cell} | x |"), "html.parser")
+    assert [str(cell) for cell in page.find_all("td")] == ["<td>one<br/>two</td>", "<td>x</td>"]
+
+
+def test_the_account_of_a_report_reads_as_typed(pages: list[Path]) -> None:
+    table = parsed(pages[0]).select("main .outputs table")[-1]
+    cells = [cell.get_text().strip() for cell in table.select("tbody td")]
+    assert cells == [VERDICT.claim, VERDICT.text, "does not hold"]
+    assert "prompts of my $set$ of $10, seed 3" in parsed(pages[0]).get_text()
+
+
+def test_settings_and_facts_read_as_typed(pages: list[Path]) -> None:
+    for page in (parsed(pages[0]), parsed(pages[2])):
+        assert SPEC in page.get_text() and f"trained ({SPEC})" in page.get_text()
+        assert [cell.get_text() for cell in page.select(".verdicts tbody td")][:1] == [VERDICT.claim]
+
+
+def test_tables_of_a_notebook_are_whole_and_without_formulas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    monkeypatch.delenv("VARLAB_REPORT_FOLDER", raising=False)
+    names = ("display.html.use_mathjax", "display.max_colwidth", "display.max_columns")
+    with pd.option_context(*(part for name in names for part in (name, pd.get_option(name)))):
+        reports.record(model="x")
+        html = pd.DataFrame({"text": PROMPTS, **{f"c{i}": 0 for i in range(40)}})._repr_html_()  # type: ignore[operator]
+    page = BeautifulSoup(html, "html.parser")
+    assert "mathjax_ignore" in page.table["class"]
+    assert [row.td.get_text() for row in page.select("tbody tr")] == PROMPTS
+    assert len(page.select("thead th")) == 42
+
+
+# Words for images, titles, index -----------------------------------------------------------------------------
+
+
+def test_images_have_words_with_the_whole_prompts(pages: list[Path]) -> None:
+    (image,) = parsed(pages[0]).select("main img")
+    assert image["alt"].startswith("What it draws. model mini-infinity, weights trained (")
+    for number, prompt in enumerate(PROMPTS):
+        assert f"Prompt {number}: {prompt}" in image["alt"]
+    (small, other) = parsed(pages[2]).select("figure img")
+    assert small["alt"].startswith("pictures: model mini-hart, ") and other["alt"] != small["alt"]
+
+
+def test_titles_say_the_notebook_and_the_model(pages: list[Path]) -> None:
+    assert [parsed(page).title.string for page in pages[:2]] == [
+        "Costs: from $5 to $10 · mini-infinity", "Costs: from $5 to $10 · mini-hart",
+    ]  # fmt: skip
+
+
+def test_the_index_has_one_entry_a_report(pages: list[Path]) -> None:
+    entries = parsed(pages[2]).select("article")
+    assert [entry.h2.get_text() for entry in entries] == ["Costs: from $5 to $10"] * 2
+    assert pages[2].read_text("utf-8").count("Costs: from") == 2
+    for entry, model in zip(entries, ("mini-hart", "mini-infinity"), strict=True):
+        facts = dict(zip((d.get_text() for d in entry.dl.find_all("dt")),
+                         (d.get_text() for d in entry.dl.find_all("dd")), strict=True))  # fmt: skip
+        assert facts == {"model": model, "weights": f"trained ({SPEC})", "n": str(len(PROMPTS)), "seed": "3",
+                         "date": "2026-01-02", "report": f"20_compare-{model}"}  # fmt: skip
+        assert entry.select_one(".tally").get_text().strip() == "does not hold \N{MULTIPLICATION SIGN}1"
+        assert entry.summary.get_text() == "1 verdict, 1 figure, settings"
+
+
+# Width -------------------------------------------------------------------------------------------------------
+
+
+def test_every_table_scrolls_within_its_own_box(pages: list[Path]) -> None:
+    for path in pages:
+        page = parsed(path)
+        assert page.find("meta", attrs={"name": "viewport"})["content"] == "width=device-width, initial-scale=1"
+        for table in page.find_all("table"):
+            box = table.find_parent(class_="scroll")
+            assert box is not None and box["tabindex"] == "0" and box["aria-label"]
+        style = page.style.get_text()
+        assert ".scroll { overflow-x: auto;" in style and "img { max-width: 100%;" in style
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, where it and playwright are installed."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="the width of pages is measured by playwright")
+    program = next(
+        (path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None
+    )
+    if program is None:
+        pytest.skip("no Chromium here")
+    with playwright.sync_playwright() as tools:
+        started = tools.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        yield started
+        started.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_page_is_wider_than_its_window(pages: list[Path], browser: Any, width: int) -> None:
+    for path in pages:
+        page = browser.new_page(viewport={"width": width, "height": 844})
+        page.goto(path.as_uri())
+        page.evaluate("document.querySelectorAll('details').forEach(folded => folded.open = true)")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path.name
+        wide = "box => [box.scrollWidth > box.clientWidth + 1, getComputedStyle(box, '::before').height]"
+        hints = [box.evaluate(wide) for box in page.query_selector_all(".scroll")]
+        assert all((height != "0px") == is_wide for is_wide, height in hints), hints
+        assert path is pages[2] or any(is_wide for is_wide, _ in hints)  # twenty columns fit nowhere
+        for image in page.query_selector_all("main img"):
+            assert image.bounding_box()["width"] <= width
+        page.close()
