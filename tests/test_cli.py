@@ -91,7 +91,7 @@ MISTAKES = {
     "probe": (["log", "nano-infinity", "--probe", "token-msee"], ["Unknown probe", "Did you mean token-mse?"]),
     "probe option": (["log", "nano-infinity", "--probe", "token-mse:x=1"], ["Unknown option of token-mse 'x'"]),
     "prompt set": (["log", "nano-infinity", "--prompts", "scenes-count"], ["Unknown prompt set", "scenes-counting"]),
-    "prompt file": (["log", "nano-infinity", "--prompts", "mine.txt"], ["no prompt file 'mine.txt'", "Known sets"]),
+    "prompt file": (["log", "nano-infinity", "--prompts", "mine.txt"], ["no prompt file 'mine.txt'", "Give the path"]),
     "no prompts": (["log", "nano-infinity", "--n", "0"], ["at least one prompt"]),
     "accelerator": (["sample", "nano-infinity", "a", "--accelerate", "truncat:last=1"], ["Did you mean truncate?"]),
     "bare option": (["sample", "nano-infinity", "a", "--accelerate", "truncate"], ["Write truncate:last=VALUE."]),

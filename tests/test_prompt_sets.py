@@ -83,7 +83,7 @@ def test_files(tmp_path):
         (lambda: prompts("scenes", n=0), "n=0"),
         (lambda: prompts("scenes", seed=-1), "negative"),
         (lambda: PromptSet.from_texts([]), "empty"),
-        (lambda: PromptSet.from_texts(["a star", "  "]), "empty prompt"),
+        (lambda: PromptSet.from_texts(["a star", "  "]), "Prompt 1 is empty"),
         (lambda: PromptSet.from_texts("a star"), "one string"),
         (lambda: prompts("scenes", n=5)[5:], "empty"),
     ],

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from varlab.errors import VarlabError
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
 from varlab.probes import PROBES
-from varlab.prompt_sets import CUSTOM, PromptSet, prompts
+from varlab.prompt_files import is_prompt_file
+from varlab.prompt_sets import CUSTOM, Given, PromptSet, choose, prompts
 from varlab.runs import RunResult, folders, inputs
 from varlab.runs.folders import open_log
 from varlab.runs.inputs import at_least
@@ -34,7 +36,7 @@ def sample(model: NextScaleModel | str, texts: inputs.Prompts, **options: Any) -
 
 def log(
     model: NextScaleModel | str,
-    prompt_set: str | Sequence[str] = "scenes",
+    prompt_set: Given = None,
     *,
     n: int | None = None,
     seed: int | None = None,
@@ -44,7 +46,8 @@ def log(
 ) -> xr.DataTree:
     """The log of a run: opened if the folder holds it, finished if it was interrupted, else made.
 
-    ``prompt_set`` is a name or a .txt file for ``prompts``, or the texts themselves. ``folder`` defaults to one under
+    ``prompt_set`` is a name or a file for ``prompts``, or the texts themselves; None is the set that every model of
+    this kind can read: "scenes", or "classes" of a class-conditional one. ``folder`` defaults to one under
     ``runs/`` that is named after the run and its key, so that other weights or settings get another one. ``seed``
     defaults to 0, ``probes`` to all. ``options`` are those of ``varlab.runs.log_run`` (batch, cfg, tau, top_k, top_p,
     accelerators, negative). More prompts cost time and disk in proportion.
@@ -58,7 +61,7 @@ def log(
         asked = _asked(tree.attrs, model, prompt_set, n, seed=seed, probes=probes, **options)
         folders.refuse_another(Path(folder), tree.attrs, asked)
         return tree
-    chosen = _chosen(prompt_set, n)
+    chosen = choose(prompt_set, n, model)
     return runs.log_run(
         load(model) if isinstance(model, str) else model,
         list(chosen),
@@ -71,7 +74,7 @@ def log(
 
 
 def compare(
-    model: NextScaleModel | str, prompt_set: str | PromptSet = "scenes", specs: Sequence[str] = (), **options: Any
+    model: NextScaleModel | str, prompt_set: Given = None, specs: Sequence[str] = (), **options: Any
 ) -> Comparison:
     """Methods against the dense run in one table: see ``varlab.comparison.compare``. A model may be given by name."""
     return comparison.compare(load(model) if isinstance(model, str) else model, prompt_set, specs, **options)
@@ -97,12 +100,6 @@ def control(log: xr.DataTree, n: int, folder: Path | str | None = None) -> xr.Da
     )
 
 
-def _chosen(prompt_set: str | Sequence[str], n: int | None) -> PromptSet:
-    if isinstance(prompt_set, str):
-        return prompts(prompt_set, n=n)
-    return (prompt_set if isinstance(prompt_set, PromptSet) else PromptSet.from_texts(prompt_set))[:n]
-
-
 # Run folders
 
 
@@ -111,12 +108,10 @@ def is_finished(folder: Path | str) -> bool:
     return (Path(folder) / folders.STORE).exists()
 
 
-def _asked(
-    found: Mapping[Any, Any], model: str, prompt_set: str | Sequence[str], n: int | None, **options: Any
-) -> dict[str, Any]:
+def _asked(found: Mapping[Any, Any], model: str, prompt_set: Given, n: int | None, **options: Any) -> dict[str, Any]:
     """The part of a finished run's record that these inputs of ``log`` decide; None is not asked."""
     given = {name: value for name, value in options.items() if value is not None and name not in ("batch", "progress")}
-    asked: dict[str, Any] = {"model": model, "prompts": _texts(found, prompt_set, n)}
+    asked: dict[str, Any] = {"model": model, "prompts": _texts(found, model, prompt_set, n)}
     for name in ("probes", "accelerators"):
         if name in given:
             asked[name] = [runs.spec_of(hook) for hook in inputs.as_hooks(given.pop(name))]
@@ -128,14 +123,16 @@ def _asked(
     return dict(json.loads(json.dumps(asked)))
 
 
-def _texts(found: Mapping[Any, Any], prompt_set: str | Sequence[str], n: int | None) -> list[str]:
-    """The prompts asked for; of a set that only the run still holds (texts of its own, a removed file) those there."""
-    if not isinstance(prompt_set, str):
-        return _chosen(prompt_set, n).texts
-    gone = prompt_set == CUSTOM or (prompt_set.endswith(".txt") and not Path(prompt_set).is_file())
-    if gone and prompt_set == found.get("prompt_set"):
+def _texts(found: Mapping[Any, Any], model: str, prompt_set: Given, n: int | None) -> list[str]:
+    """The prompts asked for: None is the run's own set; of one that only the run still holds (texts of its own, a
+    removed file) those there."""
+    held = found.get("prompt_set", CUSTOM)
+    name = held if prompt_set is None else prompt_set
+    if not isinstance(name, str | PathLike):
+        return choose(name, n).texts
+    if str(name) == held and (name == CUSTOM or (is_prompt_file(str(name)) and not Path(name).is_file())):
         return list(found["prompts"][:n])
-    return _chosen(prompt_set, found.get("n") if n is None else n).texts
+    return choose(name, found.get("n") if n is None else n, model if model in MODELS else None).texts
 
 
 # Notebooks
@@ -153,8 +150,8 @@ def absent_models(declared: Mapping[str, Any], given: Mapping[str, Any]) -> list
 def check_inputs(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """The inputs for a notebook with these parameters: those given, and where they are silent those of its run.
 
-    A finished run in ``run_folder`` decides what was not given, and a .txt file that is shorter than the default ``n``
-    decides that. Looked at are the names that the shipped notebooks share: model, prompt_set, n, seed, cfg,
+    A finished run in ``run_folder`` decides what was not given, and a file of prompts that is shorter than the default
+    ``n`` decides that. Looked at are the names that the shipped notebooks share: model, prompt_set, n, seed, cfg,
     run_folder, control_n, map_prompts, methods (also shown, dropping and pruning), targets and decision_model.
     Raises VarlabError for what the notebook would fail on after its kernel has started.
     """
@@ -171,7 +168,7 @@ def check_inputs(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[
         found = open_log(folder).attrs
         values |= {name: found[name] for name in OF_A_RUN if name in found and name in defaults and name not in given}
         model, prompt_set, n, seed = (values.get(name) for name in OF_A_RUN)
-        asked = _asked(found, str(model), str(prompt_set), n, seed=seed, cfg=cfg)
+        asked = _asked(found, str(model), prompt_set, n, seed=seed, cfg=cfg)
         folders.refuse_another(Path(folder), found, asked)
     else:
         values |= _check_new(values, "n" in given)
@@ -183,13 +180,13 @@ def check_inputs(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[
 
 
 def _check_new(values: Mapping[str, Any], n_given: bool) -> dict[str, Any]:
-    """Refuses a run that cannot be made or finished; returns ``n`` where a .txt file is shorter than the default."""
+    """Refuses a run that cannot be made or finished; returns ``n`` where a file of prompts is shorter than that."""
     name, prompt_set, n = values.get("model"), values.get("prompt_set"), values.get("n")
     entry = find(name) if name else None
     chosen = None
-    if prompt_set:
-        short = not n_given and prompt_set.endswith(".txt")
-        chosen = prompts(prompt_set)[:n] if short else prompts(prompt_set, n=n)
+    if "prompt_set" in values:
+        short = not n_given and prompt_set is not None and is_prompt_file(prompt_set)
+        chosen = choose(prompt_set, model=name, most=n) if short else choose(prompt_set, n, name)
     if entry is not None:
         require(entry)
         check_captions(entry, chosen or ())

@@ -11,6 +11,7 @@ from varlab.calibration import skipvar, sparsevar
 from varlab.errors import VarlabError, unknown
 from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
+from varlab.prompt_sets import prompts
 
 METHODS = ("skipvar", "sparsevar")
 SHOWN = 12  # readings of SparseVAR that the terminal shows
@@ -19,7 +20,7 @@ SHOWN = 12  # readings of SparseVAR that the terminal shows
 def calibrate_command(
     method: str,
     model: NextScaleModel,
-    prompt_set: str,
+    prompt_set: str | None,
     n: int | None,
     held_out: int | None,
     seed: int,
@@ -29,16 +30,17 @@ def calibrate_command(
 ) -> tuple[list[pd.DataFrame], str]:
     """Tables to print, and a line on them. None takes the method's own default."""
     check_command(method, held_out, targets)
-    about = f"{model.name}, {model.weights}, {model.precision}, {device_name(model.device)}, {prompt_set}, seed {seed}"
+    chosen = prompts(prompt_set, model=model).name
+    about = f"{model.name}, {model.weights}, {model.precision}, {device_name(model.device)}, {chosen}, seed {seed}"
     if method == "sparsevar":
-        found = sparsevar.calibrate(model, prompt_set, 50 if n is None else n, seed=seed, progress=progress)
+        found = sparsevar.calibrate(model, chosen, n, seed=seed, progress=progress)
         if out is not None:
             write(out, {"sparsevar-shares": found.shares, "sparsevar-edges": found.edges})
         bounds = [name for name in found.shares if name.endswith((" low", " high"))]  # too wide for a terminal
         closest = found.shares.drop(columns=bounds).sort_values("distance").head(SHOWN)
         return [closest, found.edges], f"{found.verdict()} {about}"
     counts = 300 if n is None else n, 100 if held_out is None else held_out
-    fitted, table = skipvar.calibrate(model, prompt_set, *counts, seed, progress, targets or skipvar.TARGETS)
+    fitted, table = skipvar.calibrate(model, chosen, *counts, seed, progress, targets or skipvar.TARGETS)
     if out is not None:
         write(out, {"skipvar-measured": table, "skipvar-accuracy": fitted.accuracy})
         save(out / "skipvar.json", fitted.models)

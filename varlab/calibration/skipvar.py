@@ -26,7 +26,7 @@ from varlab.engine.randomness import SeededNoise
 from varlab.errors import VarlabError
 from varlab.metrics import ssim
 from varlab.models.base import NextScaleModel
-from varlab.prompt_sets import dealt, digest_of
+from varlab.prompt_sets import dealt, digest_of, prompts
 from varlab.runs import Job, default_batch
 from varlab.runs.inputs import at_least
 from varlab.statistics import paired_shares
@@ -173,7 +173,7 @@ def _judge(
 @fixed_context()
 def calibrate(
     model: NextScaleModel,
-    prompt_set: str = "scenes",
+    prompt_set: str | None = None,
     n: int = 300,
     held_out: int = 100,
     seed: int = 0,
@@ -189,11 +189,12 @@ def calibrate(
     at_least(1, n=n, held_out=held_out)
     if wrong := [target for target in targets if not 0 < target < 1]:
         raise VarlabError(f"SSIM targets lie between 0 and 1, not {', '.join(map(str, wrong))}.")
-    seen, unseen = dealt(prompt_set, n, held_out, seed)
+    name = prompts(prompt_set, n=1, model=model).name
+    seen, unseen = dealt(name, n, held_out, seed, model)
     if len(model.schedule) < LATE + 5:
         raise VarlabError(f"SkipVAR needs at least {LATE + 5} stages; {model.name} has {len(model.schedule)}.")
     table = measure(model, seen + unseen, seed, progress=progress)
-    facts = {"prompt_set": prompt_set, "n": n, "held_out": held_out, "seed": seed, "texts": digest_of(seen)}
+    facts = {"prompt_set": name, "n": n, "held_out": held_out, "seed": seed, "texts": digest_of(seen)}
     facts["features"] = list(FEATURES)
     return fit(model, table[:n], table[n:], targets, facts), table
 

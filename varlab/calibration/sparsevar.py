@@ -27,7 +27,7 @@ from varlab.engine.stage import Site
 from varlab.errors import VarlabError, unknown
 from varlab.metrics import edge_energy, spearman
 from varlab.models.base import NextScaleModel
-from varlab.prompt_sets import prompts
+from varlab.prompt_sets import choose
 from varlab.runs import Job, default_batch, provenance
 from varlab.runs.inputs import at_least
 from varlab.statistics import bootstrap_interval
@@ -119,19 +119,23 @@ def _with_bounds(row: pd.Series, name: str) -> str:
 @fixed_context()
 def calibrate(
     model: NextScaleModel,
-    prompt_set: str = "scenes",
-    n: int = 50,
+    prompt_set: str | None = None,
+    n: int | None = None,
     last: int = 3,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Calibration:
-    """Dense runs of ``n`` prompts; scores of all blocks at the ``last`` stages before those that would be pruned."""
+    """Dense runs of ``n`` prompts; scores of all blocks at the ``last`` stages before those that would be pruned.
+
+    ``prompt_set``: as for ``varlab.log``; ``n`` None is 50, or all of a shorter file.
+    """
     at_least(1, n=n, last=last)
     if model.family not in PUBLISHED:
         raise unknown("family with published operating points", model.family, PUBLISHED)
     if last >= len(model.schedule):
         raise VarlabError(f"last={last} leaves no stage to score of {len(model.schedule)}.")
-    job = Job(model, tuple(prompts(prompt_set, n=n).texts), model.settings, seed)
+    chosen = choose(prompt_set, n, model, 50)
+    job = Job(model, tuple(chosen.texts), model.settings, seed)
     parts: list[dict[int, Tensor]] = []
     images = []
     for samples in job.batches(default_batch(model)):
@@ -140,12 +144,12 @@ def calibrate(
         images.append(run.generate(job.text(samples), samples).image)
         parts.append({k: torch.stack(scores, 1) for k, scores in keeper.scores.items()})
         if progress is not None:
-            progress(samples.stop, n)
+            progress(samples.stop, len(chosen))
     scores = {k: torch.cat([part[k] for part in parts]) for k in parts[0]}  # [n, blocks, h*w]
     published = PUBLISHED[model.family]
     shares = share_table(model, scores, published)
     found = edge_correlations(model, scores, torch.cat(images))
-    return Calibration(shares, edge_table(found), found, published, model.depth, provenance(job, prompt_set))
+    return Calibration(shares, edge_table(found), found, published, model.depth, provenance(job, chosen.name))
 
 
 def share_table(model: NextScaleModel, scores: dict[int, Tensor], published: Sequence[float]) -> pd.DataFrame:

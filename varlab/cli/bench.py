@@ -118,7 +118,7 @@ def latency(
     loaded, found = load_model(model, **options), []
     refuse_batch(loaded, max(sizes))
     for size in sizes:
-        texts = list(range(size)) if loaded.family == "var" else list(prompts("scenes", n=size))
+        texts = list(prompts(n=size, model=loaded))
         with image_bar() as progress:
             made = measure(
                 loaded, texts, spec or (), rounds=rounds, seed=seed, compile=compiled, graphs=graphs, progress=progress

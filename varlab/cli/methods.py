@@ -10,6 +10,7 @@ from rich.progress import MofNCompleteColumn
 from varlab.cli.options import (
     Cfg,
     Model,
+    Prompts,
     Seed,
     Tau,
     as_table,
@@ -18,7 +19,7 @@ from varlab.cli.options import (
     image_bar,
     load_model,
     read_numbers,
-    require_known,
+    read_prompts,
     say,
     with_loading,
 )
@@ -31,8 +32,11 @@ app = typer.Typer()
 def compare(
     model: Model,
     specs: Annotated[list[str], typer.Argument(help="e.g. none sparsevar:tau=0.6 truncate:last=1; a+b run together.")],
-    prompts: Annotated[str, typer.Option(help="A prompt set or a .txt file.")] = "scenes",
-    n: Annotated[int, typer.Option(help="Prompts; a scene score is shown from 100 on.")] = 32,
+    prompts: Prompts = None,
+    n: Annotated[
+        int | None,
+        typer.Option(help="Prompts; a scene score is shown from 100 on. Default: 32, or all of a shorter file."),
+    ] = None,
     seed: Seed = 0,
     batch: Annotated[int, typer.Option(help="Images at a time in the latency.")] = 4,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: as torch has it.")] = None,
@@ -48,8 +52,7 @@ def compare(
     import torch
 
     from varlab.api import compare as run
-    from varlab.api import prompts as prompt_set
-    from varlab.comparison import methods_of
+    from varlab.comparison import PROMPTS, methods_of
     from varlab.figures import save, tradeoff
     from varlab.perceptual import load_lpips
     from varlab.runs.inputs import check_writable
@@ -57,8 +60,7 @@ def compare(
     load_lpips(lpips)
     for spec in specs:
         methods_of(spec)  # mistakes are told before a model is loaded
-    require_known(model)
-    chosen = prompt_set(prompts, n=n)
+    chosen = read_prompts(model, prompts, n, most=PROMPTS)
     if out is not None:
         check_writable(out)
     if threads is not None:
@@ -66,14 +68,16 @@ def compare(
     loaded = load_model(model, **options)
     settings: dict[str, Any] = {"cfg": read_numbers("cfg", cfg), "tau": read_numbers("tau", tau)}
     with image_bar() as progress:
-        result = run(loaded, chosen, specs, n=n, seed=seed, batch=batch, lpips=lpips, progress=progress, **settings)
+        result = run(
+            loaded, chosen, specs, n=len(chosen), seed=seed, batch=batch, lpips=lpips, progress=progress, **settings
+        )
     for half in (result.speed(), result.fidelity()):
         console.print(as_table(half))
     facts = result.facts
     say(
         f"{facts['model']}, {facts['weights']}, {facts['precision']}, {facts['device']}, {facts['threads']} threads, "
-        f"batch {batch}, n {n}, seed {seed}; ms: median and quartiles of timed batches; [low, high]: 95 % bootstrap "
-        "over prompts, of the speed-up over timed batches"
+        f"batch {batch}, n {facts['n']}, seed {seed}; ms: median and quartiles of timed batches; [low, high]: 95 % "
+        "bootstrap over prompts, of the speed-up over timed batches"
     )
     for note in facts["notes"]:
         say((note, "yellow"))
@@ -88,7 +92,7 @@ def compare(
 def calibrate(
     method: Annotated[str, typer.Argument(help="sparsevar (which open reading fits) or skipvar (decision models).")],
     model: Model,
-    prompts: Annotated[str, typer.Option(help="A prompt set or a .txt file.")] = "scenes",
+    prompts: Prompts = None,
     n: Annotated[int | None, typer.Option(help="Prompts: 50 for sparsevar, 300 to fit skipvar.")] = None,
     held_out: Annotated[
         int | None, typer.Option(help="skipvar: further prompts, of other texts, that judge the fit; default: 100.")
@@ -113,12 +117,12 @@ def calibrate(
     found = read_numbers("targets", targets)
     aims = (found,) if isinstance(found, float) else found
     check_command(method, held_out, aims)
-    require_known(model)
+    name = read_prompts(model, prompts).name
     if out is not None:
         check_writable(out)
     loaded = load_model(model, **options)
     with image_bar() as progress:
-        tables, text = calibrate_command(method, loaded, prompts, n, held_out, seed, out, progress, aims)
+        tables, text = calibrate_command(method, loaded, name, n, held_out, seed, out, progress, aims)
     for table in tables:
         console.print(as_table(table))
     say(text)
@@ -128,7 +132,7 @@ def calibrate(
 @with_loading
 def split(
     model: Model,
-    prompts: Annotated[str, typer.Option(help="A prompt set or a .txt file.")] = "scenes",
+    prompts: Prompts = None,
     n: Annotated[int | None, typer.Option(help="Prompts; default: 100, or all of a shorter file.")] = None,
     seed: Seed = 0,
     out: Annotated[Path, typer.Option(help="Folder for sensitive.txt, robust.txt and features.csv.")] = Path("split"),
@@ -138,13 +142,11 @@ def split(
 
     The two files are prompt sets themselves: `varlab compare MODEL SPEC --prompts split/sensitive.txt`.
     """
-    from varlab.api import prompts as prompt_set
     from varlab.calibration.command import split_command
     from varlab.runs.inputs import at_least, check_writable
 
     at_least(0, seed=seed)
-    require_known(model)
-    chosen = prompt_set(prompts, n=n)[: n or 100]
+    chosen = read_prompts(model, prompts, n, most=100)
     check_writable(out)
     loaded = load_model(model, **options)
     with image_bar() as progress:

@@ -40,6 +40,13 @@ Pixels = Annotated[str | None, typer.Option(help="Pixel budget of official model
 Strips = Annotated[
     int | None, typer.Option(help="Decode in strips of so many rows: less memory, the same image but for rounding.")
 ]
+Prompts = Annotated[
+    str | None,
+    typer.Option(
+        help="A prompt set (scenes, scenes-counting, geneval, classes) or a file (.txt, .jsonl, .json, .csv, .tsv). "
+        "Default: scenes; of class-conditional models their classes."
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")]
 Cfg = Annotated[
     str | None, typer.Option(help="Guidance scale, or one a stage: 1,3,3,... Higher follows the text more.")
@@ -113,6 +120,16 @@ def require_known(name: str) -> None:
     from varlab.weights.registry import find
 
     find(name)
+
+
+def read_prompts(model: str, name: str | None, n: int | None = None, most: int | None = None) -> Any:
+    """The prompts of a set or file for a model, at most ``most`` by default; says what was skipped or repeated."""
+    from varlab.prompt_sets import choose
+
+    chosen = choose(name, n, model, most)
+    for note in chosen.notes:
+        say((note, "yellow"))
+    return chosen
 
 
 class Stopped(Exception):  # noqa: N818  (no error: what is done is kept)

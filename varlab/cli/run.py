@@ -12,12 +12,14 @@ from varlab.cli.options import (
     Cfg,
     Model,
     Negative,
+    Prompts,
     Seed,
     Tau,
     console,
     image_bar,
     load_model,
     read_numbers,
+    read_prompts,
     require_known,
     resumable,
     say,
@@ -97,9 +99,7 @@ def sample(
 @with_loading
 def log(
     model: Model,
-    prompts: Annotated[
-        str, typer.Option(help="A prompt set (scenes, scenes-counting, ...) or a .txt file.")
-    ] = "scenes",
+    prompts: Prompts = None,
     n: Annotated[
         int | None,
         typer.Option(help="Prompts; time and disk grow in proportion. Default: 48, or all of a shorter file."),
@@ -122,7 +122,6 @@ def log(
     """
     from varlab.accelerators import build as build_accelerators
     from varlab.api import log as run_log
-    from varlab.api import prompts as prompt_set
     from varlab.probes import PROBES, build
     from varlab.runs import runs_folder
     from varlab.runs.inputs import at_least, check_writable
@@ -131,9 +130,8 @@ def log(
     build_accelerators(accelerate or ())
     at_least(0, seed=seed)
     at_least(1, batch=batch)
-    chosen = prompt_set(prompts, n=n)[: n or 48]
+    chosen = read_prompts(model, prompts, n, most=48)
     settings: dict[str, Any] = {"cfg": read_numbers("cfg", cfg), "tau": read_numbers("tau", tau)}
-    require_known(model)
     check_writable(out or runs_folder())
     loaded = load_model(model, **options)
     with resumable(), image_bar() as progress:

@@ -21,9 +21,8 @@ from varlab.engine.state import Generation
 from varlab.machine import now, peak_mib, reset_peak
 from varlab.metrics import high_frequency_ssim, psnr, ssim
 from varlab.probes.log import Log, join, of_methods, tree
-from varlab.prompt_sets import CUSTOM
 from varlab.runs import Job, to_pil
-from varlab.scenes import score_images
+from varlab.scenes import CATEGORIES, score_images
 
 SCORE_FROM = 100  # prompts below which a scene score says too little
 Measure = Callable[[Tensor, Tensor], Tensor]
@@ -115,7 +114,7 @@ class Bench:
     def prompt_rows(self, texts: Sequence[str], categories: Sequence[str]) -> pd.DataFrame:
         """One row a prompt and method: fidelity to the dense image, and whether the scene is right."""
         dense = torch.cat(self.tensors[DENSE]).clamp(0, 1)
-        scored = len(texts) >= SCORE_FROM and CUSTOM not in categories
+        scored = len(texts) >= SCORE_FROM and set(categories) <= set(CATEGORIES)
         parts = []
         for name in self.names:
             image = torch.cat(self.tensors[name]).clamp(0, 1)

@@ -21,20 +21,21 @@ from varlab.engine.randomness import SeededNoise
 from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
 from varlab.perceptual import load_lpips
-from varlab.prompt_sets import CUSTOM, PromptSet, prompts
+from varlab.prompt_sets import Given, choose
 from varlab.runs import Job, provenance
-from varlab.runs.inputs import at_least, check_prompts, with_overrides
+from varlab.runs.inputs import at_least, with_overrides
 
 Progress = Callable[[float, int], None]
+PROMPTS = 32  # by default
 
 
 @fixed_context()
 def compare(
     model: NextScaleModel,
-    prompt_set: str | PromptSet | Sequence[str] = "scenes",
+    prompt_set: Given = None,
     specs: Sequence[str] = (),
     *,
-    n: int = 32,
+    n: int | None = None,
     seed: int = 0,
     batch: int = 4,
     rounds: int = 1,
@@ -44,15 +45,16 @@ def compare(
 ) -> Comparison:
     """One row for the dense run and for each method; joined specs (``sparsevar:tau=0.6+skipvar``) run together.
 
-    n: prompts; intervals narrow with its root, time grows with it. batch: images at a time in the latency. rounds:
+    prompt_set: as for ``varlab.log``. n: prompts; intervals narrow with its root, time grows with it; None is 32, or
+    all of a shorter file. batch: images at a time in the latency. rounds:
     how often every batch is timed. Fidelity is to the dense image of the same seed: PSNR in dB, SSIM (Gaussian 11,
     sigma 1.5, mean of RGB, range 1), SSIM of the detail (our own high-pass). The scene score comes from 100 prompts
     of a scene set on. lpips: folder with the weights of LPIPS, by default ``$VARLAB_LPIPS``; without them the table has
     no such column. Unknown names, needs that are not met and pairs that cannot run together stop before any work.
     """
     at_least(1, n=n, batch=batch, rounds=rounds)
-    chosen = prompts(prompt_set, n=n) if isinstance(prompt_set, str) else prompt_set[:n]
-    texts = check_prompts(list(chosen))
+    chosen = choose(prompt_set, n, model, PROMPTS)
+    texts = chosen.texts
     names = list(dict.fromkeys([DENSE, *specs]))
     job = Job(model, tuple(texts), with_overrides(model.settings, **settings), seed)
     _try_out(job, names)
@@ -64,10 +66,9 @@ def compare(
     for turn in range(rounds * len(batches)):
         bench.turn(batches[turn % len(batches)], turn, turn // len(batches) == 0)
         if progress is not None:
-            progress(min(n, (turn + 1) * batch // rounds), n)
-    categories = chosen.categories if isinstance(chosen, PromptSet) else [CUSTOM] * len(texts)
-    rows = bench.prompt_rows(texts, categories)
-    facts = provenance(job, chosen.name if isinstance(chosen, PromptSet) else CUSTOM) | {
+            progress(min(len(texts), (turn + 1) * batch // rounds), len(texts))
+    rows = bench.prompt_rows(texts, chosen.categories)
+    facts = provenance(job, chosen.name) | {
         "batch": batch,
         "rounds": rounds,
         "device": device_name(model.device),

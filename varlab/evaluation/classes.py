@@ -47,7 +47,7 @@ def check_classes(model: NextScaleModel) -> VAR:
 
 def labels(model: VAR, n: int) -> list[str]:
     """Names (or numbers) of n classes, each as often as the others."""
-    known = model.text.names or [str(i) for i in range(model.text.classes)]
+    known = model.text.texts
     return [known[i % len(known)] for i in range(n)]
 
 

@@ -19,6 +19,11 @@ class ClassReader:
         self.number = {name.lower(): i for i, name in enumerate(self.names)}
         self.label = "class names" if self.names else "class numbers"
 
+    @property
+    def texts(self) -> list[str]:
+        """Every class as ``one`` reads it."""
+        return list(self.names) or [str(number) for number in range(self.classes)]
+
     def one(self, text: str | int) -> int:
         word = str(text).strip().lower()
         digits = word.removeprefix("class").strip()
@@ -31,7 +36,10 @@ class ClassReader:
         near = get_close_matches(word, list(self.number), n=3, cutoff=0.5)
         hint = f" Near names: {', '.join(near)}." if near else ""
         known = "a class number" + (" or name" if self.names else "")
-        raise VarlabError(f"{text!r} is no class of this model. Give {known} from 0 to {self.classes - 1}.{hint}")
+        raise VarlabError(
+            f"{text!r} is no class of this model. Give {known} from 0 to {self.classes - 1}, or take the prompt set "
+            f"'classes'.{hint}"
+        )
 
     def __call__(self, labels: Sequence[str | int] | Tensor) -> Tensor:
         if not len(labels):

@@ -17,6 +17,7 @@ from varlab.errors import VarlabError, unknown
 from varlab.models.guidance import Settings
 from varlab.models.hart import HartText
 from varlab.models.infinity import TextBatch
+from varlab.prompt_files import as_text
 from varlab.weights.writing import hash_tensors
 
 Features = TextBatch | HartText
@@ -28,10 +29,7 @@ def check_prompts(prompts: Sequence[str] | str) -> list[str]:
     texts = [prompts] if isinstance(prompts, str) else list(prompts) if isinstance(prompts, Iterable) else []
     if not texts:
         raise VarlabError("There are no prompts. Give at least one, or a prompt set: vl.prompts('scenes', n=8).")
-    for i, text in enumerate(texts):
-        if not isinstance(text, str) or not text.strip():
-            raise VarlabError(f"Prompt {i} is empty. Describe a scene, for example: a red star above a blue ring.")
-    return texts
+    return [as_text(text, i) for i, text in enumerate(texts)]
 
 
 def read_prompts(prompts: Prompts) -> tuple[str | Tensor | HartText, ...]:
