@@ -11,7 +11,7 @@ from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.models.base import Alike
 from varlab.models.hart_model import Savings
-from varlab.weights.checkpoints import load_into
+from varlab.weights.fitting import load_into
 
 
 def rows(dtype: torch.dtype, equal: int = 300, other: int = 100) -> list[torch.Tensor]:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "varlab"
 ROOMS = (
-    "errors", "markup", "prompt_files", "specs", "context", "machine", "statistics", "schedules", "spectra", "metrics",
+    "errors", "weight_labels",
+    "markup", "prompt_files", "specs", "context", "machine", "statistics", "schedules", "spectra", "metrics",
     "models", "weights",
     "perceptual", "engine", "accelerators", "probes", "runs", "scenes", "prompt_sets", "analysis", "comparison",
     "claims", "reports", "figures", "training", "evaluation", "parity", "latency", "estimate", "exits", "calibration",

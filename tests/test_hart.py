@@ -24,7 +24,7 @@ from varlab.models.hart import HartConfig, HartText, HartTransformer
 from varlab.models.hart_model import Hart, HartSettings, Savings
 from varlab.models.labels import draw_label, keep_likeliest, pass_sizes, soften
 from varlab.models.tokenizers.hybrid import HybridConfig, HybridTokenizer, phi_of
-from varlab.weights.checkpoints import load_into
+from varlab.weights.fitting import load_into
 
 HERE = Path(__file__).parent
 

@@ -37,14 +37,17 @@ def test_numbers_that_are_none_are_named(tmp_path: Path, changes: dict[str, Any]
     refused(lambda: load_features(write(tmp_path / "hart", tiny_hart(), **changes)), name, "number", "config.json")
 
 
-def test_the_plain_weights_are_offered_where_the_averaged_are_missing_alone(tmp_path: Path) -> None:
+def test_the_plain_weights_are_taken_where_the_averaged_are_missing_alone(tmp_path: Path) -> None:
     folder = write(tmp_path / "hart", tiny_hart())
     (folder / "tokenizer" / "pytorch_model.bin").rename(folder / "aside.bin")
     told = refused(lambda: load_features(folder), "missing", "tokenizer/model.safetensors or pytorch_model.bin")
     assert "averaged=False" not in told
     (folder / "aside.bin").rename(folder / "tokenizer" / "pytorch_model.bin")
     (folder / "llm" / "ema_model.bin").unlink()
-    refused(lambda: load_features(folder), "ema_model.bin", "averaged=False")
+    with pytest.warns(UserWarning, match="model.safetensors was taken; the averaged weights .ema_model.bin"):
+        taken = load_features(folder)
+    assert torch.equal(taken.transformer.head.bias, tiny_hart().transformer.head.bias + 1)
+    assert "(model.safetensors " in taken.weights
 
 
 ODD: dict[str, tuple[Any, tuple[str, ...]]] = {
@@ -112,4 +115,4 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     refused(lambda: load_features(other), "decoder_norm.weight 5 for 96")
     foreign = damage(write(tmp_path / "foreign", model), "context_embed.weight", lambda _: None)
     refused(lambda: load_features(foreign), "lack context_embed.weight", "no HART")
-    refused(lambda: load_hart(ENTRY, checkpoint=tmp_path / "nowhere" / "else" / "hart"), "no folder")
+    refused(lambda: load_hart(ENTRY, checkpoint=tmp_path / "nowhere" / "else" / "hart"), "does not exist")

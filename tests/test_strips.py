@@ -18,7 +18,7 @@ from varlab.models.tokenizers.maps import channels_last
 from varlab.models.tokenizers.strips import in_strips
 from varlab.models.tokenizers.vqvae import VQConfig, VQTokenizer
 from varlab.weights import memory
-from varlab.weights.checkpoints import dtype_of
+from varlab.weights.fitting import dtype_of
 from varlab.weights.initialise import randomise
 from varlab.weights.memory import account
 from varlab.weights.registry import find

@@ -165,7 +165,7 @@ def test_official_files_are_read_strictly(registered: Path) -> None:
     torch.save(flat, registered / "var_d16.pth")
     torch.save(images, registered / "vae_ch160v4096z32.pth")
     loaded = zoo.load("tiny")
-    assert loaded.weights.startswith("official (var_d16.pth")
+    assert loaded.weights.startswith("named as official, not verified (var_d16.pth")
     draws = [Run(m, Settings(cfg=2.0), SeededNoise(1)).generate([3], (0,)).image for m in (model, loaded)]
     assert torch.allclose(*draws, atol=1e-5)
     torch.save({name: t for name, t in flat.items() if name != "head.bias"}, registered / "var_d16.pth")
@@ -193,7 +193,7 @@ def test_converted_files_load_as_the_original(registered: Path) -> None:
         convert(registered / f"{file}.pth", registered / f"{file}.safetensors", "tiny")
         (registered / f"{file}.pth").unlink()
     converted = zoo.load("tiny", precision="bf16")
-    assert converted.weights.startswith("official (var_d16.safetensors")
+    assert converted.weights.startswith("named as official, not verified (var_d16.safetensors")
     for part in ("transformer", "tokenizer"):
         first, second = (getattr(each, part).state_dict() for each in (original, converted))
         assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)

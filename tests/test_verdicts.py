@@ -226,6 +226,11 @@ def test_the_account_names_weights_and_limits() -> None:
     assert "weights: **trained (toy, 123)**" in trained and "n = 8" in trained and "| claim |" in trained
     assert "not the official checkpoints" in trained and "learnt" not in trained
     assert "nothing of it was learnt" in claims.account(toy_log(weights="random (seed 0)"), [])
-    official = claims.limits(toy_log(weights="official (infinity_2b_reg.pth)"))
+    named = claims.limits(toy_log(weights="official (infinity_2b_reg.pth)"))  # as logs said before content was read
+    assert any("not verified" in limit for limit in named)
+    doubted = claims.limits(toy_log(weights="named as official, not verified (a.pth 1, tokenizer b.pth 2) [x: all 3]"))
+    assert any("not verified" in limit for limit in doubted) and "Doubt about the weights: x: all 3." in doubted
+    official = claims.limits(toy_log(weights="official, verified by content (infinity_2b_reg.pth)"))
+    assert not any("verified" in limit for limit in official)
     assert not any("not the official" in limit for limit in official)
     assert any("texture" in limit for limit in claims.limits(toy_log(model="nano-infinity")))

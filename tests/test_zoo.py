@@ -19,9 +19,12 @@ from varlab.models.infinity import InfinityConfig, InfinityTransformer
 from varlab.models.infinity_model import Infinity
 from varlab.models.text import FlanT5, RandomText
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
+from varlab.weight_labels import NAMED
 from varlab.weights import embedded, registry, zoo
+from varlab.weights.content import content_of
 from varlab.weights.convert import convert
 from varlab.weights.embedded import Parts, load_mini, save_mini
+from varlab.weights.fits import check_fit
 from varlab.weights.initialise import randomise
 from varlab.weights.official import HUB, ModelEntry
 from varlab.weights.writing import hash_tensors
@@ -144,14 +147,14 @@ def test_options_are_checked(places: Path) -> None:
 
 def test_schedules_that_do_not_fit() -> None:
     entry = registry.MODELS["infinity-2b"]
-    zoo.check_fit(entry, entry.schedule("1M", 1.0))
-    refused(lambda: zoo.check_fit(entry, schedules.square(tuple(range(1, 17)), "long")), "15 stages", "has 16")
+    check_fit(entry, entry.schedule("1M", 1.0))
+    refused(lambda: check_fit(entry, schedules.square(tuple(range(1, 17)), "long")), "15 stages", "has 16")
     released = entry.schedule("0.25M", 1.0)
-    refused(lambda: zoo.check_fit(replace(entry, tokenizer=BSQConfig(32, 8)), released), "16 pixels", "8 pixels")
-    refused(lambda: zoo.check_fit(replace(entry, tokenizer=BSQConfig(16)), released), "32 bits", "takes 16")
+    refused(lambda: check_fit(replace(entry, tokenizer=BSQConfig(32, 8)), released), "16 pixels", "8 pixels")
+    refused(lambda: check_fit(replace(entry, tokenizer=BSQConfig(16)), released), "32 bits", "takes 16")
     wide = replace(entry, tokenizer=BSQConfig(32, 8))
-    refused(lambda: zoo.check_fit(wide, replace(released, name="mine")), "16 pixels", "8 pixels")
-    zoo.check_fit(wide, replace(schedules.square((1, 2, 4), "x"), name="infinity-like"))
+    refused(lambda: check_fit(wide, replace(released, name="mine")), "16 pixels", "8 pixels")
+    check_fit(wide, replace(schedules.square((1, 2, 4), "x"), name="infinity-like"))
 
 
 def test_grids_that_the_sampler_cannot_follow() -> None:
@@ -159,7 +162,7 @@ def test_grids_that_the_sampler_cannot_follow() -> None:
     refused(lambda: model.with_schedule(schedules.square((2, 4), "late")), "'late' begins with (2, 2)", "with (1, 1)")
     folding = schedules.custom([(1, 1), (2, 4), (4, 3)])
     refused(lambda: model.with_schedule(folding), "shrinks from (2, 4) to (4, 3)", "grids that grow")
-    refused(lambda: zoo.check_fit(registry.MODELS["infinity-125m"], folding), "shrinks")
+    refused(lambda: check_fit(registry.MODELS["infinity-125m"], folding), "shrinks")
 
 
 # Random weights
@@ -225,27 +228,30 @@ def test_official_files_by_path_folder_and_hub(tiny: None, places: Path, monkeyp
     )
     refused(lambda: zoo.load("tiny-unreleased"), "No weights of tiny-unreleased were released", "checkpoint=PATH")
 
+    first, second = (content_of(module, ()).hash for module in (transformer, tokenizer))
+
     def named(kind: str, image_file: str = "vae.pth") -> str:
-        first, second = weights_hash(transformer)[:8], weights_hash(tokenizer)[:8]
-        return f"{kind} (tiny.pth {first}, tokenizer {image_file} {second})"
+        return f"{kind} (tiny.pth {first[:8]}, tokenizer {image_file}#vae {second[:8]})"
 
     def check(model: Infinity, weights: str) -> None:
         assert weights_hash(model.transformer) == weights_hash(transformer)
         assert weights_hash(model.tokenizer) == weights_hash(tokenizer)
         assert model.weights == weights and isinstance(model.text, FlanT5)
 
-    check(zoo.load("tiny", checkpoint=folder), named("official"))
-    check(zoo.load("tiny", checkpoint=folder / "tiny.pth"), named("official"))
+    check(zoo.load("tiny", checkpoint=folder), named(NAMED))
+    check(zoo.load("tiny", checkpoint=folder / "tiny.pth"), named(NAMED))
     check(zoo.load("tiny-unreleased", checkpoint=folder / "tiny.pth"), named("checkpoint"))
     elsewhere = places / "vae_elsewhere.pth"
     (folder / "vae.pth").rename(elsewhere)
     refused(lambda: zoo.load("tiny", checkpoint=folder / "tiny.pth"), "vae.pth is not in", "tokenizer=PATH")
-    check(zoo.load("tiny", checkpoint=folder / "tiny.pth", tokenizer=elsewhere), named("official", "vae_elsewhere.pth"))
+    with pytest.warns(UserWarning, match="no released pair: the tokenizer is not vae.pth"):
+        model = zoo.load("tiny", checkpoint=folder / "tiny.pth", tokenizer=elsewhere)
+    check(model, named(NAMED, "vae_elsewhere.pth") + " [no released pair: the tokenizer is not vae.pth]")
     elsewhere.rename(folder / "vae.pth")
-    monkeypatch.setattr("varlab.weights.checkpoints.from_hub", lambda repository, file: folder / file)
-    check(zoo.load("tiny", checkpoint=HUB), named("official"))
+    monkeypatch.setattr("varlab.weights.places.from_hub", lambda repository, file: folder / file)
+    check(zoo.load("tiny", checkpoint=HUB), named(NAMED))
     assert zoo.load("tiny", checkpoint=folder, text="random").weights == (
-        f"{named('official')}, random text features (seed 0)"
+        f"{named(NAMED)}, random text features (seed 0)"
     )
 
 
@@ -260,7 +266,7 @@ def test_what_is_missing_is_named_before_weights_are_read(
         refused(lambda: zoo.require(entry), "vae.pth")
         (places / "checkpoints" / file).write_text("not read")
     zoo.require(entry)
-    monkeypatch.setattr(zoo, "read", lambda *_: pytest.fail("weights were read"))
+    monkeypatch.setattr("varlab.weights.files.read", lambda *_: pytest.fail("weights were read"))
     refused(lambda: zoo.load("tiny", text=str(places / "t5")), str(places / "t5"), "does not exist")
     refused(lambda: zoo.load("tiny", "random", text="~/no/such/encoder"), "does not exist", "Hugging Face id")
     monkeypatch.setattr("varlab.models.text.find_spec", lambda name: None)
@@ -293,7 +299,7 @@ def test_converted_files_are_found_and_named(tiny: None, places: Path) -> None:
     model = zoo.load("tiny", precision="bf16")
     assert weights_hash(model.transformer) == weights_hash(direct.transformer)
     assert weights_hash(model.tokenizer) == weights_hash(direct.tokenizer)
-    assert model.weights == direct.weights.replace(".pth", ".safetensors")  # the same content, so the same hashes
+    assert model.weights == direct.weights.replace(".pth", ".safetensors").replace("#vae", "")
     converted = places / "checkpoints" / "tiny.safetensors"
     refused(lambda: zoo.load("tiny-512", checkpoint=converted), "converted as tiny, not tiny-512")
 

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from varlab import schedules
-from varlab.context import fixed_context
 from varlab.machine import give_back_pages, now, rates, usable
 from varlab.models.base import NextScaleModel
 from varlab.models.hart import HartConfig
@@ -31,6 +30,7 @@ from varlab.runs import Job
 from varlab.schedules import Grid, Schedule
 from varlab.weights.memory import BYTES, GIB, RESERVE, MemoryAccount, account, available, largest
 from varlab.weights.official import ModelEntry
+from varlab.weights.options import LoadOptions
 from varlab.weights.registry import find
 from varlab.weights.zoo import assemble, default_precision
 
@@ -82,7 +82,6 @@ class Estimate:
         )
 
 
-@fixed_context()
 def estimate(
     name: str,
     *,
@@ -104,7 +103,7 @@ def estimate(
     depth = entry.transformer.depth
 
     def build(blocks: int) -> NextScaleModel:
-        return assemble(shallow(entry, blocks, drawn), "random", device=device, precision=chosen, strips=strips)
+        return assemble(shallow(entry, blocks, drawn), LoadOptions("random", device, chosen, strips=strips))
 
     loads, passes, seconds = [], [], 0.0
     for blocks in (1, 2):

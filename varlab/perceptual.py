@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from varlab.context import fixed_context
 from varlab.errors import VarlabError
-from varlab.weights.checkpoints import SUFFIXES, listing, read
+from varlab.weights.places import SUFFIXES
+from varlab.weights.reading import listing, read
 
 VARIABLE = "VARLAB_LPIPS"
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of images in [-1, 1]
@@ -57,7 +57,6 @@ class LPIPS:
                 "Leave --lpips out, and $VARLAB_LPIPS unset."
             )
 
-    @fixed_context()
     def __call__(self, image: Tensor, reference: Tensor) -> Tensor:
         if image.shape != reference.shape:
             raise VarlabError(
@@ -84,7 +83,6 @@ def shapes() -> dict[str, tuple[int, ...]]:
     return named
 
 
-@fixed_context()
 def load_lpips(folder: Path | str | None = None) -> LPIPS | None:
     """LPIPS with the weights in a folder, by default ``$VARLAB_LPIPS``; None where neither is given.
 

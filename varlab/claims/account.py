@@ -6,6 +6,7 @@ from varlab.analysis.logs import Log, as_log, grids, prompt_count, provenance
 from varlab.claims.rules import FEWEST
 from varlab.claims.verdict import Verdict
 from varlab.markup import as_markdown
+from varlab.weight_labels import NAMED, OFFICIAL, RANDOM, WeightsLabel
 
 
 def account(log: Log, verdicts: Sequence[Verdict]) -> str:
@@ -30,20 +31,30 @@ def facts(log: Log) -> dict[str, object]:
     return {**names, "n": prompt_count(log), "seed": as_log(log).attrs.get("seed"), "dtype": known["precision"]}
 
 
-def limits(log: Log) -> list[str]:
-    """What these numbers cannot say."""
-    known, sides = provenance(log), grids(log)
-    weights = known["weights"].lower()
+def weight_limits(weights: WeightsLabel) -> list[str]:
+    """What a model's weights leave open."""
     found = []
-    if weights.startswith("random"):
+    if weights.kind == RANDOM:
         found.append(
             "The weights are random: what is seen is what schedule, tokenizer and sampler do by themselves; nothing "
             "of it was learnt."
         )
-    elif "random" in weights:
-        found.append(f"A part of the model is random ({known['weights']}): its pictures do not follow the prompts.")
-    if not weights.startswith("official"):
+    elif weights.partly_random:
+        found.append(f"A part of the model is random ({weights}): its pictures do not follow the prompts.")
+    if weights.kind == NAMED:
+        found.append(
+            "The files are named as the official checkpoints, but their content was not verified: another training "
+            "or a damaged copy would have the same name."
+        )
+    elif weights.kind != OFFICIAL:
         found.append("These are not the official checkpoints, and no claim about those is made.")
+    return found + [f"Doubt about the weights: {doubt}." for doubt in weights.doubts]
+
+
+def limits(log: Log) -> list[str]:
+    """What these numbers cannot say."""
+    known, sides = provenance(log), grids(log)
+    found = weight_limits(WeightsLabel(known["weights"]))
     size = f"{sides[-1][0]} x {sides[-1][1]} latents in {len(sides)} stages" if sides else "a schedule not recorded"
     found.append(f"One resolution, {size}; SparseVAR and SkipVAR look at 64 x 64. Previews are {known['preview']}.")
     if sides and max(sides[-1]) <= 16:

@@ -37,7 +37,7 @@ def _size(parameters: int) -> str:
 @app.command()
 def models() -> None:
     """List the models: size, stages, and whether their weights are here."""
-    from varlab.weights.checkpoints import checkpoint_folder
+    from varlab.weights.places import checkpoint_folder
     from varlab.weights.registry import describe
 
     form = "{:<20}{:>10}{:>8}{:>8}  {}"

@@ -18,7 +18,6 @@ from PIL import Image
 from torch import Tensor
 
 from varlab.accelerators import build as build_accelerators
-from varlab.context import fixed_context
 from varlab.engine.hooks import Accelerator, Probe
 from varlab.engine.ledger import Ledger
 from varlab.engine.loop import Run
@@ -166,7 +165,6 @@ def spec_of(hook: str | Probe | Accelerator) -> str:
     return f"{hook.name}:{','.join(plain)}" if plain else hook.name
 
 
-@fixed_context()
 def sample(
     model: NextScaleModel,
     prompts: Prompts,
@@ -221,7 +219,6 @@ def _job(
     return Job(model, read_prompts(prompts), settings, seed, *hooks, negative, progress)
 
 
-@fixed_context()
 def log_run(
     model: NextScaleModel,
     prompts: Prompts,
@@ -287,7 +284,8 @@ def provenance(job: Job, prompt_set: str = "custom") -> dict[str, Any]:
     return {
         "model": model.name,
         "family": model.family,
-        "weights": model.weights,
+        "weights": str(model.weights),
+        "weights_content": dict(getattr(model.weights, "content", {})),
         "architecture": architecture(model),
         "text_encoder": text_encoder(model),
         "precision": model.precision,

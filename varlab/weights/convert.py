@@ -7,9 +7,12 @@ from pathlib import Path
 from torch import nn
 
 from varlab.errors import VarlabError, unknown
-from varlab.weights.checkpoints import PRECISIONS, Checkpoint, dtype_of, fit, locate, read
-from varlab.weights.hart_files import part_of, weights_in
+from varlab.weights.choosing import choose
+from varlab.weights.fitting import PRECISIONS, dtype_of, fit
+from varlab.weights.hart_files import part_held, part_of
 from varlab.weights.official import ModelEntry
+from varlab.weights.places import locate
+from varlab.weights.reading import Checkpoint, read
 from varlab.weights.registry import empty, find
 from varlab.weights.writing import Report, write_safetensors
 
@@ -28,10 +31,11 @@ def _sha256(files: Sequence[Path], report: Report) -> str:
 def _part(entry: ModelEntry, path: Path, ema: bool) -> tuple[str, nn.Module, Checkpoint]:
     """What a file holds of a model, that part empty, and its tensors."""
     if entry.family == "hart":
-        return part_of(read(weights_in(path), ema))
-    checkpoint = read(path, ema)
-    kind = "tokenizer" if any(key.startswith("decoder.") for key in checkpoint.tensors) else "transformer"
-    return kind, empty(entry).named()[kind], checkpoint
+        return part_of(entry, path, ema)
+    stored = read(path)
+    kind = part_held(entry, stored)
+    module = empty(entry).named()[kind]
+    return kind, module, choose(stored, module.state_dict(), ema)
 
 
 def convert(
@@ -47,7 +51,7 @@ def convert(
     "bf16" halves what ``dtype_of`` says, so loading the result equals loading the original. ``report(what, done,
     total)`` counts bytes of "read" and "write". HART's two parts are read from ``llm/`` and ``tokenizer/`` and found
     again as ``llm/ema_model.safetensors`` and ``tokenizer/model.safetensors``. Metadata: name, family, kind, source,
-    source_sha256, precision.
+    part, source_sha256, precision.
     Raises VarlabError when the target exists or the file is not that model's.
     """
     entry, target = find(name), Path(target)
@@ -61,7 +65,8 @@ def convert(
         "name": name,
         "family": entry.family,
         "kind": kind,
-        "source": checkpoint.label,
+        "source": checkpoint.name,
+        "part": checkpoint.part,
         "source_sha256": _sha256(checkpoint.files, lambda *bytes: report("read", *bytes)),
         "precision": precision,
     }

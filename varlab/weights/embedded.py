@@ -18,8 +18,9 @@ from varlab.errors import VarlabError, unknown
 from varlab.models.captions import CaptionEncoder
 from varlab.models.guidance import Settings
 from varlab.schedules import Schedule
-from varlab.weights.checkpoints import constants, listing, load_into, read
 from varlab.weights.families import FAMILIES, TokenizerConfig, TransformerConfig, build, family_of
+from varlab.weights.fitting import constants, load_into
+from varlab.weights.reading import listing, read
 from varlab.weights.writing import hash_tensors, write_safetensors
 
 SCENE_VERSION = "1"  # of varlab.scenes, which models do not import; a test holds the two together
@@ -36,6 +37,12 @@ def data_folder() -> Path:
 def mini_folders() -> dict[str, Path]:
     """Name -> folder of every mini that is there now."""
     return {path.parent.name: path.parent for path in sorted(data_folder().glob("*/model.json"))}
+
+
+def mini_folder(source: str | Path) -> Path:
+    """The folder of a mini, given as that or as one of its two files."""
+    path = Path(source).expanduser()
+    return path.parent if path.is_file() and path.name in ("model.json", "model.safetensors") else path
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ The averaged weights (``ema_model.bin``) are those that the official program sam
 
 import json
 import re
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,19 @@ from varlab.models.text import random_text
 from varlab.models.tokenizers.hybrid import HybridConfig, HybridTokenizer
 from varlab.models.tokenizers.maps import channels_last
 from varlab.schedules import Schedule
-from varlab.weights.checkpoints import INDICES, Checkpoint, checkpoint_folder, load_into, read
+from varlab.weight_labels import EMPTY, RANDOM, WeightsLabel
+from varlab.weights.choosing import choose, coverage
+from varlab.weights.content import content_of
+from varlab.weights.fitting import load_into
+from varlab.weights.hart_places import AVERAGED, HartFiles, official_files, on_hub
 from varlab.weights.hart_variants import detect, detect_tokenizer, shapes_of
 from varlab.weights.initialise import randomise
 from varlab.weights.official import ModelEntry
-from varlab.weights.writing import hash_tensors
+from varlab.weights.pairs import Part, labelled
+from varlab.weights.places import checkpoint_folder, weight_file
+from varlab.weights.reading import Checkpoint, read
+from varlab.weights.registry import empty
 
-AVERAGED = ("ema_model.safetensors", "ema_model.bin")
-PLAIN = ("model.safetensors", "pytorch_model.bin", *INDICES)
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 UNUSED = re.compile(r"disc\.|decoder2\.|post_quant_conv2\.|quantize\.ema_vocab_hit_SV$")  # of the tokenizer's training
 
 
@@ -69,16 +74,18 @@ def load_hart(
     Raises VarlabError for a folder that is incomplete, contradicts its ``config.json`` or does not fit.
     """
     encoder = _encoder(entry, init, text, checkpoint, device, precision, seed)
-    if checkpoint is not None and _on_hub(checkpoint):
+    if on_hub(checkpoint):
         _require(encoder)  # before gigabytes come over the network
     files = official_files(entry, checkpoint, tokenizer, averaged) if init == "checkpoint" else None
     _require(encoder)
     if files is not None:
+        if averaged:
+            _say_if_plain(files)
         model = _from_files(files, entry, precision, device)
     else:
         model = _without_files(entry, init, precision, device, seed)
-    if isinstance(encoder, RandomHartText) and init == "checkpoint":
-        model.weights += f", {encoder.label}"
+    if isinstance(encoder, RandomHartText) and isinstance(model.weights, WeightsLabel) and init == "checkpoint":
+        model.weights = model.weights.and_text(encoder.label)
     model.text, model.savings = encoder, savings or model.savings
     return model
 
@@ -118,12 +125,23 @@ def _require(encoder: HartEncoder | None) -> None:
         encoder.require()
 
 
+def _say_if_plain(files: HartFiles) -> None:
+    """The official program samples with the averaged weights."""
+    folder = files.config.parent
+    if files.transformer.parent == folder and not any((folder / name).exists() for name in AVERAGED):
+        warnings.warn(
+            f"{files.transformer} was taken; the averaged weights ({AVERAGED[1]}), with which the official program "
+            "samples, are not beside it.",
+            stacklevel=3,
+        )
+
+
 def _without_files(entry: ModelEntry, init: str, precision: str, device: str, seed: int) -> Hart:
     assert isinstance(entry.transformer, HartConfig) and isinstance(entry.tokenizer, HybridConfig)
     modules = _empty(entry.transformer, entry.tokenizer)
     for module in modules if init == "random" else ():
         randomise(module, seed, precision, device)
-    weights = f"random (seed {seed})" if init == "random" else "empty (shapes only)"
+    weights = WeightsLabel.of(RANDOM, f"seed {seed}") if init == "random" else WeightsLabel.of(EMPTY, "shapes only")
     return _built(modules, entry.schedule(None, 1.0), entry, weights)
 
 
@@ -133,115 +151,36 @@ def _empty(config: HartConfig, images: HybridConfig) -> tuple[HartTransformer, H
 
 
 def _built(
-    modules: tuple[HartTransformer, HybridTokenizer], schedule: Schedule, entry: ModelEntry, weights: str
+    modules: tuple[HartTransformer, HybridTokenizer], schedule: Schedule, entry: ModelEntry, weights: WeightsLabel
 ) -> Hart:
     transformer, tokenizer = (module.eval().requires_grad_(False) for module in modules)
     channels_last(tokenizer)
     return Hart(transformer, tokenizer, schedule, None, entry.name, weights, entry.settings)  # type: ignore[arg-type]
 
 
-# Files
-
-
-@dataclass(frozen=True)
-class HartFiles:
-    """The weight files of both parts and the transformer's ``config.json``."""
-
-    transformer: Path
-    config: Path
-    tokenizer: Path
-
-
-def official_files(
-    entry: ModelEntry, checkpoint: str | Path | None = None, tokenizer: str | Path | None = None, averaged: bool = True
-) -> HartFiles:
-    """Where everything lies; nothing is read. One error names what is missing and how the folder should look."""
-    llm, images = _places(entry, checkpoint, tokenizer)
-    names = AVERAGED if averaged else PLAIN
-    transformer, decoder = _first(llm, names), images if images.is_file() else _first(images, PLAIN)
-    found = (transformer, llm / "config.json" if (llm / "config.json").is_file() else None, decoder)
-    missing = [what for what, path in zip(_expected(llm, images, averaged), found, strict=True) if path is None]
-    if transformer is None or decoder is None or missing:
-        plain = transformer is None and averaged and _first(llm, PLAIN) is not None
-        other = " (load_hart(averaged=False) reads the others)" if plain else ""
-        raise VarlabError(
-            f"{entry.name}: missing {', '.join(missing)}{other}. Give checkpoint= the released folder, which holds "
-            "llm/ and tokenizer/, or both apart as checkpoint= and tokenizer=, or init='random' for untrained weights."
-        )
-    return HartFiles(transformer, llm / "config.json", decoder)
-
-
-def _expected(llm: Path, images: Path, averaged: bool = True) -> list[str]:
-    """The three files of a release, in words."""
-    weights = " or ".join(AVERAGED[1:] if averaged else PLAIN[:2])
-    return [f"{llm}/{weights}", f"{llm}/config.json", f"{images}/{' or '.join(PLAIN[:2])}"]
-
-
-def availability(entry: ModelEntry) -> tuple[bool, str]:
-    """Whether the checkpoint folder holds a whole release, and the files that make one."""
-    expected = ", ".join(_expected(*_places(entry)))
-    try:
-        official_files(entry)
-    except VarlabError:
-        return False, expected
-    return True, expected
-
-
-def _places(
-    entry: ModelEntry, checkpoint: str | Path | None = None, tokenizer: str | Path | None = None
-) -> tuple[Path, Path]:
-    """The folder of the transformer, and the folder or file of the tokenizer."""
-    if checkpoint is None:
-        llm = checkpoint_folder() / entry.file
-    else:
-        root = _root(checkpoint)
-        bare = not (root / "llm").is_dir() and ((root / "config.json").exists() or root.name == "llm")
-        llm = root if bare else root / "llm"
-    return llm, llm.parent / "tokenizer" if tokenizer is None else Path(tokenizer).expanduser()
-
-
-def _on_hub(checkpoint: str | Path) -> bool:
-    """Whether it is the id of a release, and nothing here has its name."""
-    return not Path(checkpoint).expanduser().exists() and HUB_ID.fullmatch(str(checkpoint)) is not None
-
-
-def _root(checkpoint: str | Path) -> Path:
-    path = Path(checkpoint).expanduser()
-    if path.is_dir():
-        return path
-    if not _on_hub(checkpoint):
-        raise VarlabError(f"{path} is no folder. Give the released folder with llm/ and tokenizer/, or a hub id.")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(str(checkpoint), allow_patterns=["llm/*", "tokenizer/*"]))
-    except Exception as error:  # the hub's client has a dozen unrelated classes for "not there" and "no network"
-        raise VarlabError(
-            f"{checkpoint} is neither a folder here nor reachable on huggingface.co ({type(error).__name__})."
-        ) from error
-
-
-def _first(folder: Path, names: Sequence[str]) -> Path | None:
-    found = next((folder / name for name in names if (folder / name).is_file()), None)
-    return folder if found is not None and found.name in INDICES else found  # a sharded folder is read as one
-
-
 def _from_files(files: HartFiles, entry: ModelEntry, precision: str, device: str) -> Hart:
-    stored, images = read(files.transformer), tokenizer_tensors(read(files.tokenizer))
-    given = _json(files.config)
-    config, schedule = detect(shapes_of(stored.tensors), given, files.config)
+    usual = empty(entry).named()
+    stored = choose(read(files.transformer), usual["transformer"].state_dict())
+    images = tokenizer_tensors(choose(read(files.tokenizer), usual["tokenizer"].state_dict()))
+    config, schedule = detect(shapes_of(stored.tensors), _json(files.config), files.config)
     modules = _empty(config, detect_tokenizer(shapes_of(images.tensors), files.tokenizer, _beside(files.tokenizer)))
+    parts = []
     for module, part in zip(modules, (stored, images), strict=True):
         load_into(module, part.tensors, f"{part.label} (for {entry.name})", precision, device)
-    hashes = [hash_tensors(module.state_dict())[:8] for module in modules]
-    label = f"checkpoint ({stored.label} {hashes[0]}, tokenizer {images.label} {hashes[1]})"
-    return _built(modules, schedule, entry, label)
+        parts.append(Part(_released(entry, part), content_of(module, part.files, part.part)))
+    return _built(modules, schedule, entry, labelled(entry, *parts))
+
+
+def _released(entry: ModelEntry, stored: Checkpoint) -> Checkpoint:
+    """With the place in a release as its source, where it lies in a folder of that name: the files have none."""
+    folder, release = stored.files[0].resolve().parent, Path(entry.file).parent.name
+    known = any(release in part for part in folder.parts[:-1])
+    return replace(stored, metadata={"source": f"{release}/{folder.name}" if known else stored.name})
 
 
 def tokenizer_tensors(stored: Checkpoint) -> Checkpoint:
-    """Under our names: without the official prefix, the discriminator and what only training used."""
-    named = {name.removeprefix("vae."): tensor for name, tensor in stored.tensors.items()}
-    return replace(stored, tensors={name: tensor for name, tensor in named.items() if not UNUSED.match(name)})
+    """Without the discriminator and what only training used."""
+    return replace(stored, tensors={name: t for name, t in stored.tensors.items() if not UNUSED.match(name)})
 
 
 def _beside(weights: Path) -> dict[str, Any]:
@@ -263,26 +202,31 @@ def _json(path: Path) -> dict[str, Any]:
 # One part, for conversion
 
 
-def weights_in(source: Path) -> Path:
-    """The weight file to read of a folder ``llm/`` or ``tokenizer/``: the averaged ones where there are such."""
-    found = _first(source, (*AVERAGED, *PLAIN)) if source.is_dir() else source
-    if found is None:
-        raise VarlabError(f"{source} holds none of {', '.join((*AVERAGED, *PLAIN))}. Give llm/ or tokenizer/ itself.")
-    return found
-
-
-def part_of(stored: Checkpoint) -> tuple[str, nn.Module, Checkpoint]:
-    """Which part of HART a file holds, that part empty, and the tensors under our names.
+def part_of(entry: ModelEntry, source: Path, ema: bool) -> tuple[str, nn.Module, Checkpoint]:
+    """Which part of HART a file or folder holds, that part empty, and the tensors under our names.
 
     The variant of a transformer is told by the ``config.json`` beside its weights.
     """
+    stored = read(weight_file(source, AVERAGED) if source.is_dir() else source)
+    kind = part_held(entry, stored)
+    stored = choose(stored, empty(entry).named()[kind].state_dict(), ema)
     file = stored.files[0]
     with torch.device("meta"):
-        if any(name.removeprefix("vae.").startswith("decoder.") for name in stored.tensors):
+        if kind == "tokenizer":
             stored = tokenizer_tensors(stored)
-            found = detect_tokenizer(shapes_of(stored.tensors), file, _beside(file))
-            return "tokenizer", HybridTokenizer(found), stored
+            return kind, HybridTokenizer(detect_tokenizer(shapes_of(stored.tensors), file, _beside(file))), stored
         config = file.parent / "config.json"
         if not config.is_file():
             raise VarlabError(f"{config} is missing: the weights beside it do not tell the number of heads.")
-        return "transformer", HartTransformer(detect(shapes_of(stored.tensors), _json(config), config)[0]), stored
+        return kind, HartTransformer(detect(shapes_of(stored.tensors), _json(config), config)[0]), stored
+
+
+def part_held(entry: ModelEntry, stored: Checkpoint) -> str:
+    """Which part of a model a file holds: transformer or tokenizer. Raises VarlabError where it holds both."""
+    shares = {kind: coverage(stored, module.state_dict()) for kind, module in empty(entry).named().items()}
+    if min(shares.values()) > 0.5:
+        raise VarlabError(
+            f"{stored.label} holds transformer and tokenizer: say which, as {stored.name}#PART, e.g. "
+            f"{stored.name}#{choose(stored, empty(entry).transformer.state_dict()).part}."
+        )
+    return max(shares, key=lambda kind: shares[kind])

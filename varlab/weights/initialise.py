@@ -6,7 +6,7 @@ import math
 import torch
 from torch import nn
 
-from varlab.weights.checkpoints import constants, dtype_of
+from varlab.weights.fitting import constants, dtype_of
 
 
 def _spread(name: str, shape: torch.Size) -> tuple[float, float]:

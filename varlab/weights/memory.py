@@ -14,7 +14,7 @@ from varlab.models.base import NextScaleModel
 from varlab.models.hart import HartConfig
 from varlab.models.tokenizers.strips import USUAL
 from varlab.schedules import STAGES, Schedule
-from varlab.weights.checkpoints import dtype_of
+from varlab.weights.fitting import dtype_of
 from varlab.weights.official import ModelEntry
 from varlab.weights.registry import empty
 

@@ -148,12 +148,30 @@ def _likely_var(shapes: Mapping[str, tuple[int, ...]]) -> str:
     classes, width = shapes["class_emb.weight"]
     released = [e.name for e in OFFICIAL if e.transformer.depth == depth and e.transformer.width == width]
     size = f"the size of {' and '.join(released)}" if released else "a size of no known model"
-    return f"This looks like a VAR of depth {depth}, width {width} and {classes - 1} classes, {size}."
+    stages, tokens = shapes.get("lvl_embed.weight", (0,))[0], shapes.get("pos_1LC", (0, 0))[1]
+    return (
+        f"This looks like a VAR of depth {depth}, width {width} and {classes - 1} classes with {stages} stages of "
+        f"{tokens} tokens in all, {size}."
+    )
+
+
+ANCHORS = ("class_emb.weight", "context_embed.weight", "text_norm.weight", "quantize.embedding.weight",
+           "decoder.conv_in.conv.weight", "decoder.conv_in.weight")  # fmt: skip
+
+
+def _unwrapped(shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, tuple[int, ...]]:
+    """Without the prefix before the first name that tells a family."""
+    for anchor in ANCHORS:
+        for name in shapes:
+            if name.endswith(f".{anchor}") or name == anchor:
+                prefix = name.removesuffix(anchor)
+                return {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
+    return shapes
 
 
 def likely_cause(tensors: Mapping[str, Tensor]) -> str:
     """What a file that does not fit seems to be, in one sentence: its sizes and the names they belong to."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    shapes = _unwrapped({name: tuple(tensor.shape) for name, tensor in tensors.items()})
     if "class_emb.weight" in shapes:
         return _likely_var(shapes)
     if "context_embed.weight" in shapes:

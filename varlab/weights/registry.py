@@ -10,11 +10,11 @@ import torch
 from varlab.errors import VarlabError, unknown
 from varlab.schedules import Schedule
 from varlab.weights import embedded
-from varlab.weights.checkpoints import checkpoint_folder, in_folder
 from varlab.weights.embedded import Parts
 from varlab.weights.families import FAMILIES, TransformerConfig, build
-from varlab.weights.hart_files import availability
+from varlab.weights.hart_places import availability
 from varlab.weights.official import OFFICIAL, ModelEntry
+from varlab.weights.places import checkpoint_folder, in_folder
 
 
 def mini(name: str, folder: Path) -> ModelEntry:

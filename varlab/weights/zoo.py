@@ -4,39 +4,36 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-import torch
-
-from varlab.context import fixed_context
-from varlab.errors import VarlabError, names_keywords, unknown
-from varlab.machine import usable
+from varlab.errors import VarlabError, names_keywords
 from varlab.models.captions import CaptionEncoder
 from varlab.models.classes import ClassReader
 from varlab.models.hart import HartTransformer
 from varlab.models.hart_captions import HartCaptions
 from varlab.models.hart_model import Hart, HartEncoder, HartSettings, Savings
-from varlab.models.infinity import LEVELS, InfinityConfig, InfinityTransformer
-from varlab.models.infinity_model import Infinity, check_growth
+from varlab.models.infinity import InfinityConfig, InfinityTransformer
+from varlab.models.infinity_model import Infinity
 from varlab.models.qwen import QwenText
 from varlab.models.text import FlanT5, RandomText, TextEncoder, choose
-from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
+from varlab.models.tokenizers.bsq import BSQTokenizer
 from varlab.models.tokenizers.hybrid import HybridTokenizer
 from varlab.models.tokenizers.maps import channels_last
-from varlab.models.tokenizers.strips import check_strips, in_strips
-from varlab.models.tokenizers.vqvae import VQConfig, VQTokenizer
+from varlab.models.tokenizers.strips import in_strips
+from varlab.models.tokenizers.vqvae import VQTokenizer
 from varlab.models.var import VARConfig, VARTransformer
 from varlab.models.var_model import VAR
-from varlab.schedules import INFINITY_GRIDS, Schedule
+from varlab.schedules import Schedule
+from varlab.weight_labels import EMPTY, RANDOM, TRAINED, WeightsLabel
 from varlab.weights import embedded
-from varlab.weights.checkpoints import PRECISIONS, checkpoint_folder, in_folder, load_into, locate, read
-from varlab.weights.embedded import Parts
-from varlab.weights.hart_files import load_hart, official_files, prompt_folders
+from varlab.weights.embedded import Parts, mini_folder
+from varlab.weights.files import read_official, require_files, ways
+from varlab.weights.fits import check_fit
+from varlab.weights.hart_files import load_hart, prompt_folders
+from varlab.weights.hart_places import official_files, on_hub
 from varlab.weights.initialise import randomise
-from varlab.weights.memory import refuse_what_cannot_fit
 from varlab.weights.official import ModelEntry
+from varlab.weights.options import LoadOptions
+from varlab.weights.places import split_part
 from varlab.weights.registry import empty, find, mini, parameters
-from varlab.weights.writing import hash_tensors
-
-INITS = ("checkpoint", "random", "empty")
 
 
 @names_keywords
@@ -68,10 +65,10 @@ def load(
     {"one_null": True}: see ``hart_model.Savings``. ``model.weights`` always says which weights these are.
     Raises VarlabError for every option or file that does not fit.
     """
-    return assemble(
-        find(name), init, device=device, precision=precision, pixels=pixels, ratio=ratio, checkpoint=checkpoint,
-        tokenizer=tokenizer, text=text, seed=seed, savings=savings, strips=strips,
-    )  # fmt: skip
+    asked = LoadOptions(
+        init or "checkpoint", device, precision, pixels, ratio, checkpoint, tokenizer, text, seed, savings, strips
+    )
+    return assemble(find(name), asked)
 
 
 def default_precision(entry: ModelEntry, init: str | None) -> str:
@@ -81,64 +78,61 @@ def default_precision(entry: ModelEntry, init: str | None) -> str:
     return "bf16" if large and init == "random" else "fp32"
 
 
-@fixed_context()
-@torch.inference_mode(False)  # who loads a model there could not train it later
-def assemble(
-    entry: ModelEntry,
-    init: str | None = None,
-    *,
-    device: str = "cpu",
-    precision: str = "fp32",
-    pixels: str | None = None,
-    ratio: float = 1.0,
-    checkpoint: str | Path | None = None,
-    tokenizer: str | Path | None = None,
-    text: str | TextEncoder | HartEncoder | None = None,
-    seed: int = 0,
-    savings: Savings | Mapping[str, bool] | None = None,
-    strips: int | None = None,
-) -> Infinity | Hart | VAR:
+def assemble(entry: ModelEntry, options: LoadOptions) -> Infinity | Hart | VAR:
     """As ``load``, from an entry of any origin."""
-    init = init or "checkpoint"
-    _check(entry, init, precision, device, checkpoint, tokenizer, text)
-    switched = _savings(entry, savings)
-    check_strips(strips)
-    if init != "empty":
-        _check_memory(entry, init, precision, device, pixels, ratio, text, strips)
-    if entry.family == "hart" and entry.folder is None:
-        entry.schedule(pixels, ratio)  # has but one
-        hart = load_hart(
-            entry, init, device=device, precision=precision, checkpoint=checkpoint, tokenizer=tokenizer,
-            text=cast(str | HartEncoder | None, text), seed=seed, savings=switched,
-        )  # fmt: skip
-        return cast(Hart, in_strips(hart, strips))
-    if entry.folder is not None and checkpoint:
-        entry = mini(entry.name, Path(checkpoint))
-    schedule = entry.schedule(pixels, ratio)
+    options.check(entry)
+    if entry.folder is not None and options.checkpoint:
+        entry = mini(entry.name, mini_folder(options.checkpoint))
+    schedule = entry.schedule(options.pixels, options.ratio)
     check_fit(entry, schedule)
-    official = init == "checkpoint" and entry.folder is None
-    files = require_files(entry, checkpoint, tokenizer, _ways(entry)) if official else None
-    reader = _reader(entry, init, cast(str | TextEncoder | None, text), precision, device, seed)
-    if init == "checkpoint" and entry.folder is not None:
-        trained, facts = embedded.load_mini(entry.folder, precision, device)
-        parts: Parts = trained
-        weights = _trained(entry.name, facts)
-    else:
-        parts, weights = empty(entry), "empty (shapes only)"
-        if init == "random":
-            weights = f"random (seed {seed})"
-            for module in parts.named().values():
-                randomise(module, seed, precision, device)
-        elif files:
-            weights = _read_official(entry, parts, *files, precision, device)
+    here = options.checkpoint is None or split_part(options.checkpoint)[0].exists()
+    if not here:
+        options.check_memory(entry)  # before gigabytes come over the network
+    loaded = _official_hart(entry, options) if entry.family == "hart" and entry.folder is None else None
+    made = loaded or _assembled(entry, options, schedule)
+    return cast(Infinity | Hart | VAR, in_strips(made, options.strips))
+
+
+def _official_hart(entry: ModelEntry, options: LoadOptions) -> Hart:
+    if options.init == "checkpoint" and not on_hub(options.checkpoint):
+        official_files(entry, options.checkpoint, options.tokenizer)  # what is missing comes before what is too large
+    options.check_memory(entry)
+    return load_hart(
+        entry, options.init, device=options.device, precision=options.precision, checkpoint=options.checkpoint,
+        tokenizer=options.tokenizer, text=cast(str | HartEncoder | None, options.text), seed=options.seed,
+        savings=options.switches(),
+    )  # fmt: skip
+
+
+def _assembled(entry: ModelEntry, options: LoadOptions, schedule: Schedule) -> Infinity | Hart | VAR:
+    """Infinity and VAR, and the minis of all families."""
+    official = options.init == "checkpoint" and entry.folder is None
+    files = require_files(entry, options.checkpoint, options.tokenizer, ways(entry)) if official else None
+    reader = _reader(entry, options)
+    options.check_memory(entry)
+    parts, weights = _filled(entry, options, files)
     for module in parts.named().values():
         module.eval().requires_grad_(False)
     channels_last(parts.tokenizer)
     encoder = parts.text if reader is None else reader
-    if isinstance(encoder, RandomText) and init == "checkpoint":
-        weights += f", {encoder.label}"
-    made = _model(entry, parts, schedule, encoder, weights, switched)
-    return cast(Infinity | Hart | VAR, in_strips(made, strips))
+    if isinstance(encoder, RandomText) and options.init == "checkpoint":
+        weights = weights.and_text(encoder.label)
+    return _model(entry, parts, schedule, encoder, weights, options.switches())
+
+
+def _filled(entry: ModelEntry, options: LoadOptions, files: tuple[Path, Path] | None) -> tuple[Parts, WeightsLabel]:
+    """The modules, and what their weights are."""
+    if options.init == "checkpoint" and entry.folder is not None:
+        trained, facts = embedded.load_mini(entry.folder, options.precision, options.device)
+        return trained, _trained(entry.name, facts)
+    parts = empty(entry)
+    if files is not None:
+        return parts, read_official(entry, parts, files, options.precision, options.device)
+    if options.init == "empty":
+        return parts, WeightsLabel.of(EMPTY, "shapes only")
+    for module in parts.named().values():
+        randomise(module, options.seed, options.precision, options.device)
+    return parts, WeightsLabel.of(RANDOM, f"seed {options.seed}")
 
 
 def _model(
@@ -146,7 +140,7 @@ def _model(
     parts: Parts,
     schedule: Schedule,
     encoder: TextEncoder | None,
-    weights: str,
+    weights: WeightsLabel,
     savings: Savings | None,
 ) -> Infinity | Hart | VAR:
     """The parts behind the engine's face, by family."""
@@ -166,110 +160,13 @@ def shipped_weights(entry: ModelEntry) -> str | None:
     return None if entry.folder is None else _trained(entry.name, embedded.read_facts(entry.folder))
 
 
-def _trained(name: str, facts: embedded.MiniFacts) -> str:
-    return f"trained (varlab {name}, {facts.weights})"
+def _trained(name: str, facts: embedded.MiniFacts) -> WeightsLabel:
+    return WeightsLabel.of(TRAINED, f"varlab {name}, {facts.weights}", content={"all parts": facts.weights})
 
 
 def class_names(entry: ModelEntry) -> tuple[str, ...]:
     """Of a model that reads classes; none where it knows them by number alone."""
     return () if entry.folder is None else embedded.read_facts(entry.folder).vocabulary
-
-
-# Checks
-
-
-def check_fit(entry: ModelEntry, schedule: Schedule) -> None:
-    """Refuse a schedule with more stages than level embeddings, and a tokenizer that cannot decode its grids."""
-    if isinstance(entry.transformer, VARConfig) and isinstance(entry.tokenizer, VQConfig):
-        check_codes(entry.transformer, entry.tokenizer)
-    if not isinstance(entry.transformer, InfinityConfig) or not isinstance(entry.tokenizer, BSQConfig):
-        return  # HART is checked where it is built
-    patch = 2 if entry.transformer.patchify else 1
-    bits = entry.tokenizer.bits * patch**2
-    if len(schedule) > LEVELS:
-        raise VarlabError(f"{entry.name} knows {LEVELS} stages; {schedule.name} has {len(schedule)}.")
-    if bits != entry.transformer.bits:
-        raise VarlabError(f"{entry.name} predicts {entry.transformer.bits} bits a token, its tokenizer takes {bits}.")
-    check_growth(schedule)
-    if _counts_16_pixels(schedule) and entry.tokenizer.stride * patch != 16:
-        raise VarlabError(
-            f"{schedule.name} counts tokens of 16 pixels; the tokenizer of {entry.name} makes them "
-            f"{entry.tokenizer.stride * patch} pixels wide."
-        )
-
-
-def check_codes(config: VARConfig, images: VQConfig) -> None:
-    """Refuse a tokenizer with another codebook than the transformer predicts."""
-    if (config.codes, config.code_width) != (images.codes, images.width):
-        raise VarlabError(
-            f"The transformer predicts {config.codes} codes of {config.code_width} channels, its tokenizer has "
-            f"{images.codes} of {images.width}."
-        )
-
-
-def _counts_16_pixels(schedule: Schedule) -> bool:
-    """Whether it is a released one, by its grids and the extent of its positions, whatever its name."""
-    return any(
-        schedule.extent == table[-1] and schedule.grids == table[: len(schedule)] for table in INFINITY_GRIDS.values()
-    )
-
-
-def _check(
-    entry: ModelEntry,
-    init: str,
-    precision: str,
-    device: str,
-    checkpoint: str | Path | None,
-    tokenizer: str | Path | None,
-    text: str | TextEncoder | HartEncoder | None,
-) -> None:
-    if init not in INITS:
-        raise unknown("init", init, INITS)
-    if precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS)
-    if init != "checkpoint" and (checkpoint or tokenizer):
-        raise VarlabError(f"init={init!r} reads no files: leave checkpoint and tokenizer out, or init.")
-    if entry.folder is not None and tokenizer:
-        raise VarlabError(f"{entry.name} brings its own tokenizer: leave tokenizer out.")
-    if entry.text == "classes" and text is not None:
-        raise VarlabError(f"{entry.name} reads class labels, such as 207, and no text: leave text out.")
-    if entry.family == "hart" and entry.folder is not None and text not in (None, "captions"):
-        raise VarlabError(f"{entry.name} reads the captions of its card with its own encoder: leave text={text!r} out.")
-    if isinstance(text, str) and text not in ("random", entry.text) and "captions" in (text, entry.text):
-        raise VarlabError(f"{entry.name} reads {entry.text}, not text={text!r}: leave text out.")
-    kind = usable(device).type
-    if precision == "bf16" and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise VarlabError(f"{torch.cuda.get_device_name(device)} has no bf16: take precision fp32.")
-    if kind == "meta":
-        raise VarlabError("For shapes without weights use init='empty', not device='meta'.")
-
-
-def _savings(entry: ModelEntry, given: Savings | Mapping[str, bool] | None) -> Savings | None:
-    """The switches asked for; None for the model's own."""
-    if given is not None and entry.family != "hart":
-        raise VarlabError(f"{entry.name} has no such switches, only HART has: leave savings out.")
-    return None if given is None else Savings.of(given)
-
-
-def _check_memory(
-    entry: ModelEntry,
-    init: str,
-    precision: str,
-    device: str,
-    pixels: str | None,
-    ratio: float,
-    text: object,
-    strips: int | None,
-) -> None:
-    """Refuse a model that cannot be held and draw one image."""
-    without_encoder = text in ("random", "features") or callable(text) or (text is None and init == "random")
-    refuse_what_cannot_fit(
-        entry, entry.schedule(pixels, ratio), precision, device, without_encoder=without_encoder, ratio=ratio,
-        strips=strips,
-    )  # fmt: skip
-
-
-# Files
 
 
 def require(entry: ModelEntry) -> None:
@@ -280,82 +177,20 @@ def require(entry: ModelEntry) -> None:
         return
     if entry.folder is None:
         require_files(entry)
-        _reader(entry, "checkpoint", None, "fp32", "cpu", 0)
+        _reader(entry, LoadOptions())
     elif not (weights := entry.folder / "model.safetensors").exists():
         raise VarlabError(f"{weights} does not exist. Fetch the folder again, or choose another model: varlab models.")
 
 
-def require_files(
-    entry: ModelEntry,
-    checkpoint: str | Path | None = None,
-    tokenizer: str | Path | None = None,
-    otherwise: str = "Or choose a model whose weights are here: varlab models.",
-) -> tuple[Path, Path]:
-    """The files of transformer and tokenizer, found but not read: what was given, else those in the checkpoint folder.
-
-    A folder or hub id given for one serves the other too. All that is missing is named in one VarlabError, which ends
-    with ``otherwise``.
-    """
-    path = _find_file(entry.file, checkpoint)
-    if tokenizer is None and checkpoint is not None and path is not None:
-        tokenizer = in_folder(path.parent, entry.tokenizer_file)
-        if tokenizer is None and not Path(checkpoint).expanduser().exists():
-            tokenizer = entry.hub
-    images = _find_file(entry.tokenizer_file, tokenizer)
-    if path is not None and images is not None:
-        return path, images
-    if path is None and not entry.file:
-        raise VarlabError(f"No weights of {entry.name} were released. {otherwise}")
-    missing = [file for file, found in ((entry.file, path), (entry.tokenizer_file, images)) if found is None]
-    names, verb = " and ".join(missing), "is" if len(missing) == 1 else "are"
-    raise VarlabError(
-        f"{entry.name}: {names} {verb} not in {checkpoint_folder()}. Put {names} there, or set VARLAB_CHECKPOINTS to "
-        f"the folder that holds the files. {otherwise}"
-    )
-
-
-def _ways(entry: ModelEntry) -> str:
-    """What else a caller of ``load`` can do about missing files."""
-    hub = f" (checkpoint={entry.hub!r} downloads both)" if entry.file else ""
-    return (
-        f"Or give checkpoint=PATH and tokenizer=PATH{hub}, or init='random' for untrained weights. "
-        "(On the command line: --checkpoint PATH --tokenizer PATH, or --init random.)"
-    )
-
-
-def _find_file(file: str, source: str | Path | None) -> Path | None:
-    """The file to read: what was given, else the official or converted file in the checkpoint folder."""
-    return in_folder(checkpoint_folder(), file) if source is None else locate(source, file)
-
-
-# Parts
-
-
-def _read_official(entry: ModelEntry, parts: Parts, path: Path, image_path: Path, precision: str, device: str) -> str:
-    """Fill both modules and say from which files, each with a hash of what was loaded, whatever the file's format."""
-    stored = read(path)
-    if stored.metadata.get("name", entry.name) != entry.name:
-        raise VarlabError(f"{path} was converted as {stored.metadata['name']}, not {entry.name}.")
-    load_into(parts.transformer, stored.tensors, f"{stored.label} (for {entry.name})", precision, device)
-    images = read(image_path)
-    load_into(parts.tokenizer, images.tensors, f"{images.label} (tokenizer of {entry.name})", precision, device)
-    origin = stored.metadata.get("source", stored.label)
-    kind = "official" if entry.file and origin == entry.file else "checkpoint"
-    hashes = [hash_tensors(module.state_dict())[:8] for module in (parts.transformer, parts.tokenizer)]
-    return f"{kind} ({stored.label} {hashes[0]}, tokenizer {images.label} {hashes[1]})"
-
-
-def _reader(
-    entry: ModelEntry, init: str, text: str | TextEncoder | None, precision: str, device: str, seed: int
-) -> TextEncoder | None:
+def _reader(entry: ModelEntry, options: LoadOptions) -> TextEncoder | None:
     """The text encoder, checked before any weights are read; None for labels, a mini's own and for shapes alone."""
     if not isinstance(entry.transformer, InfinityConfig):
         return None
-    if text in (None, "captions") and (entry.folder is not None or init == "empty"):
+    text = cast(str | TextEncoder | None, options.text)
+    if text in (None, "captions") and (entry.folder is not None or options.init == "empty"):
         return None
-    encoder = choose(
-        text, entry.transformer.text_width, "random" if init == "random" else entry.text, device, precision, seed
-    )
+    default = "random" if options.init == "random" else entry.text
+    encoder = choose(text, entry.transformer.text_width, default, options.device, options.precision, options.seed)
     if isinstance(encoder, FlanT5):
         encoder.require()
     return encoder

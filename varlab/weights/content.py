@@ -1,0 +1,99 @@
+"""What weights hold: a hash that no file format changes, and whether they can be those of a trained model at all."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from varlab.weights.fitting import constants, dtype_of, grouped
+from varlab.weights.writing import hash_tensors
+
+# Content hash -> name of the released file. None is known yet: to add one, load a download whose sha256 agrees with the
+# hub's page, and copy the 16 digits that its log's ``weights_content`` shows.
+KNOWN: dict[str, str] = {}
+LARGE = 1 << 26  # bytes of files from which on a result is kept
+NO_MATRIX = re.compile(r"scale_mul_1H11$|ema_vocab_hit_SV$")  # may be equal throughout in a trained model
+TOLERATED = 0.1  # share of matrices
+
+
+@dataclass(frozen=True)
+class Content:
+    """``hash``: of names, shapes and values, with blocks rounded to bf16 so that it is that of every conversion.
+    ``fault``: what no training leaves, in words; empty for usual weights."""
+
+    hash: str
+    fault: str
+
+
+def content_of(module: nn.Module, files: Sequence[Path], part: str = "") -> Content:
+    """Of a filled module. For large files kept by their paths, sizes and times, since it takes seconds a gigabyte."""
+    stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    if sum(size for _, size, _ in stats) < LARGE:
+        return _computed(module)
+    shapes = [(name, tuple(tensor.shape)) for name, tensor in module.state_dict().items()]
+    key = hashlib.sha256(repr((stats, part, shapes)).encode()).hexdigest()
+    kept = _read_cache()
+    if key not in kept:
+        kept[key] = asdict(_computed(module))
+        _write_cache(kept)
+    return Content(**kept[key])
+
+
+def _computed(module: nn.Module) -> Content:
+    tensors = module.state_dict()
+    return Content(_hash(tensors), fault_of({k: t for k, t in tensors.items() if k not in constants(module)}))
+
+
+def _hash(tensors: Mapping[str, Tensor]) -> str:
+    return hash_tensors({name: tensor.to(dtype_of(name, tensor.dtype, "bf16")) for name, tensor in tensors.items()})
+
+
+def fault_of(tensors: Mapping[str, Tensor]) -> str:
+    """Values that are not finite, and matrices of one value each, in words; empty where there are none to speak of."""
+    broken, equal, zero, matrices = [], [], 0, 0
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or not tensor.numel():
+            continue
+        low, high = (float(value) for value in torch.aminmax(tensor))  # NaN wins
+        if not abs(low) + abs(high) < torch.inf:
+            broken.append(name)
+        if tensor.ndim > 1 and tensor.numel() > 1 and not NO_MATRIX.search(name):
+            matrices += 1
+            equal += [name] if low == high else []
+            zero += low == high == 0
+    words = [f"{len(broken)} tensors hold NaN or infinite values ({grouped(broken, 2)})"] if broken else []
+    if len(equal) > TOLERATED * matrices:
+        which = f"all {matrices}" if len(equal) == matrices else f"{len(equal)} of {matrices}"
+        words.append(f"{which} weight matrices are {'zero' if zero == len(equal) else 'constant, one value each'}")
+    return "; ".join(words)
+
+
+def _cache() -> Path:
+    """``$VARLAB_CACHE`` or the user's cache."""
+    given = os.environ.get("VARLAB_CACHE")
+    return (Path(given).expanduser() if given else Path.home() / ".cache" / "varlab") / "weights.json"
+
+
+def _read_cache() -> dict[str, dict[str, str]]:
+    try:
+        kept = json.loads(_cache().read_text())
+        return {key: asdict(Content(**value)) for key, value in kept.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}  # none yet, or none of ours: it only saves time
+
+
+def _write_cache(kept: Mapping[str, Mapping[str, str]]) -> None:
+    path = _cache()
+    part = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(kept))
+        os.replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)
