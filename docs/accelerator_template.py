@@ -7,7 +7,7 @@ from torch import Tensor
 
 from varlab.accelerators import Entry
 from varlab.accelerators.anchors import resize
-from varlab.accelerators.pruning import Keep, TokenPruning
+from varlab.accelerators.pruning import TokenPruning
 from varlab.engine.hooks import Accelerator
 from varlab.engine.stage import Stage
 
@@ -17,12 +17,9 @@ if TYPE_CHECKING:
 
 
 class Roughness(TokenPruning):
-    """Keeps where neighbouring codes of the canvas differ most. keep: share of tokens; less is faster and coarser."""
+    """Keeps where neighbouring codes of the canvas differ most; its options are those of all token pruning."""
 
     name = "roughness"
-
-    def __init__(self, keep: Keep, alpha: int | None = 4, last: int = 3) -> None:
-        super().__init__(keep, alpha, last)
 
     def start(self, run: "Run") -> None:
         super().start(run)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import xarray as xr
 
 import varlab as vl
 from tests.conftest import tiny_infinity
-from tests.minis import SCHEDULE, make_mini, parts
+from tests.minis import SCHEDULE, make_mini, parts, refused
 from varlab.accelerators.controls import Truncate
+from varlab.accelerators.fastvar import FastVAR
 from varlab.engine.hooks import Accelerator
 from varlab.engine.plan import RUN, StagePlan
 from varlab.engine.stage import Stage
@@ -172,6 +174,18 @@ def test_hooks_are_recorded_with_their_options(model: Infinity) -> None:
     log = sample(model, PROMPTS[:1], probes=["residual-spectrum:preview=off"], accelerators=given).log
     assert log.attrs["accelerators"] == ["truncate:last=1", "truncate:last=2"]
     assert log.attrs["probes"] == ["residual-spectrum:preview=off"]
+    assert log.attrs["options"]["truncate:last=2"] == {"last": "2"}
+    (label,) = list(sample(model, PROMPTS[:1], accelerators=Telling(False)).log.attrs["options"])
+    assert label == "telling:each=false"
+
+
+def test_objects_that_differ_in_a_list_are_two_runs(model: Infinity, tmp_path: Path) -> None:
+    """The second run in the folder of the first one must not be given the first one's log."""
+    vl.log(model, PROMPTS[:1], folder=tmp_path / "run", probes=(), accelerators=FastVAR((0.4,), drop=1, first=1))
+    other = FastVAR((0.1,), drop=1, first=1)
+    refused(lambda: vl.log(model, PROMPTS[:1], folder=tmp_path / "run", probes=(), accelerators=other), "another run")
+    same = "fastvar:ratios=0.4,drop=1,first=1"
+    vl.log(model, PROMPTS[:1], folder=tmp_path / "run", probes=(), accelerators=same)
 
 
 @pytest.mark.parametrize("name", folders.SAME)
@@ -260,11 +274,10 @@ def test_features_stand_in_for_texts(model: Infinity) -> None:
             sample(model, wrong)
 
 
+@dataclass(eq=False)
 class Telling(Accelerator):
     name = "telling"
-
-    def __init__(self, each: bool) -> None:
-        self.each = each
+    each: bool
 
     def start(self, run: runs.Run) -> None:
         self.asked = True

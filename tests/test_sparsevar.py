@@ -11,7 +11,7 @@ from varlab.accelerators import build
 from varlab.accelerators.anchors import anchor_cells, anchor_mask, nearest_of, resize
 from varlab.accelerators.decisions import Classifier, DecisionModel, always
 from varlab.accelerators.skipvar import SkipVAR
-from varlab.accelerators.sparsevar import SparseVAR, normalise
+from varlab.accelerators.sparsevar import Readings, SparseVAR, normalise
 from varlab.engine import attend as attends
 from varlab.engine.hooks import Probe
 from varlab.engine.loop import Run
@@ -213,7 +213,7 @@ def test_a_weighted_key_counts_as_often_as_it_fills() -> None:
     """Against brute force: attention over the keys, each repeated as often as its token is copied."""
     rows = features(3, 3, 3).features[:3]
     model, grid = tiny_infinity(), (5, 5)
-    method = SparseVAR(keep=0.4, alpha=3, last=1, keys="weighted")
+    method = SparseVAR(keep=0.4, alpha=3, last=1, readings=Readings(keys="weighted"))
     seen: dict[str, torch.Tensor] = {}
     settings = Settings(cfg=2.0)
     plain = attends.attention
@@ -296,7 +296,7 @@ def test_what_makes_no_sense_is_refused_before_work(spec: str, message: str) -> 
 
 
 def test_a_map_without_contrast_is_no_score() -> None:
-    method = SparseVAR(norm="max", alpha=None)
+    method = SparseVAR(alpha=None, readings=Readings(norm="max"))
     model = tiny_infinity()
     method.start(Run(model, Settings(cfg=2.0), SeededNoise(7)))
     method.score, method.reference, method.grid = torch.zeros(1, 1, 9), torch.zeros(1, 1, 1), (3, 3)

@@ -11,17 +11,21 @@ from typing import Any
 import xarray as xr
 
 from varlab import comparison, runs
+from varlab.accelerators import build
 from varlab.accelerators.skipvar import read_decisions
 from varlab.comparison import Comparison
 from varlab.errors import VarlabError
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
 from varlab.probes import PROBES
+from varlab.probes import build as build_probes
 from varlab.prompt_files import is_prompt_file
 from varlab.prompt_sets import CUSTOM, Given, PromptSet, choose, prompts
 from varlab.runs import RunResult, folders, inputs
 from varlab.runs.folders import open_log
 from varlab.runs.inputs import at_least
+from varlab.runs.origins import plugin_options
+from varlab.specs import spec_of
 from varlab.weights.official import ModelEntry
 from varlab.weights.registry import MODELS, find
 from varlab.weights.zoo import check_captions, load, require, shipped_weights
@@ -112,9 +116,10 @@ def _asked(found: Mapping[Any, Any], model: str, prompt_set: Given, n: int | Non
     """The part of a finished run's record that these inputs of ``log`` decide; None is not asked."""
     given = {name: value for name, value in options.items() if value is not None and name not in ("batch", "progress")}
     asked: dict[str, Any] = {"model": model, "prompts": _texts(found, model, prompt_set, n)}
-    for name in ("probes", "accelerators"):
-        if name in given:
-            asked[name] = [runs.spec_of(hook) for hook in inputs.as_hooks(given.pop(name))]
+    if "probes" in given:
+        asked["probes"] = [spec_of(hook) for hook in build_probes(inputs.as_hooks(given.pop("probes")))]
+    if "accelerators" in given:
+        asked["accelerators"] = [spec_of(hook) for hook in build(inputs.as_hooks(given.pop("accelerators")))]
     asked |= {name: given.pop(name) for name in ("seed", "negative") if name in given}
     entry = MODELS.get(model)  # a model that is gone still has its runs
     own = Settings() if entry is None else entry.settings
@@ -214,6 +219,7 @@ def _planned(entry: ModelEntry, chosen: PromptSet | None, values: Mapping[str, A
         "settings": asdict(inputs.with_overrides(entry.settings, cfg=values.get("cfg"))),
         "probes": tuple(PROBES),
         "accelerators": (),
+        "options": plugin_options(tuple(PROBES), ()),
         "log_version": runs.LOG_VERSION,
     }
     if chosen is not None:

@@ -17,10 +17,10 @@ from varlab.specs import make
 
 @dataclass(frozen=True)
 class Entry:
-    """How a method is made. ``neutral`` changes nothing; ``engaging`` is sure to save work on any schedule of at
+    """The class of a method. ``neutral`` changes nothing; ``engaging`` is sure to save work on any schedule of at
     least ``stages``. Either is a spec, or makes the method where no spec can say it."""
 
-    make: Callable[..., Accelerator]
+    kind: type[Accelerator]
     neutral: str | Callable[[], Accelerator]
     engaging: str | Callable[[], Accelerator] | None = None
     stages: int = 3
@@ -65,7 +65,7 @@ def build(specs: Sequence[str | Accelerator]) -> list[Accelerator]:
 
     Raises VarlabError for unknown names and options, and for methods that cannot run together.
     """
-    registry = {name: entry.make for name, entry in ACCELERATORS.items()}
+    registry = {name: entry.kind for name, entry in ACCELERATORS.items()}
     methods = [make("accelerator", spec, registry) if isinstance(spec, str) else spec for spec in specs]
     refuse_clashes(methods)
     return methods

@@ -1,5 +1,6 @@
 """Anchors: tokens on a regular lattice that are always computed, and from which the others are filled. Pure maths."""
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
@@ -8,10 +9,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from varlab.schedules import Grid
+from varlab.specs import option
 
 Place = Literal["centre", "corner", "random"]
 Partial = Literal["ceil", "floor"]
 Nearest = Literal["cell", "euclid", "kept"]
+Orphans = Literal["zero", "kept"]
+
+
+@dataclass(frozen=True)
+class Fill:
+    """Where anchors lie, and what a token that is left out takes in place of a prediction of its own."""
+
+    anchor: Place = option("centre", "place of the anchor in its cell")
+    partial: Partial = option("ceil", "whether a cell cut by the border has an anchor (ceil) or none (floor)")
+    nearest: Nearest = option(
+        "cell", "filled from the own cell's anchor, the closest anchor, the closest computed token"
+    )
+    orphans: Orphans = option("zero", "without anchors: a zero residual, or that of the closest computed token")
 
 
 def _lattice(side: int, alpha: int, partial: Partial) -> int:

@@ -1,11 +1,13 @@
 """Controls: the plain ways to save work that any method must beat."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from varlab.engine.hooks import Accelerator
 from varlab.engine.plan import RUN, StagePlan
 from varlab.engine.stage import Stage
 from varlab.errors import VarlabError
+from varlab.specs import option
 
 if TYPE_CHECKING:
     from varlab.engine.loop import Run
@@ -16,14 +18,15 @@ def check_last(name: str, last: int) -> None:
         raise VarlabError(f"{name}: last counts final stages and must not be negative, got {last}.")
 
 
+@dataclass(eq=False)
 class Truncate(Accelerator):
     """Leaves out the ``last`` final stages; the canvas is decoded as it is. 0 is the dense run."""
 
     name = "truncate"
+    last: int = option(help="final stages left out; more is faster and coarser")
 
-    def __init__(self, last: int) -> None:
-        check_last(self.name, last)
-        self.last = last
+    def __post_init__(self) -> None:
+        check_last(self.name, self.last)
 
     def start(self, run: "Run") -> None:
         stages = len(run.model.schedule)
@@ -34,14 +37,15 @@ class Truncate(Accelerator):
         return StagePlan(action="stop") if stage.from_end < self.last else RUN
 
 
+@dataclass(eq=False)
 class CfgOff(Accelerator):
     """Drops the unconditional branch for the ``last`` final stages: guidance 1, half the rows."""
 
     name = "cfg-off"
+    last: int = option(help="final stages without guidance; more is faster and less like the dense image")
 
-    def __init__(self, last: int) -> None:
-        check_last(self.name, last)
-        self.last = last
+    def __post_init__(self) -> None:
+        check_last(self.name, self.last)
 
     def plan(self, stage: Stage) -> StagePlan:
         return StagePlan(rows="cond") if stage.from_end < self.last else RUN

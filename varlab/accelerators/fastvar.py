@@ -5,6 +5,7 @@ same sub-layer added at the cache stage, resized by area. The token count stays 
 guidance rows choose their tokens apart. Follows the released Infinity code, with stages counted from the end.
 """
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,7 @@ from varlab.engine.plan import RUN, StagePlan
 from varlab.engine.stage import Site, Stage
 from varlab.errors import VarlabError
 from varlab.schedules import Grid
+from varlab.specs import option
 
 if TYPE_CHECKING:
     from varlab.engine.loop import Run
@@ -34,32 +36,35 @@ def pivotal(x: Tensor, count: int) -> Tensor:
     return distances(x).topk(count, dim=-1).indices.sort(-1).values
 
 
+@dataclass(eq=False)
 class FastVAR(Accelerator):
     """Prunes as many stages as ``ratios`` has entries, then leaves out the ``drop`` final ones.
 
-    ratios: share of tokens that skip a sub-layer, by stage; more is faster and coarser (the paper's Infinity-2B: 0.4,
-    0.5). drop: final stages that never run (the paper's 100 %); most of the published gain is this truncation.
-    first, final: blocks that prune, absolute and inclusive; the others run whole. By default 3 to 27 as released, or
-    to the last of a model with fewer. Holds one tensor a sub-layer and block of the cache stage, the one before the
-    first pruned stage.
+    The defaults are the paper's for Infinity-2B; most of the published gain is the truncation by ``drop`` (its 100 %).
+    Holds one tensor a sub-layer and block of the cache stage, the one before the first pruned stage.
     """
 
     name = "fastvar"
     whole = True
 
-    def __init__(
-        self, ratios: tuple[float, ...] = (0.4, 0.5), drop: int = 2, first: int = 3, final: int | None = None
-    ) -> None:
-        if not ratios or any(not 0 <= ratio < 1 for ratio in ratios):
-            raise VarlabError(f"{self.name}: ratios are shares of pruned tokens in [0, 1), by stage, not {ratios}.")
-        last = RELEASED_FINAL if final is None else final
-        if drop < 0 or first < 0 or last < first:
+    ratios: tuple[float, ...] = option((0.4, 0.5), "share of tokens that skip a sub-layer, by stage; more is faster")
+    drop: int = option(2, "final stages that never run")
+    first: int = option(3, "first block that prunes, from 0")
+    final: int | None = option(None, "last block that prunes; none for 27 as released, or the last of fewer blocks")
+
+    def __post_init__(self) -> None:
+        self.ratios = tuple(self.ratios)
+        if not self.ratios or any(not 0 <= ratio < 1 for ratio in self.ratios):
             raise VarlabError(
-                f"{self.name}: drop={drop}, first={first}, final={last} must satisfy 0 <= first <= final."
+                f"{self.name}: ratios are shares of pruned tokens in [0, 1), by stage, not {self.ratios}."
             )
-        if drop == 0 and any(ratios) and type(self) is FastVAR:
+        last = RELEASED_FINAL if self.final is None else self.final
+        if self.drop < 0 or self.first < 0 or last < self.first:
+            raise VarlabError(
+                f"{self.name}: drop={self.drop}, first={self.first}, final={last} must satisfy 0 <= first <= final."
+            )
+        if self.drop == 0 and any(self.ratios) and self.name == FastVAR.name:
             raise VarlabError("fastvar drops the last scales. Without dropping it goes by the name fastvar-all-scales.")
-        self.ratios, self.drop, self.first, self.final = ratios, drop, first, final
 
     def start(self, run: "Run") -> None:
         self.run, self.idle = run, not any(self.ratios)
@@ -73,10 +78,10 @@ class FastVAR(Accelerator):
             raise VarlabError(
                 f"{self.name}: {len(self.ratios)} pruned and {self.drop} dropped stages leave none of {stages}."
             )
-        for option, block in (("first", self.first), ("final", self.final or 0)):
+        for name, block in (("first", self.first), ("final", self.final or 0)):
             if block >= depth:
                 raise VarlabError(
-                    f"{self.name}: {option}={block} is not one of the {depth} blocks, 0 to {depth - 1}, of "
+                    f"{self.name}: {name}={block} is not one of the {depth} blocks, 0 to {depth - 1}, of "
                     f"{run.model.name}."
                 )
         self.last = min(RELEASED_FINAL, depth - 1) if self.final is None else self.final
@@ -148,6 +153,7 @@ class FastVAR(Accelerator):
         return told
 
 
+@dataclass(eq=False)
 class FastVARAllScales(FastVAR):
     """FastVAR that runs every scale: the pruning alone, without its truncation.
 
@@ -156,7 +162,7 @@ class FastVARAllScales(FastVAR):
 
     name = "fastvar-all-scales"
 
-    def __init__(
-        self, ratios: tuple[float, ...] = (0.4, 0.5, 0.5, 0.75), first: int = 3, final: int | None = None
-    ) -> None:
-        super().__init__(ratios, 0, first, final)
+    ratios: tuple[float, ...] = option(
+        (0.4, 0.5, 0.5, 0.75), "share of tokens that skip a sub-layer, by stage; more is faster"
+    )
+    drop: int = field(default=0, init=False)

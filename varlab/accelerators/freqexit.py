@@ -7,6 +7,7 @@ The training that makes early hidden states readable is another matter: on any w
 
 import re
 import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from varlab.accelerators.exit_account import account
@@ -15,6 +16,7 @@ from varlab.engine.plan import StagePlan
 from varlab.engine.stage import Stage
 from varlab.errors import VarlabError
 from varlab.models.var_model import VAR
+from varlab.specs import option
 
 if TYPE_CHECKING:
     from varlab.engine.loop import Run
@@ -74,36 +76,38 @@ def check_exits(exits: tuple[int, ...], depth: int, name: str) -> None:
         )
 
 
+@dataclass(eq=False)
 class FreqExit(Accelerator):
-    """exits: blocks of each stage, one number or a list such as 16x5/12x5; fewer is faster and coarser. row: in place
-    of exits, a published row of VAR-d20 ("a" to "d" of table 1 and others), scaled to the model's depth and stages."""
+    """Takes ``exits`` or ``row``, one of them; fewer blocks are faster and coarser."""
 
     name = "freqexit"
 
-    def __init__(self, exits: str | None = None, row: Row | None = None) -> None:
-        if (exits is None) == (row is None):
+    exits: str | None = option(None, "blocks of each stage: one number, or a list such as 16x5/12x5")
+    row: Row | None = option(None, "published row of VAR-d20, scaled to the model's depth and stages")
+
+    def __post_init__(self) -> None:
+        if (self.exits is None) == (self.row is None):
             raise VarlabError(f"freqexit takes exits or row, one of them. Rows: {', '.join(get_args(Row))}.")
-        if row is not None and row not in ROWS:
-            raise VarlabError(f"freqexit: row {row!r} is none of {', '.join(ROWS)}.")
-        self.asked, self.row = exits, row
-        self.exits: tuple[int, ...] = ()
+        if self.row is not None and self.row not in ROWS:
+            raise VarlabError(f"freqexit: row {self.row!r} is none of {', '.join(ROWS)}.")
+        self.depths: tuple[int, ...] = ()
 
     def start(self, run: "Run") -> None:
         stages, depth = len(run.model.schedule), run.model.depth
         if self.row is not None:
-            self.exits = row_exits(self.row, depth, stages)
+            self.depths = row_exits(self.row, depth, stages)
         else:
-            self.exits = read_exits(str(self.asked), stages)
-        check_exits(self.exits, depth, run.model.name)
-        self.account = account(run.model, self.exits, run.settings) if isinstance(run.model, VAR) else None
+            self.depths = read_exits(str(self.exits), stages)
+        check_exits(self.depths, depth, run.model.name)
+        self.account = account(run.model, self.depths, run.settings) if isinstance(run.model, VAR) else None
 
     def plan(self, stage: Stage) -> StagePlan:
-        return StagePlan(depth=self.exits[stage.index])
+        return StagePlan(depth=self.depths[stage.index])
 
     def report(self) -> dict[str, object]:
         """Blocks of each stage and in all; of VAR also the blocks that a token passes on average, and the GFLOPs of one
         guided image as the ledger counts them and as the paper's table does."""
-        told: dict[str, object] = {"exits": list(self.exits), "block_calls": sum(self.exits)}
+        told: dict[str, object] = {"exits": list(self.depths), "block_calls": sum(self.depths)}
         if self.account is not None:
             told["weighted_depth"] = self.account.weighted_depth
             told["transformer_gflops"] = self.account.transformer_gflops

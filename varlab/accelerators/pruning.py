@@ -1,18 +1,20 @@
 """What all methods share that leave tokens out before block 0: a selection from scores, and the fill of the rest."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from varlab.accelerators.anchors import Nearest, Partial, Place, anchor_cells, anchor_mask, nearest_of
+from varlab.accelerators.anchors import Fill, anchor_cells, anchor_mask, nearest_of
 from varlab.accelerators.controls import check_last
 from varlab.engine.hooks import Accelerator
 from varlab.engine.memory import upload
 from varlab.engine.plan import RUN, Selection, StagePlan
 from varlab.engine.stage import Stage
 from varlab.errors import VarlabError
+from varlab.specs import option
 
 if TYPE_CHECKING:
     from varlab.engine.loop import Run
@@ -21,34 +23,32 @@ if TYPE_CHECKING:
 Keep = float | tuple[float, ...]
 
 
+@dataclass(eq=False)
 class TokenPruning(Accelerator):
     """Computes some tokens of the ``last`` final stages; the others take the prediction of the nearest anchor.
 
-    keep: share of a stage's tokens, anchors included; one number, or one for each pruned stage. Less is faster and
-    coarser. alpha: one anchor in each alpha x alpha cell, none for None. Subclasses say which tokens matter.
+    A smaller ``keep`` is faster and coarser. Subclasses say which tokens matter.
     """
 
-    def __init__(
-        self,
-        keep: Keep | None,
-        alpha: int | None = 4,
-        last: int = 3,
-        anchor: Place = "centre",
-        partial: Partial = "ceil",
-        nearest: Nearest = "cell",
-        orphans: Literal["zero", "kept"] = "zero",
-    ) -> None:
-        check_last(self.name, last)
-        shares = () if keep is None else keep if isinstance(keep, tuple) else (keep,) * last
-        if keep is not None and len(shares) != last:
-            raise VarlabError(f"{self.name}: keep lists {len(shares)} shares for {last} final stages.")
-        if any(not 0 < share <= 1 for share in shares):
-            raise VarlabError(f"{self.name}: keep is a share of the tokens in (0, 1], not {keep}.")
-        if alpha is not None and alpha < 1:
-            raise VarlabError(f"{self.name}: alpha is a cell's side in tokens, at least 1, or none; not {alpha}.")
-        self.keep, self.shares, self.alpha, self.last = keep, shares, alpha, last
-        self.anchor, self.partial, self.nearest, self.orphans = anchor, partial, nearest, orphans
+    keep: Keep = option(help="share of a stage's tokens, anchors included; one number, or one a pruned stage")
+    alpha: int | None = option(4, "side of a cell of tokens that has one anchor; none for no anchors")
+    last: int = option(3, "final stages that are pruned")
+    fill: ClassVar[Fill] = Fill()
+
+    def __post_init__(self) -> None:
+        check_last(self.name, self.last)
+        if self.keep is not None and len(self.shares) != self.last:
+            raise VarlabError(f"{self.name}: keep lists {len(self.shares)} shares for {self.last} final stages.")
+        if any(not 0 < share <= 1 for share in self.shares):
+            raise VarlabError(f"{self.name}: keep is a share of the tokens in (0, 1], not {self.keep}.")
+        if self.alpha is not None and self.alpha < 1:
+            raise VarlabError(f"{self.name}: alpha is a cell's side in tokens, at least 1, or none; not {self.alpha}.")
         self.kept: dict[int, Selection | None] = {}
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Of the tokens that each pruned stage computes."""
+        return self.keep if isinstance(self.keep, tuple) else (self.keep,) * self.last
 
     def start(self, run: "Run") -> None:
         self.run, self.kept, self.batch = run, {}, 0
@@ -73,14 +73,14 @@ class TokenPruning(Accelerator):
     def _anchors(self, stage: Stage) -> Tensor | None:
         if self.alpha is None:
             return None
-        cells = anchor_cells(tuple(stage.grid), self.alpha, self.anchor, self.partial)
+        cells = anchor_cells(tuple(stage.grid), self.alpha, self.fill.anchor, self.fill.partial)
         return upload(anchor_mask(cells), self.run.model.device)
 
     def _anchor_count(self, stage: Stage) -> int:
         """Counted where the lattice was made, not on the device, which would have to be waited for."""
         if self.alpha is None:
             return 0
-        return int(anchor_mask(anchor_cells(tuple(stage.grid), self.alpha, self.anchor, self.partial)).sum())
+        return int(anchor_mask(anchor_cells(tuple(stage.grid), self.alpha, self.fill.anchor, self.fill.partial)).sum())
 
     def _choose(self, stage: Stage, anchors: Tensor | None) -> Selection | None:
         """The anchors, then the highest scores up to the share. The count is known, so nothing waits for a device."""
@@ -113,13 +113,13 @@ class TokenPruning(Accelerator):
         """Where each position's prediction comes from [B or 1, h*w]; and which are not left at zero, None for all."""
         grid = (stage.grid[0], stage.grid[1])
         place = torch.arange(mask.shape[-1], device=mask.device).expand_as(mask)
-        if self.alpha is None or self.nearest == "kept":
-            if self.alpha is None and self.orphans == "zero":
+        if self.alpha is None or self.fill.nearest == "kept":
+            if self.alpha is None and self.fill.orphans == "zero":
                 first = mask.int().argmax(-1, keepdim=True)
                 return torch.where(mask, place, first), mask
             return torch.where(mask, place, nearest_of(mask, grid)), None
-        cells = upload(anchor_cells(grid, self.alpha, self.anchor, self.partial), mask.device)
-        if self.nearest == "euclid":
+        cells = upload(anchor_cells(grid, self.alpha, self.fill.anchor, self.fill.partial), mask.device)
+        if self.fill.nearest == "euclid":
             cells = nearest_of(anchor_mask(cells), grid)
         return torch.where(mask, place, cells), None
 

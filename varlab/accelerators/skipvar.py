@@ -6,6 +6,7 @@ the conditional one. Follows the released code (arXiv 2506.08908), with stages c
 schedules than its 13 stages work, and with one decision an image, so that a batch may split.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from varlab.engine.plan import RUN, StagePlan
 from varlab.engine.stage import Stage
 from varlab.errors import VarlabError
 from varlab.schedules import Grid
+from varlab.specs import option
 from varlab.spectra import skipvar_hf_diff, skipvar_hf_ratio
 from varlab.weights.embedded import data_folder
 
@@ -65,24 +67,29 @@ class _Late(Accelerator):
 STOP, COND = StagePlan(action="stop"), StagePlan(rows="cond")
 
 
+@dataclass(eq=False)
 class SkipVAR(_Late):
-    """target: SSIM to the unaccelerated image that the decision model aimed at; lower is faster and coarser.
+    """Decides for each image by a model fitted to its features; the two decodes and the features are charged.
 
-    model: its JSON file, by default the one beside the weights of a mini, or a folder with the official ones.
-    grid: stage (from 1) whose grid the previews have. The two decodes and the features are charged to the ledger.
+    ``model`` may also be a ``DecisionModel``, which no spec can hold.
     """
 
     name = "skipvar"
     needs = ("decision model",)
 
-    def __init__(self, target: float = 0.86, model: str | DecisionModel | None = None, grid: int = 5) -> None:
-        if grid < 1:
-            raise VarlabError(f"skipvar: grid counts stages from 1, got {grid}.")
-        self.target, self.model, self.preview_stage = target, model, grid
+    target: float = option(0.86, "SSIM to the dense image that the decision model aimed at; lower is faster")
+    model: str | DecisionModel | None = option(
+        None, "its JSON file or a folder of the official ones; none for the file beside the weights of a mini"
+    )
+    grid: int = option(5, "stage, from 1, whose grid the previews have")
+
+    def __post_init__(self) -> None:
+        if self.grid < 1:
+            raise VarlabError(f"skipvar: grid counts stages from 1, got {self.grid}.")
 
     def start(self, run: "Run") -> None:
         stages = len(run.model.schedule)
-        if stages < max(LEAST, self.preview_stage):
+        if stages < max(LEAST, self.grid):
             raise VarlabError(f"skipvar decides late: it needs at least {LEAST} stages, {run.model.name} has {stages}.")
         if isinstance(self.model, DecisionModel):
             self.decisions = self.model
@@ -107,7 +114,7 @@ class SkipVAR(_Late):
             self.old = state.canvas
         if stage.from_end != LATE or self.old is None:
             return
-        latent: Grid = self.run.model.latent_grid(self.run.model.schedule.grids[self.preview_stage - 1])
+        latent: Grid = self.run.model.latent_grid(self.run.model.schedule.grids[self.grid - 1])
         new, old = (self.run.preview(c, latent, stage, charge=True) * 2 - 1 for c in (state.canvas, self.old))
         found = features(new, old).cpu()
         for image, values, strategy in zip(
@@ -136,19 +143,24 @@ class SkipVAR(_Late):
         return told | {"target": self.target, "decision_model": fitted}
 
 
+@dataclass(eq=False)
 class SkipVARHybrid(_Late):
-    """A fixed schedule for every image: ``replace`` stages without the unconditional branch, then ``drop`` left out.
+    """A fixed schedule for every image.
 
     The paper's "hybrid (w/o DM)" is not published in full; replacing one stage and dropping two gives its speed-up.
     """
 
     name = "skipvar-hybrid"
 
-    def __init__(self, drop: int = 2, replace: int = 1) -> None:
-        check_last(self.name, min(drop, replace))
-        if drop + replace > LATE:
-            raise VarlabError(f"skipvar-hybrid: drop + replace may be at most {LATE}, got {drop} + {replace}.")
-        self.fixed = (drop, replace)
+    drop: int = option(2, "final stages left out")
+    replace: int = option(1, "stages before them without the unconditional branch")
+
+    def __post_init__(self) -> None:
+        check_last(self.name, min(self.drop, self.replace))
+        if self.drop + self.replace > LATE:
+            raise VarlabError(
+                f"skipvar-hybrid: drop + replace may be at most {LATE}, got {self.drop} + {self.replace}."
+            )
 
     def strategy(self, image: int) -> tuple[int, int]:
-        return self.fixed
+        return self.drop, self.replace

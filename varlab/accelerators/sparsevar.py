@@ -7,19 +7,20 @@ where z >= tau or where it is an anchor; every other one copies its anchor's pre
 """
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from varlab.accelerators.anchors import Nearest, Partial, Place, resize
+from varlab.accelerators.anchors import Fill, resize
 from varlab.accelerators.pruning import Keep, TokenPruning
 from varlab.engine.hooks import Accelerator
 from varlab.engine.plan import Selection, StagePlan, select
 from varlab.engine.stage import Site, Stage
 from varlab.errors import VarlabError, unknown
 from varlab.schedules import Grid
+from varlab.specs import option
 
 if TYPE_CHECKING:
     from varlab.engine.loop import Run
@@ -48,66 +49,80 @@ def normalise(d: Tensor, norm: Norm, reference: Tensor) -> Tensor:
     return d
 
 
-class SparseVAR(TokenPruning):
-    """Prunes the ``last`` final stages by what block ``block`` did one stage earlier.
+@dataclass(frozen=True)
+class Readings(Fill):
+    """What the sources leave open, the default first in each list of choices.
 
-    tau: threshold on the normalised score, by default 0.6; higher is faster and coarser. keep: share of tokens in
-    place of tau (one number or one a pruned stage). alpha: cell of the anchors, none for no anchors. last: pruned
-    stages, 3 of 13 is the paper's P=10. block: index from 0 of the scoring block, by default the middle one (the
-    paper's 16th of 32); no source gives it for HART, where ``varlab calibrate sparsevar`` tells what the model shows.
+    ``keys="weighted"`` equals duplicating an anchor's key and value for every token that it fills.
+    """
+
+    norm: Norm = option("mean", "score over: mean of the resized map, mean of computed tokens, range, maximum, z-score")
+    root: bool = option(False, "whether the square roots of the scores are normalised")
+    unscored: Unscored = option("last", "score of a token not computed a stage earlier: its last, its anchor's, zero")
+    persistent: bool = option(False, "whether a token once left out stays out")
+    resize: Resize = option("bilinear", "interpolation of the score map")
+    rows: Rows = option("mean", "guidance rows that are scored: their mean, the conditional one, or either")
+    operand: Operand = option("block", "whose change is scored: the whole block's or that of one sublayer")
+    keys: Keys = option("absent", "keys of tokens left out are absent, or an anchor's key counts for all it fills")
+
+    @classmethod
+    def presets(cls) -> dict[str, "Readings"]:
+        return {
+            "poster": cls(),
+            "only-computed": cls(norm="computed-mean", unscored="zero"),
+            "duplicated": cls(keys="weighted"),
+            "conditional": cls(rows="cond"),
+        }
+
+
+@dataclass(eq=False)
+class SparseVAR(TokenPruning):
+    """Prunes the ``last`` final stages (3 of 13 is the paper's P=10) by what one block did a stage earlier.
+
+    No source gives the block for HART; ``varlab calibrate sparsevar`` tells what a model shows.
 
     Not options, for the engine decides: random numbers are drawn for the full grid and gathered, batches of unequal
     counts are padded and masked, and stages are counted from the end (``last``).
 
-    Readings that the sources leave open, the default first. norm: mean of the resized map, mean of the computed
-    tokens, min-max, max, sigmoid of the z-score, absolute; root: their square roots. unscored: score of a token that
-    was not computed at the stage before: its last one, its anchor's, zero. persistent: a token once out stays out.
-    resize: of the score map. rows: of the guidance rows, their mean, the conditional one, or either. anchor: its place
-    in the cell; partial: whether a cell cut by the border has one; nearest: the anchor of the own cell, the closest
-    one, the closest computed token. orphans: without anchors, a zero residual or the closest computed token's.
-    operand: whose change is scored, the whole block's or that of one of its branches. keys: those of tokens left out
-    are absent, or an anchor's key counts for all that it fills (which equals duplicating key and value).
     ``sparsevar-logits`` copies predictions before they are sampled instead of the sampled codes.
     """
 
     name = "sparsevar"
+    keep: Keep | None = option(  # type: ignore[assignment]
+        None, "share of tokens in place of tau; one number, or one a pruned stage"
+    )
+    tau: float | None = option(None, "threshold on the normalised score, 0.6 where keep is not given; more is faster")
+    block: int | None = option(None, "scoring block, from 0; none for the middle one, the paper's 16th of 32")
+    readings: Readings = Readings()
 
-    def __init__(
-        self,
-        tau: float | None = None,
-        keep: Keep | None = None,
-        alpha: int | None = 4,
-        last: int = 3,
-        block: int | None = None,
-        norm: Norm = "mean",
-        root: bool = False,
-        unscored: Unscored = "last",
-        persistent: bool = False,
-        resize: Resize = "bilinear",
-        rows: Rows = "mean",
-        anchor: Place = "centre",
-        partial: Partial = "ceil",
-        nearest: Nearest = "cell",
-        orphans: Literal["zero", "kept"] = "zero",
-        operand: Operand = "block",
-        keys: Keys = "absent",
-    ) -> None:
-        super().__init__(keep, alpha, last, anchor, partial, nearest, orphans)
-        self.operand, self.keys = operand, keys
-        if keep is not None and tau is not None:
-            raise VarlabError(f"{self.name} takes tau or keep, one of them: keep={keep} leaves tau={tau} without use.")
-        self.tau = 0.6 if tau is None else tau
-        if not 0 <= self.tau < math.inf:
-            raise VarlabError(f"{self.name}: tau is a threshold of at least 0, not {tau}.")
-        self.block, self.norm, self.root = block, norm, root
-        self.unscored, self.persistent, self.resize_mode, self.rows = unscored, persistent, resize, rows
+    def __post_init__(self) -> None:
+        if self.keep is not None and self.tau is not None:
+            raise VarlabError(
+                f"{self.name} takes tau or keep, one of them: keep={self.keep} leaves tau={self.tau} without use."
+            )
+        super().__post_init__()
+        if not 0 <= self.threshold < math.inf:
+            raise VarlabError(f"{self.name}: tau is a threshold of at least 0, not {self.tau}.")
+
+    @property
+    def threshold(self) -> float:
+        return 0.6 if self.tau is None else self.tau
+
+    @property
+    def fill(self) -> Fill:  # type: ignore[override]
+        return self.readings
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """None where the threshold decides."""
+        return (1.0,) * self.last if self.keep is None else super().shares
 
     def start(self, run: "Run") -> None:
         super().start(run)
         depth, stages = run.model.depth, len(run.model.schedule)
         self.scorer = depth // 2 - 1 if self.block is None else self.block
-        if self.operand not in ("block", *run.model.branches):
-            raise unknown(f"branch of {run.model.name}", self.operand, ("block", *run.model.branches))
+        if self.readings.operand not in ("block", *run.model.branches):
+            raise unknown(f"branch of {run.model.name}", self.readings.operand, ("block", *run.model.branches))
         if not 0 <= self.scorer < depth:
             raise VarlabError(f"sparsevar: block {self.block} is not one of the {depth} of {run.model.name}, from 0.")
         if self.last >= stages:
@@ -115,13 +130,13 @@ class SparseVAR(TokenPruning):
                 f"sparsevar: last={self.last} leaves no stage to score of {stages}; at most {stages - 1}."
             )
         if (
-            self.norm in ("min-max", "sigmoid")
+            self.readings.norm in ("min-max", "sigmoid")
             and self.keep is None
             and run.model.schedule.lengths[-1 - self.last] == 1
         ):
             raise VarlabError(
-                f"sparsevar: norm={self.norm} compares the tokens of a stage, and stage {stages - self.last} has one: "
-                f"take last={self.last - 1} or norm=mean."
+                f"sparsevar: norm={self.readings.norm} compares the tokens of a stage, and stage "
+                f"{stages - self.last} has one: take last={self.last - 1} or norm=mean."
             )
         self.score: Tensor | None = None  # [B, rows kept apart, h*w] of the stage scored last
         self.reference: Tensor | None = None  # [B, rows kept apart, 1]
@@ -141,10 +156,10 @@ class SparseVAR(TokenPruning):
 
     def plan(self, stage: Stage) -> StagePlan:
         plan = super().plan(stage)
-        idle = self.keep is None and self.tau == 0
+        idle = self.keep is None and self.threshold == 0
         scores_next = 0 < stage.from_end <= self.last and not idle
         selection = plan.selection
-        if selection is not None and self.keys == "weighted":
+        if selection is not None and self.readings.keys == "weighted":
             selection = replace(selection, counts=self._counts(stage, selection))
         return StagePlan(selection=selection, watch=frozenset({self.scorer}) if scores_next else frozenset())
 
@@ -162,7 +177,7 @@ class SparseVAR(TokenPruning):
             raise VarlabError(
                 f"sparsevar: no score for stage {stage.index + 1}: another method skipped those before it."
             )
-        return resize(self.score, self.grid, (stage.grid[0], stage.grid[1]), self.resize_mode)
+        return resize(self.score, self.grid, (stage.grid[0], stage.grid[1]), self.readings.resize)
 
     def scores(self, stage: Stage) -> Tensor:
         d = self._map(stage).amax(1)
@@ -172,21 +187,22 @@ class SparseVAR(TokenPruning):
     def _choose(self, stage: Stage, anchors: Tensor | None) -> Selection | None:
         if self.keep is not None:
             return super()._choose(stage, anchors)
-        if self.tau == 0:
+        if self.threshold == 0:
             return None
         assert self.reference is not None or self.score is None
         d, reference = self._map(stage), self.reference
-        if self.root:
+        if self.readings.root:
             d, reference = d.clamp(min=0).sqrt(), None if reference is None else reference.sqrt()
         assert reference is not None
-        z = normalise(d, self.norm, reference).amax(1)
+        z = normalise(d, self.readings.norm, reference).amax(1)
         blind = (
             f"sparsevar: block {self.scorer} changed all tokens alike before stage {stage.index + 1}, and "
-            f"norm={self.norm} makes no score of that to hold against tau. Take keep=..., another block or norm."
+            f"norm={self.readings.norm} makes no score of that to hold against tau. "
+            "Take keep=..., another block or norm."
         )
-        keep, self.seen[stage.index] = z >= self.tau, z
+        keep, self.seen[stage.index] = z >= self.threshold, z
         grid = (stage.grid[0], stage.grid[1])
-        if self.persistent and self.alive is not None:
+        if self.readings.persistent and self.alive is not None:
             keep &= resize(self.alive[0].float(), self.alive[1], grid, "nearest") > 0.5
         if anchors is None:  # a stage computes at least its highest token
             keep |= (d.amax(1) == d.amax(1).amax(-1, keepdim=True)) & ~keep.any(-1, keepdim=True)
@@ -195,11 +211,11 @@ class SparseVAR(TokenPruning):
         return select(keep, anchors, (~z.isfinite().all(), blind))
 
     def after_branch(self, site: Site, x: Tensor, y: Tensor, selection: Selection | None) -> None:
-        if site.branch == self.operand:
+        if site.branch == self.readings.operand:
             self._score(site, y, selection)
 
     def after_block(self, site: Site, x_in: Tensor, x_out: Tensor, selection: Selection | None) -> None:
-        if self.operand == "block":
+        if self.readings.operand == "block":
             self._score(site, x_out.float() - x_in.float(), selection)
 
     def _score(self, site: Site, change: Tensor, selection: Selection | None) -> None:
@@ -211,7 +227,7 @@ class SparseVAR(TokenPruning):
         self.run.charge(stage, 3 * change.numel())
         if stage.guided:
             both = torch.stack(d.chunk(2), 1)  # [B, 2, n]
-            d = {"mean": both.mean(1, keepdim=True), "cond": both[:, :1], "union": both}[self.rows]
+            d = {"mean": both.mean(1, keepdim=True), "cond": both[:, :1], "union": both}[self.readings.rows]
         else:
             d = d[:, None]
         real = None if selection is None or selection.valid is None else selection.valid[:, None]
@@ -226,12 +242,16 @@ class SparseVAR(TokenPruning):
         """Scores of the computed tokens [B, rows, n] on the whole grid; the others as ``unscored`` says."""
         mask = selection.mask.expand(d.shape[0], -1)
         place = (mask.cumsum(-1) - 1).clamp(min=0)
-        if self.unscored == "anchor" and self.alpha is not None:
+        if self.readings.unscored == "anchor" and self.alpha is not None:
             place = place.gather(-1, self._sources(stage, mask)[0])
         spread = d.gather(-1, place[:, None].expand(-1, d.shape[1], -1))
-        if self.unscored == "anchor" and self.alpha is not None:
+        if self.readings.unscored == "anchor" and self.alpha is not None:
             return spread
-        others = self._map(stage) if self.unscored == "last" and self.score is not None else torch.zeros_like(spread)
+        others = (
+            self._map(stage)
+            if self.readings.unscored == "last" and self.score is not None
+            else torch.zeros_like(spread)
+        )
         return torch.where(mask[:, None], spread, others.expand_as(spread))
 
     def report(self) -> dict[str, Any]:

@@ -4,17 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from varlab.accelerators.pruning import Keep, TokenPruning
+from varlab.accelerators.pruning import TokenPruning
 from varlab.engine.memory import upload
 from varlab.engine.stage import Stage
 
 
-class _KeepTokens(TokenPruning):
-    def __init__(self, keep: Keep, alpha: int | None = 4, last: int = 3) -> None:
-        super().__init__(keep, alpha, last)
-
-
-class RandomTokens(_KeepTokens):
+class RandomTokens(TokenPruning):
     """Any tokens, drawn anew for each image and stage: what a score must beat."""
 
     name = "random-tokens"
@@ -25,7 +20,7 @@ class RandomTokens(_KeepTokens):
         return upload(drawn, self.run.model.device)
 
 
-class UniformTokens(_KeepTokens):
+class UniformTokens(TokenPruning):
     """Evenly spread tokens, the same for all images. Source of the pattern: the additive R2 sequence (Roberts 2018)."""
 
     name = "uniform-tokens"
@@ -37,7 +32,7 @@ class UniformTokens(_KeepTokens):
         return upload(order, self.run.model.device)
 
 
-class OracleTokens(_KeepTokens):
+class OracleTokens(TokenPruning):
     """The tokens where the stage changes the pixels most in the dense run of the same seed: a bound, not a method.
 
     Residual energy is read from decoded pixels, since binary codes all have the same norm. The dense run and its

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
@@ -17,10 +17,13 @@ Compute = Callable[..., Tensor]  # compute(x, keep=None): the branch on all toke
 
 
 class Accelerator:
-    """Changes how stages run. The base class changes nothing and gives the dense image bit for bit."""
+    """Changes how stages run. The base class changes nothing and gives the dense image bit for bit.
+
+    A method with options is a dataclass: its fields are the options, and a run never changes them.
+    """
 
     name = "none"
-    needs: tuple[str, ...] = ()  # what a comparison must supply, such as a dense reference run
+    needs: ClassVar[tuple[str, ...]] = ()  # what a comparison must supply, such as a dense reference run
     whole = False  # whether it reads whole grids, and so cannot follow a selection before block 0
 
     def start(self, run: "Run") -> None:
@@ -70,7 +73,10 @@ class Accelerator:
 
 
 class Probe:
-    """Listens and logs; may change nothing. Tensors are views of the run: reduce or copy them at once."""
+    """Listens and logs; may change nothing. Tensors are views of the run: reduce or copy them at once.
+
+    A probe with options is a dataclass, as a method is.
+    """
 
     name = "probe"
 

@@ -1,6 +1,6 @@
 """Probes by name, with options: ``residual-spectrum:preview=full``."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from varlab.errors import VarlabError
 from varlab.probes.base import LoggingProbe
@@ -10,7 +10,7 @@ from varlab.probes.step_redundancy import StepRedundancy
 from varlab.probes.token_mse import TokenMSE
 from varlab.specs import make
 
-PROBES: dict[str, Callable[..., LoggingProbe]] = {
+PROBES: dict[str, type[LoggingProbe]] = {
     probe.name: probe for probe in (ResidualSpectrum, TokenMSE, BranchDivergence, StepRedundancy)
 }
 

@@ -1,7 +1,8 @@
 """Common ground of the probes: names of axes, previews, maps of bounded size, what a log is made of."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -13,13 +14,14 @@ from varlab.errors import unknown
 from varlab.probes.log import Group, Log, Variables
 from varlab.probes.recorder import Recorder
 from varlab.schedules import Grid
+from varlab.specs import option
 
 if TYPE_CHECKING:
     from varlab.engine.loop import Run
 
 BRANCHES = ("conditional", "unconditional")
 LARGEST_MAP = 32
-PREVIEWS = ("auto", "full", "off")
+Preview = Literal["auto", "full", "off"]
 
 
 class LoggingProbe(Probe):
@@ -46,17 +48,18 @@ class LoggingProbe(Probe):
         return Group(self.samples, variables, {axis: list(labels) for axis, labels in names.items()}, attrs or {})
 
 
+@dataclass(eq=False)
 class PreviewProbe(LoggingProbe):
     """A probe that decodes the canvas after each stage.
 
-    preview: ``auto`` decodes at 1/8 of the final side (at least 8 latents), ``full`` at the final side
-    (costs a full decode a stage), ``off`` not at all.
+    ``auto`` decodes at 1/8 of the final side (at least 8 latents), ``full`` at the final side, ``off`` not at all.
     """
 
-    def __init__(self, preview: str = "auto") -> None:
-        if preview not in PREVIEWS:
-            raise unknown("preview size", preview, PREVIEWS)
-        self.preview = preview
+    preview: Preview = option("auto", "size of the previews; full costs a full decode a stage")
+
+    def __post_init__(self) -> None:
+        if self.preview not in get_args(Preview):
+            raise unknown("preview size", self.preview, get_args(Preview))
 
     def start(self, run: "Run") -> None:
         super().start(run)

@@ -3,6 +3,7 @@
 Source of the question: SparseVAR, observation 2 (different blocks attend to different regions).
 """
 
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from varlab.metrics import edges_on_grid, luma, spearman
 from varlab.probes.base import BRANCHES, LoggingProbe, by_branch, on_grid, pooled
 from varlab.probes.log import Group, Log, Variables
 from varlab.schedules import Grid
+from varlab.specs import option
 from varlab.spectra import sobel_magnitude
 
 if TYPE_CHECKING:
@@ -24,19 +26,19 @@ if TYPE_CHECKING:
 Key = tuple[int, str]  # block, site
 
 
+@dataclass(eq=False)
 class TokenMSE(LoggingProbe):
     """Mean over channels of (x_out - x_in)^2 per token, in fp32, on the residual stream.
 
     Also against the previous stage: the block's output less its own output one stage earlier, resized
-    (nearest), for the conditional branch. ``previous=False`` leaves this out: it keeps one output a block.
+    (nearest), for the conditional branch.
     While sampling, only norms over channels are taken, those of a small stage in one batch at its end; all else waits
     until the batch is done. Of a bf16 model the kept outputs are rounded to bf16, a relative error of 0.4 % at most.
     """
 
     name = "token-mse"
 
-    def __init__(self, previous: bool = True) -> None:
-        self.previous = previous
+    previous: bool = option(True, "whether the change since the previous stage is logged: one output a block is kept")
 
     def start(self, run: "Run") -> None:
         super().start(run)

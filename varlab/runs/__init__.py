@@ -12,7 +12,6 @@ from varlab.runs.run import (
     provenance,
     runs_folder,
     sample,
-    spec_of,
     to_pil,
     work_shares,
 )
@@ -29,7 +28,6 @@ __all__ = [
     "provenance",
     "runs_folder",
     "sample",
-    "spec_of",
     "to_pil",
     "work_shares",
 ]

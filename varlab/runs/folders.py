@@ -75,7 +75,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 SAME = (
     "model", "weights", "architecture", "text_encoder", "precision", "schedule", "prompts", "negative", "seed",
-    "settings", "probes", "accelerators", "log_version",
+    "settings", "probes", "accelerators", "options", "log_version",
 )  # fmt: skip
 
 

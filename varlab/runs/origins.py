@@ -1,11 +1,18 @@
 """What a run was made of, as records say it: the model's architecture, its text encoder, the commit."""
 
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from varlab.accelerators import ACCELERATORS
+from varlab.accelerators import build as build_accelerators
+from varlab.engine.hooks import Accelerator
 from varlab.models.base import NextScaleModel
+from varlab.probes import PROBES, LoggingProbe
+from varlab.probes import build as build_probes
+from varlab.specs import spec_of, written
 
 
 def architecture(model: NextScaleModel) -> dict[str, Any]:
@@ -35,3 +42,15 @@ def git_state() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return commit.stdout.strip() + ("+" if changes.stdout.strip() else "")
+
+
+def plugin_options(
+    probes: Sequence[str | LoggingProbe], accelerators: Sequence[str | Accelerator]
+) -> dict[str, dict[str, str]]:
+    """Every option of every probe and method, defaults included; of a class that is not registered also its place."""
+    known = {*PROBES.values(), *(entry.kind for entry in ACCELERATORS.values())}
+    return {
+        spec_of(hook): written(hook)
+        | ({} if type(hook) in known else {"class": f"{type(hook).__module__}.{type(hook).__qualname__}"})
+        for hook in (*build_probes(probes), *build_accelerators(accelerators))
+    }

@@ -45,7 +45,8 @@ from varlab.runs.inputs import (
     read_prompts,
     with_overrides,
 )
-from varlab.runs.origins import architecture, git_state, text_encoder
+from varlab.runs.origins import architecture, git_state, plugin_options, text_encoder
+from varlab.specs import spec_of
 from varlab.weights.memory import refuse_batch
 
 Progress = Callable[[float, int], None]  # images done, stages of the present batch by their work; images in all
@@ -155,14 +156,6 @@ def work_shares(model: NextScaleModel) -> list[float]:
     schedule = model.schedule
     work = np.array([n * (7 * model.width + end) for n, end in zip(schedule.lengths, schedule.ends, strict=True)])
     return (work.cumsum() / work.sum()).tolist()
-
-
-def spec_of(hook: str | Probe | Accelerator) -> str:
-    """The spec of a probe or an accelerator, options included; of an object, from its plain attributes."""
-    if isinstance(hook, str):
-        return hook
-    plain = [f"{key}={value}" for key, value in vars(hook).items() if isinstance(value, str | int | float)]
-    return f"{hook.name}:{','.join(plain)}" if plain else hook.name
 
 
 def sample(
@@ -297,8 +290,9 @@ def provenance(job: Job, prompt_set: str = "custom") -> dict[str, Any]:
         "negative": job.negative,
         "seed": job.seed,
         "settings": asdict(job.settings),
-        "probes": [spec_of(probe) for probe in job.probes],
-        "accelerators": [spec_of(accelerator) for accelerator in job.accelerators],
+        "probes": [spec_of(probe) for probe in build(job.probes)],
+        "accelerators": [spec_of(method) for method in build_accelerators(job.accelerators)],
+        "options": plugin_options(job.probes, job.accelerators),
         "log_version": LOG_VERSION,
         "device": device_name(model.device),
         "threads": torch.get_num_threads(),

@@ -1,14 +1,12 @@
 """FreqExit's recipes, its baselines and its ablation, by name: ``corrected``, ``official:hf_layout=transposed``, ..."""
 
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import nn
 
-from varlab.specs import make
+from varlab.errors import unknown
+from varlab.specs import options_of, read_options
 from varlab.training.freqexit.losses import CORRECTED, OFFICIAL, LossConfig
 from varlab.training.loop import LoopConfig
 
@@ -37,19 +35,13 @@ BASES = {
 }
 
 
-def _open(base: FreqExitRecipe) -> Callable[..., FreqExitRecipe]:
-    """The recipe as a function of the switches of ``LossConfig``, for ``specs.make``."""
-
-    def build(**switches: Any) -> FreqExitRecipe:
-        return replace(base, losses=replace(base.losses, **switches))
-
-    build.__signature__ = inspect.signature(LossConfig)  # type: ignore[attr-defined]
-    return build
-
-
 def freqexit_recipe(spec: str) -> FreqExitRecipe:
     """A recipe from its name and switches, such as ``corrected:fgsr=off,early=1.0``; else near names."""
-    return make("FreqExit recipe", spec, {name: _open(base) for name, base in BASES.items()})  # type: ignore[no-any-return]
+    name = spec.partition(":")[0]
+    if name not in BASES:
+        raise unknown("FreqExit recipe", name, BASES)
+    base = BASES[name]
+    return replace(base, losses=replace(base.losses, **read_options(spec, options_of(LossConfig))))
 
 
 @dataclass(frozen=True)
