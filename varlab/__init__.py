@@ -6,19 +6,26 @@
 >>> vl.figures.high_frequency_share(run.log)
 """
 
-from importlib import import_module
-from typing import Any
+import importlib as _importlib
+from typing import Any as _Any
 
 _PLACES = {
     **dict.fromkeys(("compare", "control", "load", "log", "open_log", "prompts", "sample"), "varlab.api"),
     **dict.fromkeys(("figures", "reports"), None),
 }
+__version__ = "0.1.0"
 __all__ = ["compare", "control", "figures", "load", "log", "open_log", "prompts", "reports", "sample"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _Any:
     """Loaded on first use, so that ``varlab --help`` does not wait for torch."""
     if name not in _PLACES:
         raise AttributeError(f"module 'varlab' has no attribute {name!r}")
     place = _PLACES[name]
-    return import_module(f"varlab.{name}") if place is None else getattr(import_module(place), name)
+    module = _importlib.import_module(place or f"varlab.{name}")
+    return getattr(module, name) if place else module
+
+
+def __dir__() -> list[str]:
+    """What tab completion offers."""
+    return [*__all__, "__version__"]

@@ -1,6 +1,7 @@
 """How alike two images are, and how the energy of a map lies on edges: each definition stated once.
 
-Pure tensor functions in float32. Images are [..., 3, H, W] in [0, 1] and may have any leading dimensions; two
+Pure tensor functions in float32. Images are [..., 3, H, W] in [0, 1] and may have any leading dimensions; other
+ranges, whole numbers such as uint8, and arrays are refused with the conversion that they need. Two
 images broadcast over them, so that previews [stage, prompt, 3, H, W] compare with finals [prompt, 3, H, W].
 Cells are [..., n]: flatten a map's sides first. Nothing here is a convolution: on a GPU those would run in
 TF32 or, under autocast, in bfloat16, and an SSIM would be wrong in its third digit.
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from varlab.errors import VarlabError
-from varlab.spectra import sobel_magnitude
+from varlab.spectra import check_maps, sobel_magnitude
 
 __all__ = [
     "concentration",
@@ -30,6 +31,7 @@ __all__ = [
 
 WINDOW = 11  # taps of the Gaussian of SSIM
 SIGMA = 1.5
+MARGIN = 1e-3  # beyond [0, 1]: rounding, not another range
 
 
 # --- fidelity of an image to its reference ------------------------------------------------------------------
@@ -37,7 +39,7 @@ SIGMA = 1.5
 
 def psnr(image: Tensor, reference: Tensor) -> Tensor:
     """-10 log10 of the mean squared error over channels and pixels, [...] in dB; `inf` for equal images."""
-    _check_pair(image, reference)
+    check_pair(image, reference)
     error = (image.float() - reference.float()).square().mean((-3, -2, -1))
     return -10 * error.log10()
 
@@ -49,7 +51,12 @@ def ssim(image: Tensor, reference: Tensor) -> Tensor:
     Equal to `skimage.metrics.structural_similarity(gaussian_weights=True, sigma=1.5,
     use_sample_covariance=False, data_range=1)`. Images under 11 pixels are refused.
     """
-    _check_pair(image, reference)
+    check_pair(image, reference)
+    return _ssim(image, reference)
+
+
+def _ssim(image: Tensor, reference: Tensor) -> Tensor:
+    """``ssim`` of maps of any range, which has the constants of range 1."""
     _check_window(image)
     c1, c2 = 0.01**2, 0.03**2
     # Variances do not care for the offset, and about mid-grey they lose fewer digits to cancellation.
@@ -70,8 +77,8 @@ def high_frequency_ssim(image: Tensor, reference: Tensor) -> Tensor:
     The shift keeps SSIM's luminance term at 1, so that contrast and structure of the detail decide alone. Our
     own definition: SkipVAR does not publish that of its SSIM-HF, and the two are not comparable.
     """
-    _check_pair(image, reference)
-    return ssim(high_pass(image) + 0.5, high_pass(reference) + 0.5)
+    check_pair(image, reference)
+    return _ssim(high_pass(image) + 0.5, high_pass(reference) + 0.5)
 
 
 def high_pass(image: Tensor) -> Tensor:
@@ -79,6 +86,7 @@ def high_pass(image: Tensor) -> Tensor:
 
     The blur has the window of `ssim` (sigma 1.5) and mirrored borders.
     """
+    check_maps(image, "An image")
     _check_window(image)
     x = image.float()
     half = WINDOW // 2
@@ -99,7 +107,15 @@ def _blur(x: Tensor) -> Tensor:
     return x
 
 
-def _check_pair(image: Tensor, reference: Tensor) -> None:
+def check_pair(image: Tensor, reference: Tensor) -> None:
+    """Refuse what is no pair of images [..., channels, H, W] in [0, 1] of one size, and say how to convert it."""
+    for pixels in (image, reference):
+        check_maps(pixels, "An image")
+        low, high = (float(bound) for bound in pixels.aminmax()) if pixels.numel() else (0.0, 0.0)
+        if low < -MARGIN or high > 1 + MARGIN:
+            fix = "(image + 1) / 2" if low >= -1 - MARGIN and high <= 1 + MARGIN else "image / 255"
+            fix = fix if low >= -1 - MARGIN and high <= 255 else "image.clamp(0, 1)"
+            raise VarlabError(f"Images are compared in [0, 1], this one lies in [{low:.3g}, {high:.3g}]. Give {fix}.")
     if image.ndim < 3 or image.shape[-3:] != reference.shape[-3:]:
         raise VarlabError(
             f"Images [..., channels, H, W] of one size are compared, not {tuple(image.shape)} with "
@@ -120,6 +136,7 @@ def _check_window(image: Tensor) -> None:
 
 def luma(image: Tensor) -> Tensor:
     """.299 R + .587 G + .114 B of gamma-coded RGB (Rec. 601, as PIL's "L"): [..., 3, H, W] -> [..., H, W]."""
+    check_maps(image, "An image")
     if image.ndim < 3 or image.shape[-3] != 3:
         raise VarlabError(f"Luma needs RGB images [..., 3, H, W], not shape {tuple(image.shape)}.")
     red, green, blue = image.float().unbind(-3)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from varlab.errors import VarlabError
+from varlab.metrics import check_pair
 from varlab.weights.places import SUFFIXES
 from varlab.weights.reading import listing, read
 
@@ -58,6 +59,7 @@ class LPIPS:
             )
 
     def __call__(self, image: Tensor, reference: Tensor) -> Tensor:
+        check_pair(image, reference)
         if image.shape != reference.shape:
             raise VarlabError(
                 f"LPIPS compares images of one size, not {tuple(image.shape)} with {tuple(reference.shape)}."

@@ -68,8 +68,21 @@ def rings(height: int, width: int, device: torch.device) -> Rings:
     return Rings(members.to(device), count.to(device), frequency.to(device))
 
 
+def check_maps(m: Tensor, what: str = "A map") -> None:
+    """Refuse what holds no real numbers of floating point, such as the uint8 of pictures, and say how to convert it."""
+    if not isinstance(m, Tensor):
+        raise VarlabError(
+            f"{what} is a torch tensor [..., H, W], not {type(m).__name__}. Give torch.from_numpy(np.array(x) / 255) "
+            "of a picture, with its channels first (movedim(-1, -3))."
+        )
+    if not m.is_floating_point():
+        fix = "x.float() / 255" if m.dtype == torch.uint8 else "x.abs()" if m.is_complex() else "x.float()"
+        raise VarlabError(f"{what} holds real numbers, an image those in [0, 1]; this one is {m.dtype}. Give {fix}.")
+
+
 def power_spectrum(m: Tensor) -> Tensor:
     """P [..., H, W] of maps m [..., H, W], in the order of `fft2` (DC first)."""
+    check_maps(m)
     if m.ndim < 2:
         raise VarlabError(f"A spectrum needs maps [..., H, W], not shape {tuple(m.shape)}.")
     return torch.fft.fft2(m.float(), norm="ortho").abs().square()
@@ -200,6 +213,7 @@ def wavelet_energy(m: Tensor, wavelet: str = "haar", channel_dim: int | None = N
     sample twice). A map with a side of 1 has no bands: all five are NaN. The share of a zero map is NaN, of a
     constant map 0.
     """
+    check_maps(m)
     if m.ndim < 2:
         raise VarlabError(f"Wavelet bands need maps [..., H, W], not shape {tuple(m.shape)}.")
     low_x, high_x = _analyse(m.float(), wavelet)
@@ -250,6 +264,9 @@ def sobel_magnitude(m: Tensor, padding: Literal["replicate", "zeros"] = "replica
     """
     if padding not in ("replicate", "zeros"):
         raise unknown("padding", padding, ("replicate", "zeros"))
+    check_maps(m)
+    if m.ndim < 2:
+        raise VarlabError(f"Edges need maps [..., H, W], not shape {tuple(m.shape)}.")
     height, width = m.shape[-2:]
     if padding == "zeros":
         p = F.pad(m.float(), (1, 1, 1, 1))
@@ -264,6 +281,12 @@ def sobel_magnitude(m: Tensor, padding: Literal["replicate", "zeros"] = "replica
     return (gx.square() + gy.square()).sqrt()
 
 
+def _check_image(image: Tensor) -> None:
+    check_maps(image, "An image")
+    if image.ndim < 3:
+        raise VarlabError(f"SkipVAR's features need images [..., C, H, W], not shape {tuple(image.shape)}.")
+
+
 def skipvar_hf_ratio(image: Tensor, radius_share: float = 0.4) -> Tensor:
     """SkipVAR's HF_Ratio of images [..., C, H, W]: share of Fourier *magnitude* outside a centred disc.
 
@@ -271,6 +294,7 @@ def skipvar_hf_ratio(image: Tensor, radius_share: float = 0.4) -> Tensor:
     The disc has a radius of int(radius_share * min(H, W) / 2) bins, its rim included. Follows the official
     code, whose images are in [-1, 1]; a higher value makes it skip less.
     """
+    _check_image(image)
     magnitude = torch.fft.fft2(image.float().mean(-3)).abs()
     height, width = magnitude.shape[-2:]
     outside = _outside_disc(height, width, int(radius_share * min(height, width) / 2), image.device)
@@ -284,6 +308,8 @@ def skipvar_hf_diff(new: Tensor, old: Tensor) -> Tensor:
     constant images. The official code, for images in [-1, 1], averages over the batch as well; a higher value
     makes it skip less.
     """
+    _check_image(new)
+    _check_image(old)
     edges_new = sobel_magnitude(new.float().mean(-3), padding="zeros")
     edges_old = sobel_magnitude(old.float().mean(-3), padding="zeros")
     return (edges_new - edges_old).abs().mean((-2, -1))
