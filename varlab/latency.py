@@ -25,6 +25,7 @@ from varlab.engine.randomness import SeededNoise
 from varlab.errors import VarlabError
 from varlab.machine import Rates, clocks, device_name, now, peak_mib, rates, reset_peak
 from varlab.models.base import NextScaleModel
+from varlab.outputs import save_json
 from varlab.runs.inputs import at_least
 from varlab.weights.memory import refuse_batch
 
@@ -228,9 +229,8 @@ def _memory(model: NextScaleModel, passes: dict[str, list[Pass]], peaks: dict[st
 
 def keep(found: Sequence[Latency], path: Path) -> None:
     """All tables of some measurements as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     entries = [
         {"facts": one.facts} | {name: json.loads(getattr(one, name).to_json(orient="records")) for name in TABLES}
         for one in found
     ]
-    path.write_text(json.dumps(entries, indent=1, default=str) + "\n")
+    save_json(path, entries)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from varlab.errors import VarlabError
+from varlab.outputs import save_json
 
 FEATURES = ("hf_diff", "hf_ratio")
 ANY = "any"  # family or weights that are not named
@@ -107,8 +108,7 @@ def always(dropped: int, replaced: int) -> DecisionModel:
 
 def save(path: Path, models: dict[float, DecisionModel]) -> None:
     """One JSON file for all targets of a model."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({str(target): asdict(model) for target, model in models.items()}, indent=1) + "\n")
+    save_json(path, {str(target): asdict(model) for target, model in models.items()})
 
 
 def _tuples(value: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from varlab.errors import VarlabError
+from varlab.outputs import save_json, save_table
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,8 @@ class Measured:
     def save(self, folder: Path | str, name: str) -> Path:
         """Write ``name.csv`` and ``name.json``."""
         place = Path(folder)
-        place.mkdir(parents=True, exist_ok=True)
-        self.table.to_csv(place / f"{name}.csv", index=False, float_format="%.7g")
-        (place / f"{name}.json").write_text(json.dumps(self.facts, indent=1, default=str) + "\n")
-        return place / f"{name}.csv"
+        save_json(place / f"{name}.json", self.facts)
+        return save_table(place / f"{name}.csv", self.table, digits="%.7g")
 
 
 def read_measured(folder: Path | str, name: str) -> Measured:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,9 @@ from varlab.calibration import skipvar, sparsevar
 from varlab.errors import VarlabError, unknown
 from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
+from varlab.outputs import FACTS, draft, save_json, save_table
 from varlab.prompt_sets import prompts
+from varlab.runs.origins import made_with
 
 METHODS = ("skipvar", "sparsevar")
 SHOWN = 12  # readings of SparseVAR that the terminal shows
@@ -32,17 +35,18 @@ def calibrate_command(
     check_command(method, held_out, targets)
     chosen = prompts(prompt_set, model=model).name
     about = f"{model.name}, {model.weights}, {model.precision}, {device_name(model.device)}, {chosen}, seed {seed}"
+    facts = made_with(model, method=method, prompt_set=chosen, n=n, held_out=held_out, seed=seed, targets=targets)
     if method == "sparsevar":
         found = sparsevar.calibrate(model, chosen, n, seed=seed, progress=progress)
         if out is not None:
-            write(out, {"sparsevar-shares": found.shares, "sparsevar-edges": found.edges})
+            write(out, {"sparsevar-shares": found.shares, "sparsevar-edges": found.edges}, facts)
         bounds = [name for name in found.shares if name.endswith((" low", " high"))]  # too wide for a terminal
         closest = found.shares.drop(columns=bounds).sort_values("distance").head(SHOWN)
         return [closest, found.edges], f"{found.verdict()} {about}"
     counts = 300 if n is None else n, 100 if held_out is None else held_out
     fitted, table = skipvar.calibrate(model, chosen, *counts, seed, progress, targets or skipvar.TARGETS)
     if out is not None:
-        write(out, {"skipvar-measured": table, "skipvar-accuracy": fitted.accuracy})
+        write(out, {"skipvar-measured": table, "skipvar-accuracy": fitted.accuracy}, facts)
         save(out / "skipvar.json", fitted.models)
     return [_shown(fitted.accuracy)], f"{about}; {len(table)} different texts, none in both parts"
 
@@ -74,9 +78,10 @@ def split_command(
         raise VarlabError(f"A prompt set of {len(texts)} cannot be halved. Give at least 2.")
     table = skipvar.measure_features(model, texts, seed, progress)
     halves = dict(zip(("sensitive", "robust"), skipvar.split_by_frequency(table), strict=True))
-    write(out, {"features": table})
+    write(out, {"features": table}, made_with(model, n=len(texts), seed=seed, prompts=list(texts)))
     for name, half in halves.items():
-        (out / f"{name}.txt").write_text("\n".join(half) + "\n", encoding="utf-8")
+        with draft(out / f"{name}.txt") as part:
+            part.write_text("\n".join(half) + "\n", encoding="utf-8")
     ordered, first = table.hf_diff.sort_values(ascending=False), len(halves["sensitive"])
     return (
         f"{first} frequency-sensitive prompts (median HF_Diff {ordered[:first].median():.3f}) and "
@@ -85,7 +90,7 @@ def split_command(
     )
 
 
-def write(folder: Path, tables: dict[str, pd.DataFrame]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+def write(folder: Path, tables: dict[str, pd.DataFrame], facts: dict[str, Any]) -> None:
     for name, table in tables.items():
-        table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+        save_table(folder / f"{name}.csv", table, digits="%.6g")
+    save_json(folder / FACTS, facts)

@@ -9,6 +9,7 @@ import typer
 from varlab.cli.options import (
     Device,
     Model,
+    Overwrite,
     Pixels,
     Precision,
     Ratio,
@@ -38,6 +39,7 @@ def bench(
     ] = None,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
     out: Annotated[Path, typer.Option(help="Folder under which bench/ or gpu/ holds what is found.")] = Path("reports"),
+    overwrite: Overwrite = False,
 ) -> None:
     """Benchmarks, ratios within one run: the engine against an eager reference, growth of cost, cost of probes.
 
@@ -47,6 +49,7 @@ def bench(
     import torch
 
     from varlab.benchmarks.suite import TOPICS, keep, measure
+    from varlab.outputs import refuse_existing
     from varlab.runs.inputs import at_least, check_writable
 
     at_least(1, rounds=rounds, threads=threads)
@@ -54,6 +57,8 @@ def bench(
         if name not in (*TOPICS, "gpu"):
             raise unknown("benchmark", name, [*TOPICS, "gpu"])
     check_writable(out)
+    if "gpu" in (topic or ()):
+        refuse_existing(out / "gpu" / "gpu.json", overwrite=overwrite)
     torch.set_num_threads(threads)
     for name in topic or TOPICS:
         if name == "gpu":
@@ -99,6 +104,7 @@ def latency(
     graphs: Annotated[bool, typer.Option(help="CUDA graphs for the early stages.")] = False,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Write all tables here as JSON.")] = None,
+    overwrite: Overwrite = False,
     **options: Any,
 ) -> None:
     """Where the time goes, span by span: the dense run and methods in turning order; memory and limits beside it."""
@@ -106,11 +112,14 @@ def latency(
 
     from varlab.latency import keep
     from varlab.latency import latency as measure
+    from varlab.outputs import refuse_existing
     from varlab.prompt_sets import prompts
     from varlab.weights.memory import refuse_batch
 
     sizes = batch or [1, 4]
     _check_latency(spec or (), min(sizes), rounds, threads, seed, out)
+    if out is not None:
+        refuse_existing(out, overwrite=overwrite)
     require_known(model)
     _check_execution(model, options["device"], compiled, graphs, spec or ())
     if threads is not None:

@@ -1,4 +1,4 @@
-"""Commands on files of others: ``parity``, ``convert``."""
+"""Commands on files: ``parity``, ``show``, ``convert``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +29,21 @@ def parity(
     say(f"{passed} of {len(reports)} files pass")
     if passed < len(reports):
         raise typer.Exit(1)
+
+
+@app.command()
+def show(
+    path: Annotated[
+        Path, typer.Argument(help="An image, a JSON or CSV file, samples or weights of varlab, or a folder of them.")
+    ],
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Say how a file was made: prompt, seed, method, settings, weights, versions."""
+    from varlab.outputs import as_json, as_lines, read_facts
+
+    facts = read_facts(path)
+    for line in [as_json(facts)] if json else as_lines(facts):
+        typer.echo(line)
 
 
 @app.command()

@@ -1,6 +1,5 @@
 """Commands on accelerators: ``compare``, ``calibrate``, ``split``, ``savings``."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,9 +9,12 @@ from rich.progress import MofNCompleteColumn
 from varlab.cli.options import (
     Cfg,
     Model,
+    Overwrite,
     Prompts,
     Seed,
     Tau,
+    TopK,
+    TopP,
     as_table,
     bars,
     console,
@@ -20,6 +22,7 @@ from varlab.cli.options import (
     load_model,
     read_numbers,
     read_prompts,
+    read_settings,
     say,
     with_loading,
 )
@@ -46,6 +49,9 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Folder for tables, JSON and the trade-off figure.")] = None,
     cfg: Cfg = None,
     tau: Tau = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    overwrite: Overwrite = False,
     **options: Any,
 ) -> None:
     """Compare accelerators and controls with the dense run: latency, work, fidelity, interleaved in one run."""
@@ -54,6 +60,7 @@ def compare(
     from varlab.api import compare as run
     from varlab.comparison import PROMPTS, methods_of
     from varlab.figures import save, tradeoff
+    from varlab.outputs import refuse_existing
     from varlab.perceptual import load_lpips
     from varlab.runs.inputs import check_writable
 
@@ -63,10 +70,11 @@ def compare(
     chosen = read_prompts(model, prompts, n, most=PROMPTS)
     if out is not None:
         check_writable(out)
+        refuse_existing(out, overwrite=overwrite)
     if threads is not None:
         torch.set_num_threads(threads)
     loaded = load_model(model, **options)
-    settings: dict[str, Any] = {"cfg": read_numbers("cfg", cfg), "tau": read_numbers("tau", tau)}
+    settings = read_settings(cfg, tau, top_k, top_p)
     with image_bar() as progress:
         result = run(
             loaded, chosen, specs, n=len(chosen), seed=seed, batch=batch, lpips=lpips, progress=progress, **settings
@@ -82,8 +90,8 @@ def compare(
     for note in facts["notes"]:
         say((note, "yellow"))
     if out is not None:
-        result.save(out)
-        save(tradeoff(result), "tradeoff", folder=out)
+        result.save(out, overwrite)
+        save(tradeoff(result), "tradeoff", folder=out, overwrite=overwrite)
         say(f"written to {out}")
 
 
@@ -108,10 +116,12 @@ def calibrate(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the tables (and skipvar.json); default: print only.")
     ] = None,
+    overwrite: Overwrite = False,
     **options: Any,
 ) -> None:
     """Settle what a method leaves open, on the model at hand."""
     from varlab.calibration.command import calibrate_command, check_command
+    from varlab.outputs import refuse_existing
     from varlab.runs.inputs import check_writable
 
     found = read_numbers("targets", targets)
@@ -120,6 +130,7 @@ def calibrate(
     name = read_prompts(model, prompts).name
     if out is not None:
         check_writable(out)
+        refuse_existing(out, overwrite=overwrite)
     loaded = load_model(model, **options)
     with image_bar() as progress:
         tables, text = calibrate_command(method, loaded, name, n, held_out, seed, out, progress, aims)
@@ -136,6 +147,7 @@ def split(
     n: Annotated[int | None, typer.Option(help="Prompts; default: 100, or all of a shorter file.")] = None,
     seed: Seed = 0,
     out: Annotated[Path, typer.Option(help="Folder for sensitive.txt, robust.txt and features.csv.")] = Path("split"),
+    overwrite: Overwrite = False,
     **options: Any,
 ) -> None:
     """Split a prompt set by SkipVAR's features: what late stages still change much, and what they do not.
@@ -143,11 +155,13 @@ def split(
     The two files are prompt sets themselves: `varlab compare MODEL SPEC --prompts split/sensitive.txt`.
     """
     from varlab.calibration.command import split_command
+    from varlab.outputs import refuse_existing
     from varlab.runs.inputs import at_least, check_writable
 
     at_least(0, seed=seed)
     chosen = read_prompts(model, prompts, n, most=100)
     check_writable(out)
+    refuse_existing(out, overwrite=overwrite)
     loaded = load_model(model, **options)
     with image_bar() as progress:
         text = split_command(loaded, chosen.texts, seed, out, progress)
@@ -164,6 +178,11 @@ def savings(
     batch: Annotated[int, typer.Option(help="Images at a time.")] = 1,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: as torch has it.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the tables.")] = None,
+    cfg: Cfg = None,
+    tau: Tau = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Time how much of the work that a method saves becomes time, on a mid-size model of random weights."""
     import torch
@@ -172,15 +191,21 @@ def savings(
     from varlab.benchmarks.pruning import savings as measure
     from varlab.comparison import methods_of
     from varlab.machine import device_name
-    from varlab.runs.inputs import at_least, check_writable
+    from varlab.outputs import FACTS, refuse_existing, save_json, save_table
+    from varlab.runs.inputs import at_least, check_writable, with_overrides
+    from varlab.runs.origins import made_with
 
     at_least(1, repeats=repeats, depth=depth, width=width, batch=batch, threads=threads)
     methods_of(spec)
     if out is not None:
         check_writable(out)
+        refuse_existing(out, overwrite=overwrite)
     if threads is not None:
         torch.set_num_threads(threads)
+    settings = read_settings(cfg, tau, top_k, top_p)
     model = random_infinity(depth, width, pixels)
+    model.settings = with_overrides(model.settings, **settings)
+    model.settings.check(len(model.schedule), model.depth)
     with bars(MofNCompleteColumn(), "rounds") as move:
         found = measure(model, spec, repeats, batch, lambda done, total: move("rounds", done, total))
     console.print(as_table(found.table))
@@ -193,7 +218,6 @@ def savings(
         "overhead and saving over the dense transformer span"
     )
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         for name, table in (("savings", found.table), ("rounds", found.rounds), ("stages", found.stages.reset_index())):
-            table.to_csv(out / f"{name}.csv", index=False)
-        (out / "facts.json").write_text(json.dumps(facts, indent=1))
+            save_table(out / f"{name}.csv", table)
+        save_json(out / FACTS, made_with(model) | facts)

@@ -52,10 +52,13 @@ Cfg = Annotated[
     str | None, typer.Option(help="Guidance scale, or one a stage: 1,3,3,... Higher follows the text more.")
 ]
 Tau = Annotated[str | None, typer.Option(help="Temperature, or one a stage. Lower is safer and flatter.")]
+TopK = Annotated[int | None, typer.Option(help="Draw from the k likeliest labels alone; 0 for all.")]
+TopP = Annotated[float | None, typer.Option(help="Draw from the likeliest labels that hold this share; 0 for all.")]
 Negative = Annotated[
     str | None, typer.Option(help='Text that guidance leads away from; without one, or with "", the null text.')
 ]
 Accelerate = Annotated[list[str] | None, typer.Option(help="e.g. truncate:last=1; may be repeated.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there; without it that is refused.")]
 Ratio = Annotated[float, typer.Option(help="Height over width of official models; the nearest template is used.")]
 
 
@@ -70,6 +73,12 @@ def read_numbers(name: str, text: str | None) -> float | tuple[float, ...] | Non
     if not all(map(math.isfinite, values)):
         raise VarlabError(f"--{name} takes finite numbers, not {text!r}.")
     return values[0] if len(values) == 1 else values
+
+
+def read_settings(cfg: str | None, tau: str | None, top_k: int | None, top_p: float | None) -> dict[str, Any]:
+    """The options of sampling that were given, as the package takes them; the model's own stay."""
+    given = {"cfg": read_numbers("cfg", cfg), "tau": read_numbers("tau", tau), "top_k": top_k, "top_p": top_p}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def load_model(

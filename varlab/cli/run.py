@@ -12,14 +12,17 @@ from varlab.cli.options import (
     Cfg,
     Model,
     Negative,
+    Overwrite,
     Prompts,
     Seed,
     Tau,
+    TopK,
+    TopP,
     console,
     image_bar,
     load_model,
-    read_numbers,
     read_prompts,
+    read_settings,
     require_known,
     resumable,
     say,
@@ -64,30 +67,35 @@ def sample(
     seed: Seed = 0,
     cfg: Cfg = None,
     tau: Tau = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
     negative: Negative = None,
     accelerate: Accelerate = None,
+    overwrite: Overwrite = False,
     **options: Any,
 ) -> None:
     """Draw prompts and print the work ledger.
+
+    A picture is named after all that decides it, and says so itself: `varlab show samples/IMAGE.png`.
 
     Example: `varlab sample nano-infinity "a red star above a blue ring" --seed 3`
     """
     from varlab.accelerators import build
     from varlab.api import sample as draw
+    from varlab.outputs import image_facts, key_of, plain, save_image
     from varlab.runs.inputs import at_least, check_prompts, check_writable
 
     check_prompts(prompt)  # mistakes are told before a model is loaded
     at_least(0, seed=seed)
     build(accelerate or ())
-    settings: dict[str, Any] = {"cfg": read_numbers("cfg", cfg), "tau": read_numbers("tau", tau)}
+    settings = read_settings(cfg, tau, top_k, top_p)
     require_known(model)
     check_writable(out)
     loaded = load_model(model, **options)
     result = draw(loaded, prompt, seed=seed, accelerators=accelerate or (), negative=negative, **settings)
-    out.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(result.images):
-        path = out / f"{loaded.name}-seed{seed}-{i:04d}.png"
-        image.save(path)
+        facts = plain(image_facts(result.log.attrs, i))
+        path = save_image(out / f"{loaded.name}-seed{seed}-{i:04d}-{key_of(facts)}.png", image, facts, overwrite)
         say(str(path), (f"  {prompt[i]}", "dim"))
     work = result.ledger
     say(f"weights: {loaded.weights}")
@@ -112,6 +120,8 @@ def log(
     ] = None,
     cfg: Cfg = None,
     tau: Tau = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
     negative: Negative = None,
     accelerate: Accelerate = None,
     **options: Any,
@@ -131,7 +141,7 @@ def log(
     at_least(0, seed=seed)
     at_least(1, batch=batch)
     chosen = read_prompts(model, prompts, n, most=48)
-    settings: dict[str, Any] = {"cfg": read_numbers("cfg", cfg), "tau": read_numbers("tau", tau)}
+    settings = read_settings(cfg, tau, top_k, top_p)
     check_writable(out or runs_folder())
     loaded = load_model(model, **options)
     with resumable(), image_bar() as progress:
@@ -160,8 +170,9 @@ def report(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for notebooks, HTML, figures and index.html.")] = Path("reports"),
     suffix: Annotated[
-        str | None, typer.Option(help="Added to the reports' names, so that those of two models stand side by side.")
+        str | None, typer.Option(help="Ends the reports' names. Default: the inputs that differ from a notebook's own.")
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Execute notebooks into reports: notebook, offline HTML, figures as PDF, PNG and CSV, and an index.
 
@@ -188,7 +199,8 @@ def report(
     with resumable():
         for notebook, values in zip(notebooks, inputs, strict=True):
             say(f"{notebook.stem} ...")
-            made = run_report(notebook, values, out, name=f"{notebook.stem}-{suffix}" if suffix else None)
+            name_of = f"{notebook.stem}-{suffix}" if suffix else None
+            made = run_report(notebook, values, out, name=name_of, overwrite=overwrite)
             say(f"  {made.html}")
     say(f"index: {out / 'index.html'}")
 

@@ -7,13 +7,19 @@ import typer
 
 from varlab.cli.options import (
     Accelerate,
+    Cfg,
     Device,
     Model,
+    Overwrite,
     Seed,
+    Tau,
+    TopK,
+    TopP,
     as_table,
     console,
     image_bar,
     load_model,
+    read_settings,
     require_known,
     resumable,
     say,
@@ -83,6 +89,11 @@ def score(
     against: Annotated[
         Path | None, typer.Option(help="scenes: what --json wrote of other weights; adds the paired lead over them.")
     ] = None,
+    cfg: Cfg = None,
+    tau: Tau = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    overwrite: Overwrite = False,
     **options: Any,
 ) -> None:
     """Score a model's samples, with 95 % intervals: the scene benchmark, or a distance to held-out scenes.
@@ -92,19 +103,24 @@ def score(
     from varlab.accelerators import build
     from varlab.errors import unknown
     from varlab.evaluation.command import BENCHMARKS, former_score, score_command
-    from varlab.runs.inputs import at_least, check_writable
+    from varlab.outputs import refuse_existing
+    from varlab.runs.inputs import at_least, check_writable, with_overrides
 
     if benchmark not in BENCHMARKS:
         raise unknown("benchmark", benchmark, BENCHMARKS)
     at_least(1, n=n, per_prompt=per_prompt)
     at_least(0, seed=seed)
     build(accelerate or ())
+    settings = read_settings(cfg, tau, top_k, top_p)
     require_known(model)
     if json is not None:
         check_writable(json.parent)
+        refuse_existing(json, overwrite=overwrite)
     if against is not None:
         former_score(against)
     loaded = load_model(model, **options)
+    loaded.settings = with_overrides(loaded.settings, **settings)
+    loaded.settings.check(len(loaded.schedule), loaded.depth)
     with image_bar() as progress:
         methods = tuple(accelerate or ())
         frame, note = score_command(benchmark, loaded, n, per_prompt, seed, json, progress, methods, against)
@@ -113,11 +129,15 @@ def score(
 
 
 @app.command()
-def card(model: Model) -> None:
+def card(model: Model, overwrite: Overwrite = False) -> None:
     """Write the card of a shipped mini from its own records: scores, ceiling, curves, contact sheet."""
     from varlab.evaluation.card import write_card
     from varlab.evaluation.class_card import write_class_card
+    from varlab.outputs import refuse_existing
+    from varlab.weights.embedded import data_folder
 
+    require_known(model)
+    refuse_existing(data_folder() / model / "card.json", overwrite=overwrite)
     loaded = load_model(model)
     write = write_class_card if loaded.family == "var" else write_card
     with image_bar() as progress:
@@ -133,19 +153,29 @@ def export(
     n: Annotated[int, typer.Option(help="Images, classes in turn.")] = 50_000,
     seed: Seed = 0,
     accelerate: Accelerate = None,
+    cfg: Cfg = None,
+    tau: Tau = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    overwrite: Overwrite = False,
     **options: Any,
 ) -> None:
     """Write samples of a class-conditional model as the npz that OpenAI's ADM evaluator reads."""
     from varlab.accelerators import build
     from varlab.evaluation.command import export_command
-    from varlab.runs.inputs import at_least, check_writable
+    from varlab.outputs import refuse_existing
+    from varlab.runs.inputs import at_least, check_writable, with_overrides
 
     at_least(1, n=n)
     at_least(0, seed=seed)
     build(accelerate or ())
+    settings = read_settings(cfg, tau, top_k, top_p)
     require_known(model)
     check_writable(out.parent)
+    refuse_existing(out, out.with_suffix(".json"), overwrite=overwrite)
     loaded = load_model(model, **options)
+    loaded.settings = with_overrides(loaded.settings, **settings)
+    loaded.settings.check(len(loaded.schedule), loaded.depth)
     with resumable(), image_bar() as progress:
         text = export_command(loaded, out, n, seed, tuple(accelerate or ()), progress)
     say(text)
@@ -162,6 +192,7 @@ def exits(
     rounds: Annotated[int, typer.Option(help="Interleaved rounds.")] = 7,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Write the table here as CSV.")] = None,
+    overwrite: Overwrite = False,
     **options: Any,
 ) -> None:
     """Time the transformer of a VAR at early exits, interleaved with full depth, beside block calls and GFLOPs."""
@@ -169,22 +200,26 @@ def exits(
 
     from varlab.exits.speed import exit_speed
     from varlab.machine import device_name
+    from varlab.outputs import refuse_existing, save_json, save_table
     from varlab.runs.inputs import at_least, check_writable
 
     at_least(1, batch=batch, rounds=rounds, threads=threads)
     require_known(model)
     if out is not None:
         check_writable(out.parent)
+        refuse_existing(out, out.with_suffix(".json"), overwrite=overwrite)
     torch.set_num_threads(threads)
     loaded = load_model(model, **options)
-    table = exit_speed(loaded, vector, batch, rounds).table
+    found = exit_speed(loaded, vector, batch, rounds)
+    table = found.table
     console.print(as_table(table))
     say(
         f"{loaded.name}, {loaded.weights}, {loaded.precision}, {device_name(loaded.device)}, {threads} threads; "
         "ratio to full depth of the transformer's time: median, 95 % bootstrap over rounds"
     )
     if out is not None:
-        table.to_csv(out, index=False)
+        save_table(out, table)
+        save_json(out.with_suffix(".json"), found.facts)
 
 
 @app.command()

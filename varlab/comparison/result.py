@@ -1,6 +1,7 @@
 """What a comparison gives: tables with intervals, pictures, ledgers, decisions, provenance."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from PIL import Image
 
 from varlab.accelerators import DENSE
 from varlab.engine.ledger import Ledger
+from varlab.outputs import image_facts, plain, read_facts, refuse_existing, save_image, save_json, save_table
 from varlab.runs.folders import keep
 
 
@@ -68,25 +70,36 @@ class Comparison:
             shown["less dense"] = _cells(table, "score_delta", "{:+.3f}")
         return shown
 
-    def save(self, folder: Path | str) -> Path:
+    def save(self, folder: Path | str, overwrite: bool = False) -> Path:
         """Write ``comparison.csv`` and ``.json``, ``prompts.csv``, ``timings.csv``, ``images/<row>/<prompt>.png`` and
-        ``decisions/<row>``, each a log that ``open_log`` and the figures read. Rows count from 0, the dense run."""
+        ``decisions/<row>``, each a log that ``open_log`` and the figures read. Rows count from 0, the dense run.
+        Raises VarlabError for a folder that holds another comparison, unless ``overwrite``, or something else."""
         place = Path(folder)
-        place.mkdir(parents=True, exist_ok=True)
-        self.table.to_csv(place / "comparison.csv")
-        self.prompts.to_csv(place / "prompts.csv", index=False)
-        self.timings.to_csv(place / "timings.csv", index=False)
+        self._refuse_another(place, overwrite)
+        save_table(place / "comparison.csv", self.table, index=True)
+        save_table(place / "prompts.csv", self.prompts)
+        save_table(place / "timings.csv", self.timings)
         rows = json.loads(self.table.reset_index().to_json(orient="records"))
         record = {"facts": self.facts, "rows": rows}
-        (place / "comparison.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
+        save_json(place / "comparison.json", record)
         for row, name in enumerate(self.images):
             if name in self.logs:
                 keep(place / "decisions" / f"{row:02d}", self.logs[name])
-        for row, pictures in enumerate(self.images.values()):
-            (place / "images" / f"{row:02d}").mkdir(parents=True, exist_ok=True)
+        for row, (name, pictures) in enumerate(self.images.items()):
+            about = self.facts | {"accelerators": name.split("+")}
             for i, picture in enumerate(pictures):
-                picture.save(place / "images" / f"{row:02d}" / f"{i:04d}.png")
+                path = place / "images" / f"{row:02d}" / f"{i:04d}.png"
+                save_image(path, picture, image_facts(about, i), overwrite=True)
         return place
+
+    def _refuse_another(self, place: Path, overwrite: bool) -> None:
+        """This very comparison may be saved again; another is replaced whole, and only when asked to."""
+        record = place / "comparison.json"
+        if record.is_file() and read_facts(record) == plain(self.facts):
+            return
+        refuse_existing(place, overwrite=overwrite)
+        for name in ("images", "decisions"):  # of another comparison there may be more
+            shutil.rmtree(place / name, ignore_errors=True)
 
 
 def _cells(table: pd.DataFrame, name: str, form: str) -> list[str]:

@@ -7,6 +7,7 @@ reference batch of the same kind, and computes FID, IS, precision and recall wit
 import importlib
 import zipfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 
@@ -16,7 +17,9 @@ from PIL import Image
 
 from varlab.errors import VarlabError
 from varlab.models.var_model import VAR
+from varlab.outputs import save_json
 from varlab.runs import Job, default_batch, to_pil
+from varlab.runs.origins import made_with
 
 Progress = Callable[[float, int], None]
 CHUNK = 250  # images a part: what an interruption costs
@@ -39,7 +42,9 @@ def export_npz(
         raise VarlabError(f"The evaluator reads .npz files, not {path.name}.")
     parts = path.with_name(path.name + ".parts")
     parts.mkdir(parents=True, exist_ok=True)
-    _same(parts / "run.txt", f"{model.name} {model.weights} n={n} seed={seed} {'+'.join(accelerators)}")
+    facts = made_with(model, n=n, seed=seed, accelerators=list(accelerators))
+    told = " ".join(f"{key}={value}" for key, value in asdict(model.settings).items())
+    _same(parts / "run.txt", f"{model.name} {model.weights} n={n} seed={seed} {'+'.join(accelerators)} {told}")
     texts = tuple(str(i % model.text.classes) for i in range(n))
     job, files = Job(model, texts, model.settings, seed, accelerators=accelerators), []
     for first in range(0, n, CHUNK):
@@ -49,6 +54,7 @@ def export_npz(
         if progress is not None:
             progress(min(first + CHUNK, n), n)
     _join(files, path)
+    save_json(path.with_suffix(".json"), facts)
     for file in [*files, parts / "run.txt"]:
         file.unlink()
     parts.rmdir()

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,9 +12,10 @@ from varlab.errors import VarlabError, unknown
 from varlab.evaluation.adm import export_npz, inception_scores, require_inception
 from varlab.evaluation.classes import check_classes, draw_classes, reference, score_classes
 from varlab.evaluation.scenes import lead, score_ceiling, score_samples
-from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
 from varlab.models.var_model import VAR
+from varlab.outputs import save_json
+from varlab.runs.origins import made_with
 
 Progress = Callable[[float, int], None]
 BENCHMARKS = {"scenes": 553, "frechet": 2000, "fid": 2000}  # and how many prompts or images by default
@@ -62,18 +62,10 @@ def score_command(
     if json_path is not None:
         record = {
             "benchmark": benchmark,
-            "model": model.name,
-            "weights": model.weights,
-            "methods": methods,
-            **facts,
-            "seed": seed,
-            "settings": asdict(model.settings),
-            "precision": model.precision,
-            "device": device_name(model.device),
+            **made_with(model, methods=methods, **facts, seed=seed),
             "rows": table.to_dict("records"),
         }
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps(record, indent=1))
+        save_json(json_path, record)
     return table, note
 
 

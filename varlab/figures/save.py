@@ -8,31 +8,41 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from varlab.figures.style import figure_of, kept, theme
+from varlab.outputs import draft, read_facts, refuse_existing, save_table
 from varlab.reports.facts import FOLDER_VARIABLE
 
 FIRST = ("model", "weights", "precision", "device", "prompt_set", "seed", "cfg")
 
 
-def save(drawn: Axes | Figure, name: str, table: pd.DataFrame | None = None, folder: Path | str | None = None) -> None:
+def save(
+    drawn: Axes | Figure,
+    name: str,
+    table: pd.DataFrame | None = None,
+    folder: Path | str | None = None,
+    overwrite: bool = False,
+) -> None:
     """Write ``name.pdf``, ``name.png`` and ``name.csv`` into the folder.
 
     The folder is that of the running report unless given; in a notebook opened by hand, where neither is
     known, nothing is written. The CSV holds the table the figure was drawn from unless another is given,
     after columns that say on which model and weights. No file holds a date, so equal data gives equal files.
+    Raises VarlabError where the folder holds a figure of that name and of another origin, unless ``overwrite``.
     """
     place = folder or os.environ.get(FOLDER_VARIABLE)
     if not place:
         return
     figure, stem = figure_of(drawn), Path(place) / name
-    stem.parent.mkdir(parents=True, exist_ok=True)
     note = kept(figure)
+    files = [stem.with_suffix(suffix) for suffix in (".pdf", ".png", ".csv")]
+    if not overwrite and not (files[1].is_file() and read_facts(files[1]).get("Description", "") == note.line):
+        refuse_existing(*files)
     text = {"Title": name, "Keywords": note.line}
-    with theme():
-        figure.savefig(stem.with_suffix(".pdf"), metadata={**text, "CreationDate": None, "Creator": "varlab"})
+    with theme(), draft(files[0]) as pdf, draft(files[1]) as png:
+        figure.savefig(pdf, metadata={**text, "CreationDate": None, "Creator": "varlab"})
         about = {"Title": name, "Description": note.line, "Software": "varlab"}
-        figure.savefig(stem.with_suffix(".png"), metadata=about)
+        figure.savefig(png, metadata=about)
     sheet = merged(note.tables) if table is None else labelled(table, *(facts for facts, _ in note.tables.values()))
-    sheet.to_csv(stem.with_suffix(".csv"), index=False, float_format="%.6g")
+    save_table(files[2], sheet, digits="%.6g")
 
 
 def merged(tables: dict[str, tuple[dict[str, str], pd.DataFrame]]) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -15,12 +16,14 @@ from typing import Any
 import nbformat
 
 from varlab.errors import VarlabError
-from varlab.reports.facts import FACTS, FOLDER_VARIABLE
+from varlab.outputs import key_of, plain
+from varlab.reports.facts import FACTS, FOLDER_VARIABLE, as_text
 from varlab.reports.index import DRAFT, write_index
 from varlab.reports.notebooks import find_notebook, read_notebook
-from varlab.reports.parameters import REPORT_FOLDER, check_parameters, notebook_parameters
+from varlab.reports.parameters import REPORT_FOLDER, Parameter, check_parameters, notebook_parameters
 from varlab.reports.tidy import path_cleaner, tidy_notebook
 
+LONGEST = 80  # letters of a report's name
 VERSIONS = ("varlab", "torch", "numpy", "matplotlib")
 KEPT = (
     ".png",
@@ -48,14 +51,16 @@ def run_report(
     *,
     name: str | None = None,
     progress: bool = False,
+    overwrite: bool = False,
 ) -> Report:
     """Run a notebook and leave `<out>/<name>/<name>.ipynb`, `<name>.html` and its figures; renew the index.
 
     `notebook` is a path or a report name. Every parameter is checked before a kernel starts. The kernel is
     this interpreter, in the working directory; it gets `report_folder` as a parameter. The notebook is saved
-    after each cell, in `<out>/<name>/draft/`, so an interrupted run stays readable. `name` (the notebook's own
-    by default) keeps two settings of one notebook apart; a rerun that succeeds replaces what the last run under
-    that name wrote, one that fails leaves it and its own draft. `progress` shows a bar on stderr.
+    after each cell, in `<out>/<name>/draft/`, so an interrupted run stays readable. `name` is by default that of the
+    notebook and of all inputs that differ from its own (`report_name`). A rerun of the same inputs that succeeds
+    replaces what the last one wrote, one that fails leaves it and its own draft; a report of other inputs under that
+    name is refused, unless `overwrite`. `progress` shows a bar on stderr.
 
     Errors: an unknown notebook or parameter, a value of the wrong type, a failing cell (with its message and
     the path of the half-run notebook), a kernel that dies.
@@ -63,8 +68,11 @@ def run_report(
     source = find_notebook(notebook)
     declared = notebook_parameters(source)
     values = check_parameters(declared, parameters)
-    name = _checked_name(name or source.stem)
+    inputs = {key: p.default for key, p in declared.items() if key != REPORT_FOLDER} | values
+    name = _checked_name(name or report_name(source.stem, declared, values))
     folder = Path(out).resolve() / name
+    if not overwrite:
+        _refuse_another(folder, name, inputs)
     draft = folder / DRAFT
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -72,7 +80,7 @@ def run_report(
         "report": name,
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "versions": _versions(),
-        "parameters": {key: p.default for key, p in declared.items() if key != REPORT_FOLDER} | values,
+        "parameters": inputs,
     }
     path = draft / f"{name}.ipynb"
     try:
@@ -162,6 +170,33 @@ def _quiet() -> Iterator[None]:
 
 
 # Before and after ---------------------------------------------------------------------------------
+
+
+def report_name(stem: str, declared: Mapping[str, Parameter], values: Mapping[str, Any]) -> str:
+    """A notebook's name and what differs from its defaults: `20_compare-mini-hart-n-8`. The same for the same inputs;
+    where a value is no plain word, or all would be long, 8 digits tell it from others that read the same."""
+    other = {key: values[key] for key, p in declared.items() if key in values and values[key] != p.default}
+    words = [as_text(value) if key == "model" else f"{key}-{as_text(value)}" for key, value in other.items()]
+    plain = [re.sub(r"[^\w.]+", "-", word).strip("-.") for word in words]
+    name = "-".join([stem, *plain])
+    if len(name) <= LONGEST and all(re.fullmatch(r"[\w.-]+", word) for word in words):
+        return name
+    return f"{name[:LONGEST].rstrip('-.')}-{key_of(other)}"
+
+
+def _refuse_another(folder: Path, name: str, inputs: Mapping[str, Any]) -> None:
+    """Refuse to replace a report of other inputs."""
+    path = folder / f"{name}.ipynb"
+    if not path.is_file():
+        return
+    found = read_notebook(path).metadata.get("varlab", {}).get("parameters", {})
+    asked = plain(path_cleaner(folder.parent, folder / DRAFT)(inputs))
+    differ = [key for key in asked if found.get(key) != asked[key]]
+    if differ:
+        raise VarlabError(
+            f"{folder} holds a report of other inputs ({', '.join(differ)}). Give another --suffix (name=), or "
+            "--overwrite (overwrite=True) to replace it."
+        )
 
 
 def _checked_name(name: str) -> str:

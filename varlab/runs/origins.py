@@ -3,12 +3,17 @@
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from varlab.accelerators import ACCELERATORS
 from varlab.accelerators import build as build_accelerators
 from varlab.engine.hooks import Accelerator
+from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
 from varlab.probes import PROBES, LoggingProbe
 from varlab.probes import build as build_probes
@@ -29,6 +34,22 @@ def text_encoder(model: NextScaleModel) -> str:
     """What reads the prompts: the encoder's own label, else its class."""
     encoder = getattr(model, "text", None)
     return "none" if encoder is None else str(getattr(encoder, "label", type(encoder).__name__))
+
+
+def made_with(model: NextScaleModel, **more: Any) -> dict[str, Any]:
+    """What a file must say of the model, the machine and the code behind it, with ``more`` of its own."""
+    return {
+        "model": model.name,
+        "weights": model.weights,
+        "precision": model.precision,
+        **more,
+        "settings": asdict(model.settings),
+        "device": device_name(model.device),
+        "threads": torch.get_num_threads(),
+        "versions": {"varlab": version("varlab"), "torch": version("torch")},
+        "git": git_state(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 def git_state() -> str:

@@ -30,6 +30,7 @@ from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
 from varlab.models.hart import HartText
 from varlab.models.infinity import TextBatch
+from varlab.outputs import image_facts, save_image
 from varlab.probes import LoggingProbe, build
 from varlab.probes import log as logs
 from varlab.probes.log import Log
@@ -257,7 +258,7 @@ def _fill(job: Job, folder: Path, record: dict[str, Any], progress: Progress | N
         if not path.exists():
             out, log = job.run(samples)
             for i, picture in zip(samples, to_pil(out.image), strict=True):
-                picture.save(folder / "images" / f"{i:06d}.png")
+                save_image(folder / "images" / f"{i:06d}.png", picture, image_facts(record, i), overwrite=True)
             logs.save(path.with_suffix(".draft"), log)
             path.with_suffix(".draft").replace(path)
         paths.append(path)

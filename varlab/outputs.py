@@ -1,0 +1,189 @@
+"""Files that a user keeps: written whole, never in place of another unasked, each saying how it was made.
+
+A PNG and a JSON file carry their facts themselves; a table or an array has them beside it, in ``NAME.json`` or, in a
+folder of several, in ``facts.json``.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from varlab.errors import VarlabError
+
+CHUNK = "varlab"  # of a PNG: the facts as JSON
+FACTS = "facts.json"
+RECORDS = (FACTS, "comparison.json", "run.json")  # what says of a folder how it was made
+BULK = ("rows", "entries", "spans", "stages", "memory")  # of a JSON file: what was found, not how
+
+
+def key_of(facts: Mapping[str, Any]) -> str:
+    """8 hexadecimal digits of all facts but the date."""
+    text = json.dumps({name: facts[name] for name in sorted(facts) if name != "date"}, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def refuse_existing(*paths: Path, overwrite: bool = False) -> None:
+    """Refuse files that are there, and folders that hold something; before any work.
+
+    Raises VarlabError, which names the first of them.
+    """
+    for path in paths:
+        held = path.is_file() or (path.is_dir() and any(path.iterdir()))
+        if held and not overwrite:
+            raise VarlabError(f"{path} exists. Give another place, or --overwrite (overwrite=True) to replace it.")
+
+
+@contextmanager
+def draft(path: Path) -> Iterator[Path]:
+    """A path beside ``path`` to write to; it takes that name when all went well, and is removed when not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield part
+        part.replace(path)
+    except OSError as error:
+        raise VarlabError(f"{path} could not be written ({error}). What was there is unchanged.") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def save_json(path: Path, record: Any) -> Path:
+    """A JSON file, non-Latin letters as they are."""
+    with draft(path) as part:
+        part.write_text(json.dumps(record, indent=1, ensure_ascii=False, default=_plain) + "\n", encoding="utf-8")
+    return path
+
+
+def save_table(path: Path, table: pd.DataFrame, index: bool = False, digits: str | None = None) -> Path:
+    """A CSV file. Its facts go beside it."""
+    with draft(path) as part:
+        table.to_csv(part, index=index, float_format=digits)
+    return path
+
+
+def save_image(path: Path, picture: Image.Image, facts: Mapping[str, Any], overwrite: bool = False) -> Path:
+    """A PNG with its facts in text chunks of any letters.
+
+    The same picture of the same facts may take its own place again, with a new date; anything else is refused.
+    """
+    if path.exists() and not overwrite and not _is_same(path, picture, facts):
+        refuse_existing(path)
+    about = PngInfo()
+    about.add_itxt("Software", "varlab")
+    about.add_itxt("Description", str(facts.get("prompt", "")))
+    about.add_itxt(CHUNK, json.dumps(facts, ensure_ascii=False, default=_plain))
+    with draft(path) as part:
+        picture.save(part, "PNG", pnginfo=about)
+    return path
+
+
+def _is_same(path: Path, picture: Image.Image, facts: Mapping[str, Any]) -> bool:
+    try:
+        with Image.open(path) as found:
+            found.load()
+            held = json.loads(found.text.get(CHUNK, "{}"))  # type: ignore[attr-defined]
+            return found.tobytes() == picture.tobytes() and key_of(held) == key_of(plain(facts))
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def plain(facts: Any) -> Any:
+    """Facts as they read back from a file."""
+    return json.loads(json.dumps(facts, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else str(value)
+
+
+def image_facts(record: Mapping[str, Any], i: int) -> dict[str, Any]:
+    """The facts of image i of a run, from the run's record: its own prompt in place of all."""
+    own = {name: value for name, value in record.items() if name not in ("prompts", "n", "key", "stage_seconds")}
+    return {"prompt": record["prompts"][i], "image": i} | own
+
+
+# Reading
+
+
+def read_facts(path: Path | str) -> dict[str, Any]:
+    """How a file or a folder of varlab was made.
+
+    Raises VarlabError for one that is not there, cannot be read or says nothing.
+    """
+    place = Path(path)
+    if not place.exists():
+        raise VarlabError(f"There is no {place}.")
+    try:
+        found = _facts(place)
+    except (OSError, ValueError) as error:
+        raise VarlabError(f"{place} cannot be read ({error}).") from error
+    if not found:
+        raise VarlabError(f"{place} does not say how it was made: it is not of varlab, or its facts were removed.")
+    return found
+
+
+def _facts(place: Path) -> dict[str, Any]:
+    if place.is_dir():
+        records = [place / name for name in RECORDS if (place / name).is_file()]
+        return _of_json(records[0]) if records else {}
+    if place.suffix.lower() == ".png":
+        return _of_png(place)
+    if place.suffix == ".json":
+        return _of_json(place)
+    if place.suffix == ".safetensors":
+        return _of_safetensors(place)
+    beside = place.with_suffix(".json")
+    return _of_json(beside) if beside.is_file() else _facts(place.parent)
+
+
+def _of_png(path: Path) -> dict[str, Any]:
+    with Image.open(path) as image:
+        image.load()
+        text = {str(key): str(value) for key, value in getattr(image, "text", {}).items()}
+    return dict(json.loads(text[CHUNK])) if CHUNK in text else dict(text)
+
+
+def _of_json(path: Path) -> dict[str, Any]:
+    found = json.loads(path.read_text("utf-8"))
+    if isinstance(found, list):
+        found = found[0] if found else {}
+    if not isinstance(found, dict):
+        return {}
+    if isinstance(found.get("facts"), dict):
+        return found["facts"]
+    return {name: value for name, value in found.items() if name not in BULK}
+
+
+def _of_safetensors(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > 1 << 28:
+            return {}
+        return dict(json.loads(file.read(size)).get("__metadata__", {}))
+
+
+def as_json(facts: Mapping[str, Any]) -> str:
+    """Facts for a program."""
+    return json.dumps(facts, indent=1, ensure_ascii=False)
+
+
+def as_lines(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Facts for a reader: a line each, those within one beneath it; breaks within a text stay."""
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            yield f"{name}:"
+            yield from (f"  {line}" for line in as_lines(value))
+        elif isinstance(value, list) and len(value) > 1 and all(isinstance(item, str) for item in value):
+            yield f"{name}:"
+            yield from (f"  {item}" for item in value)
+        else:
+            shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            yield f"{name}: {shown}".replace("\n", "\n  ")
