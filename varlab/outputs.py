@@ -104,7 +104,7 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else str(value)
 
 
-def image_facts(record: Mapping[str, Any], i: int) -> dict[str, Any]:
+def image_facts(record: Mapping[Any, Any], i: int) -> dict[str, Any]:
     """The facts of image i of a run, from the run's record: its own prompt in place of all."""
     own = {name: value for name, value in record.items() if name not in ("prompts", "n", "key", "stage_seconds")}
     return {"prompt": record["prompts"][i], "image": i} | own
