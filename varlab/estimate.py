@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from varlab import schedules
+from varlab.context import fixed_context
 from varlab.machine import give_back_pages, now, rates, usable
 from varlab.models.base import NextScaleModel
 from varlab.models.hart import HartConfig
@@ -82,6 +83,7 @@ class Estimate:
         )
 
 
+@fixed_context()
 def estimate(
     name: str,
     *,

@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 
 from varlab.accelerators import DENSE, build
+from varlab.context import fixed_context
 from varlab.engine.compiled import compiled
 from varlab.engine.graphs import GraphedRun, Graphs, refuse_graphs
 from varlab.engine.ledger import Ledger
@@ -112,6 +113,7 @@ class Latency:
         return table.rename_axis(None, axis=1).reset_index()
 
 
+@fixed_context()
 def latency(
     model: NextScaleModel,
     texts: Sequence[Any],

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from varlab.context import fixed_context
 from varlab.errors import VarlabError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -61,6 +62,7 @@ def fastest(call: Callable[[], object], device: torch.device, repeats: int = 3) 
 
 
 @torch.inference_mode()
+@fixed_context()
 def rates(
     device: torch.device,
     precision: str,
@@ -72,9 +74,10 @@ def rates(
 ) -> Rates:
     """Rates at shapes of a late stage: width x 4 width products, dense attention of ``tokens`` to ``keys``."""
     dtype, heads = DTYPES[precision], max(1, width // head_width)
+    generator = torch.Generator(device).manual_seed(0)  # the caller's own numbers stay undrawn
 
     def filled(*shape: int) -> Tensor:
-        return torch.randn(shape, device=device).to(dtype)
+        return torch.randn(shape, device=device, generator=generator).to(dtype)
 
     x, weight, bias = filled(rows, tokens, width), filled(4 * width, width), filled(4 * width)
     product = fastest(lambda: F.linear(x, weight, bias), device)

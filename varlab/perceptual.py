@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from varlab.context import fixed_context
 from varlab.errors import VarlabError
 from varlab.metrics import check_pair
 from varlab.weights.places import SUFFIXES
@@ -58,6 +59,7 @@ class LPIPS:
                 "Leave --lpips out, and $VARLAB_LPIPS unset."
             )
 
+    @fixed_context()
     def __call__(self, image: Tensor, reference: Tensor) -> Tensor:
         check_pair(image, reference)
         if image.shape != reference.shape:
@@ -85,6 +87,7 @@ def shapes() -> dict[str, tuple[int, ...]]:
     return named
 
 
+@fixed_context()
 def load_lpips(folder: Path | str | None = None) -> LPIPS | None:
     """LPIPS with the weights in a folder, by default ``$VARLAB_LPIPS``; None where neither is given.
 

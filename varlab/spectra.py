@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from varlab.context import fixed_context
 from varlab.errors import VarlabError, unknown
 
 NO_POWER = 1e-12
@@ -44,6 +45,7 @@ class Rings(NamedTuple):
 # Tables outlive the call that builds them, and a tensor born in inference mode is of little use outside it.
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
+@fixed_context()
 def bin_frequency(height: int, width: int, device: torch.device) -> Tensor:
     """rho [H, W] of the bins of `fft2`, cycles per sample; float64, so that an edge like .125 is exact."""
     fy = torch.fft.fftfreq(height, dtype=torch.float64)
@@ -53,6 +55,7 @@ def bin_frequency(height: int, width: int, device: torch.device) -> Tensor:
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
+@fixed_context()
 def rings(height: int, width: int, device: torch.device) -> Rings:
     """The rings of width 1 / max(H, W) of an H x W plane."""
     side = max(height, width)
@@ -235,6 +238,7 @@ def _analyse(x: Tensor, wavelet: str) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
+@fixed_context()
 def _wavelet_taps(side: int, wavelet: str, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """(samples under the filter [coefficients, taps], low-pass taps, high-pass taps), as PyWavelets."""
     known = pywt.wavelist(kind="discrete")
@@ -317,6 +321,7 @@ def skipvar_hf_diff(new: Tensor, old: Tensor) -> Tensor:
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
+@fixed_context()
 def _outside_disc(height: int, width: int, radius: int, device: torch.device) -> Tensor:
     """[H, W] bool, in the order of `fft2`: bins further than `radius` bins from DC."""
     y = torch.fft.fftfreq(height, d=1 / height).round()

@@ -3,6 +3,7 @@
 import torch
 
 from varlab import schedules
+from varlab.context import fixed_context
 from varlab.errors import VarlabError
 from varlab.models.guidance import Settings
 from varlab.models.infinity import InfinityConfig, InfinityTransformer
@@ -16,6 +17,7 @@ HEAD = 128  # channels of a head, as in Infinity-2B and 8B
 TOKENIZER = BSQConfig(bits=32, channels=8, blocks=1, norm_groups=4)
 
 
+@fixed_context()
 def random_infinity(
     depth: int = 8,
     width: int = 1024,

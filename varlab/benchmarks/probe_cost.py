@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from varlab.context import fixed_context
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.machine import now, peak_mib, reset_peak
@@ -117,6 +118,7 @@ def _pass(model: NextScaleModel, texts: list[str], probes: tuple[str, ...]) -> t
     return now(model.device) - start, out.image, log
 
 
+@fixed_context()
 def probe_cost(
     model: NextScaleModel,
     repeats: int = 15,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from varlab.accelerators import DENSE
 from varlab.comparison import StageClock, methods_of
+from varlab.context import fixed_context
 from varlab.engine.hooks import Accelerator, Compute
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
@@ -75,6 +76,7 @@ class Savings:
     stages: pd.DataFrame
 
 
+@fixed_context()
 def savings(
     model: NextScaleModel,
     spec: str = "sparsevar:keep=0.25,last=3",

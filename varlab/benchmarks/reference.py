@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from varlab.context import fixed_context
 from varlab.engine.randomness import Noise
 from varlab.models.base import Draw, Law
 from varlab.models.infinity import Block, CrossAttention, SelfAttention, TextBatch, TextState
@@ -29,7 +30,7 @@ def reference(model: Infinity, text: TextBatch, samples: Sequence[int], noise: N
     context: AbstractContextManager[object] = nullcontext()
     if autocast:
         context = torch.autocast(model.device.type, torch.bfloat16)
-    with torch.inference_mode(), context:
+    with fixed_context(tf32=model.precision == "bf16"), torch.inference_mode(), context:
         return _sample(model, text, samples, noise)
 
 

@@ -19,6 +19,7 @@ from varlab.accelerators.decisions import FEATURES, Classifier, DecisionModel, a
 from varlab.accelerators.skipvar import LATE, SkipVAR
 from varlab.claims.rules import number, positive
 from varlab.claims.verdict import Outcome
+from varlab.context import fixed_context
 from varlab.engine.dense import CanvasKeeper
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
@@ -35,6 +36,7 @@ TARGETS = (0.84, 0.86, 0.88, 0.94, 0.97)  # the paper's three, and two at which 
 STRATEGIES = (*(f"drop {n}" for n in range(1, LATE + 1)), *(f"replace {m}" for m in range(1, LATE + 1)))
 
 
+@fixed_context()
 def measure(
     model: NextScaleModel, texts: Sequence[str], seed: int = 0, progress: Progress | None = None
 ) -> pd.DataFrame:
@@ -51,6 +53,7 @@ def measure(
     return pd.concat(parts, ignore_index=True)
 
 
+@fixed_context()
 def measure_features(
     model: NextScaleModel, texts: Sequence[str], seed: int = 0, progress: Progress | None = None
 ) -> pd.DataFrame:
@@ -167,6 +170,7 @@ def _judge(
     return row | {"verdict": str(positive(gain))}
 
 
+@fixed_context()
 def calibrate(
     model: NextScaleModel,
     prompt_set: str | None = None,

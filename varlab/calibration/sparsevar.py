@@ -19,6 +19,7 @@ from varlab.accelerators.anchors import resize
 from varlab.accelerators.sparsevar import Norm, normalise
 from varlab.claims.rules import measured, positive
 from varlab.claims.verdict import Outcome, Verdict
+from varlab.context import fixed_context
 from varlab.engine.hooks import Probe
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
@@ -115,6 +116,7 @@ def _with_bounds(row: pd.Series, name: str) -> str:
     return f"{row[name]:.2f} ({row[f'{name} low']:.2f} to {row[f'{name} high']:.2f})"
 
 
+@fixed_context()
 def calibrate(
     model: NextScaleModel,
     prompt_set: str | None = None,

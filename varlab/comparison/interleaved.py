@@ -15,6 +15,7 @@ from varlab.comparison.bench import FIDELITY, Bench, methods_of
 from varlab.comparison.notes import fitted_notes
 from varlab.comparison.result import Comparison
 from varlab.comparison.rows import method_row
+from varlab.context import fixed_context
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.machine import device_name
@@ -28,6 +29,7 @@ Progress = Callable[[float, int], None]
 PROMPTS = 32  # by default
 
 
+@fixed_context()
 def compare(
     model: NextScaleModel,
     prompt_set: Given = None,

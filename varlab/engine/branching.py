@@ -7,13 +7,10 @@ batch form a tree, walked depth first; each is bit for bit the run that its meth
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
-
 from varlab.engine.counting import count_dense
 from varlab.engine.hooks import Accelerator
 from varlab.engine.ledger import Ledger
 from varlab.engine.loop import Run
-from varlab.engine.memory import prepare_device
 from varlab.engine.plan import StagePlan, merge
 from varlab.engine.state import Generation, State
 from varlab.errors import VarlabError
@@ -21,7 +18,6 @@ from varlab.errors import VarlabError
 Methods = Mapping[str, Sequence[Accelerator]]
 
 
-@torch.inference_mode()
 def branches(run: Run, text: Any, samples: Sequence[int], methods: Methods) -> Iterator[tuple[str, Generation]]:
     """(name, what ``run.generate`` gives with these methods), in the order of the tree.
 
@@ -29,9 +25,18 @@ def branches(run: Run, text: Any, samples: Sequence[int], methods: Methods) -> I
     only one is told of what happens. Memory: one more canvas, not one more store, for each run that is open.
     Raises VarlabError for a method that plans each image by itself.
     """
+    walk = _begun(run, text, samples, methods)
+    while True:
+        with run.context():  # of one step: between two the caller has its own torch
+            found = next(walk, None)
+        if found is None:
+            return
+        yield found
+
+
+def _begun(run: Run, text: Any, samples: Sequence[int], methods: Methods) -> Iterator[tuple[str, Generation]]:
     for method in (method for joined in methods.values() for method in joined):
         method.start(run)
-    prepare_device(run.model.device, run.model.precision)
     run.ledger = Ledger.of(len(run.model.schedule))
     yield from _walk(run, run.begin(text, samples), 0, run.ledger, methods)
 

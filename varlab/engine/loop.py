@@ -5,7 +5,8 @@ and no method listens, and layers reuse their own (GELU, gates, rotation, see ``
 of your own that keeps what it is handed must therefore clone it; probes are told before anything is written over.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from varlab.context import fixed_context
 from varlab.engine.alike import text_branch
 from varlab.engine.attend import attend_rows
 from varlab.engine.checks import refuse_clashes, refuse_misread
@@ -21,7 +23,7 @@ from varlab.engine.dense import CanvasKeeper, Dense
 from varlab.engine.hooks import Accelerator, Probe, overrides
 from varlab.engine.kv import KVStore
 from varlab.engine.ledger import Ledger
-from varlab.engine.memory import Shelf, give_way, prepare_device, upload
+from varlab.engine.memory import Shelf, give_way, keep_freed_pages, upload
 from varlab.engine.norms import norms
 from varlab.engine.plan import RUN, StagePlan, merge
 from varlab.engine.randomness import Noise
@@ -89,7 +91,6 @@ class Run:
         """Work that an accelerator spends on scores, fills and decisions."""
         self.ledger.stages[stage.index].overhead_flops += flops
 
-    @torch.inference_mode()
     def generate(
         self,
         text: Any,
@@ -102,10 +103,24 @@ class Run:
 
         ``dense``: the dense run of the same images, for methods that need one; made here where it is not given.
         """
+        with self.context():
+            return self._generate(text, samples, accelerators, negative, dense)
+
+    @contextmanager
+    def context(self) -> Iterator[None]:
+        """Torch as a run has it, whatever the caller's is. A model in fp32 computes in fp32 on a GPU too; what one in
+        bf16 still holds in fp32 may go through tensor cores, whose TF32 has more bits than bf16."""
+        if self.model.device.type == "cpu":
+            keep_freed_pages()
+        with fixed_context(tf32=self.model.precision == "bf16"), torch.inference_mode():
+            yield
+
+    def _generate(
+        self, text: Any, samples: Sequence[int], accelerators: Sequence[Accelerator], negative: Any, dense: Dense | None
+    ) -> Generation:
         refuse_clashes(accelerators)
         for accelerator in accelerators:  # first of all: what cannot run is refused before any work
             accelerator.start(self)
-        prepare_device(self.model.device, self.model.precision)
         if any("dense" in accelerator.needs for accelerator in accelerators):
             self.dense = self.dense_run(text, samples, negative) if dense is None else dense
         state = self.begin(text, samples, accelerators, negative)

@@ -15,15 +15,6 @@ PIECE = 1 << 20  # elements that a shelf asks for at once
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 
-def prepare_device(device: torch.device, precision: str) -> None:
-    """On a GPU, a model in fp32 computes in fp32, convolutions too; what a model in bf16 still holds in fp32 may go
-    through tensor cores, whose TF32 has more bits than bf16."""
-    if device.type == "cpu":
-        keep_freed_pages()
-    elif device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "bf16"
-
-
 @cache
 def keep_freed_pages() -> None:
     """On Linux, let the process keep the memory of freed tensors for the next ones, up to 256 MiB each.

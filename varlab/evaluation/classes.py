@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from varlab.context import fixed_context
 from varlab.errors import VarlabError
 from varlab.evaluation.distances import FrechetSpace, basic_interval, precision_recall
 from varlab.evaluation.scattering import scattering_of
@@ -29,6 +30,7 @@ class ClassSamples:
     correct: np.ndarray
 
 
+@fixed_context()
 def described(pictures: Sequence[np.ndarray] | np.ndarray, names: Sequence[str]) -> ClassSamples:
     table = score_images(pictures, names, ["colors"] * len(names))
     return ClassSamples(scattering_of(pictures), table["correct"].to_numpy(bool))
@@ -81,6 +83,7 @@ def as_row(values: dict[str, Interval]) -> dict[str, float]:
     return {f"{name}{end}": float(v) for name, value in values.items() for end, v in zip(ends, value, strict=True)}
 
 
+@fixed_context()
 def score_classes(
     model: NextScaleModel,
     n: int = 2000,

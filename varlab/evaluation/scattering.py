@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from varlab.context import fixed_context
 from varlab.errors import VarlabError
 from varlab.metrics import luma
 
@@ -26,6 +27,7 @@ FEATURES = 3 + 3 * SCALES * ORIENTATIONS + ORIENTATIONS**2 * SCALES * (SCALES - 
 
 
 @cache
+@fixed_context()
 def wavelets(height: int, width: int) -> Tensor:
     """Fourier transforms of the Morlet wavelets [scales, orientations, height, width], zero at frequency zero.
 
@@ -75,6 +77,7 @@ def scattering(images: Tensor) -> Tensor:
     return torch.cat([images.float().mean((-2, -1)), torch.log(torch.cat(first + second, 1) + FLOOR)], 1)
 
 
+@fixed_context()
 def scattering_of(pictures: Sequence[np.ndarray] | np.ndarray, batch: int = 100) -> np.ndarray:
     """Pictures uint8 [n, H, W, 3], all of one size -> features float64 [n, 87]."""
     parts = []

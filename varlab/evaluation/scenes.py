@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from varlab.context import fixed_context
 from varlab.errors import VarlabError
 from varlab.models.base import NextScaleModel
 from varlab.prompt_sets import PromptSet, prompts
@@ -79,6 +80,7 @@ def score_samples(
 
 
 @torch.inference_mode()
+@fixed_context()
 def reconstruct(model: NextScaleModel, images: np.ndarray, batch: int = 64) -> np.ndarray:
     """uint8 [n, H, W, 3] through encoder, quantiser and decoder."""
     parts = []

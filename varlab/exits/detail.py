@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from varlab.analysis.measured import Measured
+from varlab.context import fixed_context
 from varlab.engine.hooks import Probe
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
@@ -56,6 +57,7 @@ class WithoutDetail(VAR):
         return inverse(low, torch.zeros_like(details))[..., : whole.shape[-2], : whole.shape[-1]]
 
 
+@fixed_context()
 def detail_shares(model: VAR, n: int = 32, seed: int = 0, batch: int = 8) -> Measured:
     """One row an image, stage and map: the share of a one-level Haar transform's details. None for one token."""
     texts, probe = labels(model, n), _Shares()
@@ -65,6 +67,7 @@ def detail_shares(model: VAR, n: int = 32, seed: int = 0, batch: int = 8) -> Mea
     return Measured(pd.DataFrame(probe.rows), facts_of(model, texts, seed))
 
 
+@fixed_context()
 def detail_removed(
     model: VAR, removals: dict[str, Sequence[int]], n: int = 128, seed: int = 0, resamples: int = 200
 ) -> Measured:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from varlab.analysis.measured import Measured
+from varlab.context import fixed_context
 from varlab.engine.hooks import Probe
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
@@ -36,6 +37,7 @@ class _Drawn(Probe):
 
 
 @torch.inference_mode()
+@fixed_context()
 def lens(model: VAR, n: int = 32, seed: int = 0, batch: int = 8) -> Measured:
     """One row an image, stage and layer (both from 1), means over the stage's tokens:
 

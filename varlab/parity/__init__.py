@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from varlab.context import fixed_context
 from varlab.errors import unknown
 from varlab.parity import (
     fastvar,
@@ -45,6 +46,7 @@ KINDS: dict[str, Callable[[Golden], Report]] = {
 }
 
 
+@fixed_context()
 def check(source: Golden | str | Path) -> Report:
     """Run what a golden, or the file of one, describes and compare every array that it holds.
 

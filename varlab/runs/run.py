@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from varlab.accelerators import build as build_accelerators
+from varlab.context import fixed_context
 from varlab.engine.hooks import Accelerator, Probe
 from varlab.engine.ledger import Ledger
 from varlab.engine.loop import Run
@@ -159,6 +160,7 @@ def work_shares(model: NextScaleModel) -> list[float]:
     return (work.cumsum() / work.sum()).tolist()
 
 
+@fixed_context()
 def sample(
     model: NextScaleModel,
     prompts: Prompts,
@@ -213,6 +215,7 @@ def _job(
     return Job(model, read_prompts(prompts), settings, seed, *hooks, negative, progress)
 
 
+@fixed_context()
 def log_run(
     model: NextScaleModel,
     prompts: Prompts,

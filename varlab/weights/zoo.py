@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
+import torch
+
+from varlab.context import fixed_context
 from varlab.errors import VarlabError, names_keywords
 from varlab.models.captions import CaptionEncoder
 from varlab.models.classes import ClassReader
@@ -78,6 +81,8 @@ def default_precision(entry: ModelEntry, init: str | None) -> str:
     return "bf16" if large and init == "random" else "fp32"
 
 
+@fixed_context()
+@torch.inference_mode(False)  # who loads a model there could not train it later
 def assemble(entry: ModelEntry, options: LoadOptions) -> Infinity | Hart | VAR:
     """As ``load``, from an entry of any origin."""
     options.check(entry)
