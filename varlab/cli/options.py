@@ -24,7 +24,7 @@ from rich.text import Text as Line
 
 from varlab.errors import VarlabError
 
-console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)  # whole tables in files
+console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 1000)  # whole tables in files
 
 Model = Annotated[str, typer.Argument(help="A name from `varlab models`, e.g. nano-infinity.")]
 Init = Annotated[str | None, typer.Option(help="checkpoint (default) or random, which needs no files.")]
@@ -178,7 +178,8 @@ def as_table(frame: Any) -> Any:
     """A pandas table for the terminal, its texts as they are: brackets in a prompt are no markup."""
     from rich.table import Column, Table
 
-    table = Table(*(Column(Line(str(name))) for name in frame.columns))
+    fold: dict[str, Any] = {"overflow": "fold"}  # a narrow terminal wraps, and cuts nothing
+    table = Table(*(Column(Line(str(name), **fold), **fold) for name in frame.columns))
     for row in frame.itertuples(index=False):
         table.add_row(*(Line(f"{v:.4g}" if isinstance(v, float) else str(v)) for v in row))
     return table

@@ -51,8 +51,8 @@ def models() -> None:
         say(form.format(row.name, *numbers, row.weights))
         if row.weights == "not here":
             needs = f"needs {row.expected.replace(f'{checkpoint_folder()}/', '')}"
-            console.print(Padding(Line(needs, style="dim"), (0, 0, 0, 2)))
-        console.print(Padding(Line(row.description, style="dim"), (0, 0, 0, 2)))
+            console.print(Padding(Line(needs, style="dim"), (0, 0, 0, 2), expand=False))
+        console.print(Padding(Line(row.description, style="dim"), (0, 0, 0, 2), expand=False))
     say(f"Official files are looked for in {checkpoint_folder()}; --init random runs without them.")
 
 
