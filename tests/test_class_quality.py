@@ -16,7 +16,7 @@ from varlab.evaluation.classes import class_scenes, described, score_classes
 from varlab.evaluation.distances import (
     FrechetSpace,
     Moments,
-    basic_interval,
+    centred_interval,
     covered,
     frechet,
     moments,
@@ -74,11 +74,28 @@ def test_frechet_has_its_closed_form() -> None:
 def test_intervals_hold_the_estimate_and_tell_a_shift_from_none() -> None:
     space = FrechetSpace(normal(400), 60)
     same, also, far = (space.draws(normal(400, seed=s, shift=d)) for s, d in ((1, 0.0), (2, 0.0), (3, 0.4)))
-    interval = basic_interval(far)
+    interval = centred_interval(far)
     assert interval.low < interval.estimate < interval.high and interval.estimate == pytest.approx(0.48, abs=0.2)
-    assert basic_interval(far - same).low > 0
-    none = basic_interval(same - also)
+    assert centred_interval(far - same).low > 0
+    none = centred_interval(same - also)
     assert none.low < 0 < none.high
+
+
+def test_the_interval_of_a_distance_holds_it_however_few_the_images() -> None:
+    """With 12 images on 8 features a resampled set is far poorer than the set: twice the estimate less the quantiles
+    of the draws would lie below the estimate, and below 0."""
+    space = FrechetSpace(normal(12, 8), 80)
+    draws = space.draws(normal(12, 8, seed=1))
+    found = centred_interval(draws)
+    assert 2 * draws[0] - np.quantile(draws[1:], 0.025) < draws[0]  # what the correction is for
+    assert 0 < found.low < found.estimate < found.high
+
+
+def test_the_interval_of_a_distance_covers_its_mean_at_this_n() -> None:
+    draws = [FrechetSpace(normal(30, seed=2 * i), 60).draws(normal(30, seed=2 * i + 1, shift=0.5)) for i in range(60)]
+    mean = np.mean([one[0] for one in draws])
+    covered = np.mean([low <= mean <= high for _, low, high in map(centred_interval, draws)])
+    assert covered >= 0.85
 
 
 def test_pairs_share_their_draws() -> None:

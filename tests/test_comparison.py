@@ -11,6 +11,7 @@ import xarray as xr
 
 import varlab as vl
 from varlab.claims import Outcome, Verdict, methods
+from varlab.claims.engagement import not_engaged
 from varlab.claims.methods import against_controls
 from varlab.comparison import Comparison, bench, compare, interleaved
 from varlab.comparison.notes import fitted_notes
@@ -209,3 +210,15 @@ def test_mistakes_stop_before_the_first_image(
     monkeypatch.setattr(interleaved, "Bench", None)
     with pytest.raises(VarlabError, match=message):
         compare(model, "scenes", specs, n=2)
+
+
+def test_a_setting_that_hardly_leaves_anything_out_is_not_engaged(model: NextScaleModel) -> None:
+    """tau near 0 excludes few tokens; the verdict names the tau at which these scores would exclude as many as the
+    paper's."""
+    spec = "sparsevar:tau=0.05,last=2"
+    made = compare(model, "scenes", [spec, "sparsevar:keep=0.27,last=2"], n=2, batch=2)
+    reason = not_engaged(made, spec)
+    assert "It computed" in reason and "sparsevar:tau=" in reason and "keep=0.27" in reason
+    assert not_engaged(made, "sparsevar:keep=0.27,last=2") == ""
+    (verdict,) = [v for v in methods.verdicts(made) if v.claim.startswith(spec)]
+    assert verdict.outcome is Outcome.NOT_ENGAGED and verdict.outcome.tone != "bad"

@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 
 from varlab.analysis.measured import Measured
-from varlab.claims import freqexit
+from varlab.claims import freqexit, recipes
 from varlab.claims.published import published_exits
 from varlab.claims.rules import FAILS, HOLDS, PARTLY, WIDE
 from varlab.claims.verdict import Outcome
+from varlab.exits.ablation import find_ablation
 
 
 def found(table: pd.DataFrame, stages: int = 10) -> Measured:
@@ -74,11 +75,47 @@ def test_a_recipe_beats_another_by_every_seed_or_partly(bounds: list[tuple[float
                           "less_layerskip": [sum(b) / 2 for b in bounds],
                           "less_layerskip_low": [b[0] for b in bounds],
                           "less_layerskip_high": [b[1] for b in bounds]})  # fmt: skip
-    verdict = freqexit.beats(found(table), "layerskip", "6")
+    verdict = recipes.beats(found(table), "layerskip", "6")
     assert verdict.outcome is word and "n = 2000" in verdict.finding and "seed 1" in verdict.finding
-    assert freqexit.beats(found(table), "untrained", "6").outcome is Outcome.NOT_MEASURED
+    assert recipes.beats(found(table), "untrained", "6").outcome is Outcome.NOT_MEASURED
 
 
 def test_the_published_table_is_quoted_whole() -> None:
     table = published_exits().set_index("method")
     assert table.loc["FreqExit d", "FID"] == 3.58 and table.loc["VAR-d20", "GFLOPs"] == 1879 and len(table) == 8
+
+
+def trained(rows: list[tuple[str, int, str, float, float]]) -> Measured:
+    """Recipe, training seed, exits, distance, accuracy; bounds of .2 and .02."""
+    columns = ["recipe", "train_seed", "exits", "scattering_frechet", "class_accuracy"]
+    table = pd.DataFrame(rows, columns=columns).assign(n=2000)
+    for name, half in (("scattering_frechet", 0.2), ("class_accuracy", 0.02)):
+        table[f"{name}_low"], table[f"{name}_high"] = table[name] - half, table[name] + half
+    return found(table)
+
+
+def test_a_single_term_that_beats_all_terms_together_is_named() -> None:
+    rows = [("corrected", 0, "6", 2.9, 0.12), ("only-distillation", 0, "6", 2.5, 0.16), ("plain", 0, "6", 9.0, 0.01)]
+    verdict = recipes.best_recipe(trained(rows), "6")
+    assert verdict.outcome is FAILS and "only-distillation (seed 0)" in verdict.finding.split("It beats")[0]
+    assert "It beats plain (seed 0)" in verdict.finding and "over images, not over trainings" in verdict.finding
+    assert recipes.best_recipe(trained(rows[::2]), "6").outcome is HOLDS
+    assert recipes.best_recipe(trained([rows[0], ("only-distillation", 0, "6", 2.9, 0.12)]), "6").outcome is WIDE
+    assert recipes.best_recipe(trained(rows[:1]), "6").outcome is Outcome.NOT_MEASURED
+
+
+@pytest.mark.parametrize(("after", "word"), [(0.81, FAILS), (0.94, HOLDS), (0.99, HOLDS), (0.92, WIDE)])
+def test_what_training_for_exits_costs_at_full_depth_is_said(after: float, word: Outcome) -> None:
+    rows = [("untrained", -1, "12", 1.4, 0.94), ("corrected", 0, "12", 1.5, after)]
+    table = trained(rows)
+    for end, way in (("low", -1), ("high", 1)):
+        table.table[f"class_accuracy_{end}"] = table.table.class_accuracy + way * 0.01
+    verdict = recipes.full_depth_kept(table, "12")
+    assert verdict.outcome is word and "0.94" in verdict.finding and f"{after:.2f}" in verdict.finding
+    assert recipes.full_depth_kept(trained(rows[:1]), "12").outcome is Outcome.NOT_MEASURED
+
+
+def test_the_shipped_ablation_says_what_a_reader_needs() -> None:
+    ablation = find_ablation(None, "mini-var-freqexit")
+    assert "only-distillation" in recipes.best_recipe(ablation, "6").finding
+    assert recipes.full_depth_kept(ablation, "12").outcome is FAILS

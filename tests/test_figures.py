@@ -21,6 +21,7 @@ import matplotlib.pyplot as plt
 
 from varlab import figures
 from varlab.analysis import controls, logs, redundancy
+from varlab.claims import sparsevar
 from varlab.errors import VarlabError
 from varlab.figures import style
 from varlab.metrics import concentration
@@ -441,7 +442,21 @@ def test_own_and_other_edges_are_told_apart() -> None:
     pairs = controls.energy_edges(log, pictures)
     assert (pairs["own"] > 0.99).all() and (pairs["other"] < 0.4).all()
     table = figures.concentration_table(log, pictures)
-    assert table.groupby("edges")["n"].min().to_dict() == {"other images": 8, "own image": 8}
+    assert table.groupby("edges")["n"].min().to_dict() == {
+        "other images, small maps": 8,
+        "own image": 8,
+        "own image, small maps": 8,
+    }
+
+
+def test_one_name_is_one_number_whether_the_images_are_there_or_not() -> None:
+    """The log's concentration comes from whole maps and exact images, the control from small maps and saved ones."""
+    log, pictures = toy_log(), toy_images(8)
+    for table in (figures.concentration_table, figures.edge_correlation_table, figures.block_edge_correlation_table):
+        alone, beside = table(log, None), table(log, pictures)
+        own = beside[beside["edges"] == "own image"] if "edges" in beside else beside
+        assert own["mean"].tolist() == pytest.approx(alone["mean"].tolist(), nan_ok=True)
+    assert sparsevar.changes_on_edges(log, pictures).numbers[0] == sparsevar.changes_on_edges(log).numbers[0]
 
 
 def test_one_prompt_has_no_other_images() -> None:

@@ -6,7 +6,14 @@ import scipy.stats
 
 from varlab import statistics
 from varlab.errors import VarlabError
-from varlab.statistics import bootstrap_interval, paired_difference, paired_shares, wilson_interval
+from varlab.statistics import (
+    Interval,
+    bootstrap_interval,
+    independent_difference,
+    paired_difference,
+    paired_shares,
+    wilson_interval,
+)
 
 
 def sample(*shape: int, seed: int = 0) -> np.ndarray:
@@ -143,3 +150,10 @@ def test_intervals_of_shares_cover_the_truth() -> None:
     rng = np.random.default_rng(0)
     hits = sum(low <= 0.03 <= high for _, low, high in (wilson_interval(rng.random(30) < 0.03) for _ in range(500)))
     assert 0.9 < hits / 500 <= 1
+
+
+def test_the_difference_of_two_shares_is_newcombes() -> None:
+    """His example (1998, table II): 56 of 70 less 48 of 80 is .2, .0524 to .3339."""
+    one, two = wilson_interval([True] * 56 + [False] * 14), wilson_interval([True] * 48 + [False] * 32)
+    assert independent_difference(one, two) == pytest.approx((0.2, 0.0524, 0.3339), abs=1e-4)
+    assert independent_difference(Interval(1.0, 0.7, 1.4), Interval(0.0, 0.0, 0.0)) == pytest.approx((1, 0.7, 1.4))

@@ -9,7 +9,7 @@ import xarray as xr
 from PIL import Image
 
 from tests.test_figures import toy_images, toy_log
-from varlab import claims
+from varlab import claims, figures
 from varlab.analysis import logs
 from varlab.claims import Outcome, Verdict, freqexit, rules, skipvar, sparsevar
 from varlab.claims.verdict import Number
@@ -112,6 +112,17 @@ def test_a_focus_on_a_place_is_only_part_of_the_claim() -> None:
     assert word(verdict) == "partly"
 
 
+def test_residuals_and_changes_of_the_picture_are_two_claims() -> None:
+    log = toy_log()
+    shares, names = log["residual-spectrum"]["concentration"], log["residual-spectrum"]["spread"].attrs["names"]
+    shares.values[..., names.index("contribution")] = 0.24
+    shares.values[..., names.index("preview change")] = 0.8
+    assert (
+        word(sparsevar.residuals_on_edges(log)) == "does not hold" and word(sparsevar.changes_on_edges(log)) == "holds"
+    )
+    assert "latent canvas" in sparsevar.residuals_on_edges(log).finding
+
+
 # --- FreqExit -----------------------------------------------------------------------------------------------
 
 
@@ -152,6 +163,19 @@ def test_gap_shrinks(hidden: float, kl: float, expected: str) -> None:
 def test_gap_minimal(share: float, expected: str) -> None:
     verdict = skipvar.gap_minimal(toy_log(**{"branch-divergence.guidance_changes": by_stage(0.3, share)}))
     assert word(verdict) == expected and "cfg 3.0" in verdict.finding
+
+
+def test_labels_have_their_own_word_and_bound() -> None:
+    """A label of 4096 has 12 bits: one of them in twenty changes .46 of the labels."""
+    log = toy_log(**{"branch-divergence.guidance_changes": by_stage(0.3, 0.3)})
+    assert skipvar.gap_minimal(log).outcome is Outcome.FAILS and "of the bits" in skipvar.gap_minimal(log).finding
+    log["branch-divergence"]["kl"].attrs["units"] = "nats/label"
+    log["branch-divergence"].attrs["values"] = 4096
+    verdict = skipvar.gap_minimal(log)
+    assert verdict.outcome is Outcome.HOLDS and "of the labels (minimal: below 0.46" in verdict.finding
+    assert "bits" not in verdict.finding.split("(minimal")[0] and "per label" in skipvar.gap_shrinks(log).finding
+    axes = figures.guidance_effect(log)
+    assert axes.get_ylabel() == "share of labels" and "Labels" in axes.get_title(loc="left") + axes.get_title()
 
 
 def test_without_guidance_there_is_no_gap_to_judge() -> None:

@@ -89,6 +89,17 @@ def wilson_interval(hits: npt.ArrayLike, level: float = 0.95) -> Interval:
     return Interval(share, min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half)))
 
 
+def independent_difference(a: Interval, b: Interval) -> Interval:
+    """(estimate, low, high) of a - b from the intervals of two independent estimates.
+
+    Square-and-add (MOVER: Newcombe 1998, Zou and Donner 2008); where the two share prompts or seeds it is too wide.
+    """
+    difference = float(a.estimate - b.estimate)
+    below = np.hypot(a.estimate - a.low, b.high - b.estimate)
+    above = np.hypot(a.high - a.estimate, b.estimate - b.low)
+    return Interval(difference, float(difference - below), float(difference + above))
+
+
 def paired_shares(a: npt.ArrayLike, b: npt.ArrayLike, level: float = 0.95) -> Interval:
     """(estimate, low, high) of the share of true values in a [n] less that in b [n], pair by pair.
 

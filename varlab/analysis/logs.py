@@ -113,6 +113,12 @@ def early_stages(stages: int) -> list[int]:
     return list(range(1, max(1, stages // 2) + 1))
 
 
+def predicted(log: Log) -> str:
+    """What one prediction of the model is: a "bit" of a code, or a "label" of a codebook."""
+    units = variable(log, "branch-divergence", "kl").attrs.get("units")
+    return "label" if units == "nats/label" else "bit"
+
+
 # --- images and provenance ----------------------------------------------------------------------------------
 
 

@@ -69,7 +69,7 @@ def block_edge_correlation_table(
     """
     values = edge_correlations(log, site, branch)
     pairs = token_edges(log, images, site, branch) if has_images(log, images) else None
-    table = summary(values if pairs is None else pairs["own"])  # on the same maps as the control
+    table = summary(values)
     table["chance"] = [_chance(log, k, n) for k, n in zip(table["stage"], table["n"], strict=True)]
     if pairs is not None:
         other = summary(pairs["other"])[["stage", "block", "mean"]]

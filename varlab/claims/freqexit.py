@@ -1,13 +1,12 @@
 """FreqExit's claims: when high frequencies enter, what exits cost, and what training for them changes."""
 
 import numpy as np
-import pandas as pd
 
 from varlab.analysis.logs import Log, late_stages, prompt_count, provenance, stage_count, variable
 from varlab.analysis.logs import pick as pick_axis
 from varlab.analysis.measured import Measured
 from varlab.analysis.spectra import band_labels
-from varlab.claims.parts import early, early_name, late, late_name, of_log
+from varlab.claims.parts import column, column_rise, early, early_name, late, late_name, of_log
 from varlab.claims.rules import FEWEST, all_of, below, measured, positive
 from varlab.claims.verdict import Number, Outcome, Verdict
 
@@ -65,25 +64,17 @@ def detail_rises(shares: Measured) -> Verdict:
 
 
 def detail_matters(removed: Measured, name: str) -> Verdict:
-    """Without their details these stages give worse images; by intervals that do not overlap."""
+    """Without their details these stages give worse images, by the distance to held-out scenes."""
     table = removed.table.set_index("removed")
-    whole, without = _distance(table.loc["nothing"], "with all details"), _distance(table.loc[name], f"without {name}")
+    whole, without = table.loc["nothing"], table.loc[name]
+    more = column_rise("distance without them, less with", without, whole, "scattering_frechet")
     finding = (
-        f"Frechet distance (scattering) {whole} with all details, {without} without those of {name}; "
-        f"class accuracy {table.loc['nothing'].class_accuracy:.2f} and {table.loc[name].class_accuracy:.2f}; "
-        f"n = {whole.n}."
+        f"Frechet distance (scattering) {column(whole, 'scattering_frechet')} with all details, "
+        f"{column(without, 'scattering_frechet')} without those of {name}, a difference of {more} (taken as "
+        f"independent); class accuracy {column(whole, 'class_accuracy')} and {column(without, 'class_accuracy')}; "
+        f"n = {more.n}."
     )
-    outcome = Outcome.WIDE
-    if without.low > whole.high:
-        outcome = Outcome.HOLDS
-    elif without.high < whole.low:
-        outcome = Outcome.FAILS
-    return Verdict("Images suffer when fine stages lose their details", outcome, finding, numbers=(whole, without))
-
-
-def _distance(row: pd.Series, name: str) -> Number:
-    estimate, low, high = (float(row[f"scattering_frechet{end}"]) for end in ("", "_low", "_high"))
-    return Number(name, estimate, low, high, int(row.n))
+    return Verdict("Images suffer when fine stages lose their details", positive(more), finding, numbers=(more,))
 
 
 # --- what a layer says --------------------------------------------------------------------------------------
@@ -133,9 +124,9 @@ def time_follows_calls(alone: Measured, many: Measured) -> Verdict:
     misses = {}
     for name, found in (("alone", alone), ("many", many)):
         table = found.table
-        for column in ("block_calls", "gflops"):
-            share = table[column] / table[column].iloc[0]
-            misses[name, column] = float(np.sqrt(((table.transformer_ratio - share)[1:] ** 2).mean()))
+        for cost in ("block_calls", "gflops"):
+            share = table[cost] / table[cost].iloc[0]
+            misses[name, cost] = float(np.sqrt(((table.transformer_ratio - share)[1:] ** 2).mean()))
     first = misses["alone", "block_calls"] < misses["alone", "gflops"]
     second = misses["many", "gflops"] < misses["many", "block_calls"]
     finding = "; ".join(
@@ -146,25 +137,3 @@ def time_follows_calls(alone: Measured, many: Measured) -> Verdict:
     outcome = (Outcome.FAILS, Outcome.PARTLY, Outcome.HOLDS)[first + second]
     claim = "At batch 1 latency follows block calls, in batches operations (root mean square over exit vectors)"
     return Verdict(claim, outcome, finding + ".")
-
-
-# --- training -----------------------------------------------------------------------------------------------
-
-_NAMES = {"untrained": "the untrained exit", "layerskip": "the LayerSkip-like baseline"}
-
-
-def beats(ablation: Measured, rival: str, exits: str) -> Verdict:
-    """``corrected`` against another recipe at an exit: the Frechet distance less the rival's, by training seed."""
-    table = ablation.table[(ablation.table.exits == exits) & (ablation.table.recipe == "corrected")]
-    column, claim = f"less_{rival}", f"Trained by the corrected recipe, exit {exits} beats {_NAMES[rival]}"
-    if column not in table or table[column].dropna().empty:
-        return Verdict(claim, Outcome.NOT_MEASURED, "The ablation holds no such pair.")
-    rows = table.dropna(subset=[column])
-    gains = [
-        Number(f"seed {row.train_seed}", -row[column], -row[f"{column}_high"], -row[f"{column}_low"], int(row.n))
-        for _, row in rows.iterrows()
-    ]
-    finding = f"Frechet distance (scattering) below its own, n = {gains[0].n}: "
-    finding += "; ".join(f"{gain.name}: {gain}" for gain in gains) + "."
-    outcome, reason = all_of([positive(gain) for gain in gains])
-    return Verdict(claim, outcome, finding, reason, tuple(gains))

@@ -10,6 +10,7 @@ import xarray as xr
 from varlab.accelerators import DENSE
 from varlab.analysis.comparisons import CONTROLS, family
 from varlab.analysis.decisions import accuracy_table, kept_share_table
+from varlab.claims.engagement import not_engaged
 from varlab.claims.rules import number, positive
 from varlab.claims.verdict import Number, Outcome, Verdict
 from varlab.comparison import Comparison
@@ -107,7 +108,8 @@ def verdicts(compared: Comparison, measure: str = "ssim") -> list[Verdict]:
         ]
         parts += ["; ".join(less)] if less else []
         numbers = [Number(pair.control, pair.difference, pair.low, pair.high, int(row.n)) for pair in own.itertuples()]
-        outcome, reason = _outcome(own) if row.engaged else (Outcome.NOT_ENGAGED, "It computed as much as dense.")
+        idle = not_engaged(compared, str(name))
+        outcome, reason = (Outcome.NOT_ENGAGED, idle) if idle else _outcome(own)
         claim = f"{name} keeps more of the image than leaving out as much work blindly"
         found.append(Verdict(claim, outcome, ". ".join([*parts, f"n = {row.n:.0f}."]), reason, tuple(numbers)))
     return found

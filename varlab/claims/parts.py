@@ -1,13 +1,16 @@
-"""What the checks of a log share: means over early and late stages, and how stages are named."""
+"""What the checks share: means over early and late stages and their names, and columns of a table with bounds."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import xarray as xr
 
 from varlab.analysis.logs import Log, early_stages, late_stages, prompt_count, stage_count, stage_range
+from varlab.claims.rules import number
 from varlab.claims.verdict import Number, Outcome, Verdict
+from varlab.statistics import Interval, independent_difference
 
 
 def late(log: Log, values: xr.DataArray) -> npt.NDArray[np.float64]:
@@ -37,3 +40,16 @@ def of_log(
 def _mean(values: xr.DataArray, stages: Sequence[int]) -> npt.NDArray[np.float64]:
     chosen = values.sel(stage=list(stages)).mean("stage", skipna=True)
     return chosen.transpose("prompt", ...).values.astype(float)
+
+
+def column(row: pd.Series, name: str) -> Number:
+    """A column of a row of n values, with its bounds from ``name_low`` and ``name_high``."""
+    estimate, low, high = (float(row[f"{name}{end}"]) for end in ("", "_low", "_high"))
+    return Number(name, estimate, low, high, int(row.n))
+
+
+def column_rise(about: str, row: pd.Series, other: pd.Series, name: str, margin: float = 0.0) -> Number:
+    """A column of a row less that of another; the rows are taken as independent."""
+    one, two = (column(each, name) for each in (row, other))
+    intervals = (Interval(each.estimate, each.low, each.high) for each in (one, two))
+    return number(about, independent_difference(*intervals), min(one.n, two.n), margin)

@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from varlab.analysis.logs import Log, dataset, late_stages, provenance, stage_count, variable
+from varlab.analysis.logs import Log, dataset, late_stages, predicted, provenance, stage_count, variable
 from varlab.analysis.redundancy import ENOUGH, saturated, stage_cost_table
 from varlab.claims.parts import early, early_name, late, late_name, of_log
 from varlab.claims.rules import above, all_of, below, enough, measured, number, positive
@@ -28,7 +28,7 @@ def gap_shrinks(log: Log) -> Verdict:
         parts.append(f"{ends[0]} in {early_name(log)}, {ends[1]} in {late_name(log)}")
         numbers.append(measured(f"{name}, early less late", before - after))
     finding = f"Squared distance after the last block over |c|²: {parts[0]}. "
-    finding += f"KL in nats per {predicted(log)[0]}: {parts[1]}."
+    finding += f"KL in nats per {predicted(log)}: {parts[1]}."
     outcome, reason = all_of([positive(found) for found in numbers])
     return of_log(log, claim, outcome, finding, reason, numbers)
 
@@ -46,7 +46,7 @@ def gap_minimal(log: Log) -> Verdict:
     if np.isnan(changed.estimate):
         finding = "Guidance acts within the network: there are no two sets of logits to compare."
         return of_log(log, claim, Outcome.NOT_MEASURED, finding)
-    unit, bound = predicted(log)[0], few(log)
+    unit, bound = predicted(log), few(log)
     finding = (
         f"In {late_name(log)} guidance (cfg {provenance(log)['cfg']}) changes {changed} of the {unit}s (minimal: "
         f"below {bound:.2g}{_because(unit)}); the branches disagree on {shares['flip_share']}, drawing changes "
@@ -55,16 +55,10 @@ def gap_minimal(log: Log) -> Verdict:
     return of_log(log, claim, below(changed, bound), finding, numbers=[changed])
 
 
-def predicted(log: Log) -> tuple[str, int]:
-    """What the model predicts, "bit" or "label", and how many values one may take."""
-    data = dataset(log, "branch-divergence")
-    unit = "label" if data["kl"].attrs.get("units") == "nats/label" else "bit"
-    return unit, int(data.attrs.get("values", 2))
-
-
 def few(log: Log) -> float:
     """The share below which changes are minimal: of labels, that at which one bit in twenty of their number changes."""
-    return float(1 - (1 - FEW) ** np.log2(predicted(log)[1]))
+    values = int(dataset(log, "branch-divergence").attrs.get("values", 2))  # an older log does not say
+    return float(1 - (1 - FEW) ** np.log2(values))
 
 
 def _because(unit: str) -> str:

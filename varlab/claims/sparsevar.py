@@ -41,8 +41,6 @@ def changes_on_edges(log: Log, images: Images = None) -> Verdict:
 def _on_edges(log: Log, claim: str, source: str, images: Images) -> Verdict:
     shares = pick(variable(log, "residual-spectrum", "concentration"), spread=source)
     pairs = energy_edges(log, images, source) if has_images(log, images) else None
-    if pairs is not None:
-        shares = pairs["own"]  # on the same maps as the control
     own, before = measured("late share on edges", late(log, shares)), measured("early share", early(log, shares))
     finding = (
         f"In {late_name(log)} the quarter of the cells with the largest edges takes {own} of the energy of "
@@ -52,7 +50,7 @@ def _on_edges(log: Log, claim: str, source: str, images: Images) -> Verdict:
     if pairs is not None:
         beyond = measured("beyond other images' edges", late(log, pairs["own"]) - late(log, pairs["other"]))
         numbers.append(beyond)
-        finding += f" Beyond the edges of other prompts' images: {beyond}."
+        finding += f" Beyond the edges of other prompts' images, both on maps of at most 32 cells a side: {beyond}."
     outcome, reason = _concentrated(own, beyond)
     return of_log(log, f"{claim} (SparseVAR, observation 1)", outcome, finding, reason, numbers)
 

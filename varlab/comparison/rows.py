@@ -7,7 +7,7 @@ import pandas as pd
 
 from varlab.accelerators import DENSE
 from varlab.comparison.bench import Bench
-from varlab.statistics import bootstrap_interval, paired_difference
+from varlab.statistics import bootstrap_interval, paired_shares
 
 
 def method_row(name: str, bench: Bench, rows: pd.DataFrame, timings: pd.DataFrame) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def method_row(name: str, bench: Bench, rows: pd.DataFrame, timings: pd.DataFram
         low, high = (found.estimate if np.isinf(found.estimate) else bound for bound in found[1:])
         row |= {measure: found.estimate, f"{measure}_low": low, f"{measure}_high": high}
     if part.correct.notna().all():
-        delta = paired_difference(part.correct.astype(float), plain.correct.astype(float))
+        delta = paired_shares(part.correct.astype(bool), plain.correct.astype(bool))
         row |= {"score": part.correct.astype(float).mean(), "score_delta": delta.estimate}
         row |= {"score_delta_low": delta.low, "score_delta_high": delta.high}
     return row

@@ -8,14 +8,14 @@ import pandas as pd
 
 from varlab.context import fixed_context
 from varlab.errors import VarlabError
-from varlab.evaluation.distances import FrechetSpace, basic_interval, precision_recall
+from varlab.evaluation.distances import FrechetSpace, centred_interval, precision_recall
 from varlab.evaluation.scattering import scattering_of
 from varlab.evaluation.scenes import HELD_OUT_SEED, reconstruct
 from varlab.models.base import NextScaleModel
 from varlab.models.var_model import VAR
 from varlab.runs import sample
 from varlab.scenes import score_images
-from varlab.statistics import Interval, bootstrap_interval
+from varlab.statistics import Interval, wilson_interval
 from varlab.training.var import class_scenes
 
 Progress = Callable[[float, int], None]
@@ -72,8 +72,8 @@ def reference(model: VAR, n: int) -> tuple[np.ndarray, list[str]]:
 def measures(found: ClassSamples, space: FrechetSpace, draws: np.ndarray | None = None) -> dict[str, Interval]:
     """Against held-out scenes, of which there should be as many; ``draws``: those of the distance, if known."""
     precision, recall = precision_recall(found.features, space.real)
-    accuracy = bootstrap_interval(found.correct, np.mean)
-    distance = basic_interval(space.draws(found.features) if draws is None else draws)
+    accuracy = wilson_interval(found.correct)
+    distance = centred_interval(space.draws(found.features) if draws is None else draws)
     return dict(zip(MEASURES, (distance, precision, recall, accuracy), strict=True))
 
 

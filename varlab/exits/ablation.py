@@ -15,7 +15,7 @@ import pandas as pd
 
 from varlab.analysis.measured import Measured, read_measured
 from varlab.evaluation.classes import ClassSamples, as_row, described, draw_classes, labels, measures, reference
-from varlab.evaluation.distances import FrechetSpace, basic_interval
+from varlab.evaluation.distances import FrechetSpace, centred_interval
 from varlab.evaluation.scattering import scattering_of
 from varlab.exits import facts_of
 from varlab.exits.speed import exit_specs
@@ -27,6 +27,7 @@ from varlab.weights.zoo import load
 
 UNTRAINED = "untrained"
 BASELINE = "layerskip"
+PAPER = "corrected"
 NO_SEED = -1  # of the untrained exit
 Note = Callable[[str], None]
 
@@ -139,11 +140,11 @@ class _Judged:
 
     def row(self, others: Sequence["_Judged"], space: FrechetSpace) -> dict[str, Any]:
         values = measures(self.samples, space, self.draws)
-        for name in (UNTRAINED, BASELINE):
+        for name in (UNTRAINED, BASELINE, PAPER):
             for other in others:
                 same = other.exits == self.exits and other.recipe == name and other.seed in (self.seed, NO_SEED)
                 if same and other is not self:
-                    values[f"less_{name}"] = basic_interval(self.draws - other.draws)
+                    values[f"less_{name}"] = centred_interval(self.draws - other.draws)
         start = {"recipe": self.recipe, "train_seed": self.seed, "updates": self.updates, "exits": self.exits}
         return start | {"n": len(self.samples.features)} | as_row(values) | {"weights": self.weights}
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.axes import Axes
 
-from varlab.analysis.logs import Log, stage_count, summary, variable
+from varlab.analysis.logs import Log, predicted, stage_count, summary, variable
 from varlab.errors import unknown
 from varlab.figures.style import (
     BLUE,
@@ -32,8 +32,8 @@ HIDDEN = {
     "cosine": ("cosine", "Cosine of the two rows"),
 }
 PREDICTED = {
-    "kl": ("KL (nats per bit)", "Divergence of the predictions", BLUE),
-    "flip_share": ("share of bits", "Bits where the rows differ", RED),
+    "kl": ("KL (nats per {})", "Divergence of the predictions", BLUE),
+    "flip_share": ("share of {}s", "{}s where the rows differ", RED),
 }
 
 
@@ -68,7 +68,7 @@ def branch_divergence(log: Log, measure: str = "relative_mse", ax: Axes | None =
 
 
 def prediction_divergence_table(log: Log, measure: str = "kl") -> pd.DataFrame:
-    """Of the predicted bits: stage, mean, low, high, n; ``measure`` kl (nats per bit) or flip_share."""
+    """Of the predictions: stage, mean, low, high, n; ``measure`` kl (nats per bit or label) or flip_share."""
     if measure not in PREDICTED:
         raise unknown("measure", measure, PREDICTED)
     return summary(variable(log, PROBE, measure))
@@ -76,19 +76,20 @@ def prediction_divergence_table(log: Log, measure: str = "kl") -> pd.DataFrame:
 
 @theme()
 def prediction_divergence(log: Log, measure: str = "kl", ax: Axes | None = None) -> Axes:
-    """How far apart are the predictions? KL(conditional, unconditional), or bits whose likelier value differs."""
+    """How far apart are the predictions? KL(conditional, unconditional), or those whose likeliest value differs."""
     table = prediction_divergence_table(log, measure)
     unit, title, colour = PREDICTED[measure]
+    unit, title = unit.format(predicted(log)), title.format(predicted(log).capitalize())
     ax = _by_stage(log, {unit: (table, colour)}, unit, title, ax)
     finish(ax, log, f"prediction_divergence as {measure}", table)
     return ax
 
 
 def guidance_effect_table(log: Log) -> pd.DataFrame:
-    """Share of bits: stage, effect, mean, low, high, n.
+    """Share of bits or labels: stage, effect, mean, low, high, n.
 
-    Effects: "guidance" (the likelier value changes when the unconditional row is used), "drawing" (the drawn
-    value is not the likelier one of the guided prediction).
+    Effects: "guidance" (the likeliest value changes when the unconditional row is used), "drawing" (the drawn
+    value is not the likeliest one of the guided prediction).
     """
     parts = []
     for effect, name in (("guidance", "guidance_changes"), ("drawing", "drawn_differs")):
@@ -100,10 +101,10 @@ def guidance_effect_table(log: Log) -> pd.DataFrame:
 
 @theme()
 def guidance_effect(log: Log, ax: Axes | None = None) -> Axes:
-    """How many bits does guidance decide? Beside those that the random draw decides."""
+    """How many predictions does guidance decide? Beside those that the random draw decides."""
     table = guidance_effect_table(log)
     lines = {e: (table[table["effect"] == e], colour) for e, colour in (("guidance", INK), ("drawing", ORANGE))}
-    ax = _by_stage(log, lines, "share of bits", "Bits changed by guidance", ax)
+    ax = _by_stage(log, lines, f"share of {predicted(log)}s", f"{predicted(log).capitalize()}s changed by guidance", ax)
     ax.legend()
     finish(ax, log, "guidance_effect", table)
     return ax

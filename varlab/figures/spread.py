@@ -14,6 +14,7 @@ from varlab.figures.style import COLOURS, SOFT, finish, line, own_axes, referenc
 
 PROBE = "residual-spectrum"
 SPREADS = ("contribution", "preview change")
+POOLED = {"own": "own image, small maps", "other": "other images, small maps"}
 
 
 # --- one number a stage -------------------------------------------------------------------------------------
@@ -22,8 +23,9 @@ SPREADS = ("contribution", "preview change")
 def concentration_table(log: Log, images: Images = None) -> pd.DataFrame:
     """Share of energy on the quarter of the cells with the largest edges: stage, source, edges, mean, low, high, n.
 
-    ``edges`` is "own image" or, where the images are found and the source is the preview change, "other images";
-    then both come from the logged maps of at most 32 cells a side, else from the probe's whole maps.
+    ``edges`` is "own image", the probe's figure from the whole maps. Where the images are found the preview change has
+    two more rows from the logged maps of at most 32 cells a side: "own image, small maps" and "other images, small
+    maps", to be compared with each other.
     """
     return _spread_table(log, "concentration", images)
 
@@ -63,8 +65,7 @@ def _spread_table(log: Log, name: str, images: Images) -> pd.DataFrame:
     parts = []
     if has_images(log, images):
         pairs = energy_edges(log, images, shares=name == "concentration")
-        values["preview change"] = pairs["own"]  # on the same maps as the control
-        parts = [_part(summary(pairs["other"]), "preview change", "other images")]
+        parts = [_part(summary(pairs[whose]), "preview change", label) for whose, label in POOLED.items()]
     own = [_part(summary(values[source]), source, "own image") for source in SPREADS]
     return pd.concat(own + parts, ignore_index=True)
 
@@ -80,7 +81,7 @@ def _spread_lines(log: Log, table: pd.DataFrame, ax: Axes | None) -> Axes:
     for (source, whose), rows in table.groupby(["source", "edges"], sort=False):
         if whose == "own image":
             line(ax, rows, "stage", source, COLOURS[source], "o" if source == "contribution" else "s")
-        else:
+        elif whose == POOLED["other"]:
             ax.plot(rows["stage"], rows["mean"], color=COLOURS[source], ls=(0, (2, 1.5)), lw=1,
                     label="edges of other images")  # fmt: skip
     stage_axis(ax, log, sorted(table["stage"].unique()))

@@ -42,7 +42,7 @@ class BranchDivergence(LoggingProbe):
     """
 
     name = "branch-divergence"
-    binary = True
+    values = 2  # that one prediction may take: 2 of a bit
 
     def start(self, run: "Run") -> None:
         super().start(run)
@@ -70,7 +70,7 @@ class BranchDivergence(LoggingProbe):
     def on_logits(self, stage: Stage, cond: Tensor, uncond: Tensor | None, guided: Tensor, labels: Tensor) -> None:
         k, samples = stage.index, stage.samples
         likeliest, chosen = cond.argmax(-1), guided.argmax(-1)
-        self.binary = cond.shape[-1] == 2
+        self.values = cond.shape[-1]
         self.kept.put(("drawn", k), samples, (labels != chosen).float().mean((1, 2)))
         if uncond is None or stage.guidance.blocks:
             return  # no guidance here, or the rows are already mixed: there is nothing to compare
@@ -106,10 +106,10 @@ class BranchDivergence(LoggingProbe):
             "relative_mse": (("stage", "block"), mse, "1"),
             "cosine": (("stage", "block"), cosine, "1"),
         }
-        predictions = (("kl", "kl", "nats/bit" if self.binary else "nats/label"), *_PREDICTIONS)
+        predictions = (("kl", "kl", "nats/bit" if self.values == 2 else "nats/label"), *_PREDICTIONS)
         for name, key, unit in predictions:
             variables[name] = (("stage",), self.kept.table([(key, k) for k in self.stages], self.samples), unit)
-        return {self.name: self.group(variables), **groups}
+        return {self.name: self.group(variables, {"values": self.values}), **groups}
 
 
 _PREDICTIONS = (
