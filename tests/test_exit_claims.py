@@ -31,7 +31,7 @@ def test_detail_rises_or_falls(late: float, word: Outcome) -> None:
 def test_detail_matters_where_intervals_part(low: float, high: float, word: Outcome) -> None:
     table = pd.DataFrame({"removed": ["nothing", "late"], "scattering_frechet": [2.5, (low + high) / 2], "n": 90,
                           "scattering_frechet_low": [2, low], "scattering_frechet_high": [3, high],
-                          "class_accuracy": 0.5})  # fmt: skip
+                          "class_accuracy": 0.5, "class_accuracy_low": 0.4, "class_accuracy_high": 0.6})  # fmt: skip
     assert freqexit.detail_matters(found(table), "late").outcome is word
 
 
@@ -71,7 +71,7 @@ def test_time_follows_calls_or_operations() -> None:
     ],
 )
 def test_a_recipe_beats_another_by_every_seed_or_partly(bounds: list[tuple[float, float]], word: Outcome) -> None:
-    table = pd.DataFrame({"recipe": "corrected", "exits": "6", "train_seed": [0, 1], "n": 2000,
+    table = pd.DataFrame({"recipe": "corrected", "exits": "6", "train_seed": [0, 1], "n": 2000, "class_accuracy": 0.1,
                           "less_layerskip": [sum(b) / 2 for b in bounds],
                           "less_layerskip_low": [b[0] for b in bounds],
                           "less_layerskip_high": [b[1] for b in bounds]})  # fmt: skip

@@ -4,11 +4,10 @@ import pandas as pd
 
 from varlab.analysis.measured import Measured
 from varlab.claims.parts import column, column_rise
-from varlab.claims.rules import FAILS, HOLDS, NO_DIFFERENCE, WIDE, all_of, positive
+from varlab.claims.rules import FAILS, HOLDS, WIDE, all_of, below, positive
 from varlab.claims.verdict import Number, Outcome, Verdict
 
 LOSS = 0.02  # class accuracy: what is lost up to it counts as nothing
-_KEPT = {HOLDS: FAILS, FAILS: HOLDS, NO_DIFFERENCE: HOLDS}  # by what is lost
 _NAMES = {"untrained": "the untrained exit", "layerskip": "the LayerSkip-like baseline"}
 
 
@@ -75,7 +74,7 @@ def full_depth_kept(ablation: Measured, depth: str) -> Verdict:
             f"{before.scattering_frechet:.2f} and {after.scattering_frechet:.2f}"
         )
         numbers.append(lost)
-        outcomes.append({HOLDS: FAILS, FAILS: HOLDS}.get(positive(lost), positive(lost)))
+        outcomes.append(below(lost, LOSS))
     outcome, reason = all_of(outcomes)
     finding = f"{'; '.join(parts)} (margin {LOSS:g}; n = {numbers[0].n})."
     return Verdict(claim, outcome, finding[0].upper() + finding[1:], reason, tuple(numbers))
