@@ -117,7 +117,7 @@ def test_a_method_is_held_against_the_controls_that_cost_no_more(compared: Compa
     assert "over 3 timed batches" in verdict.finding and verdict.finding.endswith("n = 5.")
     idle = named.table.assign(engaged=False)
     (verdict,) = [v for v in methods.verdicts(replace(named, table=idle)) if v.claim.startswith("sparsevar")]
-    assert verdict.outcome is Outcome.NOT_ENGAGED and "as much as dense" in verdict.reason
+    assert verdict.outcome is Outcome.NOT_ENGAGED and "as much as the dense run" in verdict.reason
     worse = named.prompts.assign(ssim=np.where(named.prompts.method == renamed[SPECS[2]], 0.1, named.prompts.ssim))
     (verdict,) = [v for v in methods.verdicts(replace(named, prompts=worse)) if v.claim.startswith("sparsevar")]
     assert verdict.outcome is Outcome.FAILS
