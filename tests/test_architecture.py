@@ -5,10 +5,9 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "varlab"
 ROOMS = (
-    "errors", "weight_labels", "markup", "prompt_files", "specs", "outputs", "context", "machine", "statistics",
-    "schedules", "spectra", "metrics", "models", "weights", "perceptual", "engine", "accelerators", "probes", "runs",
-    "scenes", "prompt_sets", "analysis", "comparison", "claims", "reports", "figures", "training", "evaluation",
-    "parity", "latency", "estimate", "exits", "calibration", "benchmarks", "api", "cli",
+    "errors", "weight_labels", "markup", "specs", "outputs", "context", "machine", "schedules", "measures", "models",
+    "weights", "scenes", "engine", "accelerators", "probes", "runs", "analysis", "comparison", "claims", "reports",
+    "figures", "training", "evaluation", "parity", "timing", "studies", "api", "cli",
 )  # fmt: skip
 STRANGERS = {("accelerators", "probes"), ("probes", "accelerators")}
 

@@ -10,21 +10,21 @@ import torch
 
 from tests.conftest import features, text_for, tiny_hart, tiny_infinity, tiny_var
 from varlab import machine
-from varlab.benchmarks import dense, suite
-from varlab.benchmarks.dense import TARGETS, _table
-from varlab.benchmarks.growth import account_seconds
-from varlab.benchmarks.models import random_infinity
-from varlab.benchmarks.probe_cost import interleaved
-from varlab.benchmarks.reference import reference
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
-from varlab.latency import SPANS, latency, launch_bound_share, one_pass
 from varlab.machine import Rates
 from varlab.models.hart_model import Hart
 from varlab.models.infinity_model import Infinity
 from varlab.models.text import RandomText
 from varlab.probes.log import fewer_bits
 from varlab.runs import work_shares
+from varlab.timing.benchmarks import dense, suite
+from varlab.timing.benchmarks.dense import TARGETS, _table
+from varlab.timing.benchmarks.growth import account_seconds
+from varlab.timing.benchmarks.models import random_infinity
+from varlab.timing.benchmarks.probe_cost import interleaved
+from varlab.timing.benchmarks.reference import reference
+from varlab.timing.latency import SPANS, latency, launch_bound_share, one_pass
 from varlab.weights.hart_files import RandomHartText
 
 
@@ -144,7 +144,7 @@ def test_a_target_for_matrix_units_is_judged_where_there_are_some(
 
 
 def test_the_account_is_work_over_rates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("varlab.benchmarks.growth.rates", lambda *_, **__: Rates(2.0, 4.0, 1.0))
+    monkeypatch.setattr("varlab.timing.benchmarks.growth.rates", lambda *_, **__: Rates(2.0, 4.0, 1.0))
     model = random_infinity(1, 128, "0.06M")
     run = Run(model, model.settings, SeededNoise(0))
     run.generate(["prompt 0"], (0,))

@@ -8,10 +8,10 @@ import torch
 from tests.conftest import tiny_infinity
 from varlab.accelerators.decisions import FEATURES
 from varlab.accelerators.sparsevar import normalise
-from varlab.calibration import skipvar, sparsevar
 from varlab.claims import Outcome
 from varlab.errors import VarlabError
 from varlab.schedules import square
+from varlab.studies.calibration import skipvar, sparsevar
 
 
 def measured(n: int, seed: int = 0) -> pd.DataFrame:
@@ -128,7 +128,7 @@ def test_a_block_that_follows_edges_is_told_from_one_that_does_not() -> None:
     model = tiny_infinity("square")
     image = torch.zeros(2, 3, 20, 20)
     image[:, :, 5:10, 8:16] = 1
-    from varlab.metrics import edge_energy
+    from varlab.measures.metrics import edge_energy
 
     edges = edge_energy(image, (5, 5)).flatten(1)
     table = sparsevar.edge_table(sparsevar.edge_correlations(model, {3: torch.stack([edges, -edges], 1)}, image))

@@ -18,8 +18,8 @@ from varlab.comparison.notes import fitted_notes
 from varlab.errors import VarlabError
 from varlab.figures import difference_spectrum, difference_spectrum_table, save, side_by_side, tradeoff
 from varlab.models.base import NextScaleModel
-from varlab.prompt_sets import dealt, digest_of
 from varlab.runs import sample
+from varlab.scenes.prompt_sets import dealt, digest_of
 
 SPECS = ["truncate:last=1", "cfg-off:last=0", "oracle-tokens:keep=0.5,last=1", "truncate:last=1+cfg-off:last=2"]
 

@@ -7,12 +7,12 @@ import pytest
 
 from tests.conftest import tiny_infinity
 from tests.minis import refused
-from varlab import estimate as estimates
 from varlab import machine
 from varlab.comparison import compare
-from varlab.latency import latency
 from varlab.machine import Rates
 from varlab.models.text import RandomText
+from varlab.timing import estimate as estimates
+from varlab.timing.latency import latency
 from varlab.weights import memory
 from varlab.weights.memory import GIB, account
 from varlab.weights.registry import find

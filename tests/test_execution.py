@@ -12,9 +12,6 @@ import torch.nn.functional as F
 
 from tests.conftest import features, text_for, tiny_hart, tiny_infinity
 from tests.minis import refused
-from varlab.benchmarks import gpu
-from varlab.benchmarks.execution import apart
-from varlab.benchmarks.models import random_infinity
 from varlab.engine import compiled as compiling
 from varlab.engine import graphs
 from varlab.engine.graphs import GraphedRun, tensors
@@ -23,11 +20,14 @@ from varlab.engine.loop import Run
 from varlab.engine.memory import keep_freed_pages
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.state import State
-from varlab.latency import latency
 from varlab.machine import peak_mib, reset_peak
 from varlab.models.hart_model import Hart, HartSettings
 from varlab.models.infinity_model import Infinity
 from varlab.models.layers import gelu_, rotate
+from varlab.timing.benchmarks import gpu
+from varlab.timing.benchmarks.execution import apart
+from varlab.timing.benchmarks.models import random_infinity
+from varlab.timing.latency import latency
 
 
 def engine(model: Infinity | Hart, **options: object) -> torch.Tensor:

@@ -9,7 +9,7 @@ from varlab.claims import freqexit, recipes
 from varlab.claims.published import published_exits
 from varlab.claims.rules import FAILS, HOLDS, PARTLY, WIDE
 from varlab.claims.verdict import Outcome
-from varlab.exits.ablation import find_ablation
+from varlab.studies.exits.ablation import find_ablation
 
 
 def found(table: pd.DataFrame, stages: int = 10) -> Measured:

@@ -4,7 +4,7 @@ import pytest
 
 from tests.conftest import tiny_infinity, tiny_var
 from tests.minis import refused
-from varlab.exits.speed import exit_speed
+from varlab.studies.exits.speed import exit_speed
 
 
 def test_an_exit_is_timed_beside_its_account() -> None:

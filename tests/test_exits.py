@@ -15,11 +15,11 @@ from varlab.analysis.measured import Measured, read_measured
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.evaluation.classes import labels
-from varlab.exits.detail import WithoutDetail, detail_removed, detail_shares
-from varlab.exits.lens import _by_stage, _Drawn, detail_share, lens
-from varlab.exits.quality import exit_quality, scaled_rows, shorthand
 from varlab.figures import exits as figures
 from varlab.models.guidance import Settings
+from varlab.studies.exits.detail import WithoutDetail, detail_removed, detail_shares
+from varlab.studies.exits.lens import _by_stage, _Drawn, detail_share, lens
+from varlab.studies.exits.quality import exit_quality, scaled_rows, shorthand
 
 
 @pytest.fixture(scope="module")

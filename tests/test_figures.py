@@ -24,10 +24,10 @@ from varlab.analysis import controls, logs, redundancy
 from varlab.claims import sparsevar
 from varlab.errors import VarlabError
 from varlab.figures import style
-from varlab.metrics import concentration
+from varlab.measures.metrics import concentration
+from varlab.measures.statistics import bootstrap_interval
 from varlab.probes.base import BRANCHES
 from varlab.probes.residual_spectrum import BAND_EDGES, SOURCES, SPREADS
-from varlab.statistics import bootstrap_interval
 
 SITES = ("block", "attention", "cross", "ffn")
 SIDES = (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 18, 20, 24)

@@ -16,8 +16,8 @@ from tests.minis import make_mini, refused
 from tests.tiny_var_mini import train_tiny_var
 from varlab.errors import VarlabError
 from varlab.evaluation.class_card import write_class_card
-from varlab.exits.ablation import Ablation, ablate
 from varlab.schedules import square
+from varlab.studies.exits.ablation import Ablation, ablate
 from varlab.training.freqexit import CORRECTED, OFFICIAL
 from varlab.training.freqexit.command import plan_of
 from varlab.training.freqexit.losses import Balance

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from tests.conftest import tiny_hart, tiny_infinity
-from varlab.benchmarks import gpu
 from varlab.comparison import methods_of
 from varlab.engine import compiled as compiling
 from varlab.errors import VarlabError
-from varlab.latency import Latency
 from varlab.models.hart_model import Hart
 from varlab.models.infinity_model import Infinity
 from varlab.models.text import RandomText
+from varlab.timing.benchmarks import gpu
+from varlab.timing.latency import Latency
 from varlab.weights.hart_files import RandomHartText
 
 

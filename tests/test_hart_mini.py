@@ -14,7 +14,6 @@ from tests.conftest import hart_features, tiny_hart
 from tests.minis import refused
 from varlab.accelerators import build
 from varlab.accelerators.sparsevar import SparseVAR
-from varlab.calibration.command import calibrate_command
 from varlab.engine.hooks import Probe
 from varlab.engine.loop import Run
 from varlab.engine.plan import Selection
@@ -26,6 +25,7 @@ from varlab.probes import PROBES
 from varlab.reports import notebook_parameters, run_report
 from varlab.reports.facts import FOLDER_VARIABLE
 from varlab.reports.notebooks import read_notebook
+from varlab.studies.calibration.command import calibrate_command
 from varlab.training.recipes import MINI_HART
 from varlab.weights import zoo
 from varlab.weights.embedded import save_mini

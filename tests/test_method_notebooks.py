@@ -14,8 +14,8 @@ from varlab.accelerators.decisions import load
 from varlab.api import check_inputs
 from varlab.cli import app
 from varlab.errors import VarlabError
-from varlab.prompt_sets import dealt
 from varlab.reports import list_notebooks, notebook_parameters, run_report
+from varlab.scenes.prompt_sets import dealt
 
 TEXTS = ["a red star", "a blue ring above a star", "a ring", "a blue star", "a red ring above a blue star", "a star"]
 FIGURES = {

@@ -8,8 +8,8 @@ import scipy.ndimage
 import scipy.stats
 import torch
 
-from varlab import metrics
 from varlab.errors import VarlabError
+from varlab.measures import metrics
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 
 import varlab as vl
-from varlab import perceptual
 from varlab.comparison import compare, interleaved
 from varlab.errors import VarlabError
-from varlab.perceptual import VARIABLE, load_lpips, shapes
+from varlab.weights import lpips as perceptual
+from varlab.weights.lpips import VARIABLE, load_lpips, shapes
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Stage
 from varlab.engine.state import Generation
 from varlab.errors import VarlabError
-from varlab.metrics import edge_energy, psnr
+from varlab.measures.metrics import edge_energy, psnr
+from varlab.measures.spectra import high_frequency_share
 from varlab.models.guidance import Settings
 from varlab.models.infinity_model import Infinity
 from varlab.probes import PROBES, build
@@ -23,7 +24,6 @@ from varlab.probes.base import preview_grid
 from varlab.probes.log import Group, join, load, save
 from varlab.probes.residual_spectrum import SOURCES
 from varlab.schedules import square
-from varlab.spectra import high_frequency_share
 
 
 class Capture(Probe):

@@ -7,8 +7,8 @@ import pytest
 
 from varlab.api import check_inputs
 from varlab.errors import VarlabError
-from varlab.prompt_sets import PromptSet, choose, prompts
 from varlab.runs.inputs import check_prompts
+from varlab.scenes.prompt_sets import PromptSet, choose, prompts
 
 KINDS = {
     "bom.txt": (b"\xef\xbb\xbfa cat\na dog\n", ["a cat", "a dog"]),

@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 
 from varlab.errors import VarlabError
-from varlab.prompt_sets import GENEVAL_COUNTS, Prompt, PromptSet, dealt, distinct, prompts
 from varlab.scenes import CATEGORIES, parse
+from varlab.scenes.prompt_sets import GENEVAL_COUNTS, Prompt, PromptSet, dealt, distinct, prompts
 
 
 def test_the_full_set_has_genevals_proportions_and_can_be_parsed():

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import varlab as vl
-from varlab import metrics, spectra
 from varlab.errors import VarlabError
+from varlab.measures import metrics, spectra
 
 GENERATOR = torch.Generator().manual_seed(0)
 REFERENCE = torch.randint(0, 256, (3, 16, 16), generator=GENERATOR, dtype=torch.uint8)

@@ -8,15 +8,15 @@ import torch
 from typer.testing import CliRunner
 
 from varlab.accelerators import DENSE
-from varlab.benchmarks.models import random_infinity
-from varlab.benchmarks.probe_cost import interleaved
-from varlab.benchmarks.pruning import _table, savings, timed
 from varlab.cli import app
 from varlab.comparison import compare, methods_of
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
-from varlab.latency import latency
 from varlab.models.infinity_model import Infinity
+from varlab.timing.benchmarks.models import random_infinity
+from varlab.timing.benchmarks.probe_cost import interleaved
+from varlab.timing.benchmarks.pruning import _table, savings, timed
+from varlab.timing.latency import latency
 
 SPEC = "sparsevar:keep=0.25,last=3"
 

@@ -8,8 +8,8 @@ import pytest
 import pywt
 import torch
 
-from varlab import spectra
 from varlab.errors import VarlabError
+from varlab.measures import spectra
 
 SIZES = [(16, 16), (15, 21), (32, 48), (9, 8), (1, 12), (1, 1)]
 GOLDEN = Path(__file__).parents[2] / "shared" / "goldens" / "skipvar_features_a.npz"

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from varlab import statistics
 from varlab.errors import VarlabError
-from varlab.statistics import (
+from varlab.measures import statistics
+from varlab.measures.statistics import (
     Interval,
     bootstrap_interval,
     independent_difference,

@@ -13,7 +13,7 @@ from varlab import claims, figures
 from varlab.analysis import logs
 from varlab.claims import Outcome, Verdict, freqexit, rules, skipvar, sparsevar
 from varlab.claims.verdict import Number
-from varlab.statistics import bootstrap_interval
+from varlab.measures.statistics import bootstrap_interval
 
 STAGES = np.arange(1, 7)
 LATE = STAGES >= 5

@@ -19,12 +19,12 @@ from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
 from varlab.probes import PROBES
 from varlab.probes import build as build_probes
-from varlab.prompt_files import is_prompt_file
-from varlab.prompt_sets import CUSTOM, Given, PromptSet, choose, prompts
 from varlab.runs import RunResult, folders, inputs
 from varlab.runs.folders import open_log
 from varlab.runs.inputs import at_least
 from varlab.runs.origins import plugin_options
+from varlab.scenes.prompt_files import is_prompt_file
+from varlab.scenes.prompt_sets import CUSTOM, Given, PromptSet, choose, prompts
 from varlab.specs import spec_of
 from varlab.weights.official import ModelEntry
 from varlab.weights.registry import MODELS, find

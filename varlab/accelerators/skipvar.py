@@ -21,9 +21,9 @@ from varlab.engine.hooks import Accelerator
 from varlab.engine.plan import RUN, StagePlan
 from varlab.engine.stage import Stage
 from varlab.errors import VarlabError
+from varlab.measures.spectra import skipvar_hf_diff, skipvar_hf_ratio
 from varlab.schedules import Grid
 from varlab.specs import option
-from varlab.spectra import skipvar_hf_diff, skipvar_hf_ratio
 from varlab.weights.embedded import data_folder
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """SparseVAR: tokens that changed little inside one block at the stage before are left out of the next.
 
 Independent implementation from the poster and the method figure (arXiv 2507.20454); where these are silent, the
-readings are options, and ``varlab.calibration`` measures which one fits. With d = mean over channels of
+readings are options, and ``varlab.studies.calibration`` measures which one fits. With d = mean over channels of
 (block output - block input)^2 at stage k-1, resized to stage k and normalised to z, a token of stage k is computed
 where z >= tau or where it is an anchor; every other one copies its anchor's prediction.
 """

@@ -58,14 +58,14 @@ def _against(maps: xr.DataArray, pictures: np.ndarray, pairs: Pairs) -> xr.Datas
 
 def correlations(maps: np.ndarray, lines: np.ndarray) -> np.ndarray:
     """Spearman correlation of every map with every image's edges; NaN where a map or an image is constant."""
-    from varlab.metrics import spearman  # waits for torch, as all of this file
+    from varlab.measures.metrics import spearman  # waits for torch, as all of this file
 
     return _every_pair(spearman, maps, lines)
 
 
 def quarter_shares(maps: np.ndarray, lines: np.ndarray) -> np.ndarray:
     """Share of every map's energy on the quarter of the cells with an image's largest edges."""
-    from varlab.metrics import concentration
+    from varlab.measures.metrics import concentration
 
     return _every_pair(concentration, maps, lines)
 

@@ -10,7 +10,7 @@ import xarray as xr
 from PIL import Image
 
 from varlab.errors import VarlabError, unknown
-from varlab.statistics import bootstrap_interval
+from varlab.measures.statistics import bootstrap_interval
 
 Log = xr.DataTree | Path | str
 Images = Path | str | Sequence[Image.Image] | None
@@ -170,7 +170,7 @@ def edges(images: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     """Edge energy [n, h, w] of images [n, H, W, 3]: Sobel magnitude of the luma, resized by area."""
     import torch
 
-    from varlab.metrics import edge_energy
+    from varlab.measures.metrics import edge_energy
 
     return edge_energy(torch.from_numpy(images).movedim(-1, 1), grid).numpy()
 

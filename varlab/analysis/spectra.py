@@ -16,7 +16,7 @@ from varlab.errors import VarlabError
 
 PROBE = "residual-spectrum"
 SOURCES = ("contribution", "preview change")
-Q = 0.125  # cycles per sample: the default of varlab.spectra.high_frequency_share
+Q = 0.125  # cycles per sample: the default of varlab.measures.spectra.high_frequency_share
 
 
 def residual_spectrum_table(log: Log, source: str = "preview change") -> pd.DataFrame:

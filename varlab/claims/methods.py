@@ -14,7 +14,7 @@ from varlab.claims.engagement import not_engaged
 from varlab.claims.rules import number, positive
 from varlab.claims.verdict import Number, Outcome, Verdict
 from varlab.comparison import Comparison
-from varlab.statistics import Interval, paired_difference
+from varlab.measures.statistics import Interval, paired_difference
 
 BLIND = ("random-tokens", "uniform-tokens", "oracle-tokens")
 NEAR = 0.03  # of the dense work: what may lie between a method and a control that stand for the same work

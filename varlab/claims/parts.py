@@ -10,7 +10,7 @@ import xarray as xr
 from varlab.analysis.logs import Log, early_stages, late_stages, prompt_count, stage_count, stage_range
 from varlab.claims.rules import number
 from varlab.claims.verdict import Number, Outcome, Verdict
-from varlab.statistics import Interval, independent_difference
+from varlab.measures.statistics import Interval, independent_difference
 
 
 def late(log: Log, values: xr.DataArray) -> npt.NDArray[np.float64]:

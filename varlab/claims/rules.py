@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from varlab.claims.verdict import Number, Outcome
-from varlab.statistics import Interval, bootstrap_interval
+from varlab.measures.statistics import Interval, bootstrap_interval
 
 FEWEST = 6
 """Least values of an interval: of 5, even the span from smallest to largest misses the median one time in 16."""

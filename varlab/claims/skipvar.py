@@ -8,7 +8,7 @@ from varlab.analysis.redundancy import ENOUGH, saturated, stage_cost_table
 from varlab.claims.parts import early, early_name, late, late_name, of_log
 from varlab.claims.rules import above, all_of, below, enough, measured, number, positive
 from varlab.claims.verdict import Number, Outcome, Verdict
-from varlab.statistics import wilson_interval
+from varlab.measures.statistics import wilson_interval
 
 FEW = 0.05  # "minimal": guidance changes fewer than one bit in twenty
 MOST = 0.5  # "most of the cost": more than half

@@ -48,9 +48,9 @@ def bench(
     """
     import torch
 
-    from varlab.benchmarks.suite import TOPICS, keep, measure
     from varlab.outputs import refuse_existing
     from varlab.runs.inputs import at_least, check_writable
+    from varlab.timing.benchmarks.suite import TOPICS, keep, measure
 
     at_least(1, rounds=rounds, threads=threads)
     for name in topic or ():
@@ -77,7 +77,7 @@ def bench(
 
 def _gpu(rounds: int, folder: Path) -> None:
     """The GPU benchmark, its table, and where it was written."""
-    from varlab.benchmarks.gpu import gpu_bench, keep
+    from varlab.timing.benchmarks.gpu import gpu_bench, keep
 
     with image_bar() as progress:
         made = gpu_bench(rounds, progress, after_part=lambda found: keep(found, folder))
@@ -110,10 +110,10 @@ def latency(
     """Where the time goes, span by span: the dense run and methods in turning order; memory and limits beside it."""
     import torch
 
-    from varlab.latency import keep
-    from varlab.latency import latency as measure
     from varlab.outputs import refuse_existing
-    from varlab.prompt_sets import prompts
+    from varlab.scenes.prompt_sets import prompts
+    from varlab.timing.latency import keep
+    from varlab.timing.latency import latency as measure
     from varlab.weights.memory import refuse_batch
 
     sizes = batch or [1, 4]
@@ -173,7 +173,7 @@ def _check_execution(model: str, name: str, compiled: bool, graphs: bool, specs:
 
 def _show_latency(made: Any) -> None:
     """The tables of one batch size, and what they were measured on."""
-    from varlab.latency import launch_bound_share
+    from varlab.timing.latency import launch_bound_share
 
     facts, dense = made.facts, made.stages[made.stages.method == "none"]
     say((f"batch {facts['batch']}: milliseconds, median ± half the interquartile range, n={facts['n']}", "bold"))
@@ -203,9 +203,9 @@ def estimate(
     """
     import torch
 
-    from varlab.estimate import estimate as predict
     from varlab.machine import usable
     from varlab.runs.inputs import at_least
+    from varlab.timing.estimate import estimate as predict
 
     at_least(1, batch=batch, threads=threads)
     require_known(model)

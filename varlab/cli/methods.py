@@ -61,8 +61,8 @@ def compare(
     from varlab.comparison import PROMPTS, methods_of
     from varlab.figures import save, tradeoff
     from varlab.outputs import refuse_existing
-    from varlab.perceptual import load_lpips
     from varlab.runs.inputs import check_writable
+    from varlab.weights.lpips import load_lpips
 
     load_lpips(lpips)
     for spec in specs:
@@ -120,9 +120,9 @@ def calibrate(
     **options: Any,
 ) -> None:
     """Settle what a method leaves open, on the model at hand."""
-    from varlab.calibration.command import calibrate_command, check_command
     from varlab.outputs import refuse_existing
     from varlab.runs.inputs import check_writable
+    from varlab.studies.calibration.command import calibrate_command, check_command
 
     found = read_numbers("targets", targets)
     aims = (found,) if isinstance(found, float) else found
@@ -154,9 +154,9 @@ def split(
 
     The two files are prompt sets themselves: `varlab compare MODEL SPEC --prompts split/sensitive.txt`.
     """
-    from varlab.calibration.command import split_command
     from varlab.outputs import refuse_existing
     from varlab.runs.inputs import at_least, check_writable
+    from varlab.studies.calibration.command import split_command
 
     at_least(0, seed=seed)
     chosen = read_prompts(model, prompts, n, most=100)
@@ -187,13 +187,13 @@ def savings(
     """Time how much of the work that a method saves becomes time, on a mid-size model of random weights."""
     import torch
 
-    from varlab.benchmarks.models import random_infinity
-    from varlab.benchmarks.pruning import savings as measure
     from varlab.comparison import methods_of
     from varlab.machine import device_name
     from varlab.outputs import FACTS, refuse_existing, save_json, save_table
     from varlab.runs.inputs import at_least, check_writable, with_overrides
     from varlab.runs.origins import made_with
+    from varlab.timing.benchmarks.models import random_infinity
+    from varlab.timing.benchmarks.pruning import savings as measure
 
     at_least(1, repeats=repeats, depth=depth, width=width, batch=batch, threads=threads)
     methods_of(spec)

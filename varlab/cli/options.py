@@ -133,7 +133,7 @@ def require_known(name: str) -> None:
 
 def read_prompts(model: str, name: str | None, n: int | None = None, most: int | None = None) -> Any:
     """The prompts of a set or file for a model, at most ``most`` by default; says what was skipped or repeated."""
-    from varlab.prompt_sets import choose
+    from varlab.scenes.prompt_sets import choose
 
     chosen = choose(name, n, model, most)
     for note in chosen.notes:

@@ -198,10 +198,10 @@ def exits(
     """Time the transformer of a VAR at early exits, interleaved with full depth, beside block calls and GFLOPs."""
     import torch
 
-    from varlab.exits.speed import exit_speed
     from varlab.machine import device_name
     from varlab.outputs import refuse_existing, save_json, save_table
     from varlab.runs.inputs import at_least, check_writable
+    from varlab.studies.exits.speed import exit_speed
 
     at_least(1, batch=batch, rounds=rounds, threads=threads)
     require_known(model)
@@ -241,8 +241,8 @@ def ablate(
     out: Annotated[Path, typer.Option(help="Folder of the table.")] = Path("reports/freqexit_ablation"),
 ) -> None:
     """Fine-tune by every FreqExit recipe, judge all at the same exits. Ctrl-C keeps all; the same command goes on."""
-    from varlab.exits.command import ablate_command
     from varlab.runs.inputs import at_least, check_writable
+    from varlab.studies.exits.command import ablate_command
 
     at_least(1, steps=steps, pool=pool, n=n, workers=workers)
     require_known(model)

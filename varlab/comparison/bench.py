@@ -19,7 +19,7 @@ from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Stage
 from varlab.engine.state import Generation
 from varlab.machine import now, peak_mib, reset_peak
-from varlab.metrics import high_frequency_ssim, psnr, ssim
+from varlab.measures.metrics import high_frequency_ssim, psnr, ssim
 from varlab.probes.log import Log, join, of_methods, tree
 from varlab.runs import Job, to_pil
 from varlab.scenes import CATEGORIES, score_images

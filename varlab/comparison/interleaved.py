@@ -20,10 +20,10 @@ from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
-from varlab.perceptual import load_lpips
-from varlab.prompt_sets import Given, choose
 from varlab.runs import Job, provenance
 from varlab.runs.inputs import at_least, with_overrides
+from varlab.scenes.prompt_sets import Given, choose
+from varlab.weights.lpips import load_lpips
 
 Progress = Callable[[float, int], None]
 PROMPTS = 32  # by default

@@ -6,7 +6,7 @@ from typing import Any
 import xarray as xr
 
 from varlab.errors import VarlabError
-from varlab.prompt_sets import dealt, digest_of
+from varlab.scenes.prompt_sets import dealt, digest_of
 
 
 def _fitted_on(record: Mapping[str, Any], model: str | None) -> set[str] | None:

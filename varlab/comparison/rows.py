@@ -7,7 +7,7 @@ import pandas as pd
 
 from varlab.accelerators import DENSE
 from varlab.comparison.bench import Bench
-from varlab.statistics import bootstrap_interval, paired_shares
+from varlab.measures.statistics import bootstrap_interval, paired_shares
 
 
 def method_row(name: str, bench: Bench, rows: pd.DataFrame, timings: pd.DataFrame) -> dict[str, Any]:

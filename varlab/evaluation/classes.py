@@ -11,11 +11,11 @@ from varlab.errors import VarlabError
 from varlab.evaluation.distances import FrechetSpace, centred_interval, precision_recall
 from varlab.evaluation.scattering import scattering_of
 from varlab.evaluation.scenes import HELD_OUT_SEED, reconstruct
+from varlab.measures.statistics import Interval, wilson_interval
 from varlab.models.base import NextScaleModel
 from varlab.models.var_model import VAR
 from varlab.runs import sample
 from varlab.scenes import score_images
-from varlab.statistics import Interval, wilson_interval
 from varlab.training.var import class_scenes
 
 Progress = Callable[[float, int], None]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from varlab.errors import VarlabError
-from varlab.statistics import Interval, wilson_interval
+from varlab.measures.statistics import Interval, wilson_interval
 
 NEIGHBOURS = 3
 

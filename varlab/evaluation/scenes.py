@@ -9,11 +9,11 @@ import torch
 
 from varlab.context import fixed_context
 from varlab.errors import VarlabError
+from varlab.measures.spectra import band_power
 from varlab.models.base import NextScaleModel
-from varlab.prompt_sets import PromptSet, prompts
 from varlab.runs import sample
 from varlab.scenes import benchmark_prompt, render, sample_scenes, score_images, summarise
-from varlab.spectra import band_power
+from varlab.scenes.prompt_sets import PromptSet, prompts
 
 Progress = Callable[[float, int], None]
 HELD_OUT_SEED = 90_001  # scenes that no training pool contains

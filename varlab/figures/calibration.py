@@ -36,7 +36,7 @@ def _name(norm: str, root: bool) -> str:
 
 @theme()
 def readings(shares: pd.DataFrame, published: Sequence[float], log: Log) -> Figure:
-    """Which share of the scores lies below tau? ``shares`` as ``varlab.calibration.sparsevar`` finds them.
+    """Which share of the scores lies below tau? ``shares`` as ``varlab.studies.calibration.sparsevar`` finds them.
 
     Left: each normaliser at the block where it comes closest, against the published shares. Right: the distance of
     all readings to these; white dots: the closest of a row.

@@ -1,4 +1,4 @@
-"""Early exits: why layers can be left, what is lost, and what is gained. All read tables that ``varlab.exits`` made."""
+"""Early exits: why layers can be left, what is lost and what is gained. All read tables of ``studies.exits``."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ from varlab.figures.style import (
     theme,
 )
 from varlab.figures.text import as_typed
-from varlab.statistics import bootstrap_interval
+from varlab.measures.statistics import bootstrap_interval
 
 MEASURES = {
     "scattering_frechet": "Frechet distance\n(scattering features)",

@@ -10,8 +10,8 @@ from varlab.figures.text import as_typed
 
 @theme()
 def growth_curves(table: pd.DataFrame, line: str) -> Figure:
-    """One panel an axis of ``varlab.benchmarks.growth``: seconds against the account's, each relative to the smallest
-    point, on logarithmic scales; ``line`` says on what it rests."""
+    """One panel an axis of ``varlab.timing.benchmarks.growth``: seconds against the account's, each relative to the
+    smallest point, on logarithmic scales; ``line`` says on what it rests."""
     axes_names = list(dict.fromkeys(table.axis))
     figure, panels = plt.subplots(1, len(axes_names), figsize=(2.4 * len(axes_names), 2.6), layout="constrained")
     for ax, name in zip(panels, axes_names, strict=True):

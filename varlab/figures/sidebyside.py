@@ -13,7 +13,7 @@ from PIL import Image
 from varlab.analysis.comparisons import CONTROLS, log_of
 from varlab.figures.style import CYCLE, PAGE, decades, finish, own_axes, theme
 from varlab.figures.text import as_typed, wrapped
-from varlab.statistics import bootstrap_interval
+from varlab.measures.statistics import bootstrap_interval
 
 LABEL = 1.3  # inches for the names of the rows
 GREYS, DASHES = ("#444444", "#888888", "#bbbbbb"), ("--", ":", "-.")  # of controls
@@ -71,7 +71,7 @@ def difference_spectrum_table(compared: Pictured) -> pd.DataFrame:
     """method, frequency (cycles/pixel), mean power of the luma difference to dense, low, high, n."""
     import torch
 
-    from varlab.spectra import radial_power
+    from varlab.measures.spectra import radial_power
 
     dense = _array(compared.images["none"]).mean(-1)
     rows = []

@@ -16,6 +16,7 @@ from varlab.accelerators.decisions import FEATURES, always
 from varlab.accelerators.skipvar import LATE, SkipVAR
 from varlab.engine.loop import Run
 from varlab.engine.stage import Stage
+from varlab.measures.spectra import sobel_magnitude
 from varlab.parity.accelerated import CacheWatch, compare_bits, compare_logits, path, prepared
 from varlab.parity.comparison import Comparison
 from varlab.parity.golden import Golden
@@ -24,7 +25,6 @@ from varlab.parity.infinity_capture import Outcome, generate
 from varlab.parity.infinity_setup import Setup, setup
 from varlab.parity.report import Report
 from varlab.schedules import Grid
-from varlab.spectra import sobel_magnitude
 
 COMMON = "common"  # prefix of what all branches share
 

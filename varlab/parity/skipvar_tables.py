@@ -11,10 +11,10 @@ from torch import Tensor
 
 from varlab.accelerators.decisions import Classifier, DecisionModel
 from varlab.errors import VarlabError
+from varlab.measures.spectra import skipvar_hf_diff, skipvar_hf_ratio, sobel_magnitude
 from varlab.parity.comparison import Comparison
 from varlab.parity.golden import Golden
 from varlab.parity.report import Report
-from varlab.spectra import skipvar_hf_diff, skipvar_hf_ratio, sobel_magnitude
 
 Pair = tuple[Tensor, Tensor]  # images [1, 3, H, W]: new, old
 

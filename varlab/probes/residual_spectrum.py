@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from varlab.engine.stage import Stage
-from varlab.metrics import concentration, edge_energy, gini, spearman
+from varlab.measures.metrics import concentration, edge_energy, gini, spearman
+from varlab.measures.spectra import explained_share, spectral_summary, wavelet_energy
 from varlab.probes.base import PreviewProbe, last_of_each, pooled
 from varlab.probes.log import Log, Variables
-from varlab.spectra import explained_share, spectral_summary, wavelet_energy
 
 SOURCES = ("residual", "contribution", "canvas", "preview", "preview change")
 BANDS = ("LL", "LH", "HL", "HH")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from varlab.engine.stage import Stage
 from varlab.errors import VarlabError
-from varlab.metrics import WINDOW, high_frequency_ssim, psnr, ssim
+from varlab.measures.metrics import WINDOW, high_frequency_ssim, psnr, ssim
 from varlab.probes.base import PreviewProbe, last_of_each
 from varlab.probes.log import Log, Variables
 

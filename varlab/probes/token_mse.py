@@ -13,12 +13,12 @@ from torch import Tensor
 
 from varlab.engine.norms import norms, small
 from varlab.engine.stage import Site, Stage
-from varlab.metrics import edges_on_grid, luma, spearman
+from varlab.measures.metrics import edges_on_grid, luma, spearman
+from varlab.measures.spectra import sobel_magnitude
 from varlab.probes.base import BRANCHES, LoggingProbe, by_branch, on_grid, pooled
 from varlab.probes.log import Group, Log, Variables
 from varlab.schedules import Grid
 from varlab.specs import option
-from varlab.spectra import sobel_magnitude
 
 if TYPE_CHECKING:
     from varlab.engine.loop import Run

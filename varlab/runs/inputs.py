@@ -17,7 +17,7 @@ from varlab.errors import VarlabError, unknown
 from varlab.models.guidance import Settings
 from varlab.models.hart import HartText
 from varlab.models.infinity import TextBatch
-from varlab.prompt_files import as_text
+from varlab.scenes.prompt_files import as_text
 from varlab.weights.writing import hash_tensors
 
 Features = TextBatch | HartText

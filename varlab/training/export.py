@@ -7,8 +7,8 @@ import pandas as pd
 import torch
 
 from varlab.machine import device_name
-from varlab.prompt_sets import prompts
 from varlab.scenes import SCENE_VERSION, shortened
+from varlab.scenes.prompt_sets import prompts
 from varlab.training.pipeline import FROM, PARTS, load_average, start_of, trained_tokenizer
 from varlab.training.pool import ScenePool
 from varlab.training.recipe import Recipe

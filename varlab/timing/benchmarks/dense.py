@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from varlab.benchmarks.models import random_infinity
-from varlab.benchmarks.reference import reference
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.machine import has_bf16_units, now, rates
 from varlab.models.infinity_model import Infinity
+from varlab.timing.benchmarks.models import random_infinity
+from varlab.timing.benchmarks.reference import reference
 
 Progress = Callable[[float, int], None]
 # What the engine must reach: figure -> (numerator, denominator, at most).

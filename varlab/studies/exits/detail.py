@@ -19,12 +19,12 @@ from varlab.engine.stage import Stage
 from varlab.evaluation.classes import as_row, described, labels, measures, reference
 from varlab.evaluation.distances import FrechetSpace
 from varlab.evaluation.scattering import scattering_of
-from varlab.exits import facts_of
-from varlab.exits.lens import detail_share
-from varlab.metrics import ssim
+from varlab.measures.metrics import ssim
+from varlab.measures.statistics import bootstrap_interval
 from varlab.models.var_model import VAR
 from varlab.runs import sample
-from varlab.statistics import bootstrap_interval
+from varlab.studies.exits import facts_of
+from varlab.studies.exits.lens import detail_share
 from varlab.training.freqexit.wavelets import haar, inverse
 
 

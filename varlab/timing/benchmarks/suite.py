@@ -12,13 +12,13 @@ from typing import Any
 import pandas as pd
 import torch
 
-from varlab.benchmarks.dense import NEEDS_UNITS, dense_bench
-from varlab.benchmarks.growth import WITHIN, growth
-from varlab.benchmarks.probe_cost import ALLOWED, BARE, PROBED, TARGETS, WHOLE, ProbeCost, probe_cost
 from varlab.figures.growth import growth_curves
 from varlab.machine import clocks, device_name
 from varlab.models.base import NextScaleModel
 from varlab.runs.origins import git_state
+from varlab.timing.benchmarks.dense import NEEDS_UNITS, dense_bench
+from varlab.timing.benchmarks.growth import WITHIN, growth
+from varlab.timing.benchmarks.probe_cost import ALLOWED, BARE, PROBED, TARGETS, WHOLE, ProbeCost, probe_cost
 from varlab.weights.zoo import load
 
 Progress = Callable[[float, int], None]

@@ -25,12 +25,12 @@ from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Site
 from varlab.errors import VarlabError, unknown
-from varlab.metrics import edge_energy, spearman
+from varlab.measures.metrics import edge_energy, spearman
+from varlab.measures.statistics import bootstrap_interval
 from varlab.models.base import NextScaleModel
-from varlab.prompt_sets import choose
 from varlab.runs import Job, default_batch, provenance
 from varlab.runs.inputs import at_least
-from varlab.statistics import bootstrap_interval
+from varlab.scenes.prompt_sets import choose
 
 Progress = Callable[[int, int], None]
 CLOSE = 0.05  # root mean square distance of shares: how sure the published ones are

@@ -18,9 +18,9 @@ from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Stage
 from varlab.evaluation.classes import labels
-from varlab.exits import facts_of
 from varlab.models.layers import block_causal_attend
 from varlab.models.var_model import VAR
+from varlab.studies.exits import facts_of
 from varlab.training.freqexit.wavelets import haar
 
 

@@ -11,9 +11,9 @@ from varlab.errors import VarlabError
 from varlab.evaluation.classes import as_row, described, draw_classes, labels, measures, reference
 from varlab.evaluation.distances import FrechetSpace
 from varlab.evaluation.scattering import scattering_of
-from varlab.exits import facts_of
-from varlab.exits.speed import exit_specs
 from varlab.models.var_model import VAR
+from varlab.studies.exits import facts_of
+from varlab.studies.exits.speed import exit_specs
 
 Progress = Callable[[int, int], None]
 

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 
 from varlab.accelerators.decisions import save
-from varlab.calibration import skipvar, sparsevar
 from varlab.errors import VarlabError, unknown
 from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
 from varlab.outputs import FACTS, draft, save_json, save_table
-from varlab.prompt_sets import prompts
 from varlab.runs.origins import made_with
+from varlab.scenes.prompt_sets import prompts
+from varlab.studies.calibration import skipvar, sparsevar
 
 METHODS = ("skipvar", "sparsevar")
 SHOWN = 12  # readings of SparseVAR that the terminal shows

@@ -16,10 +16,10 @@ from varlab.machine import now, peak_mib, reset_peak
 from varlab.models.base import NextScaleModel
 from varlab.probes import PROBES, build
 from varlab.probes import log as logs
-from varlab.prompt_sets import prompts
 from varlab.runs import default_batch
 from varlab.runs.folders import keep
 from varlab.runs.inputs import at_least
+from varlab.scenes.prompt_sets import prompts
 from varlab.weights.memory import refuse_batch
 
 PROBED = tuple(PROBES)

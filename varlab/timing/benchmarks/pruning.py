@@ -18,9 +18,9 @@ from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Site, Stage
 from varlab.machine import now, peak_mib, reset_peak
+from varlab.measures.statistics import bootstrap_interval
 from varlab.models.base import NextScaleModel
 from varlab.runs.inputs import at_least
-from varlab.statistics import bootstrap_interval
 from varlab.weights.memory import refuse_batch
 
 TARGETS = {"share of the saving": 0.85, "overhead of the method's own verbs": 0.03, "memory": 1.0}

@@ -14,17 +14,17 @@ from typing import Any
 import pandas as pd
 import torch
 
-from varlab.benchmarks.execution import apart
-from varlab.benchmarks.probe_cost import PROBED, interleaved
 from varlab.engine.compiled import compiled
 from varlab.engine.graphs import GraphedRun, Graphs
 from varlab.engine.loop import Run
 from varlab.errors import VarlabError
-from varlab.latency import TABLES, Latency, latency
 from varlab.machine import device_facts
 from varlab.models.base import NextScaleModel
 from varlab.runs.inputs import at_least
 from varlab.runs.origins import git_state
+from varlab.timing.benchmarks.execution import apart
+from varlab.timing.benchmarks.probe_cost import PROBED, interleaved
+from varlab.timing.latency import TABLES, Latency, latency
 from varlab.weights.zoo import load
 
 BUDGET = 540.0  # seconds after which what is left is skipped, and said to be

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from varlab.errors import VarlabError
-from varlab.spectra import check_maps, sobel_magnitude
+from varlab.measures.spectra import check_maps, sobel_magnitude
 
 __all__ = [
     "concentration",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from varlab.errors import VarlabError
-from varlab.exits.ablation import Ablation, ablate, summary
+from varlab.studies.exits.ablation import Ablation, ablate, summary
 from varlab.training.freqexit.command import plan_of, show_freqexit
 from varlab.training.freqexit.recipes import BASES, freqexit_recipe
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from varlab.benchmarks.dense import engine_seconds
-from varlab.benchmarks.models import random_infinity
 from varlab.machine import rates
 from varlab.models.infinity_model import Infinity
+from varlab.timing.benchmarks.dense import engine_seconds
+from varlab.timing.benchmarks.models import random_infinity
 
 Progress = Callable[[float, int], None]
 BASE: dict[str, Any] = {"depth": 2, "width": 1024, "pixels": "0.25M", "batch": 1}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from varlab.context import fixed_context
 from varlab.errors import VarlabError
-from varlab.metrics import check_pair
+from varlab.measures.metrics import check_pair
 from varlab.weights.places import SUFFIXES
 from varlab.weights.reading import listing, read
 

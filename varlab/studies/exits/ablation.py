@@ -17,9 +17,9 @@ from varlab.analysis.measured import Measured, read_measured
 from varlab.evaluation.classes import ClassSamples, as_row, described, draw_classes, labels, measures, reference
 from varlab.evaluation.distances import FrechetSpace, centred_interval
 from varlab.evaluation.scattering import scattering_of
-from varlab.exits import facts_of
-from varlab.exits.speed import exit_specs
 from varlab.models.var_model import VAR
+from varlab.studies.exits import facts_of
+from varlab.studies.exits.speed import exit_specs
 from varlab.training.freqexit.pipeline import Plan, Report, export_freqexit, train_freqexit
 from varlab.training.freqexit.recipes import BASES
 from varlab.weights.embedded import data_folder

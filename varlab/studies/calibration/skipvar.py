@@ -24,12 +24,12 @@ from varlab.engine.dense import CanvasKeeper
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.errors import VarlabError
-from varlab.metrics import ssim
+from varlab.measures.metrics import ssim
+from varlab.measures.statistics import paired_shares
 from varlab.models.base import NextScaleModel
-from varlab.prompt_sets import dealt, digest_of, prompts
 from varlab.runs import Job, default_batch
 from varlab.runs.inputs import at_least
-from varlab.statistics import paired_shares
+from varlab.scenes.prompt_sets import dealt, digest_of, prompts
 
 Progress = Callable[[int, int], None]
 TARGETS = (0.84, 0.86, 0.88, 0.94, 0.97)  # the paper's three, and two at which small flat pictures differ

@@ -12,10 +12,10 @@ from varlab.analysis.measured import Measured
 from varlab.comparison import compare
 from varlab.errors import VarlabError
 from varlab.evaluation.classes import labels
+from varlab.measures.statistics import bootstrap_interval
 from varlab.models.base import NextScaleModel
 from varlab.models.var_model import VAR
-from varlab.prompt_sets import PromptSet
-from varlab.statistics import bootstrap_interval
+from varlab.scenes.prompt_sets import PromptSet
 
 Progress = Callable[[float, int], None]
 

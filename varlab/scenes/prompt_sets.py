@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 
 from varlab.errors import VarlabError, unknown
-from varlab.prompt_files import ENDINGS, FilePrompts, as_text, is_prompt_file, read_prompts
 from varlab.scenes.grammar import CATEGORIES, COLORS, NUMBERS, RELATIONS, SHAPES, noun_phrase
+from varlab.scenes.prompt_files import ENDINGS, FilePrompts, as_text, is_prompt_file, read_prompts
 
 if TYPE_CHECKING:
     from varlab.models.base import NextScaleModel
 
 GENEVAL_COUNTS = dict(zip(CATEGORIES, (80, 99, 80, 94, 100, 100), strict=True))
-GENEVAL = Path(__file__).parents[1] / "data" / "geneval" / "evaluation_metadata.jsonl"
+GENEVAL = Path(__file__).parents[2] / "data" / "geneval" / "evaluation_metadata.jsonl"
 CUSTOM, CLASSES = "custom", "classes"
 SHOWN = 3  # prompts that a set prints
 
@@ -107,8 +107,8 @@ def prompts(
 
     Parameters
     ----------
-    name : a set, or a file: .txt, .jsonl, .json, .csv or .tsv, read as ``varlab.prompt_files`` says. None is the set
-        that every ``model`` of its kind can read: "classes" of a class-conditional one, else "scenes".
+    name : a set, or a file: .txt, .jsonl, .json, .csv or .tsv, read as ``varlab.scenes.prompt_files`` says. None is the
+        set that every ``model`` of its kind can read: "classes" of a class-conditional one, else "scenes".
     n : how many; time grows in proportion. None is the whole set. Files and "geneval" hold no more than they do.
     seed : decides the shuffles of "scenes" and "classes".
     model : a model or its name; needed for "classes" alone.

@@ -1,0 +1,1 @@
+"""Studies: what papers leave open, measured: calibration, early exits."""

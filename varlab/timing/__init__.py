@@ -1,0 +1,1 @@
+"""Timing: where time and memory go, and what a run will take."""
