@@ -1,6 +1,8 @@
 """Imports point one way: a room imports only rooms above it in this list."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "varlab"
@@ -51,6 +53,16 @@ def test_figures_and_reports_need_no_model() -> None:
     files = [path for name in ("analysis", "figures", "reports") for path in (PACKAGE / name).rglob("*.py")]
     for path in files:
         assert not imports(path) & {"models", "weights", "engine", "accelerators"}, path
+
+
+def test_tables_need_neither_torch_nor_a_drawing_and_verdicts_no_drawing() -> None:
+    """Asked of a fresh interpreter: what a file imports may import more."""
+    for name, forbidden in (("analysis", ("torch", "matplotlib")), ("claims", ("matplotlib",))):
+        files = [f"varlab.{name}.{path.stem}" for path in (PACKAGE / name).glob("[a-z]*.py")]
+        asked = f"import sys, {', '.join(files)}; print([name for name in {forbidden} if name in sys.modules])"
+        assert subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True).stdout.strip() == "[]", (
+            name
+        )
 
 
 def test_no_file_hides_a_name_of_the_package() -> None:
