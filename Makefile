@@ -37,8 +37,9 @@ test: install lint
 slow: install
 	$(BIN)/pytest -m slow
 
+# Jupyter refuses to run as root, as in most containers, unless it is told that this is meant.
 lab: install
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
 
 clean:
 	rm -rf .venv

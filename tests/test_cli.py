@@ -18,7 +18,7 @@ from rich.console import Console
 
 from tests.minis import CONFIG, SCHEDULE, TOKENIZER, make_mini, parts
 from varlab import cli
-from varlab.cli import bench, files, methods, options, run, train
+from varlab.cli import bench, files, folders, methods, options, run, train
 from varlab.models.guidance import Settings
 from varlab.weights import registry
 from varlab.weights.official import ModelEntry
@@ -46,7 +46,7 @@ Call = Callable[..., Outcome]
 
 
 def speak_on(monkeypatch: pytest.MonkeyPatch, console: Console) -> None:
-    for room in (options, run, methods, train, files, bench):
+    for room in (options, run, methods, train, files, bench, folders):
         if hasattr(room, "console"):
             monkeypatch.setattr(room, "console", console)
 
@@ -189,7 +189,9 @@ def test_a_report_takes_from_its_run_what_was_not_given(
     seen: list[dict[str, object]] = []
     names: list[str | None] = []
 
-    def run_report(notebook: Path, values: dict[str, object], out: Path, name: str | None) -> argparse.Namespace:
+    def run_report(
+        notebook: Path, values: dict[str, object], out: Path, name: str | None, **_: object
+    ) -> argparse.Namespace:
         seen.append(values)
         names.append(name)
         return argparse.Namespace(html=out / "x.html")
@@ -219,7 +221,8 @@ def test_a_short_file_is_taken_whole(varlab: Call, places: Path, monkeypatch: py
 
     def log(model: object, prompts: list[str], **_: object) -> argparse.Namespace:
         taken.append(len(prompts))
-        return argparse.Namespace(attrs={"n": len(prompts), "weights": "none"}, children=())
+        facts = {"n": len(prompts), "weights": "none"}
+        return argparse.Namespace(attrs=facts, children=(), encoding={"source": "runs/x"})
 
     monkeypatch.setattr("varlab.api.log", log)
     for given in (["--prompts", "mine.txt"], [], ["--n", 50]):

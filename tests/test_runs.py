@@ -123,7 +123,7 @@ def test_a_run_stopped_while_it_is_timed_goes_on(
             log_run(model, PROMPTS[:2], tmp_path / "run", probes=PROBES)
     assert not (tmp_path / "run").exists()
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / folders.CLAIM).write_text("{")  # cut while the record was written
+    (tmp_path / "run" / f"{folders.DRAFT}1-0.json").write_text("{")  # cut while the record was written
     assert log_run(model, PROMPTS[:2], tmp_path / "run", probes=PROBES).attrs["n"] == 2
 
 
@@ -328,7 +328,7 @@ def test_a_damaged_record_is_told(model: Infinity, tmp_path: Path, text: str) ->
     (tmp_path / "parts" / "000000.npz").write_text("")
     (tmp_path / "run.json").write_text(text)
     for action in (lambda: open_log(tmp_path), lambda: log_run(model, PROMPTS, tmp_path, probes=PROBES)):
-        with pytest.raises(VarlabError, match=r"run\.json is damaged .*Remove the folder"):
+        with pytest.raises(VarlabError, match=r"run\.json is damaged .*varlab runs repair"):
             action()
 
 
@@ -336,7 +336,7 @@ def test_a_damaged_record_is_told(model: Infinity, tmp_path: Path, text: str) ->
 def test_a_damaged_store_is_told(model: Infinity, tmp_path: Path, file: str) -> None:
     log_run(model, PROMPTS[:1], tmp_path / "run", probes=["token-mse"])
     (tmp_path / "run" / folders.STORE / file).write_text("{")
-    with pytest.raises(VarlabError, match=r"log\.zarr is damaged .*Remove the folder"):
+    with pytest.raises(VarlabError, match=r"log\.zarr is damaged .*varlab runs repair"):
         open_log(tmp_path / "run")
 
 
@@ -357,7 +357,7 @@ def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_finished_run_is_compared_with_what_was_given_alone(finished: Path) -> None:
     file = str(finished.parent / "mine.txt")
-    for given in ({}, {"n": 3}, {"seed": 2}, {"tau": 0.5, "batch": 1}, {"probes": None, "cfg": None}):
+    for given in ({}, {"n": 3}, {"seed": 2}, {"tau": 0.5, "batch": 1, "wait": False}, {"probes": None, "cfg": None}):
         assert vl.log("mine", file, folder=finished, **given).attrs["precision"] == "bf16"  # type: ignore[arg-type]
     for change, named in (({"seed": 0}, "seed"), ({"n": 2}, "prompts"), ({"cfg": 5.0}, "settings"),
                           ({"probes": "token-mse"}, "probes"), ({"negative": "a star"}, "negative")):  # fmt: skip

@@ -30,6 +30,7 @@ from varlab.weights.official import ModelEntry
 from varlab.weights.registry import MODELS, find
 from varlab.weights.zoo import check_captions, load, require, shipped_weights
 
+NO_PART_OF_A_RUN = ("batch", "progress", "wait")  # options of ``log`` that change nothing in a run
 OF_A_RUN = ("model", "prompt_set", "n", "seed")  # inputs of a notebook that a run folder knows
 
 
@@ -54,7 +55,7 @@ def log(
     this kind can read: "scenes", or "classes" of a class-conditional one. ``folder`` defaults to one under
     ``runs/`` that is named after the run and its key, so that other weights or settings get another one. ``seed``
     defaults to 0, ``probes`` to all. ``options`` are those of ``varlab.runs.log_run`` (batch, cfg, tau, top_k, top_p,
-    accelerators, negative). More prompts cost time and disk in proportion.
+    accelerators, negative, wait). More prompts cost time and disk in proportion.
     A finished run is opened for a model given by name without loading that: only what is given here is compared with
     it, so a run may have other options (precision, device, tau).
     Raises VarlabError for inputs that do not fit each other, and for a folder that holds another run or is damaged.
@@ -109,12 +110,12 @@ def control(log: xr.DataTree, n: int, folder: Path | str | None = None) -> xr.Da
 
 def is_finished(folder: Path | str) -> bool:
     """Whether a folder holds a finished run: its log needs no model."""
-    return (Path(folder) / folders.STORE).exists()
+    return folders.is_finished(Path(folder))
 
 
 def _asked(found: Mapping[Any, Any], model: str, prompt_set: Given, n: int | None, **options: Any) -> dict[str, Any]:
     """The part of a finished run's record that these inputs of ``log`` decide; None is not asked."""
-    given = {name: value for name, value in options.items() if value is not None and name not in ("batch", "progress")}
+    given = {name: value for name, value in options.items() if value is not None and name not in NO_PART_OF_A_RUN}
     asked: dict[str, Any] = {"model": model, "prompts": _texts(found, model, prompt_set, n)}
     if "probes" in given:
         asked["probes"] = [spec_of(hook) for hook in build_probes(inputs.as_hooks(given.pop("probes")))]

@@ -6,9 +6,7 @@ folder of several, in ``facts.json``.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from varlab.errors import VarlabError
+from varlab.writing import beside
 
 CHUNK = "varlab"  # of a PNG: the facts as JSON
 FACTS = "facts.json"
@@ -41,30 +40,16 @@ def refuse_existing(*paths: Path, overwrite: bool = False) -> None:
             raise VarlabError(f"{path} exists. Give another place, or --overwrite (overwrite=True) to replace it.")
 
 
-@contextmanager
-def draft(path: Path) -> Iterator[Path]:
-    """A path beside ``path`` to write to; it takes that name when all went well, and is removed when not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
-    try:
-        yield part
-        part.replace(path)
-    except OSError as error:
-        raise VarlabError(f"{path} could not be written ({error}). What was there is unchanged.") from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def save_json(path: Path, record: Any) -> Path:
     """A JSON file, non-Latin letters as they are."""
-    with draft(path) as part:
+    with beside(path) as part:
         part.write_text(json.dumps(record, indent=1, ensure_ascii=False, default=_plain) + "\n", encoding="utf-8")
     return path
 
 
 def save_table(path: Path, table: pd.DataFrame, index: bool = False, digits: str | None = None) -> Path:
     """A CSV file. Its facts go beside it."""
-    with draft(path) as part:
+    with beside(path) as part:
         table.to_csv(part, index=index, float_format=digits)
     return path
 
@@ -80,7 +65,7 @@ def save_image(path: Path, picture: Image.Image, facts: Mapping[str, Any], overw
     about.add_itxt("Software", "varlab")
     about.add_itxt("Description", str(facts.get("prompt", "")))
     about.add_itxt(CHUNK, json.dumps(facts, ensure_ascii=False, default=_plain))
-    with draft(path) as part:
+    with beside(path) as part:
         picture.save(part, "PNG", pnginfo=about)
     return path
 

@@ -1,13 +1,11 @@
 """The command line: thin, every command one call into the package."""
 
-import sys
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from varlab.cli import bench, files, methods, run, train
-from varlab.cli.options import Stopped
-from varlab.errors import VarlabError
+from varlab.cli import bench, files, folders, methods, run, train
+from varlab.cli.boundary import DEBUG, guarded
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,28 +15,16 @@ app = typer.Typer(
 )
 for room in (run, methods, train, files, bench):
     app.add_typer(room.app)
+app.add_typer(folders.app, name="runs")
+
+
+@app.callback()
+def everywhere(
+    debug: Annotated[bool, typer.Option(DEBUG, help="Show the traceback of an error; may stand anywhere.")] = False,
+) -> None:
+    """``--debug`` is read in ``boundary``, wherever it stands; here it is listed."""
 
 
 def main() -> None:
     """Entry point: mistakes become one line and exit code 2, Ctrl-C one line and 130, never a traceback."""
-    try:
-        app()
-    except VarlabError as error:
-        Console(stderr=True, soft_wrap=True).print(f"varlab: {error}", markup=False, highlight=False, style="red")
-        sys.exit(2)
-    except RuntimeError as error:  # the device itself: out of memory, or gone
-        if not any(word in str(error) for word in ("CUDA", "CUDNN", "cuDNN", "NVML")):
-            raise
-        line = str(error).splitlines()[0]
-        advice = "Runs with a folder go on with the same command; if memory is short, take a smaller batch."
-        Console(stderr=True, soft_wrap=True).print(
-            f"varlab: the GPU failed ({line}). {advice}", markup=False, style="red"
-        )
-        sys.exit(2)
-    except Stopped as stopped:
-        Console(stderr=True).print(f"varlab: {stopped}")
-        sys.exit(130)
-    except SystemExit as end:  # what typer makes of Ctrl-C anywhere else
-        if end.code == 130:
-            Console(stderr=True).print("varlab: stopped")
-        raise
+    guarded(lambda arguments: app(args=arguments, prog_name="varlab"))

@@ -144,14 +144,14 @@ def _check_latency(
 ) -> None:
     """Tells mistakes before a model is loaded."""
     from varlab.comparison import methods_of
-    from varlab.runs.inputs import at_least, check_writable
+    from varlab.runs.inputs import at_least, check_writable_file
 
     at_least(1, rounds=rounds, threads=threads, batch=batch)
     at_least(0, seed=seed)
     for name in specs:
         methods_of(name)
     if out is not None:
-        check_writable(out.parent)
+        check_writable_file(out)
 
 
 def _check_execution(model: str, name: str, compiled: bool, graphs: bool, specs: Sequence[str]) -> None:

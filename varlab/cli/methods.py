@@ -137,6 +137,8 @@ def calibrate(
     for table in tables:
         console.print(as_table(table))
     say(text)
+    if out is not None:
+        say(f"written to {out}")
 
 
 @app.command()
@@ -221,3 +223,4 @@ def savings(
         for name, table in (("savings", found.table), ("rounds", found.rounds), ("stages", found.stages.reset_index())):
             save_table(out / f"{name}.csv", table)
         save_json(out / FACTS, made_with(model) | facts)
+        say(f"written to {out}")

@@ -4,8 +4,10 @@ import inspect
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import wraps
 from typing import Annotated, Any
 
@@ -59,6 +61,9 @@ Negative = Annotated[
 ]
 Accelerate = Annotated[list[str] | None, typer.Option(help="e.g. truncate:last=1; may be repeated.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there; without it that is refused.")]
+NoWait = Annotated[
+    bool, typer.Option("--no-wait", help="Refuse, instead of waiting, while another process writes in the folder.")
+]
 Ratio = Annotated[float, typer.Option(help="Height over width of official models; the nearest template is used.")]
 
 
@@ -160,11 +165,35 @@ def say(*parts: str | tuple[str, str]) -> None:
 
 @contextmanager
 def bars(amount: ProgressColumn, *labels: str) -> Iterator[Callable[[str, float, int], None]]:
-    """Progress bars, one a label, where someone looks; yields what moves them: (label, done, total)."""
+    """Progress: a bar for each label in a terminal, else lines; yields what moves it: (label, done, total)."""
+    if not console.is_terminal:
+        yield Lines()
+        return
     columns = TextColumn("{task.description}"), BarColumn(), amount, TaskProgressColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         tasks = {label: progress.add_task(label, total=None) for label in labels}
         yield lambda label, done, total: progress.update(tasks[label], completed=done, total=total)
+
+
+class Lines:
+    """Progress as lines on stderr, for logs of jobs: at most one in ``EVERY`` seconds."""
+
+    EVERY = 5.0
+
+    def __init__(self) -> None:
+        self.started: dict[str, tuple[float, float]] = {}  # label -> when, and how much was done before
+        self.last = time.monotonic()
+
+    def __call__(self, label: str, done: float, total: int) -> None:
+        now = time.monotonic()
+        since, before = self.started.setdefault(label, (now, done))
+        if now - self.last < self.EVERY or not total:
+            return
+        self.last = now
+        left = (now - since) / (done - before) * (total - done) if done > before else None
+        ending = "" if left is None else f", {timedelta(seconds=round(left))} left"
+        sys.stderr.write(f"{label} {int(done)} of {total}, {100 * done / total:.0f} %{ending}\n")
+        sys.stderr.flush()
 
 
 @contextmanager

@@ -1,10 +1,12 @@
 """Commands that draw and log: ``models``, ``sample``, ``log``, ``report``."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.padding import Padding
+from rich.progress import MofNCompleteColumn
 from rich.text import Text as Line
 
 from varlab.cli.options import (
@@ -12,12 +14,14 @@ from varlab.cli.options import (
     Cfg,
     Model,
     Negative,
+    NoWait,
     Overwrite,
     Prompts,
     Seed,
     Tau,
     TopK,
     TopP,
+    bars,
     console,
     image_bar,
     load_model,
@@ -124,6 +128,7 @@ def log(
     top_p: TopP = None,
     negative: Negative = None,
     accelerate: Accelerate = None,
+    no_wait: NoWait = False,
     **options: Any,
 ) -> None:
     """Run prompts with probes and store images and log in a run folder.
@@ -155,9 +160,11 @@ def log(
             negative=negative,
             batch=batch,
             progress=progress,
+            wait=not no_wait,
             **settings,
         )
     say(f"{tree.attrs['n']} prompts, weights: {tree.attrs['weights']}, groups: {', '.join(tree.children)}")
+    say(f"written to {tree.encoding['source']}")
 
 
 @app.command()
@@ -173,6 +180,7 @@ def report(
         str | None, typer.Option(help="Ends the reports' names. Default: the inputs that differ from a notebook's own.")
     ] = None,
     overwrite: Overwrite = False,
+    no_wait: NoWait = False,
 ) -> None:
     """Execute notebooks into reports: notebook, offline HTML, figures as PDF, PNG and CSV, and an index.
 
@@ -182,6 +190,7 @@ def report(
     from varlab.reports import check_parameters, find_notebook, list_notebooks, notebook_parameters, run_report
     from varlab.runs.inputs import check_writable
 
+    check_writable(out)
     given = dict(_pair(item) for item in parameter or ())
     notebooks = [find_notebook(item) for item in name] if name else list(list_notebooks().values())
     if not name:
@@ -195,12 +204,20 @@ def report(
         declared = notebook_parameters(notebook)
         defaults = {name: parameter.default for name, parameter in declared.items()}
         inputs.append(check_inputs(defaults, check_parameters(declared, given)))
-    check_writable(out)
     with resumable():
         for notebook, values in zip(notebooks, inputs, strict=True):
             say(f"{notebook.stem} ...")
             name_of = f"{notebook.stem}-{suffix}" if suffix else None
-            made = run_report(notebook, values, out, name=name_of, overwrite=overwrite)
+            with bars(MofNCompleteColumn(), "cells") as move:
+                made = run_report(
+                    notebook,
+                    values,
+                    out,
+                    name=name_of,
+                    progress=partial(move, "cells"),
+                    overwrite=overwrite,
+                    wait=not no_wait,
+                )
             say(f"  {made.html}")
     say(f"index: {out / 'index.html'}")
 

@@ -10,6 +10,7 @@ from varlab.cli.options import (
     Cfg,
     Device,
     Model,
+    NoWait,
     Overwrite,
     Seed,
     Tau,
@@ -52,23 +53,29 @@ def train(
         str, typer.Option(help="freqexit: corrected, official, layerskip, plain, or corrected:hf_layout=raw, ...")
     ] = "corrected",
     seed: Annotated[int, typer.Option(help="freqexit: of batches and dropped labels.")] = 0,
+    no_wait: NoWait = False,
 ) -> None:
     """Train a mini from nothing, or fine-tune one for early exits (`freqexit`).
 
     From nothing: scenes, tokenizer, transformer. Ctrl-C keeps the state; the same command goes on.
     """
-    from varlab.runs.inputs import at_least
+    from varlab.machine import usable
+    from varlab.runs.inputs import at_least, check_writable
     from varlab.training.command import train_command
     from varlab.training.freqexit.command import NAME, freqexit_command, plan_of
 
     at_least(1, steps=steps, pool=pool, workers=workers)
     at_least(0, seed=seed)
+    usable(device)
+    for place in (folder, out):
+        if place is not None:
+            check_writable(place)
     with resumable():
         if name == NAME:
             plan = plan_of(model, recipe, seed, steps, pool)
-            say(freqexit_command(plan, folder, workers or 2, device, out))
+            say(freqexit_command(plan, folder, workers or 2, device, out, not no_wait))
             return
-        say(train_command(name, folder, workers, device, init_from, steps, pool, out, compiled))
+        say(train_command(name, folder, workers, device, init_from, steps, pool, out, compiled, not no_wait))
 
 
 @app.command()
@@ -104,7 +111,7 @@ def score(
     from varlab.errors import unknown
     from varlab.evaluation.command import BENCHMARKS, former_score, score_command
     from varlab.outputs import refuse_existing
-    from varlab.runs.inputs import at_least, check_writable, with_overrides
+    from varlab.runs.inputs import at_least, check_writable_file, with_overrides
 
     if benchmark not in BENCHMARKS:
         raise unknown("benchmark", benchmark, BENCHMARKS)
@@ -114,7 +121,7 @@ def score(
     settings = read_settings(cfg, tau, top_k, top_p)
     require_known(model)
     if json is not None:
-        check_writable(json.parent)
+        check_writable_file(json)
         refuse_existing(json, overwrite=overwrite)
     if against is not None:
         former_score(against)
@@ -158,26 +165,27 @@ def export(
     top_k: TopK = None,
     top_p: TopP = None,
     overwrite: Overwrite = False,
+    no_wait: NoWait = False,
     **options: Any,
 ) -> None:
     """Write samples of a class-conditional model as the npz that OpenAI's ADM evaluator reads."""
     from varlab.accelerators import build
     from varlab.evaluation.command import export_command
     from varlab.outputs import refuse_existing
-    from varlab.runs.inputs import at_least, check_writable, with_overrides
+    from varlab.runs.inputs import at_least, check_writable_file, with_overrides
 
     at_least(1, n=n)
     at_least(0, seed=seed)
     build(accelerate or ())
     settings = read_settings(cfg, tau, top_k, top_p)
     require_known(model)
-    check_writable(out.parent)
+    check_writable_file(out)
     refuse_existing(out, out.with_suffix(".json"), overwrite=overwrite)
     loaded = load_model(model, **options)
     loaded.settings = with_overrides(loaded.settings, **settings)
     loaded.settings.check(len(loaded.schedule), loaded.depth)
     with resumable(), image_bar() as progress:
-        text = export_command(loaded, out, n, seed, tuple(accelerate or ()), progress)
+        text = export_command(loaded, out, n, seed, tuple(accelerate or ()), progress, not no_wait)
     say(text)
 
 
@@ -200,13 +208,13 @@ def exits(
 
     from varlab.machine import device_name
     from varlab.outputs import refuse_existing, save_json, save_table
-    from varlab.runs.inputs import at_least, check_writable
+    from varlab.runs.inputs import at_least, check_writable_file
     from varlab.studies.exits.speed import exit_speed
 
     at_least(1, batch=batch, rounds=rounds, threads=threads)
     require_known(model)
     if out is not None:
-        check_writable(out.parent)
+        check_writable_file(out)
         refuse_existing(out, out.with_suffix(".json"), overwrite=overwrite)
     torch.set_num_threads(threads)
     loaded = load_model(model, **options)
@@ -220,6 +228,7 @@ def exits(
     if out is not None:
         save_table(out, table)
         save_json(out.with_suffix(".json"), found.facts)
+        say(f"written to {out}")
 
 
 @app.command()
@@ -241,11 +250,14 @@ def ablate(
     out: Annotated[Path, typer.Option(help="Folder of the table.")] = Path("reports/freqexit_ablation"),
 ) -> None:
     """Fine-tune by every FreqExit recipe, judge all at the same exits. Ctrl-C keeps all; the same command goes on."""
+    from varlab.machine import usable
     from varlab.runs.inputs import at_least, check_writable
     from varlab.studies.exits.command import ablate_command
 
     at_least(1, steps=steps, pool=pool, n=n, workers=workers)
     require_known(model)
+    usable(device)
+    check_writable(folder)
     check_writable(out)
     with resumable():
         say(ablate_command(model, recipes, seeds, vectors, steps, pool, n, workers, device, folder, out, say))

@@ -5,6 +5,7 @@ reference batch of the same kind, and computes FID, IS, precision and recall wit
 """
 
 import importlib
+import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
@@ -16,10 +17,12 @@ import pandas as pd
 from PIL import Image
 
 from varlab.errors import VarlabError
+from varlab.locks import one_writer
 from varlab.models.var_model import VAR
 from varlab.outputs import save_json
 from varlab.runs import Job, default_batch, to_pil
 from varlab.runs.origins import made_with
+from varlab.writing import beside
 
 Progress = Callable[[float, int], None]
 CHUNK = 250  # images a part: what an interruption costs
@@ -32,21 +35,32 @@ def export_npz(
     seed: int = 0,
     accelerators: tuple[str, ...] = (),
     progress: Progress | None = None,
+    wait: bool = True,
 ) -> Path:
     """Write n images, classes in turn (50 of each for ImageNet's 1000), image i from (seed, i) alone.
 
     Parts are kept in ``<path>.parts`` until the file is whole, so the same call goes on after an interruption; another
-    model, seed or method there is refused. Disk: twice n * H * W * 3 bytes. Colours are cut to uint8, as released.
+    model, seed or method there is refused, and a second process waits (or, without ``wait``, is refused).
+    Disk: twice n * H * W * 3 bytes. Colours are cut to uint8, as released.
     """
     if path.suffix != ".npz":
         raise VarlabError(f"The evaluator reads .npz files, not {path.name}.")
-    parts = path.with_name(path.name + ".parts")
-    parts.mkdir(parents=True, exist_ok=True)
-    facts = made_with(model, n=n, seed=seed, accelerators=list(accelerators))
-    told = " ".join(f"{key}={value}" for key, value in asdict(model.settings).items())
-    _same(parts / "run.txt", f"{model.name} {model.weights} n={n} seed={seed} {'+'.join(accelerators)} {told}")
     texts = tuple(str(i % model.text.classes) for i in range(n))
-    job, files = Job(model, texts, model.settings, seed, accelerators=accelerators), []
+    job = Job(model, texts, model.settings, seed, accelerators=accelerators)
+    job.try_out()
+    parts = path.with_name(path.name + ".parts")
+    settings = " ".join(f"{key}={value}" for key, value in asdict(model.settings).items())
+    made = f"{model.name} {model.weights} n={n} seed={seed} {'+'.join(accelerators)} {settings}"
+    with one_writer(parts, wait=wait):
+        _same(parts / "run.txt", made)
+        _export(job, parts, path, progress)
+        save_json(path.with_suffix(".json"), made_with(model, n=n, seed=seed, accelerators=list(accelerators)))
+        shutil.rmtree(parts)
+    return path
+
+
+def _export(job: Job, parts: Path, path: Path, progress: Progress | None) -> None:
+    n, files = len(job.prompts), []
     for first in range(0, n, CHUNK):
         files.append(parts / f"{first:08d}.npy")
         if not files[-1].exists():
@@ -54,17 +68,15 @@ def export_npz(
         if progress is not None:
             progress(min(first + CHUNK, n), n)
     _join(files, path)
-    save_json(path.with_suffix(".json"), facts)
-    for file in [*files, parts / "run.txt"]:
-        file.unlink()
-    parts.rmdir()
-    return path
 
 
 def _same(record: Path, text: str) -> None:
-    if record.exists() and record.read_text() != text:
+    """Refuse parts of another export; none of one that has not finished any."""
+    begun = any(record.parent.glob("[0-9]*.npy"))
+    if begun and record.exists() and record.read_text("utf-8") != text:
         raise VarlabError(f"{record.parent} holds parts of another export ({record.read_text()}). Remove it first.")
-    record.write_text(text)
+    with beside(record) as draft:
+        draft.write_text(text, "utf-8")
 
 
 def _chunk(job: Job, numbers: range) -> np.ndarray:
@@ -77,22 +89,22 @@ def _chunk(job: Job, numbers: range) -> np.ndarray:
 
 
 def _write(path: Path, images: np.ndarray) -> None:
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
+    with beside(path) as draft, draft.open("wb") as file:
         np.save(file, images)
-    part.replace(path)
 
 
 def _join(files: list[Path], path: Path) -> None:
     """The parts as one uncompressed array, never held in memory."""
     shapes = [np.load(file, mmap_mode="r").shape for file in files]
     header = {"descr": "|u1", "fortran_order": False, "shape": (sum(s[0] for s in shapes), *shapes[0][1:])}
-    part = path.with_name(path.name + ".part")
-    with zipfile.ZipFile(part, "w") as archive, archive.open("arr_0.npy", "w", force_zip64=True) as file:
+    with (
+        beside(path) as draft,
+        zipfile.ZipFile(draft, "w") as archive,
+        archive.open("arr_0.npy", "w", force_zip64=True) as file,
+    ):
         np.lib.format.write_array_header_1_0(file, header)  # type: ignore[arg-type]
         for name in files:
             file.write(np.load(name).tobytes())
-    part.replace(path)
 
 
 def require_inception() -> ModuleType:

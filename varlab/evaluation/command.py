@@ -66,6 +66,7 @@ def score_command(
             "rows": table.to_dict("records"),
         }
         save_json(json_path, record)
+        note += f"; written to {json_path}"
     return table, note
 
 
@@ -101,10 +102,10 @@ def _fid(model: NextScaleModel, n: int, seed: int, methods: tuple[str, ...], pro
 
 
 def export_command(
-    model: NextScaleModel, out: Path, n: int, seed: int, methods: tuple[str, ...], progress: Progress
+    model: NextScaleModel, out: Path, n: int, seed: int, methods: tuple[str, ...], progress: Progress, wait: bool = True
 ) -> str:
     """The npz of the ADM evaluator; returns what to tell the user."""
     if not isinstance(model, VAR):
         raise VarlabError(f"The ADM evaluator judges class-conditional models, such as mini-var; {model.name} is none.")
-    path = export_npz(model, out, n, seed, methods, progress)
+    path = export_npz(model, out, n, seed, methods, progress, wait)
     return f"{path}: arr_0, {n} images, {n / model.text.classes:g} of a class; weights: {model.weights}; seed {seed}"

@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import nbformat
 
 from varlab.errors import VarlabError
+from varlab.locks import one_writer
 from varlab.outputs import key_of, plain
 from varlab.reports.facts import FACTS, FOLDER_VARIABLE, as_text
 from varlab.reports.index import DRAFT, write_index
@@ -31,6 +33,9 @@ KEPT = (
     ".svg",
     ".csv",
 )  # what figures and tables leave; a new run removes those of the last one
+
+
+Progress = Callable[[float, int], None]  # cells done, cells in all
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,9 @@ def run_report(
     out: Path | str = "reports",
     *,
     name: str | None = None,
-    progress: bool = False,
+    progress: Progress | None = None,
     overwrite: bool = False,
+    wait: bool = True,
 ) -> Report:
     """Run a notebook and leave `<out>/<name>/<name>.ipynb`, `<name>.html` and its figures; renew the index.
 
@@ -60,7 +66,8 @@ def run_report(
     after each cell, in `<out>/<name>/draft/`, so an interrupted run stays readable. `name` is by default that of the
     notebook and of all inputs that differ from its own (`report_name`). A rerun of the same inputs that succeeds
     replaces what the last one wrote, one that fails leaves it and its own draft; a report of other inputs under that
-    name is refused, unless `overwrite`. `progress` shows a bar on stderr.
+    name is refused, unless `overwrite`. `progress` takes (cells done, cells in all). A second
+    process that makes the same report waits for the first, or is refused without `wait`.
 
     Errors: an unknown notebook or parameter, a value of the wrong type, a failing cell (with its message and
     the path of the half-run notebook), a kernel that dies.
@@ -71,9 +78,17 @@ def run_report(
     inputs = {key: p.default for key, p in declared.items() if key != REPORT_FOLDER} | values
     name = _checked_name(name or report_name(source.stem, declared, values))
     folder = Path(out).resolve() / name
-    if not overwrite:
-        _refuse_another(folder, name, inputs)
-    draft = folder / DRAFT
+    with one_writer(folder, wait=wait):
+        if not overwrite:
+            _refuse_another(folder, name, inputs)
+        return _make(source, folder, inputs, values, progress)
+
+
+def _make(
+    source: Path, folder: Path, inputs: dict[str, Any], values: dict[str, Any], progress: Progress | None
+) -> Report:
+    """Run the notebook in the folder's draft and move what it made up, as the folder's only writer."""
+    draft, name, out = folder / DRAFT, folder.name, folder.parent
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     facts = {
@@ -112,7 +127,7 @@ def _write_page(source: Path, path: Path) -> None:
 # Execution ----------------------------------------------------------------------------------------
 
 
-def _execute(source: Path, path: Path, values: Mapping[str, Any], folder: Path, progress: bool) -> str:
+def _execute(source: Path, path: Path, values: Mapping[str, Any], folder: Path, progress: Progress | None) -> str:
     """Execute into `path`, saving after each cell. Returns what failed, nothing when all went well."""
     import papermill
     from papermill.exceptions import PapermillExecutionError
@@ -127,15 +142,33 @@ def _execute(source: Path, path: Path, values: Mapping[str, Any], folder: Path, 
                 kernel_name="python3",  # a label only: the kernel manager below decides what runs
                 language="python",
                 kernel_manager_class=_kernel_manager(folder),
-                progress_bar=progress,
+                progress_bar=_bar(progress) if progress else False,
             )
     except PapermillExecutionError as error:
         head = next((line for line in error.source.splitlines() if line.strip()), "")
         kind = "" if error.ename == "VarlabError" else f"{error.ename}: "
-        return f"the cell that begins {head.strip()!r} failed. {kind}{error.evalue}".rstrip()
+        return f"the cell that begins {head.strip()!r} failed. {kind}{_one_line(error.evalue)}".rstrip()
     except RuntimeError as error:  # nbclient and jupyter_client: the kernel did not start, or died
         return f"the kernel did not start or died ({error}). Not enough memory is the usual cause."
     return ""
+
+
+def _bar(progress: Progress) -> dict[str, Any]:
+    """Options of papermill's bar that turn each of its steps into a call."""
+
+    class Steps(StringIO):
+        def write(self, text: str) -> int:
+            if step := re.search(r"(\d+)/(\d+)", text):
+                progress(int(step[1]), int(step[2]))
+            return len(text)
+
+    return {"file": Steps(), "bar_format": "{n_fmt}/{total_fmt}", "mininterval": 0, "miniters": 1}
+
+
+def _one_line(message: str, most: int = 400) -> str:
+    """An error's message without its line breaks; the notebook has all of it."""
+    line = " ".join(message.split())
+    return line if len(line) <= most else f"{line[:most]} ..."
 
 
 def _kernel_manager(folder: Path) -> type:

@@ -12,6 +12,7 @@ import nbformat
 from varlab.reports.notebooks import tags
 
 CELL_FILE = re.compile(r"/[\w./-]*ipykernel_\d+/\d+\.py")  # where IPython says that a cell lives
+WAITED = re.compile(r"^varlab: .*; waiting for it\n", re.MULTILINE)
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
 
@@ -49,6 +50,8 @@ def tidy_notebook(notebook: nbformat.NotebookNode, name: str, clean: Callable[[A
             cell.source = clean(cell.source)
         for output in cell.get("outputs", []):
             _clean_output(output, clean)
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if output.get("text") != ""]
     papermill = notebook.metadata.get("papermill", {})
     notebook.metadata["papermill"] = {
         "input_path": f"{name}.ipynb",
@@ -60,6 +63,8 @@ def tidy_notebook(notebook: nbformat.NotebookNode, name: str, clean: Callable[[A
 
 
 def _clean_output(output: nbformat.NotebookNode, clean: Callable[[Any], Any]) -> None:
+    if output.get("name") == "stderr":  # that a run folder was another process's for a while is no result
+        output["text"] = WAITED.sub("", output["text"])
     for key in ("text", "evalue", "traceback"):
         if key in output:
             output[key] = clean(output[key])

@@ -11,19 +11,29 @@ import xarray as xr
 from zarr.codecs import BloscCodec
 
 from varlab.errors import VarlabError
+from varlab.locks import LOCK, OWNER
 from varlab.probes import log as logs
+from varlab.runs.manifest import MANIFEST, STORE, damaged, faults, write_manifest
+from varlab.writing import DRAFT, beside, draft_of
 
-STORE = "log.zarr"
-CLAIM = "run.json.part"
+RECORD = "run.json"
+PARTS = "[0-9]*.npz"
 
 
 def keep(folder: Path, tree: xr.DataTree) -> None:
     """Write a log so that ``open_log`` reads it: whole or not at all."""
-    draft = folder / "draft.zarr"
-    shutil.rmtree(draft, ignore_errors=True)
-    tree.to_zarr(draft, consolidated=False, encoding=packed(tree))
-    shutil.rmtree(folder / STORE, ignore_errors=True)
-    draft.rename(folder / STORE)
+    folder.mkdir(parents=True, exist_ok=True)
+    draft, former = draft_of(folder / STORE), draft_of(folder / STORE)
+    try:
+        tree.to_zarr(draft, consolidated=False, encoding=packed(tree))
+        (folder / MANIFEST).unlink(missing_ok=True)
+        if (folder / STORE).exists():
+            (folder / STORE).rename(former)
+        draft.rename(folder / STORE)
+        write_manifest(folder)
+    finally:
+        for left in (draft, former):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def packed(tree: xr.DataTree) -> dict[str, dict[str, Any]]:
@@ -36,41 +46,99 @@ def packed(tree: xr.DataTree) -> dict[str, dict[str, Any]]:
     }
 
 
+def parts_of(folder: Path) -> list[Path]:
+    """The finished batches of an unfinished run."""
+    return sorted((folder / "parts").glob(PARTS))
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the log is whole: its manifest is written last. A log of older versions has none, and no parts."""
+    store, parts = (folder / STORE).exists(), (folder / "parts").exists()
+    return store and ((folder / MANIFEST).exists() or not parts)
+
+
 def open_log(folder: Path | str) -> xr.DataTree:
-    """The log of a run folder; an unfinished run gives the prompts it has.
+    """The log of a run folder; an unfinished run gives the prompts it has. ``encoding["source"]`` is the folder.
 
     Raises VarlabError for a folder without a log, and for a damaged one.
     """
-    folder = Path(folder)
-    if (folder / STORE).exists():
-        return _open_store(folder / STORE)
-    parts, record = sorted((folder / "parts").glob("*.npz")), read_record(folder)
+    tree = _open(Path(folder))
+    tree.encoding["source"] = str(folder)
+    return tree
+
+
+def _open(folder: Path) -> xr.DataTree:
+    if is_finished(folder):
+        return _open_store(folder)
+    parts, record = parts_of(folder), read_record(folder)
     if record is None or not parts:
         raise VarlabError(f"{folder} holds no log. Make one: varlab log MODEL --out {folder}.")
-    return logs.tree(logs.join([logs.load(path) for path in parts]), record)
-
-
-def _open_store(store: Path) -> xr.DataTree:
     try:
-        return xr.open_datatree(store, engine="zarr", consolidated=False)
+        return logs.tree(logs.join([load_part(path) for path in parts]), record)
+    except VarlabError:
+        if is_finished(folder):  # its writer ended in between, and the parts are in the log now
+            return _open_store(folder)
+        raise
+
+
+def load_part(path: Path) -> logs.Log:
+    """A finished batch. Raises VarlabError when it is damaged."""
+    try:
+        return logs.load(path)
+    except Exception as error:  # numpy, zipfile, json and zlib have a class each for a damaged file
+        raise damaged(path, error, path.parent.parent) from error
+
+
+def _open_store(folder: Path) -> xr.DataTree:
+    store = folder / STORE
+    if wrong := faults(folder, beginning=STORE):
+        raise damaged(store, "; ".join(wrong[:3]), folder)
+    try:
+        tree = xr.open_datatree(store, engine="zarr", consolidated=False)
     except Exception as error:  # zarr, its codecs and xarray have a dozen unrelated classes for a damaged store
-        raise VarlabError(
-            f"{store} is damaged ({type(error).__name__}). Remove the folder {store.parent} and run it again."
-        ) from error
+        raise damaged(store, error, folder) from error
+    if not (folder / MANIFEST).exists() and (missing := lacks(tree)):
+        raise damaged(store, missing, folder)
+    return tree
+
+
+def lacks(tree: xr.DataTree) -> str:
+    """What a log without a manifest lacks of what its own record promises; nothing where it is whole.
+
+    Reads every value. Logs beside tables (decisions of methods) have no ``key`` and are only read.
+    """
+    if "n" not in tree.attrs:
+        return "it has no record of its run"
+    for probe in tree.attrs.get("probes", ()) if "key" in tree.attrs else ():
+        name = probe.partition(":")[0]
+        if name not in tree.children:
+            return f"it has nothing of {name}"
+    try:
+        for node in tree.subtree:
+            if node.data_vars and (count := node.load().sizes.get("prompt")) != tree.attrs["n"]:
+                return f"{node.path} has {count} prompts, not {tree.attrs['n']}"
+    except Exception as error:  # zarr and its codecs have a dozen unrelated classes for damaged values
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
     """``run.json`` of a run folder; None where there is none. Raises VarlabError when it is damaged."""
-    path = folder / "run.json"
-    if not path.exists():
-        return None
+    path = folder / RECORD
     try:
-        record = json.loads(path.read_text())
-        if not isinstance(record, dict):
-            raise ValueError("not an object")
+        record = json.loads(path.read_text("utf-8"))
+        if not isinstance(record, dict) or "key" not in record:
+            raise ValueError("no record of a run")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except ValueError as error:
-        raise VarlabError(f"{path} is damaged ({error}). Remove the folder {folder} and run it again.") from error
+        raise damaged(path, error, folder) from error
     return record
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    with beside(folder / RECORD) as draft:
+        draft.write_text(json.dumps(record, indent=1), "utf-8")
 
 
 SAME = (
@@ -86,23 +154,63 @@ def run_key(record: dict[str, Any]) -> str:
 
 
 def find_run(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The record of the run in a folder, None where one may begin.
+    """The record of the run in a folder, None where one may begin: also in place of one that finished nothing.
 
     Raises VarlabError for another run, a damaged record, and a folder that holds something else.
     """
     found = read_record(folder)
     if found is None:
-        if folder.exists() and any(item.name != CLAIM for item in folder.iterdir()):
+        if not all(_passing(item) for item in _items(folder)):
             raise VarlabError(f"{folder} is not empty and holds no run. Give another folder.")
+        return None
+    if _different(found, asked) and not has_begun(folder):
         return None
     refuse_another(folder, found, asked)
     return found
 
 
+def _items(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _passing(item: Path) -> bool:
+    """Files of a lock, and what a killed process left of a write."""
+    return item.name.startswith((LOCK, OWNER, DRAFT))
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether a run finished something: a batch, or an image of one."""
+    return bool(parts_of(folder)) or (folder / STORE).exists() or any((folder / "images").glob("[0-9]*.png"))
+
+
+def forget(folder: Path) -> None:
+    """Remove what a run that finished nothing has left."""
+    for name in ("parts", "images"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / RECORD).unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> int:
+    """Remove what killed processes have left of their writes; for the folder's only writer. Returns how many."""
+    drafts = [item for place in (folder, folder / "parts", folder / "images") for item in place.glob(f"{DRAFT}*")]
+    for draft in drafts:
+        if draft.is_dir():
+            shutil.rmtree(draft, ignore_errors=True)
+        else:
+            draft.unlink(missing_ok=True)
+    return len(drafts)
+
+
+def _different(found: Mapping[Any, Any], asked: Mapping[str, Any]) -> list[str]:
+    return [name for name in SAME if name in asked and found.get(name) != asked[name]]
+
+
 def refuse_another(folder: Path, found: Mapping[Any, Any], asked: Mapping[str, Any]) -> None:
     """Refuse a run whose record differs in what ``asked`` names, of ``SAME``."""
-    different = [name for name in SAME if name in asked and found.get(name) != asked[name]]
-    if different:
+    if different := _different(found, asked):
         held = ", ".join(f"{name} {found.get(name)}" for name in ("model", "prompt_set", "n", "seed"))
         raise VarlabError(
             f"{folder} holds another run (different: {', '.join(different)}; there: {held}). Give another folder."

@@ -83,18 +83,20 @@ def at_least(least: int, **numbers: int | None) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Refuse a folder that cannot be made or written in. Leaves nothing behind."""
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    """Refuse a folder that cannot be made or written in. Makes nothing: another process may be at the same check."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
         raise VarlabError(f"{folder} cannot be written in ({error.strerror}). Give another folder.") from error
-    finally:
-        for place in made:
-            if place.exists():
-                place.rmdir()
+
+
+def check_writable_file(file: Path) -> None:
+    """Refuse a file whose folder cannot be made or written in, and one that is a folder. Makes nothing."""
+    if file.is_dir():
+        raise VarlabError(f"{file} is a folder, not a file. Give the name of a file in it.")
+    check_writable(file.parent)
 
 
 def with_overrides(settings: Settings, keywords: Sequence[str] = (), /, **given: Any) -> Settings:

@@ -26,6 +26,7 @@ from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Stage
 from varlab.engine.state import Generation
 from varlab.errors import VarlabError
+from varlab.locks import one_writer
 from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
@@ -35,7 +36,18 @@ from varlab.outputs import image_facts, save_image
 from varlab.probes import LoggingProbe, build
 from varlab.probes import log as logs
 from varlab.probes.log import Log
-from varlab.runs.folders import CLAIM, STORE, find_run, keep, open_log, run_key
+from varlab.runs.folders import (
+    find_run,
+    forget,
+    has_begun,
+    is_finished,
+    keep,
+    load_part,
+    open_log,
+    run_key,
+    sweep,
+    write_record,
+)
 from varlab.runs.inputs import (
     Features,
     Prompts,
@@ -48,8 +60,10 @@ from varlab.runs.inputs import (
     with_overrides,
 )
 from varlab.runs.origins import architecture, git_state, plugin_options, text_encoder
+from varlab.runs.states import progress_of
 from varlab.specs import spec_of
 from varlab.weights.memory import refuse_batch
+from varlab.writing import beside
 
 Progress = Callable[[float, int], None]  # images done, stages of the present batch by their work; images in all
 Probes = Sequence[str | LoggingProbe] | str | LoggingProbe
@@ -111,6 +125,8 @@ class Job:
         build_accelerators(self.accelerators)
         self.model.check_text(self.text(range(len(self.prompts))))
         if self.negative is not None:
+            if self.model.family == "hart":
+                raise VarlabError("HART guides away from the empty text alone: leave the negative prompt out.")
             self.model.check_text([self.negative])
 
     def text(self, samples: Sequence[int]) -> list[str] | Features:
@@ -122,6 +138,12 @@ class Job:
         if features:
             return TextBatch(torch.cat(features), tuple(len(item) for item in features))
         return [str(item) for item in chosen]
+
+    def try_out(self) -> None:
+        """Start every method once, so that one that this model cannot run is refused before the first image."""
+        run = Run(self.model, self.settings, SeededNoise(self.seed))
+        for method in build_accelerators(self.accelerators):
+            method.start(run)
 
     def batches(self, batch: int) -> list[range]:
         count = len(self.prompts)
@@ -187,6 +209,7 @@ def sample(
     chosen = with_overrides(model.settings, keywords(sample), **settings)
     job = _job(model, prompts, chosen, seed, probes, accelerators, negative, progress)
     record = provenance(job)  # before objects among the hooks have seen a run
+    job.try_out()
     images: list[Image.Image] = []
     parts: list[Log] = []
     ledger = Ledger.of(len(model.schedule))
@@ -228,12 +251,15 @@ def log_run(
     seed: int = 0,
     batch: int | None = None,
     progress: Progress | None = None,
+    wait: bool = True,
     **settings: Any,
 ) -> xr.DataTree:
-    """Sample into a run folder: ``run.json``, ``images/`` and, when done, ``log.zarr``.
+    """Sample into a run folder: ``run.json``, ``images/`` and, when done, ``log.zarr`` with ``complete.json``.
 
     A folder with the same run is continued after its last finished batch; one with another run is refused.
-    Without a folder the run goes to one under ``runs/`` that is named after it. The rest as in ``sample``.
+    Without a folder the run goes to one under ``runs/`` that is named after it. A folder has one writer: while another
+    process samples into it, this one waits and then opens what that one made; without ``wait`` it is refused. The
+    rest as in ``sample``.
     Raises VarlabError as ``sample`` does, and for a folder that holds something else, is damaged or not writable.
     """
     batch = default_batch(model) if batch is None else batch
@@ -244,11 +270,28 @@ def log_run(
     if folder is None:
         n = len(job.prompts)
         folder = runs_folder() / f"{model.name}-{Path(prompt_set).stem}-{n}-seed{seed}-{record['key'][:8]}"
-    check_writable(folder)
-    record = _claim(folder, job, record)
-    if not (folder / STORE).exists():
-        _fill(job, folder, record, progress)
+    find_run(folder, record)  # another run or other files there are refused before anything is made
+    if not is_finished(folder):
+        job.batches(batch)  # refuses one that memory cannot hold
+        job.try_out()
+        check_writable(folder)
+        with one_writer(folder, wait=wait, done=lambda: progress_of(folder)):
+            _finish(job, folder, record, progress)
     return open_log(folder)
+
+
+def _finish(job: Job, folder: Path, record: dict[str, Any], progress: Progress | None) -> None:
+    """Make or continue the run, as the folder's only writer. One that fails before its first batch leaves nothing."""
+    sweep(folder)
+    record = _claim(folder, job, record)
+    if is_finished(folder):  # another process was faster
+        return
+    try:
+        _fill(job, folder, record, progress)
+    except BaseException:
+        if not has_begun(folder):
+            forget(folder)
+        raise
 
 
 def _fill(job: Job, folder: Path, record: dict[str, Any], progress: Progress | None) -> None:
@@ -257,19 +300,29 @@ def _fill(job: Job, folder: Path, record: dict[str, Any], progress: Progress | N
         (folder / name).mkdir(exist_ok=True)
     paths = []
     for samples in job.batches(record["batch"]):
-        path = folder / "parts" / f"{samples.start:06d}.npz"
-        if not path.exists():
-            out, log = job.run(samples)
-            for i, picture in zip(samples, to_pil(out.image), strict=True):
-                save_image(folder / "images" / f"{i:06d}.png", picture, image_facts(record, i), overwrite=True)
-            logs.save(path.with_suffix(".draft"), log)
-            path.with_suffix(".draft").replace(path)
-        paths.append(path)
+        paths.append(folder / "parts" / f"{samples.start:06d}.npz")
+        if not paths[-1].exists():
+            _fill_part(job, record, folder, paths[-1], samples)
         if progress is not None:
             progress(samples.stop, len(job.prompts))
-    joined = logs.join([logs.load(path) for path in paths])
+    joined = logs.join([load_part(path) for path in paths])
     keep(folder, logs.tree({place: group.rounded() for place, group in joined.items()}, record))
     shutil.rmtree(folder / "parts")
+
+
+def _fill_part(job: Job, record: dict[str, Any], folder: Path, part: Path, samples: range) -> None:
+    """One batch: its images, then its part of the log; no image stays where the part could not be written."""
+    out, log = job.run(samples)
+    images = [folder / "images" / f"{i:06d}.png" for i in samples]
+    try:
+        for i, path, picture in zip(samples, images, to_pil(out.image), strict=True):
+            save_image(path, picture, image_facts(record, i), overwrite=True)
+        with beside(part) as draft:
+            logs.save(draft, log)
+    except BaseException:
+        for path in images:
+            path.unlink(missing_ok=True)
+        raise
 
 
 # Provenance
@@ -320,9 +373,7 @@ def _claim(folder: Path, job: Job, record: dict[str, Any]) -> dict[str, Any]:
     # With a method the passes differ, image by image; and of a large model each would take minutes.
     plain = not job.accelerators and dense_flops(job.model) < TIMED
     record["stage_seconds"] = stage_seconds(job, min(record["batch"], len(job.prompts))) if plain else None
-    folder.mkdir(parents=True, exist_ok=True)  # only now: a pass that is stopped leaves no folder without a run
-    (folder / CLAIM).write_text(json.dumps(record, indent=1))
-    (folder / CLAIM).replace(folder / "run.json")
+    write_record(folder, record)
     return record
 
 

@@ -63,7 +63,7 @@ def begin_from(recipe: Recipe, folder: Path, mini: Path) -> None:
         raise VarlabError(f"{mini} is of another architecture than the recipe {recipe.name}: {'; '.join(different)}.")
     record = {"weights": facts.weights} | {k: facts.extra.get(k, 0) for k in NOTHING_BEFORE}
     path = folder / "start.json"
-    if path.exists():
+    if path.exists() and (folder / "transformer").exists():
         found = json.loads(path.read_text())
         if found != record:
             raise VarlabError(f"{folder} continues from other weights ({found}, not {record}). Give another --folder.")

@@ -11,10 +11,11 @@ from varlab.accelerators.decisions import save
 from varlab.errors import VarlabError, unknown
 from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
-from varlab.outputs import FACTS, draft, save_json, save_table
+from varlab.outputs import FACTS, save_json, save_table
 from varlab.runs.origins import made_with
 from varlab.scenes.prompt_sets import prompts
 from varlab.studies.calibration import skipvar, sparsevar
+from varlab.writing import beside
 
 METHODS = ("skipvar", "sparsevar")
 SHOWN = 12  # readings of SparseVAR that the terminal shows
@@ -80,7 +81,7 @@ def split_command(
     halves = dict(zip(("sensitive", "robust"), skipvar.split_by_frequency(table), strict=True))
     write(out, {"features": table}, made_with(model, n=len(texts), seed=seed, prompts=list(texts)))
     for name, half in halves.items():
-        with draft(out / f"{name}.txt") as part:
+        with beside(out / f"{name}.txt") as part:
             part.write_text("\n".join(half) + "\n", encoding="utf-8")
     ordered, first = table.hf_diff.sort_values(ascending=False), len(halves["sensitive"])
     return (

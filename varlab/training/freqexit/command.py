@@ -20,13 +20,15 @@ def plan_of(model: str, recipe: str, seed: int = 0, steps: int | None = None, po
     return Plan(model, recipe, seed=seed, **sizes)
 
 
-def freqexit_command(plan: Plan, folder: Path | None, workers: int, device: str, out: Path | None) -> str:
-    """Fine-tune, and export when done. Returns what to tell the user."""
+def freqexit_command(
+    plan: Plan, folder: Path | None, workers: int, device: str, out: Path | None, wait: bool = True
+) -> str:
+    """Fine-tune, and export when done. Returns what to tell the user. ``wait`` as in ``train_command``."""
     if workers < 1:
         raise VarlabError(f"--workers must be at least 1, not {workers}.")
     place = folder or Path("runs") / "train" / NAME
     run = place / plan.label
-    if not train_freqexit(plan, place, workers, device, show_freqexit):
+    if not train_freqexit(plan, place, workers, device, show_freqexit, wait):
         return f"stopped; the state is in {run}; the same command goes on"
     target = out or run / f"{plan.model}-{NAME}"
     weights = export_freqexit(plan, place, target, device)

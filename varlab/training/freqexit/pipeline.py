@@ -13,6 +13,7 @@ import torch
 
 from varlab.errors import VarlabError
 from varlab.figures import freqexit as figures
+from varlab.locks import one_writer
 from varlab.machine import device_name
 from varlab.models.tokenizers.vqvae import VQTokenizer
 from varlab.models.var import VARTransformer
@@ -111,27 +112,32 @@ def state_of(folder: Path) -> dict[str, Any]:
     return dict(torch.load(folder / "state.pt", map_location="cpu", weights_only=True))
 
 
-def train_freqexit(plan: Plan, folder: Path, workers: int, device: str, report: Report) -> bool:
+def train_freqexit(plan: Plan, folder: Path, workers: int, device: str, report: Report, wait: bool = True) -> bool:
     """True when the last update is done, False when stopped before; a second call goes on.
+
+    Runs side by side share the scenes of ``folder``; each has one writer: a second process waits, or is refused
+    without ``wait``.
 
     ``report`` must be importable by name. Raises VarlabError for a model that is no VAR mini, an unknown recipe or
     switch, and for the official recipe on a schedule without its ten stages, before anything is computed.
     """
     _, parts = base_of(plan.model)
     new_objective(freqexit_recipe(plan.recipe), cast(VARTransformer, parts.transformer))
-    _keep(plan, folder / plan.label)
-    prepare(plan, folder, device)
-    if state_of(folder / plan.label)["step"] < plan.steps:
-        launch(workers, worker, plan, folder, device, report)
-    return bool(state_of(folder / plan.label)["step"] >= plan.steps)
+    run = folder / plan.label
+    with one_writer(run, wait=wait):
+        _keep(plan, run)
+        with one_writer(folder, wait=wait):
+            prepare(plan, folder, device)
+        if state_of(run)["step"] < plan.steps:
+            launch(workers, worker, plan, folder, device, report)
+        return bool(state_of(run)["step"] >= plan.steps)
 
 
 def _keep(plan: Plan, run: Path) -> None:
-    """The plan beside its run; a run of another plan is refused."""
+    """The plan beside its run; a run of another plan is refused, once it has a checkpoint."""
     path = run / "plan.json"
-    if path.exists() and (found := json.loads(path.read_text())) != asdict(plan):
+    if path.exists() and (run / "state.pt").exists() and (found := json.loads(path.read_text())) != asdict(plan):
         raise VarlabError(f"{run} holds another run: {found}, asked for {asdict(plan)}. Give another --folder.")
-    run.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(asdict(plan), indent=1))
 
 

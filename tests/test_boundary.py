@@ -1,0 +1,180 @@
+"""Errors of commands end in one line; nothing is made before all is checked; progress without a terminal."""
+
+# ruff: noqa: F811  (fixtures of another file)
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import hart_features, tiny_hart
+from tests.test_cli import REPOSITORY, Call, forbid, places, varlab  # noqa: F401  (fixtures)
+from varlab.cli import boundary, options
+from varlab.engine.hooks import Accelerator
+from varlab.engine.loop import Run
+from varlab.errors import VarlabError
+from varlab.runs import log_run
+from varlab.runs.inputs import check_writable, check_writable_file
+
+
+@pytest.mark.parametrize(
+    ("error", "line", "code"),
+    [
+        (VarlabError("n must be 1."), "n must be 1.", 2),
+        (OSError(errno.ENOSPC, "No space left on device", "x.png"), "the disk is full: x.png. Free some", 2),
+        (PermissionError(errno.EACCES, "Permission denied", "x.png"), "Permission denied: x.png.", 2),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "x"), "Is a directory: x.", 2),
+        (MemoryError(), "memory ran out. Take a smaller batch", 2),
+        (ModuleNotFoundError("No module named 'zarr'"), "a package is missing or broken (No module named 'zarr')", 2),
+        (RuntimeError("CUDA out of memory.\nmore"), "the GPU failed (CUDA out of memory.).", 2),
+        (KeyError("n"), "KeyError: 'n' (unexpected", 1),
+        (ValueError("\nodd\nmore"), "ValueError: odd (unexpected", 1),
+        (
+            RuntimeError("worker 0\nTraceback (most recent call last):\n  x\nOSError: gone"),
+            "RuntimeError: OSError: gone (",
+            1,
+        ),
+        (ValueError(), "ValueError: no message (unexpected", 1),
+    ],
+)
+def test_every_error_has_a_line_and_a_code(error: Exception, line: str, code: int) -> None:
+    said, given = boundary.explain(error)
+    assert said.startswith(line) and "\n" not in said and given == code
+
+
+@pytest.mark.parametrize("place", [0, 1, 3, None])
+def test_the_traceback_is_kept_for_debug(varlab: Call, monkeypatch: pytest.MonkeyPatch, place: int | None) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise ValueError("odd")
+
+    monkeypatch.setattr("varlab.api.sample", fails)
+    arguments = ["sample", "nano-infinity", "a star"]
+    if place is not None:
+        arguments.insert(place, "--debug")
+    outcome = varlab(*arguments)
+    last = "varlab: ValueError: odd (unexpected; `varlab --debug ...` shows where it happened)\n"
+    assert outcome.code == 1 and outcome.err.endswith(last)
+    assert ("Traceback" in outcome.err) == (place is not None)
+
+
+def test_a_window_system_that_is_set_up_badly_is_no_concern() -> None:
+    code = (
+        "import sys; from varlab.cli.boundary import guarded; sys.argv = ['varlab', 'x']; "
+        "guarded(lambda given: (__import__('matplotlib.pyplot'), print(given)))"
+    )
+    environment = {**os.environ, "MPLBACKEND": "nonsense", "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "['x']\n", "")
+
+
+A_FILE = {
+    "sample": ["sample", "nano-infinity", "a star", "--out", "file"],
+    "log": ["log", "nano-infinity", "--out", "file"],
+    "below": ["log", "nano-infinity", "--out", "file/run"],
+    "compare": ["compare", "nano-infinity", "none", "--out", "file"],
+    "report": ["report", "01_residual_spectra", "--out", "file"],
+    "calibrate": ["calibrate", "sparsevar", "nano-infinity", "--out", "file"],
+    "split": ["split", "nano-infinity", "--out", "file"],
+    "savings": ["savings", "--out", "file"],
+    "bench": ["bench", "growth", "--out", "file"],
+    "train": ["train", "nano-infinity", "--folder", "file"],
+    "trained": ["train", "nano-infinity", "--out", "file"],
+    "ablate": ["ablate", "--model", "nano-infinity", "--out", "file"],
+    "ablated": ["ablate", "--model", "nano-infinity", "--folder", "file"],
+}
+
+
+@pytest.mark.parametrize("arguments", A_FILE.values(), ids=A_FILE)
+def test_a_file_in_place_of_a_folder_is_named_before_work(
+    varlab: Call,
+    places: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[object],
+) -> None:
+    forbid(monkeypatch, "varlab.weights.zoo.load", "varlab.reports.run_report", "varlab.training.command.train_command")
+    (places / "here" / "file").write_text("mine")
+    varlab(*arguments).refused("file", "cannot be written in", "Give another folder")
+    assert [path.name for path in (places / "here").iterdir()] == ["file"]
+    assert (places / "here" / "file").read_text() == "mine"
+
+
+A_FOLDER = {
+    "score": ["score", "scenes", "nano-infinity", "--json", "folder"],
+    "latency": ["latency", "nano-infinity", "--out", "folder"],
+    "exits": ["exits", "nano-infinity", "--out", "folder"],
+    "export": ["export", "nano-infinity", "folder"],
+}
+
+
+@pytest.mark.parametrize("arguments", A_FOLDER.values(), ids=A_FOLDER)
+def test_a_folder_in_place_of_a_file_is_named_before_work(
+    varlab: Call,
+    places: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[object],
+) -> None:
+    forbid(monkeypatch, "varlab.weights.zoo.load")
+    (places / "here" / "folder").mkdir()
+    varlab(*arguments).refused("folder is a folder, not a file")
+
+
+def test_checks_make_nothing(tmp_path: Path) -> None:
+    check_writable(tmp_path / "a" / "b")
+    check_writable_file(tmp_path / "a" / "b.json")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_refused_run_leaves_its_folder_free(tmp_path: Path) -> None:
+    """HART takes no negative prompt: the command without one finds no other run in its folder."""
+    model, text = tiny_hart(), hart_features(3, 2)
+    with pytest.raises(VarlabError, match="leave the negative prompt out"):
+        log_run(model, text, tmp_path / "h", probes=["token-mse"], negative="a star")
+    assert not (tmp_path / "h").exists()
+
+
+class Unfit(Accelerator):
+    name = "unfit"
+
+    def start(self, run: Run) -> None:
+        raise VarlabError("unfit: this model has no exits.")
+
+
+def test_a_method_that_cannot_run_is_refused_before_a_folder_is_made(tmp_path: Path) -> None:
+    with pytest.raises(VarlabError, match="no exits"):
+        log_run(tiny_hart(), hart_features(3, 2), tmp_path / "h", probes=["token-mse"], accelerators=Unfit())
+    assert not (tmp_path / "h").exists()
+
+
+def test_log_says_where_it_wrote_and_lists_it(varlab: Call, places: Path) -> None:
+    made = varlab("log", "nano-infinity", "--n", 1, "--probe", "token-mse")
+    (folder,) = (places / "here" / "runs").iterdir()
+    assert made.code == 0 and f"written to {folder.relative_to(places / 'here')}" in made.out
+    listed = varlab("runs", "ls")
+    assert listed.code == 0 and "nano-infinity" in listed.out and "complete" in listed.out and "1 runs" in listed.out
+    assert f"{folder}: complete" in varlab("runs", "verify", folder).out
+    next(path for path in (folder / "log.zarr" / "token-mse").rglob("*") if path.is_file()).unlink()
+    assert varlab("runs", "verify", folder).code == 1
+    varlab("log", "nano-infinity", "--n", 1, "--probe", "token-mse").refused("is damaged", "varlab runs repair")
+    assert "the same command makes it again" in varlab("runs", "repair", folder).out
+    assert varlab("log", "nano-infinity", "--n", 1, "--probe", "token-mse").code == 0
+    assert "in all" in varlab("runs", "du").out and "nano-infinity" in varlab("runs", "show", folder).out
+    assert varlab("runs", "rm", folder).code == 0 and not folder.exists()
+    varlab("runs", "ls", "nowhere").refused("nowhere is no folder")
+
+
+def test_progress_without_a_terminal_is_a_line_every_few_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([0.0, 1.0, 3.0, 6.0, 7.0, 12.0])
+    monkeypatch.setattr(options.time, "monotonic", lambda: next(clock))
+    move = options.Lines()
+    for done in (0, 10, 20, 25, 50):
+        move("images", done, 100)
+    # 20 images in 5 s: 80 more take 20 s; 50 in 11 s: the other 50 take 11 s
+    assert capsys.readouterr().err.splitlines() == [
+        "images 20 of 100, 20 %, 0:00:20 left",
+        "images 50 of 100, 50 %, 0:00:11 left",
+    ]

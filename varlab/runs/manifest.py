@@ -1,0 +1,70 @@
+"""What a finished run consists of: files, sizes, hashes; written last, so that a log counts only when it is whole."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from varlab.errors import VarlabError
+from varlab.writing import beside
+
+STORE = "log.zarr"
+MANIFEST = "complete.json"
+
+
+def write_manifest(folder: Path) -> None:
+    """Note every file of the log and every image."""
+    files = {path.relative_to(folder).as_posix(): [path.stat().st_size, _hash(path)] for path in _files(folder)}
+    with beside(folder / MANIFEST) as draft:
+        draft.write_text(json.dumps({"version": 1, "files": files}), "utf-8")
+
+
+def read_manifest(folder: Path) -> dict[str, list[Any]] | None:
+    """File -> size and sha256; None for a folder without one. Raises VarlabError when it is damaged."""
+    path = folder / MANIFEST
+    try:
+        files: dict[str, list[Any]] = json.loads(path.read_text("utf-8"))["files"]
+        return {str(name): [int(size), str(digest)] for name, (size, digest) in files.items()}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise damaged(path, error, folder) from error
+
+
+def faults(folder: Path, full: bool = False, beginning: str = "") -> list[str]:
+    """What differs from the manifest, file by file: by size, or by content too, which reads everything.
+
+    ``beginning`` limits the files looked at.
+    """
+    found = []
+    for name, (size, digest) in (read_manifest(folder) or {}).items():
+        path = folder / name
+        if not name.startswith(beginning):
+            continue
+        if not path.is_file():
+            found.append(f"{name} is missing")
+        elif path.stat().st_size != size:
+            found.append(f"{name} has {path.stat().st_size} bytes, not {size}")
+        elif full and _hash(path) != digest:
+            found.append(f"{name} has changed")
+    return found
+
+
+def damaged(path: Path, why: object, folder: Path) -> VarlabError:
+    """The error for a damaged file of a run folder."""
+    reason = f"{type(why).__name__}: {why}" if isinstance(why, Exception) else str(why)
+    first = reason.splitlines()[0]
+    return VarlabError(
+        f"{path} is damaged ({first}). `varlab runs repair {folder}` mends what it can; the same command then goes on."
+    )
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    yield from sorted(path for path in (folder / STORE).rglob("*") if path.is_file())
+    yield from sorted((folder / "images").glob("[0-9]*.png"))
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
