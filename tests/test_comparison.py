@@ -12,7 +12,6 @@ import xarray as xr
 import varlab as vl
 from varlab.claims import Outcome, Verdict, methods
 from varlab.claims.engagement import not_engaged
-from varlab.claims.methods import against_controls
 from varlab.comparison import Comparison, bench, compare, interleaved
 from varlab.comparison.notes import fitted_notes
 from varlab.errors import VarlabError
@@ -31,7 +30,7 @@ def model() -> NextScaleModel:
 
 @pytest.fixture(scope="module")
 def compared(model: NextScaleModel) -> Comparison:
-    return compare(model, "scenes", SPECS, n=5, batch=2, seed=3)
+    return compare(model, "scenes", SPECS, n=5, batch=2, seed=3, frontier=False)
 
 
 def test_the_dense_row_is_the_plain_run(model: NextScaleModel, compared: Comparison) -> None:
@@ -97,49 +96,6 @@ def test_pictures_and_their_differences_are_drawn(compared: Comparison, tmp_path
     assert (table[table.method == SPECS[1]]["mean"] == 0).all()  # the neutral setting differs nowhere
 
 
-def test_a_method_is_held_against_the_controls_that_cost_no_more(compared: Comparison) -> None:
-    found = against_controls(compared)
-    assert set(found.method) <= {SPECS[2]} and (found.work_control <= found.work + methods.NEAR).all()
-    better = compared.prompts.copy()
-    better.loc[better.method == SPECS[2], "ssim"] = 0.99
-    better.loc[better.method == SPECS[0], "ssim"] = 0.5 + 0.01 * np.arange(5)
-    table = compared.table.copy()
-    table.loc[SPECS[0], "work_ratio"] = table.loc[SPECS[2], "work_ratio"]
-    made = replace(compared, prompts=better, table=table)
-    row = against_controls(made).iloc[0]
-    assert (row.method, row.verdict, row.control) == (SPECS[2], "beats", SPECS[0])
-    assert row.difference == pytest.approx(0.47) and row.low <= row.difference <= row.high
-    assert methods.verdicts(made) == []  # an oracle and controls claim nothing
-    renamed = {SPECS[2]: "sparsevar:keep=0.5,last=1"}
-    named = replace(made, prompts=better.replace(renamed), table=table.rename(index=renamed))
-    (verdict,) = [v for v in methods.verdicts(named) if v.claim.startswith("sparsevar")]
-    assert verdict.outcome is Outcome.HOLDS and "+0.470" in verdict.finding
-    assert "over 3 timed batches" in verdict.finding and verdict.finding.endswith("n = 5.")
-    idle = named.table.assign(engaged=False)
-    (verdict,) = [v for v in methods.verdicts(replace(named, table=idle)) if v.claim.startswith("sparsevar")]
-    assert verdict.outcome is Outcome.NOT_ENGAGED and "as much as the dense run" in verdict.reason
-    worse = named.prompts.assign(ssim=np.where(named.prompts.method == renamed[SPECS[2]], 0.1, named.prompts.ssim))
-    (verdict,) = [v for v in methods.verdicts(replace(named, prompts=worse)) if v.claim.startswith("sparsevar")]
-    assert verdict.outcome is Outcome.FAILS
-
-
-def test_between_two_settings_of_a_control_stands_their_mixture(compared: Comparison) -> None:
-    works = {"none": 1.0, "sparsevar:keep=0.5,last=1": 0.7, "truncate:last=1": 0.6, "truncate:last=2": 0.4}
-    levels = dict(zip(works, (1.0, 0.86, 0.8, 0.5), strict=True))
-    rows = [
-        {"method": spec, "ssim": level + 0.001 * i * (level < 1)} for spec, level in levels.items() for i in range(5)
-    ]
-    made = replace(compared, table=pd.DataFrame({"work_ratio": works}), prompts=pd.DataFrame(rows))
-    (row,) = against_controls(made).itertuples()
-    assert row.control == "75% truncate:last=1, 25% none" and row.work_control == 0.7
-    assert row.difference == pytest.approx(0.86 + 0.002 - (0.75 * 0.802 + 0.25)) and row.verdict == "beats"
-    cheap = replace(made, table=pd.DataFrame({"work_ratio": works | {"sparsevar:keep=0.5,last=1": 0.3}}))
-    assert against_controls(cheap).empty
-    near = replace(made, table=pd.DataFrame({"work_ratio": works | {"sparsevar:keep=0.5,last=1": 0.58}}))
-    (row,) = against_controls(near).itertuples()
-    assert (row.control, row.work_control) == ("truncate:last=1", 0.6)
-
-
 NOTES = [
     ({}, "2 of these 3 prompts"),
     ({"seed": 4}, "cannot be told"),  # its texts are others than these
@@ -160,7 +116,7 @@ def test_a_decision_model_that_saw_these_prompts_is_noted(changes: dict[str, obj
 
 
 def test_timings_are_counted_apart_from_prompts(model: NextScaleModel) -> None:
-    shown = compare(model, "scenes", ["truncate:last=1"], n=3, batch=2, rounds=2).speed()
+    shown = compare(model, "scenes", ["truncate:last=1"], n=3, batch=2, rounds=2, frontier=False).speed()
     assert set(shown.batches) == {4}  # two of three prompts, twice
 
 
@@ -189,7 +145,7 @@ def test_some_rows_of_a_run_may_be_shown_apart(compared: Comparison) -> None:
 
 def test_a_scene_score_comes_with_a_paired_interval(model: NextScaleModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "SCORE_FROM", 6)
-    table = compare(model, "scenes", ["truncate:last=4"], n=6, batch=6).table
+    table = compare(model, "scenes", ["truncate:last=4"], n=6, batch=6, frontier=False).table
     assert table.loc["none"].score_delta == 0
     row = table.loc["truncate:last=4"]
     assert row.score_delta_low <= row.score_delta <= row.score_delta_high
@@ -216,7 +172,7 @@ def test_a_setting_that_hardly_leaves_anything_out_is_not_engaged(model: NextSca
     """tau near 0 excludes few tokens; the verdict names the tau at which these scores would exclude as many as the
     paper's."""
     spec = "sparsevar:tau=0.05,last=2"
-    made = compare(model, "scenes", [spec, "sparsevar:keep=0.27,last=2"], n=2, batch=2)
+    made = compare(model, "scenes", [spec, "sparsevar:keep=0.27,last=2"], n=2, batch=2, frontier=False)
     reason = not_engaged(made, spec)
     assert "It computed" in reason and "sparsevar:tau=" in reason and "keep=0.27" in reason
     assert not_engaged(made, "sparsevar:keep=0.27,last=2") == ""

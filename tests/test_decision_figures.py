@@ -9,7 +9,7 @@ import xarray as xr
 from PIL import Image
 
 from varlab import figures
-from varlab.claims.methods import matched_controls
+from varlab.claims.methods import matched_baselines
 from varlab.claims.published import COLUMNS, published
 from varlab.errors import VarlabError
 
@@ -57,7 +57,7 @@ def decided() -> xr.DataTree:
 def test_the_share_of_a_stage_is_the_mean_over_the_images_that_ran_it(pruned: xr.DataTree) -> None:
     table = figures.kept_share_table(pruned).set_index("stage")
     assert table["mean"].tolist() == pytest.approx([0.5, 1 / 16]) and table.n.tolist() == [3, 2]
-    assert matched_controls(pruned) == [
+    assert matched_baselines(pruned) == [
         f"{name}:keep=0.5/0.062,last=2" for name in ("random-tokens", "uniform-tokens", "oracle-tokens")
     ]
 

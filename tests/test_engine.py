@@ -135,7 +135,7 @@ def test_a_batch_is_split_by_plan_and_joined_in_order() -> None:
 
 
 def test_dropped_rows_equal_guidance_one_with_the_same_prefix() -> None:
-    from varlab.accelerators.controls import CfgOff
+    from varlab.accelerators.baselines import CfgOff
 
     a, b = Logits(), Logits()
     run([CfgOff(1)], probes=[a])

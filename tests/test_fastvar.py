@@ -6,7 +6,7 @@ import torch
 from tests.conftest import features, tiny_infinity
 from varlab.accelerators import build
 from varlab.accelerators.fastvar import FastVAR, pivotal
-from varlab.claims.methods import matched_controls
+from varlab.claims.methods import matched_baselines
 from varlab.engine.hooks import Compute, Probe
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
@@ -77,7 +77,7 @@ def test_controls_compute_what_it_computes_over_all_blocks(blocks: str, pruning:
     log = tree(of_methods(out.reports, (0, 1)), {"schedule": [[1, 1], [2, 2], [3, 3], [5, 5]]})
     row = kept_share_table(log).iloc[0]
     assert row["mean"] == pytest.approx(0.6) and row.all_blocks == pytest.approx(1 - 0.4 * pruning / 4)
-    assert matched_controls(log)[0] == f"random-tokens:keep={1 - 0.4 * pruning / 4:.2g},last=1"
+    assert matched_baselines(log)[0] == f"random-tokens:keep={1 - 0.4 * pruning / 4:.2g},last=1"
 
 
 def test_blocks_outside_and_stages_before_run_whole() -> None:

@@ -109,7 +109,7 @@ def test_methods_and_controls_in_one_table() -> None:
         "random-tokens:keep=0.4,last=2", "truncate:last=1", "cfg-off:last=2",
         "sparsevar:keep=0.4,last=2+cfg-off:last=1",
     ]  # fmt: skip
-    found = vl.compare("mini-hart", "scenes", specs, n=2, batch=2)
+    found = vl.compare("mini-hart", "scenes", specs, n=2, batch=2, frontier=False)
     assert found.table.engaged.drop("none").all() and (found.table.work_ratio.drop("none") < 1).all()
     assert found.facts["family"] == "hart" and found.table.psnr.drop("none").notna().all()
 

@@ -73,7 +73,7 @@ def _file(path: Path, texts: list[str]) -> Path:
 
 
 def test_a_comparison_says_that_it_shows_what_the_decision_was_fitted_on(place: Path) -> None:
-    asked = ("compare", "mini-infinity", "skipvar:target=0.86", "--n", "2", "--batch", "2")
+    asked = ("compare", "mini-infinity", "skipvar:target=0.86", "--n", "2", "--batch", "2", "--no-frontier")
     texts = place / "texts.txt"
     seen, unseen = dealt(str(texts), 4, 2, 0)
     assert "2 of these 2 prompts are among the 4" in run(*asked, texts=_file(place / "seen.txt", seen))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.golden_files import SHARED, altered, content, failed_arrays, written
 from varlab import parity
-from varlab.accelerators.controls import Truncate
+from varlab.accelerators.baselines import Truncate
 from varlab.accelerators.fastvar import FastVAR, distances, pivotal
 from varlab.engine.stage import Site
 from varlab.errors import VarlabError

@@ -89,7 +89,7 @@ def test_what_is_missing_is_told(folder: Path, tmp_path: Path, monkeypatch: pyte
 
 def test_a_comparison_has_the_column_where_weights_are(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
-    found = compare(vl.load("nano-infinity"), "scenes", ["truncate:last=2"], n=2, batch=2, lpips=folder)
+    found = compare(vl.load("nano-infinity"), "scenes", ["truncate:last=2"], n=2, batch=2, lpips=folder, frontier=False)
     row = found.table.loc["truncate:last=2"]
     assert 0 < row.lpips_low <= row.lpips <= row.lpips_high and found.table.loc["none"].lpips == 0
     assert "LPIPS" in found.fidelity() and np.isfinite(found.prompts.lpips).all()

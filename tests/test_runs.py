@@ -14,7 +14,7 @@ import xarray as xr
 import varlab as vl
 from tests.conftest import tiny_infinity
 from tests.minis import SCHEDULE, make_mini, parts, refused
-from varlab.accelerators.controls import Truncate
+from varlab.accelerators.baselines import Truncate
 from varlab.accelerators.fastvar import FastVAR
 from varlab.engine.hooks import Accelerator
 from varlab.engine.plan import RUN, StagePlan

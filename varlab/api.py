@@ -13,6 +13,7 @@ import xarray as xr
 from varlab import comparison, runs
 from varlab.accelerators import build
 from varlab.accelerators.skipvar import read_decisions
+from varlab.analysis.frontier import Frontier
 from varlab.comparison import Comparison
 from varlab.errors import VarlabError
 from varlab.models.base import NextScaleModel
@@ -83,6 +84,11 @@ def compare(
 ) -> Comparison:
     """Methods against the dense run in one table: see ``varlab.comparison.compare``. A model may be given by name."""
     return comparison.compare(load(model) if isinstance(model, str) else model, prompt_set, specs, **options)
+
+
+def frontier(model: NextScaleModel | str, prompt_set: Given = None, **options: Any) -> Frontier:
+    """The best of leaving out work blindly, which ``compare`` judges by: see ``varlab.comparison.frontier``."""
+    return comparison.frontier(load(model) if isinstance(model, str) else model, prompt_set, **options)
 
 
 def control(log: xr.DataTree, n: int, folder: Path | str | None = None) -> xr.DataTree:
@@ -228,4 +234,4 @@ def _planned(entry: ModelEntry, chosen: PromptSet | None, values: Mapping[str, A
     return dict(json.loads(json.dumps(planned)))
 
 
-__all__ = ["compare", "control", "load", "log", "open_log", "prompts", "sample"]
+__all__ = ["compare", "control", "frontier", "load", "log", "open_log", "prompts", "sample"]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from varlab.accelerators.controls import CfgOff, Truncate
+from varlab.accelerators.baselines import CfgOff, Truncate
 from varlab.accelerators.decisions import always
 from varlab.accelerators.fastvar import FastVAR, FastVARAllScales
 from varlab.accelerators.freqexit import FreqExit
@@ -26,8 +26,8 @@ class Entry:
     stages: int = 3
 
 
-def _tokens(control: type[Accelerator]) -> Entry:
-    return Entry(control, neutral=f"{control.name}:keep=1", engaging=f"{control.name}:keep=0.3,last=2")
+def _tokens(baseline: type[Accelerator]) -> Entry:
+    return Entry(baseline, neutral=f"{baseline.name}:keep=1", engaging=f"{baseline.name}:keep=0.3,last=2")
 
 
 DENSE = "none"  # the method that changes nothing

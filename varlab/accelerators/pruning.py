@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from varlab.accelerators.anchors import Fill, anchor_cells, anchor_mask, nearest_of
-from varlab.accelerators.controls import check_last
+from varlab.accelerators.baselines import check_last
 from varlab.engine.hooks import Accelerator
 from varlab.engine.memory import upload
 from varlab.engine.plan import RUN, Selection, StagePlan

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from varlab.accelerators.controls import check_last
+from varlab.accelerators.baselines import check_last
 from varlab.accelerators.decisions import FEATURES, DecisionModel, load
 from varlab.accelerators.pickles import load_official
 from varlab.engine.hooks import Accelerator

@@ -1,4 +1,4 @@
-"""Token controls: the same pruning and the same fill as SparseVAR's keep-ratio mode, by another choice of tokens."""
+"""Token baselines: the same pruning and the same fill as SparseVAR's keep-ratio mode, by another choice of tokens."""
 
 import torch
 import torch.nn.functional as F

@@ -7,9 +7,10 @@ from typing import Any, Protocol
 import pandas as pd
 import xarray as xr
 
+from varlab.analysis.frontier import Frontier
 from varlab.errors import VarlabError
 
-CONTROLS = ("truncate", "cfg-off", "random-tokens", "uniform-tokens")
+BASELINES = ("truncate", "cfg-off", "random-tokens", "uniform-tokens")
 
 
 class Compared(Protocol):
@@ -21,10 +22,18 @@ class Compared(Protocol):
     @property
     def facts(self) -> dict[str, Any]: ...
 
+    @property
+    def frontier(self) -> Frontier | None: ...
+
 
 def family(spec: str) -> str:
-    """The method of a spec; of several joined ones the whole, which no control is."""
+    """The method of a spec; of several joined ones the whole."""
     return spec if "+" in spec else spec.partition(":")[0]
+
+
+def is_baseline(spec: str, *others: str) -> bool:
+    """Whether all that a spec joins leave work out blindly, or nothing; ``others`` count as well."""
+    return all(family(part) in ("none", *BASELINES, *others) for part in spec.split("+"))
 
 
 def read_comparison(source: Compared | Path | str) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -36,6 +45,11 @@ def read_comparison(source: Compared | Path | str) -> tuple[pd.DataFrame, dict[s
         raise VarlabError(f"There is no comparison in {source}. Make one: varlab compare MODEL SPEC... --out {source}.")
     record = json.loads(path.read_text())
     return pd.DataFrame(record["rows"]).set_index("method"), record["facts"]
+
+
+def read_frontier(source: Compared | Path | str) -> Frontier | None:
+    """What the methods of a comparison, or of the folder that one was saved to, are judged by; None where it is not."""
+    return Frontier.read(Path(source)) if isinstance(source, Path | str) else source.frontier
 
 
 def log_of(facts: dict[str, Any]) -> xr.DataTree:

@@ -1,31 +1,36 @@
-"""Verdicts on accelerators, composed from a comparison's own numbers: is the method's choice worth it?"""
+"""Verdicts on accelerators, from a comparison's own numbers: is the choice of what to leave out worth it?
 
-from collections.abc import Hashable, Iterator
+A method is held against the frontier of all baselines at its own work, not against those that someone listed.
+"""
+
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from varlab.accelerators import DENSE
-from varlab.analysis.comparisons import CONTROLS, family
+from varlab.analysis.comparisons import is_baseline
 from varlab.analysis.decisions import accuracy_table, kept_share_table
+from varlab.analysis.frontier import rivals
 from varlab.claims.engagement import not_engaged
-from varlab.claims.rules import number, positive
+from varlab.claims.rules import measured, number, positive
 from varlab.claims.verdict import Number, Outcome, Verdict
 from varlab.comparison import Comparison
-from varlab.measures.statistics import Interval, paired_difference
+from varlab.measures.statistics import Interval
 
-BLIND = ("random-tokens", "uniform-tokens", "oracle-tokens")
-NEAR = 0.03  # of the dense work: what may lie between a method and a control that stand for the same work
-LEAST = 0.01  # of the tokens of a stage: a control must keep one
-Point = tuple[float, str, np.ndarray]  # work, spec, a figure of each prompt
+TOKENS = ("random-tokens", "uniform-tokens", "oracle-tokens")
+LEAST = 0.01  # of the tokens of a stage: a baseline must keep one
+LABELS = {"ssim": "SSIM", "high_frequency_ssim": "SSIM of the detail", "lpips": "LPIPS"}
+MARGIN = 0.002  # of SSIM or LPIPS: a smaller difference counts as none
+MIXED = "No single baseline is surely better, but a mix of two keeps more at its work."
+UNDRAWN = "It keeps more than the baselines listed here; the frontier of all others was not drawn."
 
 
-def matched_controls(log: xr.DataTree) -> list[str]:
-    """Specs of the token controls that compute, stage by stage, the mean share that the method of a log computed.
+def matched_baselines(log: xr.DataTree) -> list[str]:
+    """Specs of the token baselines that compute, stage by stage, the mean share that the method of a log computed.
 
-    The share is over all blocks, as the controls leave tokens out of every block. At least one token in a hundred.
+    The share is over all blocks, as the baselines leave tokens out of every block. At least one token in a hundred.
     The oracle among them chooses by what the dense run will change, which no method knows.
     """
     table = kept_share_table(log)
@@ -33,86 +38,76 @@ def matched_controls(log: xr.DataTree) -> list[str]:
     shares = dict(zip(table.stage, table["all_blocks"], strict=True))
     last = range(min(shares), stages + 1)
     keep = "/".join(f"{min(1.0, max(LEAST, shares.get(k, 1.0))):.2g}" for k in last)
-    return [f"{name}:keep={keep},last={len(last)}" for name in BLIND]
+    return [f"{name}:keep={keep},last={len(last)}" for name in TOKENS]
 
 
-def against_controls(compared: Comparison, measure: str = "ssim") -> pd.DataFrame:
-    """Each method beside each kind of control at the method's own work: its fidelity less that of the control.
+def against_baselines(compared: Comparison, measure: str = "ssim") -> pd.DataFrame:
+    """Each method beside the best of all baselines: its fidelity less theirs, paired by prompt.
 
-    Between two settings of a control, and between one and the dense run, stands their mixture: so many prompts by one
-    and the rest by the other cost the work in between and lose the fidelity in between. One row a method and kind, with
-    the 95 % interval over prompts and ``verdict``: beats, is beaten by, or cannot be told from. No row where every
-    setting of the control computes more than the method.
+    One row for the best single baseline at equal or less work, and one for the best mix at equal work where that is
+    another: so many images by one baseline and the rest by a second, or by the dense run. Looked for among the
+    frontier of the comparison and the baselines in its own table, on the other half of the prompts (``rivals``).
+    ``difference`` is positive where the method is better, with the 95 % interval over prompts. A method that computes
+    less than every baseline has no row.
     """
-    columns = ["method", "verdict", "control", "work", "work_control", "difference", "low", "high"]
+    columns = ["method", "verdict", "baseline", "rank", "work", "work_baseline", "difference", "low", "high"]
+    values, works = _baselines(compared, measure)
     rows = []
     for name, work in compared.table.work_ratio.items():
-        if _blind(name):
+        if is_baseline(str(name)):
             continue
-        own = _values(compared, name, measure)
-        for kind in CONTROLS:
-            for control, level, values in _at_work(_line(compared, kind, measure), work):
-                found = paired_difference(own, values)
-                word = "beats" if found.low > 0 else "is beaten by" if found.high < 0 else "cannot be told from"
-                rows.append([name, word, control, work, level, *found])
+        for rival in rivals(values, works, _values(compared, name, measure), float(work), measure):
+            found = measured(rival.text, rival.differences, MARGIN)
+            numbers = work, rival.work, found.estimate, found.low, found.high
+            rows.append([name, positive(found), rival.text, rival.rank, *numbers])
     return pd.DataFrame(rows, columns=columns)
 
 
-def _blind(spec: object, *others: str) -> bool:
-    """Whether all that a spec joins are controls (or the dense run, or ``others``)."""
-    return all(family(part) in (DENSE, *CONTROLS, *others) for part in str(spec).split("+"))
-
-
 def _values(compared: Comparison, spec: object, measure: str) -> np.ndarray:
-    return compared.prompts.loc[compared.prompts.method == spec, measure].to_numpy()
+    return compared.prompts.loc[compared.prompts.method == spec, measure].to_numpy(float)
 
 
-def _line(compared: Comparison, kind: str, measure: str) -> list[Point]:
-    """The settings of a control and the dense run, by work."""
-    chosen = [spec for spec in compared.table.index if family(str(spec)) in (kind, DENSE)]
-    works = compared.table.work_ratio
-    return sorted((float(works[spec]), str(spec), _values(compared, spec, measure)) for spec in chosen)
-
-
-def _at_work(line: list[Point], work: float) -> Iterator[tuple[str, float, np.ndarray]]:
-    """The control at a method's work: the setting that lies near, else the mixture of the two around it."""
-    below = [point for point in line if point[0] <= work + NEAR and point[1] != DENSE]
-    if not below:
-        return
-    level, spec, values = below[-1]
-    above = line[len(below)] if len(below) < len(line) else None
-    if above is None or abs(level - work) <= NEAR or not np.isfinite(above[2]).all():
-        yield spec, level, values
-        return
-    share = min(1.0, (work - level) / (above[0] - level))
-    mixed = level + share * (above[0] - level)
-    yield f"{1 - share:.0%} {spec}, {share:.0%} {above[1]}", mixed, (1 - share) * values + share * above[2]
+def _baselines(compared: Comparison, measure: str) -> tuple[pd.DataFrame, pd.Series]:
+    """Fidelity by baseline (row) and prompt (column), and work by baseline: the frontier's and those of the table."""
+    listed = [str(name) for name in compared.table.index if is_baseline(str(name))]
+    values = pd.DataFrame({name: _values(compared, name, measure) for name in listed}).T
+    works = compared.table.work_ratio[listed].astype(float)
+    if compared.frontier is None:
+        return values, works
+    kept, kept_works = compared.frontier.values(measure), compared.frontier.works()
+    others = [name for name in kept.index if name not in listed]
+    return pd.concat([values, kept.loc[others]]), pd.concat([works, kept_works[others]])
 
 
 def verdicts(compared: Comparison, measure: str = "ssim") -> list[Verdict]:
-    """One verdict a method: does it keep more of the dense image than every kind of control at the same work?"""
-    pairs, found = against_controls(compared, measure), []
+    """One verdict a method: does it keep more of the dense image than the best baselines at its work?"""
+    pairs, found = against_baselines(compared, measure), []
     for name, row in compared.table.iterrows():
-        if _blind(name, "oracle-tokens"):  # an oracle is for reference, no method
+        if is_baseline(str(name), "oracle-tokens"):  # an oracle is for reference, no method
             continue
         own = pairs[pairs.method == name]
-        parts = [
+        finding = (
             f"Work {row.work_ratio:.2f} of dense, {row.speedup:.2f} ({row.speedup_low:.2f} to {row.speedup_high:.2f}) "
-            f"times as fast over {row.timings:.0f} timed batches, "
-            f"SSIM {row.ssim:.3f} ({row.ssim_low:.3f} to {row.ssim_high:.3f})"
+            f"times as fast over {row.timings:.0f} timed batches. {LABELS[measure]} {row[measure]:.3f} "
+            f"({row[f'{measure}_low']:.3f} to {row[f'{measure}_high']:.3f})"
+        )
+        finding = ", ".join([finding, *map(_against, own.itertuples())])
+        numbers = [
+            Number(pair.baseline, pair.difference, pair.low, pair.high, int(row.n), MARGIN) for pair in own.itertuples()
         ]
-        less = [
-            f"less that of {pair.control} (work {pair.work_control:.2f}): "
-            f"{pair.difference:+.3f} ({pair.low:+.3f} to {pair.high:+.3f})"
-            for pair in own.itertuples()
-        ]
-        parts += ["; ".join(less)] if less else []
-        numbers = [Number(pair.control, pair.difference, pair.low, pair.high, int(row.n)) for pair in own.itertuples()]
         idle = not_engaged(compared, str(name))
-        outcome, reason = (Outcome.NOT_ENGAGED, idle) if idle else _outcome(own)
-        claim = f"{name} keeps more of the image than leaving out as much work blindly"
-        found.append(Verdict(claim, outcome, ". ".join([*parts, f"n = {row.n:.0f}."]), reason, tuple(numbers)))
+        outcome, reason = (Outcome.NOT_ENGAGED, idle) if idle else _outcome(own, compared.frontier is not None)
+        claim = f"{name} keeps more of the image than any baseline at its work"
+        found.append(Verdict(claim, outcome, f"{finding}. n = {row.n:.0f}.", reason, tuple(numbers)))
     return found
+
+
+def _against(pair: Any) -> str:
+    """``-0.018 (-0.026 to -0.010) against truncate:last=2, the best baseline at equal or less work (0.32 ...)``."""
+    difference = f"{pair.difference:+.3f} ({pair.low:+.3f} to {pair.high:+.3f})"
+    if np.isnan(pair.low):
+        difference = f"{pair.difference:+.3f}"
+    return f"{difference} against {pair.baseline}, {pair.rank} ({pair.work_baseline:.2f} against {pair.work:.2f})"
 
 
 def decisions(compared: Comparison) -> list[Verdict]:
@@ -135,12 +130,13 @@ def _decision(claim: str, row: dict[Hashable, Any]) -> Verdict:
     return Verdict(claim, positive(gain), finding, numbers=(gain,))
 
 
-def _outcome(pairs: pd.DataFrame) -> tuple[Outcome, str]:
+def _outcome(pairs: pd.DataFrame, drawn: bool) -> tuple[Outcome, str]:
+    """The worst that comes of a method's comparisons: it must beat the best baseline and the best mix."""
     if pairs.empty:
-        return Outcome.NOT_COMPARABLE, "No control computes as little."
-    beaten, beats = (pairs.verdict == "is beaten by").sum(), (pairs.verdict == "beats").sum()
-    if beats == len(pairs):
-        return Outcome.HOLDS, ""
-    if beaten == len(pairs) or (beaten and not beats):
-        return Outcome.FAILS, ""
-    return (Outcome.PARTLY, "It does not beat every kind of control.") if beats else (Outcome.WIDE, "")
+        return Outcome.NOT_COMPARABLE, "No baseline computes as little."
+    order = (Outcome.TOO_FEW, Outcome.FAILS, Outcome.WIDE, Outcome.NO_DIFFERENCE, Outcome.HOLDS)
+    worst = min(pairs.verdict, key=order.index)
+    if worst is Outcome.HOLDS and not drawn:
+        return Outcome.NOT_COMPARABLE, UNDRAWN
+    single = pairs.verdict.iloc[0]
+    return worst, MIXED if worst is Outcome.FAILS and single is not Outcome.FAILS else ""

@@ -47,6 +47,9 @@ def compare(
         Path | None, typer.Option(help="Folder with AlexNet and LPIPS weights; default: $VARLAB_LPIPS, else no LPIPS.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for tables, JSON and the trade-off figure.")] = None,
+    frontier: Annotated[
+        bool, typer.Option(help="Judge by the frontier of all baselines, drawn once and kept under runs/.")
+    ] = True,
     cfg: Cfg = None,
     tau: Tau = None,
     top_k: TopK = None,
@@ -54,10 +57,14 @@ def compare(
     overwrite: Overwrite = False,
     **options: Any,
 ) -> None:
-    """Compare accelerators and controls with the dense run: latency, work, fidelity, interleaved in one run."""
+    """Compare accelerators with the dense run, interleaved in one run, and with the best of all baselines.
+
+    Latency, work and fidelity of each; then whether a method keeps more than the baselines do at its work.
+    """
     import torch
 
     from varlab.api import compare as run
+    from varlab.claims.methods import verdicts
     from varlab.comparison import PROMPTS, methods_of
     from varlab.figures import save, tradeoff
     from varlab.outputs import refuse_existing
@@ -77,8 +84,9 @@ def compare(
     settings = read_settings(cfg, tau, top_k, top_p)
     with image_bar() as progress:
         result = run(
-            loaded, chosen, specs, n=len(chosen), seed=seed, batch=batch, lpips=lpips, progress=progress, **settings
-        )
+            loaded, chosen, specs, n=len(chosen), seed=seed, batch=batch, lpips=lpips, frontier=frontier,
+            progress=progress, **settings,
+        )  # fmt: skip
     for half in (result.speed(), result.fidelity()):
         console.print(as_table(half))
     facts = result.facts
@@ -87,11 +95,15 @@ def compare(
         f"batch {batch}, n {facts['n']}, seed {seed}; ms: median and quartiles of timed batches; [low, high]: 95 % "
         "bootstrap over prompts, of the speed-up over timed batches"
     )
+    if result.frontier is not None:
+        say(f"baselines: {len(result.frontier.specs) - 1}, kept in {result.frontier.facts['folder']}")
+    for verdict in verdicts(result):
+        say(f"{verdict.claim}: {verdict.outcome}. {verdict.text}")
     for note in facts["notes"]:
         say((note, "yellow"))
     if out is not None:
         result.save(out, overwrite)
-        save(tradeoff(result), "tradeoff", folder=out, overwrite=overwrite)
+        save(tradeoff(result, against="work_ratio"), "tradeoff", folder=out, overwrite=overwrite)
         say(f"written to {out}")
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,15 @@ from varlab.engine.stage import Stage
 from varlab.engine.state import Generation
 from varlab.machine import now, peak_mib, reset_peak
 from varlab.measures.metrics import high_frequency_ssim, psnr, ssim
+from varlab.models.base import NextScaleModel
 from varlab.probes.log import Log, join, of_methods, tree
 from varlab.runs import Job, to_pil
+from varlab.runs.inputs import with_overrides
 from varlab.scenes import CATEGORIES, score_images
+from varlab.scenes.prompt_sets import Given, PromptSet, choose
+from varlab.weights.lpips import load_lpips
 
+PROMPTS = 32  # by default
 SCORE_FROM = 100  # prompts below which a scene score says too little
 Measure = Callable[[Tensor, Tensor], Tensor]
 FIDELITY: dict[str, Measure] = {
@@ -47,6 +53,22 @@ class StageClock(Probe):
 
     def on_progress(self, stage: Stage) -> None:
         self.last = now(self.device)
+
+
+def job_of(
+    model: NextScaleModel, prompt_set: Given, n: int | None, seed: int, settings: Mapping[str, Any]
+) -> tuple[Job, PromptSet]:
+    """What is to be sampled, checked, and the prompts with their names and categories."""
+    chosen = choose(prompt_set, n, model, PROMPTS)
+    return Job(model, tuple(chosen.texts), with_overrides(model.settings, **settings), seed), chosen
+
+
+def measures_of(model: NextScaleModel, lpips: Path | str | None) -> dict[str, Measure]:
+    """How an image is held against the dense one; LPIPS where its weights are."""
+    if (perceptual := load_lpips(lpips)) is None:
+        return FIDELITY
+    perceptual.check_size(*(side * model.stride for side in model.latent_grid(model.schedule.final)))
+    return FIDELITY | {"lpips": perceptual}
 
 
 def methods_of(spec: str) -> list[Accelerator]:

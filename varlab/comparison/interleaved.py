@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 
 from varlab.accelerators import DENSE
-from varlab.comparison.bench import FIDELITY, Bench, methods_of
+from varlab.comparison.baselines import frontier_of
+from varlab.comparison.bench import Bench, job_of, measures_of, methods_of
 from varlab.comparison.notes import fitted_notes
 from varlab.comparison.result import Comparison
 from varlab.comparison.rows import method_row
@@ -21,12 +22,10 @@ from varlab.engine.randomness import SeededNoise
 from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
 from varlab.runs import Job, provenance
-from varlab.runs.inputs import at_least, with_overrides
-from varlab.scenes.prompt_sets import Given, choose
-from varlab.weights.lpips import load_lpips
+from varlab.runs.inputs import at_least
+from varlab.scenes.prompt_sets import Given
 
 Progress = Callable[[float, int], None]
-PROMPTS = 32  # by default
 
 
 @fixed_context()
@@ -40,6 +39,7 @@ def compare(
     batch: int = 4,
     rounds: int = 1,
     lpips: Path | str | None = None,
+    frontier: bool | Path | str = True,
     progress: Progress | None = None,
     **settings: Any,
 ) -> Comparison:
@@ -50,34 +50,32 @@ def compare(
     how often every batch is timed. Fidelity is to the dense image of the same seed: PSNR in dB, SSIM (Gaussian 11,
     sigma 1.5, mean of RGB, range 1), SSIM of the detail (our own high-pass). The scene score comes from 100 prompts
     of a scene set on. lpips: folder with the weights of LPIPS, by default ``$VARLAB_LPIPS``; without them the table has
-    no such column. Unknown names, needs that are not met and pairs that cannot run together stop before any work.
+    no such column. frontier: all baselines on these prompts, which the methods are judged by, drawn once and kept in
+    the given folder or in one under ``runs/``; they cost about four dense runs. False leaves them out, and then no
+    verdict says that a method holds. Unknown names, needs that are not met and pairs that cannot run together stop
+    before any work.
     """
     at_least(1, n=n, batch=batch, rounds=rounds)
-    chosen = choose(prompt_set, n, model, PROMPTS)
-    texts = chosen.texts
     names = list(dict.fromkeys([DENSE, *specs]))
-    job = Job(model, tuple(texts), with_overrides(model.settings, **settings), seed)
+    job, chosen = job_of(model, prompt_set, n, seed, settings)
     _try_out(job, names)
-    if (perceptual := load_lpips(lpips)) is not None:
-        perceptual.check_size(*(side * model.stride for side in model.latent_grid(model.schedule.final)))
-    bench = Bench(job, names, batch, FIDELITY if perceptual is None else FIDELITY | {"lpips": perceptual})
     batches = job.batches(batch)
+    measures = measures_of(model, lpips)
+    place = None if isinstance(frontier, bool) else Path(frontier)
+    blind = None if frontier is False else frontier_of(job, chosen.name, place, measures, progress)
+    bench = Bench(job, names, batch, measures)
     bench.warm_up()
     for turn in range(rounds * len(batches)):
         bench.turn(batches[turn % len(batches)], turn, turn // len(batches) == 0)
         if progress is not None:
-            progress(min(len(texts), (turn + 1) * batch // rounds), len(texts))
-    rows = bench.prompt_rows(texts, chosen.categories)
-    facts = provenance(job, chosen.name) | {
-        "batch": batch,
-        "rounds": rounds,
-        "device": device_name(model.device),
-    }
+            progress(min(len(chosen), (turn + 1) * batch // rounds), len(chosen))
+    rows = bench.prompt_rows(chosen.texts, chosen.categories)
+    facts = provenance(job, chosen.name) | {"batch": batch, "rounds": rounds, "device": device_name(model.device)}
     timings = pd.DataFrame(bench.timings)
     table = pd.DataFrame([method_row(name, bench, rows, timings) for name in names]).set_index("method")
     logs = bench.told(facts)
-    facts["notes"] = fitted_notes(logs, texts)
-    return Comparison(table, rows, timings, bench.images, bench.ledgers, logs, facts)
+    facts["notes"] = fitted_notes(logs, chosen.texts)
+    return Comparison(table, rows, timings, bench.images, bench.ledgers, logs, facts, blind)
 
 
 def _try_out(job: Job, names: Sequence[str]) -> None:

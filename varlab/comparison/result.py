@@ -12,6 +12,7 @@ import xarray as xr
 from PIL import Image
 
 from varlab.accelerators import DENSE
+from varlab.analysis.frontier import Frontier
 from varlab.engine.ledger import Ledger
 from varlab.outputs import image_facts, plain, read_facts, refuse_existing, save_image, save_json, save_table
 from varlab.runs.folders import keep
@@ -23,7 +24,8 @@ class Comparison:
 
     ``table``: one row a method. ``images``: method -> pictures in prompt order. ``prompts``: one row a prompt and
     method. ``timings``: one row a batch and method. ``ledgers`` by method, and ``logs`` of those that tell what they
-    decided; ``facts`` are the provenance, the same for all rows, and ``notes`` on what a reader of the table must know.
+    decided; ``facts`` are the provenance, the same for all rows, and ``notes`` on what a reader of the table must know;
+    ``frontier`` is what the methods are judged by.
     All rows come from one call and share its settings: tables made apart are not to be joined.
     """
 
@@ -34,6 +36,7 @@ class Comparison:
     ledgers: dict[str, Ledger]
     logs: dict[str, xr.DataTree]
     facts: dict[str, Any]
+    frontier: Frontier | None = None
 
     def only(self, *specs: str) -> "Comparison":
         """The dense row and those of ``specs``, of the same run: what must not share a table is shown apart."""
@@ -41,7 +44,7 @@ class Comparison:
         prompts, timings = (frame[frame.method.isin(names)] for frame in (self.prompts, self.timings))
         images, ledgers = ({name: self.images[name] for name in names}, {name: self.ledgers[name] for name in names})
         logs = {name: self.logs[name] for name in names if name in self.logs}
-        return Comparison(self.table.loc[names], prompts, timings, images, ledgers, logs, self.facts)
+        return Comparison(self.table.loc[names], prompts, timings, images, ledgers, logs, self.facts, self.frontier)
 
     def speed(self) -> pd.DataFrame:
         """The half of the table on time and work, as people read it. batches: timed runs, the n of its intervals."""
@@ -71,8 +74,9 @@ class Comparison:
         return shown
 
     def save(self, folder: Path | str, overwrite: bool = False) -> Path:
-        """Write ``comparison.csv`` and ``.json``, ``prompts.csv``, ``timings.csv``, ``images/<row>/<prompt>.png`` and
-        ``decisions/<row>``, each a log that ``open_log`` and the figures read. Rows count from 0, the dense run.
+        """Write ``comparison.csv`` and ``.json``, ``frontier.csv`` and ``.json``, ``prompts.csv``, ``timings.csv``,
+        ``images/<row>/<prompt>.png`` and ``decisions/<row>``, each a log that ``open_log`` and the figures read. Rows
+        count from 0, the dense run.
         Raises VarlabError for a folder that holds another comparison, unless ``overwrite``, or something else."""
         place = Path(folder)
         self._refuse_another(place, overwrite)
@@ -81,6 +85,9 @@ class Comparison:
         save_table(place / "timings.csv", self.timings)
         rows = json.loads(self.table.reset_index().to_json(orient="records"))
         record = {"facts": self.facts, "rows": rows}
+        if self.frontier is not None:
+            save_table(place / "frontier.csv", self.frontier.prompts)
+            save_json(place / "frontier.json", self.frontier.facts)
         save_json(place / "comparison.json", record)
         for row, name in enumerate(self.images):
             if name in self.logs:
@@ -100,6 +107,8 @@ class Comparison:
         refuse_existing(place, overwrite=overwrite)
         for name in ("images", "decisions"):  # of another comparison there may be more
             shutil.rmtree(place / name, ignore_errors=True)
+        for name in ("frontier.csv", "frontier.json"):
+            (place / name).unlink(missing_ok=True)
 
 
 def _cells(table: pd.DataFrame, name: str, form: str) -> list[str]:

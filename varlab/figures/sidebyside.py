@@ -10,13 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from varlab.analysis.comparisons import CONTROLS, log_of
+from varlab.analysis.comparisons import is_baseline, log_of
 from varlab.figures.style import CYCLE, PAGE, decades, finish, own_axes, theme
 from varlab.figures.text import as_typed, wrapped
 from varlab.measures.statistics import bootstrap_interval
 
 LABEL = 1.3  # inches for the names of the rows
-GREYS, DASHES = ("#444444", "#888888", "#bbbbbb"), ("--", ":", "-.")  # of controls
+GREYS, DASHES = ("#444444", "#888888", "#bbbbbb"), ("--", ":", "-.")  # of baselines
 GAIN = 3.0  # of the difference pictures
 
 
@@ -90,7 +90,7 @@ def difference_spectrum(compared: Pictured, ax: Axes | None = None) -> Axes:
     table = difference_spectrum_table(compared)
     ax = own_axes(ax, width=PAGE)
     names = list(dict.fromkeys(table.method))
-    blind = [name for name in names if name.partition(":")[0] in CONTROLS]
+    blind = [name for name in names if is_baseline(name)]
     own = [name for name in names if name not in blind]
     styles = {name: (CYCLE[i % len(CYCLE)], "-") for i, name in enumerate(own)}
     styles |= {name: (GREYS[i // len(DASHES) % len(GREYS)], DASHES[i % len(DASHES)]) for i, name in enumerate(blind)}

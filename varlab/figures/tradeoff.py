@@ -1,12 +1,14 @@
-"""Speed against fidelity of compared methods, the controls drawn as lines to beat."""
+"""Speed against fidelity of compared methods, the frontier of baselines drawn as the line to beat."""
 
 from pathlib import Path
 
+import pandas as pd
 from matplotlib.axes import Axes
 
-from varlab.analysis.comparisons import CONTROLS, Compared, family, log_of, read_comparison
+from varlab.analysis.comparisons import Compared, family, is_baseline, log_of, read_comparison, read_frontier
+from varlab.analysis.frontier import NO_MEAN
 from varlab.errors import VarlabError, unknown
-from varlab.figures.style import CYCLE, MARKERS, SOFT, finish, own_axes, theme
+from varlab.figures.style import CYCLE, INK, MARKERS, SOFT, finish, own_axes, theme
 from varlab.figures.text import as_typed
 
 MEASURES = {
@@ -24,7 +26,9 @@ def tradeoff(
 ) -> Axes:
     """Each method's fidelity (``measure``) over its speed-up, or over ``work_ratio``; bars are 95 % intervals.
 
-    Settings of one control are joined by a dashed line: a method below it is beaten by leaving work out blindly.
+    Over work the frontier of all baselines is the line to beat: below it some baseline, or a mix of the two at the
+    ends of that piece, keeps more for the same work. The frontier is not timed: over the speed-up stand the baselines
+    of the table, settings of one joined by a dashed line.
     """
     if measure not in MEASURES:
         raise unknown("measure", measure, MEASURES)
@@ -36,17 +40,35 @@ def tradeoff(
     shown = table.drop(index="none", errors="ignore")
     for i, kind in enumerate(dict.fromkeys(map(family, shown.index))):
         part = shown[[family(name) == kind for name in shown.index]].sort_values(against)
-        control = kind in CONTROLS
-        colour = SOFT if control else CYCLE[i % len(CYCLE)]
+        baseline = is_baseline(kind)
+        colour = SOFT if baseline else CYCLE[i % len(CYCLE)]
         ax.plot(
             part[against], part[measure], marker=MARKERS[i % len(MARKERS)], color=colour, label=as_typed(kind),
-            mec="white", mew=0.5, ls="--" if control else "-", lw=0.9, zorder=2 if control else 3,
+            mec="white", mew=0.5, ls="--" if baseline else "-", lw=0.9, zorder=2 if baseline else 3,
         )  # fmt: skip
         if f"{measure}_low" in part:
             ax.vlines(part[against], part[f"{measure}_low"], part[f"{measure}_high"], color=colour, lw=0.9, zorder=1)
         if against == "speedup":
             ax.hlines(part[measure], part["speedup_low"], part["speedup_high"], color=colour, lw=0.9, zorder=1)
+    frontier = read_frontier(source) if against == "work_ratio" else None
+    if frontier is not None and measure in frontier.measures and measure not in NO_MEAN:
+        _line_to_beat(ax, frontier.table(measure), measure, least=float(shown.work_ratio.min()))
     ax.set(xlabel="speed-up over dense" if against == "speedup" else "work over dense", ylabel=MEASURES[measure])
     ax.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=6, columnspacing=1.0)
     finish(ax, log_of(facts), f"tradeoff-{measure}", shown.reset_index())
     return ax
+
+
+def _line_to_beat(ax: Axes, table: pd.DataFrame, measure: str, least: float) -> None:
+    """The frontier from the last corner that costs no more than the cheapest row shown, its corners by name; dots are
+    the baselines under it."""
+    edge = table[table.on_frontier]
+    start = edge.work_ratio[edge.work_ratio <= least].max() if (edge.work_ratio <= least).any() else 0.0
+    near = table[table.work_ratio >= start]
+    edge = near[near.on_frontier]
+    under = near[~near.on_frontier & (near[measure] >= edge[measure].min())]
+    ax.plot(under.work_ratio, under[measure], ".", ms=2, color=SOFT, zorder=1)
+    ax.plot(edge.work_ratio, edge[measure], "o-", ms=2.5, lw=1.2, color=INK, label="frontier of baselines", zorder=2)
+    for name, work, value in zip(edge.index, edge.work_ratio, edge[measure], strict=True):
+        text = "dense" if name == "none" else str(name).replace(":last=", " ").replace("+", "\n")
+        ax.annotate(text, (work, value), (2, -3), textcoords="offset points", fontsize=4.5, va="top", color=INK)

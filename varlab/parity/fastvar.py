@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from varlab.accelerators.controls import Truncate
+from varlab.accelerators.baselines import Truncate
 from varlab.accelerators.fastvar import FastVAR, distances
 from varlab.engine.hooks import Probe
 from varlab.engine.stage import Site

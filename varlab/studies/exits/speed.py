@@ -46,7 +46,9 @@ def exit_speed(
     specs = exit_specs(model, chosen)
     assert isinstance(model, VAR)
     prompts = PromptSet.from_texts(labels(model, batch), "classes")
-    found = compare(model, prompts, specs, n=batch, batch=batch, rounds=rounds, seed=seed, progress=progress)
+    found = compare(
+        model, prompts, specs, n=batch, batch=batch, rounds=rounds, seed=seed, frontier=False, progress=progress
+    )
     by_turn = {name: part.sort_values("turn") for name, part in found.timings.groupby("method")}
     dense, rows = by_turn[DENSE].transformer_seconds.to_numpy(), []
     for text, name in zip([str(model.depth), *chosen], [DENSE, *specs], strict=True):

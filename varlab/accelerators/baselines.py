@@ -1,4 +1,4 @@
-"""Controls: the plain ways to save work that any method must beat."""
+"""Baselines: the plain ways to save work that any method must beat."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING

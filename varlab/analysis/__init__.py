@@ -1,0 +1,1 @@
+"""Logs and comparisons in, tables out: neither torch nor matplotlib."""
