@@ -13,9 +13,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import varlab as vl
 from tests.conftest import text_for, tiny_hart, tiny_infinity, tiny_var
 from varlab.accelerators import build
-from varlab.engine.branching import branches
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
+from varlab.engine.sharing import shared_runs
 from varlab.machine import rates
 from varlab.probes import PROBES
 from varlab.weights.writing import hash_tensors
@@ -175,7 +175,7 @@ def test_runs_that_share_their_beginning_have_the_same_context_and_lend_none() -
 
     def images() -> Iterator[torch.Tensor]:
         methods = {name: build((name,)) for name in ("truncate:last=1", "truncate:last=2")}
-        for _, out in branches(Run(model, model.settings, SeededNoise(3)), TEXTS["infinity"], (0, 1), methods):
+        for _, out in shared_runs(Run(model, model.settings, SeededNoise(3)), TEXTS["infinity"], (0, 1), methods):
             yield out.image
 
     plain = list(images())

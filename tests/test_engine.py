@@ -262,7 +262,7 @@ class Rows(Accelerator):
     def sublayer(self, site: Site, x: torch.Tensor, compute: Compute) -> torch.Tensor:
         if site.stage.from_end or site.block != 1:
             return compute(x)
-        y = compute(x, keep=self.keep)
+        y = compute(x, chosen=self.keep)
         return torch.zeros_like(x).scatter(1, self.keep[..., None].expand_as(y), y)
 
 
@@ -307,7 +307,7 @@ def test_skipping_a_branch_engages() -> None:
         name = "no-ffn"
 
         def sublayer(self, site: Site, x: torch.Tensor, compute: Compute) -> torch.Tensor:
-            return torch.zeros_like(x) if site.branch == "ffn" else compute(x)
+            return torch.zeros_like(x) if site.sublayer == "ffn" else compute(x)
 
     assert run([NoFeedForward()]).ledger.engaged and not run().ledger.engaged
 

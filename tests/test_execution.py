@@ -39,7 +39,7 @@ def engine(model: Infinity | Hart, **options: object) -> torch.Tensor:
 def test_keeping_the_last_keys_changes_nothing(family: str) -> None:
     """HART's last stage in three passes, which read the keys of the earlier ones."""
     model = tiny_infinity() if family == "infinity" else tiny_hart(settings=HartSettings(cfg=2.0, top_k=20, passes=3))
-    assert torch.equal(engine(model), engine(model, keep_keys=True))
+    assert torch.equal(engine(model), engine(model, store_keys=True))
 
 
 def test_gelu_and_rotation_are_the_plain_ones() -> None:
@@ -64,7 +64,7 @@ def test_a_store_forgets_and_counts_from_outside() -> None:
     store.rewind([3])
     store.skip(0, 3)
     assert store.held == store.lengths == [6]
-    keys, _, bias = store.append(0, tokens + 1, tokens, torch.ones(2, 3), keep=False)
+    keys, _, bias = store.append(0, tokens + 1, tokens, torch.ones(2, 3), store=False)
     assert keys.shape[2] == 9 and keys[0, 0, 6:].eq(1).all() and store.held == [6] and store.lengths == [9]
     assert bias is not None and bias[0, 0, 0].tolist() == [0.0] * 6 + [1.0] * 3
     store.clear()
@@ -162,7 +162,7 @@ def test_compiled_branches_give_the_same_numbers(monkeypatch: pytest.MonkeyPatch
     for name, which in (("eager", model), ("compiled", compiling.compiled(model))):
         conditioning = which.prepare(text, True)
         x = torch.randn(2, 16, 256, generator=torch.Generator().manual_seed(0))
-        hidden[name] = which.branch(0, "ffn", x, conditioning, None, lambda q, k, v: q)
+        hidden[name] = which.sublayer(0, "ffn", x, conditioning, None, lambda q, k, v: q)
     assert torch.allclose(hidden["eager"], hidden["compiled"], atol=1e-4)
     assert 0 < apart(model, partial(Run, compiling.compiled(model)), ["a"]) < 1e-4
     monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
@@ -196,14 +196,14 @@ def test_keys_and_values_make_room_for_decoding(monkeypatch: pytest.MonkeyPatch)
     model, held = tiny_infinity(), list[int]()
     decode = model.decode
     states: list[State] = []
-    finish = Run._finish
+    finish = Run.finish
 
     def watched(self: Run, samples: tuple[int, ...], finished: list[State]) -> Any:
         states[:] = finished
         return finish(self, samples, finished)
 
-    monkeypatch.setattr(Run, "_finish", watched)
+    monkeypatch.setattr(Run, "finish", watched)
     monkeypatch.setattr(model, "decode", lambda canvas: (held.append(states[0].kv.bytes), decode(canvas))[1])
     for keep in (False, True):
-        Run(model, model.settings, SeededNoise(0), keep_keys=keep).generate(features(3), (0,))
+        Run(model, model.settings, SeededNoise(0), store_keys=keep).generate(features(3), (0,))
     assert held[0] == 0 < held[1]

@@ -26,8 +26,8 @@ class Branches(Probe):
     def __init__(self) -> None:
         self.seen: dict[tuple[int, int, str], tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def on_branch(self, site: Site, x: torch.Tensor, y: torch.Tensor) -> None:
-        self.seen[site.stage.index, site.block, str(site.branch)] = (x, y)
+    def on_sublayer(self, site: Site, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.seen[site.stage.index, site.block, str(site.sublayer)] = (x, y)
 
 
 def run(spec: str | FastVAR, schedule: str = "square") -> tuple[Generation, Branches]:

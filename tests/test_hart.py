@@ -124,7 +124,7 @@ class Shapes(Probe):
     def on_block(self, site: Site, x_in: torch.Tensor, x_out: torch.Tensor) -> None:
         self.blocks.add((x_in.shape[1], x_out.shape[1]))
 
-    def on_branch(self, site: Site, x: torch.Tensor, y: torch.Tensor) -> None:
+    def on_sublayer(self, site: Site, x: torch.Tensor, y: torch.Tensor) -> None:
         self.branches.add(y.shape[1])
 
 
@@ -214,12 +214,12 @@ def test_passes_see_no_later_pass() -> None:
     class Turns(Probe):
         def on_stage(self, stage: Stage, x: torch.Tensor) -> None:
             if stage.from_end == 0:
-                self.turns = stage.turns
+                self.passes = stage.passes
 
     probe = Turns()
     whole = Run(model, settings, SeededNoise(7), [probe]).generate(text, (0,))
-    assert probe.turns is not None
-    first = (probe.turns[0] == 0).nonzero()[:, 0]
+    assert probe.passes is not None
+    first = (probe.passes[0] == 0).nonzero()[:, 0]
     alone = Run(model, settings, SeededNoise(7)).generate(text, (0,), [OnlyFirst()])
     same = whole.canvas.flatten(2)[..., first]
     assert torch.allclose(same, alone.canvas.flatten(2)[..., first], atol=1e-5)

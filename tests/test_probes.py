@@ -9,7 +9,7 @@ from tests.conftest import features, tiny_infinity
 from tests.test_engine import Keep, Split
 from varlab.engine.hooks import Accelerator, Probe
 from varlab.engine.loop import Run
-from varlab.engine.memory import PIECE, Shelf
+from varlab.engine.memory import PIECE, Buffers
 from varlab.engine.plan import RUN, StagePlan
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Stage
@@ -38,8 +38,8 @@ class Capture(Probe):
     def on_block(self, site, x_in, x_out) -> None:  # type: ignore[no-untyped-def]
         self.blocks[site.stage.index, site.block] = (x_in.clone(), x_out.clone())
 
-    def on_branch(self, site, x, y) -> None:  # type: ignore[no-untyped-def]
-        self.branches[site.stage.index, site.block, site.branch] = y.clone()
+    def on_sublayer(self, site, x, y) -> None:  # type: ignore[no-untyped-def]
+        self.branches[site.stage.index, site.block, site.sublayer] = y.clone()
 
     def on_logits(self, stage, cond, uncond, guided, labels) -> None:  # type: ignore[no-untyped-def]
         self.logits[stage.index] = (cond.clone(), None if uncond is None else uncond.clone(), guided.clone())
@@ -180,9 +180,9 @@ def test_blocks_of_large_stages_log_the_figures_of_those_reduced_together(monkey
 
 
 def test_a_shelf_cuts_rooms_that_do_not_overlap() -> None:
-    shelf = Shelf(torch.device("cpu"))
-    rooms = [shelf.room((3, 5)).fill_(i) for i in range(4)] + [shelf.room((2 * PIECE,)).fill_(4)]
-    other = shelf.room((7,), torch.bfloat16)
+    buffers = Buffers(torch.device("cpu"))
+    rooms = [buffers.empty((3, 5)).fill_(i) for i in range(4)] + [buffers.empty((2 * PIECE,)).fill_(4)]
+    other = buffers.empty((7,), torch.bfloat16)
     assert [room.unique().tolist() for room in rooms] == [[0], [1], [2], [3], [4]] and other.dtype == torch.bfloat16
     assert len({room.untyped_storage().data_ptr() for room in rooms}) == 2
 

@@ -38,8 +38,8 @@ class Spy(Probe):
         self.changes: dict[tuple[int, int], torch.Tensor] = {}
         self.branches: dict[tuple[int, int, str], torch.Tensor] = {}
 
-    def on_branch(self, site: Site, x: torch.Tensor, y: torch.Tensor) -> None:
-        self.branches[site.stage.index, site.block, str(site.branch)] = y.square().mean(-1)
+    def on_sublayer(self, site: Site, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.branches[site.stage.index, site.block, str(site.sublayer)] = y.square().mean(-1)
 
     def on_block(self, site: Site, x_in: torch.Tensor, x_out: torch.Tensor) -> None:
         self.changes[site.stage.index, site.block] = (x_out - x_in).square().mean(-1)

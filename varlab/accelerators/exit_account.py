@@ -38,7 +38,9 @@ def exact_flops(model: VAR, exits: Sequence[int], settings: Settings | None = No
     for k, (tokens, count) in enumerate(zip(model.schedule.lengths, exits, strict=True)):
         for block in range(count):
             cached[block] += tokens
-            flops += ROWS * sum(model.branch_cost(name, tokens, cached[block], None).total for name in model.branches)
+            flops += ROWS * sum(
+                model.sublayer_cost(name, tokens, cached[block], None).total for name in model.sublayers
+            )
         guided = model.guidance(k, settings, True).scale != 1
         flops += model.stage_cost(k, tokens, 1, ROWS if guided else 1, settings).total
     return flops
@@ -52,7 +54,7 @@ def paper_flops(model: VAR, exits: Sequence[int]) -> int:
     each = 0 if config.shared_modulation else 12 * model.width**2
     flops = ROWS * (shared + 2 * sum(lengths) * model.width * config.codes)
     for tokens, count in zip(lengths, exits, strict=True):
-        linear = sum(model.branch_cost(name, tokens, tokens, None).linear for name in model.branches)
+        linear = sum(model.sublayer_cost(name, tokens, tokens, None).linear for name in model.sublayers)
         flops += ROWS * count * (linear + each)
     return flops + 2 * model.decode_cost(model.schedule.final).total
 

@@ -105,7 +105,7 @@ class FastVAR(Accelerator):
         return StagePlan(action="stop") if stage.from_end < self.drop else RUN
 
     def sublayer(self, site: Site, x: Tensor, compute: Compute) -> Tensor:
-        stage, key = site.stage, (site.block, str(site.branch))
+        stage, key = site.stage, (site.block, str(site.sublayer))
         if self.idle or not self.first <= site.block <= self.last:
             return compute(x)
         ratio = self._ratio(stage)
@@ -121,7 +121,7 @@ class FastVAR(Accelerator):
         return pivotal(x, count)
 
     def _restored(self, site: Site, x: Tensor, ratio: float, compute: Compute) -> Tensor:
-        stage, key = site.stage, (site.block, str(site.branch))
+        stage, key = site.stage, (site.block, str(site.sublayer))
         if key not in self.cache:
             raise VarlabError(
                 f"{self.name}: stage {stage.index + 1} finds no cache: another method skipped the stage before."

@@ -121,8 +121,8 @@ class SparseVAR(TokenPruning):
         super().start(run)
         depth, stages = run.model.depth, len(run.model.schedule)
         self.scorer = depth // 2 - 1 if self.block is None else self.block
-        if self.readings.operand not in ("block", *run.model.branches):
-            raise unknown(f"branch of {run.model.name}", self.readings.operand, ("block", *run.model.branches))
+        if self.readings.operand not in ("block", *run.model.sublayers):
+            raise unknown(f"branch of {run.model.name}", self.readings.operand, ("block", *run.model.sublayers))
         if not 0 <= self.scorer < depth:
             raise VarlabError(f"sparsevar: block {self.block} is not one of the {depth} of {run.model.name}, from 0.")
         if self.last >= stages:
@@ -210,8 +210,8 @@ class SparseVAR(TokenPruning):
         self.run.charge(stage, 8 * d.numel())
         return select(keep, anchors, (~z.isfinite().all(), blind))
 
-    def after_branch(self, site: Site, x: Tensor, y: Tensor, selection: Selection | None) -> None:
-        if site.branch == self.readings.operand:
+    def after_sublayer(self, site: Site, x: Tensor, y: Tensor, selection: Selection | None) -> None:
+        if site.sublayer == self.readings.operand:
             self._score(site, y, selection)
 
     def after_block(self, site: Site, x_in: Tensor, x_out: Tensor, selection: Selection | None) -> None:

@@ -40,7 +40,7 @@ def compiled(model: Any) -> Infinity:
                 f"compile met more than {SHAPES} shapes: leave it out where a method chooses how many tokens run."
             ) from error
 
-    def branch(
+    def sublayer(
         block: int, name: str, x: Tensor, conditioning: Conditioning, positions: Tensor | None, attend: Attend
     ) -> Tensor:
         layer, modulation = model.blocks[block], conditioning.modulation[block]
@@ -51,7 +51,7 @@ def compiled(model: Any) -> Infinity:
             return called("cross", layer, x, *conditioning.keys_values[block], conditioning.text.mask)
         return called("feed", layer, x, modulation[1], modulation[3], modulation[5])
 
-    twin.branch = branch  # type: ignore[method-assign]
+    twin.sublayer = sublayer  # type: ignore[method-assign]
     return twin
 
 

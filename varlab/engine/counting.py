@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 def count(run: "Run", state: State, site: Site, tokens: int, keys: int) -> None:
     work = run.ledger.stages[site.stage.index]
-    first = site.branch == run.model.branches[0]
+    first = site.sublayer == run.model.sublayers[0]
     work.block_calls += first
-    prefix, alike = run.model.prefix(site.stage.index), state.kv.alike[site.block]
-    for rows, own, seen in groups(state.batch, state.guided, tokens, keys, prefix, alike):
-        cost = run.model.branch_cost(str(site.branch), own, seen, state.conditioning)
+    prefix, equal = run.model.prefix(site.stage.index), state.kv.equal_prefix[site.block]
+    for rows, own, seen in groups(state.batch, state.guided, tokens, keys, prefix, equal):
+        cost = run.model.sublayer_cost(str(site.sublayer), own, seen, state.conditioning)
         work.linear_flops += cost.linear * rows
         work.attention_flops += cost.attention * rows
         work.pairs += own * seen * rows
@@ -34,8 +34,8 @@ def count_dense(run: "Run", state: State, k: int) -> None:
     head_rows = state.batch * (2 if guided and guidance.on_logits and guidance.scale != 1 else 1)
     work.images += state.batch
     work.grid_tokens += grid_tokens * state.batch
-    for rows, own, seen in groups(state.batch, guided, tokens, keys, run.model.prefix(k), run.model.alike):
-        costs = [run.model.branch_cost(name, own, seen, state.conditioning) for name in run.model.branches]
+    for rows, own, seen in groups(state.batch, guided, tokens, keys, run.model.prefix(k), run.model.equal_prefix):
+        costs = [run.model.sublayer_cost(name, own, seen, state.conditioning) for name in run.model.sublayers]
         work.dense_token_blocks += own * run.model.depth * rows
         work.dense_flops += sum(cost.total for cost in costs) * run.model.depth * rows
     work.dense_flops += run.model.stage_cost(k, grid_tokens, state.batch, head_rows, run.settings).total

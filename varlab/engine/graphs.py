@@ -100,8 +100,8 @@ class GraphedRun(Run):
         recorded.replay()
         for block in range(self.model.depth):
             state.kv.skip(block, x.shape[1])
-            for branch in self.model.branches:
-                keys = state.kv.lengths[block] if branch == self.model.branches[0] else 0
+            for branch in self.model.sublayers:
+                keys = state.kv.lengths[block] if branch == self.model.sublayers[0] else 0
                 count(self, state, Site(stage, block, branch), x.shape[1], keys)
         return recorded.leaving
 
@@ -132,7 +132,7 @@ def refuse_graphs(run: Run) -> None:
     require_gpu(run.model.device)
     if any(map(run.model.prefix, range(len(run.model.schedule)))):
         raise VarlabError(f"CUDA graphs replay no stage that carries the text of {run.model.name}: leave graphs out.")
-    if run.block_probes or run.branch_probes:
+    if run.block_probes or run.sublayer_probes:
         raise VarlabError("Probes of blocks cannot listen inside a CUDA graph: leave graphs or the probes out.")
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from varlab.engine.loop import Run
     from varlab.engine.state import State
 
-Compute = Callable[..., Tensor]  # compute(x, keep=None): the branch on all tokens, or on those of ``keep`` [R, n]
+Compute = Callable[..., Tensor]  # compute(x, chosen=None): on all tokens, or at the positions ``chosen`` [R, n]
 
 
 class Accelerator:
@@ -37,7 +37,7 @@ class Accelerator:
         """Around a residual branch: x [R, n, C] -> what is added to it [R, n, C]."""
         return compute(x)
 
-    def after_branch(self, site: Site, x: Tensor, y: Tensor, selection: Selection | None) -> None:
+    def after_sublayer(self, site: Site, x: Tensor, y: Tensor, selection: Selection | None) -> None:
         """After a residual branch of a watched block: its input x and what it adds y, both [R, n, C]."""
 
     def after_block(self, site: Site, x_in: Tensor, x_out: Tensor, selection: Selection | None) -> None:
@@ -86,7 +86,7 @@ class Probe:
     def on_stage(self, stage: Stage, x: Tensor) -> None:
         """The tokens that enter block 0: x [R, n, C]."""
 
-    def on_branch(self, site: Site, x: Tensor, y: Tensor) -> None:
+    def on_sublayer(self, site: Site, x: Tensor, y: Tensor) -> None:
         """A residual branch: input x and what it adds y, both [R, n, C]."""
 
     def on_block(self, site: Site, x_in: Tensor, x_out: Tensor) -> None:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from varlab.errors import VarlabError
-from varlab.models.base import Alike
+from varlab.models.base import EqualPrefix
 
 
 class KVStore:
@@ -23,18 +23,18 @@ class KVStore:
         self.lengths = [0] * blocks
         self.held = [0] * blocks  # tokens of each block that are in its buffers
         self.bias: list[Tensor | None] = [None] * blocks  # [R, capacity] once any key differs from the others
-        self.alike = [Alike()] * blocks  # none where a block never saw the text
+        self.equal_prefix = [EqualPrefix()] * blocks  # none where a block never saw the text
 
     def append(
-        self, block: int, k: Tensor, v: Tensor, bias: Tensor | None, keep: bool = True
+        self, block: int, k: Tensor, v: Tensor, bias: Tensor | None, store: bool = True
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """k, v [R, H, n, c]; bias [R, n] or None for zeros. -> keys, values [R, H, N, c]; bias [R, 1, 1, N] or None.
 
-        ``keep=False`` for the last stage, which needs no place in the buffers.
+        ``store=False`` for the last stage, which needs no place in the buffers.
         """
         start, end = self.held[block], self.held[block] + k.shape[2]
         self.lengths[block] += k.shape[2]
-        if not keep:
+        if not store:
             return self._beside(block, k, v, bias)
         if end > self.capacity:
             raise VarlabError(f"The KV store of block {block} holds {self.capacity} tokens and {end} are needed.")
@@ -75,7 +75,7 @@ class KVStore:
         """Forget all tokens and keep the buffers."""
         self.rewind([0] * len(self.held))
         self.bias = [None] * len(self.bias)
-        self.alike = [Alike()] * len(self.alike)
+        self.equal_prefix = [EqualPrefix()] * len(self.equal_prefix)
 
     def release(self) -> None:
         """Give the buffers back, once nobody looks back any more; what was counted stays."""
@@ -93,7 +93,7 @@ class KVStore:
         store.keys = [None if k is None else k[index] for k in self.keys]
         store.values = [None if v is None else v[index] for v in self.values]
         store.bias = [None if b is None else b[index] for b in self.bias]
-        store.lengths, store.held, store.alike = list(self.lengths), list(self.held), list(self.alike)
+        store.lengths, store.held, store.equal_prefix = list(self.lengths), list(self.held), list(self.equal_prefix)
         return store
 
     @property

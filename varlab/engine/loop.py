@@ -15,15 +15,15 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from varlab.context import fixed_context
-from varlab.engine.alike import text_branch
 from varlab.engine.attend import attend_rows
 from varlab.engine.checks import refuse_clashes, refuse_misread
 from varlab.engine.counting import count, count_dense
 from varlab.engine.dense import CanvasKeeper, Dense
+from varlab.engine.equal_prefix import text_sublayer
 from varlab.engine.hooks import Accelerator, Probe, overrides
 from varlab.engine.kv import KVStore
 from varlab.engine.ledger import Ledger
-from varlab.engine.memory import Shelf, give_way, keep_freed_pages, upload
+from varlab.engine.memory import Buffers, keep_freed_pages, release_pages, upload
 from varlab.engine.norms import norms
 from varlab.engine.plan import RUN, StagePlan, merge
 from varlab.engine.randomness import Noise
@@ -32,7 +32,7 @@ from varlab.engine.sampling import codes_of, noise_of
 from varlab.engine.stage import Site, Stage
 from varlab.engine.state import Generation, State
 from varlab.errors import VarlabError
-from varlab.models.base import Alike, NextScaleModel
+from varlab.models.base import EqualPrefix, NextScaleModel
 from varlab.models.guidance import Settings
 from varlab.schedules import Grid
 
@@ -51,17 +51,17 @@ class Run:
     forced: Forced = field(default_factory=dict)
     choose: Callable[[Tensor], Tensor] | None = None  # guided logits -> labels, in place of the model's draw
     on_progress: Callable[[Stage], None] | None = None
-    on_mark: Mark = lambda span, stage: None
-    keep_keys: bool = False  # of the last stage too, for those who read the store afterwards
+    on_span: Mark = lambda span, stage: None
+    store_keys: bool = False  # of the last stage too, for those who read the store afterwards
 
     def __post_init__(self) -> None:
         self.settings.check(len(self.model.schedule), self.model.depth)
         self.ledger = Ledger.of(len(self.model.schedule))
         self._previewed: tuple[Tensor, Grid, Tensor] | None = None
         self._lengths = WeakTensorKeyDictionary()
-        self.shelf = Shelf(self.model.device)  # for what probes keep of every block
+        self.buffers = Buffers(self.model.device)  # for what probes keep of every block
         self.dense: Dense | None = None
-        self.branch_probes = [p for p in self.probes if overrides(p, "on_branch", Probe)]
+        self.sublayer_probes = [p for p in self.probes if overrides(p, "on_sublayer", Probe)]
         self.block_probes = [p for p in self.probes if overrides(p, "on_block", Probe)]
 
     def preview(self, canvas: Tensor, grid: Grid, stage: Stage, charge: bool = False) -> Tensor:
@@ -84,7 +84,7 @@ class Run:
     def all_lengths(self, tokens: Sequence[Tensor]) -> Sequence[Tensor]:
         """``lengths`` of several tensors of one shape."""
         new = list({id(x): x for x in tokens if x not in self._lengths}.values())
-        self._lengths.update(zip(new, norms(new, self.shelf), strict=True))
+        self._lengths.update(zip(new, norms(new, self.buffers), strict=True))
         return [self.lengths(x) for x in tokens]
 
     def charge(self, stage: Stage, flops: int) -> None:
@@ -135,14 +135,14 @@ class Run:
         guided = self.model.guided(self.settings)
         conditioning = self.model.prepare(text, guided, negative)
         self.ledger.text_flops += self.model.text_cost(conditioning).total
-        self.on_mark("text", 0)
+        self.on_span("text", 0)
         for probe in self.probes:
             probe.start(self)
         return State(
             samples=tuple(samples),
             conditioning=conditioning,
             canvas=self.model.new_canvas(len(samples)),
-            kv=KVStore(self.model.depth, self.model.kv_capacity if self.keep_keys else self.model.kept_keys),
+            kv=KVStore(self.model.depth, self.model.kv_capacity if self.store_keys else self.model.stored_keys),
             guided=guided,
             accelerators=list(accelerators),
         )
@@ -158,11 +158,11 @@ class Run:
 
     def _let_go(self, finished: list[State]) -> None:
         """Keys and values make room for decoding."""
-        if not self.keep_keys:
+        if not self.store_keys:
             held = sum(state.kv.bytes for state in finished)
             for state in finished:
                 state.kv.release()
-            give_way(held, self.model.device)
+            release_pages(held, self.model.device)
 
     def finish(self, samples: tuple[int, ...], finished: list[State]) -> Generation:
         self._let_go(finished)
@@ -170,9 +170,9 @@ class Run:
         back = torch.tensor([order[image] for state in finished for image in state.samples])
         canvas = torch.cat([state.canvas for state in finished])[upload(back.argsort(), self.model.device)]
         last = len(self.model.schedule) - 1
-        self.on_mark("plan", last)
+        self.on_span("plan", last)
         image = self.model.decode(canvas)
-        self.on_mark("decode", last)
+        self.on_span("decode", last)
         grid = (int(canvas.shape[-2]), int(canvas.shape[-1]))
         self.ledger.decode_flops += self.model.decode_cost(grid).total * len(samples)
         for probe in self.probes:
@@ -223,9 +223,9 @@ class Run:
     def run_stage(self, state: State, k: int, plan: StagePlan) -> None:
         state.set_rows(plan, k)
         stage = self.stage(state, k, plan)
-        stage = replace(stage, turns=self.model.turns(k, self.settings, noise_of(self, stage, None)))
+        stage = replace(stage, passes=self.model.passes(k, self.settings, noise_of(self, stage, None)))
         refuse_misread(self.model, stage)
-        self.on_mark("plan", k)
+        self.on_span("plan", k)
         index = row_index(stage, state.rows)
         x = self.model.embed(k, state.canvas, state.conditioning, index)
         for probe in self.probes:
@@ -235,7 +235,7 @@ class Run:
         residual = self.model.code_map(k, codes)
         before = state.canvas
         state.canvas = self.model.accumulate(k, before, residual)
-        self.on_mark("sampling", k)
+        self.on_span("sampling", k)
         state.stages_run += 1
         self.ledger.stages[k].tokens += x.shape[1] * state.batch
         for probe in self.probes:
@@ -251,7 +251,7 @@ class Run:
         positions = self.model.positions(stage.index, state.conditioning, index)
         for block in range(depth):
             site, x_in = Site(stage, block), x
-            for branch in self.model.branches:
+            for branch in self.model.sublayers:
                 x = self._branch(state, Site(stage, block, branch), x, index, positions)
             for probe in self.block_probes:
                 probe.on_block(site, self._on_grid(stage, x_in), self._on_grid(stage, x))
@@ -274,19 +274,19 @@ class Run:
     def _branch(self, state: State, site: Site, x: Tensor, index: Tensor | None, positions: Tensor | None) -> Tensor:
         """x + branch(x), with what an accelerator wraps around the branch. A stage with a prefix is not wrapped."""
 
-        def compute(tokens: Tensor, keep: Tensor | None = None) -> Tensor:
-            return self._compute(state, site, tokens, index, positions, keep)
+        def compute(tokens: Tensor, chosen: Tensor | None = None) -> Tensor:
+            return self._compute(state, site, tokens, index, positions, chosen)
 
         wrapper = next((a for a in state.accelerators if overrides(a, "sublayer", Accelerator)), None)
         plain = wrapper is None or self.model.prefix(site.stage.index) > 0
         y = compute(x) if wrapper is None or plain else wrapper.sublayer(site, x, compute)
         grid, added = self._on_grid(site.stage, x), self._on_grid(site.stage, y)
-        for probe in self.branch_probes:
-            probe.on_branch(site, grid, added)
+        for probe in self.sublayer_probes:
+            probe.on_sublayer(site, grid, added)
         if site.block in site.stage.plan.watch:
             for accelerator in state.accelerators:
-                accelerator.after_branch(site, grid, added, site.stage.plan.selection)
-        if self.branch_probes or state.accelerators:
+                accelerator.after_sublayer(site, grid, added, site.stage.plan.selection)
+        if self.sublayer_probes or state.accelerators:
             return x + y
         return y.add_(x)  # nobody else holds what a branch adds
 
@@ -297,20 +297,20 @@ class Run:
         x: Tensor,
         index: Tensor | None,
         positions: Tensor | None,
-        keep: Tensor | None,
+        chosen: Tensor | None,
     ) -> Tensor:
-        """The branch itself, on all given tokens or on those of ``keep`` [R, n]. Attention alone reads positions."""
-        stage, name = site.stage, str(site.branch)
-        if state.guided and self.model.alike.spared and self.model.prefix(stage.index):
-            return text_branch(self, state, site, x)
-        if keep is not None:
+        """The branch itself, on all given tokens or on those of ``chosen`` [R, n]. Attention alone reads positions."""
+        stage, name = site.stage, str(site.sublayer)
+        if state.guided and self.model.equal_prefix.spared and self.model.prefix(stage.index):
+            return text_sublayer(self, state, site, x)
+        if chosen is not None:
             if stage.plan.selection is not None and stage.plan.selection.valid is not None:
                 raise VarlabError(
                     "A per-row token choice cannot follow a selection that differs in size between samples."
                 )
-            x = x.gather(1, keep[..., None].expand(-1, -1, x.shape[-1]))
-            index = keep if index is None else index.expand(keep.shape[0], -1).gather(1, keep)
-            if name == self.model.branches[0]:
+            x = x.gather(1, chosen[..., None].expand(-1, -1, x.shape[-1]))
+            index = chosen if index is None else index.expand(chosen.shape[0], -1).gather(1, chosen)
+            if name == self.model.sublayers[0]:
                 positions = self.model.positions(stage.index, state.conditioning, index)
         keys_seen = [0]
 
@@ -318,14 +318,14 @@ class Run:
             if state.attended.get(site.block) == stage.index:
                 raise VarlabError(f"Attention of block {site.block} was computed twice in stage {stage.index + 1}.")
             state.attended[site.block] = stage.index
-            bias = None if keep is not None else key_bias(stage, state.rows)
-            keep_keys = self.keep_keys or stage.from_end > 0
-            keys, values, bias = state.kv.append(site.block, k, v, bias, keep_keys)
+            bias = None if chosen is not None else key_bias(stage, state.rows)
+            store_keys = self.store_keys or stage.from_end > 0
+            keys, values, bias = state.kv.append(site.block, k, v, bias, store_keys)
             keys_seen[0] = keys.shape[2]
             bias = pass_bias(stage, index, bias, keys.shape[2], state.rows)
-            alike = state.kv.alike[site.block] if state.guided else Alike()
-            return attend_rows(q, keys, values, bias, self.model.attention_scale, alike)
+            equal = state.kv.equal_prefix[site.block] if state.guided else EqualPrefix()
+            return attend_rows(q, keys, values, bias, self.model.attention_scale, equal)
 
-        y = self.model.branch(site.block, name, x, state.conditioning, positions, attend)
+        y = self.model.sublayer(site.block, name, x, state.conditioning, positions, attend)
         count(self, state, site, x.shape[1], keys_seen[0])
         return y

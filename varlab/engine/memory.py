@@ -11,7 +11,7 @@ from torch import Tensor
 from varlab.machine import give_back_pages
 
 LARGE = 1 << 28  # bytes freed at once above which clearing their pages anew takes less than what it saves
-PIECE = 1 << 20  # elements that a shelf asks for at once
+PIECE = 1 << 20  # elements that it asks for at once
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 
@@ -30,13 +30,13 @@ def keep_freed_pages() -> None:
         return
 
 
-def give_way(freed: int, device: torch.device) -> None:
+def release_pages(freed: int, device: torch.device) -> None:
     """Let the system have the pages of so many bytes that were just freed in parts too small for what comes next."""
     if device.type == "cpu" and freed > LARGE:
         give_back_pages()
 
 
-class Shelf:
+class Buffers:
     """Room for small tensors that outlive the large ones around them, cut from pieces of ``PIECE`` elements.
 
     On a CPU each would otherwise take a bite out of the place of a freed large tensor, where the next one then no
@@ -47,7 +47,7 @@ class Shelf:
         self.device = device
         self.free: dict[torch.dtype, Tensor] = {}
 
-    def room(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+    def empty(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
         """A tensor that nobody has written yet; one that fills much of a piece has its own."""
         count, free = math.prod(shape), self.free.get(dtype)
         if count > PIECE // 8:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from varlab.engine.memory import Shelf
+from varlab.engine.memory import Buffers
 
 SMALL = 1 << 19  # elements of a stage's tokens below which a call costs more than its arithmetic
 
@@ -15,8 +15,8 @@ def small(x: Tensor) -> bool:
     return x.numel() <= SMALL
 
 
-def norms(tokens: Sequence[Tensor], shelf: Shelf) -> Sequence[Tensor]:
-    """Norms over channels of tokens [R, n, C] each -> [R, n] each, on the shelf; of small ones in one call."""
+def norms(tokens: Sequence[Tensor], buffers: Buffers) -> Sequence[Tensor]:
+    """Norms over channels of tokens [R, n, C] each -> [R, n] each, in these buffers; of small ones in one call."""
     if len(tokens) > 1 and small(tokens[0]):
         return torch.linalg.vector_norm(torch.stack(list(tokens)), dim=-1).unbind()
-    return [torch.linalg.vector_norm(x, dim=-1, out=shelf.room(x.shape[:-1], x.dtype)) for x in tokens]
+    return [torch.linalg.vector_norm(x, dim=-1, out=buffers.empty(x.shape[:-1], x.dtype)) for x in tokens]

@@ -44,12 +44,12 @@ def pass_bias(stage: Stage, index: Tensor | None, seen: Tensor | None, keys: int
 
     The computed tokens ``index`` are the last of the N keys.
     """
-    if stage.turns is None:
+    if stage.passes is None:
         return seen
-    turns = stage.turns.repeat(rows // stage.batch, 1)  # [R, h*w]
+    passes = stage.passes.repeat(rows // stage.batch, 1)  # [R, h*w]
     if index is not None:
-        turns = turns.gather(1, index.expand(rows, -1))
-    later = turns[:, None, :, None] < turns[:, None, None, :]  # [R, 1, queries, keys]
+        passes = passes.gather(1, index.expand(rows, -1))
+    later = passes[:, None, :, None] < passes[:, None, None, :]  # [R, 1, queries, keys]
     count = later.shape[-1]
     bias = later.new_zeros(rows, 1, count, keys, dtype=torch.float32)
     bias[..., keys - count :].masked_fill_(later, -torch.inf)

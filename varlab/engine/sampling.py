@@ -11,7 +11,7 @@ from varlab.engine.rows import take
 from varlab.engine.stage import Stage
 from varlab.engine.state import State
 from varlab.errors import VarlabError
-from varlab.models.base import Draw, Law, Reading
+from varlab.models.base import Distribution, Draw, Reading
 
 if TYPE_CHECKING:
     from varlab.engine.loop import Run
@@ -40,7 +40,7 @@ def _read(run: "Run", state: State, stage: Stage, x: Tensor) -> Tensor:
     selection, k = stage.plan.selection, stage.index
     noise = noise_of(run, stage, None if selection is None else selection.index)
     out = run.model.readout(x, state.conditioning, stage.guided, stage.guidance)
-    run.on_mark("transformer", k)
+    run.on_span("transformer", k)
     labels = run.model.draw(k, out.guided, run.settings, noise) if run.choose is None else run.choose(out.guided)
     for probe in run.probes:
         probe.on_logits(stage, out.cond, out.uncond, out.guided, labels)
@@ -57,9 +57,9 @@ def _read(run: "Run", state: State, stage: Stage, x: Tensor) -> Tensor:
 def noise_of(run: "Run", stage: Stage, index: Tensor | None) -> Draw:
     """Numbers for the whole grid of a stage, gathered at the computed positions."""
 
-    def draw(kind: str, width: int, law: Law = "uniform") -> Tensor:
+    def draw(kind: str, width: int, distribution: Distribution = "uniform") -> Tensor:
         shape = (run.model.schedule.lengths[stage.index], width)
-        full = upload(getattr(run.noise, law)(kind, stage.index, stage.samples, shape), run.model.device)
+        full = upload(getattr(run.noise, distribution)(kind, stage.index, stage.samples, shape), run.model.device)
         return full if index is None else take(full, index)
 
     return draw

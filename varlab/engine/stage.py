@@ -13,7 +13,7 @@ from varlab.schedules import Grid, Schedule
 class Stage:
     """One step of the schedule for a group of images. ``index`` counts from 0, ``from_end`` from the last (0).
 
-    ``turns`` [B, h*w] says in which pass a token is computed where a stage takes several: it sees no later pass.
+    ``passes`` [B, h*w] says in which pass a token is computed where a stage takes several: it sees no later pass.
     """
 
     index: int
@@ -22,7 +22,7 @@ class Stage:
     plan: StagePlan
     guidance: Guidance
     guided: bool  # rows are [conditional..., unconditional...]; else conditional only
-    turns: Tensor | None = field(default=None, compare=False, repr=False)
+    passes: Tensor | None = field(default=None, compare=False, repr=False)
 
     @property
     def grid(self) -> Grid:
@@ -43,4 +43,4 @@ class Site:
 
     stage: Stage
     block: int
-    branch: str | None = None
+    sublayer: str | None = None

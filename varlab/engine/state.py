@@ -48,7 +48,7 @@ class State:
             attended=dict(self.attended),
         )
 
-    def branch(self, accelerators: list[Accelerator]) -> "State":
+    def with_methods(self, accelerators: list[Accelerator]) -> "State":
         """These images once more from here, with other methods. Both write into the same room for keys and values:
         run one to its end before the other goes on."""
         return replace(self, kv=self.kv.rows(slice(None)), accelerators=accelerators, attended=dict(self.attended))

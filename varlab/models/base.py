@@ -12,13 +12,13 @@ from torch import Tensor
 from varlab.models.layers import Attend
 from varlab.schedules import Grid, Schedule
 
-Law = Literal["uniform", "normal", "exponential"]
+Distribution = Literal["uniform", "normal", "exponential"]
 
 
 class Draw(Protocol):
     """Random numbers [B, n, width] for the computed tokens of a stage; ``kind`` separates uses."""
 
-    def __call__(self, kind: str, width: int, law: Law = "uniform") -> Tensor: ...
+    def __call__(self, kind: str, width: int, distribution: Distribution = "uniform") -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Cost:
         return self.linear + self.attention
 
 
-class Alike(NamedTuple):
+class EqualPrefix(NamedTuple):
     """Equal first tokens of the unconditional rows, computed once, and how many of their keys attention looks at."""
 
     equal: int = 0
@@ -69,7 +69,7 @@ class Alike(NamedTuple):
 
     @classmethod
     @cache  # asked for by every branch
-    def of(cls, equal: int, dtype: torch.dtype) -> "Alike":
+    def of(cls, equal: int, dtype: torch.dtype) -> "EqualPrefix":
         """So few of ``equal`` keys that the share of each is at most 0.1 % off when its logarithm is of this type.
 
         One key is enough in fp32. In bf16, which rounds every number by up to 0.4 %, one of 300 would be 1.5 % off;
@@ -96,7 +96,7 @@ class NextScaleModel(ABC):
     schedule: Schedule
     depth: int
     width: int
-    branches: tuple[str, ...]
+    sublayers: tuple[str, ...]
     attention_scale: float
     settings: Any
     execution: str = "eager"  # or "compiled", and what else differs from it by rounding alone
@@ -137,11 +137,11 @@ class NextScaleModel(ABC):
         return 0
 
     @property
-    def alike(self) -> Alike:
+    def equal_prefix(self) -> EqualPrefix:
         """Prefix tokens of the unconditional rows that are one and the same; none where all are computed."""
-        return Alike()
+        return EqualPrefix()
 
-    def turns(self, k: int, settings: Any, noise: Draw) -> Tensor | None:
+    def passes(self, k: int, settings: Any, noise: Draw) -> Tensor | None:
         """In which pass each token of the grid is computed [B, h*w]: it sees no later pass. None for one pass."""
         return None
 
@@ -154,7 +154,7 @@ class NextScaleModel(ABC):
         """Rotary table of the tokens, [n, ...] or [R, n, ...]; where a stage has a prefix, ``index`` counts it."""
 
     @abstractmethod
-    def branch(
+    def sublayer(
         self, block: int, name: str, x: Tensor, conditioning: Any, positions: Tensor | None, attend: Attend
     ) -> Tensor:
         """A residual branch, gate included: x [R, n, C] -> [R, n, C] fp32."""
@@ -173,7 +173,7 @@ class NextScaleModel(ABC):
         return self.schedule.tokens + sum(map(self.prefix, range(len(self.schedule))))
 
     @property
-    def kept_keys(self) -> int:
+    def stored_keys(self) -> int:
         """Keys of one image that a block must keep: those of all stages but the last, to which nobody looks back."""
         last = len(self.schedule) - 1
         return self.kv_capacity - self.schedule.lengths[last] - self.prefix(last)
@@ -216,7 +216,7 @@ class NextScaleModel(ABC):
         """Pixels on a side of a latent."""
 
     @abstractmethod
-    def branch_cost(self, name: str, tokens: int, keys: int, conditioning: Any) -> Cost:
+    def sublayer_cost(self, name: str, tokens: int, keys: int, conditioning: Any) -> Cost:
         """One row of a branch on ``tokens`` tokens that see ``keys`` keys."""
 
     @abstractmethod

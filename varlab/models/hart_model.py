@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from varlab.errors import VarlabError, unknown
-from varlab.models.base import Alike, Attend, Cost, Draw, NextScaleModel, Reading, Readout
+from varlab.models.base import Attend, Cost, Draw, EqualPrefix, NextScaleModel, Reading, Readout
 from varlab.models.diffusion import denoiser_flops, embedding_flops
 from varlab.models.guidance import Guidance, Settings, at
 from varlab.models.hart import ContextState, HartText, HartTransformer, grid_rotary, text_rotary
@@ -61,10 +61,10 @@ class Savings:
     """Work and memory that a run can do without; no number changes beyond rounding.
 
     one_null: the equal tokens of the empty text are computed once, and attention looks at as few of them as its type
-    can count (``Alike``): one of 300 in fp32, five in bf16; the store still holds all. Less work, but a second
+    can count (``EqualPrefix``): one of 300 in fp32, five in bf16; the store still holds all. Less work, but a second
     attention call, which on a CPU takes as long or longer. constants:
     level and time embeddings are computed with the model, not in every run. That the last stage writes no keys is the
-    engine's (``Run.keep_keys``).
+    engine's (``Run.store_keys``).
     """
 
     one_null: bool = False
@@ -121,7 +121,7 @@ class Hart(NextScaleModel):
     """The transformer, its hybrid tokenizer and a text encoder on one schedule."""
 
     family = "hart"
-    branches = ("attention", "ffn")
+    sublayers = ("attention", "ffn")
 
     def __init__(
         self,
@@ -215,15 +215,15 @@ class Hart(NextScaleModel):
         return self.transformer.config.text_length - 1 if k == 0 else 0
 
     @property
-    def alike(self) -> Alike:
+    def equal_prefix(self) -> EqualPrefix:
         if not self.savings.one_null:
-            return Alike()
-        return Alike.of(self.transformer.config.text_length, self.transformer.blocks[0].ffn.up_proj.weight.dtype)  # type: ignore[union-attr,arg-type]
+            return EqualPrefix()
+        return EqualPrefix.of(self.transformer.config.text_length, self.transformer.blocks[0].ffn.up_proj.weight.dtype)  # type: ignore[union-attr,arg-type]
 
     def _final(self, k: int) -> bool:
         return k == len(self.schedule) - 1
 
-    def turns(self, k: int, settings: HartSettings, noise: Draw) -> Tensor | None:
+    def passes(self, k: int, settings: HartSettings, noise: Draw) -> Tensor | None:
         if settings.passes == 1 or not self._final(k):
             return None
         order = noise("order", 1)[..., 0].argsort(dim=-1, stable=True)  # its first tokens come last
@@ -263,7 +263,7 @@ class Hart(NextScaleModel):
             return table if index is None else table[:, index]
         return table.gather(1, index[..., None, None].expand(-1, -1, *table.shape[2:]))
 
-    def branch(
+    def sublayer(
         self, block: int, name: str, x: Tensor, conditioning: HartConditioning, positions: Tensor | None, attend: Attend
     ) -> Tensor:
         layer, six = self.transformer.blocks[block], conditioning.text.modulation[block]
@@ -338,7 +338,7 @@ class Hart(NextScaleModel):
 
     # Costs
 
-    def branch_cost(self, name: str, tokens: int, keys: int, conditioning: HartConditioning) -> Cost:
+    def sublayer_cost(self, name: str, tokens: int, keys: int, conditioning: HartConditioning) -> Cost:
         config = self.transformer.config
         if name == "attention":
             return Cost(8 * tokens * config.width**2, 4 * tokens * keys * config.width)

@@ -77,7 +77,7 @@ class Infinity(NextScaleModel):
     """The transformer, its BSQ tokenizer and a text encoder on one schedule."""
 
     family = "infinity"
-    branches = ("attention", "cross", "ffn")
+    sublayers = ("attention", "cross", "ffn")
     attention_scale = 1.0
 
     def __init__(
@@ -202,7 +202,7 @@ class Infinity(NextScaleModel):
     def positions(self, k: int, conditioning: Conditioning, index: Tensor | None) -> Tensor:
         return self.rotary[k] if index is None else self.rotary[k][index]
 
-    def branch(
+    def sublayer(
         self,
         block: int,
         name: str,
@@ -271,7 +271,7 @@ class Infinity(NextScaleModel):
 
     # Costs
 
-    def branch_cost(self, name: str, tokens: int, keys: int, conditioning: Conditioning) -> Cost:
+    def sublayer_cost(self, name: str, tokens: int, keys: int, conditioning: Conditioning) -> Cost:
         config = self.transformer.config
         square = 2 * tokens * config.width**2
         if name == "attention":

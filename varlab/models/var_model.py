@@ -44,7 +44,7 @@ class VAR(NextScaleModel):
     """
 
     family = "var"
-    branches = ("attention", "ffn")
+    sublayers = ("attention", "ffn")
 
     def __init__(
         self,
@@ -131,7 +131,7 @@ class VAR(NextScaleModel):
     def positions(self, k: int, conditioning: Conditioning, index: Tensor | None) -> None:
         """None: tokens carry their positions from the start."""
 
-    def branch(
+    def sublayer(
         self, block: int, name: str, x: Tensor, conditioning: Conditioning, positions: Tensor | None, attend: Attend
     ) -> Tensor:
         layer, modulation = self.blocks[block], conditioning.modulation[block]
@@ -185,7 +185,7 @@ class VAR(NextScaleModel):
 
     # Costs
 
-    def branch_cost(self, name: str, tokens: int, keys: int, conditioning: Any) -> Cost:
+    def sublayer_cost(self, name: str, tokens: int, keys: int, conditioning: Any) -> Cost:
         square = 2 * tokens * self.width**2
         return Cost(4 * square, 4 * tokens * keys * self.width) if name == "attention" else Cost(8 * square)
 

@@ -44,7 +44,7 @@ class Place:
 
     @classmethod
     def of(cls, site: Site, names: Mapping[str, str] = NAMES) -> "Place":
-        return cls(site.stage.grid[1], site.block, names[str(site.branch)] if site.branch else "")
+        return cls(site.stage.grid[1], site.block, names[str(site.sublayer)] if site.sublayer else "")
 
     def __str__(self) -> str:
         return "_".join(filter(None, (str(self.width), str(self.block), self.branch)))
@@ -59,7 +59,7 @@ class Inside(Probe):
     names: Mapping[str, str] = field(default_factory=lambda: NAMES)
     found: dict[Place, Tensor] = field(default_factory=dict)
 
-    def on_branch(self, site: Site, x: Tensor, y: Tensor) -> None:
+    def on_sublayer(self, site: Site, x: Tensor, y: Tensor) -> None:
         self._keep(Place.of(site, self.names), y)
 
     def on_block(self, site: Site, x_in: Tensor, x_out: Tensor) -> None:

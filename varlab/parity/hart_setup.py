@@ -29,10 +29,10 @@ class Watched(Hart):
     discrete: Tensor  # [B, n, Z] of the stage read last
     sway: Tensor  # [B, n, Z], how far rounding in the hidden states moves its residuals
 
-    def branch(
+    def sublayer(
         self, block: int, name: str, x: Tensor, conditioning: HartConditioning, positions: Tensor | None, attend: Attend
     ) -> Tensor:
-        y = super().branch(block, name, x, conditioning, positions, attend)
+        y = super().sublayer(block, name, x, conditioning, positions, attend)
         if name == "ffn" and block == self.depth - 1 and x.shape[1] == self.transformer.config.text_length:
             self.after_text = getattr(self, "after_text", x + y)
         return y
@@ -51,13 +51,13 @@ class Watched(Hart):
 
 @dataclass
 class GoldenNoise:
-    """The golden's numbers, which it draws pass by pass, laid out on the grid. ``turns`` [B, h*w] of the last stage."""
+    """The golden's numbers, drawn pass by pass and laid out on the grid. ``pass_of`` [B, h*w] of the last stage."""
 
     seed: int
     batch: int
     stages: int
     steps: int
-    turns: Tensor | None = field(default=None)
+    pass_of: Tensor | None = field(default=None)
 
     def uniform(self, kind: str, stage: int, samples: Sequence[int], shape: tuple[int, ...]) -> Tensor:
         if kind != "order":
@@ -75,23 +75,23 @@ class GoldenNoise:
         return self._laid_out(stage, shape, lambda i: f"noise.diff_step.{i}.{order}", rows=2)
 
     def _laid_out(
-        self, stage: int, shape: tuple[int, ...], key: Any, law: str = "standard_normal", rows: int = 1
+        self, stage: int, shape: tuple[int, ...], key: Any, distribution: str = "standard_normal", rows: int = 1
     ) -> Tensor:
         """[B, *shape]; a pass draws for its own tokens, for ``rows`` branches of which the first one counts."""
         out = torch.empty(self.batch, *shape)
         for i, place in enumerate(self.passes(stage, shape[0])):
             count = rows * self.batch * place.shape[1] * shape[1]
-            values = weights.numbers(key(i), self.seed, (count,), law)[: count // rows]
+            values = weights.numbers(key(i), self.seed, (count,), distribution)[: count // rows]
             tensor = torch.from_numpy(values.astype(np.float32)).view(self.batch, -1, shape[1])
             out.scatter_(1, place[..., None].expand_as(tensor), tensor)
         return out
 
     def passes(self, stage: int, tokens: int) -> list[Tensor]:
         """Positions [B, n] of each pass of a stage, in raster order."""
-        turns = self.turns if stage == self.stages - 1 else None
-        if turns is None:
+        pass_of = self.pass_of if stage == self.stages - 1 else None
+        if pass_of is None:
             return [torch.arange(tokens).expand(self.batch, -1)]
-        return [(turns == i).nonzero()[:, 1].view(self.batch, -1) for i in range(int(turns.max()) + 1)]
+        return [(pass_of == i).nonzero()[:, 1].view(self.batch, -1) for i in range(int(pass_of.max()) + 1)]
 
 
 @dataclass(frozen=True)
@@ -133,10 +133,10 @@ def setup(golden: Golden) -> Setup:
     text = text_of(seed, config, _required(golden, run, "lens"), run.get("pad", "right"))
     noise = GoldenNoise(seed, len(text.mask), len(schedule), config.diffusion_steps)
 
-    def order(kind: str, width: int, law: str = "uniform") -> Tensor:
+    def order(kind: str, width: int, distribution: str = "uniform") -> Tensor:
         return noise.uniform(kind, len(schedule) - 1, range(len(text.mask)), (schedule.lengths[-1], width))
 
-    noise.turns = watched.turns(len(schedule) - 1, settings, order)
+    noise.pass_of = watched.passes(len(schedule) - 1, settings, order)
     return Setup(watched, settings, text, noise)
 
 

@@ -34,9 +34,9 @@ class Capture(Probe):
     def on_stage(self, stage: Stage, x: Tensor) -> None:
         self.entering.append(x.clone())
 
-    def on_branch(self, site: Site, x: Tensor, y: Tensor) -> None:
+    def on_sublayer(self, site: Site, x: Tensor, y: Tensor) -> None:
         if site.block == 0 and site.stage.from_end == 0:
-            self.last_branches[str(site.branch)] = y.clone()
+            self.last_branches[str(site.sublayer)] = y.clone()
 
     def on_block(self, site: Site, x_in: Tensor, x_out: Tensor) -> None:
         self.statistics.append((site.stage.index, site.block, float(x_out.mean()), float(x_out.std())))
@@ -84,6 +84,6 @@ def generate(
     """One run of the engine; ``forced`` are labels [B, n, d] by stage. Argmax, so the noise decides nothing."""
     capture = Capture()
     listening = [capture, *probes]
-    run = make(setup.model, setup.settings, SeededNoise(0), probes=listening, forced=forced, keep_keys=True)
+    run = make(setup.model, setup.settings, SeededNoise(0), probes=listening, forced=forced, store_keys=True)
     generation = run.generate(setup.text, range(setup.batch), accelerators, negative=setup.negative)
     return Outcome(setup, capture, generation, run)

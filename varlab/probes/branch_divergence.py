@@ -61,9 +61,9 @@ class BranchDivergence(LoggingProbe):
         """Norms of both branches and of their gap [B, 3, h*w], of all blocks that are pending."""
         pending, self.pending = self.pending, []
         outs, batch = [out for _, out in pending], stage.batch
-        gaps = norms([out[:batch] - out[batch:] for out in outs], self.run.shelf)
+        gaps = norms([out[:batch] - out[batch:] for out in outs], self.run.buffers)
         for (block, _), gap, length in zip(pending, gaps, self.run.all_lengths(outs), strict=True):
-            room = self.run.shelf.room((3, *gap.shape), gap.dtype)
+            room = self.run.buffers.empty((3, *gap.shape), gap.dtype)
             sides = torch.stack([gap, length[:batch], length[batch:]], out=room)  # [3, B, n]
             self.kept.put(("sides", stage.index, block), stage.samples, on_grid(sides, stage).movedim(0, 1))
 

@@ -47,8 +47,8 @@ class TokenMSE(LoggingProbe):
         self.room: Tensor | None = None
         self.pending: list[tuple[Key, Tensor, Tensor]] = []  # what a stream x [R, n, C] grows by, y
 
-    def on_branch(self, site: Site, x: Tensor, y: Tensor) -> None:
-        self._wait(site, str(site.branch), x, y)
+    def on_sublayer(self, site: Site, x: Tensor, y: Tensor) -> None:
+        self._wait(site, str(site.sublayer), x, y)
 
     def on_block(self, site: Site, x_in: Tensor, x_out: Tensor) -> None:
         self._wait(site, "block", x_in, x_out)
@@ -67,7 +67,7 @@ class TokenMSE(LoggingProbe):
         pending, self.pending = self.pending, []
         if not pending:
             return
-        changes = norms([y - x if name == "block" else y for (_, name), x, y in pending], self.run.shelf)
+        changes = norms([y - x if name == "block" else y for (_, name), x, y in pending], self.run.buffers)
         levels = self.run.all_lengths([x for _, x, _ in pending])
         places = self.norms.setdefault(stage.index, {})
         for (key, _, _), change, level in zip(pending, changes, levels, strict=True):
@@ -86,10 +86,10 @@ class TokenMSE(LoggingProbe):
             blocks = [b for b in ready if former[b][0].index == past]
             cell = nearest(former[blocks[0]][0].grid, stage.grid, outs[blocks[0]].device)
             up = [former[b][1].index_select(1, cell) for b in blocks]
-            gaps = norms([now[b] - x for b, x in zip(blocks, up, strict=True)], self.run.shelf)
+            gaps = norms([now[b] - x for b, x in zip(blocks, up, strict=True)], self.run.buffers)
             for b, gap in zip(blocks, gaps, strict=True):
                 then = former[b][2].index_select(1, cell)
-                room = self.run.shelf.room((stage.batch, 3, gap.shape[-1]), gap.dtype)
+                room = self.run.buffers.empty((stage.batch, 3, gap.shape[-1]), gap.dtype)
                 sides = torch.stack([gap, lengths[b][: stage.batch], then], 1, out=room)
                 self.kept.put(("sides", stage.index, b), stage.samples, sides)
         if stage.from_end > 0:
@@ -107,7 +107,7 @@ class TokenMSE(LoggingProbe):
     def log(self) -> Log:
         self.outputs, self.pending, self.room = {}, [], None
         model = self.run.model
-        sites, blocks = ("block", *model.branches), range(model.depth)
+        sites, blocks = ("block", *model.sublayers), range(model.depth)
         shape = (len(self.samples), len(self.stages), len(blocks), len(sites), len(BRANCHES))
         mse, relative, edge = (np.full(shape, np.nan, np.float32) for _ in range(3))
         edge_rows = np.full(shape[:-1], np.nan, np.float32)

@@ -98,7 +98,7 @@ def runs_folder() -> Path:
 def default_batch(model: NextScaleModel, most: int = 16, held: int = 2**30) -> int:
     """Images at a time: as many as keep both branches' keys and values within ``held`` bytes, from 1 to ``most``."""
     element = 2 if model.precision == "bf16" else 4
-    each = 2 * 2 * model.kept_keys * model.width * model.depth * element
+    each = 2 * 2 * model.stored_keys * model.width * model.depth * element
     return max(1, min(most, held // each))
 
 

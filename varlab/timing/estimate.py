@@ -194,9 +194,9 @@ def block_seconds(model: NextScaleModel, drawn_seconds: float, drawn: Schedule, 
 
     def work(schedule: Schedule) -> tuple[int, int]:
         costs = [
-            model.branch_cost(name, length + model.prefix(k), schedule.ends[k] + model.prefix(0), conditioning)
+            model.sublayer_cost(name, length + model.prefix(k), schedule.ends[k] + model.prefix(0), conditioning)
             for k, length in enumerate(schedule.lengths)
-            for name in model.branches
+            for name in model.sublayers
         ]
         return sum(cost.linear for cost in costs) * 2 * images, sum(cost.attention for cost in costs) * 2 * images
 

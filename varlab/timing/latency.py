@@ -76,9 +76,9 @@ def one_pass(model: NextScaleModel, texts: Sequence[Any], spec: str, seed: int, 
     methods = build([part for part in spec.split("+") if part != DENSE])
     clock = SpanClock(model.device)
     noise = SeededNoise(seed)
-    run = Run(model, model.settings, noise, on_mark=clock.mark)
+    run = Run(model, model.settings, noise, on_span=clock.mark)
     if graphs is not None and not methods:
-        run = GraphedRun(model, model.settings, noise, on_mark=clock.mark, graphs=graphs)
+        run = GraphedRun(model, model.settings, noise, on_span=clock.mark, graphs=graphs)
     samples = range(len(texts))
     dense = run.dense_run(texts, samples) if any("dense" in method.needs for method in methods) else None
     start = now(model.device)
@@ -198,7 +198,7 @@ def _stages(model: NextScaleModel, name: str, passes: list[Pass], limits: Rates)
         issued = float(np.median([made.issued.get(key, np.nan) for made in passes]))
         calls = work.block_calls / model.depth
         # Weights once a call, keys and values read once, the fp32 stream in and out of every branch.
-        stream = 2 * 4 * work.token_blocks * len(model.branches) * model.width
+        stream = 2 * 4 * work.token_blocks * len(model.sublayers) * model.width
         moved = calls * weights + work.kv_bytes + element * 2 * work.token_blocks * model.width + stream
         flop_limit, byte_limit = limits.seconds(work.linear_flops, work.attention_flops, moved)
         bound = issued >= LAUNCH_BOUND * seconds if model.device.type == "cuda" else None

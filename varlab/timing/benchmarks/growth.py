@@ -78,7 +78,7 @@ def account_seconds(model: Infinity, batch: int = 1) -> float:
     measured = rates(model.device, model.precision, model.width, tokens=last, rows=2 * batch, keys=keys)
     linear = attention = 0
     for k, tokens in enumerate(model.schedule.lengths):
-        costs = [model.branch_cost(name, tokens, model.schedule.ends[k], conditioning) for name in model.branches]
+        costs = [model.sublayer_cost(name, tokens, model.schedule.ends[k], conditioning) for name in model.sublayers]
         rows = 2 * batch * model.depth
         linear += sum(cost.linear for cost in costs) * rows
         linear += model.stage_cost(k, tokens, batch, 2 * batch, model.settings).linear

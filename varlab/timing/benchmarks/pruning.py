@@ -24,7 +24,7 @@ from varlab.runs.inputs import at_least
 from varlab.weights.memory import refuse_batch
 
 TARGETS = {"share of the saving": 0.85, "overhead of the method's own verbs": 0.03, "memory": 1.0}
-VERBS = ("plan", "after_branch", "after_block", "complete", "expand", "end_stage")
+VERBS = ("plan", "after_sublayer", "after_block", "complete", "expand", "end_stage")
 
 
 def timed(method: Accelerator, device: torch.device) -> Accelerator:

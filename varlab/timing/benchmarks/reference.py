@@ -15,7 +15,7 @@ from torch import Tensor
 
 from varlab.context import fixed_context
 from varlab.engine.randomness import Noise
-from varlab.models.base import Draw, Law
+from varlab.models.base import Distribution, Draw
 from varlab.models.infinity import Block, CrossAttention, SelfAttention, TextBatch, TextState
 from varlab.models.infinity_model import Infinity
 
@@ -63,8 +63,8 @@ class _Pooled:
 
 
 def _draw(noise: Noise, k: int, samples: Sequence[int], tokens: int, device: torch.device) -> Draw:
-    def draw(kind: str, width: int, law: Law = "uniform") -> Tensor:
-        drawn: Tensor = getattr(noise, law)(kind, k, samples, (tokens, width))
+    def draw(kind: str, width: int, distribution: Distribution = "uniform") -> Tensor:
+        drawn: Tensor = getattr(noise, distribution)(kind, k, samples, (tokens, width))
         return drawn.to(device)
 
     return draw

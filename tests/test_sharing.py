@@ -5,9 +5,9 @@ import torch
 
 from tests.conftest import text_for, tiny_hart, tiny_infinity, tiny_var
 from varlab.comparison import methods_of
-from varlab.engine.branching import branches
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
+from varlab.engine.sharing import shared_runs
 from varlab.errors import VarlabError
 
 SPECS = [
@@ -25,7 +25,7 @@ SPECS = [
 
 
 @pytest.mark.parametrize("make", [tiny_infinity, tiny_hart, tiny_var])
-def test_each_branch_is_the_run_alone(make) -> None:  # type: ignore[no-untyped-def]
+def test_each_run_is_the_run_alone(make) -> None:  # type: ignore[no-untyped-def]
     model = make()
     lengths, samples = [3, 5, 2], [4, 5, 6]
 
@@ -33,7 +33,7 @@ def test_each_branch_is_the_run_alone(make) -> None:  # type: ignore[no-untyped-
         return Run(model, model.settings, SeededNoise(3))
 
     text = text_for(model, lengths, range(3))
-    found = dict(branches(run(), text, samples, {spec: methods_of(spec) for spec in SPECS}))
+    found = dict(shared_runs(run(), text, samples, {spec: methods_of(spec) for spec in SPECS}))
     assert sorted(found) == sorted(SPECS)
     for spec, out in found.items():
         alone = run().generate(text_for(model, lengths, range(3)), samples, methods_of(spec))
@@ -53,7 +53,7 @@ def test_what_is_shared_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Run, "run_stage", counted)
     specs = ["none", "truncate:last=1", "truncate:last=3", "cfg-off:last=2", "truncate:last=1+cfg-off:last=2"]
     run = Run(model, model.settings, SeededNoise(0))
-    assert len(dict(branches(run, text_for(model, [3], [0]), [0], {spec: methods_of(spec) for spec in specs}))) == 5
+    assert len(dict(shared_runs(run, text_for(model, [3], [0]), [0], {spec: methods_of(spec) for spec in specs}))) == 5
     assert sorted(calls) == [0, 1, 2, 2, 3, 3]  # four stages, the last two of them with guidance and without
 
 
@@ -66,4 +66,4 @@ def test_a_method_that_plans_each_image_is_refused() -> None:
 
     with pytest.raises(VarlabError, match="plans each image by itself"):
         run = Run(model, model.settings, SeededNoise(0))
-        list(branches(run, text_for(model, [3], [0]), [0], {"apart": [Apart(1)]}))
+        list(shared_runs(run, text_for(model, [3], [0]), [0], {"apart": [Apart(1)]}))

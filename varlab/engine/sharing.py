@@ -18,7 +18,7 @@ from varlab.errors import VarlabError
 Methods = Mapping[str, Sequence[Accelerator]]
 
 
-def branches(run: Run, text: Any, samples: Sequence[int], methods: Methods) -> Iterator[tuple[str, Generation]]:
+def shared_runs(run: Run, text: Any, samples: Sequence[int], methods: Methods) -> Iterator[tuple[str, Generation]]:
     """(name, what ``run.generate`` gives with these methods), in the order of the tree.
 
     Only for methods whose plans depend on nothing but the stage, as those of the baselines do: before two of them part,
@@ -46,7 +46,7 @@ def _walk(run: Run, state: State, k: int, spent: Ledger, methods: Methods) -> It
     stages = len(run.model.schedule)
     for plan, group in _parting(run, state, k, methods) if k < stages else [(StagePlan("stop"), methods)]:
         run.ledger = Ledger.of(stages)
-        branch = state.branch(list(next(iter(group.values()))))
+        branch = state.with_methods(list(next(iter(group.values()))))
         if plan.action == "stop":
             for later in range(k, stages):
                 count_dense(run, branch, later)

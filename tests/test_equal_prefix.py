@@ -9,7 +9,7 @@ from tests.minis import refused
 from varlab.engine.attend import attend_rows
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
-from varlab.models.base import Alike
+from varlab.models.base import EqualPrefix
 from varlab.models.hart_model import Savings
 from varlab.weights.fitting import load_into
 
@@ -28,10 +28,10 @@ def error(found: torch.Tensor, true: torch.Tensor) -> float:
 
 def test_bf16_attention_on_few_of_the_equal_keys_errs_by_rounding_alone() -> None:
     q, k, v = rows(torch.bfloat16)
-    true = attend_rows(q.double(), k.double(), v.double(), None, 1.0, Alike())
+    true = attend_rows(q.double(), k.double(), v.double(), None, 1.0, EqualPrefix())
     plain, few, one = (
-        error(attend_rows(q, k, v, None, 1.0, alike)[1], true[1])
-        for alike in (Alike(), Alike.of(300, torch.bfloat16), Alike(300, 1))
+        error(attend_rows(q, k, v, None, 1.0, equal)[1], true[1])
+        for equal in (EqualPrefix(), EqualPrefix.of(300, torch.bfloat16), EqualPrefix(300, 1))
     )
     assert few < 1.2 * plain and one > 2 * plain
 
@@ -42,20 +42,22 @@ def test_fp32_attention_on_one_of_the_equal_keys_is_the_plain_one(bias: bool) ->
     added = torch.randn(2, 1, 1, 400, generator=torch.Generator().manual_seed(1)) if bias else None
     if added is not None:
         added[1, ..., :300] = 0
-    plain, one = (attend_rows(q, k, v, added, 1.0, alike) for alike in (Alike(), Alike.of(300, torch.float32)))
+    plain, one = (
+        attend_rows(q, k, v, added, 1.0, equal) for equal in (EqualPrefix(), EqualPrefix.of(300, torch.float32))
+    )
     torch.testing.assert_close(one, plain, atol=1e-5, rtol=1e-5)
 
 
 def test_how_many_are_looked_at() -> None:
-    assert Alike.of(300, torch.float32) == (300, 1) and Alike.of(300, torch.bfloat16) == (300, 5)
-    assert Alike.of(300, torch.bfloat16).spared == 295 and not Alike().spared
-    assert Alike.of(1, torch.bfloat16).spared == 0
+    assert EqualPrefix.of(300, torch.float32) == (300, 1) and EqualPrefix.of(300, torch.bfloat16) == (300, 5)
+    assert EqualPrefix.of(300, torch.bfloat16).spared == 295 and not EqualPrefix().spared
+    assert EqualPrefix.of(1, torch.bfloat16).spared == 0
 
 
 def test_the_ledger_counts_the_keys_that_bf16_looks_at() -> None:
     model = tiny_hart(savings=Savings(one_null=True))
     load_into(model.transformer, {k: t.clone() for k, t in model.transformer.state_dict().items()}, "own", "bf16")
-    assert model.precision == "bf16" and model.alike == (HART_TEXT, 4)
+    assert model.precision == "bf16" and model.equal_prefix == (HART_TEXT, 4)
     out = Run(model, model.settings, SeededNoise(7)).generate(hart_features(3), (0,))
     assert out.image.isfinite().all() and not out.ledger.engaged
     ends = [HART_TEXT, HART_TEXT + 4, HART_TEXT + 13, HART_TEXT + 38]
@@ -71,7 +73,7 @@ def test_the_ledger_counts_the_keys_that_bf16_looks_at() -> None:
 def test_the_switches_of_a_loaded_model(given: object) -> None:
     for name in ("mini-hart", "hart-0.7b"):
         model = vl.load(name, "empty", savings=given)
-        assert model.savings == Savings(one_null=True, constants=True) and model.alike.spared
+        assert model.savings == Savings(one_null=True, constants=True) and model.equal_prefix.spared
         assert vl.load(name, "empty").savings == Savings()
     assert vl.load("mini-hart", savings={"constants": False}).savings == Savings(constants=False)
 
