@@ -18,9 +18,9 @@ from varlab.accelerators import DENSE
 from varlab.analysis.frontier import Frontier
 from varlab.comparison.bench import Measure, job_of, measures_of, methods_of
 from varlab.context import fixed_context
-from varlab.engine.branching import branches
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
+from varlab.engine.sharing import shared_runs
 from varlab.errors import VarlabError
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
@@ -119,7 +119,7 @@ def _draw(job: Job, path: Path, samples: range, specs: Sequence[str], measures: 
     rows: list[pd.DataFrame] = []
     run, dense = Run(job.model, job.settings, SeededNoise(job.seed)), None
     methods = {spec: methods_of(spec) for spec in dict.fromkeys([DENSE, *specs])}
-    for spec, out in branches(run, job.text(samples), list(samples), methods):  # the first name comes first
+    for spec, out in shared_runs(run, job.text(samples), list(samples), methods):  # the first name comes first
         image = out.image.clamp(0, 1)
         dense = image if dense is None else dense
         if spec not in specs:
