@@ -143,8 +143,8 @@ def test_a_comparison_keeps_its_folder(tmp_path: Path) -> None:
 def test_no_command_replaces_a_file_unasked(command: list[str], tmp_path: Path, monkeypatch: Any) -> None:
     """Refused before a model is loaded, and nothing is touched."""
     monkeypatch.setattr("varlab.weights.zoo.load", None)
-    for suffix in ("json", "npz", "csv"):
-        (tmp_path / f"there.{suffix}").write_text("mine")
+    for name in ("there.json", "there.npz", "there.csv", "sparsevar-shares.csv", "robust.txt"):
+        (tmp_path / name).write_text("mine")
     with pytest.raises(VarlabError, match="overwrite"):
         run(*(word.format(tmp_path) for word in command))
     assert all(path.read_text() == "mine" for path in tmp_path.iterdir())

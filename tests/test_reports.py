@@ -107,7 +107,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> reports.Report:
         patch.setenv("MPLBACKEND", "agg")
         patch.chdir(place)
         given = {"n": "3", "tau": 1, "quick": "true", "sizes": "4, 5", "taus": "0.5,1", "limit": "none"}
-        return reports.run_report("toy", given, "reports")
+        return reports.run_report("toy", given, "reports", name="toy")
 
 
 # Parameters --------------------------------------------------------------------------------------------------
@@ -358,7 +358,8 @@ def test_a_failing_cell_is_told_and_the_rest_is_kept(tmp_path: Path) -> None:
     (last / "fails.html").write_text("the page of the last run")
     (last / "old.png").write_bytes(DOT)
     (last / "mine.png").write_bytes(DOT)
-    earlier = new_notebook(metadata={"varlab": {"files": ["old.png"]}})
+    inputs = {name: p.default for name, p in reports.notebook_parameters(source).items() if name != "report_folder"}
+    earlier = new_notebook(metadata={"varlab": {"files": ["old.png"], "parameters": inputs}})
     nbformat.write(earlier, last / "fails.ipynb")
     with pytest.raises(VarlabError, match=r"begins \"sum\(\['x'\]\)\" failed. TypeError: unsupported") as error:
         reports.run_report(source, {}, out)
@@ -387,12 +388,26 @@ def test_a_run_that_succeeds_replaces_the_last_one(toy: Path, tmp_path: Path) ->
     (last / "draft").mkdir(parents=True)
     for file in ("old.png", "mine.png", "line_plot.png", "draft/half.png"):
         (last / file).write_bytes(DOT)
-    nbformat.write(new_notebook(metadata={"varlab": {"files": ["old.png", "line_plot.png"]}}), last / "toy.ipynb")
+    inputs = {name: p.default for name, p in reports.notebook_parameters(toy).items() if name != "report_folder"}
+    held = {"files": ["old.png", "line_plot.png"], "parameters": inputs}
+    nbformat.write(new_notebook(metadata={"varlab": held}), last / "toy.ipynb")
     report = reports.run_report(toy, {}, tmp_path / "reports")
     assert not {"old.png", "draft"} & {file.name for file in last.iterdir()} and (last / "mine.png").exists()
     assert (last / "line_plot.png").read_bytes() != DOT and report.html.is_file()
     assert "toy/draft" not in report.notebook.read_text() + report.html.read_text("utf-8")
     assert "run stopped" not in report.index.read_text("utf-8")
+
+
+def test_a_report_of_other_inputs_is_not_replaced(toy: Path, tmp_path: Path) -> None:
+    """Under a name that was asked for; without one it has a name of its own."""
+    last = tmp_path / "reports" / "mine"
+    last.mkdir(parents=True)
+    inputs = {name: p.default for name, p in reports.notebook_parameters(toy).items() if name != "report_folder"}
+    nbformat.write(new_notebook(metadata={"varlab": {"parameters": inputs}}), last / "mine.ipynb")
+    held = (last / "mine.ipynb").read_bytes()
+    with pytest.raises(VarlabError, match=r"other inputs \(n\)"):
+        reports.run_report(toy, {"n": 7}, tmp_path / "reports", name="mine")
+    assert (last / "mine.ipynb").read_bytes() == held and list(last.iterdir()) == [last / "mine.ipynb"]
 
 
 def _heed_ctrl_c() -> None:

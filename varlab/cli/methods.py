@@ -134,7 +134,7 @@ def calibrate(
     """Settle what a method leaves open, on the model at hand."""
     from varlab.outputs import refuse_existing
     from varlab.runs.inputs import check_writable
-    from varlab.studies.calibration.command import calibrate_command, check_command
+    from varlab.studies.calibration.command import METHODS, calibrate_command, check_command
 
     found = read_numbers("targets", targets)
     aims = (found,) if isinstance(found, float) else found
@@ -142,7 +142,7 @@ def calibrate(
     name = read_prompts(model, prompts).name
     if out is not None:
         check_writable(out)
-        refuse_existing(out, overwrite=overwrite)
+        refuse_existing(*(out / name for name in METHODS[method]), overwrite=overwrite)
     loaded = load_model(model, **options)
     with image_bar() as progress:
         tables, text = calibrate_command(method, loaded, name, n, held_out, seed, out, progress, aims)
@@ -170,12 +170,12 @@ def split(
     """
     from varlab.outputs import refuse_existing
     from varlab.runs.inputs import at_least, check_writable
-    from varlab.studies.calibration.command import split_command
+    from varlab.studies.calibration.command import HALVES, split_command
 
     at_least(0, seed=seed)
     chosen = read_prompts(model, prompts, n, most=100)
     check_writable(out)
-    refuse_existing(out, overwrite=overwrite)
+    refuse_existing(*(out / name for name in HALVES), overwrite=overwrite)
     loaded = load_model(model, **options)
     with image_bar() as progress:
         text = split_command(loaded, chosen.texts, seed, out, progress)

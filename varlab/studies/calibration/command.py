@@ -11,13 +11,17 @@ from varlab.accelerators.decisions import save
 from varlab.errors import VarlabError, unknown
 from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
-from varlab.outputs import FACTS, save_json, save_table
+from varlab.outputs import save_json, save_table
 from varlab.runs.origins import made_with
 from varlab.scenes.prompt_sets import prompts
 from varlab.studies.calibration import skipvar, sparsevar
 from varlab.writing import beside
 
-METHODS = ("skipvar", "sparsevar")
+METHODS = {  # and what they write
+    "skipvar": ("skipvar-measured.csv", "skipvar-accuracy.csv", "skipvar.json"),
+    "sparsevar": ("sparsevar-shares.csv", "sparsevar-edges.csv"),
+}
+HALVES = ("features.csv", "sensitive.txt", "robust.txt")  # what a split writes
 SHOWN = 12  # readings of SparseVAR that the terminal shows
 
 
@@ -79,10 +83,12 @@ def split_command(
         raise VarlabError(f"A prompt set of {len(texts)} cannot be halved. Give at least 2.")
     table = skipvar.measure_features(model, texts, seed, progress)
     halves = dict(zip(("sensitive", "robust"), skipvar.split_by_frequency(table), strict=True))
-    write(out, {"features": table}, made_with(model, n=len(texts), seed=seed, prompts=list(texts)))
+    facts = made_with(model, n=len(texts), seed=seed, prompts=list(texts))
+    write(out, {"features": table}, facts)
     for name, half in halves.items():
         with beside(out / f"{name}.txt") as part:
             part.write_text("\n".join(half) + "\n", encoding="utf-8")
+        save_json(out / f"{name}.json", facts | {"half": name, "n": len(half), "prompts": half})
     ordered, first = table.hf_diff.sort_values(ascending=False), len(halves["sensitive"])
     return (
         f"{first} frequency-sensitive prompts (median HF_Diff {ordered[:first].median():.3f}) and "
@@ -92,6 +98,7 @@ def split_command(
 
 
 def write(folder: Path, tables: dict[str, pd.DataFrame], facts: dict[str, Any]) -> None:
+    """Each table with its facts beside it: a folder may hold the tables of several methods."""
     for name, table in tables.items():
         save_table(folder / f"{name}.csv", table, digits="%.6g")
-    save_json(folder / FACTS, facts)
+        save_json(folder / f"{name}.json", facts)
