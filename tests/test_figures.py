@@ -26,10 +26,12 @@ from varlab.errors import VarlabError
 from varlab.figures import style
 from varlab.measures.metrics import concentration
 from varlab.measures.statistics import bootstrap_interval
-from varlab.probes.base import BRANCHES
+from varlab.probes.base import GUIDANCE_ROWS
+from varlab.probes.log import interval_names
 from varlab.probes.residual_spectrum import BAND_EDGES, SOURCES, SPREADS
+from varlab.runs import folders
 
-SITES = ("block", "attention", "cross", "ffn")
+SUBLAYERS = ("block", "attention", "cross", "ffn")
 SIDES = (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 18, 20, 24)
 PIXELS = 32
 
@@ -87,9 +89,9 @@ def toy_log(n: int = 8, stages: int = 6, blocks: int = 4, seed: int = 0, **given
         }
         groups[f"residual-spectrum/stage-{k:02d}"] = xr.Dataset(energy, place)
         side = SIDES[k - 1]
-        maps = toy.make("maps", ("block", "site", "branch", "y", "x"), (blocks, 4, 2, side, side), 1.0)
-        named = xr.Dataset({"mse": maps}, {**place, "block": block["block"], "site": range(4), "branch": range(2)})
-        groups[f"token-mse/stage-{k:02d}"] = _named(named, site=SITES, branch=BRANCHES)
+        maps = toy.make("maps", ("block", "sublayer", "guidance_row", "y", "x"), (blocks, 4, 2, side, side), 1.0)
+        at_block = {**place, "block": block["block"], "sublayer": list(SUBLAYERS), "guidance_row": list(GUIDANCE_ROWS)}
+        groups[f"token-mse/stage-{k:02d}"] = xr.Dataset({"mse": maps}, at_block)
     tree = xr.DataTree.from_dict({f"/{name}": data for name, data in groups.items()})
     tree.attrs = {
         "model": "toy", "weights": "trained (toy, 123)", "precision": "fp32", "device": "cpu (toy)", "seed": 3,
@@ -100,15 +102,9 @@ def toy_log(n: int = 8, stages: int = 6, blocks: int = 4, seed: int = 0, **given
     return tree
 
 
-def _named(data: xr.Dataset, **names: Any) -> xr.Dataset:
-    for axis, labels in names.items():
-        data[axis].attrs["names"] = list(labels)
-    return data
-
-
 def _spectrum(toy: Toy, at: dict[str, Any], stages: int, rise: np.ndarray) -> xr.Dataset:
     by_source = (stages, 5)
-    data = xr.Dataset(
+    return xr.Dataset(
         {
             "power": toy.make("residual-spectrum.power", ("stage", "source", "radius"), (stages, 5, 23), 1.0),
             "high_frequency_share": toy.make("residual-spectrum.hf", ("stage", "source"), by_source, rise),
@@ -120,7 +116,13 @@ def _spectrum(toy: Toy, at: dict[str, Any], stages: int, rise: np.ndarray) -> xr
             "concentration": toy.make("residual-spectrum.concentration", ("stage", "spread"), (stages, 2), rise),
             "edge_correlation": toy.make("residual-spectrum.edges", ("stage", "spread"), (stages, 2), rise),
         },
-        {**at, "source": range(5), "spread": range(2), "frequency_band": range(5), "radius": range(23)},
+        {
+            **at,
+            "source": list(SOURCES),
+            "spread": list(SPREADS),
+            "frequency_band": interval_names(BAND_EDGES),
+            "radius": range(23),
+        },
         {
             "nyquist": [side / 2 for side in SIDES[:stages]],
             "band_edges": [str(edge) for edge in BAND_EDGES],
@@ -128,18 +130,17 @@ def _spectrum(toy: Toy, at: dict[str, Any], stages: int, rise: np.ndarray) -> xr
             "preview_pixels": [PIXELS, PIXELS],
         },
     )
-    return _named(data, source=SOURCES, spread=SPREADS)
 
 
 def _tokens(toy: Toy, at: dict[str, Any], stages: int, blocks: int) -> xr.Dataset:
-    dims, sizes = ("stage", "block", "site", "branch"), (stages, blocks, 4, 2)
+    dims, sizes = ("stage", "block", "sublayer", "guidance_row"), (stages, blocks, 4, 2)
     variables = {
         "relative_mse": toy.make("token-mse.relative", dims, sizes, 0.5),
         "edge_correlation": toy.make("token-mse.edges", dims, sizes, 0.0),
         "edge_correlation_rows": toy.make("token-mse.edges", dims[:-1], sizes[:-1], 0.0),
         "relative_step_mse": toy.make("token-mse.step", ("stage", "block"), (stages, blocks), 1.0),
     }
-    data = _named(xr.Dataset(variables, {**at, "site": range(4), "branch": range(2)}), site=SITES, branch=BRANCHES)
+    data = xr.Dataset(variables, {**at, "sublayer": list(SUBLAYERS), "guidance_row": list(GUIDANCE_ROWS)})
     data["edge_correlation"][:, 0] = data["edge_correlation_rows"][:, 0] = np.nan  # one token has no rank
     data["relative_step_mse"][:, 0] = np.nan  # nor a stage before it
     return data
@@ -184,7 +185,7 @@ LINES: dict[str, tuple[Callable[..., Axes], Callable[..., pd.DataFrame]]] = {
     "concentration": (figures.concentration, figures.concentration_table),
     "edge_correlation": (figures.edge_correlation, figures.edge_correlation_table),
     "block_edge_correlation": (figures.block_edge_correlation, figures.block_edge_correlation_table),
-    "branch_split": (figures.branch_split, figures.branch_split_table),
+    "sublayer_split": (figures.sublayer_split, figures.sublayer_split_table),
     "branch_divergence": (figures.branch_divergence, figures.branch_divergence_table),
     "prediction_divergence": (figures.prediction_divergence, figures.prediction_divergence_table),
     "guidance_effect": (figures.guidance_effect, figures.guidance_effect_table),
@@ -232,7 +233,9 @@ def test_every_figure_takes_what_was_not_measured_and_says_its_weights(name: str
     for group in ("branch-divergence", "token-mse"):
         data = log[group].to_dataset()
         for variable in data.data_vars:
-            data[variable][{"branch": 1} if "branch" in data[variable].dims else {"stage": slice(3, None)}] = np.nan
+            data[variable][
+                {"guidance_row": 1} if "guidance_row" in data[variable].dims else {"stage": slice(3, None)}
+            ] = np.nan
         log[group].dataset = data
     drawn = ALL[name](log)
     figures.save(drawn, name, folder=tmp_path)
@@ -351,7 +354,7 @@ def test_no_power_is_drawn_beyond_nyquist() -> None:
 def test_rows_are_averaged_unless_one_is_named() -> None:
     log = toy_log()
     values = log["token-mse"]["relative_mse"].values[:, :, :, 0]
-    both, one = figures.block_token_mse_table(log), figures.block_token_mse_table(log, branch="unconditional")
+    both, one = figures.block_token_mse_table(log), figures.block_token_mse_table(log, guidance_row="unconditional")
     assert np.allclose(both["mean"], values.mean((0, 3)).ravel())
     assert np.allclose(one["mean"], values[..., 1].mean(0).ravel())
 
@@ -425,7 +428,7 @@ def test_a_picture_without_edges_leaves_the_others_their_control() -> None:
 
 def test_both_rows_are_averaged_before_they_are_ranked() -> None:
     log, pictures = toy_log(), toy_images(8)
-    rows = log["token-mse/stage-06"]["mse"].isel(site=0)
+    rows = log["token-mse/stage-06"]["mse"].sel(sublayer="block")
     edges = logs.edges(np.stack([np.asarray(p, np.float32) / 255 for p in pictures]), rows.shape[-2:])
     wanted = spearmanr(rows.values[2, 1].mean(0).ravel(), edges[2].ravel()).statistic
     assert controls.token_edges(log, pictures)["own"].sel(stage=6).values[2, 1] == pytest.approx(wanted, abs=1e-6)
@@ -497,8 +500,8 @@ def test_images_lie_beside_the_store_of_the_log(tmp_path: Path) -> None:
     pictures = toy_images(2)
     for i, picture in enumerate(pictures):
         picture.save(tmp_path / "images" / f"{i:06d}.png")
-    toy_log(n=2).to_zarr(tmp_path / "log.zarr", consolidated=False)
-    log = xr.open_datatree(tmp_path / "log.zarr", engine="zarr", consolidated=False)
+    folders.keep(tmp_path, toy_log(n=2))
+    log = folders.open_log(tmp_path)
     assert logs.has_images(log) and np.array_equal(logs.images_of(log), logs.images_of(log, pictures))
     assert not logs.has_images(toy_log())
     with pytest.raises(VarlabError, match="images="):

@@ -19,12 +19,12 @@ Pairs = Callable[[np.ndarray, np.ndarray], np.ndarray]  # maps [n, cells], edges
 LARGEST = 2**24  # values of all pairs held at once
 
 
-def token_edges(log: Log, images: Images = None, site: str = "block", branch: str = "both") -> xr.Dataset:
+def token_edges(log: Log, images: Images = None, sublayer: str = "block", guidance_row: str = "both") -> xr.Dataset:
     """Spearman correlation of a block's change of each token with edges: own and other [prompt, stage, block]."""
     pictures, stages = images_of(log, images), []
     for k in range(1, stage_count(log) + 1):
-        maps = pick(dataset(log, f"token-mse/stage-{k:02d}")["mse"], site=site)
-        maps = both_rows(maps, branch)
+        maps = pick(dataset(log, f"token-mse/stage-{k:02d}")["mse"], sublayer=sublayer)
+        maps = both_rows(maps, guidance_row)
         blocks = [_against(maps.isel(block=b), pictures, correlations) for b in range(maps.sizes["block"])]
         stages.append(xr.concat(blocks, maps["block"]).assign_coords(stage=k))
     return xr.concat(stages, "stage").transpose("prompt", "stage", "block")

@@ -45,8 +45,8 @@ def variable(log: Log, group: str, name: str) -> xr.DataArray:
 
 
 def names(data: xr.DataArray | xr.Dataset, axis: str) -> list[str]:
-    """The names of an integer axis."""
-    return [str(name) for name in data[axis].attrs["names"]]
+    """The names along an axis."""
+    return [str(name) for name in data[axis].values]
 
 
 def pick(data: xr.DataArray, **chosen: str) -> xr.DataArray:
@@ -55,39 +55,31 @@ def pick(data: xr.DataArray, **chosen: str) -> xr.DataArray:
         known = names(data, axis)
         if name not in known:
             raise unknown(axis, name, known)
-        data = data.sel({axis: known.index(name)}, drop=True)
+        data = data.sel({axis: name}, drop=True)
     return data
 
 
-def both_rows(data: xr.DataArray, branch: str = "both") -> xr.DataArray:
+def both_rows(data: xr.DataArray, guidance_row: str = "both") -> xr.DataArray:
     """The mean of the conditional and the unconditional row, or one of them; an unguided stage has one."""
-    return data.mean("branch", skipna=True) if branch == "both" else pick(data, branch=branch)
+    return data.mean("guidance_row", skipna=True) if guidance_row == "both" else pick(data, guidance_row=guidance_row)
 
 
 def summary(values: xr.DataArray, level: float = 0.95) -> pd.DataFrame:
     """Long form over all axes but ``prompt``: mean over prompts, bootstrap bounds low and high, n prompts.
 
     Values that are missing or infinite (the PSNR of equal images) are left out, and n says how many stayed.
-    The bounds are NaN for fewer than two. Integer axes with names are given by name.
+    The bounds are NaN for fewer than two.
     """
     values = values.transpose("prompt", ...)
     finite = values.values.astype(float)
     finite = np.where(np.isfinite(finite), finite, np.nan)
     mean, low, high = bootstrap_interval(finite, level=level)
     columns: dict[str, Any] = {"mean": mean, "low": low, "high": high, "n": np.isfinite(finite).sum(0)}
-    axes = {str(axis): _labels(values, str(axis)) for axis in values.dims[1:]}
+    axes = {str(axis): values[axis].values.tolist() for axis in values.dims[1:]}
     if not axes:
         return pd.DataFrame({name: [value] for name, value in columns.items()})
     index = pd.MultiIndex.from_product(list(axes.values()), names=list(axes))
     return pd.DataFrame({name: np.ravel(column) for name, column in columns.items()}, index=index).reset_index()
-
-
-def _labels(values: xr.DataArray, axis: str) -> list[Any]:
-    if axis not in values.coords:
-        return list(range(values.sizes[axis]))
-    numbers = values[axis].values.tolist()
-    labels = values[axis].attrs.get("names")
-    return numbers if labels is None else [labels[number] for number in numbers]
 
 
 # --- the schedule -------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from varlab.analysis.logs import Log, dataset, grids, pick, summary, variable
+from varlab.analysis.logs import Log, dataset, grids, names, pick, summary, variable
 from varlab.errors import VarlabError
 
 PROBE = "residual-spectrum"
@@ -60,8 +60,10 @@ def explained_share_table(log: Log) -> pd.DataFrame:
     Band edges are given in cycles per image; the last band is the corners of the frequency plane.
     """
     bands = band_labels(log)
-    table = summary(variable(log, PROBE, "explained_share"))
-    table["frequency_band"] = table["frequency_band"].map(dict(enumerate(bands)))
+    values = variable(log, PROBE, "explained_share")
+    shown = dict(zip(names(values, "frequency_band"), bands, strict=True))
+    table = summary(values)
+    table["frequency_band"] = table["frequency_band"].map(shown)
     return table.rename(columns={"frequency_band": "band"})
 
 

@@ -74,14 +74,14 @@ def _concentrated(own: Number, beyond: Number | None) -> tuple[Outcome, str]:
 # --- observation 2 ------------------------------------------------------------------------------------------
 
 
-def blocks_differ(log: Log, images: Images = None, branch: str = "both") -> Verdict:
+def blocks_differ(log: Log, images: Images = None, guidance_row: str = "both") -> Verdict:
     """Does one block change tokens on edges and another those of the background, at the late stages?
 
     The two blocks are chosen on a random half of the prompts and measured on the others, so that the choice does
     not flatter them. "Holds" also needs both to go beyond the edges of other prompts' images, where these are found.
     """
     claim = "Blocks focus on different regions: one on edges, another on the background (SparseVAR, observation 2)"
-    values = edge_correlations(log, branch=branch)
+    values = edge_correlations(log, guidance_row=guidance_row)
     table = late(log, values)  # [n, block]
     if len(table) < 4 or np.isnan(table).all():
         finding = "Blocks are chosen on half of the prompts: at least 4 are needed."
@@ -99,7 +99,7 @@ def blocks_differ(log: Log, images: Images = None, branch: str = "both") -> Verd
         f"{len(measuring)}."
     )
     if has_images(log, images):
-        pairs = token_edges(log, images, branch=branch)
+        pairs = token_edges(log, images, guidance_row=guidance_row)
         beyond = (late(log, pairs["own"]) - late(log, pairs["other"]))[measuring]
         first, second = measured(names[0], beyond[:, edge]), measured(names[1], beyond[:, ground])
         finding += f" Beyond the edges of other prompts' images: {first} and {second}."

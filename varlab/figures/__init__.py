@@ -24,8 +24,8 @@ from varlab.analysis.spectra import (
 from varlab.analysis.tokens import (
     block_edge_correlation_table,
     block_token_mse_table,
-    branch_split_table,
     step_change_table,
+    sublayer_split_table,
 )
 from varlab.figures.branches import (
     branch_divergence,
@@ -67,8 +67,8 @@ from varlab.figures.style import panels, retitle
 from varlab.figures.tokens import (
     block_edge_correlation,
     block_token_mse,
-    branch_split,
     step_change,
+    sublayer_split,
 )
 from varlab.figures.tradeoff import tradeoff
 
@@ -81,8 +81,6 @@ __all__ = [
     "block_token_mse_table",
     "branch_divergence",
     "branch_divergence_table",
-    "branch_split",
-    "branch_split_table",
     "concentration",
     "concentration_table",
     "contact_sheet",
@@ -130,6 +128,8 @@ __all__ = [
     "step_change_table",
     "step_redundancy",
     "step_redundancy_table",
+    "sublayer_split",
+    "sublayer_split_table",
     "token_maps",
     "token_maps_table",
     "tradeoff",

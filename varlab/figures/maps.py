@@ -77,12 +77,12 @@ def token_maps_table(
     prompts: Sequence[int] = (0, 1, 2),
     blocks: Sequence[int] | None = None,
     stages: Sequence[int] | None = None,
-    branch: str = "both",
+    guidance_row: str = "both",
 ) -> pd.DataFrame:
     """The cells of the maps: prompt, block, stage, y, x, change (relative to the map's own mean of 1)."""
     chosen, shown, at = _existing(log, prompts), blocks or extreme_blocks(log), stages or _last_two(log)
     keys = [(p, b, k) for p in chosen for b in shown for k in at]
-    maps = [_change(log, *key, branch) for key in keys]
+    maps = [_change(log, *key, guidance_row) for key in keys]
     return _cells(keys, maps, ("prompt", "block", "stage"), "change")
 
 
@@ -93,7 +93,7 @@ def token_maps(
     prompts: Sequence[int] = (0, 1, 2),
     blocks: Sequence[int] | None = None,
     stages: Sequence[int] | None = None,
-    branch: str = "both",
+    guidance_row: str = "both",
 ) -> Figure:
     """Which tokens does a block change most? By default the block closest to edges and the one farthest from them.
 
@@ -108,14 +108,14 @@ def token_maps(
         _picture(line[0], pictures[p], f"prompt {p}")
         _edge_map(line[1], pictures[p])
         for ax, (b, k) in zip(line[2:], columns, strict=True):
-            values = _change(log, p, b, k, branch)
+            values = _change(log, p, b, k, guidance_row)
             _map(ax, (values - 1) / max(values.std(), 1e-12), CHANGE_SCALE)
             ax.set_xlabel(f"±{100 * values.std():.2g} %", fontsize=6, color=SOFT, labelpad=1)
     for ax, title in zip(axes[0], ["image", "edges", *(f"block {b}\n{_stage_title(log, k)}" for b, k in columns)],
                          strict=True):  # fmt: skip
         ax.set_title(title, **SMALL)
     _scale(figure, axes, CHANGE_SCALE, "change in standard deviations of the map")
-    finish(figure, log, "token_maps", token_maps_table(log, chosen, shown, at, branch))
+    finish(figure, log, "token_maps", token_maps_table(log, chosen, shown, at, guidance_row))
     return figure
 
 
@@ -141,9 +141,9 @@ def _energy(log: Log, prompt: int, source: str, k: int) -> np.ndarray:
     return _over_mean(dataset(log, f"residual-spectrum/stage-{k:02d}")[name].isel(prompt=prompt))
 
 
-def _change(log: Log, prompt: int, block: int, k: int, branch: str) -> np.ndarray:
-    maps = pick(dataset(log, f"token-mse/stage-{k:02d}")["mse"].isel(prompt=prompt), site="block")
-    return _over_mean(both_rows(maps.sel(block=block), branch))
+def _change(log: Log, prompt: int, block: int, k: int, guidance_row: str) -> np.ndarray:
+    maps = pick(dataset(log, f"token-mse/stage-{k:02d}")["mse"].isel(prompt=prompt), sublayer="block")
+    return _over_mean(both_rows(maps.sel(block=block), guidance_row))
 
 
 def _over_mean(values: xr.DataArray) -> np.ndarray:

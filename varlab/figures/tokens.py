@@ -1,6 +1,6 @@
-"""Blocks: how much each changes its tokens, through which branch, and whether it does so on edges.
+"""Blocks: how much each changes its tokens, through which guidance_row, and whether it does so on edges.
 
-Values are the mean of the conditional and the unconditional row unless ``branch`` names one of them.
+Values are the mean of the conditional and the unconditional row unless ``guidance_row`` names one of them.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ from varlab.analysis.logs import (
 from varlab.analysis.tokens import (
     block_edge_correlation_table,
     block_token_mse_table,
-    branch_split_table,
     step_change_table,
+    sublayer_split_table,
 )
 from varlab.figures.style import (
     COLOURS,
@@ -50,12 +50,12 @@ from varlab.figures.style import (
 
 
 @theme()
-def block_token_mse(log: Log, site: str = "block", branch: str = "both", ax: Axes | None = None) -> Axes:
+def block_token_mse(log: Log, sublayer: str = "block", guidance_row: str = "both", ax: Axes | None = None) -> Axes:
     """How much does each block change its tokens, at each stage? Relative to the size of what enters it."""
-    table = block_token_mse_table(log, site, branch)
-    what = "block" if site == "block" else f"{site} branch"
+    table = block_token_mse_table(log, sublayer, guidance_row)
+    what = "block" if sublayer == "block" else f"{sublayer} sublayer"
     ax = _block_map(log, table, f"Relative change of the tokens by each {what}", "relative MSE", ax)
-    finish(ax, log, f"block_token_mse of {site}", table)
+    finish(ax, log, f"block_token_mse of {sublayer}", table)
     return ax
 
 
@@ -117,19 +117,21 @@ def _sparse_rows(ax: Axes, blocks: Sequence[int]) -> None:
 
 
 @theme()
-def branch_split(log: Log, branch: str = "both", stages: Sequence[int] | None = None, ax: Axes | None = None) -> Axes:
-    """Through which branch does a block change its tokens: self-attention, cross-attention or feed-forward?"""
-    table = branch_split_table(log, branch, stages)
+def sublayer_split(
+    log: Log, guidance_row: str = "both", stages: Sequence[int] | None = None, ax: Axes | None = None
+) -> Axes:
+    """Through which sublayer does a block change its tokens: self-attention, cross-attention or feed-forward?"""
+    table = sublayer_split_table(log, guidance_row, stages)
     ax = own_axes(ax, 3.9, 2.7)
-    for marker, (site, rows) in zip(MARKERS, table.groupby("site", sort=False), strict=False):
-        line(ax, rows, "block", str(site), COLOURS.get(str(site), INK), marker)
+    for marker, (sublayer, rows) in zip(MARKERS, table.groupby("sublayer", sort=False), strict=False):
+        line(ax, rows, "block", str(sublayer), COLOURS.get(str(sublayer), INK), marker)
     ax.set_yscale("log")
     plain_log(ax.yaxis)
     block_axis(ax, sorted(table["block"].unique()))
     ax.set_ylabel("relative MSE")
-    ax.set_title(f"Change by branch, {stage_range(log, stages)}")
+    ax.set_title(f"Change by guidance_row, {stage_range(log, stages)}")
     ax.legend()
-    finish(ax, log, "branch_split", table)
+    finish(ax, log, "sublayer_split", table)
     return ax
 
 
@@ -141,8 +143,8 @@ def block_edge_correlation(
     log: Log,
     images: Images = None,
     stages: Sequence[int] | None = None,
-    site: str = "block",
-    branch: str = "both",
+    sublayer: str = "block",
+    guidance_row: str = "both",
     ax: Axes | None = None,
 ) -> Axes:
     """Which blocks follow edges, which the background? Rank correlation by block at the late stages, with intervals.
@@ -150,7 +152,7 @@ def block_edge_correlation(
     Grey: where the mean of unrelated maps would lie. Crosses: the same blocks with other prompts' edges; the
     distance to the cross is what belongs to the picture and not to the place.
     """
-    table = block_edge_correlation_table(log, images, site, branch)
+    table = block_edge_correlation_table(log, images, sublayer, guidance_row)
     count = stage_count(log)
     shown = list(stages or late_stages(count))
     table = table[table["stage"].isin(shown)].reset_index(drop=True)

@@ -19,7 +19,7 @@ from varlab.specs import option
 if TYPE_CHECKING:
     from varlab.engine.loop import Run
 
-BRANCHES = ("conditional", "unconditional")
+GUIDANCE_ROWS = ("conditional", "unconditional")
 LARGEST_MAP = 32
 Preview = Literal["auto", "full", "off"]
 
@@ -44,7 +44,7 @@ class LoggingProbe(Probe):
         return range(len(self.run.model.schedule))
 
     def group(self, variables: Variables, attrs: dict[str, Any] | None = None, **names: Sequence[str]) -> Group:
-        """Values [n, ...] of the batch; ``names`` label integer axes."""
+        """Values [n, ...] of the batch; ``names`` are the coordinates of axes with names."""
         return Group(self.samples, variables, {axis: list(labels) for axis, labels in names.items()}, attrs or {})
 
 
@@ -126,7 +126,7 @@ def on_grid(values: Tensor, stage: Stage) -> Tensor:
     return out.scatter(-1, index, values)
 
 
-def by_branch(values: Tensor, stage: Stage) -> Tensor:
+def by_row(values: Tensor, stage: Stage) -> Tensor:
     """Rows [..., R, n] -> [..., B, 2, n]: conditional and unconditional; the latter NaN without guidance."""
     if stage.guided:
         return torch.stack(values.chunk(2, -2), -2)

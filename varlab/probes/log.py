@@ -1,21 +1,24 @@
 """What probes and methods hand over: plain arrays with named axes, cheap to join, to store, to turn into xarray."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+LOG_VERSION = 2  # raised when what a probe logs changes its names or meaning: older logs are not taken for new ones
 Variables = dict[str, tuple[tuple[str, ...], np.ndarray, str]]  # name -> dimensions after prompt, values [n, ...], unit
 COUNTED = ("stage", "block")  # axes that count from 1, as the papers do
 
 
 @dataclass
 class Group:
-    """Variables of some images. ``names`` label integer axes; ``attrs`` are facts about the whole group."""
+    """Variables of some images. ``names`` are the coordinates of axes with names; ``attrs`` facts about all of it."""
 
     samples: tuple[int, ...]
     variables: Variables
@@ -41,12 +44,13 @@ class Group:
         for name, (dims, values, unit) in self.variables.items():
             data[name] = (("prompt", *dims), values.astype(np.float32, copy=False), {"units": unit})
             for d, size in zip(dims, values.shape[1:], strict=True):
-                coordinates[d] = np.arange(size) + (d in COUNTED)
-        dataset = xr.Dataset(data, coordinates, self.attrs)
-        for axis, labels in self.names.items():
-            if axis in dataset.coords:
-                dataset[axis].attrs["names"] = labels
-        return dataset
+                coordinates[d] = np.array(self.names[d]) if d in self.names else np.arange(size) + (d in COUNTED)
+        return xr.Dataset(data, coordinates, self.attrs)
+
+
+def interval_names(edges: Sequence[float]) -> list[str]:
+    """``0 to 0.0625``, ..., ``above 0.5``: the intervals between edges."""
+    return [f"above {low:g}" if math.isinf(high) else f"{low:g} to {high:g}" for low, high in pairwise(edges)]
 
 
 LARGE = 1 << 15  # values an image
@@ -117,7 +121,7 @@ def of_methods(reports: Mapping[tuple[int, ...], Mapping[str, Mapping[str, Any]]
 def tree(log: Log, attrs: dict[str, Any]) -> xr.DataTree:
     """The groups as an xarray tree; ``attrs`` go to its root."""
     made = xr.DataTree.from_dict({f"/{path}": group.dataset() for path, group in log.items()})
-    made.attrs = attrs
+    made.attrs = attrs | {"log_version": LOG_VERSION}
     return made
 
 

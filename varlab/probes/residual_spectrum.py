@@ -12,7 +12,7 @@ from varlab.engine.stage import Stage
 from varlab.measures.metrics import concentration, edge_energy, gini, spearman
 from varlab.measures.spectra import explained_share, spectral_summary, wavelet_energy
 from varlab.probes.base import PreviewProbe, last_of_each, pooled
-from varlab.probes.log import Log, Variables
+from varlab.probes.log import Log, Variables, interval_names
 
 SOURCES = ("residual", "contribution", "canvas", "preview", "preview change")
 BANDS = ("LL", "LH", "HL", "HH")
@@ -69,8 +69,8 @@ class ResidualSpectrum(PreviewProbe):
         variables = self._spectra(maps) | self._explained(maps["preview"]) | self._spread(maps)
         nyquist = [max(grid) / 2 for grid in self.run.model.schedule.grids]
         facts = {"nyquist": nyquist, "band_edges": [str(edge) for edge in BAND_EDGES], **self.preview_facts()}
-        main = self.group(variables, facts, source=SOURCES, band=BANDS, spread=SPREADS)
-        return {self.name: main, **self._energy_maps(maps)}
+        names = {"source": SOURCES, "band": BANDS, "spread": SPREADS, "frequency_band": interval_names(BAND_EDGES)}
+        return {self.name: self.group(variables, facts, **names), **self._energy_maps(maps)}
 
     def _stack(self, source: str) -> Tensor | None:
         """[n, stage, c, h, w] of a source whose grid does not change; NaN for a stage that did not run."""

@@ -1,4 +1,4 @@
-"""Token MSE: how much a block, and each of its branches, changes every token.
+"""Token MSE: how much a block, and each of its sublayers, changes every token.
 
 Source of the question: SparseVAR, observation 2 (different blocks attend to different regions).
 """
@@ -15,7 +15,7 @@ from varlab.engine.norms import norms, small
 from varlab.engine.stage import Site, Stage
 from varlab.measures.metrics import edges_on_grid, luma, spearman
 from varlab.measures.spectra import sobel_magnitude
-from varlab.probes.base import BRANCHES, LoggingProbe, by_branch, on_grid, pooled
+from varlab.probes.base import GUIDANCE_ROWS, LoggingProbe, by_row, on_grid, pooled
 from varlab.probes.log import Group, Log, Variables
 from varlab.schedules import Grid
 from varlab.specs import option
@@ -23,7 +23,7 @@ from varlab.specs import option
 if TYPE_CHECKING:
     from varlab.engine.loop import Run
 
-Key = tuple[int, str]  # block, site
+Key = tuple[int, str]  # block, sublayer or "block"
 
 
 @dataclass(eq=False)
@@ -31,7 +31,7 @@ class TokenMSE(LoggingProbe):
     """Mean over channels of (x_out - x_in)^2 per token, in fp32, on the residual stream.
 
     Also against the previous stage: the block's output less its own output one stage earlier, resized
-    (nearest), for the conditional branch.
+    (nearest), for the conditional row.
     While sampling, only norms over channels are taken, those of a small stage in one batch at its end; all else waits
     until the batch is done. Of a bf16 model the kept outputs are rounded to bf16, a relative error of 0.4 % at most.
     """
@@ -107,16 +107,16 @@ class TokenMSE(LoggingProbe):
     def log(self) -> Log:
         self.outputs, self.pending, self.room = {}, [], None
         model = self.run.model
-        sites, blocks = ("block", *model.sublayers), range(model.depth)
-        shape = (len(self.samples), len(self.stages), len(blocks), len(sites), len(BRANCHES))
+        sublayers, blocks = ("block", *model.sublayers), range(model.depth)
+        shape = (len(self.samples), len(self.stages), len(blocks), len(sublayers), len(GUIDANCE_ROWS))
         mse, relative, edge = (np.full(shape, np.nan, np.float32) for _ in range(3))
         edge_rows = np.full(shape[:-1], np.nan, np.float32)
         groups = {}
         sobel = sobel_magnitude(luma(self.image))
         for k in self.norms:
             ran = [b for b in blocks if (b, "block") in self.norms[k]]
-            change, level = self._squares(k, [(b, site) for b in ran for site in sites])
-            pairs = (len(self.samples), len(ran), len(sites), len(BRANCHES))
+            change, level = self._squares(k, [(b, name) for b in ran for name in sublayers])
+            pairs = (len(self.samples), len(ran), len(sublayers), len(GUIDANCE_ROWS))
             mse[:, k, ran] = change.nanmean(-1).view(pairs).cpu().numpy()
             relative[:, k, ran] = (change.nanmean(-1) / level.nanmean(-1)).view(pairs).cpu().numpy()
             edges = edges_on_grid(sobel, model.schedule.grids[k]).flatten(1)
@@ -124,8 +124,8 @@ class TokenMSE(LoggingProbe):
             rows = change.nanmean(2)  # both rows, or the one that ran
             edge_rows[:, k, ran] = spearman(rows, edges[:, None]).view(pairs[:-1]).cpu().numpy()
             maps = change.view(*pairs, -1)
-            groups[f"{self.name}/stage-{k + 1:02d}"] = self._map_group(maps, ran, model.schedule.grids[k], sites)
-        dims = ("stage", "block", "site", "branch")
+            groups[f"{self.name}/stage-{k + 1:02d}"] = self._map_group(maps, ran, model.schedule.grids[k], sublayers)
+        dims = ("stage", "block", "sublayer", "guidance_row")
         variables: Variables = {
             "mse": (dims, mse, "1"),
             "relative_mse": (dims, relative, "1"),
@@ -134,10 +134,10 @@ class TokenMSE(LoggingProbe):
         }
         if self.previous:
             variables |= self._previous(blocks)
-        return {self.name: self.group(variables, site=sites, branch=BRANCHES), **groups}
+        return {self.name: self.group(variables, sublayer=sublayers, guidance_row=GUIDANCE_ROWS), **groups}
 
     def _squares(self, k: int, keys: list[Key]) -> tuple[Tensor, Tensor]:
-        """Mean squares over channels of change and level of stage k [n, len(keys), branch, h*w]."""
+        """Mean squares over channels of change and level of stage k [n, len(keys), rows, h*w]."""
         found = [{stage.samples: (stage, change, level) for stage, change, level in self.norms[k][key]} for key in keys]
         parted = dict.fromkeys(samples for parts in found for samples in parts)  # one, unless plans split the batch
         for samples in parted:
@@ -146,19 +146,19 @@ class TokenMSE(LoggingProbe):
             _, changes, levels = zip(*(parts.get(samples, missing) for parts in found), strict=True)
             for name, values in (("change", changes), ("level", levels)):
                 rows = torch.stack(values)  # [keys, R, n]
-                squares = by_branch(on_grid(rows, stage), stage).movedim(0, 2).square() / self.run.model.width
+                squares = by_row(on_grid(rows, stage), stage).movedim(0, 2).square() / self.run.model.width
                 self.kept.put((name, k), samples, squares.transpose(1, 2))
         change, level = (self.kept.collect((name, k), self.samples) for name in ("change", "level"))
         assert change is not None and level is not None
         return change, level
 
-    def _map_group(self, maps: Tensor, ran: list[int], grid: Grid, sites: tuple[str, ...]) -> Group:
-        """maps [n, blocks that ran, sites, branch, h*w]."""
+    def _map_group(self, maps: Tensor, ran: list[int], grid: Grid, sublayers: tuple[str, ...]) -> Group:
+        """maps [n, blocks that ran, sublayers, rows, h*w]."""
         small = pooled(maps, grid).cpu().numpy()
         full = np.full((small.shape[0], self.run.model.depth, *small.shape[2:]), np.nan, np.float32)
         full[:, ran] = small
-        variables: Variables = {"mse": (("block", "site", "branch", "y", "x"), full, "1")}
-        return self.group(variables, {"grid": list(grid)}, site=sites, branch=BRANCHES)
+        variables: Variables = {"mse": (("block", "sublayer", "guidance_row", "y", "x"), full, "1")}
+        return self.group(variables, {"grid": list(grid)}, sublayer=sublayers, guidance_row=GUIDANCE_ROWS)
 
     def _previous(self, blocks: range) -> Variables:
         shape = (len(self.samples), len(self.stages), len(blocks))

@@ -14,6 +14,7 @@ from varlab.errors import VarlabError
 from varlab.locks import LOCK, OWNER
 from varlab.probes import log as logs
 from varlab.runs.manifest import MANIFEST, STORE, damaged, faults, write_manifest
+from varlab.runs.naming import named, numbered
 from varlab.writing import DRAFT, beside, draft_of
 
 RECORD = "run.json"
@@ -21,7 +22,8 @@ PARTS = "[0-9]*.npz"
 
 
 def keep(folder: Path, tree: xr.DataTree) -> None:
-    """Write a log so that ``open_log`` reads it: whole or not at all."""
+    """Write a log so that ``open_log`` reads the same again: whole or not at all."""
+    tree = numbered(tree)
     folder.mkdir(parents=True, exist_ok=True)
     draft, former = draft_of(folder / STORE), draft_of(folder / STORE)
     try:
@@ -74,7 +76,8 @@ def _open(folder: Path) -> xr.DataTree:
     if record is None or not parts:
         raise VarlabError(f"{folder} holds no log. Make one: varlab log MODEL --out {folder}.")
     try:
-        return logs.tree(logs.join([load_part(path) for path in parts]), record)
+        tree = logs.tree(logs.join([load_part(path) for path in parts]), record)
+        return named(tree, record.get("log_version", 1))
     except VarlabError:
         if is_finished(folder):  # its writer ended in between, and the parts are in the log now
             return _open_store(folder)
@@ -99,7 +102,7 @@ def _open_store(folder: Path) -> xr.DataTree:
         raise damaged(store, error, folder) from error
     if not (folder / MANIFEST).exists() and (missing := lacks(tree)):
         raise damaged(store, missing, folder)
-    return tree
+    return named(tree)
 
 
 def lacks(tree: xr.DataTree) -> str:
@@ -165,6 +168,8 @@ def find_run(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     if _different(found, asked) and not has_begun(folder):
         return None
+    if is_finished(folder):
+        found |= {"log_version": logs.LOG_VERSION}  # ``open_log`` reads finished ones of any version
     refuse_another(folder, found, asked)
     return found
 

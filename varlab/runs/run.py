@@ -35,7 +35,7 @@ from varlab.models.infinity import TextBatch
 from varlab.outputs import image_facts, save_image
 from varlab.probes import LoggingProbe, build
 from varlab.probes import log as logs
-from varlab.probes.log import Log
+from varlab.probes.log import LOG_VERSION, Log
 from varlab.runs.folders import (
     find_run,
     forget,
@@ -69,7 +69,6 @@ Progress = Callable[[float, int], None]  # images done, stages of the present ba
 Probes = Sequence[str | LoggingProbe] | str | LoggingProbe
 Accelerators = Sequence[str | Accelerator] | str | Accelerator
 TIMED = 1e13  # operations of an image above which no passes are spent on the times of plain stages
-LOG_VERSION = 1  # raised when what a probe logs changes its meaning, so that older logs are not taken for new ones
 PACKAGES = ("varlab", "torch", "numpy", "xarray", "zarr", "pywavelets")
 
 
