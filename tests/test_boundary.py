@@ -178,3 +178,16 @@ def test_progress_without_a_terminal_is_a_line_every_few_seconds(
         "images 20 of 100, 20 %, 0:00:20 left",
         "images 50 of 100, 50 %, 0:00:11 left",
     ]
+
+
+def test_all_that_is_missing_is_said_at_once_and_before_memory(
+    varlab: Call,
+    places: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("varlab.weights.options.refuse_what_cannot_fit", lambda *_, **__: pytest.fail("memory first"))
+    monkeypatch.setattr("varlab.models.text.find_spec", lambda _: None)
+    files = "infinity_2b_reg.pth and infinity_vae_d32reg.pth are not in"
+    varlab("sample", "infinity-2b", "a cat").refused(files, "The Flan-T5 text encoder needs")
+    varlab("report", "01_residual_spectra", "-p", "model=infinity-2b").refused(files, "The Flan-T5 text encoder needs")
+    assert not list((places / "here").iterdir())

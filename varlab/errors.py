@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -12,6 +12,19 @@ T = TypeVar("T")
 
 class VarlabError(Exception):
     """A mistake of the caller or of a file. The command line prints it without a traceback."""
+
+
+def all_at_once(*checks: Callable[[], Any]) -> list[Any]:
+    """What all checks return; what several of them find missing is one error, so that it can be mended in one go."""
+    found, missing = [], []
+    for check in checks:
+        try:
+            found.append(check())
+        except VarlabError as error:
+            missing.append(str(error))
+    if missing:
+        raise VarlabError(" ".join(dict.fromkeys(missing)))
+    return found
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> VarlabError:

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 
 from varlab.context import fixed_context
-from varlab.errors import VarlabError, names_keywords
+from varlab.errors import VarlabError, all_at_once, names_keywords
 from varlab.models.captions import CaptionEncoder
 from varlab.models.classes import ClassReader
 from varlab.models.hart import HartTransformer
@@ -112,8 +112,10 @@ def _official_hart(entry: ModelEntry, options: LoadOptions) -> Hart:
 def _assembled(entry: ModelEntry, options: LoadOptions, schedule: Schedule) -> Infinity | Hart | VAR:
     """Infinity and VAR, and the minis of all families."""
     official = options.init == "checkpoint" and entry.folder is None
-    files = require_files(entry, options.checkpoint, options.tokenizer, ways(entry)) if official else None
-    reader = _reader(entry, options)
+    given = options.checkpoint, options.tokenizer
+    files, reader = all_at_once(
+        lambda: require_files(entry, *given, ways(entry)) if official else None, lambda: _reader(entry, options)
+    )
     options.check_memory(entry)
     parts, weights = _filled(entry, options, files)
     for module in parts.named().values():
@@ -177,12 +179,10 @@ def class_names(entry: ModelEntry) -> tuple[str, ...]:
 def require(entry: ModelEntry) -> None:
     """Refuse a model whose trained weights or text encoder are not here; reads no tensors."""
     if entry.family == "hart" and entry.folder is None:
-        official_files(entry)
-        QwenText(folders=prompt_folders(entry)).require()
+        all_at_once(lambda: official_files(entry), QwenText(folders=prompt_folders(entry)).require)
         return
     if entry.folder is None:
-        require_files(entry)
-        _reader(entry, LoadOptions())
+        all_at_once(lambda: require_files(entry), lambda: _reader(entry, LoadOptions()))
     elif not (weights := entry.folder / "model.safetensors").exists():
         raise VarlabError(f"{weights} does not exist. Fetch the folder again, or choose another model: varlab models.")
 
