@@ -36,7 +36,14 @@ OF_A_RUN = ("model", "prompt_set", "n", "seed")  # inputs of a notebook that a r
 
 
 def sample(model: NextScaleModel | str, texts: inputs.Prompts, **options: Any) -> RunResult:
-    """Images of prompts, with probes if asked: see ``varlab.runs.sample``. A model may be given by name."""
+    """Images of prompts, with probes if asked: see ``varlab.runs.sample``. A model may be given by name.
+
+    Examples
+    --------
+    >>> run = vl.sample("nano-infinity", ["a red star"], probes=["residual-spectrum"])
+    >>> run.images[0].save("star.png")
+    >>> run.log["residual-spectrum"].power.sel(source="preview change")
+    """
     return runs.sample(load(model) if isinstance(model, str) else model, texts, **options)
 
 
@@ -60,6 +67,11 @@ def log(
     A finished run is opened for a model given by name without loading that: only what is given here is compared with
     it, so a run may have other options (precision, device, tau).
     Raises VarlabError for inputs that do not fit each other, and for a folder that holds another run or is damaged.
+
+    Examples
+    --------
+    >>> log = vl.log("nano-infinity", "scenes", n=8)
+    >>> log["token-mse"].mse.sel(sublayer="ffn", guidance_row="conditional").mean("prompt")
     """
     at_least(1, n=n)
     if isinstance(model, str) and folder and is_finished(folder):
@@ -82,12 +94,23 @@ def log(
 def compare(
     model: NextScaleModel | str, prompt_set: Given = None, specs: Sequence[str] = (), **options: Any
 ) -> Comparison:
-    """Methods against the dense run in one table: see ``varlab.comparison.compare``. A model may be given by name."""
+    """Methods against the dense run in one table: see ``varlab.comparison.compare``. A model may be given by name.
+
+    Examples
+    --------
+    >>> found = vl.compare("mini-infinity", "scenes", ["sparsevar:tau=0.6", "truncate:last=1"], n=16)
+    >>> found.fidelity()
+    """
     return comparison.compare(load(model) if isinstance(model, str) else model, prompt_set, specs, **options)
 
 
 def frontier(model: NextScaleModel | str, prompt_set: Given = None, **options: Any) -> Frontier:
-    """The best of leaving out work blindly, which ``compare`` judges by: see ``varlab.comparison.frontier``."""
+    """The best of leaving out work blindly, which ``compare`` judges by: see ``varlab.comparison.frontier``.
+
+    Examples
+    --------
+    >>> vl.frontier("mini-infinity", "scenes", n=16).works()
+    """
     return comparison.frontier(load(model) if isinstance(model, str) else model, prompt_set, **options)
 
 
@@ -95,6 +118,10 @@ def control(log: xr.DataTree, n: int, folder: Path | str | None = None) -> xr.Da
     """The first n prompts of a log once more, on random weights of the same model: what shows here too was not learnt.
 
     Raises VarlabError where the model of the log is not known here, or has another schedule than the log.
+
+    Examples
+    --------
+    >>> untrained = vl.control(vl.log("nano-infinity", n=32), n=8)
     """
     known = log.attrs
     model = load(known["model"], init="random")

@@ -13,3 +13,20 @@ def as_markdown(text: object) -> str:
     """
     plain = SIGNS.sub(lambda sign: f"&#{ord(sign[0])};", str(text))
     return re.sub(r"\r\n?|\n", "<br>", plain.replace("$", "<span>&#36;</span>"))
+
+
+def summary(title: str, **facts: object) -> str:
+    """A title and a line a fact, its words cut where a person would stop reading."""
+    wide = max(map(len, facts), default=0)
+    lines = [f"  {name.replace('_', ' '):<{wide}}  {_short(str(value))}" for name, value in facts.items()]
+    return "\n".join([title, *lines])
+
+
+def count(n: int, what: str) -> str:
+    """``1 image``, ``2 images``."""
+    return f"{n:,} {what}" + "s" * (n != 1)
+
+
+def _short(text: str, longest: int = 100) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"

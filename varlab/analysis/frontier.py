@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from varlab.errors import VarlabError, unknown
+from varlab.markup import count, summary
 
 DENSE = "none"
 NO_MEAN = ("psnr",)  # infinite for an image that is left as it was, so that no mix of images has a mean
@@ -34,6 +35,14 @@ class Frontier:
 
     prompts: pd.DataFrame
     facts: dict[str, Any]
+
+    def __repr__(self) -> str:
+        prompts = count(self.prompts.prompt.nunique(), "prompt")
+        return summary(
+            f"Frontier of {count(len(self.specs), 'baseline')} on {prompts}: {self.facts.get('model')}",
+            work=", ".join(f"{name} {work:.2f}" for name, work in self.works().items()),
+            measures=", ".join(self.measures),
+        )
 
     @property
     def specs(self) -> list[str]:

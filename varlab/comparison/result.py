@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 from varlab.accelerators import DENSE
 from varlab.analysis.frontier import Frontier
 from varlab.engine.ledger import Ledger
+from varlab.markup import count
 from varlab.outputs import image_facts, plain, read_facts, refuse_existing, save_image, save_json, save_table
 from varlab.runs.folders import keep
 
@@ -37,6 +39,21 @@ class Comparison:
     logs: dict[str, xr.DataTree]
     facts: dict[str, Any]
     frontier: Frontier | None = None
+
+    def __repr__(self) -> str:
+        shown = self._shown().to_string(index=False).replace("\n", "\n  ")
+        return f"{self._title()}\n  {shown}"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(self._title())}</p>{self._shown().to_html(index=False)}"
+
+    def _title(self) -> str:
+        facts, n = self.facts, int(self.table["n"].max())
+        what = f"{count(len(self.table), 'method')} on {count(n, 'prompt')}"
+        return f"{what}: {facts.get('model')}, seed {facts.get('seed')}, weights: {facts.get('weights')}"
+
+    def _shown(self) -> pd.DataFrame:
+        return self.speed()[["method", "speed-up", "work"]].merge(self.fidelity()[["method", "SSIM"]], on="method")
 
     def only(self, *specs: str) -> "Comparison":
         """The dense row and those of ``specs``, of the same run: what must not share a table is shown apart."""

@@ -4,6 +4,8 @@ from dataclasses import asdict, dataclass, field
 
 import pandas as pd
 
+from varlab.markup import count, summary
+
 
 @dataclass
 class StageWork:
@@ -51,6 +53,20 @@ class Ledger:
             for a, b in zip(self.stages, other.stages, strict=True)
         ]
         return Ledger(stages, self.text_flops + other.text_flops, self.decode_flops + other.decode_flops)
+
+    def __repr__(self) -> str:
+        return summary(
+            f"Ledger of {count(len(self.stages), 'stage')}: {self.work}",
+            text=f"{self.text_flops:.3g} FLOP",
+            decoding=f"{self.decode_flops:.3g} FLOP",
+            stages="table()",
+        )
+
+    @property
+    def work(self) -> str:
+        """Of all stages, and as a share of a dense run."""
+        done, dense = (sum(getattr(work, name) for work in self.stages) for name in ("flops", "dense_flops"))
+        return f"{done:.3g} FLOP in all stages" + (f", {done / dense:.3f} of a dense run" if dense else "")
 
     @property
     def transformer_flops(self) -> int:

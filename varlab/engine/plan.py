@@ -1,7 +1,7 @@
 """What may be changed in a stage: small immutable plans that accelerators return and the engine merges."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import reduce
 from typing import Literal
 
@@ -30,6 +30,10 @@ class Selection:
     valid: Tensor | None = None
     anchors: Tensor | None = None
     counts: Tensor | None = None
+
+    def __repr__(self) -> str:
+        kept = self.mask.sum(-1).reshape(-1).tolist()
+        return f"Selection({' or '.join(map(str, sorted(set(kept))))} of {self.length} tokens)"
 
     @property
     def mask(self) -> Tensor:
@@ -88,6 +92,11 @@ class StagePlan:
     rows: Rows | None = None
     scale: float | None = None
     watch: frozenset[int] = field(default=frozenset())
+
+    def __repr__(self) -> str:
+        """What it changes alone."""
+        changes = [f"{f.name}={v!r}" for f in fields(self) if (v := getattr(self, f.name)) not in (None, frozenset())]
+        return f"StagePlan({', '.join(changes)})"
 
 
 RUN = StagePlan()

@@ -3,6 +3,9 @@
 ``vl.figures.high_frequency_share(log)`` draws and returns matplotlib Axes; ``high_frequency_share_table(log)``
 gives the numbers it draws, means over prompts with 95 % bootstrap intervals and n. Maps return a Figure. Under
 every figure stands on which model, weights and prompts it rests. ``save`` writes PDF, PNG and CSV.
+
+>>> log = vl.log("nano-infinity", "scenes", n=8)
+>>> vl.figures.save(vl.figures.high_frequency_share(log), "share", folder="figures")
 """
 
 from varlab.analysis.comparisons import log_of

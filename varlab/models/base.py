@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from varlab.markup import count, summary
 from varlab.models.layers import Attend
 from varlab.schedules import Grid, Schedule
 
@@ -100,6 +101,18 @@ class NextScaleModel(ABC):
     attention_scale: float
     settings: Any
     execution: str = "eager"  # or "compiled", and what else differs from it by rounding alone
+
+    def __repr__(self) -> str:
+        grids = self.schedule.grids
+        transformer = vars(self)["transformer"]  # each family declares its own
+        (h, w), parameters = grids[-1], sum(p.numel() for p in transformer.parameters())
+        stages = f"{count(len(grids), 'stage')} to {h} x {w}, {count(self.schedule.tokens, 'token')}"
+        return summary(
+            f"{self.name} ({self.family}), {count(parameters, 'parameter')}",
+            weights=self.weights,
+            schedule=stages,
+            runs_as=f"{self.precision} on {self.device}, {self.execution}",
+        )
 
     @property
     @abstractmethod

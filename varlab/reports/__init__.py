@@ -4,6 +4,8 @@ A report is a notebook under `notebooks/` whose inputs stand in one cell tagged 
 checks the inputs, runs the notebook in this interpreter, and leaves `<out>/<name>/` with the executed
 notebook, a self-contained HTML page and the figures; `write_index` lays all reports out on one page. No page
 loads anything from the network.
+
+>>> vl.reports.run_report("01_residual_spectra", {"model": "nano-infinity", "n": 4}, out="reports")
 """
 
 from varlab.reports.facts import record

@@ -63,6 +63,11 @@ def open_log(folder: Path | str) -> xr.DataTree:
     """The log of a run folder; an unfinished run gives the prompts it has. ``encoding["source"]`` is the folder.
 
     Raises VarlabError for a folder without a log, and for a damaged one.
+
+    Examples
+    --------
+    >>> log = vl.open_log("runs/mine")
+    >>> vl.figures.high_frequency_share(log)
     """
     tree = _open(Path(folder))
     tree.encoding["source"] = str(folder)

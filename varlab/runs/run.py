@@ -28,6 +28,7 @@ from varlab.engine.state import Generation
 from varlab.errors import VarlabError
 from varlab.locks import one_writer
 from varlab.machine import device_name
+from varlab.markup import count, summary
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
 from varlab.models.hart import HartText
@@ -80,6 +81,17 @@ class RunResult:
     images: list[Image.Image]
     log: xr.DataTree
     ledger: Ledger
+
+    def __repr__(self) -> str:
+        facts = self.log.attrs
+        size = " x ".join(map(str, self.images[0].size)) if self.images else "nothing"
+        return summary(
+            f"{count(len(self.images), 'image')} of {size} from {facts.get('model')}, seed {facts.get('seed')}",
+            weights=facts.get("weights"),
+            methods=", ".join(facts.get("accelerators", ())) or "none",
+            log=", ".join(map(str, self.log.children)) or "nothing",
+            work=self.ledger.work,
+        )
 
 
 def to_pil(image: torch.Tensor) -> list[Image.Image]:

@@ -67,6 +67,11 @@ def load(
     ``hart_files.load_hart``. savings: of HART, switches that change no number beyond rounding, e.g.
     {"one_null": True}: see ``hart_model.Savings``. ``model.weights`` always says which weights these are.
     Raises VarlabError for every option or file that does not fit.
+
+    Examples
+    --------
+    >>> model = vl.load("nano-infinity")
+    >>> untrained = vl.load("infinity-125m", init="random", seed=1)
     """
     asked = LoadOptions(
         init or "checkpoint", device, precision, pixels, ratio, checkpoint, tokenizer, text, seed, savings, strips
