@@ -34,6 +34,12 @@ def make_mini(folder: Path, seed: int = 5, schedule: schedules.Schedule = SCHEDU
     return save_mini(folder, Parts(*parts(seed)), schedule, settings, {"samples": 1000, "seed": seed})
 
 
+def make_encoder(folder: Path) -> None:
+    """The names that a folder of a text encoder holds, for tests that replace the library."""
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (folder / name).write_text("{}")
+
+
 def refused(action: Callable[[], object], *words: str) -> str:
     """The message of the VarlabError that ``action`` must raise; it holds all ``words``."""
     with pytest.raises(VarlabError) as caught:

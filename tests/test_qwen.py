@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from tests.conftest import HART_TEXT, HART_TEXT_WIDTH, hart_features, tiny_hart
-from tests.minis import refused
+from tests.minis import make_encoder, refused
 from varlab import runs
 from varlab.models import qwen
 from varlab.models import text as texts
@@ -64,6 +64,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(texts, "find_spec", lambda name: name)
     (tmp_path / "qwen").mkdir()
     (tmp_path / "qwen" / "constants.py").write_text(f'"""Official."""\nother = "x"\nllm_system_prompt = {SYSTEM!r}\n')
+    make_encoder(tmp_path / "qwen")
     return tmp_path / "qwen"
 
 

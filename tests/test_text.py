@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.minis import make_encoder
 from varlab.errors import VarlabError
 from varlab.models import text as texts
 from varlab.models.text import FlanT5, RandomText, choose, random_text
@@ -95,6 +96,7 @@ def test_prompts_must_be_a_list_of_strings(prompts: Any) -> None:
 def test_a_missing_library_or_folder_is_told_without_loading(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setattr(texts, "find_spec", lambda name: name)
     FlanT5("google/flan-t5-xl").require()
+    make_encoder(tmp_path)
     FlanT5(str(tmp_path)).require()
     with pytest.raises(VarlabError, match="does not exist"):
         FlanT5(str(tmp_path / "t5")).require()

@@ -16,7 +16,7 @@ import torch
 
 from varlab.errors import VarlabError, unknown
 from varlab.models.hart import HartText
-from varlab.models.text import HUB_ID, TYPES, checked, require_transformers
+from varlab.models.text import HUB_ID, TYPES, check_folder, checked, first_line, require_transformers
 
 HUB = "mit-han-lab/Qwen2-VL-1.5B-Instruct"
 CONSTANTS = "constants.py"  # the official file that holds the system prompt: hart/utils/constants.py
@@ -59,6 +59,7 @@ class QwenText:
                 f"The text encoder {self.source} does not exist. Give its folder or a Hugging Face id such as {HUB}. "
                 f"{OTHERWISE}"
             )
+        check_folder(self.source)
         self.prefix()
 
     def prefix(self) -> str:
@@ -84,9 +85,9 @@ class QwenText:
             try:
                 tokenizer = AutoTokenizer.from_pretrained(self.source)
                 encoder: Any = AutoModel.from_pretrained(self.source, torch_dtype=TYPES[self.precision])
-            except (OSError, ValueError, ImportError, KeyError) as error:
+            except Exception as error:  # transformers, safetensors and pickle have a class each for a damaged file
                 raise VarlabError(
-                    f"The text encoder {self.source} could not be loaded ({str(error).splitlines()[0]}). Give text= "
+                    f"The text encoder {self.source} could not be loaded ({first_line(error)}). Give text= "
                     f"the folder of a downloaded {HUB}. {OTHERWISE}"
                 ) from error
             found = getattr(encoder.config, "hidden_size", None)

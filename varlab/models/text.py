@@ -1,11 +1,13 @@
 """Text encoders outside the checkpoints: Flan-T5 as the official models use it, and labelled random features."""
 
 import hashlib
+import json
 import os
 import re
 import warnings
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +25,37 @@ def require_transformers(name: str) -> None:
     """Raises VarlabError where the library of the ``name`` text encoder is not installed."""
     if find_spec("transformers") is None:
         raise VarlabError(f"The {name} {INSTALL}")
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, or its class where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+TOKENIZERS = ("tokenizer.json", "spiece.model", "vocab.json", "tokenizer_config.json")
+
+
+def check_folder(source: str) -> None:
+    """Raises VarlabError for an encoder that is a file, or a folder that lacks one or has a damaged config."""
+    path = Path(source)
+    if path.is_file():
+        raise VarlabError(
+            f"The text encoder {path} is a file. Give the folder with config.json, tokenizer and weights."
+        )
+    if not path.is_dir():
+        return
+    weights = any(file.suffix in (".safetensors", ".bin") for file in path.iterdir())
+    present = {
+        "config.json": (path / "config.json").is_file(),
+        f"the tokenizer ({' or '.join(TOKENIZERS[:3])})": any((path / name).is_file() for name in TOKENIZERS),
+        "weights (.safetensors or .bin)": weights,
+    }
+    if missing := [name for name, here in present.items() if not here]:
+        raise VarlabError(f"The text encoder {path} lacks {' and '.join(missing)}. Give a folder downloaded whole.")
+    try:
+        json.loads((path / "config.json").read_text())
+    except ValueError as error:
+        raise VarlabError(f"{path / 'config.json'} is damaged ({error}). Download the text encoder again.") from error
 
 
 class FlanT5:
@@ -45,6 +78,7 @@ class FlanT5:
         require_transformers("Flan-T5")
         if not os.path.exists(self.source) and not HUB_ID.fullmatch(self.source):
             raise VarlabError(f"The text encoder {self.source} does not exist. Give its folder or a Hugging Face id.")
+        check_folder(self.source)
 
     def parts(self) -> tuple[Any, Any]:
         """The tokenizer and the encoder; raises VarlabError when the library or the files are missing."""
@@ -56,9 +90,9 @@ class FlanT5:
             try:
                 tokenizer = AutoTokenizer.from_pretrained(self.source, legacy=True)
                 encoder: Any = T5EncoderModel.from_pretrained(self.source, torch_dtype=TYPES[self.precision])
-            except (OSError, ValueError, ImportError) as error:
+            except Exception as error:  # transformers, safetensors and pickle have a class each for a damaged file
                 raise VarlabError(
-                    f"The text encoder {self.source} could not be loaded ({str(error).splitlines()[0]}). Give text= "
+                    f"The text encoder {self.source} could not be loaded ({first_line(error)}). Give text= "
                     "the folder of a downloaded flan-t5-xl, or text='random' where prompts need no meaning."
                 ) from error
             self._parts = tokenizer, encoder.to(self.device).eval().requires_grad_(False)
