@@ -1,19 +1,15 @@
 """A complete accelerator to start from: keeps the tokens around which the canvas is roughest."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from varlab.accelerators import Entry
 from varlab.accelerators.anchors import resize
 from varlab.accelerators.pruning import TokenPruning
+from varlab.engine.context import Context
 from varlab.engine.hooks import Accelerator
+from varlab.engine.images import Images
 from varlab.engine.stage import Stage
-
-if TYPE_CHECKING:
-    from varlab.engine.loop import Run
-    from varlab.engine.state import State
 
 
 class Roughness(TokenPruning):
@@ -21,13 +17,13 @@ class Roughness(TokenPruning):
 
     name = "roughness"
 
-    def start(self, run: "Run") -> None:
-        super().start(run)
+    def start(self, context: Context) -> None:
+        super().start(context)
         self.canvas: Tensor | None = None  # no state may survive from the batch before
 
-    def end_stage(self, stage: Stage, state: "State") -> None:
-        super().end_stage(stage, state)  # notes which tokens were computed
-        self.canvas = state.canvas
+    def end_stage(self, stage: Stage, images: Images) -> None:
+        super().end_stage(stage, images)  # notes which tokens were computed
+        self.canvas = images.canvas
 
     def fork(self, samples: Tensor) -> Accelerator:
         twin = super().fork(samples)
@@ -37,11 +33,11 @@ class Roughness(TokenPruning):
 
     def scores(self, stage: Stage) -> Tensor:
         if self.canvas is None:  # the very first stage: nothing is known yet
-            return torch.zeros(1, stage.grid[0] * stage.grid[1], device=self.run.model.device)
+            return torch.zeros(1, stage.grid[0] * stage.grid[1], device=self.context.model.device)
         rough = torch.zeros_like(self.canvas[:, 0])
         rough[:, 1:] += self.canvas.diff(dim=2).square().sum(1)
         rough[:, :, 1:] += self.canvas.diff(dim=3).square().sum(1)
-        self.run.charge(stage, 6 * self.canvas.numel())
+        self.context.charge(stage, 6 * self.canvas.numel())
         height, width = self.canvas.shape[-2:]
         return resize(rough.flatten(1), (height, width), stage.grid, "area")
 

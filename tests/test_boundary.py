@@ -13,8 +13,8 @@ import pytest
 from tests.conftest import hart_features, tiny_hart
 from tests.test_cli import REPOSITORY, Call, forbid, places, varlab  # noqa: F401  (fixtures)
 from varlab.cli import boundary, options
+from varlab.engine.context import Context
 from varlab.engine.hooks import Accelerator
-from varlab.engine.loop import Run
 from varlab.errors import VarlabError
 from varlab.runs import log_run
 from varlab.runs.inputs import check_writable, check_writable_file
@@ -138,7 +138,7 @@ def test_a_refused_run_leaves_its_folder_free(tmp_path: Path) -> None:
 class Unfit(Accelerator):
     name = "unfit"
 
-    def start(self, run: Run) -> None:
+    def start(self, context: Context) -> None:
         raise VarlabError("unfit: this model has no exits.")
 
 

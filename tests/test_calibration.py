@@ -109,7 +109,7 @@ def test_prompts_split_by_how_much_detail_the_late_stage_added() -> None:
 
 
 def test_shares_below_tau_are_those_of_the_resized_map() -> None:
-    model = tiny_infinity("square").with_schedule(square((1, 2, 2), "flat"))
+    model = tiny_infinity("square").with_(schedule=square((1, 2, 2), "flat"))
     d = torch.tensor([[[1.0, 1.0, 1.0, 5.0]]])  # one prompt, one block, 2x2
     table = sparsevar.share_table(model, {1: d}, (0.0, 0.75, 0.75, 0.75)).set_index(["norm", "root", "block"])
     z = normalise(d, "mean", d.mean(-1, keepdim=True))[0, 0]

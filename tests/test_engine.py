@@ -5,13 +5,14 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.conftest import features, tiny_infinity
+from varlab.engine.context import Context
 from varlab.engine.hooks import Accelerator, Compute, Probe
+from varlab.engine.images import Images
 from varlab.engine.kv import KVStore
 from varlab.engine.loop import Run
 from varlab.engine.plan import RUN, Selection, StagePlan, merge, select
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Site, Stage
-from varlab.engine.state import State
 from varlab.errors import VarlabError
 from varlab.models import layers
 from varlab.models.guidance import Settings
@@ -150,7 +151,7 @@ def test_a_dropped_branch_cannot_come_back() -> None:
         def plan(self, stage: Stage) -> StagePlan:
             return (RUN, StagePlan(rows="cond"), StagePlan(rows="both"), RUN)[stage.index]
 
-    with pytest.raises(VarlabError, match="Stage 3 asks for both branches"):
+    with pytest.raises(VarlabError, match="Stage 3 asks for both guidance rows"):
         run([Back()])
 
 
@@ -158,12 +159,12 @@ def test_the_cost_of_deciding_is_in_the_ledger() -> None:
     class Looks(Accelerator):
         name = "looks"
 
-        def start(self, run: Run) -> None:
-            self.run = run
+        def start(self, context: Context) -> None:
+            self.context = context
 
-        def end_stage(self, stage: Stage, state: State) -> None:
+        def end_stage(self, stage: Stage, images: Images) -> None:
             if stage.index == 1:
-                self.run.preview(state.canvas, (2, 2), stage, charge=True)
+                self.context.preview(images.canvas, (2, 2), stage, charge=True)
 
     plain, looking = run().ledger, run([Looks()]).ledger
     spent = 2 * tiny_infinity().decode_cost((2, 2)).total
@@ -316,14 +317,14 @@ def test_previews_of_two_canvases_differ() -> None:
     class Two(Accelerator):
         name = "two"
 
-        def start(self, run: Run) -> None:
-            self.run, self.old, self.pairs = run, None, []
+        def start(self, context: Context) -> None:
+            self.context, self.old, self.pairs = context, None, []
 
-        def end_stage(self, stage: Stage, state: State) -> None:
+        def end_stage(self, stage: Stage, images: Images) -> None:
             if self.old is not None:
-                old, new = (self.run.preview(canvas, (2, 2), stage) for canvas in (self.old, state.canvas))
+                old, new = (self.context.preview(canvas, (2, 2), stage) for canvas in (self.old, images.canvas))
                 self.pairs.append(torch.equal(old, new))
-            self.old = state.canvas
+            self.old = images.canvas
 
     method = Two()
     run([method])
@@ -365,10 +366,10 @@ def test_forks_own_their_containers_and_reports_come_back() -> None:
     class Notes(Split):
         name = "notes"
 
-        def start(self, run: Run) -> None:
+        def start(self, context: Context) -> None:
             self.seen: list[tuple[int, ...]] = []
 
-        def end_stage(self, stage: Stage, state: State) -> None:
+        def end_stage(self, stage: Stage, images: Images) -> None:
             self.seen.append(stage.samples)
 
         def report(self) -> dict[str, object]:

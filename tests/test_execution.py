@@ -1,9 +1,8 @@
-"""Ways to execute a run: kept keys, layers that write over their input, graphs, compiled branches; what it holds."""
+"""Ways to execute a run: kept keys, layers that write over their input, graphs, compiled sublayers; what it holds."""
 
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import pytest
@@ -12,13 +11,16 @@ import torch.nn.functional as F
 
 from tests.conftest import features, text_for, tiny_hart, tiny_infinity
 from tests.minis import refused
+from varlab.accelerators.baselines import Truncate
 from varlab.engine import compiled as compiling
 from varlab.engine import graphs
-from varlab.engine.graphs import GraphedRun, tensors
+from varlab.engine.execution import Execution
+from varlab.engine.graphs import Graphs, tensors
 from varlab.engine.kv import KVStore
 from varlab.engine.loop import Run
 from varlab.engine.memory import keep_freed_pages
 from varlab.engine.randomness import SeededNoise
+from varlab.engine.stage import Site
 from varlab.engine.state import State
 from varlab.machine import peak_mib, reset_peak
 from varlab.models.hart_model import Hart, HartSettings
@@ -71,25 +73,32 @@ def test_a_store_forgets_and_counts_from_outside() -> None:
     assert store.held == [0] and store.keys[0] is not None
 
 
+def graphed(model: Any, **more: Any) -> Callable[[], Any]:
+    """A run of two images on CUDA graphs of its own."""
+    run = Run(model, model.settings, SeededNoise(0), execution=Graphs())
+    return lambda: run.generate(features(3, 5), (0, 1), **more)
+
+
 def test_options_that_do_not_apply_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_infinity()
     refused(lambda: latency(model, ["a"], graphs=True), "CUDA graphs need a GPU", "leave graphs out")
-    refused(lambda: GraphedRun(model, model.settings, SeededNoise(0)), "CUDA graphs need a GPU")
-    refused(lambda: compiling.compiled(tiny_hart()), "compile is there for Infinity, not for hart")
+    refused(graphed(model), "CUDA graphs need a GPU")
+    refused(lambda: compiling.Compiled(tiny_hart()), "compile is there for Infinity, not for hart")
 
     def none() -> str:
         raise RuntimeError
 
     monkeypatch.setattr("torch._inductor.cpp_builder.get_cpp_compiler", none)
-    refused(lambda: compiling.compiled(model), "needs a C++ compiler", "install g++")
+    refused(lambda: compiling.Compiled(model), "needs a C++ compiler", "install g++")
     refused(lambda: gpu.gpu_bench(), "needs a CUDA device")
 
 
 def test_graphs_refuse_a_text_among_the_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs, "require_gpu", lambda device: None)
     model = tiny_hart()
-    refused(lambda: GraphedRun(model, model.settings, SeededNoise(0)), "carries the text of tiny-hart", "leave graphs")
-    GraphedRun(tiny_infinity(), tiny_infinity().settings, SeededNoise(0))
+    refused(graphed(model), "carries the text of tiny-hart", "leave graphs")
+    refused(graphed(tiny_infinity(), accelerators=[Truncate(last=1)]), "leave graphs or the accelerators out")
+    graphs.refuse_graphs(tiny_infinity())
 
 
 def test_graphs_are_for_the_dense_run_alone() -> None:
@@ -107,12 +116,12 @@ def test_a_graph_finds_every_tensor_of_a_conditioning() -> None:
 
 def test_replayed_stages_are_the_eager_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a stand-in for CUDA graphs: the recorded call again on the recorded tensors, its book-keeping undone."""
-    model, recorded = tiny_infinity(), graphs.Graphs()
-    running: list[GraphedRun] = []
+    model, recorded = tiny_infinity(), Graphs()
+    running: list[Run] = []
 
     def capture(call: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
         def quietly() -> torch.Tensor:
-            kv, ledger = running[-1].graphs.kv, running[0].ledger
+            kv, ledger = recorded.kv, running[0].ledger
             assert kv is not None
             held, counted = list(kv.held), copy.deepcopy(ledger.stages)
             states[0].attended.clear()
@@ -137,10 +146,10 @@ def test_replayed_stages_are_the_eager_ones(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(Run, "_advance", watched)
     monkeypatch.setattr(graphs, "capture", capture)
-    monkeypatch.setattr(graphs, "refuse_graphs", lambda run: None)
+    monkeypatch.setattr(graphs, "refuse_graphs", lambda model, probes: None)
     for seed in (1, 2, 3):
         noise, text = SeededNoise(seed), features(3, 5, seed=seed)
-        running.append(GraphedRun(model, model.settings, noise, graphs=recorded))
+        running.append(Run(model, model.settings, noise, execution=recorded))
         replayed = running[-1].generate(text, (0, 1))
         eager = Run(model, model.settings, noise).generate(text, (0, 1))
         assert torch.equal(replayed.image, eager.image)
@@ -148,34 +157,39 @@ def test_replayed_stages_are_the_eager_ones(monkeypatch: pytest.MonkeyPatch) -> 
     assert set(recorded.stages) == {0, 1, 2}
     changed = replace(model.settings, cfg=7.0)
     refused(
-        lambda: GraphedRun(model, changed, SeededNoise(0), graphs=recorded).generate(features(3, 5), (0, 1)),
+        lambda: Run(model, changed, SeededNoise(0), execution=recorded).generate(features(3, 5), (0, 1)),
         "other settings",
     )
     refused(lambda: running[-1].generate(features(3), (0,)), "recorded for 4 rows, not 2")
 
 
 @pytest.mark.slow
-def test_compiled_branches_give_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_sublayers_give_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     model = random_infinity(2, 256, "0.06M")
     text = model.read_prompts(["a"])
     hidden: dict[str, torch.Tensor] = {}
-    for name, which in (("eager", model), ("compiled", compiling.compiled(model))):
-        conditioning = which.prepare(text, True)
+    run = Run(model, model.settings, SeededNoise(0))
+    for name, execution in (("eager", Execution()), ("compiled", compiling.Compiled(model))):
+        state = run.begin(text, (0,))
+        site = Site(run.stage(state, 1), 0, "ffn")
         x = torch.randn(2, 16, 256, generator=torch.Generator().manual_seed(0))
-        hidden[name] = which.sublayer(0, "ffn", x, conditioning, None, lambda q, k, v: q)
+        hidden[name] = execution.sublayer(model, site, x, state, None, lambda q, k, v: q)
     assert torch.allclose(hidden["eager"], hidden["compiled"], atol=1e-4)
-    assert 0 < apart(model, partial(Run, compiling.compiled(model)), ["a"]) < 1e-4
+    assert 0 < apart(model, compiling.Compiled(model), ["a"]) < 1e-4
     monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
     torch._dynamo.reset()
-    twin = compiling.compiled(model)
+    execution = compiling.Compiled(model)
     torch._dynamo.config.recompile_limit = 1
-    refused(lambda: Run(twin, model.settings, SeededNoise(0)).generate(["a"], (0,)), "more than 64 shapes")
+    refused(
+        lambda: Run(model, model.settings, SeededNoise(0), execution=execution).generate(["a"], (0,)),
+        "more than 64 shapes",
+    )
 
 
 def test_equal_executions_are_not_apart() -> None:
     model = random_infinity(1, 128, "0.06M")
-    assert apart(model, partial(Run, model), ["a"]) == 0
-    assert 0 < apart(model, partial(Run, random_infinity(1, 128, "0.06M", "bf16")), ["a"], passes=2) < 0.1
+    assert apart(model, Execution(), ["a"]) == 0
+    assert 0 < apart(model, Execution(), ["a"], passes=2, twin=random_infinity(1, 128, "0.06M", "bf16")) < 0.1
 
 
 def test_a_peak_is_that_of_its_own_run() -> None:

@@ -56,10 +56,10 @@ def test_removed_details_are_gone_and_only_there() -> None:
     model = tiny_var()
     shares = detail_shares(model, n=4).table
     assert shares[shares.source == "codes of the stage"].groupby("stage")["share"].count().tolist() == [0, 4, 4, 4]
-    without = detail_shares(WithoutDetail(model, [1, 2]), n=4).table
+    without = detail_shares(model.with_(WithoutDetail, stages=[1, 2]), n=4).table
     means = without[without.source == "codes of the stage"].groupby("stage")["share"].mean()
     assert means[2] == pytest.approx(0, abs=1e-6) and means[4] > 0.1
-    untouched = WithoutDetail(model, [])
+    untouched = model.with_(WithoutDetail)
     images = [Run(m, m.settings, SeededNoise(0)).generate([1], [0]).image for m in (model, untouched)]
     assert torch.equal(*images)
 

@@ -99,7 +99,7 @@ def test_dropped_scales_are_a_truncation() -> None:
 
 def test_a_split_batch_keeps_its_rows_of_the_cache() -> None:
     method = FastVAR(ratios=(0.5,), drop=1, first=0)
-    method.start(Run(tiny_infinity(), Settings(cfg=2.0), SeededNoise(7)))
+    method.start(Run(tiny_infinity(), Settings(cfg=2.0), SeededNoise(7)).context)
     rows = torch.arange(4.0).view(4, 1, 1)  # conditional 0, 1 and unconditional 2, 3
     method.cache, method.batch = {(0, "ffn"): rows}, 2
     twin = method.fork(torch.tensor([1]))

@@ -304,8 +304,8 @@ FAST_SHAPES = {
 class Recorded(FastVAR):
     """Keeps its own masks and gaps under the names of a golden."""
 
-    def start(self, run: Any) -> None:
-        super().start(run)
+    def start(self, context: Any) -> None:
+        super().start(context)
         self.arrays: dict[str, np.ndarray] = {}
         self.gaps: dict[str, float] = {}
 

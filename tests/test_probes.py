@@ -219,7 +219,7 @@ def test_spectra_of_every_source() -> None:
 
 def test_a_preview_too_small_for_ssim_stops_before_work() -> None:
     with pytest.raises(VarlabError, match="at least 11 pixels"):
-        run(("step-redundancy",), model=tiny_infinity().with_schedule(square((1, 2), "8px")))
+        run(("step-redundancy",), model=tiny_infinity().with_(schedule=square((1, 2), "8px")))
 
 
 def test_step_redundancy_compares_with_the_last_preview() -> None:

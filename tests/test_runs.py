@@ -16,6 +16,7 @@ from tests.conftest import tiny_infinity
 from tests.minis import SCHEDULE, make_mini, parts, refused
 from varlab.accelerators.baselines import Truncate
 from varlab.accelerators.fastvar import FastVAR
+from varlab.engine.context import Context
 from varlab.engine.hooks import Accelerator
 from varlab.engine.plan import RUN, StagePlan
 from varlab.engine.stage import Stage
@@ -279,7 +280,7 @@ class Telling(Accelerator):
     name = "telling"
     each: bool
 
-    def start(self, run: runs.Run) -> None:
+    def start(self, context: Context) -> None:
         self.asked = True
 
     def plan(self, stage: Stage) -> StagePlan:

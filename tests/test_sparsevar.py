@@ -298,10 +298,10 @@ def test_what_makes_no_sense_is_refused_before_work(spec: str, message: str) -> 
 def test_a_map_without_contrast_is_no_score() -> None:
     method = SparseVAR(alpha=None, readings=Readings(norm="max"))
     model = tiny_infinity()
-    method.start(Run(model, Settings(cfg=2.0), SeededNoise(7)))
+    method.start(Run(model, Settings(cfg=2.0), SeededNoise(7)).context)
     method.score, method.reference, method.grid = torch.zeros(1, 1, 9), torch.zeros(1, 1, 1), (3, 3)
     stage = Stage(3, model.schedule, (0,), StagePlan(), model.guidance(3, model.settings, True), True)
-    with pytest.raises(VarlabError, match="changed all tokens alike before stage 4"):
+    with pytest.raises(VarlabError, match="changed all tokens by the same amount before stage 4"):
         method.plan(stage)
 
 
@@ -326,7 +326,7 @@ def test_a_batch_that_splits_tells_of_each_image() -> None:
 
 def test_a_batch_that_splits_keeps_each_images_scores() -> None:
     method = SparseVAR(keep=0.5, last=1)
-    method.start(Run(tiny_infinity(), Settings(cfg=2.0), SeededNoise(7)))
+    method.start(Run(tiny_infinity(), Settings(cfg=2.0), SeededNoise(7)).context)
     method.score, method.reference = torch.arange(6.0).view(3, 1, 2), torch.ones(3, 1, 1)
     twin = method.fork(torch.tensor([2, 0]))
     assert twin.score[:, 0, 0].tolist() == [4, 0] and method.score.shape[0] == 3

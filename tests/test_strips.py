@@ -190,4 +190,4 @@ def _final(side: int) -> Any:
 @pytest.mark.parametrize("tiny", [tiny_infinity, tiny_hart])
 def test_another_schedule_decodes_in_the_same_strips_and_says_so(tiny: Any) -> None:
     model = in_strips(tiny(), 4)
-    assert model.execution != "eager" and model.with_schedule(model.schedule).execution == model.execution
+    assert model.execution != "eager" and model.with_(schedule=model.schedule).execution == model.execution

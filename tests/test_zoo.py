@@ -159,9 +159,9 @@ def test_schedules_that_do_not_fit() -> None:
 
 def test_grids_that_the_sampler_cannot_follow() -> None:
     model = zoo.load("infinity-125m", "empty")
-    refused(lambda: model.with_schedule(schedules.square((2, 4), "late")), "'late' begins with (2, 2)", "with (1, 1)")
+    refused(lambda: model.with_(schedule=schedules.square((2, 4), "late")), "'late' begins with (2, 2)", "with (1, 1)")
     folding = schedules.custom([(1, 1), (2, 4), (4, 3)])
-    refused(lambda: model.with_schedule(folding), "shrinks from (2, 4) to (4, 3)", "grids that grow")
+    refused(lambda: model.with_(schedule=folding), "shrinks from (2, 4) to (4, 3)", "grids that grow")
     refused(lambda: check_fit(registry.MODELS["infinity-125m"], folding), "shrinks")
 
 

@@ -65,8 +65,8 @@ def nearest_of(mask: Tensor, grid: Grid) -> Tensor:
     width = grid[1]
     place = torch.arange(mask.shape[-1], device=mask.device)
     points = torch.stack([place // width, place % width], -1).float()
-    apart = torch.cdist(points, points)  # [h*w, h*w]
-    return torch.where(mask[..., None, :], apart, torch.inf).argmin(-1)
+    distances = torch.cdist(points, points)  # [h*w, h*w]
+    return torch.where(mask[..., None, :], distances, torch.inf).argmin(-1)
 
 
 def resize(maps: Tensor, old: Grid, new: Grid, mode: str) -> Tensor:

@@ -1,16 +1,13 @@
 """Baselines: the plain ways to save work that any method must beat."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from varlab.engine.context import Context
 from varlab.engine.hooks import Accelerator
 from varlab.engine.plan import RUN, StagePlan
 from varlab.engine.stage import Stage
 from varlab.errors import VarlabError
 from varlab.specs import option
-
-if TYPE_CHECKING:
-    from varlab.engine.loop import Run
 
 
 def check_last(name: str, last: int) -> None:
@@ -28,8 +25,8 @@ class Truncate(Accelerator):
     def __post_init__(self) -> None:
         check_last(self.name, self.last)
 
-    def start(self, run: "Run") -> None:
-        stages = len(run.model.schedule)
+    def start(self, context: Context) -> None:
+        stages = len(context.model.schedule)
         if self.last >= stages:
             raise VarlabError(f"truncate:last={self.last} leaves no stage of {stages}.")
 

@@ -54,9 +54,9 @@ class Classifier:
     def probabilities(self, features: Tensor, count: int) -> np.ndarray:
         """Probability [n, count] of the classes 0, 1, ...; 0 for one that the model never saw."""
         scores = self.scores(features) / (2 if len(self.classes) == 2 else 1)
-        found = np.zeros((len(features), count))
-        found[:, list(self.classes)] = scores.softmax(1).numpy()
-        return found
+        probabilities = np.zeros((len(features), count))
+        probabilities[:, list(self.classes)] = scores.softmax(1).numpy()
+        return probabilities
 
     def predict(self, features: Tensor) -> list[int]:
         """Class of each row of features [n, f]."""

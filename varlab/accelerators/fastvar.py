@@ -2,26 +2,23 @@
 
 Before each sub-layer of a pruned stage the tokens farthest from the mean token are kept; the others receive what the
 same sub-layer added at the cache stage, resized by area. The token count stays whole between sub-layers, and the
-guidance rows choose their tokens apart. Follows the released Infinity code, with stages counted from the end.
+guidance rows choose their own tokens. Follows the released Infinity code, with stages counted from the end.
 """
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from varlab.engine.context import Context
 from varlab.engine.hooks import Accelerator, Compute
 from varlab.engine.plan import RUN, StagePlan
 from varlab.engine.stage import Site, Stage
 from varlab.errors import VarlabError
 from varlab.schedules import Grid
 from varlab.specs import option
-
-if TYPE_CHECKING:
-    from varlab.engine.loop import Run
-
 
 RELEASED_FINAL = 27  # last pruning block, from 0, of the released code on 32 blocks
 
@@ -66,14 +63,14 @@ class FastVAR(Accelerator):
         if self.drop == 0 and any(self.ratios) and self.name == FastVAR.name:
             raise VarlabError("fastvar drops the last scales. Without dropping it goes by the name fastvar-all-scales.")
 
-    def start(self, run: "Run") -> None:
-        self.run, self.idle = run, not any(self.ratios)
+    def start(self, context: Context) -> None:
+        self.context, self.idle = context, not any(self.ratios)
         self.cache: dict[tuple[int, str], Tensor] = {}
         self.grid: Grid = (1, 1)
         self.batch = 0
         self.fresh: dict[int, Tensor] = {}  # pruned stage -> how many sub-layers computed a token [R, h*w]
         self.calls: dict[int, int] = {}  # pruned stage -> how many sub-layers pruned
-        stages, depth = len(run.model.schedule), run.model.depth
+        stages, depth = len(context.model.schedule), context.model.depth
         if len(self.ratios) + self.drop >= stages:
             raise VarlabError(
                 f"{self.name}: {len(self.ratios)} pruned and {self.drop} dropped stages leave none of {stages}."
@@ -82,7 +79,7 @@ class FastVAR(Accelerator):
             if block >= depth:
                 raise VarlabError(
                     f"{self.name}: {name}={block} is not one of the {depth} blocks, 0 to {depth - 1}, of "
-                    f"{run.model.name}."
+                    f"{context.model.name}."
                 )
         self.last = min(RELEASED_FINAL, depth - 1) if self.final is None else self.final
 
@@ -127,30 +124,30 @@ class FastVAR(Accelerator):
                 f"{self.name}: stage {stage.index + 1} finds no cache: another method skipped the stage before."
             )
         tokens = x.shape[1]
-        keep = self.choose(site, x, tokens - int(ratio * tokens))
+        index = self.choose(site, x, tokens - int(ratio * tokens))
         old = self.cache[key][: x.shape[0]]  # conditional rows come first, should the others be gone
         y = F.interpolate(old.mT.unflatten(-1, self.grid), size=(stage.grid[0], stage.grid[1]), mode="area")
         y = y.flatten(2).mT.contiguous()
         fresh = self.fresh.setdefault(stage.index, x.new_zeros(x.shape[:2]))
-        fresh.scatter_add_(1, keep, fresh.new_ones(1, 1).expand_as(keep))
+        fresh.scatter_add_(1, index, fresh.new_ones(1, 1).expand_as(index))
         self.calls[stage.index] = self.calls.get(stage.index, 0) + 1
-        self.run.charge(stage, 4 * x.numel() + y.numel())
-        return y.scatter(1, keep[..., None].expand(-1, -1, y.shape[-1]), compute(x, keep))
+        self.context.charge(stage, 4 * x.numel() + y.numel())
+        return y.scatter(1, index[..., None].expand(-1, -1, y.shape[-1]), compute(x, index))
 
     def report(self) -> dict[str, Any]:
-        """At each pruned stage the share of sub-layers, over both branches, that computed a token.
+        """At each pruned stage the share of sub-layers, over both guidance rows, that computed a token.
 
         kept: of the sub-layers that prune, by token. share_all: mean over tokens and all blocks, most of which may lie
         outside ``first`` to ``final`` and run whole.
         """
-        grids, depth = self.run.model.schedule.grids, self.run.model.depth
+        grids, depth = self.context.model.schedule.grids, self.context.model.depth
         pruning = (self.last - self.first + 1) / depth
-        told: dict[str, Any] = {}
+        report: dict[str, Any] = {}
         for k, count in self.fresh.items():
             share = (count / self.calls[k]).unflatten(0, (-1, self.batch)).mean(0)
-            told[f"stage-{k + 1:02d}/kept"] = (("y", "x"), share.unflatten(-1, tuple(grids[k])).cpu().numpy(), "")
-            told[f"stage-{k + 1:02d}/share_all"] = ((), (1 - (1 - share.mean(1)) * pruning).cpu().numpy(), "")
-        return told
+            report[f"stage-{k + 1:02d}/kept"] = (("y", "x"), share.unflatten(-1, tuple(grids[k])).cpu().numpy(), "")
+            report[f"stage-{k + 1:02d}/share_all"] = ((), (1 - (1 - share.mean(1)) * pruning).cpu().numpy(), "")
+        return report
 
 
 @dataclass(eq=False)

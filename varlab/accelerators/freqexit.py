@@ -8,18 +8,16 @@ The training that makes early hidden states readable is another matter: on any w
 import re
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from varlab.accelerators.exit_account import account
+from varlab.engine.context import Context
 from varlab.engine.hooks import Accelerator
 from varlab.engine.plan import StagePlan
 from varlab.engine.stage import Stage
 from varlab.errors import VarlabError
 from varlab.models.var_model import VAR
 from varlab.specs import option
-
-if TYPE_CHECKING:
-    from varlab.engine.loop import Run
 
 Row = Literal["full", "a", "b", "c", "d", "14", "8", "late", "falling", "steep"]
 ROW_DEPTH, ROW_STAGES = 20, 10
@@ -41,10 +39,10 @@ def read_exits(text: str, stages: int) -> tuple[int, ...]:
     """Blocks of each stage from "16", "16/16/12" or, in the paper's shorthand, "16x5/12x5"."""
     values: list[int] = []
     for part in str(text).split("/"):
-        found = re.fullmatch(r"(\d+)(?:x(\d+))?", part.strip())
-        if found is None:
+        match = re.fullmatch(r"(\d+)(?:x(\d+))?", part.strip())
+        if match is None:
             raise VarlabError(f"freqexit: {part!r} in exits={text} is neither a number of blocks nor such as 16x5.")
-        values += [int(found[1])] * int(found[2] or 1)
+        values += [int(match[1])] * int(match[2] or 1)
     if len(values) == 1:
         return tuple(values * stages)
     if len(values) != stages:
@@ -92,14 +90,14 @@ class FreqExit(Accelerator):
             raise VarlabError(f"freqexit: row {self.row!r} is none of {', '.join(ROWS)}.")
         self.depths: tuple[int, ...] = ()
 
-    def start(self, run: "Run") -> None:
-        stages, depth = len(run.model.schedule), run.model.depth
+    def start(self, context: Context) -> None:
+        stages, depth = len(context.model.schedule), context.model.depth
         if self.row is not None:
             self.depths = row_exits(self.row, depth, stages)
         else:
             self.depths = read_exits(str(self.exits), stages)
-        check_exits(self.depths, depth, run.model.name)
-        self.account = account(run.model, self.depths, run.settings) if isinstance(run.model, VAR) else None
+        check_exits(self.depths, depth, context.model.name)
+        self.account = account(context.model, self.depths, context.settings) if isinstance(context.model, VAR) else None
 
     def plan(self, stage: Stage) -> StagePlan:
         return StagePlan(depth=self.depths[stage.index])
@@ -107,9 +105,9 @@ class FreqExit(Accelerator):
     def report(self) -> dict[str, object]:
         """Blocks of each stage and in all; of VAR also the blocks that a token passes on average, and the GFLOPs of one
         guided image as the ledger counts them and as the paper's table does."""
-        told: dict[str, object] = {"exits": list(self.depths), "block_calls": sum(self.depths)}
+        report: dict[str, object] = {"exits": list(self.depths), "block_calls": sum(self.depths)}
         if self.account is not None:
-            told["weighted_depth"] = self.account.weighted_depth
-            told["transformer_gflops"] = self.account.transformer_gflops
-            told["paper_gflops"] = self.account.paper_gflops
-        return told
+            report["weighted_depth"] = self.account.weighted_depth
+            report["transformer_gflops"] = self.account.transformer_gflops
+            report["paper_gflops"] = self.account.paper_gflops
+        return report

@@ -1,7 +1,7 @@
 """What all methods share that leave tokens out before block 0: a selection from scores, and the fill of the rest."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -9,16 +9,14 @@ from torch import Tensor
 
 from varlab.accelerators.anchors import Fill, anchor_cells, anchor_mask, nearest_of
 from varlab.accelerators.baselines import check_last
+from varlab.engine.context import Context
 from varlab.engine.hooks import Accelerator
+from varlab.engine.images import Images
 from varlab.engine.memory import upload
 from varlab.engine.plan import RUN, Selection, StagePlan
 from varlab.engine.stage import Stage
 from varlab.errors import VarlabError
 from varlab.specs import option
-
-if TYPE_CHECKING:
-    from varlab.engine.loop import Run
-    from varlab.engine.state import State
 
 Keep = float | tuple[float, ...]
 
@@ -50,8 +48,8 @@ class TokenPruning(Accelerator):
         """Of the tokens that each pruned stage computes."""
         return self.keep if isinstance(self.keep, tuple) else (self.keep,) * self.last
 
-    def start(self, run: "Run") -> None:
-        self.run, self.kept, self.batch = run, {}, 0
+    def start(self, context: Context) -> None:
+        self.context, self.kept, self.batch = context, {}, 0
 
     def fork(self, samples: Tensor) -> Accelerator:
         twin = super().fork(samples)
@@ -74,7 +72,7 @@ class TokenPruning(Accelerator):
         if self.alpha is None:
             return None
         cells = anchor_cells(tuple(stage.grid), self.alpha, self.fill.anchor, self.fill.partial)
-        return upload(anchor_mask(cells), self.run.model.device)
+        return upload(anchor_mask(cells), self.context.model.device)
 
     def _anchor_count(self, stage: Stage) -> int:
         """Counted where the lattice was made, not on the device, which would have to be waited for."""
@@ -106,7 +104,7 @@ class TokenPruning(Accelerator):
         place = (mask.cumsum(-1) - 1).clamp(min=0)  # of a computed position among the computed ones
         index = place.gather(-1, source).expand(stage.batch, -1).repeat(values.shape[0] // stage.batch, 1)
         full = values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
-        self.run.charge(stage, full.numel())
+        self.context.charge(stage, full.numel())
         return full if filled is None else full * filled[..., None]
 
     def _sources(self, stage: Stage, mask: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -123,19 +121,19 @@ class TokenPruning(Accelerator):
             cells = nearest_of(anchor_mask(cells), grid)
         return torch.where(mask, place, cells), None
 
-    def end_stage(self, stage: Stage, state: "State") -> None:
+    def end_stage(self, stage: Stage, images: Images) -> None:
         """Note what was computed, whoever else had a say in it."""
         self.kept[stage.index], self.batch = stage.plan.selection, stage.batch
 
     def report(self) -> dict[str, Any]:
         """``share`` of the tokens computed at each stage, and at the pruned ones which: ``kept`` is 0 or 1."""
-        schedule = self.run.model.schedule
+        schedule = self.context.model.schedule
         share = np.full((self.batch, len(schedule)), np.nan)
-        told: dict[str, Any] = {"share": (("stage",), share, "")}
+        report: dict[str, Any] = {"share": (("stage",), share, "")}
         for k, selection in self.kept.items():
             mask = torch.ones(1, schedule.lengths[k]) if selection is None else selection.mask.float().cpu()
             maps = mask.expand(self.batch, -1).unflatten(-1, tuple(schedule.grids[k])).numpy()
             share[:, k] = maps.mean((1, 2))
             if k >= len(schedule) - self.last:
-                told[f"stage-{k + 1:02d}/kept"] = (("y", "x"), maps, "")
-        return told
+                report[f"stage-{k + 1:02d}/kept"] = (("y", "x"), maps, "")
+        return report

@@ -8,7 +8,7 @@ schedules than its 13 stages work, and with one decision an image, so that a bat
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,9 @@ from torch import Tensor
 from varlab.accelerators.baselines import check_last
 from varlab.accelerators.decisions import FEATURES, DecisionModel, load
 from varlab.accelerators.pickles import load_official
+from varlab.engine.context import Context
 from varlab.engine.hooks import Accelerator
+from varlab.engine.images import Images
 from varlab.engine.plan import RUN, StagePlan
 from varlab.engine.stage import Stage
 from varlab.errors import VarlabError
@@ -25,10 +27,6 @@ from varlab.measures.spectra import skipvar_hf_diff, skipvar_hf_ratio
 from varlab.schedules import Grid
 from varlab.specs import option
 from varlab.weights.embedded import data_folder
-
-if TYPE_CHECKING:
-    from varlab.engine.loop import Run
-    from varlab.engine.state import State
 
 LATE = 3  # final stages that a decision may change
 LEAST = 8  # stages of a schedule: five before the preview's grid, and three to decide on
@@ -87,16 +85,18 @@ class SkipVAR(_Late):
         if self.grid < 1:
             raise VarlabError(f"skipvar: grid counts stages from 1, got {self.grid}.")
 
-    def start(self, run: "Run") -> None:
-        stages = len(run.model.schedule)
+    def start(self, context: Context) -> None:
+        stages = len(context.model.schedule)
         if stages < max(LEAST, self.grid):
-            raise VarlabError(f"skipvar decides late: it needs at least {LEAST} stages, {run.model.name} has {stages}.")
+            raise VarlabError(
+                f"skipvar decides late: it needs at least {LEAST} stages, {context.model.name} has {stages}."
+            )
         if isinstance(self.model, DecisionModel):
             self.decisions = self.model
         else:
-            self.decisions = read_decisions(self.model, run.model.name, self.target)
-        self.decisions.check(run.model.family, stages, run.model.weights)
-        self.run = run
+            self.decisions = read_decisions(self.model, context.model.name, self.target)
+        self.decisions.check(context.model.family, stages, context.model.weights)
+        self.context = context
         self.old: Tensor | None = None
         self.images: tuple[int, ...] = ()
         self.chosen: dict[int, tuple[int, int]] = {}
@@ -109,19 +109,21 @@ class SkipVAR(_Late):
         twin.images = tuple(self.images[i] for i in samples.tolist()) if self.images else ()
         return twin
 
-    def end_stage(self, stage: Stage, state: "State") -> None:
+    def end_stage(self, stage: Stage, images: Images) -> None:
         if stage.from_end == LATE + 1:
-            self.old = state.canvas
+            self.old = images.canvas
         if stage.from_end != LATE or self.old is None:
             return
-        latent: Grid = self.run.model.latent_grid(self.run.model.schedule.grids[self.grid - 1])
-        new, old = (self.run.preview(c, latent, stage, charge=True) * 2 - 1 for c in (state.canvas, self.old))
-        found = features(new, old).cpu()
-        for image, values, strategy in zip(
-            stage.samples, found.tolist(), self.decisions.strategies(found), strict=True
-        ):
+        measured = features(self.preview(images.canvas, stage), self.preview(self.old, stage)).cpu()
+        strategies = self.decisions.strategies(measured)
+        for image, values, strategy in zip(stage.samples, measured.tolist(), strategies, strict=True):
             self.seen[image], self.chosen[image] = (values[0], values[1]), strategy
         self.old, self.images = None, stage.samples
+
+    def preview(self, canvas: Tensor, stage: Stage) -> Tensor:
+        """The picture that features are taken of [B, 3, h, w] in [-1, 1]."""
+        latent: Grid = self.context.model.latent_grid(self.context.model.schedule.grids[self.grid - 1])
+        return self.context.preview(canvas, latent, stage, charge=True) * 2 - 1
 
     def strategy(self, image: int) -> tuple[int, int]:
         return self.chosen.get(image, (0, 0))
@@ -131,16 +133,16 @@ class SkipVAR(_Late):
         finds each number of stages. Nothing where no image got to a decision."""
         if not self.images:
             return {}
-        found = torch.tensor([self.seen[image] for image in self.images])
+        measured = torch.tensor([self.seen[image] for image in self.images])
         chosen = np.array([self.chosen[image] for image in self.images])
-        columns = [*found.numpy().T, *chosen.T]
-        told: dict[str, Any] = {
+        columns = [*measured.numpy().T, *chosen.T]
+        report: dict[str, Any] = {
             name: ((), values, "") for name, values in zip((*FEATURES, "drop", "replace"), columns, strict=True)
         }
         for name, model in (("drop", self.decisions.skip), ("replace", self.decisions.uncond)):
-            told[f"{name}_probability"] = (("stages",), model.probabilities(found, LATE + 1), "")
+            report[f"{name}_probability"] = (("stages",), model.probabilities(measured, LATE + 1), "")
         fitted = {"weights": self.decisions.weights, "stages": self.decisions.stages, **self.decisions.facts}
-        return told | {"target": self.target, "decision_model": fitted}
+        return report | {"target": self.target, "decision_model": fitted}
 
 
 @dataclass(eq=False)

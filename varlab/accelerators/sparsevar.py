@@ -8,22 +8,20 @@ where z >= tau or where it is an anchor; every other one copies its anchor's pre
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from varlab.accelerators.anchors import Fill, resize
 from varlab.accelerators.pruning import Keep, TokenPruning
+from varlab.engine.context import Context
 from varlab.engine.hooks import Accelerator
 from varlab.engine.plan import Selection, StagePlan, select
 from varlab.engine.stage import Site, Stage
 from varlab.errors import VarlabError, unknown
 from varlab.schedules import Grid
 from varlab.specs import option
-
-if TYPE_CHECKING:
-    from varlab.engine.loop import Run
 
 Norm = Literal["mean", "computed-mean", "min-max", "max", "sigmoid", "absolute"]
 Unscored = Literal["last", "anchor", "zero"]
@@ -117,14 +115,16 @@ class SparseVAR(TokenPruning):
         """None where the threshold decides."""
         return (1.0,) * self.last if self.keep is None else super().shares
 
-    def start(self, run: "Run") -> None:
-        super().start(run)
-        depth, stages = run.model.depth, len(run.model.schedule)
+    def start(self, context: Context) -> None:
+        super().start(context)
+        model, depth, stages = context.model, context.model.depth, len(context.model.schedule)
         self.scorer = depth // 2 - 1 if self.block is None else self.block
-        if self.readings.operand not in ("block", *run.model.sublayers):
-            raise unknown(f"branch of {run.model.name}", self.readings.operand, ("block", *run.model.sublayers))
+        if self.readings.operand not in ("block", *context.model.sublayers):
+            raise unknown(
+                f"sublayer of {context.model.name}", self.readings.operand, ("block", *context.model.sublayers)
+            )
         if not 0 <= self.scorer < depth:
-            raise VarlabError(f"sparsevar: block {self.block} is not one of the {depth} of {run.model.name}, from 0.")
+            raise VarlabError(f"sparsevar: block {self.block} is not one of the {depth} of {model.name}, from 0.")
         if self.last >= stages:
             raise VarlabError(
                 f"sparsevar: last={self.last} leaves no stage to score of {stages}; at most {stages - 1}."
@@ -132,14 +132,14 @@ class SparseVAR(TokenPruning):
         if (
             self.readings.norm in ("min-max", "sigmoid")
             and self.keep is None
-            and run.model.schedule.lengths[-1 - self.last] == 1
+            and model.schedule.lengths[-1 - self.last] == 1
         ):
             raise VarlabError(
                 f"sparsevar: norm={self.readings.norm} compares the tokens of a stage, and stage "
                 f"{stages - self.last} has one: take last={self.last - 1} or norm=mean."
             )
-        self.score: Tensor | None = None  # [B, rows kept apart, h*w] of the stage scored last
-        self.reference: Tensor | None = None  # [B, rows kept apart, 1]
+        self.score: Tensor | None = None  # [B, rows, h*w] of the stage scored last
+        self.reference: Tensor | None = None  # [B, rows, 1]
         self.grid: Grid = (1, 1)
         self.alive: tuple[Tensor, Grid] | None = None  # [B, h*w] of the last pruned stage
         self.seen: dict[int, Tensor] = {}  # pruned stage -> scores [B, h*w] on the scale of tau, for the report
@@ -168,11 +168,11 @@ class SparseVAR(TokenPruning):
         mask = selection.mask
         mask = mask if mask.ndim == 2 else mask[None]
         source = self._sources(stage, mask)[0]
-        found = torch.zeros_like(source).scatter_add(-1, source, torch.ones_like(source))
-        return found[0][selection.index] if selection.index.ndim == 1 else found.gather(-1, selection.index)
+        counts = torch.zeros_like(source).scatter_add(-1, source, torch.ones_like(source))
+        return counts[0][selection.index] if selection.index.ndim == 1 else counts.gather(-1, selection.index)
 
     def _map(self, stage: Stage) -> Tensor:
-        """The last score map on this stage's grid [B, rows kept apart, h*w]."""
+        """The last score map on this stage's grid [B, rows, h*w]."""
         if self.score is None:
             raise VarlabError(
                 f"sparsevar: no score for stage {stage.index + 1}: another method skipped those before it."
@@ -196,19 +196,19 @@ class SparseVAR(TokenPruning):
         assert reference is not None
         z = normalise(d, self.readings.norm, reference).amax(1)
         blind = (
-            f"sparsevar: block {self.scorer} changed all tokens alike before stage {stage.index + 1}, and "
+            f"sparsevar: block {self.scorer} changed all tokens by the same amount before stage {stage.index + 1}, and "
             f"norm={self.readings.norm} makes no score of that to hold against tau. "
             "Take keep=..., another block or norm."
         )
-        keep, self.seen[stage.index] = z >= self.threshold, z
+        mask, self.seen[stage.index] = z >= self.threshold, z
         grid = (stage.grid[0], stage.grid[1])
         if self.readings.persistent and self.alive is not None:
-            keep &= resize(self.alive[0].float(), self.alive[1], grid, "nearest") > 0.5
+            mask &= resize(self.alive[0].float(), self.alive[1], grid, "nearest") > 0.5
         if anchors is None:  # a stage computes at least its highest token
-            keep |= (d.amax(1) == d.amax(1).amax(-1, keepdim=True)) & ~keep.any(-1, keepdim=True)
-        self.alive = (keep, grid)
-        self.run.charge(stage, 8 * d.numel())
-        return select(keep, anchors, (~z.isfinite().all(), blind))
+            mask |= (d.amax(1) == d.amax(1).amax(-1, keepdim=True)) & ~mask.any(-1, keepdim=True)
+        self.alive = (mask, grid)
+        self.context.charge(stage, 8 * d.numel())
+        return select(mask, anchors, (~z.isfinite().all(), blind))
 
     def after_sublayer(self, site: Site, x: Tensor, y: Tensor, selection: Selection | None) -> None:
         if site.sublayer == self.readings.operand:
@@ -224,7 +224,7 @@ class SparseVAR(TokenPruning):
         if site.block != self.scorer or not 0 < stage.from_end <= self.last:
             return
         d = change.float().square().mean(-1)  # [R, n]
-        self.run.charge(stage, 3 * change.numel())
+        self.context.charge(stage, 3 * change.numel())
         if stage.guided:
             both = torch.stack(d.chunk(2), 1)  # [B, 2, n]
             d = {"mean": both.mean(1, keepdim=True), "cond": both[:, :1], "union": both}[self.readings.rows]
@@ -256,7 +256,7 @@ class SparseVAR(TokenPruning):
 
     def report(self) -> dict[str, Any]:
         """Also the ``score`` that decided: on the scale of tau, under ``keep`` over its mean."""
-        grids = self.run.model.schedule.grids
+        grids = self.context.model.schedule.grids
         scores = {
             f"stage-{k + 1:02d}/score": (("y", "x"), z.unflatten(-1, tuple(grids[k])).cpu().numpy(), "")
             for k, z in self.seen.items()

@@ -16,8 +16,8 @@ class RandomTokens(TokenPruning):
 
     def scores(self, stage: Stage) -> Tensor:
         shape = (stage.grid[0] * stage.grid[1],)
-        drawn = self.run.noise.uniform("tokens", stage.index, stage.samples, shape)
-        return upload(drawn, self.run.model.device)
+        drawn = self.context.noise.uniform("tokens", stage.index, stage.samples, shape)
+        return upload(drawn, self.context.model.device)
 
 
 class UniformTokens(TokenPruning):
@@ -29,7 +29,7 @@ class UniformTokens(TokenPruning):
         height, width = stage.grid
         y, x = torch.arange(height)[:, None], torch.arange(width)[None]
         order = -((y * 0.7548776662466927 + x * 0.5698402909980532) % 1).reshape(1, -1)
-        return upload(order, self.run.model.device)
+        return upload(order, self.context.model.device)
 
 
 class OracleTokens(TokenPruning):
@@ -43,7 +43,7 @@ class OracleTokens(TokenPruning):
     needs = ("dense",)
 
     def scores(self, stage: Stage) -> Tensor:
-        dense = self.run.dense
+        dense = self.context.dense
         assert dense is not None
         before, after = (dense.after(k, stage.samples) for k in (stage.index, stage.index + 1))
         energy = (after - before).square().sum(1, keepdim=True)

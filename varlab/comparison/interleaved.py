@@ -83,4 +83,4 @@ def _try_out(job: Job, names: Sequence[str]) -> None:
     run = Run(job.model, job.settings, SeededNoise(job.seed))
     for name in names:
         for method in methods_of(name):
-            method.start(run)
+            method.start(run.context)

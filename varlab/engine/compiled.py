@@ -1,10 +1,9 @@
-"""``torch.compile`` around the branches of Infinity: an option, with shapes fixed for every stage.
+"""``torch.compile`` around the sublayers of Infinity: an option, with shapes fixed for every stage.
 
 The results differ from the eager ones by rounding: fused operations keep intermediates in fp32, and sums run in another
 order. The first image of each batch size waits for the compiler, about a minute on a CPU.
 """
 
-import copy
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
@@ -12,47 +11,51 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from varlab.engine.execution import Execution
+from varlab.engine.images import Images
+from varlab.engine.stage import Site
 from varlab.errors import VarlabError
-from varlab.models.base import Attend
+from varlab.models.base import Attend, NextScaleModel
 from varlab.models.infinity import Block
-from varlab.models.infinity_model import Conditioning, Infinity
+from varlab.models.infinity_model import Infinity
 from varlab.models.layers import merge_heads, modulate
 
 SHAPES = 64  # shapes a function is compiled for before torch would give up: stages times batch sizes
 
 
-def compiled(model: Any) -> Infinity:
-    """The same model and weights with compiled branches. Raises VarlabError for other families and without a
-    compiler."""
-    require_compilable(model.family)
-    require_compiler(model.device)
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, SHAPES)
-    torch._dynamo.config.fail_on_recompile_limit_hit = True  # else it would go on eagerly, without a word
-    twin = copy.copy(model)
-    twin.execution = model.execution.replace("eager", "compiled")
-    functions: dict[str, Any] = {name: torch.compile(function, dynamic=False) for name, function in _FUNCTIONS.items()}
+class Compiled(Execution):
+    """The sublayers of one model, compiled. Raises VarlabError for other families and without a compiler."""
 
-    def called(name: str, *given: Any) -> Any:
+    def __init__(self, model: NextScaleModel) -> None:
+        require_compilable(model.family)
+        require_compiler(model.device)
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, SHAPES)
+        torch._dynamo.config.fail_on_recompile_limit_hit = True  # else it would go on eagerly, without a word
+        self.functions = {name: torch.compile(function, dynamic=False) for name, function in _FUNCTIONS.items()}
+
+    def describe(self, model: NextScaleModel) -> str:
+        return model.execution.replace("eager", "compiled")
+
+    def _call(self, name: str, *given: Any) -> Any:
         try:
-            return functions[name](*given)
+            return self.functions[name](*given)
         except torch._dynamo.exc.FailOnRecompileLimitHit as error:
             raise VarlabError(
                 f"compile met more than {SHAPES} shapes: leave it out where a method chooses how many tokens run."
             ) from error
 
     def sublayer(
-        block: int, name: str, x: Tensor, conditioning: Conditioning, positions: Tensor | None, attend: Attend
+        self, model: NextScaleModel, site: Site, x: Tensor, images: Images, positions: Tensor | None, attend: Attend
     ) -> Tensor:
-        layer, modulation = model.blocks[block], conditioning.modulation[block]
-        if name == "attention":
-            q, k, v = called("enter", layer, x, modulation[2], modulation[4], positions)
-            return called("leave", layer, attend(q, k, v), modulation[0])
-        if name == "cross":
-            return called("cross", layer, x, *conditioning.keys_values[block], conditioning.text.mask)
-        return called("feed", layer, x, modulation[1], modulation[3], modulation[5])
-
-    twin.sublayer = sublayer  # type: ignore[method-assign]
-    return twin
+        assert isinstance(model, Infinity)
+        conditioning = images.conditioning
+        layer, modulation = model.blocks[site.block], conditioning.modulation[site.block]
+        if site.sublayer == "attention":
+            q, k, v = self._call("enter", layer, x, modulation[2], modulation[4], positions)
+            return self._call("leave", layer, attend(q, k, v), modulation[0])
+        if site.sublayer == "cross":
+            return self._call("cross", layer, x, *conditioning.keys_values[site.block], conditioning.text.mask)
+        return self._call("feed", layer, x, modulation[1], modulation[3], modulation[5])
 
 
 def _enter(block: Block, x: Tensor, scale: Tensor, shift: Tensor, rotary: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,22 +1,18 @@
-"""The run's own account: the work of every branch that ran, and that of a run without accelerators."""
-
-from typing import TYPE_CHECKING
+"""The run's own account: the work of every sublayer that ran, and that of a run without accelerators."""
 
 from varlab.engine.attend import groups
+from varlab.engine.context import Context
+from varlab.engine.images import Images
 from varlab.engine.stage import Site
-from varlab.engine.state import State
-
-if TYPE_CHECKING:
-    from varlab.engine.loop import Run
 
 
-def count(run: "Run", state: State, site: Site, tokens: int, keys: int) -> None:
-    work = run.ledger.stages[site.stage.index]
-    first = site.sublayer == run.model.sublayers[0]
+def count(context: Context, images: Images, site: Site, tokens: int, keys: int) -> None:
+    work = context.ledger.stages[site.stage.index]
+    first = site.sublayer == context.model.sublayers[0]
     work.block_calls += first
-    prefix, equal = run.model.prefix(site.stage.index), state.kv.equal_prefix[site.block]
-    for rows, own, seen in groups(state.batch, state.guided, tokens, keys, prefix, equal):
-        cost = run.model.sublayer_cost(str(site.sublayer), own, seen, state.conditioning)
+    prefix, equal = context.model.prefix(site.stage.index), images.kv.equal_prefix[site.block]
+    for rows, own, seen in groups(images.batch, images.guided, tokens, keys, prefix, equal):
+        cost = context.model.sublayer_cost(str(site.sublayer), own, seen, images.conditioning)
         work.linear_flops += cost.linear * rows
         work.attention_flops += cost.attention * rows
         work.pairs += own * seen * rows
@@ -24,18 +20,19 @@ def count(run: "Run", state: State, site: Site, tokens: int, keys: int) -> None:
         work.token_blocks += own * rows if first else 0
 
 
-def count_dense(run: "Run", state: State, k: int) -> None:
+def count_dense(context: Context, images: Images, k: int) -> None:
     """What a run without accelerators would have computed, to tell whether one engaged."""
-    work, grid_tokens = run.ledger.stages[k], run.model.schedule.lengths[k]
-    tokens = grid_tokens + run.model.prefix(k)
-    keys = run.model.schedule.ends[k] + sum(map(run.model.prefix, range(k + 1)))
-    guided = run.model.guided(run.settings)
-    guidance = run.model.guidance(k, run.settings, guided)
-    head_rows = state.batch * (2 if guided and guidance.on_logits and guidance.scale != 1 else 1)
-    work.images += state.batch
-    work.grid_tokens += grid_tokens * state.batch
-    for rows, own, seen in groups(state.batch, guided, tokens, keys, run.model.prefix(k), run.model.equal_prefix):
-        costs = [run.model.sublayer_cost(name, own, seen, state.conditioning) for name in run.model.sublayers]
-        work.dense_token_blocks += own * run.model.depth * rows
-        work.dense_flops += sum(cost.total for cost in costs) * run.model.depth * rows
-    work.dense_flops += run.model.stage_cost(k, grid_tokens, state.batch, head_rows, run.settings).total
+    model, work = context.model, context.ledger.stages[k]
+    grid_tokens = model.schedule.lengths[k]
+    tokens = grid_tokens + model.prefix(k)
+    keys = model.schedule.ends[k] + sum(map(model.prefix, range(k + 1)))
+    guided = model.guided(context.settings)
+    guidance = model.guidance(k, context.settings, guided)
+    head_rows = images.batch * (2 if guided and guidance.on_logits and guidance.scale != 1 else 1)
+    work.images += images.batch
+    work.grid_tokens += grid_tokens * images.batch
+    for rows, own, seen in groups(images.batch, guided, tokens, keys, model.prefix(k), model.equal_prefix):
+        costs = [model.sublayer_cost(name, own, seen, images.conditioning) for name in model.sublayers]
+        work.dense_token_blocks += own * model.depth * rows
+        work.dense_flops += sum(cost.total for cost in costs) * model.depth * rows
+    work.dense_flops += model.stage_cost(k, grid_tokens, images.batch, head_rows, context.settings).total

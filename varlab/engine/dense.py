@@ -6,9 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from varlab.engine.hooks import Probe
-from varlab.engine.stage import Stage
-
 
 @dataclass(frozen=True)
 class Dense:
@@ -26,17 +23,3 @@ class Dense:
         """Pictures [n, 3, H, W] of these images after so many stages."""
         order = torch.tensor([self.samples.index(image) for image in samples], device=self.image.device)
         return self.images[stages][order]
-
-
-class CanvasKeeper(Probe):
-    """Keeps every canvas; only for runs without accelerators, where no batch is split."""
-
-    name = "canvases"
-
-    def __init__(self) -> None:
-        self.canvases: list[Tensor] = []
-
-    def on_residual(self, stage: Stage, codes: Tensor, before: Tensor, canvas: Tensor) -> None:
-        if not self.canvases:
-            self.canvases.append(before)
-        self.canvases.append(canvas)

@@ -12,14 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from varlab.engine.context import Context
 from varlab.engine.counting import count
-from varlab.engine.hooks import Accelerator
+from varlab.engine.execution import Execution
+from varlab.engine.hooks import Accelerator, Probe, overrides
+from varlab.engine.images import Images
 from varlab.engine.kv import KVStore
-from varlab.engine.loop import Run
-from varlab.engine.plan import StagePlan
 from varlab.engine.stage import Site, Stage
-from varlab.engine.state import Generation, State
 from varlab.errors import VarlabError
+from varlab.models.base import Attend, NextScaleModel
 from varlab.models.guidance import Settings
 
 MOST_TOKENS = 1024  # of the stages that are recorded: the first ten of a 1M schedule
@@ -35,88 +36,85 @@ class Recorded:
 
 
 @dataclass
-class Graphs:
-    """What is recorded for one batch size of one model; give the same object to further runs."""
+class Graphs(Execution):
+    """Records the early stages of one batch size of one model, and replays them in every further run that is given the
+    same object. Refuses what it cannot replay. ``sublayers``: how those are executed that are recorded.
+    """
 
+    sublayers: Execution = field(default_factory=Execution)
     stages: dict[int, Recorded] = field(default_factory=dict)
-    made_for: tuple[int, Settings] | None = None  # the model, by identity, and what is baked into its stages
+    recorded_for: tuple[int, Settings] | None = None  # the model, by identity, and what is baked into its stages
     conditioning: Any = None
     kv: KVStore | None = None
     rows: int = 0
 
+    def describe(self, model: NextScaleModel) -> str:
+        return f"{self.sublayers.describe(model)}, CUDA graphs"
 
-@dataclass
-class GraphedRun(Run):
-    """A run that records its early stages in ``graphs`` and replays them. Refuses what it cannot replay."""
-
-    graphs: Graphs = field(default_factory=Graphs)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        refuse_graphs(self)
-
-    def generate(
-        self,
-        text: Any,
-        samples: Sequence[int],
-        accelerators: Sequence[Accelerator] = (),
-        negative: Any = None,
-        dense: Any = None,
-    ) -> Generation:
+    def check(self, context: Context, probes: Sequence[Probe], accelerators: Sequence[Accelerator]) -> None:
+        refuse_graphs(context.model, probes)
         if accelerators:
             raise VarlabError("CUDA graphs replay dense stages alone: leave graphs or the accelerators out.")
-        return super().generate(text, samples, (), negative, dense)
 
-    def _advance(self, state: State, k: int, finished: list[State], given: StagePlan | None = None) -> None:
-        """As the run's own, on tensors that stay where the graphs know them."""
-        kept, asked = self.graphs, (id(self.model), self.settings)
-        if kept.kv is None:
-            kept.made_for = asked
-            kept.conditioning, kept.kv, kept.rows = state.conditioning, state.kv, state.rows
-        elif kept.made_for != asked:
+    def begin(self, context: Context, images: Images) -> None:
+        """The tensors of the run go where the graphs know them."""
+        asked = (id(context.model), context.settings)
+        if self.kv is None:
+            self.recorded_for = asked
+            self.conditioning, self.kv, self.rows = images.conditioning, images.kv, images.rows
+            return
+        if self.recorded_for != asked:
             raise VarlabError("These graphs were recorded for another model or other settings: use new ones.")
-        elif kept.rows != state.rows:
-            raise VarlabError(f"These graphs were recorded for {kept.rows} rows, not {state.rows}: use new ones.")
-        else:
-            own, new = tensors(kept.conditioning), tensors(state.conditioning)
-            if [part.shape for part in own] != [part.shape for part in new]:  # or with a mask, or without one
-                raise VarlabError("These graphs were recorded for texts of another length: use new ones.")
-            for here, given_now in zip(own, new, strict=True):
-                here.copy_(given_now)
-            kept.kv.clear()
-            state.conditioning, state.kv = kept.conditioning, kept.kv
-        super()._advance(state, k, finished, given)
+        if self.rows != images.rows:
+            raise VarlabError(f"These graphs were recorded for {self.rows} rows, not {images.rows}: use new ones.")
+        own, new = tensors(self.conditioning), tensors(images.conditioning)
+        if [part.shape for part in own] != [part.shape for part in new]:  # or with a mask, or without one
+            raise VarlabError("These graphs were recorded for texts of another length: use new ones.")
+        for here, now in zip(own, new, strict=True):
+            here.copy_(now)
+        self.kv.clear()
+        images.conditioning, images.kv = self.conditioning, self.kv
 
-    def _let_go(self, finished: list[State]) -> None:
-        """Nothing: the graphs write into these buffers again."""
+    def sublayer(
+        self, model: NextScaleModel, site: Site, x: Tensor, images: Images, positions: Tensor | None, attend: Attend
+    ) -> Tensor:
+        return self.sublayers.sublayer(model, site, x, images, positions, attend)
 
-    def _blocks(self, state: State, stage: Stage, x: Tensor, index: Tensor | None) -> Tensor:
-        if self.model.schedule.lengths[stage.index] > MOST_TOKENS or stage.from_end == 0:
-            return super()._blocks(state, stage, x, index)
-        recorded = self.graphs.stages.get(stage.index)
+    def blocks(
+        self, context: Context, images: Images, stage: Stage, x: Tensor, compute: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        model = context.model
+        if model.schedule.lengths[stage.index] > MOST_TOKENS or stage.from_end == 0:
+            return compute(x)
+        recorded = self.stages.get(stage.index)
         if recorded is None:
-            return self._record(state, stage, x)
+            return self._record(context, images, stage, x, compute)
         recorded.entering.copy_(x)
         recorded.replay()
-        for block in range(self.model.depth):
-            state.kv.skip(block, x.shape[1])
-            for branch in self.model.sublayers:
-                keys = state.kv.lengths[block] if branch == self.model.sublayers[0] else 0
-                count(self, state, Site(stage, block, branch), x.shape[1], keys)
+        for block in range(model.depth):
+            images.kv.skip(block, x.shape[1])
+            for name in model.sublayers:
+                keys = images.kv.lengths[block] if name == model.sublayers[0] else 0
+                count(context, images, Site(stage, block, name), x.shape[1], keys)
         return recorded.leaving
 
-    def _record(self, state: State, stage: Stage, x: Tensor) -> Tensor:
+    def _record(
+        self, context: Context, images: Images, stage: Stage, x: Tensor, compute: Callable[[Tensor], Tensor]
+    ) -> Tensor:
         """The first time a stage runs eagerly, for buffers and libraries to be ready; then it is recorded."""
-        held = list(state.kv.held)
-        counted = vars(self.ledger.stages[stage.index]).copy()
-        out = super()._blocks(state, stage, x, None)
-        vars(self.ledger.stages[stage.index]).update(counted)
-        state.kv.rewind(held)
-        state.attended.clear()
-        entering, eager = x.clone(), super()._blocks
-        replay, leaving = capture(lambda: eager(state, stage, entering, None))
-        self.graphs.stages[stage.index] = Recorded(replay, entering, leaving)
+        work, held = context.ledger.stages[stage.index], list(images.kv.held)
+        counted = vars(work).copy()
+        out = compute(x)
+        vars(work).update(counted)
+        images.kv.rewind(held)
+        images.attended.clear()
+        entering = x.clone()
+        replay, leaving = capture(lambda: compute(entering))
+        self.stages[stage.index] = Recorded(replay, entering, leaving)
         return out
+
+    def release(self, groups: Sequence[Images]) -> None:
+        """Nothing: the graphs write into these buffers again."""
 
 
 def capture(call: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
@@ -127,12 +125,12 @@ def capture(call: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
     return graph.replay, leaving
 
 
-def refuse_graphs(run: Run) -> None:
+def refuse_graphs(model: NextScaleModel, probes: Sequence[Probe] = ()) -> None:
     """Raises VarlabError where graphs cannot be recorded."""
-    require_gpu(run.model.device)
-    if any(map(run.model.prefix, range(len(run.model.schedule)))):
-        raise VarlabError(f"CUDA graphs replay no stage that carries the text of {run.model.name}: leave graphs out.")
-    if run.block_probes or run.sublayer_probes:
+    require_gpu(model.device)
+    if any(map(model.prefix, range(len(model.schedule)))):
+        raise VarlabError(f"CUDA graphs replay no stage that carries the text of {model.name}: leave graphs out.")
+    if any(overrides(probe, verb, Probe) for probe in probes for verb in ("on_block", "on_sublayer")):
         raise VarlabError("Probes of blocks cannot listen inside a CUDA graph: leave graphs or the probes out.")
 
 

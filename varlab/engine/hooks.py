@@ -2,16 +2,14 @@
 
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
+from varlab.engine.context import Context
+from varlab.engine.images import Images
 from varlab.engine.plan import RUN, Selection, StagePlan
 from varlab.engine.stage import Site, Stage
-
-if TYPE_CHECKING:
-    from varlab.engine.loop import Run
-    from varlab.engine.state import State
 
 Compute = Callable[..., Tensor]  # compute(x, chosen=None): on all tokens, or at the positions ``chosen`` [R, n]
 
@@ -26,7 +24,7 @@ class Accelerator:
     needs: ClassVar[tuple[str, ...]] = ()  # what a comparison must supply, such as a dense reference run
     whole = False  # whether it reads whole grids, and so cannot follow a selection before block 0
 
-    def start(self, run: "Run") -> None:
+    def start(self, context: Context) -> None:
         """Before each batch: drop all state."""
 
     def plan(self, stage: Stage) -> StagePlan | list[StagePlan]:
@@ -34,11 +32,11 @@ class Accelerator:
         return RUN
 
     def sublayer(self, site: Site, x: Tensor, compute: Compute) -> Tensor:
-        """Around a residual branch: x [R, n, C] -> what is added to it [R, n, C]."""
+        """Around a sublayer (attention, cross, ffn): x [R, n, C] -> what is added to it [R, n, C]."""
         return compute(x)
 
     def after_sublayer(self, site: Site, x: Tensor, y: Tensor, selection: Selection | None) -> None:
-        """After a residual branch of a watched block: its input x and what it adds y, both [R, n, C]."""
+        """After a sublayer of a watched block: its input x and what it adds y, both [R, n, C]."""
 
     def after_block(self, site: Site, x_in: Tensor, x_out: Tensor, selection: Selection | None) -> None:
         """After a block that a plan's ``watch`` names, this method's or another's: look at ``site.block``."""
@@ -52,7 +50,7 @@ class Accelerator:
         the read-out, so that every position draws its own labels."""
         raise NotImplementedError
 
-    def end_stage(self, stage: Stage, state: "State") -> None:
+    def end_stage(self, stage: Stage, images: Images) -> None:
         """After the canvas has grown."""
 
     def fork(self, samples: Tensor) -> "Accelerator":
@@ -80,20 +78,20 @@ class Probe:
 
     name = "probe"
 
-    def start(self, run: "Run") -> None:
+    def start(self, context: Context) -> None:
         """Before each batch."""
 
     def on_stage(self, stage: Stage, x: Tensor) -> None:
         """The tokens that enter block 0: x [R, n, C]."""
 
     def on_sublayer(self, site: Site, x: Tensor, y: Tensor) -> None:
-        """A residual branch: input x and what it adds y, both [R, n, C]."""
+        """A sublayer: input x and what it adds y, both [R, n, C]."""
 
     def on_block(self, site: Site, x_in: Tensor, x_out: Tensor) -> None:
         """A whole block on the residual stream [R, n, C]."""
 
     def on_logits(self, stage: Stage, cond: Tensor, uncond: Tensor | None, guided: Tensor, labels: Tensor) -> None:
-        """Logits [B, n, d, values] at temperature 1 of both branches, the guided ones, the labels [B, n, d] drawn."""
+        """Logits [B, n, d, values] at temperature 1 of each guidance row and guided; the labels drawn [B, n, d]."""
 
     def on_residual(self, stage: Stage, codes: Tensor, before: Tensor, canvas: Tensor) -> None:
         """``codes``: the residual map of the stage on its own grid [B, b, h, w]; the canvas [B, b, H, W] around it."""

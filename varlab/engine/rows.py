@@ -7,19 +7,28 @@ from torch import Tensor
 
 from varlab.engine.plan import StagePlan
 from varlab.engine.stage import Stage
+from varlab.models.base import NextScaleModel
 
 
-def part(answer: StagePlan | list[StagePlan], keep: list[int]) -> StagePlan:
-    """An accelerator's answer for the samples ``keep``, which share a plan."""
+def part(answer: StagePlan | list[StagePlan], index: list[int]) -> StagePlan:
+    """An accelerator's answer for the samples ``index``, which share a plan."""
     if isinstance(answer, list):
-        return answer[keep[0]]
+        return answer[index[0]]
     if answer.selection is None:
         return answer
-    return replace(answer, selection=answer.selection.samples(torch.tensor(keep, device=answer.selection.index.device)))
+    return replace(
+        answer, selection=answer.selection.samples(torch.tensor(index, device=answer.selection.index.device))
+    )
+
+
+def on_grid(model: NextScaleModel, stage: Stage, x: Tensor) -> Tensor:
+    """What hooks see: tokens [R, prefix + n, C] without the prefix."""
+    prefix = model.prefix(stage.index)
+    return x[:, prefix:] if prefix else x
 
 
 def row_index(stage: Stage, rows: int) -> Tensor | None:
-    """Positions of the computed tokens, [n] shared or [rows, n] with both guidance rows alike; None for all."""
+    """Positions of the computed tokens, [n] shared or [rows, n] the same for both guidance rows; None for all."""
     selection = stage.plan.selection
     if selection is None or selection.index.ndim == 1:
         return None if selection is None else selection.index

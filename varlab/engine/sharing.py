@@ -1,4 +1,4 @@
-"""Many runs of the same images that begin alike: what they share is computed once.
+"""Many runs of the same images whose first stages are the same: what they share is computed once.
 
 A run that drops the last two stages and one that drops the last three are the dense run until there. The runs of a
 batch form a tree, walked depth first; each is bit for bit the run that its methods make alone, and so is its ledger.
@@ -21,23 +21,23 @@ Methods = Mapping[str, Sequence[Accelerator]]
 def shared_runs(run: Run, text: Any, samples: Sequence[int], methods: Methods) -> Iterator[tuple[str, Generation]]:
     """(name, what ``run.generate`` gives with these methods), in the order of the tree.
 
-    Only for methods whose plans depend on nothing but the stage, as those of the baselines do: before two of them part,
-    only one is told of what happens. Memory: one more canvas, not one more store, for each run that is open.
+    Only for methods whose plans depend on nothing but the stage, as those of the baselines do: until two of them
+    differ, only one hears what happens. Memory: one more canvas, not one more store, for each run that is open.
     Raises VarlabError for a method that plans each image by itself.
     """
     walk = _begun(run, text, samples, methods)
     while True:
-        with run.context():  # of one step: between two the caller has its own torch
-            found = next(walk, None)
-        if found is None:
+        with run.torch_settings():  # of one step: between two the caller has its own torch
+            item = next(walk, None)
+        if item is None:
             return
-        yield found
+        yield item
 
 
 def _begun(run: Run, text: Any, samples: Sequence[int], methods: Methods) -> Iterator[tuple[str, Generation]]:
     for method in (method for joined in methods.values() for method in joined):
-        method.start(run)
-    run.ledger = Ledger.of(len(run.model.schedule))
+        method.start(run.context)
+    run.context.ledger = Ledger.of(len(run.model.schedule))
     yield from _walk(run, run.begin(text, samples), 0, run.ledger, methods)
 
 
@@ -45,19 +45,19 @@ def _walk(run: Run, state: State, k: int, spent: Ledger, methods: Methods) -> It
     """All runs that go on from this state, which has cost ``spent``."""
     stages = len(run.model.schedule)
     for plan, group in _parting(run, state, k, methods) if k < stages else [(StagePlan("stop"), methods)]:
-        run.ledger = Ledger.of(stages)
-        branch = state.with_methods(list(next(iter(group.values()))))
+        run.context.ledger = Ledger.of(stages)
+        own = state.with_methods(list(next(iter(group.values()))))
         if plan.action == "stop":
             for later in range(k, stages):
-                count_dense(run, branch, later)
-            out = run.finish(state.samples, [branch])
+                count_dense(run.context, own, later)
+            out = run.finish(state.samples, [own])
             out.ledger = spent + run.ledger
             yield from ((name, out) for name in group)
             continue
-        count_dense(run, branch, k)
+        count_dense(run.context, own, k)
         if plan.action == "run":
-            run.run_stage(branch, k, plan)
-        yield from _walk(run, branch, k + 1, spent + run.ledger, group)
+            run.run_stage(own, k, plan)
+        yield from _walk(run, own, k + 1, spent + run.ledger, group)
 
 
 def _parting(run: Run, state: State, k: int, methods: Methods) -> list[tuple[StagePlan, Methods]]:

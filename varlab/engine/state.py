@@ -1,4 +1,4 @@
-"""A group of images on their way through the stages, and what comes of them."""
+"""A group of images with the methods that change how it runs, and what comes of them."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -7,40 +7,25 @@ import torch
 from torch import Tensor
 
 from varlab.engine.hooks import Accelerator
-from varlab.engine.kv import KVStore
+from varlab.engine.images import Images
 from varlab.engine.ledger import Ledger
 from varlab.engine.plan import StagePlan
 from varlab.errors import VarlabError
 
 
 @dataclass
-class State:
-    """A group of images on their way through the stages."""
+class State(Images):
+    """A group of images on their way through the stages, and their methods."""
 
-    samples: tuple[int, ...]
-    conditioning: Any
-    canvas: Tensor
-    kv: KVStore
-    guided: bool
-    accelerators: list[Accelerator]
-    stages_run: int = 0
-    attended: dict[int, int] = field(default_factory=dict)  # block -> the last stage whose keys it holds
+    accelerators: list[Accelerator] = field(default_factory=list)
 
-    @property
-    def batch(self) -> int:
-        return len(self.samples)
-
-    @property
-    def rows(self) -> int:
-        return self.batch * (2 if self.guided else 1)
-
-    def fork(self, keep: list[int]) -> "State":
+    def fork(self, index: list[int]) -> "State":
         """The state of some of the images, on its own from here on."""
-        samples = torch.tensor(keep, device=self.canvas.device)
+        samples = torch.tensor(index, device=self.canvas.device)
         rows = torch.cat([samples, samples + self.batch]) if self.guided else samples
         return replace(
             self,
-            samples=tuple(self.samples[i] for i in keep),
+            samples=tuple(self.samples[i] for i in index),
             conditioning=self.conditioning.rows(rows),
             canvas=self.canvas[samples],
             kv=self.kv.rows(rows),
@@ -49,15 +34,15 @@ class State:
         )
 
     def with_methods(self, accelerators: list[Accelerator]) -> "State":
-        """These images once more from here, with other methods. Both write into the same room for keys and values:
+        """These images once more from here, with other methods. Both write into the same buffers of keys and values:
         run one to its end before the other goes on."""
         return replace(self, kv=self.kv.rows(slice(None)), accelerators=accelerators, attended=dict(self.attended))
 
     def set_rows(self, plan: StagePlan, k: int) -> None:
-        """Drop the unconditional branch if asked to. One way: its keys would be stale if it came back."""
+        """Drop the unconditional rows if asked to. One way: their keys would be stale if they came back."""
         if plan.rows == "both" and not self.guided:
             raise VarlabError(
-                f"Stage {k + 1} asks for both branches, but the unconditional one is gone for these images."
+                f"Stage {k + 1} asks for both guidance rows, but the unconditional one is gone for these images."
             )
         if plan.rows == "cond" and self.guided:
             rows = torch.arange(self.batch, device=self.canvas.device)
@@ -76,5 +61,5 @@ class Generation:
 
     @property
     def reports(self) -> dict[tuple[int, ...], dict[str, dict[str, Any]]]:
-        """Images of a group -> method -> what it has to tell (keep ratios, decisions)."""
+        """Images of a group -> method -> what it reports (keep ratios, decisions)."""
         return {state.samples: {a.name: a.report() for a in state.accelerators} for state in self.states}

@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -122,6 +122,16 @@ class NextScaleModel(ABC):
     @abstractmethod
     def precision(self) -> str:
         """Of the blocks: fp32 or bf16."""
+
+    @abstractmethod
+    def parts(self) -> dict[str, Any]:
+        """What the constructor takes."""
+
+    def with_(self, kind: type[Self] | None = None, **changes: Any) -> Self:
+        """The same weights with other parts: a schedule, settings, savings. ``kind``: a subclass in place of this."""
+        made = (kind or type(self))(**self.parts() | changes)
+        made.execution = self.execution
+        return made
 
     def check_text(self, text: Any) -> None:  # noqa: B027  (most encoders read anything)
         """Raises VarlabError for prompts or features that ``prepare`` would refuse; costs next to nothing."""

@@ -159,12 +159,9 @@ class Hart(NextScaleModel):
     def precision(self) -> str:
         return "bf16" if self.transformer.blocks[0].ffn.up_proj.weight.dtype == torch.bfloat16 else "fp32"  # type: ignore[union-attr,operator]
 
-    def with_schedule(self, schedule: Schedule) -> "Hart":
-        """The same weights on another schedule."""
-        parts = self.transformer, self.tokenizer, schedule, self.text
-        twin = Hart(*parts, self.name, self.weights, self.settings, self.savings)
-        twin.execution = self.execution
-        return twin
+    def parts(self) -> dict[str, Any]:
+        names = ("transformer", "tokenizer", "schedule", "text", "name", "weights", "settings", "savings")
+        return {name: getattr(self, name) for name in names}
 
     # Text
 

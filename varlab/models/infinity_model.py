@@ -123,11 +123,9 @@ class Infinity(NextScaleModel):
     def latent_grid(self, grid: Grid) -> Grid:
         return grid[0] * self.patch, grid[1] * self.patch
 
-    def with_schedule(self, schedule: Schedule) -> "Infinity":
-        """The same weights on another schedule."""
-        twin = Infinity(self.transformer, self.tokenizer, schedule, self.text, self.name, self.weights, self.settings)
-        twin.execution = self.execution
-        return twin
+    def parts(self) -> dict[str, Any]:
+        names = ("transformer", "tokenizer", "schedule", "text", "name", "weights", "settings")
+        return {name: getattr(self, name) for name in names}
 
     # Text
 

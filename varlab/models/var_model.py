@@ -76,6 +76,10 @@ class VAR(NextScaleModel):
     def precision(self) -> str:
         return "bf16" if self.blocks[0].ffn.fc1.weight.dtype == torch.bfloat16 else "fp32"  # type: ignore[union-attr]
 
+    def parts(self) -> dict[str, Any]:
+        own = ("transformer", "tokenizer", "name", "weights", "settings")
+        return {"names": self.text.names, **{name: getattr(self, name) for name in own}}
+
     # Labels
 
     def check_text(self, text: Any) -> None:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from varlab.engine.hooks import Accelerator
+from varlab.engine.images import Images
 from varlab.engine.stage import Stage
-from varlab.engine.state import State
 from varlab.parity.comparison import Comparison
 from varlab.parity.golden import Golden
 from varlab.parity.infinity_capture import Outcome
@@ -27,8 +27,8 @@ class CacheWatch(Accelerator):
     def __init__(self) -> None:
         self.shapes: list[list[Shape]] = []
 
-    def end_stage(self, stage: Stage, state: State) -> None:
-        kv = state.kv
+    def end_stage(self, stage: Stage, images: Images) -> None:
+        kv = images.kv
         self.shapes.append(
             [
                 (0, 0, length, 0) if keys is None else (keys.shape[0], keys.shape[1], length, keys.shape[3])

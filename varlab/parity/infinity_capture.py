@@ -79,11 +79,10 @@ def generate(
     forced: Mapping[int, Tensor],
     accelerators: Sequence[Accelerator] = (),
     probes: Sequence[Probe] = (),
-    make: type[Run] = Run,
 ) -> Outcome:
     """One run of the engine; ``forced`` are labels [B, n, d] by stage. Argmax, so the noise decides nothing."""
     capture = Capture()
     listening = [capture, *probes]
-    run = make(setup.model, setup.settings, SeededNoise(0), probes=listening, forced=forced, store_keys=True)
+    run = Run(setup.model, setup.settings, SeededNoise(0), probes=listening, forced=forced, store_keys=True)
     generation = run.generate(setup.text, range(setup.batch), accelerators, negative=setup.negative)
     return Outcome(setup, capture, generation, run)

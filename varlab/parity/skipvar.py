@@ -5,7 +5,7 @@ branch. Each is run with the decision given, forced along the golden's bits; wha
 previews and their two features, is compared whatever the branch.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from varlab.accelerators.decisions import FEATURES, always
 from varlab.accelerators.skipvar import LATE, SkipVAR
-from varlab.engine.loop import Run
+from varlab.engine.context import Context
 from varlab.engine.stage import Stage
 from varlab.measures.spectra import sobel_magnitude
 from varlab.parity.accelerated import CacheWatch, compare_bits, compare_logits, path, prepared
@@ -24,7 +24,6 @@ from varlab.parity.infinity import compare_inputs
 from varlab.parity.infinity_capture import Outcome, generate
 from varlab.parity.infinity_setup import Setup, setup
 from varlab.parity.report import Report
-from varlab.schedules import Grid
 
 COMMON = "common"  # prefix of what all branches share
 
@@ -48,15 +47,17 @@ class Branch:
         return (self.name,) if from_end < self.changed else (self.name, "base", COMMON)
 
 
-@dataclass
-class PreviewRun(Run):
-    """Keeps the previews that an accelerator looks at: canvas, latent grid, image."""
+@dataclass(eq=False)
+class Watched(SkipVAR):
+    """Keeps the previews that it looks at: canvas, and image in [-1, 1]."""
 
-    previews: list[tuple[Tensor, Grid, Tensor]] = field(default_factory=list)
+    def start(self, context: Context) -> None:
+        super().start(context)
+        self.previews: list[tuple[Tensor, Tensor]] = []
 
-    def preview(self, canvas: Tensor, grid: Grid, stage: Stage, charge: bool = False) -> Tensor:
-        image = super().preview(canvas, grid, stage, charge)
-        self.previews.append((canvas, grid, image))
+    def preview(self, canvas: Tensor, stage: Stage) -> Tensor:
+        image = super().preview(canvas, stage)
+        self.previews.append((canvas, image))
         return image
 
 
@@ -101,8 +102,8 @@ def _run(golden: Golden, rebuilt: Setup, branch: Branch, watch: CacheWatch) -> O
         names = [f"{prefix}.bits_used_{k}" for prefix in branch.prefixes(stages - 1 - k)]
         if (labels := path(golden, rebuilt, k, names)) is not None:
             forced[k] = labels
-    method = SkipVAR(model=always(branch.dropped, branch.replaced))
-    return generate(rebuilt, forced, [method, watch], make=PreviewRun)
+    method = Watched(model=always(branch.dropped, branch.replaced))
+    return generate(rebuilt, forced, [method, watch])
 
 
 def _compare_stages(comparison: Comparison, outcome: Outcome, prefix: str, branch: Branch) -> None:
@@ -140,13 +141,14 @@ def _compare_decision(comparison: Comparison, outcome: Outcome) -> None:
 
     The official features are one number a batch, the mean over its images.
     """
-    decided, run = len(outcome.setup.model.schedule) - 1 - LATE, outcome.run
-    assert isinstance(run, PreviewRun)
+    model = outcome.setup.model
+    decided, (method, *_) = len(model.schedule) - 1 - LATE, outcome.state.accelerators
+    assert isinstance(method, Watched)
+    grid = model.latent_grid(model.schedule.grids[method.grid - 1])
     for age, k in (("old", decided - 1), ("new", decided)):
-        seen = [preview for preview in run.previews if torch.equal(preview[0], outcome.capture.canvas[k])]
-        canvas, grid, image = seen[0] if seen else (None, None, None)
-        latent = None if canvas is None or grid is None else outcome.setup.model.resize(canvas, grid)
-        pixels = None if image is None else image * 2 - 1
+        seen = [preview for preview in method.previews if torch.equal(preview[0], outcome.capture.canvas[k])]
+        canvas, pixels = seen[0] if seen else (None, None)
+        latent = None if canvas is None else model.resize(canvas, grid)
         edges = None if pixels is None else sobel_magnitude(pixels.mean(1), padding="zeros")[:, None]
         comparison.relative(f"{COMMON}.preview_{age}_latent", latent, "hidden_rel")
         comparison.absolute(f"{COMMON}.preview_{age}", pixels, "preview_abs")

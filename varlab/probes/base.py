@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from varlab.engine.context import Context
 from varlab.engine.hooks import Probe
 from varlab.engine.stage import Stage
 from varlab.errors import unknown
@@ -15,9 +16,6 @@ from varlab.probes.log import Group, Log, Variables
 from varlab.probes.recorder import Recorder
 from varlab.schedules import Grid
 from varlab.specs import option
-
-if TYPE_CHECKING:
-    from varlab.engine.loop import Run
 
 GUIDANCE_ROWS = ("conditional", "unconditional")
 LARGEST_MAP = 32
@@ -27,10 +25,10 @@ Preview = Literal["auto", "full", "off"]
 class LoggingProbe(Probe):
     """A probe that keeps its figures in a recorder and hands them over once a batch."""
 
-    run: "Run"
+    context: Context
 
-    def start(self, run: "Run") -> None:
-        self.run, self.kept = run, Recorder()
+    def start(self, context: Context) -> None:
+        self.context, self.kept = context, Recorder()
 
     def on_image(self, samples: tuple[int, ...], image: Tensor) -> None:
         self.samples, self.image = samples, image
@@ -41,7 +39,7 @@ class LoggingProbe(Probe):
 
     @property
     def stages(self) -> range:
-        return range(len(self.run.model.schedule))
+        return range(len(self.context.model.schedule))
 
     def group(self, variables: Variables, attrs: dict[str, Any] | None = None, **names: Sequence[str]) -> Group:
         """Values [n, ...] of the batch; ``names`` are the coordinates of axes with names."""
@@ -61,21 +59,21 @@ class PreviewProbe(LoggingProbe):
         if self.preview not in get_args(Preview):
             raise unknown("preview size", self.preview, get_args(Preview))
 
-    def start(self, run: "Run") -> None:
-        super().start(run)
-        self.grid = preview_grid(self.preview, final_latent(run))
+    def start(self, context: Context) -> None:
+        super().start(context)
+        self.grid = preview_grid(self.preview, final_latent(context))
 
     def keep_preview(self, stage: Stage, canvas: Tensor) -> None:
         if self.grid is not None:
-            self.kept.put(("preview", stage.index), stage.samples, self.run.preview(canvas, self.grid, stage))
+            self.kept.put(("preview", stage.index), stage.samples, self.context.preview(canvas, self.grid, stage))
 
     def previews(self) -> list[Tensor | None]:
         """Preview of every stage [n, 3, h, w]; None for a stage that did not run."""
         return [self.kept.collect(("preview", k), self.samples) for k in self.stages]
 
     def preview_facts(self) -> dict[str, Any]:
-        full = self.grid == final_latent(self.run)
-        side = [cells * self.run.model.stride for cells in self.grid or ()]
+        full = self.grid == final_latent(self.context)
+        side = [cells * self.context.model.stride for cells in self.grid or ()]
         return {"preview": "off" if self.grid is None else "full" if full else "reduced", "preview_pixels": side}
 
 
@@ -91,8 +89,8 @@ def last_of_each(stages: Sequence[Tensor | None]) -> Tensor | None:
     return last
 
 
-def final_latent(run: "Run") -> Grid:
-    canvas = run.model.new_canvas(1)
+def final_latent(context: Context) -> Grid:
+    canvas = context.model.new_canvas(1)
     return int(canvas.shape[-2]), int(canvas.shape[-1])
 
 

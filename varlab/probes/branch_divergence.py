@@ -3,20 +3,16 @@
 Source of the question: SkipVAR (the gap between the branches is small, so one may be replaced).
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from varlab.engine.context import Context
 from varlab.engine.norms import norms, small
 from varlab.engine.stage import Site, Stage
 from varlab.probes.base import LoggingProbe, on_grid, pooled
 from varlab.probes.log import Log, Variables
-
-if TYPE_CHECKING:
-    from varlab.engine.loop import Run
 
 
 def bit_divergence(cond: Tensor, uncond: Tensor) -> Tensor:
@@ -44,8 +40,8 @@ class BranchDivergence(LoggingProbe):
     name = "branch-divergence"
     values = 2  # that one prediction may take: 2 of a bit
 
-    def start(self, run: "Run") -> None:
-        super().start(run)
+    def start(self, context: Context) -> None:
+        super().start(context)
         self.pending: list[tuple[int, Tensor]] = []  # block, its output [R, n, C]
 
     def on_block(self, site: Site, x_in: Tensor, x_out: Tensor) -> None:
@@ -61,9 +57,9 @@ class BranchDivergence(LoggingProbe):
         """Norms of both branches and of their gap [B, 3, h*w], of all blocks that are pending."""
         pending, self.pending = self.pending, []
         outs, batch = [out for _, out in pending], stage.batch
-        gaps = norms([out[:batch] - out[batch:] for out in outs], self.run.buffers)
-        for (block, _), gap, length in zip(pending, gaps, self.run.all_lengths(outs), strict=True):
-            room = self.run.buffers.empty((3, *gap.shape), gap.dtype)
+        gaps = norms([out[:batch] - out[batch:] for out in outs], self.context.buffers)
+        for (block, _), gap, length in zip(pending, gaps, self.context.all_lengths(outs), strict=True):
+            room = self.context.buffers.empty((3, *gap.shape), gap.dtype)
             sides = torch.stack([gap, length[:batch], length[batch:]], out=room)  # [3, B, n]
             self.kept.put(("sides", stage.index, block), stage.samples, on_grid(sides, stage).movedim(0, 1))
 
@@ -78,12 +74,12 @@ class BranchDivergence(LoggingProbe):
         flips = (likeliest != uncond.argmax(-1)).float().mean((1, 2))
         self.kept.put(("flips", k), samples, flips)
         self.kept.put(("guided", k), samples, (likeliest != chosen).float().mean((1, 2)))
-        plain, moved = self.run.model.codes(k, likeliest), self.run.model.codes(k, chosen)
+        plain, moved = self.context.model.codes(k, likeliest), self.context.model.codes(k, chosen)
         change = (moved - plain).square().sum((1, 2)) / plain.square().sum((1, 2))
         self.kept.put(("code", k), samples, change)
 
     def log(self) -> Log:
-        blocks = range(self.run.model.depth)
+        blocks = range(self.context.model.depth)
         shape = (len(self.samples), len(self.stages), len(blocks))
         mse, cosine = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
         groups = {}
@@ -98,7 +94,7 @@ class BranchDivergence(LoggingProbe):
             # The third side of the triangle gives the angle.
             angle = (c.square() + u.square() - gap.square()) / (2 * c * u)
             cosine[:, k, ran] = angle.nanmean(-1).cpu().numpy()
-            small = pooled(relative, self.run.model.schedule.grids[k]).cpu().numpy()
+            small = pooled(relative, self.context.model.schedule.grids[k]).cpu().numpy()
             full = np.full((shape[0], shape[2], *small.shape[2:]), np.nan, np.float32)
             full[:, ran] = small
             groups[f"{self.name}/stage-{k + 1:02d}"] = self.group({"relative_mse": (("block", "y", "x"), full, "1")})

@@ -67,7 +67,7 @@ class ResidualSpectrum(PreviewProbe):
             change = changes(change, 0.5)
         maps["preview change"] = change
         variables = self._spectra(maps) | self._explained(maps["preview"]) | self._spread(maps)
-        nyquist = [max(grid) / 2 for grid in self.run.model.schedule.grids]
+        nyquist = [max(grid) / 2 for grid in self.context.model.schedule.grids]
         facts = {"nyquist": nyquist, "band_edges": [str(edge) for edge in BAND_EDGES], **self.preview_facts()}
         names = {"source": SOURCES, "band": BANDS, "spread": SPREADS, "frequency_band": interval_names(BAND_EDGES)}
         return {self.name: self.group(variables, facts, **names), **self._energy_maps(maps)}
@@ -79,9 +79,9 @@ class ResidualSpectrum(PreviewProbe):
         found = [self.kept.collect((source, k), self.samples) for k in self.stages]
         some = next((values for values in found if values is not None), None)
         if some is None:  # no stage ran at all
-            like = self.run.model.new_canvas(len(self.samples))
+            like = self.context.model.new_canvas(len(self.samples))
             if self.grid is not None and source == "preview":
-                like = self.run.model.decode(self.run.model.resize(like, self.grid))
+                like = self.context.model.decode(self.context.model.resize(like, self.grid))
             some = torch.full_like(like, torch.nan)
         return torch.stack([torch.full_like(some, torch.nan) if values is None else values for values in found], 1)
 

@@ -3,20 +3,16 @@
 Source of the question: SkipVAR (late steps cost most and change little).
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from varlab.engine.context import Context
 from varlab.engine.stage import Stage
 from varlab.errors import VarlabError
 from varlab.measures.metrics import WINDOW, high_frequency_ssim, psnr, ssim
 from varlab.probes.base import PreviewProbe, last_of_each
 from varlab.probes.log import Log, Variables
-
-if TYPE_CHECKING:
-    from varlab.engine.loop import Run
 
 FIGURES = (("psnr", psnr, "dB"), ("ssim", ssim, "1"), ("high_frequency_ssim", high_frequency_ssim, "1"))
 
@@ -29,9 +25,9 @@ class StepRedundancy(PreviewProbe):
 
     name = "step-redundancy"
 
-    def start(self, run: "Run") -> None:
-        super().start(run)
-        side = min(self.grid or (WINDOW,)) * (run.model.stride if self.grid else 1)
+    def start(self, context: Context) -> None:
+        super().start(context)
+        side = min(self.grid or (WINDOW,)) * (context.model.stride if self.grid else 1)
         if side < WINDOW:
             raise VarlabError(
                 f"step-redundancy compares pictures of at least {WINDOW} pixels a side; these previews have {side}. "
@@ -54,7 +50,7 @@ class StepRedundancy(PreviewProbe):
                     for p in previews
                 ]
                 variables[name] = (("stage",), torch.stack(values, 1).numpy(), unit)
-        flops = np.array([work.flops / max(1, work.images) for work in self.run.ledger.stages])
+        flops = np.array([work.flops / max(1, work.images) for work in self.context.ledger.stages])
         variables["flops"] = (("stage",), np.broadcast_to(flops, (len(self.samples), len(flops))), "FLOP/image")
         return {self.name: self.group(variables, self.preview_facts())}
 

@@ -5,12 +5,12 @@ Source of the question: SparseVAR, observation 2 (different blocks attend to dif
 
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from varlab.engine.context import Context
 from varlab.engine.norms import norms, small
 from varlab.engine.stage import Site, Stage
 from varlab.measures.metrics import edges_on_grid, luma, spearman
@@ -19,9 +19,6 @@ from varlab.probes.base import GUIDANCE_ROWS, LoggingProbe, by_row, on_grid, poo
 from varlab.probes.log import Group, Log, Variables
 from varlab.schedules import Grid
 from varlab.specs import option
-
-if TYPE_CHECKING:
-    from varlab.engine.loop import Run
 
 Key = tuple[int, str]  # block, sublayer or "block"
 
@@ -40,8 +37,8 @@ class TokenMSE(LoggingProbe):
 
     previous: bool = option(True, "whether the change since the previous stage is logged: one output a block is kept")
 
-    def start(self, run: "Run") -> None:
-        super().start(run)
+    def start(self, context: Context) -> None:
+        super().start(context)
         self.norms: dict[int, dict[Key, list[tuple[Stage, Tensor, Tensor]]]] = {}
         self.outputs: dict[int, tuple[Stage, Tensor, Tensor]] = {}  # last stage, output [B, n, C], its norms [B, n]
         self.room: Tensor | None = None
@@ -67,8 +64,8 @@ class TokenMSE(LoggingProbe):
         pending, self.pending = self.pending, []
         if not pending:
             return
-        changes = norms([y - x if name == "block" else y for (_, name), x, y in pending], self.run.buffers)
-        levels = self.run.all_lengths([x for _, x, _ in pending])
+        changes = norms([y - x if name == "block" else y for (_, name), x, y in pending], self.context.buffers)
+        levels = self.context.all_lengths([x for _, x, _ in pending])
         places = self.norms.setdefault(stage.index, {})
         for (key, _, _), change, level in zip(pending, changes, levels, strict=True):
             places.setdefault(key, []).append((stage, change, level))
@@ -79,17 +76,17 @@ class TokenMSE(LoggingProbe):
     def _against_previous(self, stage: Stage, outs: dict[int, Tensor]) -> None:
         """outs: by block [R, n, C]; only the conditional rows are compared."""
         now = {block: out[: stage.batch] for block, out in outs.items()}
-        lengths = dict(zip(outs, self.run.all_lengths(list(outs.values())), strict=True))
+        lengths = dict(zip(outs, self.context.all_lengths(list(outs.values())), strict=True))
         former = {block: self.outputs.pop(block) for block in outs if block in self.outputs}
         ready = [b for b, (past, _, _) in former.items() if past.samples == stage.samples and past.index < stage.index]
         for past in dict.fromkeys(former[b][0].index for b in ready):  # one, unless plans skip blocks
             blocks = [b for b in ready if former[b][0].index == past]
             cell = nearest(former[blocks[0]][0].grid, stage.grid, outs[blocks[0]].device)
             up = [former[b][1].index_select(1, cell) for b in blocks]
-            gaps = norms([now[b] - x for b, x in zip(blocks, up, strict=True)], self.run.buffers)
+            gaps = norms([now[b] - x for b, x in zip(blocks, up, strict=True)], self.context.buffers)
             for b, gap in zip(blocks, gaps, strict=True):
                 then = former[b][2].index_select(1, cell)
-                room = self.run.buffers.empty((stage.batch, 3, gap.shape[-1]), gap.dtype)
+                room = self.context.buffers.empty((stage.batch, 3, gap.shape[-1]), gap.dtype)
                 sides = torch.stack([gap, lengths[b][: stage.batch], then], 1, out=room)
                 self.kept.put(("sides", stage.index, b), stage.samples, sides)
         if stage.from_end > 0:
@@ -99,14 +96,14 @@ class TokenMSE(LoggingProbe):
     def _keep(self, block: int, x: Tensor) -> Tensor:
         """A copy of a block's output [B, n, C] where its former one was, in room that lasts for all stages."""
         if self.room is None or self.room.shape[1] < x.numel():  # the parts of a split batch differ in size
-            kept = torch.bfloat16 if self.run.model.precision == "bf16" else torch.float32
-            most = len(x) * max(self.run.model.schedule.lengths[:-1])
-            self.room = x.new_empty((self.run.model.depth, most * x.shape[-1]), dtype=kept)
+            kept = torch.bfloat16 if self.context.model.precision == "bf16" else torch.float32
+            most = len(x) * max(self.context.model.schedule.lengths[:-1])
+            self.room = x.new_empty((self.context.model.depth, most * x.shape[-1]), dtype=kept)
         return self.room[block, : x.numel()].view(x.shape).copy_(x)
 
     def log(self) -> Log:
         self.outputs, self.pending, self.room = {}, [], None
-        model = self.run.model
+        model = self.context.model
         sublayers, blocks = ("block", *model.sublayers), range(model.depth)
         shape = (len(self.samples), len(self.stages), len(blocks), len(sublayers), len(GUIDANCE_ROWS))
         mse, relative, edge = (np.full(shape, np.nan, np.float32) for _ in range(3))
@@ -146,7 +143,7 @@ class TokenMSE(LoggingProbe):
             _, changes, levels = zip(*(parts.get(samples, missing) for parts in found), strict=True)
             for name, values in (("change", changes), ("level", levels)):
                 rows = torch.stack(values)  # [keys, R, n]
-                squares = by_row(on_grid(rows, stage), stage).movedim(0, 2).square() / self.run.model.width
+                squares = by_row(on_grid(rows, stage), stage).movedim(0, 2).square() / self.context.model.width
                 self.kept.put((name, k), samples, squares.transpose(1, 2))
         change, level = (self.kept.collect((name, k), self.samples) for name in ("change", "level"))
         assert change is not None and level is not None
@@ -155,7 +152,7 @@ class TokenMSE(LoggingProbe):
     def _map_group(self, maps: Tensor, ran: list[int], grid: Grid, sublayers: tuple[str, ...]) -> Group:
         """maps [n, blocks that ran, sublayers, rows, h*w]."""
         small = pooled(maps, grid).cpu().numpy()
-        full = np.full((small.shape[0], self.run.model.depth, *small.shape[2:]), np.nan, np.float32)
+        full = np.full((small.shape[0], self.context.model.depth, *small.shape[2:]), np.nan, np.float32)
         full[:, ran] = small
         variables: Variables = {"mse": (("block", "sublayer", "guidance_row", "y", "x"), full, "1")}
         return self.group(variables, {"grid": list(grid)}, sublayer=sublayers, guidance_row=GUIDANCE_ROWS)
@@ -170,7 +167,7 @@ class TokenMSE(LoggingProbe):
                 continue
             ran = list(sides)
             gap, now, then = torch.stack(list(sides.values()), 1).square().unbind(2)
-            step[:, k, ran] = (gap.mean(-1) / self.run.model.width).cpu().numpy()
+            step[:, k, ran] = (gap.mean(-1) / self.context.model.width).cpu().numpy()
             relative[:, k, ran] = (gap.mean(-1) / now.mean(-1)).cpu().numpy()
             # The third side of the triangle gives the angle.
             cosine[:, k, ran] = ((now + then - gap) / (2 * (now * then).sqrt())).mean(-1).cpu().numpy()

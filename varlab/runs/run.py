@@ -154,7 +154,7 @@ class Job:
         """Start every method once, so that one that this model cannot run is refused before the first image."""
         run = Run(self.model, self.settings, SeededNoise(self.seed))
         for method in build_accelerators(self.accelerators):
-            method.start(run)
+            method.start(run.context)
 
     def batches(self, batch: int) -> list[range]:
         count = len(self.prompts)

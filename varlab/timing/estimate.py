@@ -7,7 +7,6 @@ attention at the rate of this device at the full length; decoding by its convolu
 seconds are those of this machine as it is now.
 """
 
-import copy
 import os
 import statistics
 from dataclasses import dataclass, replace
@@ -161,15 +160,13 @@ def shallow(entry: ModelEntry, blocks: int, schedule: Schedule | None = None) ->
 
 
 def _blind(model: NextScaleModel) -> NextScaleModel:
-    """The model with a decoder that draws nothing, where decoding is measured apart."""
+    """The model with a decoder that draws nothing, where decoding is measured on its own."""
 
-    def decode(canvas: Tensor) -> Tensor:
-        height, width = (side * model.stride for side in canvas.shape[-2:])
+    def decode(self: NextScaleModel, canvas: Tensor) -> Tensor:
+        height, width = (side * self.stride for side in canvas.shape[-2:])
         return canvas.new_zeros(canvas.shape[0], 3, height, width)
 
-    twin = copy.copy(model)
-    twin.decode = decode  # type: ignore[method-assign]
-    return twin
+    return model.with_(type("Blind", (type(model),), {"decode": decode}))
 
 
 @torch.inference_mode()

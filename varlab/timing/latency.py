@@ -18,8 +18,9 @@ import torch
 
 from varlab.accelerators import DENSE, build
 from varlab.context import fixed_context
-from varlab.engine.compiled import compiled
-from varlab.engine.graphs import GraphedRun, Graphs, refuse_graphs
+from varlab.engine.compiled import Compiled
+from varlab.engine.execution import Execution
+from varlab.engine.graphs import Graphs, refuse_graphs
 from varlab.engine.ledger import Ledger
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
@@ -71,14 +72,13 @@ class Pass:
     ledger: Ledger
 
 
-def one_pass(model: NextScaleModel, texts: Sequence[Any], spec: str, seed: int, graphs: Graphs | None = None) -> Pass:
-    """A batch by one method (``none``, or several joined by ``+``), timed span by span; dense ones may use graphs."""
+def one_pass(
+    model: NextScaleModel, texts: Sequence[Any], spec: str, seed: int, execution: Execution | None = None
+) -> Pass:
+    """A batch by one method (``none``, or several joined by ``+``), timed span by span; eager by default."""
     methods = build([part for part in spec.split("+") if part != DENSE])
     clock = SpanClock(model.device)
-    noise = SeededNoise(seed)
-    run = Run(model, model.settings, noise, on_span=clock.mark)
-    if graphs is not None and not methods:
-        run = GraphedRun(model, model.settings, noise, on_span=clock.mark, graphs=graphs)
+    run = Run(model, model.settings, SeededNoise(seed), on_span=clock.mark, execution=execution or Execution())
     samples = range(len(texts))
     dense = run.dense_run(texts, samples) if any("dense" in method.needs for method in methods) else None
     start = now(model.device)
@@ -135,10 +135,10 @@ def latency(
     if graphs and any(name != DENSE for name in specs):
         raise VarlabError("CUDA graphs replay the dense run alone: leave graphs or the methods out.")
     refuse_batch(model, len(texts))
-    model = compiled(model) if compile else model
-    recorded = Graphs() if graphs else None
     if graphs:
-        refuse_graphs(Run(model, model.settings, SeededNoise(seed)))
+        refuse_graphs(model)
+    execution = Compiled(model) if compile else Execution()
+    execution = Graphs(execution) if graphs else execution
     names = list(dict.fromkeys([DENSE, *specs]))
     measured = rates(model.device, model.precision, model.width, head_width(model))
     before, passes, peaks = clocks(model.device), {name: list[Pass]() for name in names}, dict[str, float]()
@@ -146,7 +146,7 @@ def latency(
         for i in range(len(names)):
             name = names[(i + turn) % len(names)]
             forgot = not turn and reset_peak(model.device)  # not while time is taken: freed pages cost some
-            made = one_pass(model, texts, name, seed, recorded)
+            made = one_pass(model, texts, name, seed, execution)
             if turn:
                 passes[name].append(made)
             else:
@@ -156,7 +156,7 @@ def latency(
     facts = {
         "model": model.name, "weights": model.weights, "precision": model.precision,
         "device": device_name(model.device), "threads": torch.get_num_threads(), "batch": len(texts), "seed": seed,
-        "n": rounds, "execution": model.execution + (", CUDA graphs" if graphs else ""),
+        "n": rounds, "execution": execution.describe(model),
         "rates": vars(measured),
         "clocks_before": before, "clocks_after": clocks(model.device),
     }  # fmt: skip

@@ -20,7 +20,7 @@ from varlab.accelerators.skipvar import LATE, SkipVAR
 from varlab.claims.rules import number, positive
 from varlab.claims.verdict import Outcome
 from varlab.context import fixed_context
-from varlab.engine.dense import CanvasKeeper
+from varlab.engine.canvases import CanvasKeeper
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.errors import VarlabError

@@ -4,6 +4,7 @@ Source: FreqExit, figure 2 (a) and (b).
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,8 +46,8 @@ class _Shares(Probe):
 class WithoutDetail(VAR):
     """The same model, whose token maps lose their Haar details at some stages before they reach the canvas."""
 
-    def __init__(self, model: VAR, stages: Sequence[int]) -> None:
-        self.__dict__.update(model.__dict__)
+    def __init__(self, stages: Sequence[int] = (), **parts: Any) -> None:
+        super().__init__(**parts)
         self.stages = frozenset(stages)
 
     def code_map(self, k: int, codes: Tensor) -> Tensor:
@@ -77,7 +78,7 @@ def detail_removed(
     space, plain, rows = FrechetSpace(scattering_of(reference(model, n)[0]), resamples), None, []
     for name, stages in {"nothing": (), **removals}.items():
         pictures = np.stack(
-            [np.asarray(image) for image in sample(WithoutDetail(model, stages), texts, seed=seed).images]
+            [np.asarray(image) for image in sample(model.with_(WithoutDetail, stages=stages), texts, seed=seed).images]
         )
         plain = pictures if plain is None else plain
         alike = bootstrap_interval(ssim(_unit(pictures), _unit(plain)).numpy())

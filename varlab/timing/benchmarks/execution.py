@@ -1,17 +1,16 @@
 """How far another way to execute a model, such as compiled or replayed from graphs, is from the eager one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
+from varlab.engine.execution import Execution
 from varlab.engine.hooks import Probe
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Stage
 from varlab.models.base import NextScaleModel
-
-Maker = Callable[..., Run]  # (settings, noise, probes, forced=...) -> the run under test
 
 
 class Reader(Probe):
@@ -27,17 +26,25 @@ class Reader(Probe):
         self.logits[stage.index], self.labels[stage.index] = guided.float().clone(), labels.clone()
 
 
-def apart(model: NextScaleModel, other: Maker, texts: Sequence[Any], passes: int = 1) -> float:
+def apart(
+    model: NextScaleModel,
+    execution: Execution,
+    texts: Sequence[Any],
+    passes: int = 1,
+    twin: NextScaleModel | None = None,
+) -> float:
     """Norm of the difference of the guided logits over their norm, at the stage where it is largest; 0 for equal bits.
 
     Both take the labels that the eager run drew, so that one label that falls otherwise does not part them. passes:
-    runs of the other, of which the last counts; a graph is recorded in the first.
+    runs under test, of which the last counts; a graph is recorded in the first. twin: the model under test, where the
+    execution is not all that differs.
     """
     samples, eager = range(len(texts)), Reader()
     Run(model, model.settings, SeededNoise(0), [eager]).generate(texts, samples)
     for _ in range(passes):
-        found = Reader()
-        other(model.settings, SeededNoise(0), [found], forced=eager.labels).generate(texts, samples)
+        other = Reader()
+        run = Run(twin or model, model.settings, SeededNoise(0), [other], eager.labels, execution=execution)
+        run.generate(texts, samples)
     return max(
-        float((found.logits[k] - logits).norm() / logits.norm().clamp(min=1e-30)) for k, logits in eager.logits.items()
+        float((other.logits[k] - logits).norm() / logits.norm().clamp(min=1e-30)) for k, logits in eager.logits.items()
     )

@@ -7,16 +7,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
-from varlab.engine.compiled import compiled
-from varlab.engine.graphs import GraphedRun, Graphs
-from varlab.engine.loop import Run
+from varlab.engine.compiled import Compiled
+from varlab.engine.graphs import Graphs
 from varlab.errors import VarlabError
 from varlab.machine import device_facts
 from varlab.models.base import NextScaleModel
@@ -190,11 +188,10 @@ def _speed_up(made: GpuBench, models: Models, rounds: int) -> None:
 
 
 def _graphs(made: GpuBench, models: Models, rounds: int) -> None:
-    model, recorded = models["infinity-2b"], Graphs()
+    model = models["infinity-2b"]
     found = latency(model, TEXTS[:1], rounds=rounds, graphs=True)
     _note(made, "2b batch 1, graphs", found)
-    replayed = partial(GraphedRun, model, graphs=recorded)
-    made.figures["2b graphs, logits apart"] = apart(model, replayed, TEXTS[:1], passes=2)
+    made.figures["2b graphs, logits apart"] = apart(model, Graphs(), TEXTS[:1], passes=2)
     made.figures["2b first ten stages, graphs"] = _span(found, "transformer", EARLY)
 
 
@@ -216,7 +213,7 @@ def _compiled(made: GpuBench, models: Models, rounds: int) -> None:
     model = models["infinity-2b"]
     found = latency(model, TEXTS[:1], rounds=rounds, compile=True)
     _note(made, "2b batch 1, compiled", found)
-    made.figures["2b compiled, logits apart"] = apart(model, partial(Run, compiled(model)), TEXTS[:1])
+    made.figures["2b compiled, logits apart"] = apart(model, Compiled(model), TEXTS[:1])
     made.figures["2b transformer, compiled"] = _span(found, "transformer")
 
 
