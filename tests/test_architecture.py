@@ -7,9 +7,9 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "varlab"
 ROOMS = (
-    "errors", "writing", "locks", "weight_labels", "markup", "specs", "outputs", "context", "machine", "schedules",
-    "measures", "models", "weights", "scenes", "engine", "accelerators", "probes", "runs", "analysis", "comparison",
-    "claims", "reports", "figures", "training", "evaluation", "parity", "timing", "studies", "api", "cli",
+    "errors", "resources", "writing", "locks", "weight_labels", "markup", "specs", "outputs", "context", "machine",
+    "schedules", "measures", "models", "weights", "scenes", "engine", "accelerators", "probes", "runs", "analysis",
+    "comparison", "claims", "reports", "figures", "training", "evaluation", "parity", "timing", "studies", "api", "cli",
 )  # fmt: skip
 STRANGERS = {("accelerators", "probes"), ("probes", "accelerators")}
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.golden_files import SHARED, altered, content, failed_arrays, written
+from tests.golden_files import HERE, SHARED, altered, content, failed_arrays, written
 from varlab import parity
 from varlab.accelerators.baselines import Truncate
 from varlab.accelerators.fastvar import FastVAR, distances, pivotal
@@ -24,15 +24,23 @@ from varlab.parity.infinity_setup import setup
 from varlab.parity.report import Report
 from varlab.schedules import infinity
 
-SMALL, PATCHED, WIDE = (SHARED / f"skipvar_{name}_a.npz" for name in ("small", "rectp", "grid1m"))
-DECISIONS, FEATURES = SHARED / "skipvar_lr_a.npz", SHARED / "skipvar_features_a.npz"
-FAST, DEEP, PLAIN = (SHARED / f"fastvar_infinity_{name}_a.npz" for name in ("d6", "d30", "nocfg"))
+SMALL, DECISIONS, FEATURES = (HERE / f"skipvar_{name}.npz" for name in ("small", "decision", "features_small"))
+FAST = HERE / "fastvar_infinity_small.npz"
+SHIPPED = [SMALL, DECISIONS, FEATURES, FAST]
+WHOLE_FAST = SHARED / "fastvar_infinity_d6_a.npz"
+WHOLE = [
+    *(SHARED / f"skipvar_{name}_a.npz" for name in ("small", "rectp", "grid1m", "features")),
+    *(SHARED / f"fastvar_infinity_{name}_a.npz" for name in ("d6", "d30", "nocfg")),
+]
 
 
 # What must pass
 
 
-@pytest.mark.parametrize("path", [SMALL, PATCHED, WIDE, DECISIONS, FEATURES, FAST, DEEP, PLAIN], ids=lambda p: p.stem)
+SLOW_WHOLE = [pytest.param(path, marks=pytest.mark.slow) for path in WHOLE]
+
+
+@pytest.mark.parametrize("path", [*SHIPPED, *SLOW_WHOLE], ids=lambda path: path.stem)
 def test_goldens_pass_and_leave_nothing_out(path):
     arrays = content(path)
     report = parity.check(path)
@@ -51,18 +59,18 @@ def test_goldens_pass_and_leave_nothing_out(path):
 
 WRONG = {
     SMALL: "common.logits_uncond_9 common.preview_old common.preview_old_latent common.sobel_new common.features "
-    "common.next_input_latent_10 common.summed_8 base.kv_shapes base.decoded skip2.image_uint8_bgr skip1.summed_final "
+    "common.next_input_latent_10 common.summed_8 base.kv_shapes skip2.image_uint8_bgr skip1.summed_final "
     "uncond2.kv_shapes uncond3.logits_final_10 uncond1.logits_cond_12",
-    FAST: "text_features logits_uncond_8 score_32_3_sa block_out_32_2 block_out_40_5 cache24_block3_ca summed_9 "
-    "summed_final decoded_sub2 image_uint8_bgr kv_len_per_stage_block",
+    FAST: "text_features logits_uncond_8 score_32_3_sa summed_final image_uint8_bgr kv_len_per_stage_block",
     DECISIONS: "84_strategy 86_uncond_gap 88_skip_labels_6dec",
     FEATURES: "rows sobel_new_3_2 batch2_ratio batch2_l1",
 }
+WHOLE_WRONG = "block_out_32_2 block_out_40_5 cache24_block3_ca summed_9 decoded_sub2"
 
 
-@pytest.mark.parametrize("path", WRONG, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*WRONG, pytest.param(WHOLE_FAST, marks=pytest.mark.slow)], ids=lambda path: path.stem)
 def test_one_wrong_number_in_an_array_fails_it(tmp_path, path):
-    names, arrays = WRONG[path].split(), content(path)
+    names, arrays = WRONG.get(path, WHOLE_WRONG).split(), content(path)
     for name in names:
         arrays[name].flat[-1] += 2
     summaries = {"report_json_86_uncond", "report_json_88_skip"}  # are made from the wrong arrays

@@ -25,6 +25,7 @@ GOLDENS = [*(f"hart_{name}" for name in ("a", "b", "c", "d", "e", "vae", "sampli
 TIES = {"fastvar_hart_a": 1}  # of 84,496 labels, as the processor rounds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GOLDENS)
 def test_shared_goldens_pass_and_leave_nothing_out(name: str) -> None:
     passes(SHARED / f"{name}.npz", ties=TIES.get(name, 0))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from varlab.reports.headings import first_sentence, plain
 from varlab.reports.page import markdown_html, take_offline
 from varlab.reports.parameters import Parameter
 from varlab.reports.tidy import path_cleaner
+from varlab.resources import shipped
 
 PARAMETERS = """\
 "What this notebook takes."
@@ -225,20 +227,26 @@ def test_notebooks_are_found_by_name_and_by_path(toy: Path) -> None:
 
 
 def test_the_notebook_folder_is_that_of_the_working_directory_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "notebooks").mkdir()
+    own = tmp_path / "notebooks"
+    own.mkdir()
+    shutil.copy(toy, own)
     monkeypatch.chdir(tmp_path)
-    assert reports.notebook_folder() == tmp_path / "notebooks"
-    monkeypatch.chdir(tmp_path / "notebooks")
-    assert reports.notebook_folder() == tmp_path / "notebooks"
+    assert reports.notebook_folder() == own
+    assert reports.find_notebook("01_residual_spectra") == shipped("notebooks") / "01_residual_spectra.ipynb"
+    monkeypatch.chdir(own)
+    assert reports.notebook_folder() == own
 
 
-def test_without_a_notebook_folder_the_places_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_other_notebooks_hides_no_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "notebooks"
+    own.mkdir()
+    nbformat.write(new_notebook(cells=[new_code_cell("1")]), own / "mine.ipynb")
+    (own / "damaged.ipynb").write_text("{")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(reports.notebooks, "__file__", str(tmp_path / "site" / "varlab" / "reports" / "x.py"))
-    with pytest.raises(VarlabError, match=re.escape(f"{tmp_path}/notebooks and {tmp_path}/site/notebooks")):
-        reports.notebook_folder()
+    assert reports.notebook_folder() == shipped("notebooks")
+    assert "mine" not in reports.list_notebooks()
 
 
 def test_a_file_that_is_no_notebook_is_refused(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def train(
     ] = None,
     device: Device = "cpu",
     init_from: Annotated[
-        Path | None, typer.Option(help="Start from the weights of a shipped mini: data/nano-infinity.")
+        Path | None, typer.Option(help="Start from the weights of a mini: its name or folder.")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Transformer updates instead of the recipe's.")] = None,
     pool: Annotated[int | None, typer.Option(help="Scenes rendered for training instead of the recipe's.")] = None,
@@ -141,10 +141,10 @@ def card(model: Model, overwrite: Overwrite = False) -> None:
     from varlab.evaluation.card import write_card
     from varlab.evaluation.class_card import write_class_card
     from varlab.outputs import refuse_existing
-    from varlab.weights.embedded import data_folder
+    from varlab.weights.embedded import card_folder
 
     require_known(model)
-    refuse_existing(data_folder() / model / "card.json", overwrite=overwrite)
+    refuse_existing(card_folder(model) / "card.json", overwrite=overwrite)
     loaded = load_model(model)
     write = write_class_card if loaded.family == "var" else write_card
     with image_bar() as progress:

@@ -11,14 +11,13 @@ import pandas as pd
 from jinja2 import Template
 from PIL import Image
 
-from varlab.errors import VarlabError
 from varlab.evaluation.scenes import SceneScore, lead, score_ceiling, score_samples
 from varlab.evaluation.untrained import untrained_self
 from varlab.figures.training import training_curves
 from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
 from varlab.scenes import shape_recall
-from varlab.weights.embedded import data_folder
+from varlab.weights.embedded import card_folder
 
 Progress = Callable[[float, int], None]
 COLUMNS = ("ground truth", "reconstructions", "samples")
@@ -32,9 +31,7 @@ def write_card(
 
     Its untrained self draws one image an entry, so this takes ``per_prompt`` + 1 images an entry.
     """
-    folder = data_folder() / model.name
-    if not (folder / "model.json").exists():
-        raise VarlabError(f"{model.name} is not a shipped mini: {folder / 'model.json'} is missing.")
+    folder = card_folder(model.name)
     ceiling = score_ceiling(model, n)
     drawn, pictures, _ = score_samples(model, n, per_prompt, seed, progress=progress)
     random = untrained_self(model)

@@ -9,13 +9,12 @@ from typing import Any
 import pandas as pd
 from jinja2 import Template
 
-from varlab.errors import VarlabError
 from varlab.evaluation.card import sheet
 from varlab.evaluation.classes import MEASURES, check_classes, draw_classes, score_classes
 from varlab.figures.training import training_curves
 from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
-from varlab.weights.embedded import data_folder
+from varlab.weights.embedded import card_folder
 
 Progress = Callable[[float, int], None]
 
@@ -23,9 +22,7 @@ Progress = Callable[[float, int], None]
 def write_class_card(model: NextScaleModel, progress: Progress | None = None, n: int = 2000, seed: int = 0) -> Path:
     """Judge the model at full depth and at half of it, and write ``README.md``, ``card.json``, a sheet of one image a
     class, and the training curves beside its weights. n: images of each row; time grows with it."""
-    checked, folder = check_classes(model), data_folder() / model.name
-    if not (folder / "model.json").exists():
-        raise VarlabError(f"{model.name} is not a shipped mini: {folder / 'model.json'} is missing.")
+    checked, folder = check_classes(model), card_folder(model.name)
     half = f"freqexit:exits={max(1, model.depth // 2)}"
     table = score_classes(checked, n, seed, ("none", half), progress)
     record = {

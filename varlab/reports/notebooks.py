@@ -5,23 +5,22 @@ from pathlib import Path
 import nbformat
 
 from varlab.errors import VarlabError, unknown
+from varlab.resources import shipped
 
 
 def notebook_folder() -> Path:
-    """The `notebooks/` folder: beside the working directory first, then beside the package.
-
-    Errors: neither exists; the message names every place looked at.
-    """
+    """The `notebooks/` folder at the working directory where that holds reports, else the shipped one."""
     here = Path.cwd()
-    package = Path(__file__).resolve().parents[2]
-    places = [here / "notebooks", package / "notebooks"]
-    if here.name == "notebooks":
-        places.insert(0, here)
-    for place in places:
-        if place.is_dir():
-            return place
-    looked = " and ".join(str(place) for place in dict.fromkeys(places))
-    raise VarlabError(f"No notebooks folder: looked for {looked}. Run from the repository.")
+    own = here if here.name == "notebooks" else here / "notebooks"
+    return own if any(map(_is_report, own.glob("*.ipynb"))) else shipped("notebooks")
+
+
+def _is_report(path: Path) -> bool:
+    """Whether a notebook declares inputs; other people's notebooks may lie in a folder of that name."""
+    try:
+        return any("parameters" in tags(cell) for cell in read_notebook(path).cells)
+    except VarlabError:
+        return False
 
 
 def list_notebooks(folder: Path | str | None = None) -> dict[str, Path]:
@@ -35,6 +34,8 @@ def list_notebooks(folder: Path | str | None = None) -> dict[str, Path]:
 def find_notebook(notebook: Path | str, folder: Path | str | None = None) -> Path:
     """The notebook of a report name (`01_residual_spectra`) or of a path to an .ipynb file.
 
+    Without a folder, a name is looked for among the reports at the working directory first, then the shipped ones.
+
     Errors: an unknown name, with near names; a path without a file.
     """
     path = Path(notebook)
@@ -42,7 +43,7 @@ def find_notebook(notebook: Path | str, folder: Path | str | None = None) -> Pat
         return path
     if path.suffix == ".ipynb" and path.name != str(notebook):
         raise VarlabError(f"No notebook at {path}.")
-    known = list_notebooks(folder)
+    known = list_notebooks(folder) if folder else list_notebooks(shipped("notebooks")) | list_notebooks()
     name = path.stem if path.suffix == ".ipynb" else str(notebook)
     if name not in known:
         raise unknown("report", name, known)

@@ -10,6 +10,7 @@ from typing import Any
 import nbformat
 
 from varlab.reports.notebooks import tags
+from varlab.resources import PACKAGE, checkout
 
 CELL_FILE = re.compile(r"/[\w./-]*ipykernel_\d+/\d+\.py")  # where IPython says that a cell lives
 WAITED = re.compile(r"^varlab: .*; waiting for it\n", re.MULTILINE)
@@ -82,7 +83,7 @@ def _roots(out: Path) -> list[tuple[str, str]]:
         (sys.prefix, "<python>/"),
         (out.parent, ""),
         (Path.cwd(), ""),
-        (Path(__file__).parents[2], ""),
+        (PACKAGE.parent, "" if checkout() else "<python>/"),
         (Path.home(), "~/"),
     ]
     for folder, name in places:

@@ -4,6 +4,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
 from varlab.probes import PROBES, LoggingProbe
 from varlab.probes import build as build_probes
+from varlab.resources import checkout
 from varlab.specs import spec_of, written
 
 
@@ -52,17 +54,27 @@ def made_with(model: NextScaleModel, **more: Any) -> dict[str, Any]:
     }
 
 
+@cache
 def git_state() -> str:
-    """Commit of the working tree, ``+`` when it has changes; "unknown" outside a checkout."""
+    """Commit of the checkout that this code runs from, ``+`` when it had changes at the process's first question.
+
+    "installed" where it runs from no checkout, "unknown" where git does not know the checkout as a repository of its
+    own, such as an unpacked archive within another repository.
+    """
+    place = checkout()
+    if place is None:
+        return "installed"
     try:
-        here = Path(__file__).parent
-        commit = subprocess.run(
-            ["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True, check=True
-        )
-        changes = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True)
+        if Path(_git(place, "rev-parse", "--show-toplevel")).resolve() != place:
+            return "unknown"
+        commit, changes = _git(place, "rev-parse", "--short=12", "HEAD"), _git(place, "status", "--porcelain")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return commit.stdout.strip() + ("+" if changes.stdout.strip() else "")
+    return commit + ("+" if changes else "")
+
+
+def _git(place: Path, *words: str) -> str:
+    return subprocess.run(["git", *words], cwd=place, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def plugin_options(

@@ -37,6 +37,7 @@ from varlab.outputs import image_facts, save_image
 from varlab.probes import LoggingProbe, build
 from varlab.probes import log as logs
 from varlab.probes.log import LOG_VERSION, Log
+from varlab.resources import checkout
 from varlab.runs.folders import (
     find_run,
     forget,
@@ -102,8 +103,8 @@ def to_pil(image: torch.Tensor) -> list[Image.Image]:
 
 def runs_folder() -> Path:
     """Where runs without a folder go: ``runs/``, of the repository when a notebook is open in its own folder."""
-    repository = Path(__file__).resolve().parents[2]
-    return repository / "runs" if Path.cwd() == repository / "notebooks" else Path("runs")
+    repository = checkout()
+    return repository / "runs" if repository and Path.cwd() == repository / "notebooks" else Path("runs")
 
 
 def default_batch(model: NextScaleModel, most: int = 16, held: int = 2**30) -> int:

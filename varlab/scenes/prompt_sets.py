@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 
 from varlab.errors import VarlabError, unknown
+from varlab.resources import shipped
 from varlab.scenes.grammar import CATEGORIES, COLORS, NUMBERS, RELATIONS, SHAPES, noun_phrase
 from varlab.scenes.prompt_files import ENDINGS, FilePrompts, as_text, is_prompt_file, read_prompts
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from varlab.models.base import NextScaleModel
 
 GENEVAL_COUNTS = dict(zip(CATEGORIES, (80, 99, 80, 94, 100, 100), strict=True))
-GENEVAL = Path(__file__).parents[2] / "data" / "geneval" / "evaluation_metadata.jsonl"
+GENEVAL = shipped("data") / "geneval" / "evaluation_metadata.jsonl"
 CUSTOM, CLASSES = "custom", "classes"
 SHOWN = 3  # prompts that a set prints
 

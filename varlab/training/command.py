@@ -5,6 +5,7 @@ from pathlib import Path
 
 from varlab.errors import VarlabError
 from varlab.locks import one_writer
+from varlab.resources import checkout
 from varlab.training.export import export
 from varlab.training.loop import Progress
 from varlab.training.pipeline import train
@@ -63,4 +64,5 @@ def _train(
     weights = export(recipe, run, target, device)
     if not done:
         return f"{told}; {target} holds the average so far ({weights})"
-    return f"{target} holds {name} ({weights}); the same command with --out data/{name} ships it"
+    ships = f"; the same command with --out data/{name} ships it" if checkout() else ""
+    return f"{target} holds {name} ({weights}){ships}"

@@ -20,7 +20,7 @@ from varlab.training.loop import Loop, Progress
 from varlab.training.pool import ScenePool, build_pool
 from varlab.training.recipe import Recipe, Trained
 from varlab.training.records import note, settings_of
-from varlab.weights.embedded import MiniFacts, data_folder, load_mini
+from varlab.weights.embedded import MiniFacts, data_folder, load_mini, mini_folder
 
 Report = Callable[[str, Progress], None]
 PARTS = ("tokenizer", "transformer")
@@ -58,6 +58,7 @@ def begin_from(recipe: Recipe, folder: Path, mini: Path) -> None:
 
     Their tokenizer is kept, their transformer trained on.
     """
+    mini = mini_folder(mini)
     _, facts = load_mini(mini)
     if different := _differences(facts, recipe):
         raise VarlabError(f"{mini} is of another architecture than the recipe {recipe.name}: {'; '.join(different)}.")

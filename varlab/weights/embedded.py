@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from varlab.errors import VarlabError, unknown
 from varlab.models.captions import CaptionEncoder
 from varlab.models.guidance import Settings
+from varlab.resources import refuse_shipped, shipped
 from varlab.schedules import Schedule
 from varlab.weights.families import FAMILIES, TokenizerConfig, TransformerConfig, build, family_of
 from varlab.weights.fitting import constants, load_into
@@ -29,9 +30,9 @@ KEYS = ("family", "transformer", "tokenizer", "text", "vocabulary", "schedule", 
 
 
 def data_folder() -> Path:
-    """``$VARLAB_DATA``, else ``data`` of the repository that this package lies in."""
+    """``$VARLAB_DATA``, else the minis that ship with varlab."""
     given = os.environ.get("VARLAB_DATA")
-    return Path(given).expanduser() if given else Path(__file__).parents[2] / "data"
+    return Path(given).expanduser() if given else shipped("data")
 
 
 def mini_folders() -> dict[str, Path]:
@@ -40,9 +41,20 @@ def mini_folders() -> dict[str, Path]:
 
 
 def mini_folder(source: str | Path) -> Path:
-    """The folder of a mini, given as that or as one of its two files."""
+    """The folder of a mini, given as that, as one of its two files, or by the name of a mini that is there."""
     path = Path(source).expanduser()
+    if not path.exists() and str(source) in mini_folders():
+        return mini_folders()[str(source)]
     return path.parent if path.is_file() and path.name in ("model.json", "model.safetensors") else path
+
+
+def card_folder(name: str) -> Path:
+    """The folder of a mini that a card is written to; refused where there is none, or that of an installed package."""
+    folder = data_folder() / name
+    if not (folder / "model.json").is_file():
+        raise VarlabError(f"{name} is not a shipped mini: {folder / 'model.json'} is missing.")
+    refuse_shipped(folder)
+    return folder
 
 
 @dataclass(frozen=True)
