@@ -61,11 +61,11 @@ WRONG = {
     SMALL: "common.logits_uncond_9 common.preview_old common.preview_old_latent common.sobel_new common.features "
     "common.next_input_latent_10 common.summed_8 base.kv_shapes skip2.image_uint8_bgr skip1.summed_final "
     "uncond2.kv_shapes uncond3.logits_final_10 uncond1.logits_cond_12",
-    FAST: "text_features logits_uncond_8 score_32_3_sa summed_final image_uint8_bgr kv_len_per_stage_block",
+    FAST: "text_features logits_uncond_8 score_32_3_sa decoded_sub2 image_uint8_bgr kv_len_per_stage_block",
     DECISIONS: "84_strategy 86_uncond_gap 88_skip_labels_6dec",
     FEATURES: "rows sobel_new_3_2 batch2_ratio batch2_l1",
 }
-WHOLE_WRONG = "block_out_32_2 block_out_40_5 cache24_block3_ca summed_9 decoded_sub2"
+WHOLE_WRONG = "block_out_32_2 block_out_40_5 cache24_block3_ca summed_9 summed_final"
 
 
 @pytest.mark.parametrize("path", [*WRONG, pytest.param(WHOLE_FAST, marks=pytest.mark.slow)], ids=lambda path: path.stem)

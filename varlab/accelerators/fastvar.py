@@ -60,7 +60,7 @@ class FastVAR(Accelerator):
             raise VarlabError(
                 f"{self.name}: drop={self.drop}, first={self.first}, final={last} must satisfy 0 <= first <= final."
             )
-        if self.drop == 0 and any(self.ratios) and self.name == FastVAR.name:
+        if self.drop == 0 and any(self.ratios) and type(self) is FastVAR:
             raise VarlabError("fastvar drops the last scales. Without dropping it goes by the name fastvar-all-scales.")
 
     def start(self, context: Context) -> None:
