@@ -1,5 +1,7 @@
 """Baselines are drawn once and kept; methods are judged by the best of them, listed or not."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -140,7 +142,7 @@ def test_a_comparison_draws_its_frontier_once(
     assert set(pairs.method) == {METHOD} and (pairs.work_baseline <= pairs.work + 0.005).all()
     (verdict,) = verdicts(found)
     assert verdict.outcome in (Outcome.HOLDS, Outcome.FAILS, Outcome.WIDE, Outcome.NO_DIFFERENCE)
-    monkeypatch.setattr(baselines, "branches", None)  # nothing is drawn again
+    monkeypatch.setattr(baselines, "shared_runs", None)  # nothing is drawn again
     again = frontier(model, "scenes", n=6, seed=5)
     assert again.prompts.equals(found.frontier.prompts)
     folder = found.save(tmp_path / "saved")
@@ -173,7 +175,7 @@ def test_a_frontier_is_kept_by_all_that_decides_it(
 
 def test_only_what_is_missing_is_drawn(model: NextScaleModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[set[str]] = []
-    plain = baselines.branches
+    plain = baselines.shared_runs
 
     def noted(run, text, samples, methods):  # type: ignore[no-untyped-def]
         asked.append(set(methods))
@@ -183,7 +185,7 @@ def test_only_what_is_missing_is_drawn(model: NextScaleModel, tmp_path: Path, mo
         monkeypatch.setattr(baselines, "baseline_specs", lambda model, settings: ["none", *specs])
         return frontier(model, "scenes", n=3, folder=tmp_path / "kept")
 
-    monkeypatch.setattr(baselines, "branches", noted)
+    monkeypatch.setattr(baselines, "shared_runs", noted)
     monkeypatch.setattr(baselines, "AT_ONCE", 2)
     first = drawn("truncate:last=3")
     more = drawn("truncate:last=3", "truncate:last=4")
@@ -198,3 +200,30 @@ def test_only_what_is_missing_is_drawn(model: NextScaleModel, tmp_path: Path, mo
         drawn("truncate:last=3")
     damaged.unlink()
     assert drawn("truncate:last=3").prompts.equals(first.prompts)
+
+
+def test_a_second_process_finds_what_the_first_has_drawn(
+    model: NextScaleModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[range] = []
+    plain, lock = baselines.shared_runs, baselines.one_writer
+
+    def noted(run, text, samples, methods):  # type: ignore[no-untyped-def]
+        drawn.append(samples)
+        return plain(run, text, samples, methods)
+
+    def asked() -> Frontier:
+        return frontier(model, "scenes", n=2, folder=tmp_path / "kept")
+
+    @contextmanager
+    def waited(place: Path) -> Iterator[None]:
+        monkeypatch.setattr(baselines, "one_writer", lock)
+        asked()  # the other process, while this one waits
+        with lock(place):
+            yield
+
+    monkeypatch.setattr(baselines, "baseline_specs", lambda model, settings: ["none", "truncate:last=3"])
+    monkeypatch.setattr(baselines, "shared_runs", noted)
+    monkeypatch.setattr(baselines, "one_writer", waited)
+    assert asked().specs == ["none", "truncate:last=3"] and len(drawn) == 1
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["baselines-000000.csv", "frontier.json"]

@@ -22,6 +22,7 @@ from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.sharing import shared_runs
 from varlab.errors import VarlabError
+from varlab.locks import one_writer
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
 from varlab.outputs import save_json, save_table
@@ -81,11 +82,12 @@ def frontier_of(
     found, specs = _find(place, record) or record, baseline_specs(job.model, job.settings)
     if any(missing for *_, missing in _missing(place, job, found["batch"], specs)):
         check_writable(place)
-        found = _claim(place, record)
-        for path, samples, missing in _missing(place, job, found["batch"], specs):
-            _draw(job, path, samples, missing, measures)
-            if progress is not None:
-                progress(samples.stop, len(job.prompts))
+        with one_writer(place):  # a second process waits, and then finds what the first has drawn
+            found = _claim(place, record)
+            for path, samples, missing in _missing(place, job, found["batch"], specs):
+                _draw(job, path, samples, missing, measures)
+                if progress is not None:
+                    progress(samples.stop, len(job.prompts))
     parts = [_read(path, samples) for path, samples, _ in _missing(place, job, found["batch"], specs)]
     rows = pd.concat(parts, ignore_index=True)
     return Frontier(rows[rows.baseline.isin(specs)].reset_index(drop=True), {**found, "folder": str(place)})
@@ -130,9 +132,8 @@ def _draw(job: Job, path: Path, samples: range, specs: Sequence[str], measures: 
             large = min(image.shape[-2:]) >= SMALLEST
             row[name] = measure(image, dense).double().cpu().numpy() if large else np.nan
         rows.append(pd.DataFrame(row))
-    there = [_read(path, samples)] if path.exists() else []  # now, not before: another process may have been faster
-    whole = pd.concat([*there, *rows]).drop_duplicates(["baseline", "prompt"])
-    save_table(path, whole)
+    there = [_read(path, samples)] if path.exists() else []
+    save_table(path, pd.concat([*there, *rows]))
 
 
 def _missing(place: Path, job: Job, batch: int, specs: Sequence[str]) -> Iterator[tuple[Path, range, list[str]]]:
