@@ -8,7 +8,7 @@ BIN := .venv/bin
 REPORT_ARGUMENTS ?=
 OF_ANY_FAMILY := 01_residual_spectra 02_block_token_mse 03_branch_divergence 04_step_redundancy
 
-.PHONY: install report test slow lint lab clean
+.PHONY: install report test slow lint lab docs clean
 
 install: .venv/installed
 
@@ -40,6 +40,11 @@ slow: install
 # Jupyter refuses to run as root, as in most containers, unless it is told that this is meant.
 lab: install
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
+
+docs: install
+	$(BIN)/pip install -q -c constraints.txt -e ".[docs]"
+	$(BIN)/python -m typer varlab.cli utils docs --name varlab --output docs/cli.md
+	$(BIN)/mkdocs build
 
 clean:
 	rm -rf .venv

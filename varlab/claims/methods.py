@@ -23,7 +23,7 @@ TOKENS = ("random-tokens", "uniform-tokens", "oracle-tokens")
 LEAST = 0.01  # of the tokens of a stage: a baseline must keep one
 LABELS = {"ssim": "SSIM", "high_frequency_ssim": "SSIM of the detail", "lpips": "LPIPS"}
 MARGIN = 0.002  # of SSIM or LPIPS: a smaller difference counts as none
-MIXED = "No single baseline is surely better, but a mix of two keeps more at its work."
+MIXED = "It is not surely behind any single baseline, but it does not keep more than a mix of two at its work."
 UNDRAWN = "It keeps more than the baselines listed here; the frontier of all others was not drawn."
 
 
