@@ -18,13 +18,14 @@ from varlab.models.infinity_model import Infinity
 from varlab.models.text import RandomText
 from varlab.probes.log import fewer_bits
 from varlab.runs import work_shares
+from varlab.runs.clock import SPANS
 from varlab.timing.benchmarks import dense, suite
 from varlab.timing.benchmarks.dense import TARGETS, _table
 from varlab.timing.benchmarks.growth import account_seconds
 from varlab.timing.benchmarks.models import random_infinity
-from varlab.timing.benchmarks.probe_cost import interleaved
+from varlab.timing.benchmarks.probe_cost import paired_cost
 from varlab.timing.benchmarks.reference import reference
-from varlab.timing.latency import SPANS, latency, launch_bound_share, one_pass
+from varlab.timing.latency import latency, launch_bound_share, one_pass
 from varlab.weights.hart_files import RandomHartText
 
 
@@ -155,7 +156,7 @@ def test_the_account_is_work_over_rates(monkeypatch: pytest.MonkeyPatch) -> None
 def test_history_grows_by_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_infinity()
     model.text = RandomText(model.transformer.config.text_width, rows=4)
-    found = interleaved(model, {"plain": (), "probes": ("token-mse",)}, 1, 1)
+    found = paired_cost(model, {"plain": (), "probes": ("token-mse",)}, 1, 1)
     assert found.equal and list(found.seconds) == ["plain", "probes"] and len(found.seconds) == 1
     assert found.log_mb["plain"] == 0 < found.log_mb["probes"] < 1
     made = suite.Measured("dense", pd.DataFrame({"figure": ["a"]}), "met", {"n": 1})

@@ -14,7 +14,7 @@ from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.models.infinity_model import Infinity
 from varlab.timing.benchmarks.models import random_infinity
-from varlab.timing.benchmarks.probe_cost import interleaved
+from varlab.timing.benchmarks.probe_cost import paired_cost
 from varlab.timing.benchmarks.pruning import _table, savings, timed
 from varlab.timing.latency import latency
 
@@ -58,7 +58,7 @@ def test_a_peak_that_cannot_be_forgotten_is_not_measured(model: Infinity, monkey
     memory = found.table.set_index("figure").loc["memory"]
     assert found.rounds.peak_mib.isna().all() and memory[["median", "low", "high"]].isna().all()
     assert latency(model, ["a"], rounds=1).memory.peak.isna().all()
-    assert np.isnan(interleaved(model, {"plain": ()}, 1, 1).peaks["plain"])
+    assert np.isnan(paired_cost(model, {"plain": ()}, 1, 1).peaks["plain"])
     assert compare(model, ["a star"], [SPEC], n=1, frontier=False).table.peak_mib.isna().all()
 
 

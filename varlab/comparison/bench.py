@@ -13,17 +13,13 @@ from PIL import Image
 from torch import Tensor
 
 from varlab.accelerators import DENSE, build
-from varlab.engine.hooks import Accelerator, Probe
+from varlab.engine.hooks import Accelerator
 from varlab.engine.ledger import Ledger
-from varlab.engine.loop import Run
-from varlab.engine.randomness import SeededNoise
-from varlab.engine.stage import Stage
-from varlab.engine.state import Generation
-from varlab.machine import now, peak_mib, reset_peak
 from varlab.measures.metrics import high_frequency_ssim, psnr, ssim
 from varlab.models.base import NextScaleModel
 from varlab.probes.log import Log, join, of_methods, tree
-from varlab.runs import Job, to_pil
+from varlab.runs import Job, Progress, to_pil
+from varlab.runs.clock import interleaved, timed_run
 from varlab.runs.inputs import with_overrides
 from varlab.scenes import CATEGORIES, score_images
 from varlab.scenes.prompt_sets import Given, PromptSet, choose
@@ -37,22 +33,6 @@ FIDELITY: dict[str, Measure] = {
     "ssim": ssim,
     "high_frequency_ssim": high_frequency_ssim,
 }
-
-
-class StageClock(Probe):
-    """Wall time of the transformer: from the first stage's entry to the end of the last."""
-
-    name = "clock"
-
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.first, self.last = device, 0.0, 0.0
-
-    def on_stage(self, stage: Stage, x: Tensor) -> None:
-        if stage.index == 0:
-            self.first = now(self.device)
-
-    def on_progress(self, stage: Stage) -> None:
-        self.last = now(self.device)
 
 
 def job_of(
@@ -89,43 +69,42 @@ class Bench:
         self.methods = {name: methods_of(name) for name in names}
         self.peaks: dict[str, float] = {}
 
-    def warm_up(self) -> None:
-        samples = range(min(self.batch, len(self.job.prompts)))
-        for name in self.names:
-            forgot = reset_peak(self.job.model.device)  # not while time is taken: the pages that it frees cost some
-            self._run(name, samples)
-            self.peaks[name] = peak_mib(self.job.model.device, forgot)
+    def run(self, rounds: int, progress: Progress | None = None) -> None:
+        """Every batch of prompts ``rounds`` times by every method, in turning order."""
+        batches, n = self.job.batches(self.batch), len(self.job.prompts)
 
-    def turn(self, samples: range, turn: int, keep: bool) -> None:
-        for i in range(len(self.names)):
-            name = self.names[(i + turn) % len(self.names)]
-            out, seconds, transformer = self._run(name, samples)
+        def one(name: str, turn: int) -> None:
+            place = max(0, turn - 1)
+            self._run(name, batches[place % len(batches)], turn, 0 < turn <= len(batches))
+
+        def report(done: int, total: int) -> None:
+            if progress is not None:
+                progress(min(n, done * self.batch // rounds), n)
+
+        self.peaks = interleaved(self.names, one, rounds * len(batches), self.job.model.device, report).peaks
+
+    def _run(self, name: str, samples: range, turn: int, keep: bool) -> None:
+        """One method on one batch; turn 0 warms up, and what the first round gives is kept."""
+        job = self.job
+        texts = [job.prompts[i] for i in samples]
+        out, times = timed_run(
+            job.model, texts, list(samples), self.methods[name], settings=job.settings, seed=job.seed
+        )
+        if turn:
             self.timings.append(
                 {
                     "method": name,
-                    "turn": turn,
+                    "turn": turn - 1,
                     "images": len(samples),
-                    "seconds": seconds / len(samples),
-                    "transformer_seconds": transformer / len(samples),
+                    "seconds": times.seconds / len(samples),
+                    "transformer_seconds": times.transformer / len(samples),
                 }
             )
-            if keep:
-                self.tensors[name].append(out.image.cpu())
-                self.images[name] += to_pil(out.image)
-                self.ledgers[name] += out.ledger
-                self.parts[name].append(of_methods(out.reports, samples))
-
-    def _run(self, name: str, samples: range) -> tuple[Generation, float, float]:
-        job = self.job
-        clock = StageClock(job.model.device)
-        run = Run(job.model, job.settings, SeededNoise(job.seed), [clock], on_progress=clock.on_progress)
-        texts = [job.prompts[i] for i in samples]
-        needs = any("dense" in method.needs for method in self.methods[name])
-        dense = run.dense_run(texts, list(samples)) if needs else None
-        start = now(job.model.device)
-        out = run.generate(texts, list(samples), self.methods[name], dense=dense)
-        seconds = now(job.model.device) - start
-        return out, seconds, clock.last - clock.first
+        if keep:
+            self.tensors[name].append(out.image.cpu())
+            self.images[name] += to_pil(out.image)
+            self.ledgers[name] += out.ledger
+            self.parts[name].append(of_methods(out.reports, samples))
 
     def told(self, facts: dict[str, Any]) -> dict[str, xr.DataTree]:
         """What the methods decided, of those that say."""

@@ -4,7 +4,7 @@ Every batch of prompts is drawn by each method in turning order, the dense run a
 machine falls on all alike. What a method needs beside (a dense run for an oracle) is made outside its time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,9 @@ from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
-from varlab.runs import Job, provenance
+from varlab.runs import Job, Progress, provenance
 from varlab.runs.inputs import at_least
 from varlab.scenes.prompt_sets import Given
-
-Progress = Callable[[float, int], None]
 
 
 @fixed_context()
@@ -59,16 +57,11 @@ def compare(
     names = list(dict.fromkeys([DENSE, *specs]))
     job, chosen = job_of(model, prompt_set, n, seed, settings)
     _try_out(job, names)
-    batches = job.batches(batch)
     measures = measures_of(model, lpips)
     place = None if isinstance(frontier, bool) else Path(frontier)
     blind = None if frontier is False else frontier_of(job, chosen.name, place, measures, progress)
     bench = Bench(job, names, batch, measures)
-    bench.warm_up()
-    for turn in range(rounds * len(batches)):
-        bench.turn(batches[turn % len(batches)], turn, turn // len(batches) == 0)
-        if progress is not None:
-            progress(min(len(chosen), (turn + 1) * batch // rounds), len(chosen))
+    bench.run(rounds, progress)
     rows = bench.prompt_rows(chosen.texts, chosen.categories)
     facts = provenance(job, chosen.name) | {"batch": batch, "rounds": rounds, "device": device_name(model.device)}
     timings = pd.DataFrame(bench.timings)

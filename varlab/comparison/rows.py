@@ -8,17 +8,15 @@ import pandas as pd
 from varlab.accelerators import DENSE
 from varlab.comparison.bench import Bench
 from varlab.measures.statistics import bootstrap_interval, paired_shares
+from varlab.runs.clock import paired_ratio
 
 
 def method_row(name: str, bench: Bench, rows: pd.DataFrame, timings: pd.DataFrame) -> dict[str, Any]:
     """All figures of one method, differences paired with the dense run's over batches or prompts."""
     own, dense = (timings[timings.method == which].sort_values("turn") for which in (name, DENSE))
     q25, median, q75 = own.seconds.quantile([0.25, 0.5, 0.75])
-    ratios = own.seconds.to_numpy() / dense.seconds.to_numpy()
-    speedup = bootstrap_interval(1 / ratios, np.nanmedian)
-    transformer = bootstrap_interval(
-        own.transformer_seconds.to_numpy() / dense.transformer_seconds.to_numpy(), np.nanmedian
-    )
+    speedup = paired_ratio(dense.seconds, own.seconds)
+    transformer = paired_ratio(own.transformer_seconds, dense.transformer_seconds)
     ledger, reference = bench.ledgers[name], bench.ledgers[DENSE]
     work = ledger.transformer_flops / reference.transformer_flops
     row: dict[str, Any] = {

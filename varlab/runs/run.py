@@ -3,7 +3,6 @@
 import json
 import platform
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from varlab.accelerators import build as build_accelerators
 from varlab.context import fixed_context
-from varlab.engine.hooks import Accelerator, Probe
+from varlab.engine.hooks import Accelerator
 from varlab.engine.ledger import Ledger
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
@@ -38,6 +37,7 @@ from varlab.probes import LoggingProbe, build
 from varlab.probes import log as logs
 from varlab.probes.log import LOG_VERSION, Log
 from varlab.resources import checkout
+from varlab.runs.clock import timed_run
 from varlab.runs.folders import (
     find_run,
     forget,
@@ -389,22 +389,6 @@ def _claim(folder: Path, job: Job, record: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-class _Clock(Probe):
-    """Marks when the first stage begins, and when each one ends, so that the text path is not counted."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.marks = device, list[float]()
-
-    def mark(self, stage: Stage) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        self.marks.append(time.perf_counter())
-
-    def on_stage(self, stage: Stage, x: Tensor) -> None:
-        if stage.index == 0:
-            self.mark(stage)
-
-
 def stage_seconds(job: Job, batch: int, repeats: int = 3, longest: float = 60.0) -> list[list[float]]:
     """Wall seconds of each stage for one batch, text and probes left out [repeats, stages].
 
@@ -412,10 +396,8 @@ def stage_seconds(job: Job, batch: int, repeats: int = 3, longest: float = 60.0)
     """
     rounds: list[list[float]] = []
     for _ in range(repeats + 1):
-        clock = _Clock(job.model.device)
-        run = Run(job.model, job.settings, SeededNoise(job.seed), [clock], on_progress=clock.mark)
-        run.generate(job.text(range(batch)), list(range(batch)))
-        rounds.append(np.diff(clock.marks).round(6).tolist())
+        _, times = timed_run(job.model, job.text(range(batch)), range(batch), settings=job.settings, seed=job.seed)
+        rounds.append([round(seconds, 6) for seconds in times.stages.values()])
         if sum(rounds[0]) > longest:
             return rounds
     return rounds[1:]

@@ -1,12 +1,6 @@
-"""Where the time of an image goes: spans, methods in turning order, and what the device could do at best.
-
-Spans tile a run: ``text encoder``, ``text`` (projections that are constant over the stages), and for every stage
-``plan`` (decisions and their previews), ``transformer`` (embedding, blocks, read-out) and ``sampling`` (labels,
-codes, canvas); then ``decode``.
-"""
+"""Where the time of an image goes: spans, methods in turning order, and what the device could do at best."""
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,80 +10,29 @@ import numpy as np
 import pandas as pd
 import torch
 
-from varlab.accelerators import DENSE, build
+from varlab.accelerators import DENSE
+from varlab.comparison import methods_of
 from varlab.context import fixed_context
 from varlab.engine.compiled import Compiled
 from varlab.engine.execution import Execution
 from varlab.engine.graphs import Graphs, refuse_graphs
-from varlab.engine.ledger import Ledger
-from varlab.engine.loop import Run
-from varlab.engine.randomness import SeededNoise
 from varlab.errors import VarlabError
-from varlab.machine import Rates, clocks, device_name, now, peak_mib, rates, reset_peak
+from varlab.machine import Rates, clocks, device_name, rates
 from varlab.models.base import NextScaleModel
 from varlab.outputs import save_json
+from varlab.runs.clock import SPANS, Times, interleaved, timed_run
 from varlab.runs.inputs import at_least
 from varlab.weights.memory import refuse_batch
 
-SPANS = ("text encoder", "text", "plan", "transformer", "sampling", "decode")
 LAUNCH_BOUND = 0.9  # a span is launch-bound where issuing it takes so much of its time on the device
 TABLES = ("spans", "stages", "memory")
-Key = tuple[str, int]  # span, stage
-
-
-class SpanClock:
-    """Times between the marks of a run: CUDA events on a GPU, which nobody waits for, else the wall clock."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.marks = device, list[tuple[Key, float, Any]]()
-
-    def mark(self, span: str, stage: int) -> None:
-        event = None
-        if self.device.type == "cuda":
-            event = torch.cuda.Event(enable_timing=True)
-            event.record()
-        self.marks.append(((span, stage), time.perf_counter(), event))
-
-    def read(self) -> tuple[dict[Key, float], dict[Key, float]]:
-        """Seconds of every span on the device, and those that the host took to issue it; parts of a batch add up."""
-        now(self.device)
-        spent: dict[Key, float] = {}
-        issued: dict[Key, float] = {}
-        for (_, before, first), (key, after, last) in zip(self.marks, self.marks[1:], strict=False):
-            host = after - before
-            device = host if first is None else first.elapsed_time(last) / 1000
-            spent[key], issued[key] = spent.get(key, 0.0) + device, issued.get(key, 0.0) + host
-        return spent, issued
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One run of one method: seconds by span, and of the whole."""
-
-    spans: dict[Key, float]
-    issued: dict[Key, float]
-    seconds: float
-    ledger: Ledger
 
 
 def one_pass(
     model: NextScaleModel, texts: Sequence[Any], spec: str, seed: int, execution: Execution | None = None
-) -> Pass:
+) -> Times:
     """A batch by one method (``none``, or several joined by ``+``), timed span by span; eager by default."""
-    methods = build([part for part in spec.split("+") if part != DENSE])
-    clock = SpanClock(model.device)
-    run = Run(model, model.settings, SeededNoise(seed), on_span=clock.mark, execution=execution or Execution())
-    samples = range(len(texts))
-    dense = run.dense_run(texts, samples) if any("dense" in method.needs for method in methods) else None
-    start = now(model.device)
-    clock.mark("start", 0)
-    reader = getattr(model, "read_prompts", None)
-    text = texts if reader is None else reader(texts)
-    clock.mark("text encoder", 0)
-    out = run.generate(text, samples, methods, dense=dense)
-    seconds = now(model.device) - start
-    spans, issued = clock.read()
-    return Pass(spans, issued, seconds, out.ledger)
+    return timed_run(model, texts, range(len(texts)), methods_of(spec), seed=seed, execution=execution)[1]
 
 
 @dataclass(frozen=True)
@@ -141,18 +84,11 @@ def latency(
     execution = Graphs(execution) if graphs else execution
     names = list(dict.fromkeys([DENSE, *specs]))
     measured = rates(model.device, model.precision, model.width, head_width(model))
-    before, passes, peaks = clocks(model.device), {name: list[Pass]() for name in names}, dict[str, float]()
-    for turn in range(rounds + 1):
-        for i in range(len(names)):
-            name = names[(i + turn) % len(names)]
-            forgot = not turn and reset_peak(model.device)  # not while time is taken: freed pages cost some
-            made = one_pass(model, texts, name, seed, execution)
-            if turn:
-                passes[name].append(made)
-            else:
-                peaks[name] = peak_mib(model.device, forgot)
-        if progress is not None:
-            progress(turn, rounds)
+    before = clocks(model.device)
+    timed = interleaved(
+        names, lambda name, _: one_pass(model, texts, name, seed, execution), rounds, model.device, progress
+    )
+    passes = timed.passes
     facts = {
         "model": model.name, "weights": model.weights, "precision": model.precision,
         "device": device_name(model.device), "threads": torch.get_num_threads(), "batch": len(texts), "seed": seed,
@@ -162,7 +98,7 @@ def latency(
     }  # fmt: skip
     spans = pd.concat([_spans(name, passes[name], passes[DENSE]) for name in names], ignore_index=True)
     stages = pd.concat([_stages(model, name, passes[name], measured) for name in names], ignore_index=True)
-    return Latency(spans, stages, _memory(model, passes, peaks), facts)
+    return Latency(spans, stages, _memory(model, passes, timed.peaks), facts)
 
 
 def head_width(model: NextScaleModel) -> int:
@@ -170,7 +106,7 @@ def head_width(model: NextScaleModel) -> int:
     return model.width // model.transformer.config.heads  # type: ignore[attr-defined]
 
 
-def _spans(name: str, passes: list[Pass], dense: list[Pass]) -> pd.DataFrame:
+def _spans(name: str, passes: list[Times], dense: list[Times]) -> pd.DataFrame:
     keys = dict.fromkeys(key for made in passes for key in made.spans)
     rows = [(*key, [made.spans.get(key, 0.0) for made in passes]) for key in keys if key[0] in SPANS]
     rows = [(span, stage + 1, values) for span, stage, values in rows]
@@ -187,7 +123,7 @@ def _spans(name: str, passes: list[Pass], dense: list[Pass]) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["method", "span", "stage", "median", "iqr", "n", "ratio"])
 
 
-def _stages(model: NextScaleModel, name: str, passes: list[Pass], limits: Rates) -> pd.DataFrame:
+def _stages(model: NextScaleModel, name: str, passes: list[Times], limits: Rates) -> pd.DataFrame:
     """Median seconds of the transformer beside the least time for its operations and for its bytes."""
     element = 2 if model.precision == "bf16" else 4
     weights = sum(p.numel() * p.element_size() for block in model.transformer.blocks for p in block.parameters())  # type: ignore[attr-defined]
@@ -214,7 +150,7 @@ def launch_bound_share(stages: pd.DataFrame) -> float:
     return float(stages.seconds[stages.launch_bound.astype(bool)].sum() / stages.seconds.sum())
 
 
-def _memory(model: NextScaleModel, passes: dict[str, list[Pass]], peaks: dict[str, float]) -> pd.DataFrame:
+def _memory(model: NextScaleModel, passes: dict[str, list[Times]], peaks: dict[str, float]) -> pd.DataFrame:
     """MiB of the weights by part, of keys and values at the end, and at the peak of the first pass with what the
     process holds."""
     parts = {

@@ -1,8 +1,7 @@
 """What an exit saves: wall time of the transformer, interleaved with full depth, beside block calls and FLOPs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from varlab.accelerators import DENSE
@@ -12,12 +11,11 @@ from varlab.analysis.measured import Measured
 from varlab.comparison import compare
 from varlab.errors import VarlabError
 from varlab.evaluation.classes import labels
-from varlab.measures.statistics import bootstrap_interval
 from varlab.models.base import NextScaleModel
 from varlab.models.var_model import VAR
+from varlab.runs import Progress
+from varlab.runs.clock import paired_ratio
 from varlab.scenes.prompt_sets import PromptSet
-
-Progress = Callable[[float, int], None]
 
 
 def exit_specs(model: NextScaleModel, exits: Sequence[str]) -> list[str]:
@@ -39,7 +37,7 @@ def exit_speed(
 ) -> Measured:
     """One row an exit vector (default: half the depth), full depth first. Every round times all of them once.
 
-    ``transformer_ratio``: time from the first stage's entry to the last one's end over full depth's, median and 95 %
+    ``transformer_ratio``: time from the text's end to the last canvas over full depth's, median and 95 %
     bootstrap interval over rounds; ``ms_image``: median, decode included; GFLOPs are one guided image's.
     """
     chosen = exits or [str(max(1, model.depth // 2))]
@@ -50,11 +48,11 @@ def exit_speed(
         model, prompts, specs, n=batch, batch=batch, rounds=rounds, seed=seed, frontier=False, progress=progress
     )
     by_turn = {name: part.sort_values("turn") for name, part in found.timings.groupby("method")}
-    dense, rows = by_turn[DENSE].transformer_seconds.to_numpy(), []
+    dense, rows = by_turn[DENSE].transformer_seconds, []
     for text, name in zip([str(model.depth), *chosen], [DENSE, *specs], strict=True):
         vector = read_exits(text, len(model.schedule))
         own, costs = by_turn[name], account(model, vector, model.settings)
-        ratio = bootstrap_interval(own.transformer_seconds.to_numpy() / dense, np.nanmedian)
+        ratio = paired_ratio(own.transformer_seconds, dense)
         rows.append(
             {
                 "exits": text,

@@ -12,6 +12,7 @@ from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.machine import has_bf16_units, now, rates
 from varlab.models.infinity_model import Infinity
+from varlab.runs.clock import interleaved, timed_run
 from varlab.timing.benchmarks.models import random_infinity
 from varlab.timing.benchmarks.reference import reference
 
@@ -30,7 +31,7 @@ KERNELS = (*PRODUCTS, "aten::bmm", "aten::_scaled_dot_product_flash_attention_fo
 
 @dataclass(frozen=True)
 class DenseBench:
-    """``seconds``: one row a variant and round, decode left out. ``table``: figures beside their targets."""
+    """``seconds``: a column a variant, a row a round, decode left out. ``table``: figures beside their targets."""
 
     seconds: pd.DataFrame
     table: pd.DataFrame
@@ -48,19 +49,13 @@ def dense_bench(
     for warm in _variants(1, width, "0.06M").values():
         warm()
     variants = _variants(depth, width, pixels)
-    rows = []
-    names = list(variants)
-    for turn in range(rounds):
-        for i in range(len(names)):
-            name = names[(i + turn) % len(names)]
-            rows.append({"variant": name, "round": turn, "seconds": variants[name]()})
-        if progress is not None:
-            progress(turn + 1, rounds)
-    seconds = pd.DataFrame(rows)
+    device = torch.device("cpu")
+    timed = interleaved(list(variants), lambda name, _: variants[name](), rounds, device, progress, warm_up=False)
+    seconds = pd.DataFrame(timed.passes).rename_axis("round")
     shares = {precision: linear_share(width, precision) for precision in ("fp32", "bf16")}
     kernels = {precision: kernel_share(width, precision, pixels) for precision in ("fp32", "bf16")}
     facts = {"depth": depth, "width": width, "pixels": pixels, "n": rounds, "weights": "random (seed 0)"}
-    units = has_bf16_units(torch.device("cpu"))
+    units = has_bf16_units(device)
     facts["bf16 matrix units"] = units
     return DenseBench(seconds, _table(seconds, shares, kernels, units), facts)
 
@@ -77,12 +72,9 @@ def _variants(depth: int, width: int, pixels: str) -> dict[str, Callable[[], flo
 
 def engine_seconds(model: Infinity, batch: int = 1) -> float:
     """Of a run from the text to the last stage's canvas."""
-    ends: list[float] = []
     text = model.read_prompts([f"prompt {i}" for i in range(batch)])
-    run = Run(model, model.settings, SeededNoise(0), on_progress=lambda stage: ends.append(now(model.device)))
-    start = now(model.device)
-    run.generate(text, range(batch))
-    return ends[-1] - start
+    _, times = timed_run(model, text, range(batch))
+    return times.spans["text", 0] + times.transformer
 
 
 def reference_seconds(model: Infinity) -> float:
@@ -123,13 +115,12 @@ def _spent(profile: torch.profiler.profile, kernels: tuple[str, ...] | None = No
 def _table(seconds: pd.DataFrame, shares: dict[str, float], kernels: dict[str, float], units: bool) -> pd.DataFrame:
     """``met`` is None where there is nothing to meet: a target that asks for matrix units where there are none, and a
     share that explains another figure."""
-    wide = seconds.pivot(index="round", columns="variant", values="seconds")
     rows = []
     for figure, (above, below, target) in TARGETS.items():
-        low, median, high = np.quantile(wide[above] / wide[below], [0.25, 0.5, 0.75])
+        low, median, high = np.quantile(seconds[above] / seconds[below], [0.25, 0.5, 0.75])
         applies = units or figure != NEEDS_UNITS
         asked = f"<= {target}" if applies else f"<= {target} with bf16 matrix units; there are none"
-        rows.append([figure, median, low, high, len(wide), asked, bool(median <= target) if applies else None])
+        rows.append([figure, median, low, high, len(seconds), asked, bool(median <= target) if applies else None])
     for precision, share in shares.items():
         name = f"linear {precision} / matmul"
         rows.append([name, share, share, share, 1, f">= {LEAST_LINEAR}", bool(share >= LEAST_LINEAR)])

@@ -21,7 +21,7 @@ from varlab.models.base import NextScaleModel
 from varlab.runs.inputs import at_least
 from varlab.runs.origins import git_state
 from varlab.timing.benchmarks.execution import apart
-from varlab.timing.benchmarks.probe_cost import PROBED, interleaved
+from varlab.timing.benchmarks.probe_cost import PROBED, paired_cost
 from varlab.timing.latency import TABLES, Latency, latency
 from varlab.weights.zoo import load
 
@@ -197,7 +197,7 @@ def _graphs(made: GpuBench, models: Models, rounds: int) -> None:
 
 def _probes(made: GpuBench, models: Models, rounds: int) -> None:
     """All probes with previews at an eighth of the side, against plain runs in turning order."""
-    found = interleaved(models["infinity-2b"], {"plain": (), "probes": PROBED}, rounds, 1)
+    found = paired_cost(models["infinity-2b"], {"plain": (), "probes": PROBED}, rounds, 1)
     made.figures["2b probes, time"] = float((found.seconds["probes"] / found.seconds["plain"]).median())
     made.figures["2b probes, memory"] = found.peaks["probes"] / found.peaks["plain"]
     made.figures["2b probes, MB of log an image"] = found.log_mb["probes"]

@@ -4,10 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
 
 from varlab.machine import rates
 from varlab.models.infinity_model import Infinity
+from varlab.runs.clock import interleaved
 from varlab.timing.benchmarks.dense import engine_seconds
 from varlab.timing.benchmarks.models import random_infinity
 
@@ -45,16 +48,13 @@ def growth(precision: str = "fp32", rounds: int = 3, progress: Progress | None =
     """
     points = [BASE | {axis: value} for axis, values in AXES.items() for value in values]
     labels = [(axis, str(value)) for axis, values in AXES.items() for value in values]
-    best: dict[int, tuple[float, float]] = {}
-    for turn in range(rounds):
-        for i in range(len(points)):
-            place = (i + turn) % len(points)
-            found = _measure(precision, turn == 0, **points[place])
-            before = best.get(place, found)
-            best[place] = min(found[0], before[0]), min(found[1], before[1])
-        if progress is not None:
-            progress(turn + 1, rounds)
-    rows = [[*labels[i], *best[i]] for i in range(len(points))]
+    timed = interleaved(
+        [str(i) for i in range(len(points))],
+        lambda place, turn: _measure(precision, turn == 1, **points[int(place)]),
+        rounds, torch.device("cpu"), progress, warm_up=False,
+    )  # fmt: skip
+    best = [np.min(found, axis=0).tolist() for found in timed.passes.values()]
+    rows = [[*label, *figures] for label, figures in zip(labels, best, strict=True)]
     table = pd.DataFrame(rows, columns=["axis", "value", "seconds", "account"])
     for name in ("seconds", "account"):
         table[f"{name}_growth"] = table[name] / table.groupby("axis", sort=False)[name].transform("first")

@@ -12,11 +12,12 @@ import torch
 from varlab.context import fixed_context
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
-from varlab.machine import now, peak_mib, reset_peak
+from varlab.machine import now
 from varlab.models.base import NextScaleModel
 from varlab.probes import PROBES, build
 from varlab.probes import log as logs
 from varlab.runs import default_batch
+from varlab.runs.clock import interleaved
 from varlab.runs.folders import keep
 from varlab.runs.inputs import at_least
 from varlab.scenes.prompt_sets import prompts
@@ -57,7 +58,7 @@ class ProbeCost:
 
 
 @dataclass(frozen=True)
-class Interleaved:
+class PairedCost:
     """``seconds``: one column a variant, one row a round; ``peaks``: MiB of each; ``log_mb``: of its log on disk, an
     image; ``equal``: images bit for bit."""
 
@@ -67,36 +68,29 @@ class Interleaved:
     equal: bool
 
 
-def interleaved(
+def paired_cost(
     model: NextScaleModel,
     variants: Mapping[str, tuple[str, ...]],
     rounds: int,
     batch: int,
     progress: Callable[[float, int], None] | None = None,
-) -> Interleaved:
+) -> PairedCost:
     """Each round runs every variant, a set of probes, once in turning order; one more warms up and shows memory."""
     refuse_batch(model, batch)
     texts = list(prompts("scenes", n=batch))
-    names, rows = list(variants), list[dict[str, float]]()
-    peaks: dict[str, float] = {}
     images: dict[str, torch.Tensor] = {}
     sizes: dict[str, float] = {}
-    for turn in range(rounds + 1):
-        row = {}
-        for i in range(len(names)):
-            name = names[(i + turn) % len(names)]
-            forgot = not turn and reset_peak(model.device)  # not while time is taken: freed pages cost some
-            row[name], images[name], log = _pass(model, texts, variants[name])
-            if not turn:
-                peaks[name] = peak_mib(model.device, forgot)
-                sizes[name] = stored_bytes(log) / 1e6 / batch
-        rows.append(row)
-        if progress is not None:
-            progress(turn, rounds)
+
+    def one(name: str, turn: int) -> float:
+        seconds, images[name], log = _pass(model, texts, variants[name])
+        if not turn:
+            sizes[name] = stored_bytes(log) / 1e6 / batch
+        return seconds
+
+    timed = interleaved(list(variants), one, rounds, model.device, progress)
     first = next(iter(images.values()))
     equal = all(torch.equal(image, first) for image in images.values())
-    seconds = pd.DataFrame(rows[1:], columns=names)
-    return Interleaved(seconds, peaks, sizes, equal)
+    return PairedCost(pd.DataFrame(timed.passes), timed.peaks, sizes, equal)
 
 
 def stored_bytes(log: logs.Log) -> int:
@@ -129,7 +123,7 @@ def probe_cost(
     """Wall clock of the plain run and of probes without and with previews, decode included."""
     batch = default_batch(model) if batch is None else batch
     at_least(1, repeats=repeats, batch=batch)
-    found = interleaved(model, variants, repeats, batch, progress)
+    found = paired_cost(model, variants, repeats, batch, progress)
     rows = []
     for name in variants:
         seconds = np.quantile(found.seconds[name] / batch, [0.25, 0.5, 0.75])

@@ -1,6 +1,5 @@
 """How much of the work that a method saves becomes time: dense and pruned runs in turn, the transformer's span."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,15 +10,14 @@ import torch
 from torch import Tensor
 
 from varlab.accelerators import DENSE
-from varlab.comparison import StageClock, methods_of
+from varlab.comparison import methods_of
 from varlab.context import fixed_context
 from varlab.engine.hooks import Accelerator, Compute
-from varlab.engine.loop import Run
-from varlab.engine.randomness import SeededNoise
-from varlab.engine.stage import Site, Stage
+from varlab.engine.stage import Site
 from varlab.machine import now, peak_mib, reset_peak
 from varlab.measures.statistics import bootstrap_interval
 from varlab.models.base import NextScaleModel
+from varlab.runs.clock import interleaved, timed_run
 from varlab.runs.inputs import at_least
 from varlab.weights.memory import refuse_batch
 
@@ -84,7 +82,7 @@ def savings(
     batch: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Savings:
-    """Dense and pruned runs in turn, one round more to warm up. Span: first stage's entry to the end of the last.
+    """Dense and pruned runs in turn, one round more to warm up. Span: the text's end to the last canvas.
 
     Share of the saving: (1 - time ratio) / (1 - ratio of the work), as the ledger counts it. Overhead of the method's
     own verbs (scores, decisions, fills): over the dense time; what the engine does to gather and scatter tokens is not
@@ -93,56 +91,30 @@ def savings(
     """
     at_least(1, repeats=repeats, batch=batch)
     refuse_batch(model, batch)
-    rows, stages = [], []
-    for turn in range(repeats + 1):
-        for name in (DENSE, spec) if turn % 2 else (spec, DENSE):
-            row, seconds = _pass(model, name, batch, turn)
-            if turn:
-                rows.append(row)
-                stages.append({"method": name} | {str(k): s for k, s in enumerate(seconds, 1)})
-        if progress is not None:
-            progress(turn, repeats)
-    rounds = pd.DataFrame(rows)
-    by_stage = pd.DataFrame(stages).groupby("method", sort=False).median().T.rename_axis("stage")
+    timed = interleaved(
+        [DENSE, spec], lambda name, turn: _pass(model, name, batch, turn), repeats, model.device, progress
+    )
+    passes = [made for found in timed.passes.values() for made in found]
+    rounds = pd.DataFrame([row for row, _ in passes])
+    stages = pd.DataFrame([{"method": row["method"]} | seconds for row, seconds in passes])
+    by_stage = stages.groupby("method", sort=False).median().T.rename_axis("stage")
     return Savings(rounds, _table(rounds, spec), by_stage)
 
 
-class _Marks(StageClock):
-    """Also when each stage ended, and the processor's time in the span: other processes do not count there."""
-
-    def __init__(self, device: torch.device) -> None:
-        super().__init__(device)
-        self.ends: list[float] = []
-        self.processor = 0.0
-
-    def on_stage(self, stage: Stage, x: Tensor) -> None:
-        super().on_stage(stage, x)
-        if stage.index == 0:
-            self.processor -= time.process_time()
-
-    def on_progress(self, stage: Stage) -> None:
-        super().on_progress(stage)
-        self.ends.append(self.last)
-        if stage.from_end == 0:
-            self.processor += time.process_time()
-
-
-def _pass(model: NextScaleModel, name: str, batch: int, turn: int) -> tuple[dict[str, Any], list[float]]:
+def _pass(model: NextScaleModel, name: str, batch: int, turn: int) -> tuple[dict[str, Any], dict[str, float]]:
     methods = [timed(method, model.device) for method in methods_of(name)]
-    clock = _Marks(model.device)
-    run = Run(model, model.settings, SeededNoise(0), [clock], on_progress=clock.on_progress)
     forgot = reset_peak(model.device)
-    out = run.generate([f"prompt {i}" for i in range(batch)], range(batch), methods)
+    _, times = timed_run(model, [f"prompt {i}" for i in range(batch)], range(batch), methods)
     row = {
         "method": name,
         "turn": turn,
-        "seconds": clock.last - clock.first,
-        "processor_seconds": clock.processor,
+        "seconds": times.transformer,
+        "processor_seconds": times.processor,
         "overhead_seconds": sum(vars(method)["spent"][0] for method in methods),
-        "flops": out.ledger.transformer_flops,
+        "flops": times.ledger.transformer_flops,
         "peak_mib": peak_mib(model.device, forgot),
     }
-    return row, np.diff([clock.first, *clock.ends]).tolist()
+    return row, {str(k + 1): seconds for k, seconds in times.stages.items()}
 
 
 def _table(rounds: pd.DataFrame, spec: str) -> pd.DataFrame:
