@@ -1,0 +1,52 @@
+"""The clock changes nothing and misses nothing; what is timed takes turns."""
+
+import pytest
+import torch
+
+from tests.conftest import text_for, tiny_infinity
+from varlab.accelerators.baselines import Truncate
+from varlab.engine.loop import Run
+from varlab.engine.randomness import SeededNoise
+from varlab.runs.clock import interleaved, paired_ratio, timed_run
+
+CPU = torch.device("cpu")
+
+
+def test_a_timed_run_draws_the_same_and_its_stages_lie_within_it() -> None:
+    model = tiny_infinity("long")
+    text = text_for(model, (3, 5), (0, 1))
+
+    def run() -> Run:
+        return Run(model, model.settings, SeededNoise(7))
+
+    out, times = timed_run(run(), text, (0, 1))
+    assert torch.equal(out.image, run().generate(text, (0, 1)).image)
+    assert list(times.stages) == list(range(len(model.schedule)))
+    spans = {name: sum(s for (span, _), s in times.spans.items() if span == name) for name, _ in times.spans}
+    assert times.transformer == pytest.approx(
+        times.seconds - spans["text encoder"] - spans["text"] - spans["decode"], rel=0.2
+    )
+    assert times.processor > 0 and times.spans == times.issued and times.ledger is out.ledger
+    _, short = timed_run(run(), text, (0, 1), [Truncate(2)])
+    assert list(short.stages) == list(range(len(model.schedule) - 2))
+
+
+def test_variants_take_turns_behind_a_round_that_warms_up() -> None:
+    calls: list[tuple[str, int]] = []
+    seen: list[int] = []
+
+    def run(name: str, turn: int) -> str:
+        calls.append((name, turn))
+        return f"{name}{turn}"
+
+    found = interleaved(["a", "b", "c"], run, 2, CPU, lambda done, total: seen.append(done))
+    assert calls == [(name, turn) for turn, names in enumerate(("abc", "bca", "cab")) for name in names]
+    assert found.passes == {"a": ["a1", "a2"], "b": ["b1", "b2"], "c": ["c1", "c2"]}
+    assert list(found.peaks) == ["a", "b", "c"] and seen == [0, 1, 2]
+    calls.clear()
+    assert interleaved(["a"], run, 1, CPU, warm_up=False).peaks == {} and calls == [("a", 1)]
+
+
+def test_a_ratio_is_paired_by_round() -> None:
+    """Both drift by a factor of four, their ratio by nothing."""
+    assert paired_ratio([1.0, 2.0, 4.0], [2.0, 4.0, 8.0]) == (0.5, 0.5, 0.5)
