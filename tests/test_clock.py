@@ -1,6 +1,5 @@
 """The clock changes nothing and misses nothing; what is timed takes turns."""
 
-import pytest
 import torch
 
 from tests.conftest import text_for, tiny_infinity
@@ -23,9 +22,8 @@ def test_a_timed_run_draws_the_same_and_its_stages_lie_within_it() -> None:
     assert torch.equal(out.image, run().generate(text, (0, 1)).image)
     assert list(times.stages) == list(range(len(model.schedule)))
     spans = {name: sum(s for (span, _), s in times.spans.items() if span == name) for name, _ in times.spans}
-    assert times.transformer == pytest.approx(
-        times.seconds - spans["text encoder"] - spans["text"] - spans["decode"], rel=0.2
-    )
+    assert spans["transformer"] + spans["sampling"] <= times.transformer + 1e-9
+    assert times.transformer <= spans["plan"] + spans["transformer"] + spans["sampling"] + 1e-9 < times.seconds
     assert times.processor > 0 and times.spans == times.issued and times.ledger is out.ledger
     _, short = timed_run(run(), text, (0, 1), [Truncate(2)])
     assert list(short.stages) == list(range(len(model.schedule) - 2))
