@@ -15,17 +15,15 @@ def test_a_timed_run_draws_the_same_and_its_stages_lie_within_it() -> None:
     model = tiny_infinity("long")
     text = text_for(model, (3, 5), (0, 1))
 
-    def run() -> Run:
-        return Run(model, model.settings, SeededNoise(7))
-
-    out, times = timed_run(run(), text, (0, 1))
-    assert torch.equal(out.image, run().generate(text, (0, 1)).image)
+    out, times = timed_run(model, text, (0, 1), seed=7)
+    plain = Run(model, model.settings, SeededNoise(7)).generate(text, (0, 1))
+    assert torch.equal(out.image, plain.image)
     assert list(times.stages) == list(range(len(model.schedule)))
     spans = {name: sum(s for (span, _), s in times.spans.items() if span == name) for name, _ in times.spans}
     assert spans["transformer"] + spans["sampling"] <= times.transformer + 1e-9
     assert times.transformer <= spans["plan"] + spans["transformer"] + spans["sampling"] + 1e-9 < times.seconds
     assert times.processor > 0 and times.spans == times.issued and times.ledger is out.ledger
-    _, short = timed_run(run(), text, (0, 1), [Truncate(2)])
+    _, short = timed_run(model, text, (0, 1), [Truncate(2)])
     assert list(short.stages) == list(range(len(model.schedule) - 2))
 
 
