@@ -12,9 +12,12 @@ import torch
 from tests.minis import refused
 from varlab.evaluation.card import write_card
 from varlab.evaluation.command import former_score, score_command
+from varlab.evaluation.residual import without_residual
 from varlab.evaluation.scenes import SceneScore, lead
 from varlab.evaluation.untrained import untrained_self
+from varlab.runs import sample
 from varlab.scenes import summarise
+from varlab.schedules import square
 from varlab.training.recipes import MINI_HART
 from varlab.training.records import note, parts_of, settings_of
 from varlab.weights import zoo
@@ -22,7 +25,10 @@ from varlab.weights.embedded import save_mini
 
 SMALL = replace(
     MINI_HART,
-    transformer=replace(MINI_HART.transformer, depth=2, width=32, heads=2, diffusion_width=16, diffusion_depth=1),
+    schedule=square((1, 2, 3, 4, 6, 8), "small"),
+    transformer=replace(
+        MINI_HART.transformer, depth=2, width=32, heads=2, stages=6, diffusion_width=16, diffusion_depth=1
+    ),
     tokenizer=replace(MINI_HART.tokenizer, channels=8),
 )
 
@@ -32,7 +38,8 @@ def mini(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a mini with the records that its training would have left."""
     folder = tmp_path / "mini-hart"
     counts = {f"{part}_{what}": 3 for part in ("tokenizer", "transformer") for what in ("samples", "steps", "hours")}
-    part = settings_of(SMALL, 2, "cpu", False)
+    told = replace(SMALL, correction=replace(SMALL.correction, batch=4), loop=replace(SMALL.loop, learning_rate=2e-3))
+    part = settings_of(told, 2, "cpu", False)
     note(tmp_path / "run", 0, part)
     note(tmp_path / "run", 2, part | {"shorten": 0.5, "largest": 4, "whole_from": 2})
     parts = parts_of(tmp_path / "run", 3, 3)
@@ -119,5 +126,21 @@ def test_the_card_says_what_training_gave(mini: Path) -> None:
     assert found["lead"]["prompts"] == found["score"]["n"] == 24 and drawn["n"] == 48
     word = "excludes" if found["lead"]["low"] > 0 else "includes"
     assert f"its interval {word} zero" in text and "| untrained self |" in text
-    assert "| 4 to 5 | 64 |" in text and "| 6 to 6 | 64 | 0.002 | 4, in 1 updates all | 0.5 |" in text
+    assert "| 4 to 5 | 8 |" in text and "| 6 to 6 | 8 | 0.002 | 4, in 1 updates all | 0.5 |" in text
     assert "50 % have a text" in text and "continued with `--init-from`" in text and "do not build on it" in text
+    residual = card["residual"]
+    whole, plain = residual["sides"]["codes and residual"], residual["sides"]["codes alone"]
+    assert whole["psnr"] == card["reconstruction_psnr"] and whole["samples"] == drawn
+    assert residual["lead"]["mean"] == pytest.approx(drawn["mean"] - plain["samples"]["mean"], abs=2e-4)
+    assert f"| {whole['psnr']} | {plain['psnr']} |" in text
+
+
+def test_without_the_residual_the_codes_are_the_same(mini: Path) -> None:
+    model = zoo.load("mini-hart")
+    plain = without_residual(model)  # type: ignore[arg-type]
+    assert model.settings.residual and not plain.settings.residual  # type: ignore[attr-defined]
+    pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    *_, last = plain.tokenizer.steps(model.encode(pixels), model.schedule.grids, last_phi=False)
+    torch.testing.assert_close(plain.encode(pixels), last.canvas)
+    with_it, without = (sample(each, ["a red star"], seed=3).images[0] for each in (model, plain))
+    assert with_it.tobytes() != without.tobytes()

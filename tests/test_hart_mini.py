@@ -25,6 +25,7 @@ from varlab.probes import PROBES
 from varlab.reports import notebook_parameters, run_report
 from varlab.reports.facts import FOLDER_VARIABLE
 from varlab.reports.notebooks import read_notebook
+from varlab.schedules import square
 from varlab.studies.calibration.command import calibrate_command
 from varlab.training.recipes import MINI_HART
 from varlab.weights import zoo
@@ -33,7 +34,10 @@ from varlab.weights.embedded import save_mini
 NOTEBOOKS = ("01_residual_spectra", "02_block_token_mse", "03_branch_divergence", "04_step_redundancy", "20_compare")
 SMALL = replace(
     MINI_HART,
-    transformer=replace(MINI_HART.transformer, depth=4, width=32, heads=2, diffusion_width=16, diffusion_depth=1),
+    schedule=square((1, 2, 3, 4, 6, 8), "small"),
+    transformer=replace(
+        MINI_HART.transformer, depth=4, width=32, heads=2, stages=6, diffusion_width=16, diffusion_depth=1
+    ),
     tokenizer=replace(MINI_HART.tokenizer, channels=8),
 )
 

@@ -19,6 +19,7 @@ from varlab.training.export import export
 from varlab.training.infinity import InfinityTask, self_correction
 from varlab.training.loop import Loop, LoopConfig, optimizers
 from varlab.training.pipeline import train
+from varlab.training.pool import ScenePool
 from varlab.training.recipe import CorrectionConfig, Recipe
 from varlab.training.recipes import NANO_INFINITY
 from varlab.training.records import parts_of
@@ -144,9 +145,10 @@ def test_a_tokenizer_may_start_from_a_shipped_one(
     from varlab.training.pipeline import new_tokenizer
 
     shipped = load_mini(tmp_path / "first")[0].tokenizer.state_dict()
-    assert all(torch.equal(value, shipped[key]) for key, value in new_tokenizer(second).state_dict().items())
+    pool = ScenePool(finished / "pool")
+    assert all(torch.equal(value, shipped[key]) for key, value in new_tokenizer(second, pool).state_dict().items())
     with pytest.raises(VarlabError, match="another one"):
-        new_tokenizer(replace(second, tokenizer=replace(TINY.tokenizer, channels=16)))
+        new_tokenizer(replace(second, tokenizer=replace(TINY.tokenizer, channels=16)), pool)
 
 
 @pytest.mark.slow

@@ -11,11 +11,13 @@ import pandas as pd
 from jinja2 import Template
 from PIL import Image
 
+from varlab.evaluation.residual import Side, codes_alone, side
 from varlab.evaluation.scenes import SceneScore, lead, score_ceiling, score_samples
 from varlab.evaluation.untrained import untrained_self
 from varlab.figures.training import training_curves
 from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
+from varlab.models.hart_model import Hart
 from varlab.scenes import shape_recall
 from varlab.weights.embedded import card_folder
 
@@ -29,11 +31,13 @@ def write_card(
 ) -> Path:
     """Score the model and write ``README.md``, ``card.json``, contact sheet and curves beside its weights.
 
-    Its untrained self draws one image an entry, so this takes ``per_prompt`` + 1 images an entry.
+    Its untrained self draws one image an entry, so this takes ``per_prompt`` + 1 images an entry, and for a HART,
+    which is also sampled without its residual, ``per_prompt`` more.
     """
     folder = card_folder(model.name)
     ceiling = score_ceiling(model, n)
     drawn, pictures, _ = score_samples(model, n, per_prompt, seed, progress=progress)
+    plain = codes_alone(model, n, per_prompt, seed, progress) if isinstance(model, Hart) else None
     random = untrained_self(model)
     unlearnt, _, _ = score_samples(random, n, 1, seed, progress=progress)
     record = {
@@ -69,6 +73,8 @@ def write_card(
             for name, part in zip(COLUMNS, (ceiling.truth, ceiling.rebuilt, drawn), strict=True)
         },
     }
+    if plain is not None:
+        record["residual"] = _residual(side(ceiling, drawn, pictures), plain)
     (folder / "card.json").write_text(json.dumps(record, indent=1))
     sheet(pictures[:: per_prompt * max(1, n // SHOWN)][:SHOWN]).save(folder / "samples.png", optimize=True)
     logs = {path.stem: pd.read_csv(path) for path in sorted((folder / "training").glob("*.csv"))}
@@ -76,6 +82,25 @@ def write_card(
     facts = json.loads((folder / "model.json").read_text())
     (folder / "README.md").write_text(_text(model, facts, record))
     return folder / "README.md"
+
+
+def _residual(whole: Side, plain: Side) -> dict[str, Any]:
+    """Both ways to decode beside each other, and the paired lead of the one with the residual."""
+    sides = {"codes and residual": whole, "codes alone": plain}
+    ahead = lead(whole.samples.score.entries, plain.samples.score.entries)
+    return {
+        "sides": {
+            name: {
+                "psnr": round(part.ceiling.psnr, 2),
+                "detail_kept": round(part.ceiling.detail_kept, 4),
+                "reconstructions": _plain(part.ceiling.rebuilt.summary)["overall"],
+                "samples_detail": round(part.samples.detail, 4),
+                "samples": _plain(part.samples.score.summary)["overall"],
+            }
+            for name, part in sides.items()
+        },
+        "lead": _plain(ahead)["overall"],
+    }
 
 
 def _plain(summary: pd.DataFrame) -> dict[str, dict[str, float]]:

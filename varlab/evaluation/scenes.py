@@ -37,13 +37,15 @@ class SceneScore:
 class Ceiling:
     """What any sample could reach: the scorer on renders and on reconstructions.
 
-    psnr in dB; ``detail_kept``: power above 1/8 cycle a pixel, reconstructions over renders.
+    psnr in dB; ``detail_kept``: power above 1/8 cycle a pixel, reconstructions over renders; ``power``: that of a
+    render.
     """
 
     truth: SceneScore
     rebuilt: SceneScore
     psnr: float
     detail_kept: float
+    power: float
 
 
 def score(
@@ -102,11 +104,12 @@ def score_ceiling(model: NextScaleModel, n: int = 553, seed: int = HELD_OUT_SEED
         score(list(truth), texts, categories),
         score(list(rebuilt), texts, categories),
         psnr=float(10 * np.log10(255**2 / error)),
-        detail_kept=_detail(rebuilt) / _detail(truth),
+        detail_kept=detail(rebuilt) / detail(truth),
+        power=detail(truth) / len(truth),
     )
 
 
-def _detail(images: np.ndarray) -> float:
-    """Power of the pixels above 1/8 cycle a pixel."""
+def detail(images: np.ndarray) -> float:
+    """Power of the pixels above 1/8 cycle a pixel, summed over the images."""
     maps = torch.from_numpy(images).movedim(-1, 1).float()
     return float(band_power(maps, (0.125, float("inf"))).sum())

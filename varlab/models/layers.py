@@ -85,13 +85,15 @@ def merge_heads(x: Tensor) -> Tensor:
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scale: float | None = None) -> Tensor:
-    """softmax(scale * q k^T) v; scale defaults to c ** -0.5. The mask is boolean or, outside training, a bias."""
+    """softmax(scale * q k^T) v; scale defaults to c ** -0.5. The mask is boolean or a bias."""
     if not (q.requires_grad and q.device.type == "cpu"):
         return F.scaled_dot_product_attention(q, k, v, mask, scale=scale)
     # The backward of the fused CPU kernel is several times slower than these three lines.
     scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.mT
-    if mask is not None:
+    if mask is not None and mask.dtype == torch.bool:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    elif mask is not None:
+        scores = scores + mask
     return scores.softmax(-1).to(v.dtype) @ v
 
 
@@ -123,12 +125,12 @@ def block_causal_attend(lengths: tuple[int, ...], scale: float = 1.0) -> Attend:
     bounds = [0, *accumulate(lengths)]
     first = bounds[coarse]
     stage = torch.repeat_interleave(torch.arange(coarse), torch.tensor(lengths[:coarse], dtype=torch.long))
-    mask = stage[:, None] >= stage[None]
+    bias = torch.where(stage[:, None] >= stage[None], 0.0, -torch.inf)  # adding is faster than filling in
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        parts = [attention(q[:, :, :first], k[:, :, :first], v[:, :, :first], mask.to(q.device), scale=scale)]
+        parts = [attention(q[:, :, :first], k[:, :, :first], v[:, :, :first], bias.to(q), scale=scale)]
         for start, end in pairwise(bounds[coarse:]):
             parts.append(attention(q[:, :, start:end], k[:, :, :end], v[:, :, :end], scale=scale))
-        return torch.cat(parts, 2)
+        return torch.cat(parts, 2) if len(parts) > 1 else parts[0]
 
     return attend

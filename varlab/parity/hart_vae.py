@@ -79,7 +79,8 @@ def _compare_steps(
     """
     agreed = any(row.name == "f" and row.ok for row in comparison.result.rows)
 
-    def settle(distances: Tensor, k: int) -> Tensor:
+    def settle(tokens: Tensor, k: int) -> Tensor:
+        distances = tokenizer.quantize.distances(tokens)
         two = distances.topk(2, largest=False).values
         noise = comparison.golden.tolerance("abs") * float(two.max())
         margin = (two[..., 1] - two[..., 0]).numpy() if agreed else None

@@ -17,16 +17,21 @@ from torch import Tensor
 from varlab.models.hart import Block, HartText, HartTransformer, grid_rotary
 from varlab.models.hart_captions import pad
 from varlab.models.layers import block_causal_attend
-from varlab.models.tokenizers.bsq import area
+from varlab.models.tokenizers.bsq import BSQTokenizer, area
 from varlab.models.tokenizers.hybrid import HybridTokenizer
 from varlab.models.tokenizers.maps import channels_last
 from varlab.schedules import Schedule
 from varlab.training.batches import Captions, at, drawn, shares, subset
 from varlab.training.diffusion import residual_loss
+from varlab.training.hart_start import start_from_bits
 from varlab.training.hart_tokenizer import HybridTask, quantised
 from varlab.training.loop import Task
 from varlab.training.pool import ScenePool
 from varlab.training.recipe import CorrectionConfig, Recipe, Trained
+from varlab.training.tokenizer import to_signed
+from varlab.weights.embedded import MiniFacts, Parts
+
+FITTED = 512  # images that axes and codes are fitted to, where the tokenizer starts from bits
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class HartTask:
     every token that the diffusion head learns from.
     """
 
-    repeats = 2
+    repeats = 4
 
     def __init__(
         self,
@@ -147,7 +152,7 @@ class HartRecipe(Recipe):
 
     def new_transformer(self) -> Trained:
         """Queries and keys start twice as large, for the attention's scale is four times smaller than usual; what the
-        branches add, smaller by the root of their number."""
+        sublayers add, smaller by the root of their number."""
         trained = super().new_transformer()
         transformer = cast(HartTransformer, trained.transformer)
         config, shrink = transformer.config, (2 * transformer.config.depth) ** -0.5
@@ -157,6 +162,13 @@ class HartRecipe(Recipe):
                 block.attn.proj.weight *= shrink
                 block.ffn.down_proj.weight *= shrink
         return trained
+
+    def adopt(self, tokenizer: HybridTokenizer, source: Parts, facts: MiniFacts, pool: ScenePool) -> None:
+        """From a hybrid tokenizer as it is, from a BSQ tokenizer its convolutions."""
+        if not isinstance(source.tokenizer, BSQTokenizer):
+            return super().adopt(tokenizer, source, facts, pool)
+        images = to_signed(torch.from_numpy(np.array(pool.images[:FITTED])))
+        start_from_bits(tokenizer, source.tokenizer, images, self.schedule.grids, self.tokenizer_loop.seed)
 
     def tokenizer_task(self, tokenizer: HybridTokenizer, pool: ScenePool, device: str) -> Task:
         images, seed = self.images(pool), self.tokenizer_loop.seed

@@ -31,8 +31,8 @@ def quantised(
     """
     right: list[Tensor] = []
 
-    def choose(distances: Tensor, k: int) -> Tensor:
-        right.append(distances.argmin(-1))
+    def choose(tokens: Tensor, k: int) -> Tensor:
+        right.append(tokenizer.quantize.nearest(tokens))
         drawn = torch.rand(right[k].shape, generator=generator).to(latent.device)
         return torch.where(drawn < swaps[:, k, None].to(latent.device), right[k].roll(1, 0), right[k])
 

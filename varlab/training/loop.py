@@ -45,7 +45,7 @@ class LoopConfig:
     clip: float = 1.0
     average: float = 0.998
     seed: int = 0
-    checkpoint_seconds: float = 60.0
+    checkpoint_seconds: float = 300.0
     log_every: int = 50
 
     def rate(self, step: int) -> float:
@@ -155,13 +155,14 @@ def _average_gradients(module: nn.Module, world: int) -> None:
 
 @dataclass
 class Progress:
-    """Handed to the caller's reporter at every log line."""
+    """Handed to the caller's reporter at every log line. ``pace``: updates a second since the last one."""
 
     step: int
     steps: int
     figures: dict[str, float]
     seconds: float
     seconds_left: float
+    pace: float
 
 
 class Loop:
@@ -252,11 +253,22 @@ class Loop:
                 writer.writeheader()
             writer.writerow(row)
 
-    def run(self, report: Callable[[Progress], None] = lambda _: None) -> bool:
-        """True when the last step is done; False when stopped before. Either way the state is saved."""
+    def _checkpoint(self, saved: Callable[[int], None]) -> None:
+        self.save()
+        if self.rank == 0:
+            saved(self.step)
+
+    def run(
+        self, report: Callable[[Progress], None] = lambda _: None, saved: Callable[[int], None] = lambda _: None
+    ) -> bool:
+        """True when the last step is done; False when stopped before. Either way the state is saved.
+
+        ``saved`` is called with the step after every checkpoint, ``report`` at every log line, both on rank 0 alone.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        started = saved = time.monotonic()
+        started = last = logged = time.monotonic()
         base, first = self.seconds, self.step
+        shown = first
         with _signals() as stop:
             while self.step < self.config.steps:
                 figures = self._update()
@@ -265,11 +277,12 @@ class Loop:
                 if self.rank == 0 and (self.step % self.config.log_every == 0 or self.step == self.config.steps):
                     self._log(figures)
                     left = (now - started) / (self.step - first) * (self.config.steps - self.step)
-                    report(Progress(self.step, self.config.steps, figures, self.seconds, left))
-                if now - saved > self.config.checkpoint_seconds:
-                    self.save()
-                    saved = now
+                    pace, shown, logged = (self.step - shown) / (now - logged), self.step, now
+                    report(Progress(self.step, self.config.steps, figures, self.seconds, left, pace))
+                if now - last > self.config.checkpoint_seconds:
+                    self._checkpoint(saved)
+                    last = now
                 if self.step % 10 == 0 and _agree(float(stop.asked), self.world):
                     break
-        self.save()
+        self._checkpoint(saved)
         return self.step >= self.config.steps

@@ -32,17 +32,15 @@ def silent(part: str, progress: Progress) -> None:
     """A reporter that says nothing."""
 
 
-def new_tokenizer(recipe: Recipe) -> Any:
+def unseen(step: int) -> None:
+    """What is called at a checkpoint that nobody looks at."""
+
+
+def new_tokenizer(recipe: Recipe, pool: ScenePool) -> Any:
     """Fresh, or with the weights of the mini whose tokenizer it starts from."""
     tokenizer = recipe.new_tokenizer()
     if recipe.tokenizer_from is not None:
-        parts, facts = load_mini(data_folder() / recipe.tokenizer_from)
-        if facts.tokenizer != recipe.tokenizer:
-            raise VarlabError(
-                f"{recipe.name} starts from the tokenizer of {recipe.tokenizer_from}, which is another one: "
-                f"{facts.tokenizer}, not {recipe.tokenizer}."
-            )
-        tokenizer.load_state_dict(parts.tokenizer.state_dict())
+        recipe.adopt(tokenizer, *load_mini(data_folder() / recipe.tokenizer_from), pool)
     return tokenizer
 
 
@@ -118,13 +116,21 @@ def encoded(recipe: Recipe, pool: ScenePool, folder: Path, device: str) -> np.nd
 
 
 def train_tokenizer(rank: int, world: int, recipe: Recipe, folder: Path, device: str, report: Report) -> None:
-    task = recipe.tokenizer_task(new_tokenizer(recipe).to(device), ScenePool(folder / "pool"), device)
+    pool = ScenePool(folder / "pool")
+    task = recipe.tokenizer_task(new_tokenizer(recipe, pool).to(device), pool, device)
     loop = Loop(task, recipe.tokenizer_loop, folder / "tokenizer", rank, world)
     loop.run(lambda progress: report("tokenizer", progress))
 
 
 def train_transformer(
-    rank: int, world: int, recipe: Recipe, folder: Path, device: str, report: Report, compiled: bool
+    rank: int,
+    world: int,
+    recipe: Recipe,
+    folder: Path,
+    device: str,
+    report: Report,
+    compiled: bool,
+    saved: Callable[[int], None],
 ) -> None:
     pool = ScenePool(folder / "pool")
     latents = encoded(recipe, pool, folder, device)
@@ -134,7 +140,7 @@ def train_transformer(
     loop = Loop(task, recipe.loop, folder / "transformer", rank, world)
     if rank == 0:
         note(folder / "transformer", loop.step, settings_of(recipe, world, device, compiled))
-    loop.run(lambda progress: report("transformer", progress))
+    loop.run(lambda progress: report("transformer", progress), saved)
 
 
 def finished(folder: Path, steps: int) -> bool:
@@ -150,10 +156,12 @@ def train(
     report: Report = silent,
     init_from: Path | None = None,
     compiled: bool = False,
+    saved: Callable[[int], None] = unseen,
 ) -> bool:
     """True when all parts are done, False when stopped before; a second call goes on.
 
-    ``report`` must be importable by name, for it is called in the worker of rank 0.
+    ``report``, at every log line, and ``saved``, at every checkpoint of the transformer, are called in the worker of
+    rank 0, so they must pickle.
     """
     count = recipe.workers if workers is None else workers
     if init_from is not None:
@@ -165,5 +173,5 @@ def train(
         if not finished(folder / "tokenizer", steps):
             return False
     encoded(recipe, pool, folder, device)
-    launch(count, train_transformer, recipe, folder, device, report, compiled)
+    launch(count, train_transformer, recipe, folder, device, report, compiled, saved)
     return finished(folder / "transformer", recipe.loop.steps)

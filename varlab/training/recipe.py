@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from varlab.errors import VarlabError
 from varlab.models.captions import CaptionEncoder
 from varlab.models.guidance import Settings
 from varlab.scenes import VOCABULARY, make_dataset
 from varlab.schedules import Schedule
 from varlab.training.loop import LoopConfig, Task
 from varlab.training.pool import ScenePool
-from varlab.weights.embedded import Parts
+from varlab.weights.embedded import MiniFacts, Parts
 from varlab.weights.families import FAMILIES, TokenizerConfig, TransformerConfig, build, family_of
 
 
@@ -104,6 +105,15 @@ class Recipe(ABC):
         return partial(pool.batch_of_images, self.tokenizer_batch, self.tokenizer_loop.seed)
 
     # Hooks of a family
+
+    def adopt(self, tokenizer: Any, source: Parts, facts: MiniFacts, pool: ScenePool) -> None:
+        """Give a fresh tokenizer the weights of the mini that it starts from, which must have the same one."""
+        if facts.tokenizer != self.tokenizer:
+            raise VarlabError(
+                f"{self.name} starts from the tokenizer of {self.tokenizer_from}, which is another one: "
+                f"{facts.tokenizer}, not {self.tokenizer}."
+            )
+        tokenizer.load_state_dict(source.tokenizer.state_dict())
 
     @abstractmethod
     def tokenizer_task(self, tokenizer: Any, pool: ScenePool, device: str) -> Task: ...

@@ -20,6 +20,7 @@ from varlab.models.tokenizers.strips import decoded
 from varlab.schedules import Grid
 
 Choose = Callable[[Tensor, int], Tensor]
+ROWS = 256  # latents whose distances to all codes are taken at once
 
 
 @dataclass(frozen=True)
@@ -214,6 +215,13 @@ class Quantizer(nn.Module):
         squares = latent.square().sum(-1, keepdim=True) + codes.square().sum(-1)
         return squares - 2 * latent @ codes.mT
 
+    def nearest(self, latent: Tensor) -> Tensor:
+        """Labels [...] of the codes nearest to latents [..., Z]. A few rows at a time stay in a core's cache."""
+        codes = self.embedding.weight
+        squares, rows = codes.square().sum(-1), latent.flatten(0, -2).split(ROWS)
+        found = [torch.addmm(squares, part, codes.mT, alpha=-2).min(-1).indices for part in rows]
+        return torch.cat(found).view(latent.shape[:-1])
+
     def phi(self, codes: Tensor, stage: int, stages: int) -> Tensor:
         """(1 - mix) h + mix conv(h) of a map [B, Z, H, W]."""
         convolutions = self.quant_resi.qresi_ls
@@ -266,13 +274,13 @@ class HybridTokenizer(nn.Module):
 
         ``last_phi``: whether the last stage passes its phi convolution too, as when the tokenizer was trained; the
         transformer's last stage does not, so that discrete code plus residual is the latent. ``choose`` turns the
-        distances [B, h*w, V] of stage k into labels in place of the nearest.
+        averaged latents [B, h*w, Z] of stage k into labels in place of the nearest.
         """
         residual, canvas = latent.float(), torch.zeros_like(latent, dtype=torch.float32)
         for k, grid in enumerate(grids):
             with torch.no_grad():
-                distances = self.quantize.distances(area(residual, grid).flatten(2).mT)
-            labels = distances.argmin(-1) if choose is None else choose(distances, k)
+                tokens = area(residual, grid).flatten(2).mT
+                labels = self.quantize.distances(tokens).argmin(-1) if choose is None else choose(tokens, k)
             codes = self.quantize.embedding(labels).mT.unflatten(-1, tuple(grid))
             if k < len(grids) - 1 or last_phi:
                 codes = self.quantize.spread(codes, side(latent), k, len(grids))
