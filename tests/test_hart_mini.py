@@ -34,9 +34,9 @@ from varlab.weights.embedded import save_mini
 NOTEBOOKS = ("01_residual_spectra", "02_block_token_mse", "03_branch_divergence", "04_step_redundancy", "20_compare")
 SMALL = replace(
     MINI_HART,
-    schedule=square((1, 2, 3, 4, 6, 8), "small"),
+    schedule=square((1, 2, 3, 4, 5, 6, 7, 8), "small"),
     transformer=replace(
-        MINI_HART.transformer, depth=4, width=32, heads=2, stages=6, diffusion_width=16, diffusion_depth=1
+        MINI_HART.transformer, depth=4, width=32, heads=2, stages=8, diffusion_width=16, diffusion_depth=1
     ),
     tokenizer=replace(MINI_HART.tokenizer, channels=8),
 )
