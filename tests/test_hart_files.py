@@ -18,9 +18,10 @@ from varlab.models import qwen
 from varlab.models import text as texts
 from varlab.models.hart_model import Hart, HartSettings
 from varlab.weights import zoo
+from varlab.weights.catalogue import catalogue
 from varlab.weights.convert import convert
 from varlab.weights.hart_files import RandomHartText, load_hart
-from varlab.weights.registry import MODELS, describe
+from varlab.weights.registry import MODELS
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "released": {},
@@ -95,14 +96,14 @@ def test_models_and_errors_name_the_same_files(tmp_path: Path, monkeypatch: pyte
     for folder in (None, "llm", "tokenizer"):
         if folder:
             (place / folder).mkdir(parents=True)
-        row = describe().set_index("name").loc["hart-0.7b"]
+        row = next(row for row in catalogue() if row.name == "hart-0.7b")
         assert row.weights == "not here"
         refused(lambda expected=row.expected: zoo.load("hart-0.7b"), *row.expected.split(", "))
     for folder in ("llm", "tokenizer"):
         (place / folder).rmdir()
     place.rmdir()
     write(place, tiny_hart())
-    assert describe().set_index("name").loc["hart-0.7b"].weights == "found"
+    assert next(row for row in catalogue() if row.name == "hart-0.7b").weights == "found"
 
 
 def test_a_hub_id_is_fetched_and_what_the_hub_says_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -21,6 +22,7 @@ from varlab.models.text import FlanT5, RandomText
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
 from varlab.weight_labels import NAMED
 from varlab.weights import embedded, registry, zoo
+from varlab.weights.catalogue import catalogue
 from varlab.weights.content import content_of
 from varlab.weights.convert import convert
 from varlab.weights.embedded import Parts, load_mini, save_mini
@@ -116,7 +118,7 @@ def test_describe(places: Path) -> None:
     (broken / "model.json").write_text("{")
     for file in ("infinity_2b_reg.pth", "infinity_vae_d32reg.safetensors"):
         (places / "checkpoints" / file).touch()
-    table = registry.describe().set_index("name")
+    table = pd.DataFrame(catalogue()).set_index("name")
     assert list(table.index[:3]) == ["broken", "nano-infinity", "infinity-125m"] and len(table) == 17
     assert table.loc["broken", "weights"] == "damaged" and "JSON" in table.loc["broken", "description"]
     assert table.loc["nano-infinity", "weights"] == "shipped" and table.loc["nano-infinity", "tokens"] == 21

@@ -44,14 +44,14 @@ def _size(parameters: int) -> str:
 @app.command()
 def models() -> None:
     """List the models: size, stages, and whether their weights are here."""
+    from varlab.weights.catalogue import catalogue
     from varlab.weights.places import checkpoint_folder
-    from varlab.weights.registry import describe
 
     form = "{:<20}{:>10}{:>8}{:>8}  {}"
     say((form.format("name", "parameters", "stages", "tokens", "weights"), "bold"))
-    for row in describe().itertuples(index=False):
+    for row in catalogue():
         known = row.weights != "damaged"
-        numbers = (_size(row.parameters), row.stages, row.tokens) if known else ("", "", "")
+        numbers = (_size(row.parameters or 0), row.stages, row.tokens) if known else ("", "", "")
         say(form.format(row.name, *numbers, row.weights))
         if row.weights == "not here":
             needs = f"needs {row.expected.replace(f'{checkpoint_folder()}/', '')}"

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from varlab.errors import VarlabError, unknown
 from varlab.models.captions import CaptionEncoder
 from varlab.models.guidance import Settings
-from varlab.resources import refuse_shipped, shipped
+from varlab.resources import refuse_shipped
 from varlab.schedules import Schedule
+from varlab.weights.catalogue import data_folder, mini_folders
 from varlab.weights.families import FAMILIES, TokenizerConfig, TransformerConfig, build, family_of
 from varlab.weights.fitting import constants, load_into
 from varlab.weights.reading import listing, read
@@ -27,17 +28,6 @@ from varlab.weights.writing import hash_tensors, write_safetensors
 SCENE_VERSION = "1"  # of varlab.scenes, which models do not import; a test holds the two together
 T = TypeVar("T")
 KEYS = ("family", "transformer", "tokenizer", "text", "vocabulary", "schedule", "settings", "scene_version", "weights")
-
-
-def data_folder() -> Path:
-    """``$VARLAB_DATA``, else the minis that ship with varlab."""
-    given = os.environ.get("VARLAB_DATA")
-    return Path(given).expanduser() if given else shipped("data")
-
-
-def mini_folders() -> dict[str, Path]:
-    """Name -> folder of every mini that is there now."""
-    return {path.parent.name: path.parent for path in sorted(data_folder().glob("*/model.json"))}
 
 
 def mini_folder(source: str | Path) -> Path:

@@ -3,14 +3,24 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from varlab.errors import VarlabError
-from varlab.weights.official import ModelEntry
 from varlab.weights.places import INDEX, SUFFIXES, checkpoint_folder, split_part, weight_file
 
 AVERAGED = ("ema_model.safetensors", "ema_model.bin")
 PLAIN = ("model.safetensors", "pytorch_model.bin")  # of the release
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+
+
+class Released(Protocol):
+    """What is asked of a model here: its name, and the folder or file that it was released as."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def file(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -23,7 +33,7 @@ class HartFiles:
 
 
 def official_files(
-    entry: ModelEntry, checkpoint: str | Path | None = None, tokenizer: str | Path | None = None, averaged: bool = True
+    entry: Released, checkpoint: str | Path | None = None, tokenizer: str | Path | None = None, averaged: bool = True
 ) -> HartFiles:
     """Where everything lies; nothing is read. One error names what is missing and how the folder should look."""
     llm, images = _places(entry, checkpoint, tokenizer)
@@ -47,7 +57,7 @@ def _expected(llm: Path, images: Path, averaged: bool = True) -> list[str]:
     return [f"{llm}/{weights}", f"{llm}/config.json", f"{images}/{' or '.join(PLAIN[:2])}"]
 
 
-def availability(entry: ModelEntry) -> tuple[bool, str]:
+def availability(entry: Released) -> tuple[bool, str]:
     """Whether the checkpoint folder holds a whole release, and the files that make one."""
     expected = ", ".join(_expected(*_places(entry)))
     try:
@@ -58,7 +68,7 @@ def availability(entry: ModelEntry) -> tuple[bool, str]:
 
 
 def _places(
-    entry: ModelEntry, checkpoint: str | Path | None = None, tokenizer: str | Path | None = None
+    entry: Released, checkpoint: str | Path | None = None, tokenizer: str | Path | None = None
 ) -> tuple[Path, Path]:
     """The folder of the transformer, and the folder or file of the tokenizer."""
     if checkpoint is None:

@@ -4,17 +4,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 
-import pandas as pd
 import torch
 
 from varlab.errors import VarlabError, unknown
 from varlab.schedules import Schedule
 from varlab.weights import embedded
+from varlab.weights.catalogue import data_folder, mini_folders
 from varlab.weights.embedded import Parts
 from varlab.weights.families import FAMILIES, TransformerConfig, build
-from varlab.weights.hart_places import availability
 from varlab.weights.official import OFFICIAL, ModelEntry
-from varlab.weights.places import checkpoint_folder, in_folder
 
 
 def mini(name: str, folder: Path) -> ModelEntry:
@@ -48,10 +46,10 @@ class Registry(Mapping[str, ModelEntry]):
         self._official = {entry.name: entry for entry in official}
 
     def __getitem__(self, name: str) -> ModelEntry:
-        return self._official[name] if name in self._official else mini(name, embedded.mini_folders()[name])
+        return self._official[name] if name in self._official else mini(name, mini_folders()[name])
 
     def __iter__(self) -> Iterator[str]:
-        yield from sorted(embedded.mini_folders().keys() - self._official.keys())
+        yield from sorted(mini_folders().keys() - self._official.keys())
         yield from self._official
 
     def __len__(self) -> int:
@@ -67,7 +65,7 @@ MODELS: Mapping[str, ModelEntry] = Registry(OFFICIAL)
 def find(name: str) -> ModelEntry:
     """The entry of a name; else near names and where minis were looked for."""
     if name not in MODELS:
-        raise VarlabError(f"{unknown('model', name, MODELS)} Minis are looked for in {embedded.data_folder()}.")
+        raise VarlabError(f"{unknown('model', name, MODELS)} Minis are looked for in {data_folder()}.")
     return MODELS[name]
 
 
@@ -79,56 +77,8 @@ def empty(entry: ModelEntry) -> Parts:
         return Parts(build(entry.transformer), build(entry.tokenizer), None)
 
 
-# Overview
-
-
 @cache
 def parameters(config: TransformerConfig) -> int:
     """Of the transformer alone."""
     with torch.device("meta"):
         return sum(p.numel() for p in build(config).parameters())
-
-
-def _availability(entry: ModelEntry) -> tuple[str, str]:
-    """Whether trained weights can be loaded now, and where they are expected."""
-    if entry.folder is not None:
-        return "shipped", str(entry.folder)
-    if not entry.file:
-        return "not released", ""
-    if entry.family == "hart":
-        whole, expected = availability(entry)
-        return "found" if whole else "not here", expected
-    here = all(in_folder(checkpoint_folder(), file) for file in (entry.file, entry.tokenizer_file))
-    return "found" if here else "not here", f"{checkpoint_folder() / entry.file} and {entry.tokenizer_file}"
-
-
-def describe() -> pd.DataFrame:
-    """One row a model, minis first: name, family, parameters (of the transformer), stages, tokens, text, weights, ...
-
-    A mini whose folder is damaged has its error as the description.
-    """
-    rows: list[dict[str, object]] = []
-    for name in MODELS:
-        try:
-            entry = MODELS[name]
-        except VarlabError as error:
-            rows.append({"name": name, "weights": "damaged", "description": str(error)})
-            continue
-        schedule = entry.schedule(None, 1.0)
-        weights, expected = _availability(entry)
-        rows.append(
-            {
-                "name": name,
-                "family": entry.family,
-                "parameters": parameters(entry.transformer),
-                "stages": len(schedule),
-                "tokens": schedule.tokens,
-                "text": entry.text,
-                "weights": weights,
-                "expected": expected,
-                "description": entry.description,
-            }
-        )
-    columns = ["name", "family", "parameters", "stages", "tokens", "text", "weights", "expected", "description"]
-    numbers = dict.fromkeys(("parameters", "stages", "tokens"), "Int64")
-    return pd.DataFrame(rows, columns=columns).astype(numbers)
