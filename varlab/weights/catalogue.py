@@ -17,6 +17,7 @@ from varlab.resources import shipped
 from varlab.weights.hart_places import availability
 from varlab.weights.places import checkpoint_folder, in_folder
 
+CONSTANT = ".zero_k_bias"
 RELEASED = Path(__file__).with_name("catalogue.json")
 
 
@@ -86,10 +87,11 @@ def _mini(name: str, folder: Path) -> Listed:
 
 
 def _parameters(file: Path) -> int:
-    """Of the transformer, from the header of a safetensors file."""
+    """Of the transformer, from the header of a safetensors file; constants that older files hold are not counted."""
     with file.open("rb") as opened:
         header = json.loads(opened.read(struct.unpack("<Q", opened.read(8))[0]))
-    return sum(math.prod(tensor["shape"]) for key, tensor in header.items() if key.startswith("transformer."))
+    keys = [key for key in header if key.startswith("transformer.") and not key.endswith(CONSTANT)]
+    return sum(math.prod(header[key]["shape"]) for key in keys)
 
 
 def _damage(name: str) -> str:
