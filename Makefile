@@ -8,7 +8,7 @@ BIN := .venv/bin
 REPORT_ARGUMENTS ?=
 OF_ANY_FAMILY := 01_residual_spectra 02_block_token_mse 03_branch_divergence 04_step_redundancy
 
-.PHONY: install report test slow lint lab docs clean
+.PHONY: install report test wheel slow lint lab docs clean
 
 install: .venv/installed
 
@@ -31,8 +31,13 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Two workers, one torch thread each; a file's tests stay together, so that they share what they load.
 test: install lint
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --durations 10
+
+# The wheel, built and used alone in a fresh environment.
+wheel: install
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow tests/test_wheel.py
 
 slow: install
 	$(BIN)/pytest -m slow

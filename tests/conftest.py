@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from tests.skips import pytest_runtest_logreport, pytest_sessionfinish, pytest_terminal_summary  # noqa: F401
 from varlab import schedules
 from varlab.models.guidance import Settings
 from varlab.models.hart import HartConfig, HartText, HartTransformer

@@ -1,9 +1,9 @@
 """The laws of the engine, over every registered accelerator and probe: registering one is enough to be tested."""
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -12,10 +12,12 @@ import torch
 from tests.conftest import SCHEDULES, text_for, tiny_hart, tiny_infinity, tiny_var
 from varlab.accelerators import ACCELERATORS, Entry
 from varlab.accelerators import build as accelerators
-from varlab.engine.hooks import Accelerator
+from varlab.engine.hooks import Accelerator, Compute
 from varlab.engine.loop import Run
+from varlab.engine.plan import Selection, StagePlan
 from varlab.engine.randomness import SeededNoise
-from varlab.engine.state import Generation
+from varlab.engine.stage import Site, Stage
+from varlab.engine.state import Generation, State
 from varlab.models.hart_model import Hart, HartSettings, Savings
 from varlab.models.infinity_model import Infinity
 from varlab.models.var_model import VAR
@@ -46,13 +48,33 @@ def made(method: Method) -> str | Accelerator:
     return method if isinstance(method, str) else method()
 
 
-def engaging(model: Model, name: str) -> str | Accelerator:
-    """The entry's forced setting; the test is skipped where the schedule is too short for the method."""
-    entry = ACCELERATORS[name]
-    if len(model.schedule) < entry.stages:
-        pytest.skip(f"{name} needs {entry.stages} stages")
-    assert entry.engaging is not None
-    return made(entry.engaging)
+def engaging(name: str) -> str | Accelerator:
+    """The entry's forced setting."""
+    setting = ACCELERATORS[name].engaging
+    assert setting is not None
+    return made(setting)
+
+
+class PassedOn(Accelerator):
+    """Overrides every verb that an engine may leave out, and passes everything on as it is."""
+
+    name = "passed-on"
+
+    def plan(self, stage: Stage) -> StagePlan:
+        return StagePlan(watch=frozenset(range(4)))
+
+    def sublayer(self, site: Site, x: torch.Tensor, compute: Compute) -> torch.Tensor:
+        self.calls = getattr(self, "calls", 0) + 1
+        return compute(x)
+
+    def after_sublayer(self, site: Site, x: torch.Tensor, y: torch.Tensor, selection: Selection | None) -> None:
+        self.seen = getattr(self, "seen", 0) + 1
+
+    def after_block(self, site: Site, x_in: torch.Tensor, x_out: torch.Tensor, selection: Selection | None) -> None:
+        self.blocks = getattr(self, "blocks", 0) + 1
+
+    def end_stage(self, stage: Stage, state: State) -> None:
+        self.stages = getattr(self, "stages", 0) + 1
 
 
 def generate(
@@ -83,22 +105,45 @@ MODELS: dict[str, Callable[[], Model]] = {
 }
 
 
-@pytest.fixture(params=MODELS)
-def model(request: pytest.FixtureRequest) -> Model:
-    return MODELS[request.param]()
+@cache
+def model_of(name: str) -> Model:
+    """One for all tests: no run may change it."""
+    return MODELS[name]()
+
+
+@cache
+def dense(name: str) -> Generation:
+    """Its image and work without any method or probe."""
+    return generate(model_of(name))
+
+
+def pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
+    """Every model with every method that its schedule is long enough for."""
+    lengths = {name: len(SCHEDULES[build.args[0]]) for name, build in MODELS.items()}  # type: ignore[attr-defined]
+    return [
+        (name, method) for name, long in lengths.items() for method in methods if long >= ACCELERATORS[method].stages
+    ]
 
 
 @pytest.mark.parametrize("probes", [(name,) for name in PROBES] + [tuple(PROBES)], ids=str)
-def test_probes_and_the_null_accelerator_change_nothing(model: Model, probes: tuple[str, ...]) -> None:
-    plain = generate(model)
-    assert torch.equal(plain.image, generate(model, probes=probes).image)
-    assert torch.equal(plain.image, generate(model, ("none",)).image)
+@pytest.mark.parametrize("model", MODELS)
+def test_probes_change_nothing(model: str, probes: tuple[str, ...]) -> None:
+    assert torch.equal(dense(model).image, generate(model_of(model), probes=probes).image)
 
 
-@pytest.mark.parametrize("name", ACCELERATORS)
-def test_neutral_settings_are_dense(model: Model, name: str) -> None:
-    engaging(model, name) if ACCELERATORS[name].engaging else None
-    plain, neutral = generate(model), generate(model, (made(ACCELERATORS[name].neutral),))
+@pytest.mark.parametrize("model", MODELS)
+def test_the_null_accelerator_changes_nothing_even_where_every_verb_is_called(model: str) -> None:
+    passed = PassedOn()
+    plain, null, through = dense(model), generate(model_of(model), ("none",)), generate(model_of(model), (passed,))
+    assert min(passed.calls, passed.seen, passed.blocks, passed.stages) > 0
+    for other in (null, through):
+        assert torch.equal(plain.image, other.image) and not other.ledger.engaged
+    assert null.ledger.table().equals(plain.ledger.table())
+
+
+@pytest.mark.parametrize(("model", "name"), pairs(ENGAGING))
+def test_neutral_settings_are_dense(model: str, name: str) -> None:
+    plain, neutral = dense(model), generate(model_of(model), (made(ACCELERATORS[name].neutral),))
     assert torch.equal(plain.image, neutral.image)
     assert not neutral.ledger.engaged
     decided = ["overhead_flops", "flops"]  # a method that decides has paid for it, whatever it decided
@@ -106,18 +151,18 @@ def test_neutral_settings_are_dense(model: Model, name: str) -> None:
     assert tables[0].equals(tables[1])
 
 
-@pytest.mark.parametrize("name", ENGAGING)
-def test_real_settings_change_the_image_and_compute_less(model: Model, name: str) -> None:
-    plain, fast = generate(model), generate(model, (engaging(model, name),))
+@pytest.mark.parametrize(("model", "name"), pairs(ENGAGING))
+def test_real_settings_change_the_image_and_compute_less(model: str, name: str) -> None:
+    plain, fast = dense(model), generate(model_of(model), (engaging(name),))
     assert fast.ledger.engaged and fast.image.isfinite().all()
     assert not torch.equal(plain.image, fast.image)
     assert fast.ledger.transformer_flops < plain.ledger.transformer_flops
     assert sum(w.pairs for w in fast.ledger.stages) < sum(w.pairs for w in plain.ledger.stages)
 
 
-@pytest.mark.parametrize("name", ENGAGING)
-def test_no_state_leaks_between_runs(model: Model, name: str) -> None:
-    method = accelerators((engaging(model, name),))
+@pytest.mark.parametrize(("model_name", "name"), pairs(ENGAGING))
+def test_no_state_leaks_between_runs(model_name: str, name: str) -> None:
+    method, model = accelerators((engaging(name),)), model_of(model_name)
 
     def run(images: tuple[int, ...] = (0, 1), seed: int = 7, cfg: float = 2.0) -> torch.Tensor:
         made = Run(model, replace(model.settings, cfg=cfg), SeededNoise(seed))
@@ -125,17 +170,18 @@ def test_no_state_leaks_between_runs(model: Model, name: str) -> None:
 
     first = run()
     other = "long" if ACCELERATORS[name].stages > 4 else "odd-tall"
-    generate(tiny_infinity(other, seed=3), tuple(method))
-    generate(tiny_hart(other, seed=3), tuple(method))
-    generate(tiny_var(other if other == "long" else "square", seed=3), tuple(method))
+    for stranger in (f"infinity-{other}", f"hart-{other}", "var-long-shared" if other == "long" else "var-square"):
+        generate(model_of(stranger), tuple(method))
     run((1,), seed=8, cfg=3.0)
     assert torch.equal(first, run())
 
 
-@pytest.mark.parametrize("name", ["none", *ENGAGING])
-def test_a_seed_means_the_same_in_any_batch(model: Model, name: str) -> None:
+@pytest.mark.parametrize(("model_name", "name"), pairs(["none", *ENGAGING]))
+def test_a_seed_means_the_same_in_any_batch(model_name: str, name: str) -> None:
+    model = model_of(model_name)
+
     def specs() -> tuple[str | Accelerator, ...]:
-        return () if name == "none" else (engaging(model, name),)
+        return () if name == "none" else (engaging(name),)
 
     both = generate(model, specs())
     for image in (0, 1):
