@@ -31,7 +31,7 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Two workers, one torch thread each; a file's tests stay together, so that they share what they load.
+# Two workers, one torch thread each. Each begins with one half of the tests in order, so most files' fixtures are made once.
 test: install lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --durations 10
 
