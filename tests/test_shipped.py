@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import varlab as vl
+from varlab.claims import Verdict
 from varlab.reports import list_notebooks, notebook_parameters, run_report
 from varlab.scenes import VOCABULARY
 from varlab.training.var import class_names
@@ -85,7 +86,8 @@ def test_the_notebooks_run_and_say_what_they_show(tmp_path: Path, monkeypatch: p
         report = run_report(notebook, chosen, tmp_path / "reports")
         facts = json.loads((report.folder / "facts.json").read_text())
         assert facts["weights"] == vl.load(declared["model"].default).weights and facts["n"] == 3, name
-        assert facts["verdicts"] and all(item["verdict"] for item in facts["verdicts"])
+        verdicts = [Verdict.read(item) for item in facts["verdicts"]]  # raises for an outcome that is none
+        assert verdicts and all(item.claim and item.finding for item in verdicts), name
         kinds = {path.suffix for path in report.folder.iterdir()}
         assert {".html", ".ipynb", ".pdf", ".png", ".csv"} <= kinds
     assert (tmp_path / "reports" / "index.html").exists()
