@@ -48,7 +48,7 @@ def altered(path: Path, tmp_path: Path, **changes: Any) -> Path:
 def passes(path: Path, ties: int = 0) -> Report:
     """The report of a golden that must pass, with every array compared and every label equal, near ``ties`` aside."""
     report = parity.check(present(path))
-    assert report.verdict, report.render()
+    assert report.passed, report.render()
     assert "NOT COMPARED" not in report.render()
     assert report.bit_mismatches == 0 and report.forced_near_ties <= ties
     return report
@@ -56,7 +56,7 @@ def passes(path: Path, ties: int = 0) -> Report:
 
 def failed(report: Report) -> set[str]:
     """Families of the arrays in a report that must fail."""
-    assert not report.verdict
+    assert not report.passed
     assert "FAIL" in report.render()
     return {row.family for row in report.failures}
 

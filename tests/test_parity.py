@@ -15,9 +15,9 @@ from varlab.parity import golden as golden_files
 from varlab.parity import infinity, weights
 from varlab.parity.comparison import Comparison
 from varlab.parity.golden import Golden
-from varlab.parity.infinity_capture import generate
 from varlab.parity.infinity_setup import setup
 from varlab.parity.report import ArrayCheck, Report
+from varlab.parity.run import generate
 
 MODEL, VAE = HERE / "infinity_C_small.npz", HERE / "infinity_vae_sq.npz"
 
@@ -131,7 +131,7 @@ def test_a_wrong_schedule_fails(tmp_path):
 def test_nothing_to_compare_is_no_pass(tmp_path):
     arrays = {name: array for name, array in content(MODEL).items() if name.endswith("_json") or name == "kind"}
     report = parity.check(written(tmp_path / "bare.npz", arrays))
-    assert not report.verdict
+    assert not report.passed
     assert "nothing was compared" in report.render()
 
 
@@ -155,7 +155,7 @@ def with_flips(tmp_path: Path, count: int, logits_tolerance: float) -> Path:
 
 def test_a_flip_at_a_near_tie_is_forced_and_counted(tmp_path):
     report = parity.check(with_flips(tmp_path, 3, logits_tolerance=0.02))
-    assert report.verdict, report.render()
+    assert report.passed, report.render()
     assert (report.bit_mismatches, report.forced_near_ties) == (3, 3)
     assert "forced near ties: 3" in report.render()
     assert any("bits first differ at stage 5" in note for note in report.notes)
@@ -164,7 +164,7 @@ def test_a_flip_at_a_near_tie_is_forced_and_counted(tmp_path):
 def test_without_the_sampled_bits_the_used_ones_are_judged(tmp_path):
     flipped = with_flips(tmp_path, 3, logits_tolerance=0.02)
     report = parity.check(altered(flipped, tmp_path, **{f"bits_sampled_{k}": None for k in range(6)}))
-    assert report.verdict, report.render()
+    assert report.passed, report.render()
     assert (report.bits_compared, report.forced_near_ties) == (185 * 24, 3)
 
 
@@ -177,7 +177,7 @@ def test_the_same_flip_fails_where_the_margin_is_above_the_tolerance(tmp_path):
 def test_more_than_five_near_ties_fail(tmp_path):
     report = parity.check(with_flips(tmp_path, 6, logits_tolerance=0.02))
     assert not report.failures
-    assert not report.verdict
+    assert not report.passed
     assert "too many near ties" in report.render()
 
 
@@ -188,8 +188,8 @@ def test_without_the_golden_margin_no_flip_is_excused():
     excused, strict = Comparison(golden), Comparison(golden)
     assert excused.labels("bits", ours, margin, 1e-6).tolist() == [False, True, True]
     assert strict.labels("bits", ours, None, 1e-6).tolist() == [False, True, False]
-    assert excused.finish().verdict
-    assert not strict.finish().verdict
+    assert excused.finish().passed
+    assert not strict.finish().passed
 
 
 def test_a_near_tie_of_the_tokenizer_does_not_cascade(tmp_path):
@@ -203,7 +203,7 @@ def test_a_near_tie_of_the_tokenizer_does_not_cascade(tmp_path):
     }
     changes = dropped | {"bits_0": bits, "tolerances_json": {"abs": tolerance}}
     report = parity.check(altered(VAE, tmp_path, **changes))
-    assert report.verdict, report.render()
+    assert report.passed, report.render()
     assert report.forced_near_ties == 1
 
 
@@ -257,7 +257,7 @@ def test_what_the_run_cannot_be_rebuilt_without_is_named(tmp_path):
 
 def test_an_array_that_no_check_knows_is_noted(tmp_path):
     report = parity.check(altered(VAE, tmp_path, mystery=np.zeros(3), bits_4=np.zeros(0)))
-    assert report.verdict
+    assert report.passed
     assert any(note.startswith("NOT COMPARED") and "mystery" in note for note in report.notes)
     assert any(note.startswith("empty") and "bits_4" in note for note in report.notes)
 
@@ -295,13 +295,13 @@ def test_other_shapes_run(tmp_path, changes):
         "image_uint8_bgr": outcome.image.numpy(), "summed_final": outcome.generation.canvas.numpy(),
     }  # fmt: skip
     rows = config.get("keep_rows", slice(None))
-    arrays["last_block_out_2"] = outcome.capture.last_blocks[2][rows].numpy()
+    arrays["last_block_out_2"] = outcome.capture.blocks[-1][2][rows].numpy()
     for k in rebuilt.stages:
         arrays[f"bits_sampled_{k}"] = outcome.capture.labels[k].numpy().astype(np.int8)
         arrays[f"logits_final_{k}"] = outcome.capture.final[k].numpy()
         arrays[f"bits_used_{k}"] = (outcome.capture.codes[k].movedim(1, -1)[:, None] > 0).numpy().astype(np.int8)
     report = parity.check(written(bare.path, arrays))
-    assert report.verdict, report.render()
+    assert report.passed, report.render()
     assert len(report.rows) == 3 * len(rebuilt.stages) + 3
 
 
@@ -309,12 +309,12 @@ def test_the_path_follows_what_the_golden_used():
     """Used bits first, then leaked ones, then sampled ones; of a wrong shape none."""
     stored = golden_files.load(MODEL)
     rebuilt = setup(stored)
-    path = infinity._path(stored, rebuilt, 3)
+    path = infinity.path(stored, rebuilt, 3)
     del stored.arrays["bits_used_3"]
-    again = infinity._path(stored, rebuilt, 3)
+    again = infinity.path(stored, rebuilt, 3)
     assert path is not None and again is not None and torch.equal(path, again)
     stored.arrays["bits_sampled_3"] = stored.arrays["bits_sampled_3"][:, :-1]
-    assert infinity._path(stored, rebuilt, 3) is None
+    assert infinity.path(stored, rebuilt, 3) is None
 
 
 def test_guidance_after_a_layer_leaves_the_branches_apart_at_scale_one():

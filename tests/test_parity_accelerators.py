@@ -16,12 +16,12 @@ from varlab.accelerators.fastvar import FastVAR, distances, pivotal
 from varlab.engine.stage import Site
 from varlab.errors import VarlabError
 from varlab.parity import fastvar, skipvar, skipvar_tables
-from varlab.parity.accelerated import CacheWatch, bits_shape, unpacked
 from varlab.parity.comparison import Comparison
 from varlab.parity.golden import Golden
-from varlab.parity.infinity_capture import Outcome, generate
-from varlab.parity.infinity_setup import setup
+from varlab.parity.infinity import bits_shape, unpacked
+from varlab.parity.infinity_setup import Setup, setup
 from varlab.parity.report import Report
+from varlab.parity.run import CacheWatch, Outcome, generate
 from varlab.schedules import infinity
 
 SMALL, DECISIONS, FEATURES = (HERE / f"skipvar_{name}.npz" for name in ("small", "decision", "features_small"))
@@ -44,7 +44,7 @@ SLOW_WHOLE = [pytest.param(path, marks=pytest.mark.slow) for path in WHOLE]
 def test_goldens_pass_and_leave_nothing_out(path):
     arrays = content(path)
     report = parity.check(path)
-    assert report.verdict, report.render()
+    assert report.passed, report.render()
     assert report.bit_mismatches == report.forced_near_ties == 0
     assert not any("no check knows them" in note for note in report.notes)
     left = {name for name, array in arrays.items() if array.size} - {row.name for row in report.rows}
@@ -190,7 +190,7 @@ def test_a_forced_choice_follows_the_golden(gaps, excused):
     mask = torch.zeros(1, 8, dtype=torch.bool)
     mask[0, theirs] = True
     keep, report = choice(x, mask, gaps)
-    assert report.verdict == excused
+    assert report.passed == excused
     assert report.forced_near_ties == (2 if excused else 0)
     assert keep[0].tolist() == (theirs if excused else ours)
 
@@ -284,7 +284,7 @@ def own_skipvar(tmp_path: Path, config: dict[str, Any]) -> Path:
 @pytest.mark.parametrize("changes", SKIP_SHAPES.values(), ids=SKIP_SHAPES.keys())
 def test_own_skipvar_runs_are_read_back(tmp_path, changes):
     report = parity.check(own_skipvar(tmp_path, SKIP_CONFIG | changes))
-    assert report.verdict, report.render()
+    assert report.passed, report.render()
     assert not any(note.startswith("NOT COMPARED") for note in report.notes)
     assert report.bits_compared > 0 and report.bit_mismatches == 0
 
@@ -327,7 +327,7 @@ class Recorded(FastVAR):
         return keep
 
 
-def own_fastvar(tmp_path: Path, config: dict[str, Any]) -> tuple[Path, Outcome]:
+def own_fastvar(tmp_path: Path, config: dict[str, Any]) -> tuple[Path, Outcome[Setup]]:
     bare = Golden(tmp_path / "own.npz", "fastvar_infinity", config, {}, {})
     rebuilt, watch = setup(bare), CacheWatch()
     ratios, drop = fastvar.released(rebuilt.model.schedule)
@@ -358,7 +358,7 @@ def own_fastvar(tmp_path: Path, config: dict[str, Any]) -> tuple[Path, Outcome]:
 def test_own_fastvar_runs_are_read_back(tmp_path, changes):
     path, _ = own_fastvar(tmp_path, FAST_CONFIG | changes)
     report = parity.check(path)
-    assert report.verdict, report.render()
+    assert report.passed, report.render()
     assert not any(note.startswith("NOT COMPARED") for note in report.notes)
     masks = [row for row in report.rows if row.name.startswith("keep_")]
     config = FAST_CONFIG | changes
@@ -377,7 +377,7 @@ def test_decisions_of_own_coefficients(tmp_path):
     arrays |= {"90_skip_labels": [0, 2, 2], "90_uncond_labels": [3, 1, 1], "90_strategy": [13, 2, 2], "X": x}
     arrays |= {"kind": "skipvar_decision", "config_json": "{}", "tolerances_json": '{"abs": 1e-6}'}
     report = parity.check(written(tmp_path / "own.npz", arrays))
-    assert report.verdict, report.render()
+    assert report.passed, report.render()
     assert "NOT COMPARED" not in report.render()
     arrays["90_strategy"] = [3, 2, 2]
     assert failed_arrays(parity.check(written(tmp_path / "own.npz", arrays))) == {"90_strategy"}
@@ -391,5 +391,5 @@ def test_features_of_own_images(tmp_path):
     arrays = {"new_0_1": new.numpy(), "old_0_1": old.numpy(), "columns": ",".join(names), "rows": [row]}
     arrays |= {"kind": "skipvar_features", "config_json": "{}", "tolerances_json": '{"abs": 1e-7}', "batch2_l1": 1.0}
     report = parity.check(written(tmp_path / "own.npz", arrays))
-    assert report.verdict, report.render()
+    assert report.passed, report.render()
     assert any("NOT COMPARED" in note and "batch2_l1" in note for note in report.notes)

@@ -60,7 +60,7 @@ def test_one_wrong_number_fails(tmp_path: Path, name: str) -> None:
 )
 def test_a_changed_weight_fails(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     nudge(monkeypatch, "hart_rule", key)
-    assert not parity.check(SMALL).verdict
+    assert not parity.check(SMALL).passed
 
 
 BASE = {"seed": 7, "V": 40, "cfg": 3.0, "lens": [3], "more_smooth": False}
@@ -99,5 +99,5 @@ def test_other_shapes_run(tmp_path: Path, name: str) -> None:
     arrays["image"] = outcome.generation.image.numpy()
     written(bare.path, arrays)
     report = parity.check(bare.path)
-    assert report.verdict, report.render()
+    assert report.passed, report.render()
     assert len(report.rows) == len(arrays) - 3

@@ -11,7 +11,9 @@ from tests.golden_files import HERE, SHARED, altered, content, failed, nudge, pa
 from varlab import parity
 from varlab.accelerators.freqexit import FreqExit
 from varlab.errors import VarlabError
-from varlab.parity.var_setup import generate, setup
+from varlab.parity.golden import Golden
+from varlab.parity.run import generate
+from varlab.parity.var_setup import setup
 from varlab.training.freqexit import curriculum, losses
 
 MODEL, LOSSES = HERE / "var_nol2_small.npz", HERE / "freqexit_losses_small.npz"
@@ -141,7 +143,7 @@ TOLERANCES = {"logits_abs": 1e-5, "latents_abs": 1e-5, "image_abs": 1e-5, "smoot
 @pytest.mark.parametrize("changes", SHAPES.values(), ids=SHAPES.keys())
 def test_other_shapes_run(tmp_path, changes):
     config = BASE | changes
-    rebuilt = setup(config, "own")
+    rebuilt = setup(Golden(tmp_path / "own.npz", "var", config, TOLERANCES, {}))
     outcome = generate(rebuilt, {})
     arrays: dict[str, Any] = {
         "kind": "var",
@@ -150,9 +152,9 @@ def test_other_shapes_run(tmp_path, changes):
     }
     for k in rebuilt.stages:
         arrays[f"ar_s{k}_ids"] = outcome.capture.labels[k].numpy().astype(np.int32)
-        arrays[f"ar_s{k}_logits_cfg"] = outcome.capture.guided[k].numpy()
+        arrays[f"ar_s{k}_logits_cfg"] = outcome.capture.final[k].numpy()
     arrays["image"] = outcome.generation.image.numpy()
     with torch.inference_mode():
         arrays["enc_f"] = rebuilt.tokenizer.latent(rebuilt.image()).numpy()
     report = parity.check(written(tmp_path / "own.npz", arrays))
-    assert report.verdict, report.render()
+    assert report.passed, report.render()

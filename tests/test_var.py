@@ -22,7 +22,7 @@ from varlab.models.layers import block_causal_attend
 from varlab.models.tokenizers.vqvae import VQConfig, VQTokenizer, decoder_flops, phi_index
 from varlab.models.var import VARConfig, VARTransformer
 from varlab.models.var_model import VAR
-from varlab.parity.var_setup import Capture
+from varlab.parity.run import Capture
 from varlab.weights import registry, zoo
 from varlab.weights.convert import convert
 
@@ -234,7 +234,7 @@ def test_teacher_forcing_equals_the_cached_run(shared: bool, cosine: bool) -> No
     config = model.transformer.config
     attend = block_causal_attend(config.lengths, config.attention_scale)
     logits = model.transformer(torch.tensor([3, 7]), inputs, attend)
-    assert torch.allclose(logits, torch.cat(capture.guided, 1), atol=1e-4)
+    assert torch.allclose(logits, torch.cat(capture.final, 1), atol=1e-4)
 
 
 def test_samples_that_skip_a_block_pass_it_unchanged() -> None:

@@ -25,7 +25,7 @@ def parity(
     for golden in [load(path) for path in files]:  # all are read before the first one runs
         reports.append(check(golden))
         say(reports[-1].render(every))
-    passed = sum(item.verdict for item in reports)
+    passed = sum(item.passed for item in reports)
     say(f"{passed} of {len(reports)} files pass")
     if passed < len(reports):
         raise typer.Exit(1)

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from varlab.context import fixed_context
 from varlab.errors import unknown
 from varlab.parity import (
@@ -20,30 +22,32 @@ from varlab.parity import (
     skipvar_tables,
     var,
 )
+from varlab.parity.comparison import Comparison
 from varlab.parity.golden import Golden, load
 from varlab.parity.report import ArrayCheck, Report
 
 __all__ = ["KINDS", "ArrayCheck", "Golden", "Report", "check", "load"]
 
-KINDS: dict[str, Callable[[Golden], Report]] = {
-    "infinity": infinity.check,
-    "infinity_vae": infinity_vae.check,
-    "infinity_sampling": infinity_tables.check_sampling,
-    "infinity_rope": infinity_tables.check_rope,
-    "hart": hart.check,
-    "hart_sampling": hart_tables.check_sampling,
-    "hart_vae": hart_vae.check,
-    "skipvar": skipvar.check,
-    "skipvar_decision": skipvar_tables.check_decision,
-    "skipvar_features": skipvar_tables.check_features,
-    "fastvar_infinity": fastvar.check,
-    "fastvar_hart": fastvar_hart.check,
-    "var": var.check,
-    "var_sampling": var.check_sampling,
-    "freqexit_model": freqexit.check,
-    "freqexit_losses": freqexit_losses.check,
-    "freqexit_fgsr_legacy": freqexit_losses.check_legacy,
+KINDS: dict[str, Callable[[Comparison], None]] = {
+    "infinity": infinity.compare,
+    "infinity_vae": infinity_vae.compare,
+    "infinity_sampling": infinity_tables.compare_sampling,
+    "infinity_rope": infinity_tables.compare_rope,
+    "hart": hart.compare,
+    "hart_sampling": hart_tables.compare_sampling,
+    "hart_vae": hart_vae.compare,
+    "skipvar": skipvar.compare,
+    "skipvar_decision": skipvar_tables.compare_decision,
+    "skipvar_features": skipvar_tables.compare_features,
+    "fastvar_infinity": fastvar.compare,
+    "fastvar_hart": fastvar_hart.compare,
+    "var": var.compare,
+    "var_sampling": var.compare_sampling,
+    "freqexit_model": freqexit.compare,
+    "freqexit_losses": freqexit_losses.compare,
+    "freqexit_fgsr_legacy": freqexit_losses.compare_legacy,
 }
+GRADIENTS = {"freqexit_losses", "freqexit_fgsr_legacy"}
 
 
 @fixed_context()
@@ -51,9 +55,12 @@ def check(source: Golden | str | Path) -> Report:
     """Run what a golden, or the file of one, describes and compare every array that it holds.
 
     An unreadable file, an incomplete one and a kind that nobody checks are errors; a difference is not:
-    it makes the report's verdict False.
+    then the report has not ``passed``.
     """
     golden = source if isinstance(source, Golden) else load(source)
     if golden.kind not in KINDS:
         raise unknown("kind of golden", golden.kind, KINDS)
-    return KINDS[golden.kind](golden)
+    comparison = Comparison(golden)
+    with torch.inference_mode(golden.kind not in GRADIENTS):
+        KINDS[golden.kind](comparison)
+    return comparison.finish()

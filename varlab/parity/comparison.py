@@ -1,5 +1,7 @@
 """Holds computed arrays against those of a golden and keeps the account of what was compared."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from torch import Tensor
 
@@ -25,6 +27,21 @@ class Comparison:
         """Whether the file holds this array; asking marks it as known to the check."""
         self._known.add(name)
         return self.golden.stored(name)
+
+    def known(self, *names: str) -> None:
+        """These arrays are what others are computed from, or say nothing of ours."""
+        for name in names:
+            self.wants(name)
+
+    def relatives(self, tolerance: str, values: Mapping[str, Array | None]) -> None:
+        """``relative`` of each name."""
+        for name, array in values.items():
+            self.relative(name, array, tolerance)
+
+    def absolutes(self, tolerance: str, values: Mapping[str, Array | None]) -> None:
+        """``absolute`` of each name."""
+        for name, array in values.items():
+            self.absolute(name, array, tolerance)
 
     def relative(self, name: str, values: Array | None, tolerance: str, columns: slice = slice(None)) -> None:
         """Within ``tolerance`` times the golden's largest magnitude, or that of some of its last dimension."""
@@ -57,7 +74,11 @@ class Comparison:
         """A fact that is no array; ``remark`` says what is wrong with it."""
         self.add(ArrayCheck(name, (), 0.0 if true else np.inf, 0.0 if true else np.inf, 0.0, true, remark))
 
-    def labels(self, name: str, values: Array, margin: np.ndarray | None, noise: float) -> np.ndarray:
+    def verify_all(self, name: str, wrong: Sequence[str]) -> None:
+        """Facts that are no arrays: those of ``wrong`` differ."""
+        self.verify(name, not wrong, f"differs at {', '.join(wrong[:4])}" if wrong else "")
+
+    def labels(self, name: str, values: Array, margin: Array | None, noise: float) -> np.ndarray:
         """Sampled labels, counted: one may differ where the golden's own ``margin`` is below ``noise``.
 
         -> the labels to go on with: ours, but the golden's at such near ties.
@@ -69,7 +90,7 @@ class Comparison:
             self._unfit(name, values)
             return actual
         different = actual != expected
-        near = np.zeros_like(different) if margin is None else different & (margin < noise)
+        near = np.zeros_like(different) if margin is None else different & (numpy(margin) < noise)
         self.result.bits_compared += different.size
         self.result.bit_mismatches += int(different.sum())
         self.result.forced_near_ties += int(near.sum())

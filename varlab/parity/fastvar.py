@@ -6,7 +6,6 @@ that later sub-layers are judged on the same choice.
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -20,13 +19,11 @@ from varlab.accelerators.fastvar import FastVAR, distances
 from varlab.engine.hooks import Probe
 from varlab.engine.stage import Site
 from varlab.errors import VarlabError
-from varlab.parity.accelerated import CacheWatch, compare_bits, compare_logits, path, prepared
 from varlab.parity.comparison import Comparison
 from varlab.parity.golden import Golden
-from varlab.parity.infinity import compare_inputs
-from varlab.parity.infinity_capture import Outcome, generate
+from varlab.parity.infinity import compare_bits, compare_image, compare_inputs, compare_logits, path, prepared
 from varlab.parity.infinity_setup import Setup, setup
-from varlab.parity.report import Report
+from varlab.parity.run import CacheWatch, Outcome, generate
 from varlab.schedules import Schedule
 
 RELEASED = {32: 0.4, 40: 0.5, 48: 1.0, 64: 1.0}  # grid width -> share of tokens that skip; 1: the stage never runs
@@ -65,6 +62,11 @@ class Inside(Probe):
     def on_block(self, site: Site, x_in: Tensor, x_out: Tensor) -> None:
         self._keep(Place.of(site, self.names), x_out)
 
+    def at(self, outputs: Mapping[str, tuple[Place, int]]) -> dict[str, Tensor | None]:
+        """The outputs of these names, every so many tokens of each."""
+        got = {name: (self.found.get(place), stride) for name, (place, stride) in outputs.items()}
+        return {name: None if values is None else values[:, ::stride] for name, (values, stride) in got.items()}
+
     def _keep(self, place: Place, values: Tensor) -> None:
         if place in self.wanted:
             self.found[place] = values[: self.rows].clone()
@@ -97,7 +99,7 @@ class Judged(FastVAR):
         if place in self.stated:
             # The golden's gap says whether the cut is too close, our distance to the cut which tokens lie on it.
             middle = (above + below)[:, None] / 2
-            margin = ((scores - middle).abs() / middle).clamp(min=self.stated[place]).numpy()
+            margin = ((scores - middle).abs() / middle).clamp(min=self.stated[place])
         settled = torch.from_numpy(self.comparison.labels(name, ours, margin, golden.tolerance("logits_rel")))
         if bool((settled.sum(1) == count).all()):
             return settled.nonzero()[:, 1].view(-1, count)
@@ -122,28 +124,30 @@ def gaps(golden: Golden) -> dict[str, float]:
     return json.loads(str(golden.arrays["cut_gaps_json"])) if golden.stored("cut_gaps_json") else {}
 
 
-@torch.inference_mode()
-def check(golden: Golden) -> Report:
+def compare(comparison: Comparison) -> None:
     """Kept masks and bits exact but for near ties, cache lengths exact, everything else to a tolerance.
 
     All stages are forced along the golden's bits. Argmax: if no bit differs, an unforced run takes the same path.
     """
-    rebuilt = setup(golden)
-    comparison = Comparison(prepared(golden, rebuilt))
+    rebuilt = setup(comparison.golden)
+    golden = comparison.golden = prepared(comparison.golden, rebuilt)
     compare_inputs(comparison, rebuilt)
     ratios, drop = released(rebuilt.model.schedule)
     pruning = bool(ratios) and rebuilt.model.depth > FIRST
     method = Judged(comparison, ratios, drop) if pruning else Truncate(drop)
-    watch, inside = CacheWatch(), Inside(set(_outputs(golden).values()))
-    outcome = generate(rebuilt, _forced(comparison.golden, rebuilt), [method, watch], [inside])
+    outputs = stored_outputs(golden, NAMES)
+    watch, inside = CacheWatch(), Inside({place for place, _ in outputs.values()})
+    outcome = generate(rebuilt, _forced(golden, rebuilt), [method, watch], [inside], stages=())
     _compare_stages(comparison, outcome)
-    for name, place in _outputs(golden).items():
-        comparison.relative(name, inside.found.get(place), "hidden_rel")
+    comparison.relatives("hidden_rel", inside.at(outputs))
     if isinstance(method, Judged):
         compare_gaps(comparison, method)
-    _compare_end(comparison, outcome, watch)
+    comparison.equal("kv_len_per_stage_block", watch.tokens)
+    for step in golden.matching(r"decoded_sub(\d+)"):
+        thinned = outcome.generation.image[..., :: int(step[1]), :: int(step[1])] * 2 - 1
+        comparison.absolute(step[0], thinned, "decoded_abs")
+    compare_image(comparison, outcome)
     _compare_dense(comparison, rebuilt, drop)
-    return comparison.finish()
 
 
 def released(schedule: Schedule) -> tuple[tuple[float, ...], int]:
@@ -160,16 +164,16 @@ def released(schedule: Schedule) -> tuple[tuple[float, ...], int]:
     return ratios, drop
 
 
-def _outputs(golden: Golden) -> dict[str, Place]:
-    """Names of the block outputs, and of the branch outputs of the cache stage, that the file holds."""
+def stored_outputs(golden: Golden, names: Mapping[str, str]) -> dict[str, tuple[Place, int]]:
+    """Names of the block outputs, and of the sublayer outputs of the cache stage, that the file holds, with the stride
+    of the tokens that it keeps."""
     places = {}
-    for name in golden.arrays:
-        block = re.fullmatch(r"block_out_(\d+)_(\d+)", name)
-        branch = re.fullmatch(r"cache(\d+)_block(\d+)_(sa|ca|ffn)", name)
-        if block:
-            places[name] = Place(int(block[1]), int(block[2]))
-        elif branch:
-            places[name] = Place(int(branch[1]), int(branch[2]), branch[3])
+    for found in golden.matching(r"block_out_(\d+)_(\d+)(_sub)?"):
+        width = int(found[1])
+        stride = round(width * width / golden.arrays[found[0]].shape[1]) if found[3] else 1
+        places[found[0]] = Place(width, int(found[2])), stride
+    for found in golden.matching(rf"cache(\d+)_block(\d+)_({'|'.join(names.values())})(?:_sub(\d+))?"):
+        places[found[0]] = Place(int(found[1]), int(found[2]), found[3]), int(found[4] or 1)
     return places
 
 
@@ -178,13 +182,13 @@ def _forced(golden: Golden, rebuilt: Setup, prefix: str = "") -> dict[int, Tenso
     forced, own = {}, False
     for k in rebuilt.stages:
         own = own or f"{prefix}bits_used_{k}" in golden.arrays
-        name = f"{prefix}bits_used_{k}" if own else f"bits_used_{k}"
-        if (labels := path(golden, rebuilt, k, [name])) is not None:
+        own_prefix = prefix if own else ""
+        if (labels := path(golden, rebuilt, k, [own_prefix])) is not None:
             forced[k] = labels
     return forced
 
 
-def _compare_stages(comparison: Comparison, outcome: Outcome) -> None:
+def _compare_stages(comparison: Comparison, outcome: Outcome[Setup]) -> None:
     golden = comparison.golden
     margins, strides = golden.config.get("min_bit_margin_per_stage", []), _strides(comparison)
     for k, canvas in enumerate(outcome.capture.canvas):
@@ -208,25 +212,13 @@ def compare_gaps(comparison: Comparison, method: Judged) -> None:
         return
     allowed = 2 * comparison.golden.tolerance("logits_rel")
     wrong = [place for place, gap in method.stated.items() if not abs(method.gaps.get(place, np.inf) - gap) <= allowed]
-    comparison.verify("cut_gaps_json", not wrong, f"differs at {', '.join(wrong)}" if wrong else "")
-
-
-def _compare_end(comparison: Comparison, outcome: Outcome, watch: CacheWatch) -> None:
-    lengths = np.array([[tokens for _, _, tokens, _ in blocks] for blocks in watch.shapes])
-    comparison.equal("kv_len_per_stage_block", lengths)
-    comparison.relative("summed_final", outcome.generation.canvas, "hidden_rel")
-    decoded = outcome.generation.image * 2 - 1
-    comparison.absolute("decoded", decoded, "decoded_abs")
-    for name in comparison.golden.arrays:
-        if step := re.fullmatch(r"decoded_sub(\d+)", name):
-            comparison.absolute(name, decoded[..., :: int(step[1]), :: int(step[1])], "decoded_abs")
-    comparison.absolute("image_uint8_bgr", outcome.image, "uint8_abs")
+    comparison.verify_all("cut_gaps_json", wrong)
 
 
 def _compare_dense(comparison: Comparison, rebuilt: Setup, drop: int) -> None:
     """Bits of a run that prunes nothing and drops the same stages; of its margins the golden says nothing."""
     if not any(comparison.golden.stored(f"dense_bits_used_{k}") for k in rebuilt.stages):
         return
-    outcome = generate(rebuilt, _forced(comparison.golden, rebuilt, "dense_"), [Truncate(drop)])
+    outcome = generate(rebuilt, _forced(comparison.golden, rebuilt, "dense_"), [Truncate(drop)], stages=())
     for k in range(len(outcome.capture.canvas)):
         compare_bits(comparison, outcome, k, "dense_")

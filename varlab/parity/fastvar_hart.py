@@ -14,48 +14,41 @@ import torch
 from torch import Tensor
 
 from varlab.engine.hooks import Accelerator
-from varlab.models.hart import HartTransformer
 from varlab.parity import weights
-from varlab.parity.accelerated import CacheWatch
 from varlab.parity.comparison import Comparison
-from varlab.parity.fastvar import Inside, Judged, Place, compare_gaps
+from varlab.parity.fastvar import Inside, Judged, compare_gaps, stored_outputs
 from varlab.parity.golden import Golden
-from varlab.parity.hart import Outcome, compare_inputs, generate, settle_residual, top_margin
+from varlab.parity.hart import Outcome, compare_inputs, generate, settle_residual
 from varlab.parity.hart_setup import Setup, setup
-from varlab.parity.report import Report
+from varlab.parity.run import CacheWatch, gap, margin_of
 
 RELEASED = {48: 0.5, 64: 0.75}  # grid width -> share of tokens that skip each sub-layer of all blocks
 NAMES = {"attention": "attn", "ffn": "ffn"}
 CUT = 1e-5  # a relative gap below this at a cut is no choice
 
 
-@torch.inference_mode()
-def check(golden: Golden) -> Report:
+def compare(comparison: Comparison) -> None:
     """Kept masks and labels exact but for near ties, cache lengths exact, everything else to a tolerance."""
-    golden = replace(
-        golden,
-        arrays={name: _labels(name, array) for name, array in golden.arrays.items()},
-        tolerances={"logits_rel": CUT, "hidden_rel": CUT, "blocks_abs": 1e-4, "logits_cfg_abs": 1e-3}
-        | golden.tolerances,
+    tolerances = {"logits_rel": CUT, "hidden_rel": CUT, "blocks_abs": 1e-4, "logits_cfg_abs": 1e-3}
+    golden = comparison.golden = replace(
+        comparison.golden,
+        arrays={name: _labels(name, array) for name, array in comparison.golden.arrays.items()},
+        tolerances=tolerances | comparison.golden.tolerances,
     )
-    comparison, rebuilt = Comparison(golden), setup(golden)
+    rebuilt = setup(golden)
     compare_inputs(comparison, rebuilt)
-    leaked = _leaked(golden, rebuilt)
-    ratios = _ratios(rebuilt)
-    watch, outputs = CacheWatch(), _outputs(golden)
+    leaked, ratios, outputs = _leaked(golden, rebuilt), _ratios(rebuilt), stored_outputs(golden, NAMES)
     inside = Inside({place for place, _ in outputs.values()}, rows=2 * rebuilt.batch, names=NAMES)
-    method = Judged(comparison, ratios, drop=0, first=0, names=NAMES) if ratios else None
+    method, watch = Judged(comparison, ratios, drop=0, first=0, names=NAMES) if ratios else None, CacheWatch()
     methods: Sequence[Accelerator] = [watch] if method is None else [method, watch]
-    outcome = generate(rebuilt, _forced(golden, rebuilt, leaked), accelerators=methods, probes=[inside])
+    outcome = generate(rebuilt, _forced(golden, rebuilt, leaked), methods=methods, probes=[inside])
     for k in rebuilt.stages:
         _compare_stage(comparison, outcome, k, leaked)
-    for name, (place, stride) in outputs.items():
-        found = inside.found.get(place)
-        comparison.absolute(name, None if found is None else found[:, ::stride], "blocks_abs")
+    comparison.absolutes("blocks_abs", inside.at(outputs))
     if method is not None:
         compare_gaps(comparison, method)
-    _compare_end(comparison, outcome, watch)
-    return comparison.finish()
+    comparison.equal("kv_len_per_stage_block", watch.tokens)
+    _compare_end(comparison, outcome)
 
 
 def _labels(name: str, array: np.ndarray) -> np.ndarray:
@@ -75,79 +68,50 @@ def _ratios(rebuilt: Setup) -> tuple[float, ...]:
 
 def _leaked(golden: Golden, rebuilt: Setup) -> dict[int, Tensor]:
     """Labels [B, n] prescribed for the first stages."""
-    config: HartTransformer = rebuilt.model.transformer
-    seed, size = golden.require("seed"), config.config.vocabulary
-    lengths = rebuilt.model.schedule.lengths[: int(golden.config.get("leak", 0))]
-    drawn = [np.abs(weights.normal(f"leak_ids_{k}", seed, (rebuilt.batch, n))) for k, n in enumerate(lengths)]
-    return {k: torch.from_numpy((values * 1e6).astype(np.int64) % size) for k, values in enumerate(drawn)}
+    seed, size = golden.require("seed"), rebuilt.model.transformer.config.vocabulary
+    lengths = rebuilt.lengths[: int(golden.config.get("leak", 0))]
+    return {k: weights.indices(f"leak_ids_{k}", seed, (rebuilt.batch, n), size) for k, n in enumerate(lengths)}
 
 
 def _forced(golden: Golden, rebuilt: Setup, leaked: dict[int, Tensor]) -> dict[int, Tensor]:
-    """Labels [B, n, 1] that the golden went on with: its own, else the prescribed ones."""
-    forced = {k: labels[..., None] for k, labels in leaked.items()}
-    for k in rebuilt.stages:
-        stored = golden.arrays.get(f"idx_{k}")
-        if stored is not None and stored.shape == (rebuilt.batch, rebuilt.model.schedule.lengths[k]):
-            forced[k] = torch.from_numpy(stored)[..., None]
-    return forced
-
-
-def _outputs(golden: Golden) -> dict[str, tuple[Place, int]]:
-    """Names of the block and branch outputs that the file holds, with the stride of the tokens that it keeps."""
-    places = {}
-    for name, array in golden.arrays.items():
-        block = re.fullmatch(r"block_out_(\d+)_(\d+)_sub", name)
-        branch = re.fullmatch(r"cache(\d+)_block(\d+)_(attn|ffn)_sub(\d+)", name)
-        if block:
-            width = int(block[1])
-            places[name] = Place(width, int(block[2])), round(width * width / array.shape[1])
-        elif branch:
-            places[name] = Place(int(branch[1]), int(branch[2]), branch[3]), int(branch[4])
-    return places
+    """Labels [B, n] that the golden went on with: its own, else the prescribed ones."""
+    stored = {k: golden.tensor(f"idx_{k}", (rebuilt.batch, n)) for k, n in enumerate(rebuilt.lengths)}
+    return leaked | {k: labels for k, labels in stored.items() if labels is not None}
 
 
 def _compare_stage(comparison: Comparison, outcome: Outcome, k: int, leaked: dict[int, Tensor]) -> None:
     """Logits of every so many tokens, labels, and the canvas."""
     capture, golden = outcome.capture, comparison.golden
-    length, name = outcome.setup.model.schedule.lengths[k], f"logits_cfg_{k}"
-    stride = round(length / golden.arrays[name].shape[1]) if golden.stored(name) else 1
-    for kind, values in (("cond", capture.cond[k]), ("uncond", capture.uncond[k]), ("cfg", capture.final[k])):
-        comparison.absolute(f"logits_{kind}_{k}", None if values is None else values[:, ::stride], "logits_abs")
+    final, name = capture.final[k], f"logits_cfg_{k}"
+    stride = round(outcome.setup.lengths[k] / golden.arrays[name].shape[1]) if golden.stored(name) else 1
+    rows = {"cond": capture.cond[k], "uncond": capture.uncond[k], "cfg": final}
+    thinned = {f"logits_{row}_{k}": None if z is None else z[:, ::stride] for row, z in rows.items()}
+    comparison.absolutes("logits_abs", thinned)
     if k in leaked:
         comparison.equal(f"idx_{k}", leaked[k])
         return
     margins = golden.config.get("min_argmax_margin_per_stage", [])
-    margin = _margin(capture.final[k], golden.arrays.get(name), stride, margins[k] if k < len(margins) else None)
+    stored = golden.tensor(name, final[:, ::stride].shape)
+    known, least = None if stored is None else gap(stored), margins[k] if k < len(margins) else None
+    margin = margin_of(gap(final), known, least, slice(None, None, stride))
     comparison.labels(f"idx_{k}", capture.labels[k], margin, golden.tolerance("logits_abs"))
-    if k < len(outcome.setup.model.schedule) - 1:
+    if k < len(outcome.setup.stages) - 1:
         comparison.absolute(f"fhat_{k}", capture.canvas[k], "latents_abs")
 
 
-def _margin(final: Tensor, stored: np.ndarray | None, stride: int, least: float | None) -> np.ndarray:
-    """Distance between the two largest logits [B, n]: the golden's where it holds them; elsewhere ours says where a
-    near tie lies that the golden's own smallest margin of the stage admits, and without one nothing is excused."""
-    two = final.topk(2).values
-    ours = two[..., 0] - two[..., 1]
-    margin = (torch.full_like(ours, torch.inf) if least is None else ours.clamp(min=least)).numpy()
-    known = top_margin(stored, torch.from_numpy(margin[:, ::stride]))
-    if known is not None:
-        margin[:, ::stride] = known
-    return margin
-
-
-def _compare_end(comparison: Comparison, outcome: Outcome, watch: CacheWatch) -> None:
-    last = len(outcome.setup.model.schedule) - 1
-    comparison.equal("kv_len_per_stage_block", np.array([[n for _, _, n, _ in blocks] for blocks in watch.shapes]))
+def _compare_end(comparison: Comparison, outcome: Outcome) -> None:
+    last, residual = len(outcome.setup.stages) - 1, outcome.residual
     condition = outcome.calls.seen["condition"]
     if condition:
         comparison.absolute("diff_cond_sub8", condition[0][1].flatten(0, 1)[::8], "blocks_abs")
-    comparison.absolute("diff_cfg", np.array(outcome.capture.extra[last]), "latents_abs")
-    stored = comparison.golden.arrays.get("diff_out")
-    known = stored is not None and stored.shape == tuple(outcome.residual.flatten(0, 1).shape)
-    expected = torch.from_numpy(stored).view_as(outcome.residual) if known else outcome.residual
-    correction = settle_residual(comparison, outcome, expected)
-    comparison.absolute("diff_out", (outcome.residual + correction).flatten(0, 1), "latents_abs")
+    stored = comparison.golden.tensor("diff_out", residual.flatten(0, 1).shape)
+    correction = settle_residual(comparison, outcome, residual if stored is None else stored.view_as(residual))
     canvas, image = outcome.corrected(correction)
-    comparison.absolute("f_hat_final", canvas, "latents_abs")
+    values = {
+        "diff_cfg": np.array(float(outcome.capture.scale[last] - 1)),
+        "diff_out": (residual + correction).flatten(0, 1),
+        "f_hat_final": canvas,
+        "image_f32_sub4": image[..., ::4, ::4],
+    }
+    comparison.absolutes("latents_abs", values)
     comparison.absolute("image", (image * 255).to(torch.uint8), "uint8_abs")
-    comparison.absolute("image_f32_sub4", image[..., ::4, ::4], "latents_abs")

@@ -1,8 +1,8 @@
 """Golden runs of FreqExit: early exits through the engine, and the training forward with its layer dropout."""
 
 import json
-import re
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,60 +13,52 @@ from varlab.accelerators.freqexit import FreqExit
 from varlab.models.layers import block_causal_attend
 from varlab.parity.comparison import Comparison
 from varlab.parity.golden import Golden
-from varlab.parity.report import Report
-from varlab.parity.var import LAST, margin_of
-from varlab.parity.var_setup import Setup, generate, setup
+from varlab.parity.run import gap, generate, margin_of
+from varlab.parity.var import LAST
+from varlab.parity.var_setup import Setup, setup
 from varlab.training.freqexit import curriculum
 
 
-@torch.inference_mode()
-def check(golden: Golden) -> Report:
+def compare(comparison: Comparison) -> None:
     """Every exit run of every model, the training forward at every update, and the schedules."""
-    comparison = Comparison(golden)
+    golden = comparison.golden
     for name, config in golden.require("models").items():
-        rebuilt = setup(config, golden.path.stem)
-        for run in _runs(golden, name):
-            _compare_run(comparison, rebuilt, f"{name}_{run}")
+        rebuilt = setup(golden, config)
+        for run in golden.matching(rf"({name}_[a-z0-9]+)_exits"):
+            _compare_run(comparison, rebuilt, run[1])
     config = _train_config(golden)
-    comparison.wants("train_config_json")
+    comparison.known("train_config_json")
     if config is not None:
-        _compare_training(comparison, setup(config, golden.path.stem))
+        _compare_training(comparison, setup(golden, config))
     _compare_schedules(comparison)
-    return comparison.finish()
-
-
-def _runs(golden: Golden, name: str) -> list[str]:
-    return [found[1] for key in golden.arrays if (found := re.fullmatch(rf"{name}_([a-z0-9]+)_exits", key))]
 
 
 def _compare_run(comparison: Comparison, rebuilt: Setup, prefix: str) -> None:
     """One image, forced along the golden's indices; what the engine would have drawn is held against them."""
     golden = comparison.golden
     exits, label = golden.array(f"{prefix}_exits"), golden.arrays.get(f"{prefix}_label")
-    labels = rebuilt.labels[:1] if label is None else torch.tensor([int(label)])
-    for name in ("exits", "label"):
-        comparison.wants(f"{prefix}_{name}")
-    lengths = rebuilt.model.schedule.lengths
-    ids = golden.arrays.get(f"{prefix}_ids")
-    fits = ids is not None and ids.shape == (1, sum(lengths))
-    path = torch.from_numpy(ids.astype(np.int64)).split(lengths, 1) if ids is not None and fits else ()
+    rebuilt = replace(rebuilt, text=rebuilt.text[:1] if label is None else torch.tensor([int(label)]))
+    comparison.known(f"{prefix}_exits", f"{prefix}_label")
+    ids = golden.tensor(f"{prefix}_ids", (1, sum(rebuilt.lengths)))
+    path = () if ids is None else ids.long().split(rebuilt.lengths, 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # rising exits are meant
         accelerator = FreqExit("/".join(map(str, exits.tolist())))
-        outcome = generate(rebuilt, dict(enumerate(path)), [accelerator], labels)
-    guided, drawn = torch.cat(outcome.capture.guided, 1), torch.cat(outcome.capture.labels, 1)
-    stored = next((n for n in golden.arrays if re.fullmatch(rf"{prefix}_logits_cfg(_first\d+)?", n)), None)
-    if stored is not None:
-        comparison.absolute(stored, guided[:, : golden.arrays[stored].shape[1]], "logits_abs")
+        outcome = generate(rebuilt, dict(enumerate(path)), [accelerator])
+    guided, drawn = torch.cat(outcome.capture.final, 1), torch.cat(outcome.capture.labels, 1)
+    margins, stored, count = gap(guided), None, 0
+    for found in golden.matching(rf"{prefix}_logits_cfg(_first\d+)?"):  # of all tokens or of the first ones
+        count = golden.arrays[found[0]].shape[1]
+        stored = golden.tensor(found[0], guided[:, :count].shape)
+        comparison.absolute(found[0], guided[:, :count], "logits_abs")
     least = golden.arrays.get(f"{prefix}_min_margin")
-    margin = margin_of(
-        None if stored is None else golden.arrays[stored], guided, None if least is None else float(least)
+    known, least = None if stored is None else gap(stored), None if least is None else float(least)
+    comparison.labels(
+        f"{prefix}_ids", drawn, margin_of(margins, known, least, slice(count)), golden.tolerance("logits_abs")
     )
-    comparison.labels(f"{prefix}_ids", drawn, margin, golden.tolerance("logits_abs"))
     comparison.absolute(f"{prefix}_f_hat_final", outcome.generation.canvas, "latents_abs")
-    comparison.equal(f"{prefix}_kv_len_per_block", np.array(outcome.cache))
-    top = guided.topk(2, dim=-1).values
-    comparison.absolute(f"{prefix}_min_margin", (top[..., 0] - top[..., 1]).min(), "logits_abs")
+    comparison.equal(f"{prefix}_kv_len_per_block", np.array(outcome.state.kv.lengths))
+    comparison.absolute(f"{prefix}_min_margin", margins.min(), "logits_abs")
 
 
 def _train_config(golden: Golden) -> dict[str, Any] | None:
@@ -79,18 +71,15 @@ def _compare_training(comparison: Comparison, rebuilt: Setup) -> None:
     """Masks and supervised layers of each update, and the logits of those layers from the shared head."""
     model, golden = rebuilt.model, comparison.golden
     config = model.transformer.config
-    batch = len(rebuilt.labels)
-    pyramid = rebuilt.pyramid(batch)
+    pyramid = rebuilt.pyramid()
     comparison.equal("train_gt_ids", torch.cat(pyramid, 1))
     inputs = rebuilt.tokenizer.inputs(pyramid, rebuilt.grids)
     attend = block_causal_attend(config.lengths, config.attention_scale)
     if comparison.wants("teacher_logits_forward_orig"):
-        logits = model.transformer(rebuilt.labels, inputs, attend)
+        logits = model.transformer(rebuilt.text, inputs, attend)
         comparison.absolute("teacher_logits_forward_orig", logits, "logits_abs")
-    for name in list(golden.arrays):
-        found = re.fullmatch(r"(train_step(\d+)_pmax([\d.]+))_sample_masks", name)
-        if found:
-            _compare_update(comparison, rebuilt, inputs, found[1], int(found[2]), float(found[3]))
+    for found in golden.matching(r"(train_step(\d+)_pmax([\d.]+))_sample_masks"):
+        _compare_update(comparison, rebuilt, inputs, found[1], int(found[2]), float(found[3]))
 
 
 def _compare_update(
@@ -98,7 +87,7 @@ def _compare_update(
 ) -> None:
     model, golden = rebuilt.model, comparison.golden
     config, groups = model.transformer.config, _groups(golden)
-    masks = curriculum.executed(step, config.depth, len(rebuilt.labels), most)
+    masks = curriculum.executed(step, config.depth, rebuilt.batch, most)
     comparison.equal(f"{prefix}_sample_masks", masks)
     turn = torch.zeros(config.depth, dtype=torch.bool)
     turn[curriculum.rotation(step, config.depth, groups)] = True
@@ -106,8 +95,8 @@ def _compare_update(
     layers = curriculum.supervised(step, config.depth, groups)
     comparison.equal(f"{prefix}_logit_layers", np.array(layers))
     attend = block_causal_attend(config.lengths, config.attention_scale)
-    states = list(model.transformer.states(rebuilt.labels, inputs, attend, masks))
-    head = model.transformer.head_modulation(model.transformer.class_emb(rebuilt.labels))
+    states = list(model.transformer.states(rebuilt.text, inputs, attend, masks))
+    head = model.transformer.head_modulation(model.transformer.class_emb(rebuilt.text))
     for layer in layers:
         name = f"{prefix}_logits_l{layer}"
         kept = LAST if name in golden.arrays and golden.arrays[name].shape[1] == LAST else 0

@@ -10,7 +10,6 @@ from torch import Tensor
 from varlab.parity import weights
 from varlab.parity.comparison import Comparison
 from varlab.parity.golden import Golden
-from varlab.parity.report import Report
 from varlab.training.freqexit import losses
 from varlab.training.freqexit.curriculum import layer_weight
 from varlab.training.freqexit.fgsr import Gate, Predictor, Reconstruction
@@ -38,9 +37,8 @@ class Inputs:
         }
         self.ids = weights.indices("losses.gt_ids", self.seed, (batch, tokens), codes)
         self.kept: dict[int, Tensor] = {}
-        for name, mask in golden.arrays.items():
-            if found := re.fullmatch(r"mask_layer(\d+)", name):
-                self.kept[int(found[1])] = torch.from_numpy(mask.astype(bool))
+        for found in golden.matching(r"mask_layer(\d+)"):
+            self.kept[int(found[1])] = torch.from_numpy(golden.arrays[found[0]].astype(bool))
 
     @property
     def maps(self) -> dict[int, Tensor]:
@@ -50,9 +48,9 @@ class Inputs:
         return {layer: losses.rows(m, self.kept.get(layer)) for layer, m in maps.items()}
 
 
-def check(golden: Golden) -> Report:
+def compare(comparison: Comparison) -> None:
     """Values relative, gradients absolute, by the golden's own tolerances."""
-    comparison, inputs = Comparison(golden), Inputs(golden)
+    inputs = Inputs(comparison.golden)
     _compare_inputs(comparison, inputs)
     _compare_wavelets(comparison, inputs.seed)
     _compare_classification(comparison, inputs)
@@ -60,7 +58,6 @@ def check(golden: Golden) -> Report:
     for name in ("formula", "zero"):
         _compare_reconstruction(comparison, inputs, name)
     _compare_updates(comparison, inputs)
-    return comparison.finish()
 
 
 def _value(comparison: Comparison, name: str, value: Tensor | float) -> None:
@@ -77,33 +74,28 @@ def leaves_of(values: Mapping[int, Tensor]) -> dict[int, Tensor]:
 
 
 def _compare_inputs(comparison: Comparison, inputs: Inputs) -> None:
-    comparison.relative("embedding", inputs.table, "value_rel")
-    comparison.relative("teacher_logits", inputs.teacher, "value_rel")
+    values = {"embedding": inputs.table, "teacher_logits": inputs.teacher}
+    for layer, logits in inputs.logits.items():
+        comparison.known(f"mask_layer{layer}")
+        values |= {f"student_logits_l{layer}": logits, f"hf_token_map_l{layer}": inputs.maps[layer]}
+    values["hf_teacher_token_map"] = soft_map(inputs.teacher, inputs.table)
+    comparison.relatives("value_rel", values)
     comparison.equal("gt_ids", inputs.ids)
     comparison.equal("layers", np.array(inputs.layers))
     comparison.equal("patch_nums", np.array(inputs.sides))
-    for layer, logits in inputs.logits.items():
-        comparison.relative(f"student_logits_l{layer}", logits, "value_rel")
-        comparison.wants(f"mask_layer{layer}")
-        comparison.relative(f"hf_token_map_l{layer}", inputs.maps[layer], "value_rel")
-    comparison.relative("hf_teacher_token_map", soft_map(inputs.teacher, inputs.table), "value_rel")
-    for name, expected in comparison.golden.arrays.items():
-        if name.startswith("layer_weights_d"):
-            comparison.equal(name, np.array([layer_weight(layer) for layer in range(len(expected))]))
+    for found in comparison.golden.matching("layer_weights_d.*"):
+        depth = len(comparison.golden.arrays[found[0]])
+        comparison.equal(found[0], np.array([layer_weight(layer) for layer in range(depth)]))
 
 
 def _compare_wavelets(comparison: Comparison, seed: int) -> None:
     """Bands, the way back, and the gradient of the details as the library returns it."""
-    for name in list(comparison.golden.arrays):
-        if not (found := re.fullmatch(r"(dwt(\d+))_in", name)):
-            continue
-        prefix, side = found[1], found[2]
-        comparison.wants(name)
+    for name, prefix, side in ((f[0], f[1], f[2]) for f in comparison.golden.matching(r"(dwt(\d+))_in")):
+        comparison.known(name)
         x = torch.from_numpy(comparison.golden.arrays[name]).requires_grad_()
         ll, details = haar(x, "library")
-        comparison.relative(f"{prefix}_LL", ll, "value_rel")
-        comparison.relative(f"{prefix}_H", details, "value_rel")
-        comparison.relative(f"{prefix}_idwt_roundtrip", inverse(ll, details), "value_rel")
+        values = {"LL": ll, "H": details, "idwt_roundtrip": inverse(ll, details)}
+        comparison.relatives("value_rel", {f"{prefix}_{part}": value for part, value in values.items()})
         (details * weights.tensor(f"losses.dwt_gout.{side}", seed, tuple(details.shape))).sum().backward()
         comparison.gradient(f"{prefix}_gradin_from_H", x.grad, "grad_abs")
 
@@ -145,15 +137,10 @@ def _compare_frequencies(comparison: Comparison, inputs: Inputs) -> None:
             _value(comparison, f"hf_value_step{k}_l{layer}", loss.stage(rows[0], rows[1], k))
 
 
-def _drawn(module: Reconstruction, seed: int) -> None:
-    """Parameters of the golden's predictors, by their names."""
-    weights.fill(module, seed, weights.var_rule)
-
-
 def _compare_reconstruction(comparison: Comparison, inputs: Inputs, name: str) -> None:
     """The released predictor, with drawn parameters or with its last convolution at zero."""
     module = Reconstruction(Predictor, inputs.width, inputs.sides)
-    _drawn(module, inputs.seed)
+    weights.fill(module, inputs.seed, weights.var_rule)
     if name == "zero":
         with torch.no_grad():
             for k in range(len(inputs.sides)):
@@ -165,7 +152,8 @@ def _compare_reconstruction(comparison: Comparison, inputs: Inputs, name: str) -
     prefix = f"fgsr_{name}"
     _value(comparison, f"{prefix}_value", value)
     _gradients(comparison, f"{prefix}_grad", leaves)
-    _compare_parameters(comparison, module, prefix, re.compile(rf"{prefix}_(param|grad)_step_(\d+)\.(.+)"))
+    for found in comparison.golden.matching(rf"{prefix}_(param|grad)_step_(\d+)\.(.+)"):
+        comparison.gradient(found[0], _parameter(module, found), "grad_abs")
     with torch.no_grad():
         _value(comparison, f"{prefix}_diversity_only", module.regulariser())
         layer = max(inputs.layers)
@@ -177,21 +165,16 @@ def _compare_reconstruction(comparison: Comparison, inputs: Inputs, name: str) -
 
 def _compare_stage_outputs(comparison: Comparison, stage: Callable[[int], torch.nn.Module], prefix: str) -> None:
     """One module on its own, where the golden keeps what went in."""
-    for name in list(comparison.golden.arrays):
-        if found := re.fullmatch(rf"{prefix}_step(\d+)_in", name):
-            comparison.wants(name)
-            out = stage(int(found[1]))(torch.from_numpy(comparison.golden.arrays[name]))
-            comparison.relative(f"{prefix}_step{found[1]}_out", out, "value_rel")
+    for found in comparison.golden.matching(rf"{prefix}_step(\d+)_in"):
+        comparison.known(found[0])
+        out = stage(int(found[1]))(torch.from_numpy(comparison.golden.arrays[found[0]]))
+        comparison.relative(f"{prefix}_step{found[1]}_out", out, "value_rel")
 
 
-def _compare_parameters(comparison: Comparison, module: Reconstruction, prefix: str, pattern: re.Pattern[str]) -> None:
-    for name in list(comparison.golden.arrays):
-        if found := pattern.fullmatch(name):
-            parameter = dict(module.stage(int(found[2])).named_parameters()).get(found[3])
-            if found[1] == "param":
-                comparison.gradient(name, parameter, "grad_abs")
-            else:
-                comparison.gradient(name, None if parameter is None else parameter.grad, "grad_abs")
+def _parameter(module: Reconstruction, found: re.Match[str]) -> Tensor | None:
+    """By the groups ``param`` or ``grad``, stage and name: a parameter, or its gradient."""
+    parameter = dict(module.stage(int(found[2])).named_parameters()).get(found[3])
+    return None if parameter is None else parameter if found[1] == "param" else parameter.grad
 
 
 COLUMNS = {"main_ce": "main", "early_exit": "early", "distill": "distillation", "hf_raw": "frequency",
@@ -204,7 +187,7 @@ def _compare_updates(comparison: Comparison, inputs: Inputs) -> None:
         return
     golden = comparison.golden
     columns = [str(column) for column in golden.array("trainstep_columns")]
-    comparison.wants("trainstep_columns")
+    comparison.known("trainstep_columns")
     objective = Objective(OFFICIAL, inputs.depth, inputs.sides, inputs.width)
     table = np.array(golden.arrays["trainstep_table"], dtype=np.float64)
     ours = table.copy()
@@ -227,9 +210,9 @@ def _compare_updates(comparison: Comparison, inputs: Inputs) -> None:
         comparison.verify(f"trainstep_table_{column}", bool(error <= allowed), f"relative error {error:.1e}")
 
 
-def check_legacy(golden: Golden) -> Report:
+def compare_legacy(comparison: Comparison) -> None:
     """The gated modules of the first upload, as built and with drawn parameters, on the same token maps."""
-    comparison, inputs = Comparison(golden), Inputs(golden)
+    inputs = Inputs(comparison.golden)
     inputs.kept.setdefault(6, torch.tensor([False, True]))  # of the file whose token maps these are
     for name in ("init", "formula"):
         module = Reconstruction(Gate, inputs.width, inputs.sides)
@@ -247,19 +230,14 @@ def check_legacy(golden: Golden) -> Report:
         for layer, leaf in leaves.items():
             comparison.absolute(f"{name}_grad_l{layer}", leaf.grad, "abs")
         _compare_gates(comparison, module, name, inputs)
-    return comparison.finish()
 
 
 def _compare_gates(comparison: Comparison, module: Reconstruction, prefix: str, inputs: Inputs) -> None:
-    pattern = re.compile(rf"{prefix}_(?:(param|grad)_step_(\d+)\.(.+)|orth_step(\d+)|step(\d+)_out)")
-    for name in list(comparison.golden.arrays):
-        found = pattern.fullmatch(name)
-        if found is None:
-            continue
+    pattern = rf"{prefix}_(?:(param|grad)_step_(\d+)\.(.+)|orth_step(\d+)|step(\d+)_out)"
+    for found in comparison.golden.matching(pattern):
+        name = found[0]
         if found[1]:
-            parameter = dict(module.stage(int(found[2])).named_parameters()).get(found[3])
-            value = None if parameter is None else parameter if found[1] == "param" else parameter.grad
-            comparison.absolute(name, value, "abs")
+            comparison.absolute(name, _parameter(module, found), "abs")
         elif found[4]:
             comparison.absolute(name, module.stage(int(found[4])).orthogonality().detach(), "abs")  # type: ignore[operator]
         else:

@@ -1,13 +1,17 @@
 """A golden file: arrays that an official code produced, what it ran with, and how near one has to come."""
 
 import json
+import re
 import zipfile
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from varlab.errors import VarlabError
 
@@ -36,14 +40,24 @@ class Golden:
             )
         return self.arrays[name]
 
-    def require(self, name: str) -> Any:
-        """A config value without which the run cannot be rebuilt."""
-        if name not in self.config:
+    def matching(self, pattern: str) -> list[re.Match[str]]:
+        """What a pattern finds in the names that it fits in full; a list, so that arrays may be replaced meanwhile."""
+        return [found for name in self.arrays if (found := re.fullmatch(pattern, name))]
+
+    def tensor(self, name: str, shape: Sequence[int]) -> Tensor | None:
+        """An array of this shape; None where the file does not hold it."""
+        stored = self.arrays.get(name)
+        return torch.from_numpy(stored) if stored is not None and stored.shape == tuple(shape) else None
+
+    def require(self, name: str, config: Mapping[str, Any] | None = None) -> Any:
+        """A value of the config, or of this part of it, without which the run cannot be rebuilt."""
+        config = self.config if config is None else config
+        if name not in config:
             raise VarlabError(
                 f"{self.path.name}: config_json lacks {name!r}, needed to rebuild the {self.kind} run. "
                 "Write the golden again with its full configuration."
             )
-        return self.config[name]
+        return config[name]
 
     def tolerance(self, name: str) -> float:
         if not isinstance(self.tolerances.get(name), int | float):

@@ -12,50 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from varlab.engine.hooks import Accelerator, Probe
-from varlab.engine.loop import Run
 from varlab.engine.rows import take
-from varlab.engine.stage import Site, Stage
-from varlab.engine.state import Generation
 from varlab.models.diffusion import diffusion_table
+from varlab.parity import run
 from varlab.parity.comparison import Comparison
 from varlab.parity.golden import Golden
 from varlab.parity.hart_setup import Setup, key_differences, setup
-from varlab.parity.report import Report
-
-
-@dataclass
-class Capture(Probe):
-    """Lists have one entry a stage; of the ``late`` one also what enters and leaves its blocks."""
-
-    late: int = -1
-    cond: list[Tensor] = field(default_factory=list)  # logits [B, n, V]
-    uncond: list[Tensor | None] = field(default_factory=list)
-    final: list[Tensor] = field(default_factory=list)
-    labels: list[Tensor] = field(default_factory=list)  # [B, n], as chosen
-    maps: list[Tensor] = field(default_factory=list)  # [B, Z, h, w]
-    canvas: list[Tensor] = field(default_factory=list)
-    entering: Tensor | None = None
-    blocks: list[Tensor] = field(default_factory=list)
-    extra: list[float] = field(default_factory=list)
-
-    def on_stage(self, stage: Stage, x: Tensor) -> None:
-        self.extra.append(float(stage.guidance.scale - 1))
-        if stage.index == self.late:
-            self.entering = x.clone()
-
-    def on_block(self, site: Site, x_in: Tensor, x_out: Tensor) -> None:
-        if site.stage.index == self.late:
-            self.blocks.append(x_out.clone())
-
-    def on_logits(self, stage: Stage, cond: Tensor, uncond: Tensor | None, guided: Tensor, labels: Tensor) -> None:
-        self.cond.append(cond[:, :, 0].clone())
-        self.uncond.append(None if uncond is None else uncond[:, :, 0].clone())
-        self.final.append(guided[:, :, 0].clone())
-        self.labels.append(labels[..., 0].clone())
-
-    def on_residual(self, stage: Stage, codes: Tensor, before: Tensor, canvas: Tensor) -> None:
-        self.maps.append(codes.clone())
-        self.canvas.append(canvas.clone())
+from varlab.parity.run import gap, margin_of, unforced
 
 
 @dataclass
@@ -72,16 +35,13 @@ class Calls:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    setup: Setup
-    capture: Capture
+class Outcome(run.Outcome[Setup]):
     calls: Calls
-    generation: Generation
 
     @property
     def residual(self) -> Tensor:
         """What the diffusion head drew [B, h*w, Z]."""
-        return self.capture.maps[-1].flatten(2).mT - self.setup.model.discrete
+        return self.capture.codes[-1].flatten(2).mT - self.setup.model.discrete
 
     def corrected(self, correction: Tensor) -> tuple[Tensor, Tensor]:
         """Final canvas and image with ``correction`` [B, h*w, Z] added to the last stage."""
@@ -100,28 +60,27 @@ def generate(
     rebuilt: Setup,
     forced: Mapping[int, Tensor],
     late: int = -1,
-    accelerators: Sequence[Accelerator] = (),
+    methods: Sequence[Accelerator] = (),
     probes: Sequence[Probe] = (),
 ) -> Outcome:
-    """One run of the engine along forced labels [B, n, 1] by stage; elsewhere the likeliest label is chosen."""
-    capture, calls, transformer = Capture(late), Calls(), rebuilt.model.transformer
+    """One run of the engine along forced labels; elsewhere the likeliest one is chosen. ``late``: the stage whose
+    blocks are kept."""
+    calls, transformer = Calls(), rebuilt.model.transformer
     modules = {"net": transformer.diffloss.net, "condition": transformer.decoder_norm}
     if len(transformer.blocks) > 1:
         modules |= {"attn": transformer.blocks[1].attn, "ffn": transformer.blocks[1].ffn}  # type: ignore[dict-item]
     handles = [calls.watch(name, module) for name, module in modules.items()]
     try:
-        listening = [capture, *probes]
-        run = Run(rebuilt.model, rebuilt.settings, rebuilt.noise, listening, forced, lambda logits: logits.argmax(-1))
-        return Outcome(rebuilt, capture, calls, run.generate(rebuilt.text, range(rebuilt.batch), accelerators))
+        made = run.generate(rebuilt, forced, methods, probes, stages=(late,))
+        return Outcome(made.setup, made.capture, made.generation, calls)
     finally:
         for handle in handles:
             handle.remove()
 
 
-@torch.inference_mode()
-def check(golden: Golden) -> Report:
+def compare(comparison: Comparison) -> None:
     """Labels exact but for near ties, everything else to the file's absolute tolerances."""
-    comparison, rebuilt = Comparison(golden), setup(golden)
+    golden, rebuilt = comparison.golden, setup(comparison.golden)
     forced = {k: labels for k in rebuilt.stages if (labels := path(golden, rebuilt, k)) is not None}
     late = int(golden.arrays["late_stage"]) if comparison.wants("late_stage") else -1
     outcome = generate(rebuilt, forced, late)
@@ -129,30 +88,24 @@ def check(golden: Golden) -> Report:
     for k in rebuilt.stages:
         _compare_logits(comparison, outcome, k)
         _compare_canvas(comparison, outcome, k)
-    _compare_blocks(comparison, outcome)
+    _compare_blocks(comparison, outcome, late)
     correction = _compare_diffusion(comparison, outcome)
-    increment = outcome.capture.maps[-1] + rebuilt.model.code_map(rebuilt.stages[-1], correction)
+    increment = outcome.capture.codes[-1] + rebuilt.model.code_map(rebuilt.stages[-1], correction)
     canvas, image = outcome.corrected(correction)
-    comparison.absolute("fhat_last_increment", increment, "latents_abs")
-    comparison.absolute("f_hat_final", canvas, "latents_abs")
+    comparison.absolutes("latents_abs", {"fhat_last_increment": increment, "f_hat_final": canvas})
     comparison.absolute("image", image, "image_abs")
-    comparison.note(_freely(golden, rebuilt, forced))
-    return comparison.finish()
+    comparison.note(_unforced(golden, rebuilt, forced))
 
 
 def path(golden: Golden, rebuilt: Setup, k: int) -> Tensor | None:
-    """Labels [B, n, 1] of a stage, its passes put together; None where the file does not hold them all."""
-    parts = [golden.arrays.get(f"idx.{k + i}") for i in range(len(rebuilt.passes(k)))]
-    labels = torch.zeros(rebuilt.batch, rebuilt.model.schedule.lengths[k], dtype=torch.int64)
-    for part, place in zip(parts, rebuilt.passes(k), strict=True):
-        if (
-            part is None
-            or part.shape != tuple(place.shape)
-            or part.max() >= rebuilt.model.transformer.config.vocabulary
-        ):
+    """Labels [B, n] of a stage, its passes put together; None where the file does not hold them all."""
+    labels = torch.zeros(rebuilt.batch, rebuilt.lengths[k], dtype=torch.int64)
+    for i, place in enumerate(rebuilt.passes(k)):
+        part = golden.tensor(f"idx.{k + i}", place.shape)
+        if part is None or part.long().max() >= rebuilt.model.transformer.config.vocabulary:
             return None
-        labels.scatter_(1, place, torch.from_numpy(part.astype(np.int64)))
-    return labels[..., None]
+        labels.scatter_(1, place, part.long())
+    return labels
 
 
 def compare_inputs(comparison: Comparison, rebuilt: Setup) -> None:
@@ -161,17 +114,14 @@ def compare_inputs(comparison: Comparison, rebuilt: Setup) -> None:
     comparison.equal("context", text.features)
     comparison.equal("context_mask", text.mask)
     comparison.equal("context_position_ids", text.positions)
-    orders = rebuilt.noise.uniform("order", 0, range(rebuilt.batch), (model.schedule.lengths[-1], 1))[..., 0]
+    orders = rebuilt.noise.uniform("order", 0, range(rebuilt.batch), (rebuilt.lengths[-1], 1))[..., 0]
     comparison.equal("maskgit_orders", orders.argsort(dim=-1, stable=True))
     both = model.transformer.read_text(text, guided=True).tokens
-    comparison.absolute("sos_uncond_cond", both, "blocks_abs")
-    comparison.absolute("lvl_embed_table", model.levels, "blocks_abs")
-    times = diffusion_table(model.transformer.config.diffusion_steps).times
-    comparison.equal("diff_timestep_map", torch.from_numpy(times))
+    comparison.absolutes("blocks_abs", {"sos_uncond_cond": both, "lvl_embed_table": model.levels})
+    comparison.equal("diff_timestep_map", diffusion_table(model.transformer.config.diffusion_steps).times)
     if comparison.wants("state_keys"):
-        wrong = key_differences(golden, model.transformer)
-        comparison.verify("state_keys", not wrong, f"differs at {', '.join(wrong[:4])}" if wrong else "")
-    comparison.wants("meta_json")
+        comparison.verify_all("state_keys", key_differences(golden, model.transformer))
+    comparison.known("meta_json")
 
 
 def _compare_logits(comparison: Comparison, outcome: Outcome, k: int) -> None:
@@ -182,46 +132,41 @@ def _compare_logits(comparison: Comparison, outcome: Outcome, k: int) -> None:
         head = outcome.generation.states[0].conditioning.text.head
         uncond = model.transformer.logits(model.after_text[:, -1:], head)[outcome.setup.batch :] if k == 0 else None
     for i, place in enumerate(outcome.setup.passes(k)):
-        call = k + i
-        comparison.absolute(f"logits_cond.{call}", outcome.of_pass(capture.cond[k], place), "logits_abs")
-        other = None if uncond is None else outcome.of_pass(uncond, place)
-        comparison.absolute(f"logits_uncond.{call}", other, "logits_abs")
-        comparison.absolute(f"logits_cfg.{call}", outcome.of_pass(capture.final[k], place), "logits_cfg_abs")
+        cond, guided = (outcome.of_pass(z, place) for z in (capture.cond[k], capture.final[k]))
+        other, stored = None if uncond is None else outcome.of_pass(uncond, place), f"logits_cfg.{k + i}"
+        comparison.absolutes("logits_abs", {f"logits_cond.{k + i}": cond, f"logits_uncond.{k + i}": other})
+        comparison.absolute(stored, guided, "logits_cfg_abs")
+        known = golden.tensor(stored, guided.shape)
+        margin = margin_of(gap(guided), None if known is None else gap(known))
         labels = capture.labels[k].gather(1, place)
-        margin = top_margin(golden.arrays.get(f"logits_cfg.{call}"), labels)
-        comparison.labels(f"idx.{call}", labels, margin, golden.tolerance("logits_cfg_abs"))
-
-
-def top_margin(logits: np.ndarray | None, labels: Tensor) -> np.ndarray | None:
-    """The golden's distance between its two largest logits [B, n]; None where it does not hold them."""
-    if logits is None or logits.shape[:-1] != tuple(labels.shape):
-        return None
-    two = torch.from_numpy(logits).topk(2).values
-    return (two[..., 0] - two[..., 1]).numpy()
+        comparison.labels(f"idx.{k + i}", labels, margin, golden.tolerance("logits_cfg_abs"))
 
 
 def _compare_canvas(comparison: Comparison, outcome: Outcome, k: int) -> None:
     model, capture = outcome.setup.model, outcome.capture
     if k == len(model.schedule) - 1:
         return
-    added = model.accumulate(k, torch.zeros_like(capture.canvas[k]), capture.maps[k])
-    comparison.absolute(f"h.{k}", capture.maps[k], "latents_abs")
-    comparison.absolute(f"delta_fhat.{k}", added, "latents_abs")
-    comparison.absolute(f"fhat.{k}", capture.canvas[k], "latents_abs")
-    following = model.resize(capture.canvas[k], model.schedule.grids[k + 1])
-    comparison.absolute(f"next_input.{k}", following, "latents_abs")
+    canvas = capture.canvas[k]
+    values = {
+        "h": capture.codes[k],
+        "delta_fhat": model.accumulate(k, torch.zeros_like(canvas), capture.codes[k]),
+        "fhat": canvas,
+        "next_input": model.resize(canvas, model.schedule.grids[k + 1]),
+    }
+    comparison.absolutes("latents_abs", {f"{name}.{k}": value for name, value in values.items()})
 
 
-def _compare_blocks(comparison: Comparison, outcome: Outcome) -> None:
-    """The late stage's blocks, branches of block 1 before their gates, and the text after the last block."""
-    capture, late = outcome.capture, outcome.capture.late
-    comparison.absolute(f"block_in.{late}", capture.entering, "blocks_abs")
-    for i, x in enumerate(capture.blocks):
-        comparison.absolute(f"block_out.{late}.{i}", x, "blocks_abs")
+def _compare_blocks(comparison: Comparison, outcome: Outcome, late: int) -> None:
+    """The late stage's blocks, sublayers of block 1 before their gates, and the text after the last block."""
+    capture, values = outcome.capture, dict[str, Tensor | None]()
+    if late >= 0:
+        values = {f"block_in.{late}": capture.entering[late]}
+        values |= {f"block_out.{late}.{i}": x for i, x in enumerate(capture.blocks[late])}
     for name in ("attn", "ffn"):
         calls = outcome.calls.seen.get(name, [])
-        comparison.absolute(f"block1_{name}.{late}", calls[late][1] if late < len(calls) else None, "blocks_abs")
-    comparison.absolute("block_out.0.last", outcome.setup.model.after_text, "blocks_abs")
+        values[f"block1_{name}.{late}"] = calls[late][1] if late < len(calls) else None
+    values["block_out.0.last"] = outcome.setup.model.after_text
+    comparison.absolutes("blocks_abs", values)
 
 
 def settle_residual(comparison: Comparison, outcome: Outcome, expected: Tensor) -> Tensor:
@@ -243,9 +188,9 @@ def _golden_residual(golden: Golden, outcome: Outcome) -> Tensor:
     """The golden's residuals of all passes on the grid; ours where it has none."""
     out, last = outcome.residual.clone(), len(outcome.setup.model.schedule) - 1
     for i, place in enumerate(outcome.setup.passes(last)):
-        stored = golden.arrays.get(f"diff_out.{i}")
-        if stored is not None and stored.shape == (place.numel(), out.shape[-1]):
-            values = torch.from_numpy(stored).view(*place.shape, -1)
+        stored = golden.tensor(f"diff_out.{i}", (place.numel(), out.shape[-1]))
+        if stored is not None:
+            values = stored.view(*place.shape, -1)
             out.scatter_(1, place[..., None].expand_as(values), values)
     return out
 
@@ -266,7 +211,7 @@ def _compare_diffusion(comparison: Comparison, outcome: Outcome) -> Tensor:
     for i, place in enumerate(rebuilt.passes(last)):
         condition = outcome.of_pass(calls["condition"][0][1], place)
         comparison.absolute(f"diff_cond.{i}", condition.flatten(0, 1), "blocks_abs")
-        comparison.absolute(f"diff_cfg.{i}", np.array(outcome.capture.extra[last]), "latents_abs")
+        comparison.absolute(f"diff_cfg.{i}", np.array(float(outcome.capture.scale[last] - 1)), "latents_abs")
         comparison.absolute(f"diff_out.{i}", outcome.of_pass(final, place).flatten(0, 1), "latents_abs")
     place, steps = rebuilt.passes(last)[0], rebuilt.model.transformer.config.diffusion_steps
     for j, ((x, time, _), out) in enumerate(calls["net"][:steps]):
@@ -286,12 +231,10 @@ def _keep_conditional(golden: Golden, name: str) -> None:
         golden.arrays[name] = golden.arrays[name][: len(golden.arrays[name]) // 2]
 
 
-def _freely(golden: Golden, rebuilt: Setup, forced: Mapping[int, Tensor]) -> str:
+def _unforced(golden: Golden, rebuilt: Setup, forced: Mapping[int, Tensor]) -> str:
     """The note on a run that nothing holds to the golden's path."""
-    free = generate(rebuilt, {})
-    differ = [k for k, labels in forced.items() if not torch.equal(free.capture.labels[k], labels[..., 0])]
-    labels = f"labels first differ at stage {differ[0]} (counted from 0)" if differ else "all labels reproduced"
-    image = golden.arrays.get("image")
-    if image is None or image.shape != tuple(free.generation.image.shape):
-        return f"unforced run: {labels}"
-    return f"unforced run: {labels}, image differs by at most {np.abs(free.generation.image.numpy() - image).max():.1e}"
+    free = run.generate(rebuilt, {})
+    note, image = unforced("labels", free, forced), golden.tensor("image", free.generation.image.shape)
+    if image is None:
+        return note
+    return f"{note}, image differs by at most {float((free.generation.image - image).abs().max()):.1e}"

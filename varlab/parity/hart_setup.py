@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,10 @@ from varlab.errors import VarlabError
 from varlab.models.base import Attend, Reading
 from varlab.models.hart import HartConfig, HartText, HartTransformer
 from varlab.models.hart_model import Hart, HartConditioning, HartSettings
-from varlab.parity import weights
+from varlab.parity import run, weights
 from varlab.parity.golden import Golden
 from varlab.parity.hart_vae import tokenizer_of
-from varlab.schedules import Schedule, square
+from varlab.schedules import square
 
 ROUNDING = 1e-6  # relative, of a hidden state after all blocks
 TOLERATED = {"lvl_1L", "attn_bias_for_masking"}  # in official files, but nothing that inference needs
@@ -94,62 +95,44 @@ class GoldenNoise:
         return [(pass_of == i).nonzero()[:, 1].view(self.batch, -1) for i in range(int(pass_of.max()) + 1)]
 
 
-@dataclass(frozen=True)
-class Setup:
-    model: Watched
-    settings: HartSettings
-    text: HartText
+@dataclass(frozen=True, kw_only=True)
+class Setup(run.Setup[Watched]):
     noise: GoldenNoise
 
     @property
     def batch(self) -> int:
         return len(self.text.mask)
 
-    @property
-    def stages(self) -> range:
-        return range(len(self.model.schedule))
-
     def passes(self, k: int) -> list[Tensor]:
         """Positions [B, n] that a stage computes together."""
-        return self.noise.passes(k, self.model.schedule.lengths[k])
+        return self.noise.passes(k, self.lengths[k])
 
 
 @torch.inference_mode()
 def setup(golden: Golden) -> Setup:
     """Build everything from ``config_json``: the run itself, the transformer's and the tokenizer's arguments."""
-    run = golden.config.get("config", golden.config)
-    seed, model, vae = _required(golden, run, "seed"), golden.require("model"), golden.require("vae")
-    schedule = _schedule(golden, model)
-    config = config_of(model, _required(golden, run, "V"), vae.get("z_channels", 32), len(schedule))
+    given = golden.config.get("config", golden.config)
+    need = partial(golden.require, config=given)
+    seed, model, vae = need("seed"), golden.require("model"), golden.require("vae")
+    schedule = square(tuple(golden.require("patch_nums", model)), golden.path.stem)
+    config = config_of(model, need("V"), vae.get("z_channels", 32), len(schedule))
     transformer = HartTransformer(config).eval()
     weights.fill(transformer, seed, weights.hart_rule)
     watched = Watched(transformer, tokenizer_of(vae, seed, config.vocabulary), schedule, name=golden.path.stem)
     settings = HartSettings(
-        cfg=float(_required(golden, run, "cfg")),
-        smooth=bool(run.get("more_smooth", False)),
-        passes=int(run.get("iters", 1)),
-        residual=run.get("final_stage", 0) == 0,
+        cfg=float(need("cfg")),
+        smooth=bool(given.get("more_smooth", False)),
+        passes=int(given.get("iters", 1)),
+        residual=given.get("final_stage", 0) == 0,
     )
-    text = text_of(seed, config, _required(golden, run, "lens"), run.get("pad", "right"))
+    text = text_of(seed, config, need("lens"), given.get("pad", "right"))
     noise = GoldenNoise(seed, len(text.mask), len(schedule), config.diffusion_steps)
 
     def order(kind: str, width: int, distribution: str = "uniform") -> Tensor:
         return noise.uniform(kind, len(schedule) - 1, range(len(text.mask)), (schedule.lengths[-1], width))
 
     noise.pass_of = watched.passes(len(schedule) - 1, settings, order)
-    return Setup(watched, settings, text, noise)
-
-
-def _required(golden: Golden, run: dict[str, Any], name: str) -> Any:
-    if name not in run:
-        raise VarlabError(f"{golden.path.name}: config_json lacks {name!r}, needed to rebuild the run.")
-    return run[name]
-
-
-def _schedule(golden: Golden, model: dict[str, Any]) -> Schedule:
-    if "patch_nums" not in model:
-        raise VarlabError(f"{golden.path.name}: config_json lacks 'patch_nums', the sides of the scales.")
-    return square(tuple(model["patch_nums"]), golden.path.stem)
+    return Setup(model=watched, settings=settings, text=text, noise=noise, choose=lambda logits: logits.argmax(-1))
 
 
 def config_of(model: dict[str, Any], vocabulary: int, latents: int, stages: int) -> HartConfig:

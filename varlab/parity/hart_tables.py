@@ -1,7 +1,5 @@
 """Golden tables of HART: label filters, softened mixtures, diffusion schedules, interpolations."""
 
-import re
-
 import numpy as np
 import torch
 
@@ -12,25 +10,21 @@ from varlab.models.tokenizers.hybrid import bicubic
 from varlab.parity import weights
 from varlab.parity.comparison import Comparison
 from varlab.parity.golden import Golden
-from varlab.parity.report import Report
 
 SEEDS = range(1000)  # among which the table's own is looked for where its header does not name it
 
 
-def check_sampling(golden: Golden) -> Report:
+def compare_sampling(comparison: Comparison) -> None:
     """Everything to the file's absolute tolerance; drawn noise comes from the table's seed."""
-    comparison, seed = Comparison(golden), _seed(golden)
+    golden, seed = comparison.golden, _seed(comparison.golden)
     logits = torch.from_numpy(golden.array("logits"))
     comparison.absolute("logits", _logits(seed, tuple(logits.shape)), "abs")
     _compare_filters(comparison, logits)
     noise = weights.numbers("noise.gumbel_exp", seed, tuple(logits.shape), "standard_exponential").astype(np.float32)
-    for name in golden.arrays:
-        if found := re.fullmatch(r"gumbel_soft\.(\d+\.\d+)", name):
-            soft = gumbel_mixture(logits, torch.from_numpy(noise), float(found[1]))
-            comparison.absolute(name, soft, "abs")
+    for found in golden.matching(r"gumbel_soft\.(\d+\.\d+)"):
+        comparison.absolute(found[0], gumbel_mixture(logits, torch.from_numpy(noise), float(found[1])), "abs")
     _compare_diffusion(comparison)
     _compare_maps(comparison, seed)
-    return comparison.finish()
 
 
 def _logits(seed: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -46,12 +40,10 @@ def _seed(golden: Golden) -> int:
 
 def _compare_filters(comparison: Comparison, logits: torch.Tensor) -> None:
     """Logits after top-k and top-p, whose removed entries must be the same, and their probabilities."""
-    for name, filters in list(comparison.golden.arrays.items()):
-        if not (found := re.fullmatch(r"kp\.(\d+)", name)):
-            continue
-        comparison.wants(name)
-        top_k, top_p = int(filters[0]), float(filters[1])
-        kept = keep_likeliest(logits, top_k, top_p)
+    for found in comparison.golden.matching(r"kp\.(\d+)"):
+        comparison.known(found[0])
+        top_k, top_p = comparison.golden.arrays[found[0]]
+        kept = keep_likeliest(logits, int(top_k), float(top_p))
         comparison.absolute(f"prob.{found[1]}", kept.softmax(-1), "abs")
         masked = f"masked.{found[1]}"
         if comparison.wants(masked):
@@ -63,16 +55,15 @@ def _compare_filters(comparison: Comparison, logits: torch.Tensor) -> None:
 
 def _compare_diffusion(comparison: Comparison) -> None:
     comparison.equal("diff_timestep_map", diffusion_table(8).times)
-    for name in comparison.golden.arrays:
-        if found := re.fullmatch(r"diff_map_(\d+)", name):
-            comparison.equal(name, spaced(int(found[1])))
-        elif found := re.match(r"diff(\d+)_", name):
-            _compare_constants(comparison, int(found[1]), found[0])
+    for found in comparison.golden.matching(r"diff_map_(\d+)"):
+        comparison.equal(found[0], spaced(int(found[1])))
+    for steps in sorted({int(found[1]) for found in comparison.golden.matching(r"diff(\d+)_.*")}):
+        _compare_constants(comparison, steps)
 
 
-def _compare_constants(comparison: Comparison, steps: int, prefix: str) -> None:
+def _compare_constants(comparison: Comparison, steps: int) -> None:
     table = diffusion_table(steps)
-    for name, values in {
+    values = {
         "betas": table.betas,
         "alphas_cumprod": table.kept,
         "sqrt_recip_alphas_cumprod": np.sqrt(1 / table.kept),
@@ -81,9 +72,8 @@ def _compare_constants(comparison: Comparison, steps: int, prefix: str) -> None:
         "posterior_log_variance_clipped": table.log_posterior,
         "posterior_mean_coef1": table.from_clean,
         "posterior_mean_coef2": table.from_noisy,
-    }.items():
-        if f"{prefix}{name}" not in {row.name for row in comparison.result.rows}:
-            comparison.absolute(f"{prefix}{name}", values, "abs")
+    }
+    comparison.absolutes("abs", {f"diff{steps}_{name}": value for name, value in values.items()})
 
 
 def _compare_maps(comparison: Comparison, seed: int) -> None:
@@ -92,7 +82,6 @@ def _compare_maps(comparison: Comparison, seed: int) -> None:
         return
     fmap = torch.from_numpy(comparison.golden.arrays["fmap"])
     comparison.absolute("fmap", weights.normal("input.fmap", seed, tuple(fmap.shape)).astype(np.float32), "abs")
-    for name in comparison.golden.arrays:
-        if found := re.fullmatch(r"(bicubic|area)_to_(\d+)", name):
-            resize = bicubic if found[1] == "bicubic" else area
-            comparison.absolute(name, resize(fmap, (int(found[2]), int(found[2]))), "abs")
+    for found in comparison.golden.matching(r"(bicubic|area)_to_(\d+)"):
+        resize = bicubic if found[1] == "bicubic" else area
+        comparison.absolute(found[0], resize(fmap, (int(found[2]), int(found[2]))), "abs")

@@ -11,7 +11,6 @@ from varlab.models.tokenizers.hybrid import HybridConfig, HybridTokenizer
 from varlab.parity import weights
 from varlab.parity.comparison import Comparison
 from varlab.parity.golden import Golden
-from varlab.parity.report import Report
 from varlab.schedules import Grid
 
 
@@ -35,31 +34,28 @@ def tokenizer_of(vae: dict[str, Any], seed: int, vocabulary: int | None = None) 
     return tokenizer
 
 
-@torch.inference_mode()
-def check(golden: Golden) -> Report:
+def compare(comparison: Comparison) -> None:
     """Labels exact but for near ties, everything else to an absolute tolerance."""
-    comparison, vae = Comparison(golden), golden.require("vae")
+    golden, vae = comparison.golden, comparison.golden.require("vae")
     tokenizer, sides = tokenizer_of(vae, golden.require("seed")), vae.get("v_patch_nums", ())
     grids = [(int(side), int(side)) for side in sides]
     image = _image(golden, grids[-1][0] * tokenizer.config.stride)
-    comparison.absolute("image_in", image, "abs")
-    comparison.absolute("encoder_out", tokenizer.encoder(image), "abs")
     latent = tokenizer.encode(image)
-    comparison.absolute("f", latent, "abs")
+    comparison.absolutes("abs", {"image_in": image, "encoder_out": tokenizer.encoder(image), "f": latent})
     canvases, _ = _compare_steps(comparison, tokenizer, latent, grids, "")
-    for k, canvas in enumerate(canvases):
-        comparison.absolute(f"fhat.{k}", canvas, "abs")
+    comparison.absolutes("abs", {f"fhat.{k}": canvas for k, canvas in enumerate(canvases)})
     inputs = [area(canvas, grid).flatten(2).mT for canvas, grid in zip(canvases, grids[1:], strict=False)]
-    comparison.absolute("var_input", torch.cat(inputs, 1), "abs")
     _, left = _compare_steps(comparison, tokenizer, latent, grids, "hybrid_")
-    comparison.absolute("hybrid_frest_before_last", left.flatten(2).mT, "abs")
-    comparison.absolute("rec_discrete", tokenizer.decode(canvases[-1]), "abs")
-    comparison.absolute("rec_continuous", tokenizer.decode(latent), "abs")
-    comparison.absolute("forward_out_discrete", tokenizer.pixels(canvases[-1]), "abs")
-    comparison.absolute("forward_out_continuous", tokenizer.pixels(latent), "abs")
-    for known in ("state_keys", "meta_json"):
-        comparison.wants(known)
-    return comparison.finish()
+    values = {
+        "var_input": torch.cat(inputs, 1),
+        "hybrid_frest_before_last": left.flatten(2).mT,
+        "rec_discrete": tokenizer.decode(canvases[-1]),
+        "rec_continuous": tokenizer.decode(latent),
+        "forward_out_discrete": tokenizer.pixels(canvases[-1]),
+        "forward_out_continuous": tokenizer.pixels(latent),
+    }
+    comparison.absolutes("abs", values)
+    comparison.known("state_keys", "meta_json")
 
 
 def _image(golden: Golden, side: int) -> Tensor:
@@ -83,7 +79,7 @@ def _compare_steps(
         distances = tokenizer.quantize.distances(tokens)
         two = distances.topk(2, largest=False).values
         noise = comparison.golden.tolerance("abs") * float(two.max())
-        margin = (two[..., 1] - two[..., 0]).numpy() if agreed else None
+        margin = two[..., 1] - two[..., 0] if agreed else None
         return torch.from_numpy(comparison.labels(f"{prefix}idx.{k}", distances.argmin(-1), margin, noise))
 
     steps = list(tokenizer.steps(latent, grids, last_phi=not prefix, choose=settle))

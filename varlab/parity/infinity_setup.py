@@ -11,20 +11,16 @@ from varlab.errors import VarlabError
 from varlab.models.guidance import Settings
 from varlab.models.infinity import InfinityConfig, InfinityTransformer, TextBatch
 from varlab.models.infinity_model import Infinity
-from varlab.parity import weights
+from varlab.parity import run, weights
 from varlab.parity.golden import Golden
 from varlab.parity.infinity_vae import grids_of, tokenizer_of
 from varlab.schedules import Schedule, custom, matching
 
 
-@dataclass(frozen=True)
-class Setup:
+@dataclass(frozen=True, kw_only=True)
+class Setup(run.Setup[Infinity]):
     """``leaked`` are the bits prescribed for the first stages, on the latent grid [B, h, w, b]."""
 
-    model: Infinity
-    settings: Settings
-    text: TextBatch
-    negative: TextBatch | None
     image: Tensor | None
     leaked: dict[int, Tensor]
 
@@ -32,16 +28,12 @@ class Setup:
     def batch(self) -> int:
         return len(self.text.lengths)
 
-    @property
-    def stages(self) -> range:
-        return range(len(self.model.schedule))
-
     @cached_property
     def all_text(self) -> TextBatch:
         """Text of all rows: the conditional one, then with guidance the negative or the null text."""
         if not self.settings.guided:
-            return self.text
-        return self.text + (self.negative or self.model.transformer.unconditional(self.text.lengths))
+            return self.text  # type: ignore[no-any-return]
+        return self.text + (self.negative or self.model.transformer.unconditional(self.text.lengths))  # type: ignore[no-any-return]
 
 
 @torch.inference_mode()
@@ -58,7 +50,16 @@ def setup(golden: Golden) -> Setup:
     if config.get("gt_leak", 0) > 0 and config.get("leak_kind", "random") == "vae":
         height, width = (side * model.stride for side in model.latent_grid(model.schedule.final))
         image = weights.image(seed, len(text.lengths), height, width)
-    return Setup(model, _settings(config), text, negative, image, _leaked(golden, model, image, len(text.lengths)))
+    leaked = _leaked(golden, model, image, len(text.lengths))
+    return Setup(
+        model=model,
+        settings=_settings(config),
+        text=text,
+        negative=negative,
+        store_keys=True,
+        image=image,
+        leaked=leaked,
+    )
 
 
 def _transformer(golden: Golden) -> InfinityTransformer:

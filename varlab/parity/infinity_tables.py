@@ -1,40 +1,33 @@
 """Golden tables of Infinity: bit probabilities after top-k and top-p, rotary positions and schedules."""
 
 import json
-import re
 
 import torch
 
 from varlab.models.infinity import rotary_indices, rotary_table
 from varlab.models.infinity_model import bit_probability
 from varlab.parity.comparison import Comparison
-from varlab.parity.golden import Golden
-from varlab.parity.report import Report
 from varlab.schedules import INFINITY_GRIDS, STAGES, Schedule, infinity
 
 HEAD_WIDTH = 128  # of the released models, at which the tables were written
 TABLE_STEP = 128  # the official rotary table is padded to a multiple of this
 
 
-def check_sampling(golden: Golden) -> Report:
+def compare_sampling(comparison: Comparison) -> None:
     """Probabilities of both bits for each (top_k, top_p); drawn indices depend on torch's generator."""
-    comparison = Comparison(golden)
-    logits = torch.from_numpy(golden.array("logits"))
-    comparison.wants("logits")
-    for name in golden.arrays:
-        filters = re.fullmatch(r"probs_k(\d+)_p(\d)(\d*)", name)
-        if filters:
-            one = bit_probability(logits, int(filters[1]), float(f"{filters[2]}.{filters[3]}"))
-            comparison.absolute(name, torch.stack([1 - one, one], -1), "abs")
-    drawn = [name for name in golden.arrays if name.startswith("idx_") and comparison.wants(name)]
+    golden, logits = comparison.golden, torch.from_numpy(comparison.golden.array("logits"))
+    comparison.known("logits")
+    for name, top_k, whole, rest in ((f[0], *f.groups()) for f in golden.matching(r"probs_k(\d+)_p(\d)(\d*)")):
+        one = bit_probability(logits, int(top_k), float(f"{whole}.{rest}"))
+        comparison.absolute(name, torch.stack([1 - one, one], -1), "abs")
+    drawn = [found[0] for found in golden.matching("idx_.*") if comparison.wants(found[0])]
     if drawn:
         comparison.note(f"informative, not compared (they depend on torch.multinomial): {', '.join(drawn)}")
-    return comparison.finish()
 
 
-def check_rope(golden: Golden) -> Report:
+def compare_rope(comparison: Comparison) -> None:
     """Rotary indices exact, tables to an absolute tolerance, schedules equal, for every aspect-ratio template."""
-    comparison = Comparison(golden)
+    golden = comparison.golden
     for ratio in INFINITY_GRIDS:
         if any(golden.stored(f"{axis}_{ratio}") for axis in ("y", "x", "cos_stage_sum", "sin_stage_sum")):
             _compare_template(comparison, infinity("1M", ratio), ratio)
@@ -43,7 +36,6 @@ def check_rope(golden: Golden) -> Report:
         table = rotary_table(infinity("1M", 1.0), HEAD_WIDTH)
         comparison.absolute("square_cos_sin_rows", table[rows].permute(2, 0, 1), "abs")
     _compare_schedules(comparison)
-    return comparison.finish()
 
 
 def _compare_template(comparison: Comparison, schedule: Schedule, ratio: float) -> None:
@@ -70,4 +62,4 @@ def _compare_schedules(comparison: Comparison) -> None:
         }
         ours |= {pixels: [[1, *grid] for grid in infinity(pixels, float(ratio)).grids] for pixels in STAGES}
         wrong = [name for name in table if table[name] != ours.get(name)]
-        comparison.verify(f"schedules_json_{ratio}", not wrong, f"differs at {', '.join(wrong)}" if wrong else "")
+        comparison.verify_all(f"schedules_json_{ratio}", wrong)

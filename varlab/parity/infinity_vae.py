@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +11,6 @@ from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer, area, codes_of
 from varlab.parity import weights
 from varlab.parity.comparison import Comparison
 from varlab.parity.golden import Golden
-from varlab.parity.report import Report
 from varlab.schedules import Grid
 
 
@@ -35,10 +33,9 @@ def tokenizer_of(golden: Golden, vae: dict[str, Any], seed: int) -> BSQTokenizer
     return tokenizer
 
 
-@torch.inference_mode()
-def check(golden: Golden) -> Report:
+def compare(comparison: Comparison) -> None:
     """Bits exact but for near ties, everything else to an absolute tolerance."""
-    comparison, seed = Comparison(golden), golden.require("seed")
+    golden, seed = comparison.golden, comparison.golden.require("seed")
     tokenizer, grids = tokenizer_of(golden, golden.config, seed), grids_of(golden.require("schedule"))
     height, width = (side * tokenizer.config.stride for side in grids[-1])
     image = weights.image(seed, golden.config.get("B", 1), height, width)
@@ -50,8 +47,15 @@ def check(golden: Golden) -> Report:
     for k, grid in enumerate(grids[1:]):
         comparison.absolute(f"var_input_area_{k}", area(summed[k], grid), "abs")
     followed = all(torch.equal(a, b) for a, b in zip(bits, path, strict=True))
-    _compare_images(comparison, tokenizer, canvas if followed else summed[-1], summed[-1])
-    return comparison.finish()
+    canvas = canvas if followed else summed[-1]
+    values = {
+        "z": canvas,
+        "recon": tokenizer.decode(canvas),
+        "recon_unclamped": tokenizer.decoder(canvas),
+        "summed_from_bits": summed[-1],
+        "recon_from_bits": tokenizer.decode(summed[-1]),
+    }
+    comparison.absolutes("abs", values)
 
 
 def _compare_bits(comparison: Comparison, bits: list[Tensor], latent: Tensor, grids: list[Grid]) -> list[Tensor]:
@@ -61,31 +65,15 @@ def _compare_bits(comparison: Comparison, bits: list[Tensor], latent: Tensor, gr
     """
     golden, path = comparison.golden, []
     residual, followed = latent, True
-    stored = golden.arrays.get("h")
-    reference = torch.from_numpy(stored) if stored is not None and stored.shape == latent.shape else None
+    reference = golden.tensor("h", latent.shape)
     for k, grid in enumerate(grids):
         ours = bits[k] if followed else quantise(residual, [grid])[0][0]
-        margin = None if reference is None else area(reference, grid).abs().movedim(1, -1)[:, None].numpy()
+        margin = None if reference is None else area(reference, grid).abs().movedim(1, -1)[:, None]
         comparison.labels(f"bits_{k}", ours[:, None], margin, golden.tolerance("abs"))
-        step = _fitting(golden.arrays.get(f"bits_{k}"), ours)
+        stored = golden.tensor(f"bits_{k}", ours[:, None].shape)
+        step = ours if stored is None else stored[:, 0] > 0
         followed = followed and torch.equal(step, ours)
         path.append(step)
         code = upsample(codes_of(step), grids[-1])
         residual, reference = residual - code, None if reference is None else reference - code
     return path
-
-
-def _fitting(expected: np.ndarray | None, ours: Tensor) -> Tensor:
-    """The golden's bits [B, h, w, b]; ours where it has none or of another shape."""
-    if expected is None or expected.shape != ours[:, None].shape:
-        return ours
-    return torch.from_numpy(expected[:, 0] > 0)
-
-
-def _compare_images(comparison: Comparison, tokenizer: BSQTokenizer, canvas: Tensor, summed: Tensor) -> None:
-    """The canvas of ``encode`` and the sum of the codes of its bits, and what the decoder makes of both."""
-    comparison.absolute("z", canvas, "abs")
-    comparison.absolute("recon", tokenizer.decode(canvas), "abs")
-    comparison.absolute("recon_unclamped", tokenizer.decoder(canvas), "abs")
-    comparison.absolute("summed_from_bits", summed, "abs")
-    comparison.absolute("recon_from_bits", tokenizer.decode(summed), "abs")

@@ -1,4 +1,4 @@
-"""What parity found: one line an array, the bits, the near ties, and a verdict."""
+"""What parity found: one line an array, the bits, the near ties, and whether it passed."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -55,7 +55,7 @@ class Report:
         return [row for row in self.rows if not row.ok]
 
     @property
-    def verdict(self) -> bool:
+    def passed(self) -> bool:
         """Something was compared, all of it within its allowance, with few enough near ties."""
         return bool(self.rows) and not self.failures and self.forced_near_ties <= NEAR_TIES_ALLOWED
 
@@ -72,7 +72,7 @@ class Report:
                 f"forced near ties: {self.forced_near_ties} (at most {NEAR_TIES_ALLOWED})"
             )
         yield from (f"note: {note}" for note in self.notes)
-        if self.verdict:
+        if self.passed:
             yield f"PASS: {len(self.rows)} arrays within tolerance"
         elif self.failures:
             yield f"FAIL: {len(self.failures)} of {len(self.rows)} arrays out of tolerance"

@@ -17,13 +17,11 @@ from varlab.accelerators.skipvar import LATE, SkipVAR
 from varlab.engine.context import Context
 from varlab.engine.stage import Stage
 from varlab.measures.spectra import sobel_magnitude
-from varlab.parity.accelerated import CacheWatch, compare_bits, compare_logits, path, prepared
 from varlab.parity.comparison import Comparison
 from varlab.parity.golden import Golden
-from varlab.parity.infinity import compare_inputs
-from varlab.parity.infinity_capture import Outcome, generate
+from varlab.parity.infinity import compare_bits, compare_image, compare_inputs, compare_logits, path, prepared
 from varlab.parity.infinity_setup import Setup, setup
-from varlab.parity.report import Report
+from varlab.parity.run import CacheWatch, Outcome, generate
 
 COMMON = "common"  # prefix of what all branches share
 
@@ -61,13 +59,12 @@ class Watched(SkipVAR):
         return image
 
 
-@torch.inference_mode()
-def check(golden: Golden) -> Report:
+def compare(comparison: Comparison) -> None:
     """Logits relative to each array's largest value, bits exact but for near ties, images to their tolerances."""
-    rebuilt = setup(golden)
-    comparison = Comparison(prepared(golden, rebuilt))
+    golden, rebuilt = comparison.golden, setup(comparison.golden)
+    comparison.golden = prepared(golden, rebuilt)
     compare_inputs(comparison, rebuilt)
-    base: Outcome | None = None
+    base: Outcome[Setup] | None = None
     for branch in _branches(golden):
         watch = CacheWatch()
         outcome = _run(comparison.golden, rebuilt, branch, watch)
@@ -78,10 +75,11 @@ def check(golden: Golden) -> Report:
         else:
             _compare_start(comparison, outcome, base, branch)
         _compare_stages(comparison, outcome, branch.name, branch)
-        _compare_end(comparison, outcome, branch.name, watch)
+        shapes = np.array([[blocks[0], blocks[-1]] for blocks in watch.shapes])
+        comparison.equal(f"{branch.name}.kv_shapes", shapes)
+        compare_image(comparison, outcome, f"{branch.name}.", "preview", "image_uint8")
     if "real_models" in golden.config:
         comparison.note("NOT COMPARED: real_models in config_json, choices of decision models that the file lacks")
-    return comparison.finish()
 
 
 def _branches(golden: Golden) -> list[Branch]:
@@ -94,19 +92,18 @@ def _branches(golden: Golden) -> list[Branch]:
     return sorted(branches, key=lambda branch: branch.changed)
 
 
-def _run(golden: Golden, rebuilt: Setup, branch: Branch, watch: CacheWatch) -> Outcome:
+def _run(golden: Golden, rebuilt: Setup, branch: Branch, watch: CacheWatch) -> Outcome[Setup]:
     """The branch along the golden's bits. Argmax: if no bit differs, an unforced run takes the same path."""
-    stages = len(rebuilt.model.schedule)
     forced = {}
     for k in rebuilt.stages:
-        names = [f"{prefix}.bits_used_{k}" for prefix in branch.prefixes(stages - 1 - k)]
-        if (labels := path(golden, rebuilt, k, names)) is not None:
+        prefixes = [f"{prefix}." for prefix in branch.prefixes(len(rebuilt.stages) - 1 - k)]
+        if (labels := path(golden, rebuilt, k, prefixes)) is not None:
             forced[k] = labels
     method = Watched(model=always(branch.dropped, branch.replaced))
-    return generate(rebuilt, forced, [method, watch])
+    return generate(rebuilt, forced, [method, watch], stages=())
 
 
-def _compare_stages(comparison: Comparison, outcome: Outcome, prefix: str, branch: Branch) -> None:
+def _compare_stages(comparison: Comparison, outcome: Outcome[Setup], prefix: str, branch: Branch) -> None:
     """What the file holds under a prefix of the stages that ran."""
     config, model = comparison.golden.config, outcome.setup.model
     strides, margins = config.get("logit_stride", {}), config.get("bits_margin_base", [])
@@ -121,22 +118,17 @@ def _compare_stages(comparison: Comparison, outcome: Outcome, prefix: str, branc
             comparison.relative(f"{prefix}.next_input_latent_{k + 1}", latent, "hidden_rel")
 
 
-def _compare_start(comparison: Comparison, outcome: Outcome, base: Outcome, branch: Branch) -> None:
+def _compare_start(comparison: Comparison, outcome: Outcome[Setup], base: Outcome[Setup], branch: Branch) -> None:
     """Until it parts from the base run a branch must be that run, to the last digit."""
     stages = len(outcome.setup.model.schedule) - branch.changed
     ran = len(outcome.capture.canvas) >= stages
-    same = ran and all(
-        torch.equal(ours[k], theirs[k])
-        for ours, theirs in (
-            (outcome.capture.final, base.capture.final),
-            (outcome.capture.canvas, base.capture.canvas),
-        )
-        for k in range(stages)
-    )
+    ours, theirs = outcome.capture, base.capture
+    pairs = zip(ours.final[:stages] + ours.canvas[:stages], theirs.final[:stages] + theirs.canvas[:stages], strict=True)
+    same = ran and all(torch.equal(a, b) for a, b in pairs)
     comparison.verify(f"{branch.name}.start", same, "" if same else f"not the base run in its first {stages} stages")
 
 
-def _compare_decision(comparison: Comparison, outcome: Outcome) -> None:
+def _compare_decision(comparison: Comparison, outcome: Outcome[Setup]) -> None:
     """The previews as the accelerator saw them, after the stage of the decision and one before, and their features.
 
     The official features are one number a batch, the mean over its images.
@@ -156,10 +148,3 @@ def _compare_decision(comparison: Comparison, outcome: Outcome) -> None:
     (reports,) = outcome.generation.reports.values()
     found = np.stack([reports["skipvar"][name][1] for name in FEATURES], -1)
     comparison.relative(f"{COMMON}.features", found.mean(0), "features_rel")
-
-
-def _compare_end(comparison: Comparison, outcome: Outcome, prefix: str, watch: CacheWatch) -> None:
-    comparison.equal(f"{prefix}.kv_shapes", np.array([[blocks[0], blocks[-1]] for blocks in watch.shapes]))
-    comparison.relative(f"{prefix}.summed_final", outcome.generation.canvas, "hidden_rel")
-    comparison.absolute(f"{prefix}.decoded", outcome.generation.image * 2 - 1, "preview_abs")
-    comparison.absolute(f"{prefix}.image_uint8_bgr", outcome.image, "image_uint8_abs")

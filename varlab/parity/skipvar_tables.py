@@ -14,7 +14,6 @@ from varlab.errors import VarlabError
 from varlab.measures.spectra import skipvar_hf_diff, skipvar_hf_ratio, sobel_magnitude
 from varlab.parity.comparison import Comparison
 from varlab.parity.golden import Golden
-from varlab.parity.report import Report
 
 Pair = tuple[Tensor, Tensor]  # images [1, 3, H, W]: new, old
 
@@ -23,13 +22,12 @@ REPLACED = 10  # a strategy's code: stages dropped, or this plus the stages with
 PARTS = ("skip", "uncond")
 
 
-@torch.inference_mode()
-def check_features(golden: Golden) -> Report:
+def compare_features(comparison: Comparison) -> None:
     """A row an image pair, by size and kind, with the columns that the file names; and edges of some images."""
-    comparison, pairs = Comparison(golden), _pairs(golden)
+    golden, pairs = comparison.golden, _pairs(comparison.golden)
     for (size, kind), (new, old) in pairs.items():
         for age, image in (("new", new), ("old", old)):
-            comparison.wants(f"{age}_{size}_{kind}")
+            comparison.known(f"{age}_{size}_{kind}")
             edges = sobel_magnitude(image.mean(1), padding="zeros")[:, None]
             comparison.absolute(f"sobel_{age}_{size}_{kind}", edges, "abs")
     if comparison.wants("columns"):
@@ -39,17 +37,13 @@ def check_features(golden: Golden) -> Report:
         comparison.absolute("rows", np.array(table), "abs")
     _compare_batch(comparison, pairs)
     _leave_seed(comparison)
-    return comparison.finish()
 
 
 def _pairs(golden: Golden) -> dict[tuple[int, int], Pair]:
     pairs = {}
-    for name in golden.arrays:
-        numbers = re.fullmatch(r"new_(\d+)_(\d+)", name)
-        if numbers:
-            old = golden.array(f"old_{numbers[1]}_{numbers[2]}")
-            pair = torch.from_numpy(golden.arrays[name]), torch.from_numpy(old)
-            pairs[int(numbers[1]), int(numbers[2])] = pair
+    for new in golden.matching(r"new_(\d+)_(\d+)"):
+        images = golden.arrays[new[0]], golden.array(f"old_{new[1]}_{new[2]}")
+        pairs[int(new[1]), int(new[2])] = (torch.from_numpy(images[0]), torch.from_numpy(images[1]))
     return pairs
 
 
@@ -74,34 +68,28 @@ def _compare_batch(comparison: Comparison, pairs: Mapping[tuple[int, int], Pair]
     comparison.absolute("batch2_l1", skipvar_hf_diff(new, old).mean(), "abs")
 
 
-@torch.inference_mode()
-def check_decision(golden: Golden) -> Report:
+def compare_decision(comparison: Comparison) -> None:
     """Our classifiers with the file's coefficients: labels, also of rounded coefficients, score gaps and strategies."""
-    comparison, features = Comparison(golden), torch.from_numpy(golden.array("X"))
-    comparison.wants("X")
+    golden, features = comparison.golden, torch.from_numpy(comparison.golden.array("X"))
+    comparison.known("X")
     report = json.loads(str(golden.arrays["report_json"])) if comparison.wants("report_json") else {}
     models: dict[str, dict[str, Classifier]] = {}
     left: set[str] = set()
-    for name in golden.arrays:
-        found = re.fullmatch(r"(.+)_(skip|uncond)_labels", name)
-        if found:
-            models.setdefault(found[1], {})[found[2]] = _compare_classifier(comparison, name, features)
-            left |= _compare_summary(comparison, f"{found[1]}_{found[2]}", report.get(found[1] + found[2], {}))
+    for name, threshold, part in ((f[0], f[1], f[2]) for f in golden.matching(r"(.+)_(skip|uncond)_labels")):
+        models.setdefault(threshold, {})[part] = _compare_classifier(comparison, name, features)
+        left |= _compare_summary(comparison, f"{threshold}_{part}", report.get(threshold + part, {}))
     if left:
         comparison.note(f"NOT COMPARED: {', '.join(sorted(left))} in report_json")
     for threshold, parts in models.items():
         if set(parts) == set(PARTS):
             _compare_strategy(comparison, threshold, parts, features)
     _leave_seed(comparison)
-    return comparison.finish()
 
 
 def _compare_classifier(comparison: Comparison, name: str, features: Tensor) -> Classifier:
     prefix, golden = name.removesuffix("_labels"), comparison.golden
-    values: dict[str, Any] = {}
-    for part in ("mean", "scale", "coef", "intercept", "classes"):
-        values[part] = golden.array(f"{prefix}_{part}")
-        comparison.wants(f"{prefix}_{part}")
+    values = {part: golden.array(f"{prefix}_{part}") for part in ("mean", "scale", "coef", "intercept", "classes")}
+    comparison.known(*(f"{prefix}_{part}" for part in values))
     full = _classifier(values)
     rounded = _classifier({part: value.round(6) for part, value in values.items()})
     top = full.scores(features).topk(2, dim=1).values
@@ -145,7 +133,7 @@ def _compare_summary(comparison: Comparison, prefix: str, summary: Mapping[str, 
         near = {"min_gap": gap.min(), "max_gap_of_diff": gap[changed].max(initial=0.0)}
         noise = comparison.golden.tolerance("abs")
         wrong += [name for name, value in near.items() if name in summary and not abs(summary[name] - value) <= noise]
-    comparison.verify(f"report_json_{prefix}", not wrong, f"differs at {', '.join(wrong)}" if wrong else "")
+    comparison.verify_all(f"report_json_{prefix}", wrong)
     return set(summary) - set(ours) - {"min_gap", "max_gap_of_diff"}
 
 
