@@ -27,6 +27,7 @@ from varlab.training.hart import HartTask, batch_of
 from varlab.training.hart_tokenizer import HybridTask, quantised, revival
 from varlab.training.loop import LoopConfig, optimizers
 from varlab.training.pipeline import train
+from varlab.training.recipe import Material
 from varlab.training.recipes import MINI_HART
 from varlab.weights import zoo
 
@@ -207,7 +208,7 @@ def test_batches_depend_on_seed_step_and_rank_alone(finished: Path) -> None:
     pool, tokenizer = ScenePool(finished / "pool"), trained_tokenizer(TINY, finished).requires_grad_(False)
     latents = encoded(TINY, pool, finished, "cpu")
     assert latents.shape == (24, 4, 4, 4) and np.isfinite(latents).all()
-    task = HartTask(TINY.new_transformer(), tokenizer, TINY.schedule, latents, pool.captions, TINY.correction)
+    task = HartTask(TINY.new_transformer(), Material(tokenizer, TINY.schedule, latents, pool.captions, TINY.correction))
     first, again, other = (task.loss(step, rank)[0].item() for step, rank in ((0, 0), (0, 0), (0, 1)))
     assert first == again != other
     tokens = HybridTask(tokenizer, TINY.schedule.grids, lambda *_: torch.from_numpy(np.array(pool.images[:4])), 0.1, 1)

@@ -20,7 +20,7 @@ from varlab.training.infinity import InfinityTask, self_correction
 from varlab.training.loop import Loop, LoopConfig, optimizers
 from varlab.training.pipeline import train
 from varlab.training.pool import ScenePool
-from varlab.training.recipe import CorrectionConfig, Recipe
+from varlab.training.recipe import CorrectionConfig, Material, Recipe
 from varlab.training.recipes import NANO_INFINITY
 from varlab.training.records import parts_of
 from varlab.training.tokenizer import straight_through
@@ -208,7 +208,9 @@ def test_flipped_codes_reach_the_decoder_and_the_encoder_learns_from_them() -> N
 
 def task(config: CorrectionConfig, seen: int = 0) -> InfinityTask:
     latents = np.random.default_rng(0).standard_normal((24, 4, 4, 4)).astype(np.float16)
-    return InfinityTask(TINY.new_transformer(), TINY.schedule, latents, ["a red star"] * 24, config, seen)
+    return InfinityTask(
+        TINY.new_transformer(), Material(None, TINY.schedule, latents, ["a red star"] * 24, config, seen)
+    )
 
 
 def test_a_subset_of_the_largest_stage_estimates_the_whole_loss() -> None:

@@ -13,9 +13,10 @@ from varlab.models.layers import block_causal_attend
 from varlab.models.tokenizers.vqvae import VQTokenizer
 from varlab.models.var import VARTransformer
 from varlab.scenes import score_images
+from varlab.training.recipe import Material
 from varlab.training.recipes import MINI_VAR
 from varlab.training.tokenizer import to_signed
-from varlab.training.var import class_names, class_scenes, self_correction
+from varlab.training.var import Batches, VarRecipe, class_names, class_scenes, self_correction
 from varlab.training.vqvae import REVIVE_EVERY, VQTask, unit_scale
 from varlab.weights.embedded import read_facts
 
@@ -136,11 +137,14 @@ def test_batches_repeat_and_a_continued_run_goes_on(place: Path) -> None:
 
     module, pool = tokenizer(), ScenePool(place / "run" / "pool")
     latents = np.load(place / "run" / "latents.npy", mmap_mode="r")
-    first, later = (TINY_VAR.batches(module, latents, pool, seen, "cpu") for seen in (0, 3))
+
+    def batches(recipe: VarRecipe, seen: int) -> Batches:
+        material = Material(module, recipe.schedule, latents, pool.captions, recipe.correction, seen)
+        return Batches(material, recipe.classes)
+
+    first, later = (batches(TINY_VAR, seen) for seen in (0, 3))
     (a, generator_a), (b, generator_b) = first.generator(5, 0), later.generator(2, 0)
     assert np.array_equal(a, b)
     assert torch.equal(first.labels(a, generator_a), later.labels(b, generator_b))
-    always = replace(TINY_VAR, correction=replace(TINY_VAR.correction, drop=1.0)).batches(
-        module, latents, pool, 0, "cpu"
-    )
+    always = batches(replace(TINY_VAR, correction=replace(TINY_VAR.correction, drop=1.0)), 0)
     assert (always.labels(*always.generator(0, 0)) == 48).all()

@@ -27,7 +27,7 @@ from varlab.training.hart_start import start_from_bits
 from varlab.training.hart_tokenizer import HybridTask, quantised
 from varlab.training.loop import Task
 from varlab.training.pool import ScenePool
-from varlab.training.recipe import CorrectionConfig, Recipe, Trained
+from varlab.training.recipe import Material, Recipe, Trained
 from varlab.training.tokenizer import to_signed
 from varlab.weights.embedded import MiniFacts, Parts
 
@@ -59,31 +59,19 @@ class HartTask:
     """Cross-entropy over the codebook, weighted by 1 / side of the stage so that coarse stages count, and the diffusion
     head's loss.
 
-    ``seen``: updates before this run, so that a continued one goes on to other batches. ``compiled``: blocks go
-    through torch.compile, which needs a C++ compiler and about two minutes at the start. ``repeats``: noisy copies of
-    every token that the diffusion head learns from.
+    ``repeats``: noisy copies of every token that the diffusion head learns from.
     """
 
     repeats = 4
 
-    def __init__(
-        self,
-        module: Trained,
-        tokenizer: HybridTokenizer,
-        schedule: Schedule,
-        latents: np.ndarray,
-        captions: Sequence[str],
-        config: CorrectionConfig,
-        seen: int = 0,
-        device: str = "cpu",
-        compiled: bool = False,
-    ) -> None:
-        self.module, self.tokenizer, self.schedule, self.latents = module, tokenizer, schedule, latents
+    def __init__(self, module: Trained, material: Material) -> None:
+        self.module, self.schedule, self.latents = module, material.schedule, material.latents
         self.text, self.transformer = module.captions(), cast(HartTransformer, module.transformer)
-        self.config, self.seen, self.device = config, seen, device
-        self.run = torch.compile(Block.forward, dynamic=False) if compiled else Block.forward
-        self.captions = Captions(self.text, captions, config.shorten)
-        self.share = shares(schedule.grids).to(device)
+        self.config, self.seen, self.device = material.correction, material.seen, material.device
+        self.tokenizer: HybridTokenizer = material.tokenizer
+        self.run = material.runner(Block.forward)
+        self.captions = Captions(self.text, material.captions, self.config.shorten)
+        self.share = shares(self.schedule.grids).to(self.device)
 
     def _text(self, index: np.ndarray, generator: torch.Generator) -> HartText:
         """Features of the captions, some shortened, those of a random share replaced by the null text."""
@@ -177,16 +165,5 @@ class HartRecipe(Recipe):
     def latents_of(self, tokenizer: HybridTokenizer, images: Tensor) -> Tensor:
         return tokenizer.encode(images)
 
-    def transformer_task(
-        self,
-        module: Trained,
-        tokenizer: HybridTokenizer,
-        latents: np.ndarray,
-        pool: ScenePool,
-        seen: int,
-        device: str,
-        compiled: bool,
-    ) -> Task:
-        return HartTask(
-            module, tokenizer, self.schedule, latents, pool.captions, self.correction, seen, device, compiled
-        )
+    def transformer_task(self, module: Trained, material: Material) -> Task:
+        return HartTask(module, material)

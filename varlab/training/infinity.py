@@ -17,11 +17,11 @@ from varlab.models.infinity import Block, InfinityTransformer, TextBatch, rotary
 from varlab.models.layers import block_causal_attend
 from varlab.models.tokenizers.bsq import BSQTokenizer, residual_steps, upsample
 from varlab.models.tokenizers.maps import channels_last
-from varlab.schedules import Grid, Schedule
+from varlab.schedules import Grid
 from varlab.training.batches import Captions, at, drawn, shares, subset
 from varlab.training.loop import Task
 from varlab.training.pool import ScenePool
-from varlab.training.recipe import CorrectionConfig, Recipe, Trained
+from varlab.training.recipe import Material, Recipe, Trained
 from varlab.training.tokenizer import TokenizerTask
 
 
@@ -48,31 +48,17 @@ def self_correction(
 
 
 class InfinityTask:
-    """Bit cross-entropy, weighted by 1/side of the stage so that coarse stages count.
+    """Bit cross-entropy, weighted by 1/side of the stage so that coarse stages count."""
 
-    ``seen``: updates before this run, so that a continued one goes on to other batches. ``compiled``: blocks go
-    through torch.compile, which needs a C++ compiler and about two minutes at the start and is faster afterwards.
-    """
-
-    def __init__(
-        self,
-        module: Trained,
-        schedule: Schedule,
-        latents: np.ndarray,
-        captions: Sequence[str],
-        config: CorrectionConfig,
-        seen: int = 0,
-        device: str = "cpu",
-        compiled: bool = False,
-    ) -> None:
-        self.module, self.schedule, self.latents = module, schedule, latents
+    def __init__(self, module: Trained, material: Material) -> None:
+        self.module, self.schedule, self.latents = module, material.schedule, material.latents
         self.text, self.transformer = module.captions(), cast(InfinityTransformer, module.transformer)
-        self.config, self.seen, self.device = config, seen, device
-        self.run = torch.compile(Block.forward, dynamic=False) if compiled else Block.forward
-        self.captions = Captions(self.text, captions, config.shorten)
+        self.config, self.seen, self.device = material.correction, material.seen, material.device
+        self.run = material.runner(Block.forward)
+        self.captions = Captions(self.text, material.captions, self.config.shorten)
         head_width = self.transformer.config.width // self.transformer.config.heads
-        self.rotary = rotary_table(schedule, head_width).to(device)
-        self.share = shares(schedule.grids).to(device)
+        self.rotary = rotary_table(self.schedule, head_width).to(self.device)
+        self.share = shares(self.schedule.grids).to(self.device)
 
     def _text(self, index: np.ndarray, generator: torch.Generator) -> TextBatch:
         """Features of the captions, some shortened, those of a random share replaced by the null text."""
@@ -119,14 +105,5 @@ class InfinityRecipe(Recipe):
     def latents_of(self, tokenizer: BSQTokenizer, images: Tensor) -> Tensor:
         return tokenizer.encoder(images)
 
-    def transformer_task(
-        self,
-        module: Trained,
-        tokenizer: BSQTokenizer,
-        latents: np.ndarray,
-        pool: ScenePool,
-        seen: int,
-        device: str,
-        compiled: bool,
-    ) -> Task:
-        return InfinityTask(module, self.schedule, latents, pool.captions, self.correction, seen, device, compiled)
+    def transformer_task(self, module: Trained, material: Material) -> Task:
+        return InfinityTask(module, material)

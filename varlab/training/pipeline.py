@@ -18,7 +18,7 @@ from varlab.training.latents import encode_pool
 from varlab.training.launch import launch
 from varlab.training.loop import Loop, Progress
 from varlab.training.pool import ScenePool, build_pool
-from varlab.training.recipe import Recipe, Trained
+from varlab.training.recipe import Material, Recipe, Trained
 from varlab.training.records import note, settings_of
 from varlab.weights.embedded import MiniFacts, data_folder, load_mini, mini_folder
 
@@ -136,7 +136,8 @@ def train_transformer(
     latents = encoded(recipe, pool, folder, device)
     module, seen = starting_transformer(recipe, folder).to(device), start_of(folder)["transformer_steps"]
     tokenizer = trained_tokenizer(recipe, folder).requires_grad_(False).to(device)
-    task = recipe.transformer_task(module, tokenizer, latents, pool, seen, device, compiled)
+    material = Material(tokenizer, recipe.schedule, latents, pool.captions, recipe.correction, seen, device, compiled)
+    task = recipe.transformer_task(module, material)
     loop = Loop(task, recipe.loop, folder / "transformer", rank, world)
     if rank == 0:
         note(folder / "transformer", loop.step, settings_of(recipe, world, device, compiled))

@@ -1,7 +1,7 @@
 """What training needs to know of a model, whatever its family: sizes, optimisation, and four hooks."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
@@ -51,6 +51,28 @@ class Trained(nn.Module):
     def captions(self) -> CaptionEncoder:
         assert self.text is not None
         return self.text
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a transformer is taught from: the trained tokenizer, latents [N, c, h, w] and captions of N scenes.
+
+    ``seen``: updates before this run, so that a continued one goes on to other batches. ``compiled``: blocks go
+    through torch.compile, which needs a C++ compiler and about two minutes at the start and is faster afterwards.
+    """
+
+    tokenizer: Any
+    schedule: Schedule
+    latents: np.ndarray
+    captions: Sequence[str]
+    correction: CorrectionConfig
+    seen: int = 0
+    device: str = "cpu"
+    compiled: bool = False
+
+    def runner(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        """A block's ``forward``, compiled where that is asked for."""
+        return torch.compile(forward, dynamic=False) if self.compiled else forward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,17 +149,7 @@ class Recipe(ABC):
         """What the transformer is taught from: latents before quantisation [B, c, h, w] of [B, 3, H, W] in [-1, 1]."""
 
     @abstractmethod
-    def transformer_task(
-        self,
-        module: Trained,
-        tokenizer: Any,
-        latents: np.ndarray,
-        pool: ScenePool,
-        seen: int,
-        device: str,
-        compiled: bool,
-    ) -> Task:
-        """``tokenizer``: the trained one. ``seen``: updates before this run, so that it goes on to other batches."""
+    def transformer_task(self, module: Trained, material: Material) -> Task: ...
 
     def make_scenes(self, n: int, first: int) -> tuple[np.ndarray, list[str]]:
         """Scenes ``first`` to ``first + n`` of the pool: images uint8 [n, H, W, 3] and their captions or classes."""

@@ -24,7 +24,7 @@ from varlab.schedules import Grid
 from varlab.training.batches import at, drawn, shares, subset
 from varlab.training.loop import Task
 from varlab.training.pool import ScenePool
-from varlab.training.recipe import CorrectionConfig, Recipe, Trained
+from varlab.training.recipe import Material, Recipe, Trained
 from varlab.training.vqvae import VQTask, swapped, unit_scale
 
 SETTLED = 200  # images whose latents set the scale of the codes
@@ -59,21 +59,12 @@ def self_correction(
 class Batches:
     """Labels and inputs of a batch: a pure function of (seed, step, rank)."""
 
-    def __init__(
-        self,
-        tokenizer: VQTokenizer,
-        grids: Sequence[Grid],
-        latents: np.ndarray,
-        captions: Sequence[str],
-        classes: Sequence[str],
-        config: CorrectionConfig,
-        seen: int = 0,
-        device: str = "cpu",
-    ) -> None:
-        self.tokenizer, self.grids, self.latents = tokenizer, tuple(grids), latents
-        self.config, self.seen, self.device = config, seen, device
+    def __init__(self, material: Material, classes: Sequence[str]) -> None:
+        self.tokenizer, self.grids = material.tokenizer.to(material.device), material.schedule.grids
+        self.latents, self.config = material.latents, material.correction
+        self.seen, self.device = material.seen, material.device
         number = {name: i for i, name in enumerate(classes)}
-        self.classes, self.null = np.array([number[caption] for caption in captions]), len(classes)
+        self.classes, self.null = np.array([number[caption] for caption in material.captions]), len(classes)
 
     def generator(self, step: int, rank: int) -> tuple[np.ndarray, torch.Generator]:
         """Which samples, and the generator of all else."""
@@ -93,17 +84,14 @@ class Batches:
 
 
 class VARTask:
-    """Cross-entropy over the codebook, weighted by 1 / side of the stage so that coarse stages count.
+    """Cross-entropy over the codebook, weighted by 1 / side of the stage so that coarse stages count."""
 
-    ``compiled``: blocks go through torch.compile, which needs a C++ compiler and about two minutes at the start.
-    """
-
-    def __init__(self, module: Trained, batches: Batches, device: str = "cpu", compiled: bool = False) -> None:
-        self.module, self.batches, self.device = module, batches, device
+    def __init__(self, module: Trained, material: Material, classes: Sequence[str]) -> None:
+        self.module, self.device, self.batches = module, material.device, Batches(material, classes)
         self.transformer = cast(VARTransformer, module.transformer)
-        self.run = torch.compile(Block.forward, dynamic=False) if compiled else Block.forward
+        self.run = material.runner(Block.forward)
         self.lengths = self.transformer.config.lengths
-        self.share = shares(batches.grids).to(device)
+        self.share = shares(self.batches.grids).to(self.device)
 
     def loss(self, step: int, rank: int) -> tuple[Tensor, dict[str, float]]:
         index, generator = self.batches.generator(step, rank)
@@ -139,26 +127,5 @@ class VarRecipe(Recipe):
     def latents_of(self, tokenizer: VQTokenizer, images: Tensor) -> Tensor:
         return tokenizer.latent(images)
 
-    def batches(self, tokenizer: VQTokenizer, latents: np.ndarray, pool: ScenePool, seen: int, device: str) -> Batches:
-        return Batches(
-            tokenizer.to(device),
-            self.schedule.grids,
-            latents,
-            pool.captions,
-            self.classes,
-            self.correction,
-            seen,
-            device,
-        )
-
-    def transformer_task(
-        self,
-        module: Trained,
-        tokenizer: VQTokenizer,
-        latents: np.ndarray,
-        pool: ScenePool,
-        seen: int,
-        device: str,
-        compiled: bool,
-    ) -> Task:
-        return VARTask(module, self.batches(tokenizer, latents, pool, seen, device), device, compiled)
+    def transformer_task(self, module: Trained, material: Material) -> Task:
+        return VARTask(module, material, self.classes)

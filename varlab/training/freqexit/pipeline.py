@@ -24,7 +24,7 @@ from varlab.training.latents import encode_pool
 from varlab.training.launch import launch
 from varlab.training.loop import Loop, Progress
 from varlab.training.pool import ScenePool, build_pool
-from varlab.training.recipe import CorrectionConfig
+from varlab.training.recipe import CorrectionConfig, Material
 from varlab.training.var import Batches, class_scenes
 from varlab.weights.embedded import MiniFacts, Parts, load_mini, save_mini
 from varlab.weights.registry import find
@@ -93,7 +93,8 @@ def worker(rank: int, world: int, plan: Plan, folder: Path, device: str, report:
     )
     latents = np.load(folder / "latents.npy", mmap_mode="r")
     tokenizer = cast(VQTokenizer, parts.tokenizer.to(device))
-    batches = Batches(tokenizer, facts.schedule.grids, latents, pool.captions, facts.vocabulary, config, device=device)
+    material = Material(tokenizer, facts.schedule, latents, pool.captions, config, device=device)
+    batches = Batches(material, facts.vocabulary)
     task = FreqExitTask(module, teacher, batches, recipe, plan.steps, device)
     Loop(task, plan.loop(), folder / plan.label, rank, world).run(partial(_live, folder / plan.label, report))
 
