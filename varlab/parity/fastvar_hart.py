@@ -15,7 +15,7 @@ from torch import Tensor
 
 from varlab.engine.hooks import Accelerator
 from varlab.parity import weights
-from varlab.parity.comparison import Comparison
+from varlab.parity.comparison import Array, Comparison
 from varlab.parity.fastvar import Inside, Judged, compare_gaps, stored_outputs
 from varlab.parity.golden import Golden
 from varlab.parity.hart import Outcome, compare_inputs, generate, settle_residual
@@ -107,7 +107,7 @@ def _compare_end(comparison: Comparison, outcome: Outcome) -> None:
     stored = comparison.golden.tensor("diff_out", residual.flatten(0, 1).shape)
     correction = settle_residual(comparison, outcome, residual if stored is None else stored.view_as(residual))
     canvas, image = outcome.corrected(correction)
-    values = {
+    values: dict[str, Array] = {
         "diff_cfg": np.array(float(outcome.capture.scale[last] - 1)),
         "diff_out": (residual + correction).flatten(0, 1),
         "f_hat_final": canvas,

@@ -51,8 +51,8 @@ def _compare_run(comparison: Comparison, rebuilt: Setup, prefix: str) -> None:
         count = golden.arrays[found[0]].shape[1]
         stored = golden.tensor(found[0], guided[:, :count].shape)
         comparison.absolute(found[0], guided[:, :count], "logits_abs")
-    least = golden.arrays.get(f"{prefix}_min_margin")
-    known, least = None if stored is None else gap(stored), None if least is None else float(least)
+    smallest = golden.arrays.get(f"{prefix}_min_margin")
+    known, least = None if stored is None else gap(stored), None if smallest is None else float(smallest)
     comparison.labels(
         f"{prefix}_ids", drawn, margin_of(margins, known, least, slice(count)), golden.tolerance("logits_abs")
     )
