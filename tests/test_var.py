@@ -208,13 +208,13 @@ def test_guidance_ramps_up_and_zero_runs_one_row() -> None:
     alone, _ = run(Settings(cfg=0.0))
     both, _ = run(Settings(cfg=1.5))
     assert alone.entering[0].shape[0] == 2 and both.entering[0].shape[0] == 4
-    assert torch.allclose(alone.guided[0], both.guided[0], atol=1e-5)
+    assert torch.allclose(alone.final[0], both.final[0], atol=1e-5)
 
 
 def test_negative_labels_take_the_place_of_none() -> None:
     plain, _ = run(Settings(cfg=1.5))
     other, _ = run(Settings(cfg=1.5), negative=[1, 2])
-    assert torch.equal(plain.guided[0], other.guided[0]) and not torch.equal(plain.guided[1], other.guided[1])
+    assert torch.equal(plain.final[0], other.final[0]) and not torch.equal(plain.final[1], other.final[1])
     refused(lambda: run(Settings(cfg=1.5), negative=[1]), "2 labels need 2")
 
 
