@@ -178,7 +178,7 @@ def choice(x: Tensor, mask: Tensor, gaps: dict[str, float] | None) -> tuple[Tens
         arrays["cut_gaps_json"] = np.array(json.dumps(gaps))
     comparison = Comparison(Golden(Path("own.npz"), "fastvar_infinity", {}, {"logits_rel": 1e-5}, arrays))
     stage = type("AnyStage", (), {"grid": (1, 32)})()
-    keep = fastvar.Judged(comparison, (0.5,), 1).choose(Site(stage, 3, "attention"), x, int(mask[0].sum()))
+    keep = fastvar.Judged(comparison, (0.5,), 0).choose(Site(stage, 3, "attention"), x, int(mask[0].sum()))
     return keep, comparison.result
 
 
@@ -311,6 +311,8 @@ FAST_SHAPES = {
 
 class Recorded(FastVAR):
     """Keeps its own masks and gaps under the names of a golden."""
+
+    name = "fastvar-recorded"
 
     def start(self, context: Any) -> None:
         super().start(context)

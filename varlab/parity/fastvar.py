@@ -75,6 +75,8 @@ class Inside(Probe):
 class Judged(FastVAR):
     """FastVAR whose choices are held against the golden's masks, and follow them at near ties."""
 
+    name = "fastvar-judged"  # may leave the truncation out, unlike fastvar
+
     def __init__(
         self,
         comparison: Comparison,
