@@ -330,7 +330,7 @@ class Hart(NextScaleModel):
         return last.canvas
 
     def decode(self, canvas: Tensor) -> Tensor:
-        weight = self.tokenizer.decoder.conv_in.weight
+        weight = self.tokenizer.decoder.weight
         return (self.tokenizer.decode(canvas.to(weight.dtype)).float() + 1) / 2
 
     # Costs

@@ -14,7 +14,7 @@ from varlab.models.base import Attend, Cost, Draw, NextScaleModel, Readout
 from varlab.models.captions import CaptionEncoder
 from varlab.models.guidance import Guidance, Settings, at
 from varlab.models.infinity import InfinityTransformer, TextBatch, TextState, rotary_table
-from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer, upsample
+from varlab.models.tokenizers.bsq import BSQTokenizer, decoder_flops, upsample
 from varlab.schedules import Grid, Schedule
 
 TextEncoder = Callable[[Sequence[str]], TextBatch]
@@ -261,7 +261,7 @@ class Infinity(NextScaleModel):
         return self.tokenizer.encode(images * 2 - 1, [*map(self.latent_grid, self.schedule.grids)])[1]
 
     def decode(self, canvas: Tensor) -> Tensor:
-        weight = self.tokenizer.decoder.conv_in.conv.weight
+        weight = self.tokenizer.decoder.weight
         canvas = canvas.to(weight.dtype)
         if weight.is_contiguous(memory_format=torch.channels_last):
             canvas = canvas.contiguous(memory_format=torch.channels_last)
@@ -298,22 +298,3 @@ class Infinity(NextScaleModel):
 
     def decode_cost(self, grid: Grid) -> Cost:
         return Cost(decoder_flops(self.tokenizer.config, grid))
-
-
-def decoder_flops(config: BSQConfig, grid: Grid) -> int:
-    """Convolutions of the decoder on one latent grid."""
-
-    def conv(inputs: int, outputs: int, side: int, kernel: int = 9) -> int:
-        return 2 * inputs * outputs * kernel * grid[0] * grid[1] * side * side
-
-    widths = [config.channels * m for m in config.multipliers]
-    top, side = widths[-1], 1
-    flops = conv(config.bits, top, side) + 4 * conv(top, top, side)
-    for i in reversed(range(len(widths))):
-        flops += conv(top, widths[i], side) + conv(widths[i], widths[i], side) * (2 * config.blocks + 1)
-        flops += conv(top, widths[i], side, kernel=1) if top != widths[i] else 0
-        top = widths[i]
-        if 1 <= i <= config.halvings:
-            side *= 2
-            flops += conv(top, top, side)
-    return flops + conv(top, 3, side)

@@ -184,7 +184,7 @@ class VAR(NextScaleModel):
         return self.tokenizer.encode(images * 2 - 1, self.schedule.grids)[1][-1]
 
     def decode(self, canvas: Tensor) -> Tensor:
-        weight = self.tokenizer.decoder.conv_in.weight
+        weight = self.tokenizer.decoder.weight
         return (self.tokenizer.decode(canvas.to(weight.dtype)).float() + 1) / 2
 
     # Costs

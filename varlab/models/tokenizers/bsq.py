@@ -6,14 +6,14 @@ Source: Infinity (arXiv 2412.04431), section 3.2, and its released VAEs.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from varlab.errors import VarlabError
-from varlab.models.tokenizers.maps import activated, added, layers
+from varlab.models.tokenizers import convnet
+from varlab.models.tokenizers.convnet import Decoder, Encoder, Layout, conv
 from varlab.models.tokenizers.strips import decoded
 from varlab.schedules import Grid
 
@@ -44,7 +44,7 @@ class Conv(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, padding: int | None = None) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2 if padding is None else padding)
+        self.conv = conv(inputs, outputs, kernel, stride, padding)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x)
@@ -53,129 +53,27 @@ class Conv(nn.Module):
 class Norm(nn.Module):
     """Group norm under the wrapper's name that the official keys have; ``maps.activated`` computes it."""
 
-    def __init__(self, channels: int, config: BSQConfig) -> None:
+    def __init__(self, groups: int, channels: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(config.groups(channels), channels, eps=1e-6)
+        self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
 
 
-class ResBlock(nn.Module):
-    """x + conv(silu(norm(conv(silu(norm(x)))))); a 1x1 convolution on x where the channels change."""
-
-    def __init__(self, inputs: int, outputs: int, config: BSQConfig) -> None:
-        super().__init__()
-        self.norm1 = Norm(inputs, config)
-        self.conv1 = Conv(inputs, outputs)
-        self.norm2 = Norm(outputs, config)
-        self.conv2 = Conv(outputs, outputs)
-        if inputs != outputs:
-            self.nin_shortcut = Conv(inputs, outputs, kernel=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(activated(self.norm1, x))
-        h = self.conv2(activated(self.norm2, h, own=True))
-        return added(h, self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
+def layout(config: BSQConfig) -> Layout:
+    """The released tokenizers have no attention."""
+    return Layout(
+        config.bits,
+        config.channels,
+        config.multipliers,
+        config.blocks,
+        config.halvings,
+        norm=lambda channels: Norm(config.groups(channels), channels),
+        conv=Conv,
+    )
 
 
-class Downsample(nn.Module):
-    """Halves both sides; padded at the right and bottom alone, as released."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = Conv(channels, channels, stride=2, padding=0)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))
-
-
-class Upsample(nn.Module):
-    """Doubles both sides: nearest neighbour, then a convolution."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = Conv(channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-
-
-class Middle(nn.Module):
-    """Two residual blocks at the lowest resolution; the released tokenizers have no attention between them."""
-
-    def __init__(self, channels: int, config: BSQConfig) -> None:
-        super().__init__()
-        self.block_1 = ResBlock(channels, channels, config)
-        self.block_2 = ResBlock(channels, channels, config)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.block_2(self.block_1(x))
-
-
-class Level(nn.Module):
-    """Residual blocks at one resolution, then an optional change of resolution."""
-
-    def __init__(self, inputs: int, outputs: int, blocks: int, config: BSQConfig) -> None:
-        super().__init__()
-        widths = [inputs] + [outputs] * blocks
-        self.block = nn.ModuleList(ResBlock(a, b, config) for a, b in pairwise(widths))
-        self.downsample: nn.Module = nn.Identity()
-        self.upsample: nn.Module = nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in layers(self):
-            x = layer(x)
-        return x
-
-
-class Encoder(nn.Module):
-    """Image [B, 3, H, W] in [-1, 1] -> latent [B, bits, H/stride, W/stride]."""
-
-    def __init__(self, config: BSQConfig) -> None:
-        super().__init__()
-        widths = [config.channels * m for m in config.multipliers]
-        self.conv_in = Conv(3, config.channels)
-        self.down = nn.ModuleList()
-        for i, (inputs, outputs) in enumerate(zip([config.channels, *widths], widths, strict=False)):
-            level = Level(inputs, outputs, config.blocks, config)
-            if i < config.halvings:
-                level.downsample = Downsample(outputs)
-            self.down.append(level)
-        self.mid = Middle(widths[-1], config)
-        self.norm_out = Norm(widths[-1], config)
-        self.conv_out = Conv(widths[-1], config.bits)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv_in(x)
-        for level in self.down:
-            x = level(x)
-        return self.conv_out(activated(self.norm_out, self.mid(x), own=True))
-
-
-class Decoder(nn.Module):
-    """Latent [B, bits, h, w] -> image [B, 3, h*stride, w*stride], not clamped."""
-
-    def __init__(self, config: BSQConfig) -> None:
-        super().__init__()
-        widths = [config.channels * m for m in config.multipliers]
-        self.conv_in = Conv(config.bits, widths[-1])
-        self.mid = Middle(widths[-1], config)
-        levels = []
-        inputs = widths[-1]
-        for i in reversed(range(len(widths))):
-            level = Level(inputs, widths[i], config.blocks + 1, config)
-            if 1 <= i <= config.halvings:
-                level.upsample = Upsample(widths[i])
-            levels.append(level)
-            inputs = widths[i]
-        self.up = nn.ModuleList(reversed(levels))  # up.0 is the highest resolution, as in the official keys
-        self.norm_out = Norm(config.channels * config.multipliers[0], config)
-        self.conv_out = Conv(config.channels * config.multipliers[0], 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.mid(self.conv_in(x))
-        for level in reversed(self.up):
-            for layer in layers(level):  # not level(x), which holds its first map until its last is done
-                x = layer(x)
-        return self.conv_out(activated(self.norm_out, x, own=True))
+def decoder_flops(config: BSQConfig, grid: Grid) -> int:
+    """Of the decoder on one latent grid."""
+    return convnet.decoder_flops(layout(config), *grid)
 
 
 class _LookupFree(nn.Module):
@@ -251,8 +149,8 @@ class BSQTokenizer(nn.Module):
     def __init__(self, config: BSQConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config)
-        self.decoder = Decoder(config)
+        self.encoder = Encoder(layout(config))
+        self.decoder = Decoder(layout(config))
         self.quantizer = _Quantizer(config.bits)
         self.quantize = self.quantizer  # official files hold the quantiser under both names
 

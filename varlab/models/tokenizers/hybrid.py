@@ -7,6 +7,7 @@ Source: HART (arXiv 2410.10812), section 3.1, and its released code; the network
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,8 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from varlab.errors import VarlabError
+from varlab.models.tokenizers import convnet
 from varlab.models.tokenizers.bsq import area, side
-from varlab.models.tokenizers.maps import activated, added, layers, normed
+from varlab.models.tokenizers.convnet import Decoder, Encoder, Layout
+from varlab.models.tokenizers.maps import normed
 from varlab.models.tokenizers.strips import decoded
 from varlab.schedules import Grid
 
@@ -53,20 +56,6 @@ def norm(channels: int, groups: int) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
-class ResBlock(nn.Module):
-    def __init__(self, inputs: int, outputs: int, groups: int) -> None:
-        super().__init__()
-        self.norm1, self.conv1 = norm(inputs, groups), nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.norm2, self.conv2 = norm(outputs, groups), nn.Conv2d(outputs, outputs, 3, padding=1)
-        if inputs != outputs:
-            self.nin_shortcut = nn.Conv2d(inputs, outputs, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(activated(self.norm1, x))
-        h = self.conv2(activated(self.norm2, h, own=True))
-        return added(h, self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
-
-
 class SpatialAttention(nn.Module):
     """One head over all pixels of a map, added to it."""
 
@@ -81,98 +70,23 @@ class SpatialAttention(nn.Module):
         return x + self.proj_out(h.mT.unflatten(-1, side(x)))
 
 
-class Downsample(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))
-
-
-class Upsample(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+def layout(config: HybridConfig) -> Layout:
+    return Layout(
+        config.latents,
+        config.channels,
+        config.multipliers,
+        config.blocks,
+        halvings=len(config.multipliers) - 1,
+        norm=partial(norm, groups=config.norm_groups),
+        attention=partial(SpatialAttention, groups=config.norm_groups),
+        fine_first=True,
+    )
 
 
-class Middle(nn.Module):
-    def __init__(self, channels: int, groups: int) -> None:
-        super().__init__()
-        self.block_1 = ResBlock(channels, channels, groups)
-        self.attn_1 = SpatialAttention(channels, groups)
-        self.block_2 = ResBlock(channels, channels, groups)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.block_2(self.attn_1(self.block_1(x)))
-
-
-class Level(nn.Module):
-    """Residual blocks at one resolution, each with attention at the coarsest, then an optional change of resolution."""
-
-    def __init__(self, inputs: int, outputs: int, blocks: int, attention: bool, groups: int) -> None:
-        super().__init__()
-        self.block = nn.ModuleList(ResBlock(outputs if i else inputs, outputs, groups) for i in range(blocks))
-        self.attn = nn.ModuleList(SpatialAttention(outputs, groups) for _ in range(blocks if attention else 0))
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in layers(self):
-            x = layer(x)
-        return x
-
-
-class Encoder(nn.Module):
-    """Image [B, 3, H, W] in [-1, 1] -> [B, Z, H/stride, W/stride]."""
-
-    def __init__(self, config: HybridConfig) -> None:
-        super().__init__()
-        widths = [config.channels * m for m in config.multipliers]
-        last = len(widths) - 1
-        self.conv_in = nn.Conv2d(3, config.channels, 3, padding=1)
-        self.down = nn.ModuleList()
-        for i, (inputs, outputs) in enumerate(zip([config.channels, *widths], widths, strict=False)):
-            level = Level(inputs, outputs, config.blocks, i == last, config.norm_groups)
-            if i < last:
-                level.downsample = Downsample(outputs)
-            self.down.append(level)
-        self.mid = Middle(widths[-1], config.norm_groups)
-        self.norm_out = norm(widths[-1], config.norm_groups)
-        self.conv_out = nn.Conv2d(widths[-1], config.latents, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv_in(x)
-        for level in self.down:
-            x = level(x)
-        return self.conv_out(activated(self.norm_out, self.mid(x), own=True))
-
-
-class Decoder(nn.Module):
-    """[B, Z, h, w] -> image [B, 3, h*stride, w*stride], not clamped. ``up`` is listed from fine to coarse."""
-
-    def __init__(self, config: HybridConfig) -> None:
-        super().__init__()
-        widths = [config.channels * m for m in config.multipliers]
-        last = len(widths) - 1
-        self.conv_in = nn.Conv2d(config.latents, widths[-1], 3, padding=1)
-        self.mid = Middle(widths[-1], config.norm_groups)
-        self.up = nn.ModuleList()
-        for i, (outputs, inputs) in enumerate(zip(widths, [*widths[1:], widths[-1]], strict=True)):
-            level = Level(inputs, outputs, config.blocks + 1, i == last, config.norm_groups)
-            if i > 0:
-                level.upsample = Upsample(outputs)
-            self.up.append(level)
-        self.norm_out = norm(widths[0], config.norm_groups)
-        self.conv_out = nn.Conv2d(widths[0], 3, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.mid(self.conv_in(x))
-        for level in reversed(self.up):
-            for layer in layers(level):  # not level(x), which holds its first map until its last is done
-                x = layer(x)
-        return self.conv_out(activated(self.norm_out, x, own=True))
+def decoder_flops(config: HybridConfig, grid: Grid) -> int:
+    """Of the decoder and the convolution before it, on one latent grid."""
+    before = 2 * (config.latents * config.kernel) ** 2 * grid[0] * grid[1]
+    return before + convnet.decoder_flops(layout(config), *grid)
 
 
 # Quantisation
@@ -251,7 +165,7 @@ class HybridTokenizer(nn.Module):
         super().__init__()
         self.config = config
         half = config.kernel // 2
-        self.encoder, self.decoder = Encoder(config), Decoder(config)
+        self.encoder, self.decoder = Encoder(layout(config)), Decoder(layout(config))
         self.quantize = Quantizer(config)
         self.quant_conv = nn.Conv2d(config.latents, config.latents, config.kernel, padding=half)
         self.post_quant_conv = nn.Conv2d(config.latents, config.latents, config.kernel, padding=half)
@@ -294,25 +208,3 @@ class HybridTokenizer(nn.Module):
     def pixels(self, canvas: Tensor) -> Tensor:
         """As ``decode``, not clamped."""
         return decoded(self.decoder, self.post_quant_conv(canvas), self.strips)
-
-
-def decoder_flops(config: HybridConfig, grid: Grid) -> int:
-    """Convolutions and attention of the decoder on one latent grid."""
-    tokens = grid[0] * grid[1]
-
-    def conv(inputs: int, outputs: int, scale: int, kernel: int = 9) -> int:
-        return 2 * inputs * outputs * kernel * tokens * scale * scale
-
-    widths = [config.channels * m for m in config.multipliers]
-    top, scale = widths[-1], 1
-    attention = conv(top, 4 * top, 1, kernel=1) + 4 * tokens * tokens * top
-    flops = conv(config.latents, config.latents, 1, config.kernel**2) + conv(config.latents, top, 1)
-    flops += 4 * conv(top, top, 1) + attention * (config.blocks + 2)
-    for i in reversed(range(len(widths))):
-        flops += conv(top, widths[i], scale) + conv(widths[i], widths[i], scale) * (2 * config.blocks + 1)
-        flops += conv(top, widths[i], scale, kernel=1) if top != widths[i] else 0
-        top = widths[i]
-        if i > 0:
-            scale *= 2
-            flops += conv(top, top, scale)
-    return flops + conv(top, 3, scale)

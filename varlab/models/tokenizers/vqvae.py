@@ -6,7 +6,7 @@ Source: VAR (arXiv 2404.02905), section 3.2, and its released tokenizer.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from varlab.errors import VarlabError
+from varlab.models.tokenizers import convnet
 from varlab.models.tokenizers.bsq import area, side
-from varlab.models.tokenizers.maps import activated, added, layers, normed
+from varlab.models.tokenizers.convnet import Decoder, Encoder, Layout, conv
+from varlab.models.tokenizers.maps import normed
 from varlab.models.tokenizers.strips import decoded
 from varlab.schedules import Grid
 
@@ -44,38 +46,16 @@ class VQConfig:
         return 1 << (len(self.multipliers) - 1)
 
 
-def norm(channels: int, config: VQConfig) -> nn.GroupNorm:
-    return nn.GroupNorm(config.norm_groups, channels, eps=1e-6)
-
-
-def conv(inputs: int, outputs: int, kernel: int = 3) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
-
-
-class ResBlock(nn.Module):
-    """x + conv(silu(norm(conv(silu(norm(x)))))); a 1x1 convolution on x where the channels change."""
-
-    def __init__(self, inputs: int, outputs: int, config: VQConfig) -> None:
-        super().__init__()
-        self.norm1 = norm(inputs, config)
-        self.conv1 = conv(inputs, outputs)
-        self.norm2 = norm(outputs, config)
-        self.conv2 = conv(outputs, outputs)
-        if inputs != outputs:
-            self.nin_shortcut = conv(inputs, outputs, kernel=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(activated(self.norm1, x))
-        h = self.conv2(activated(self.norm2, h, own=True))
-        return added(h, self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
+def norm(channels: int, groups: int) -> nn.GroupNorm:
+    return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
 class Attention(nn.Module):
     """One head over all positions of a map, with a residual connection."""
 
-    def __init__(self, channels: int, config: VQConfig) -> None:
+    def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
-        self.norm = norm(channels, config)
+        self.norm = norm(channels, groups)
         self.qkv = conv(channels, 3 * channels, kernel=1)
         self.proj_out = conv(channels, channels, kernel=1)
 
@@ -85,107 +65,22 @@ class Attention(nn.Module):
         return x + self.proj_out((v @ weights.mT).unflatten(-1, x.shape[-2:]))
 
 
-class Downsample(nn.Module):
-    """Halves both sides; padded at the right and bottom alone, as released."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))
-
-
-class Upsample(nn.Module):
-    """Doubles both sides: nearest neighbour, then a convolution."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = conv(channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+def layout(config: VQConfig) -> Layout:
+    return Layout(
+        config.width,
+        config.channels,
+        config.multipliers,
+        config.blocks,
+        halvings=len(config.multipliers) - 1,
+        norm=partial(norm, groups=config.norm_groups),
+        attention=partial(Attention, groups=config.norm_groups),
+    )
 
 
-class Middle(nn.Module):
-    """Two residual blocks with attention between them, at the lowest resolution."""
-
-    def __init__(self, channels: int, config: VQConfig) -> None:
-        super().__init__()
-        self.block_1 = ResBlock(channels, channels, config)
-        self.attn_1 = Attention(channels, config)
-        self.block_2 = ResBlock(channels, channels, config)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.block_2(self.attn_1(self.block_1(x)))
-
-
-class Level(nn.Module):
-    """Residual blocks at one resolution, each followed by attention at the lowest, then a change of resolution."""
-
-    def __init__(self, inputs: int, outputs: int, blocks: int, lowest: bool, config: VQConfig) -> None:
-        super().__init__()
-        self.block = nn.ModuleList(ResBlock(a, b, config) for a, b in pairwise([inputs] + [outputs] * blocks))
-        self.attn = nn.ModuleList(Attention(outputs, config) for _ in range(blocks if lowest else 0))
-        self.downsample: nn.Module = nn.Identity()
-        self.upsample: nn.Module = nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in layers(self):
-            x = layer(x)
-        return x
-
-
-class Encoder(nn.Module):
-    """Image [B, 3, H, W] in [-1, 1] -> latent [B, c, H/stride, W/stride]."""
-
-    def __init__(self, config: VQConfig) -> None:
-        super().__init__()
-        widths = [config.channels * m for m in config.multipliers]
-        self.conv_in = conv(3, config.channels)
-        self.down = nn.ModuleList()
-        for i, (inputs, outputs) in enumerate(pairwise([config.channels, *widths])):
-            lowest = i == len(widths) - 1
-            level = Level(inputs, outputs, config.blocks, lowest, config)
-            if not lowest:
-                level.downsample = Downsample(outputs)
-            self.down.append(level)
-        self.mid = Middle(widths[-1], config)
-        self.norm_out = norm(widths[-1], config)
-        self.conv_out = conv(widths[-1], config.width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv_in(x)
-        for level in self.down:
-            x = level(x)
-        return self.conv_out(activated(self.norm_out, self.mid(x), own=True))
-
-
-class Decoder(nn.Module):
-    """Latent [B, c, h, w] -> image [B, 3, h*stride, w*stride], not clamped."""
-
-    def __init__(self, config: VQConfig) -> None:
-        super().__init__()
-        widths = [config.channels * m for m in config.multipliers]
-        self.conv_in = conv(config.width, widths[-1])
-        self.mid = Middle(widths[-1], config)
-        levels, inputs = [], widths[-1]
-        for i in reversed(range(len(widths))):
-            level = Level(inputs, widths[i], config.blocks + 1, i == len(widths) - 1, config)
-            if i:
-                level.upsample = Upsample(widths[i])
-            levels.append(level)
-            inputs = widths[i]
-        self.up = nn.ModuleList(reversed(levels))  # up.0 is the highest resolution, as in the official keys
-        self.norm_out = norm(widths[0], config)
-        self.conv_out = conv(widths[0], 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.mid(self.conv_in(x))
-        for level in reversed(self.up):
-            for layer in layers(level):  # not level(x), which holds its first map until its last is done
-                x = layer(x)
-        return self.conv_out(activated(self.norm_out, x, own=True))
+def decoder_flops(config: VQConfig, grid: Grid) -> int:
+    """Of the decoder and the convolution before it, on one latent grid."""
+    before = 2 * 9 * config.width**2 * grid[0] * grid[1]
+    return before + convnet.decoder_flops(layout(config), *grid)
 
 
 # Quantisation
@@ -271,8 +166,8 @@ class VQTokenizer(nn.Module):
     def __init__(self, config: VQConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config)
-        self.decoder = Decoder(config)
+        self.encoder = Encoder(layout(config))
+        self.decoder = Decoder(layout(config))
         self.quantize = Quantizer(config)
         self.quant_conv = conv(config.width, config.width)
         self.post_quant_conv = conv(config.width, config.width)
@@ -327,27 +222,3 @@ class VQTokenizer(nn.Module):
     def decode(self, canvas: Tensor) -> Tensor:
         """Canvas [B, c, H, W] -> image [B, 3, H*stride, W*stride] in [-1, 1]."""
         return decoded(self.decoder, self.post_quant_conv(canvas), self.strips).clamp(-1, 1)
-
-
-def decoder_flops(config: VQConfig, grid: Grid) -> int:
-    """Convolutions and attention of the decoder on one latent grid, two operations a multiply-add."""
-    latents = grid[0] * grid[1]
-
-    def cost(inputs: int, outputs: int, scale: int, taps: int = 9) -> int:
-        return 2 * inputs * outputs * taps * latents * scale * scale
-
-    def attend(channels: int) -> int:
-        return cost(channels, 4 * channels, 1, taps=1) + 4 * channels * latents**2
-
-    widths = [config.channels * m for m in config.multipliers]
-    top, scale, count = widths[-1], 1, config.blocks + 1
-    flops = cost(config.width, config.width, 1) + cost(config.width, top, 1) + 4 * cost(top, top, 1)
-    flops += (1 + count) * attend(top)
-    for i in reversed(range(len(widths))):
-        flops += cost(top, widths[i], scale) + (2 * count - 1) * cost(widths[i], widths[i], scale)
-        flops += cost(top, widths[i], scale, taps=1) if top != widths[i] else 0
-        top = widths[i]
-        if i:
-            scale *= 2
-            flops += cost(top, top, scale)
-    return flops + cost(top, 3, scale)
