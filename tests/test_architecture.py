@@ -3,14 +3,17 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Set
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import pytest
+
+from tests.rooms import ROOMS
+
 PACKAGE = Path(__file__).parents[1] / "varlab"
-ROOMS = (
-    "errors", "resources", "writing", "locks", "weight_labels", "markup", "specs", "outputs", "context", "machine",
-    "schedules", "measures", "models", "weights", "scenes", "engine", "accelerators", "probes", "runs", "analysis",
-    "comparison", "claims", "reports", "figures", "training", "evaluation", "parity", "timing", "studies", "api", "cli",
-)  # fmt: skip
+ORDER = tuple(ROOMS)
 STRANGERS = {("accelerators", "probes"), ("probes", "accelerators")}
 
 
@@ -18,19 +21,31 @@ def room(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imports(path: Path) -> set[str]:
-    """Rooms that a file imports, at its top or within functions; not those under TYPE_CHECKING."""
-    tree = ast.parse(path.read_text())
+def module(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported(path: Path, modules: Set[str]) -> set[str]:
+    """Files that a file imports, at its top, within functions or for the types alone."""
     names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            node.body = []
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= whole & modules or {node.module}
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-    return {name.split(".")[1] for name in names if name.startswith("varlab.")} & set(ROOMS)
+    return names & modules
+
+
+@cache
+def arrows() -> dict[str, set[str]]:
+    files = {module(path): path for path in PACKAGE.rglob("*.py")}
+    return {name: imported(path, files.keys()) - {name} for name, path in files.items()}
+
+
+def imports(path: Path) -> set[str]:
+    """Rooms that a file imports."""
+    return {name.split(".")[1] for name in arrows()[module(path)] if "." in name}
 
 
 def test_every_file_is_in_a_known_room() -> None:
@@ -44,9 +59,29 @@ def test_imports_point_to_rooms_above() -> None:
         for path in PACKAGE.rglob("*.py")
         if room(path) in ROOMS
         for name in imports(path)
-        if ROOMS.index(name) > ROOMS.index(room(path)) or (room(path), name) in STRANGERS
+        if ORDER.index(name) > ORDER.index(room(path)) or (room(path), name) in STRANGERS
     ]
     assert not back
+
+
+def test_every_room_states_its_duty() -> None:
+    rooms = {room(path) for path in PACKAGE.rglob("*.py")} - {"__init__", "__main__"}
+    assert set(ROOMS) == rooms
+    assert all(20 < len(duty) < 120 for name, duty in ROOMS.items() if name != "cli")
+
+
+def test_no_circle_among_files() -> None:
+    try:
+        TopologicalSorter(arrows()).prepare()
+    except CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
+
+
+def test_a_circle_of_types_is_a_circle(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("if TYPE_CHECKING:\n    from varlab.b import B\n")
+    assert imported(tmp_path / "a.py", {"varlab.b"}) == {"varlab.b"}
+    with pytest.raises(CycleError):
+        TopologicalSorter({"varlab.a": {"varlab.b"}, "varlab.b": {"varlab.a"}}).prepare()
 
 
 def test_figures_and_reports_need_no_model() -> None:
