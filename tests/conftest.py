@@ -8,7 +8,8 @@ from tests.skips import pytest_runtest_logreport, pytest_sessionfinish, pytest_t
 from varlab import schedules
 from varlab.models.guidance import Settings
 from varlab.models.hart import HartConfig, HartText, HartTransformer
-from varlab.models.hart_model import Hart, HartSettings, Savings
+from varlab.models.hart_model import Hart
+from varlab.models.hart_settings import HartSettings, Savings
 from varlab.models.infinity import InfinityConfig, InfinityTransformer, TextBatch
 from varlab.models.infinity_model import Infinity
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer

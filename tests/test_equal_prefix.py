@@ -10,7 +10,7 @@ from varlab.engine.attend import attend_rows
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.models.base import EqualPrefix
-from varlab.models.hart_model import Savings
+from varlab.models.hart_settings import Savings
 from varlab.weights.fitting import load_into
 
 

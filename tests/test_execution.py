@@ -23,7 +23,8 @@ from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Site
 from varlab.engine.state import State
 from varlab.machine import peak_mib, reset_peak
-from varlab.models.hart_model import Hart, HartSettings
+from varlab.models.hart_model import Hart
+from varlab.models.hart_settings import HartSettings
 from varlab.models.infinity_model import Infinity
 from varlab.models.layers import gelu_, rotate
 from varlab.timing.benchmarks import gpu

@@ -21,7 +21,8 @@ from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Site, Stage
 from varlab.models.diffusion import diffusion_table, spaced
 from varlab.models.hart import HartConfig, HartText, HartTransformer
-from varlab.models.hart_model import Hart, HartSettings, Savings
+from varlab.models.hart_model import Hart
+from varlab.models.hart_settings import HartSettings, Savings
 from varlab.models.labels import draw_label, keep_likeliest, pass_sizes, soften
 from varlab.models.tokenizers.hybrid import HybridConfig, HybridTokenizer, phi_of
 from varlab.weights.fitting import load_into

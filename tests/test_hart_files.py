@@ -16,7 +16,8 @@ from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.models import qwen
 from varlab.models import text as texts
-from varlab.models.hart_model import Hart, HartSettings
+from varlab.models.hart_model import Hart
+from varlab.models.hart_settings import HartSettings
 from varlab.weights import zoo
 from varlab.weights.catalogue import catalogue
 from varlab.weights.convert import convert

@@ -20,7 +20,8 @@ from varlab.engine.plan import Selection
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Stage
 from varlab.evaluation.command import score_command
-from varlab.models.hart_model import Hart, HartSettings
+from varlab.models.hart_model import Hart
+from varlab.models.hart_settings import HartSettings
 from varlab.probes import PROBES
 from varlab.reports import notebook_parameters, run_report
 from varlab.reports.facts import FOLDER_VARIABLE

@@ -12,13 +12,15 @@ import torch
 from tests.conftest import SCHEDULES, text_for, tiny_hart, tiny_infinity, tiny_var
 from varlab.accelerators import ACCELERATORS, Entry
 from varlab.accelerators import build as accelerators
+from varlab.engine.images import Images
 from varlab.engine.hooks import Accelerator, Compute
 from varlab.engine.loop import Run
 from varlab.engine.plan import Selection, StagePlan
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Site, Stage
-from varlab.engine.state import Generation, State
-from varlab.models.hart_model import Hart, HartSettings, Savings
+from varlab.engine.state import Generation
+from varlab.models.hart_model import Hart
+from varlab.models.hart_settings import HartSettings, Savings
 from varlab.models.infinity_model import Infinity
 from varlab.models.var_model import VAR
 from varlab.probes import PROBES, build
@@ -73,7 +75,7 @@ class PassedOn(Accelerator):
     def after_block(self, site: Site, x_in: torch.Tensor, x_out: torch.Tensor, selection: Selection | None) -> None:
         self.blocks = getattr(self, "blocks", 0) + 1
 
-    def end_stage(self, stage: Stage, state: State) -> None:
+    def end_stage(self, stage: Stage, images: Images) -> None:
         self.stages = getattr(self, "stages", 0) + 1
 
 

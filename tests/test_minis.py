@@ -13,7 +13,7 @@ from varlab.models.captions import CaptionEncoder
 from varlab.models.guidance import Settings
 from varlab.models.hart import HartConfig
 from varlab.models.hart_captions import pad
-from varlab.models.hart_model import HartSettings
+from varlab.models.hart_settings import HartSettings
 from varlab.models.infinity import TextBatch
 from varlab.models.tokenizers.hybrid import HybridConfig
 from varlab.models.tokenizers.vqvae import VQConfig

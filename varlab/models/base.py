@@ -4,15 +4,26 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, NamedTuple, Protocol, Self
+from typing import Any, Generic, Literal, NamedTuple, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from varlab.markup import count, summary
+from varlab.models.guidance import Guidance, Settings
 from varlab.models.layers import Attend
 from varlab.schedules import Grid, Schedule
 
+
+class Rows(Protocol):
+    """A conditioning: of all guidance rows, from which some can be taken."""
+
+    def rows(self, index: Tensor) -> Self: ...
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+ConditioningT = TypeVar("ConditioningT", bound=Rows)
+GuidanceT = TypeVar("GuidanceT", bound=Guidance)
 Distribution = Literal["uniform", "normal", "exponential"]
 
 
@@ -35,13 +46,13 @@ class Readout:
 
 
 @dataclass(frozen=True)
-class Reading:
+class Reading(Generic[SettingsT, GuidanceT]):
     """What codes may depend on besides their labels: hidden states [R, n, C], guided logits [B, n, d, v], noise."""
 
     hidden: Tensor
     logits: Tensor
-    guidance: Any
-    settings: Any
+    guidance: GuidanceT
+    settings: SettingsT
     noise: Draw
 
 
@@ -69,7 +80,7 @@ class EqualPrefix(NamedTuple):
         return self.equal - self.seen
 
     @classmethod
-    @cache  # asked for by every branch
+    @cache  # asked for by every sublayer
     def of(cls, equal: int, dtype: torch.dtype) -> "EqualPrefix":
         """So few of ``equal`` keys that the share of each is at most 0.1 % off when its logarithm is of this type.
 
@@ -84,7 +95,7 @@ def _rounding(value: float, dtype: torch.dtype) -> float:
     return abs(float(torch.tensor(value, dtype=dtype)) - value)
 
 
-class NextScaleModel(ABC):
+class NextScaleModel(ABC, Generic[SettingsT, ConditioningT, GuidanceT]):
     """A transformer, its tokenizer and its text path, on one schedule.
 
     R rows are [B conditional, B unconditional] with guidance, else the B conditional ones. ``index`` is
@@ -99,7 +110,7 @@ class NextScaleModel(ABC):
     width: int
     sublayers: tuple[str, ...]
     attention_scale: float
-    settings: Any
+    settings: SettingsT
     execution: str = "eager"  # or "compiled", and what else differs from it by rounding alone
 
     def __repr__(self) -> str:
@@ -133,19 +144,19 @@ class NextScaleModel(ABC):
         made.execution = self.execution
         return made
 
-    def check_text(self, text: Any) -> None:  # noqa: B027  (most encoders read anything)
+    def check_text(self, text: Any) -> None:
         """Raises VarlabError for prompts or features that ``prepare`` would refuse; costs next to nothing."""
 
     @abstractmethod
-    def prepare(self, text: Any, guided: bool, negative: Any = None) -> Any:
-        """Prompts or features -> conditioning of all rows, constant over the stages; has ``rows(index)``."""
+    def prepare(self, text: Any, guided: bool, negative: Any = None) -> ConditioningT:
+        """Prompts or features -> conditioning of all rows, constant over the stages."""
 
-    def guided(self, settings: Any) -> bool:
-        """Whether the unconditional branch runs; a family may count its guidance in other units."""
+    def guided(self, settings: SettingsT) -> bool:
+        """Whether the unconditional rows run; a family may count its guidance in other units."""
         return bool(settings.guided)
 
     @abstractmethod
-    def guidance(self, k: int, settings: Any, guided: bool, scale: float | None = None) -> Any:
+    def guidance(self, k: int, settings: SettingsT, guided: bool, scale: float | None = None) -> GuidanceT:
         """Guidance of stage k; ``scale`` overrides the settings. Ramps and quirks of a family live here.
 
         ``scale`` is always s in s conditional + (1 - s) unconditional, whatever the settings count in.
@@ -164,30 +175,30 @@ class NextScaleModel(ABC):
         """Prefix tokens of the unconditional rows that are one and the same; none where all are computed."""
         return EqualPrefix()
 
-    def passes(self, k: int, settings: Any, noise: Draw) -> Tensor | None:
+    def passes(self, k: int, settings: SettingsT, noise: Draw) -> Tensor | None:
         """In which pass each token of the grid is computed [B, h*w]: it sees no later pass. None for one pass."""
         return None
 
     @abstractmethod
-    def embed(self, k: int, canvas: Tensor, conditioning: Any, index: Tensor | None) -> Tensor:
+    def embed(self, k: int, canvas: Tensor, conditioning: ConditioningT, index: Tensor | None) -> Tensor:
         """The tokens that enter block 0 of stage k, the prefix first: [R, prefix + n, C] fp32."""
 
     @abstractmethod
-    def positions(self, k: int, conditioning: Any, index: Tensor | None) -> Tensor | None:
+    def positions(self, k: int, conditioning: ConditioningT, index: Tensor | None) -> Tensor | None:
         """Rotary table of the tokens, [n, ...] or [R, n, ...]; where a stage has a prefix, ``index`` counts it."""
 
     @abstractmethod
     def sublayer(
-        self, block: int, name: str, x: Tensor, conditioning: Any, positions: Tensor | None, attend: Attend
+        self, block: int, name: str, x: Tensor, conditioning: ConditioningT, positions: Tensor | None, attend: Attend
     ) -> Tensor:
-        """A residual branch, gate included: x [R, n, C] -> [R, n, C] fp32."""
+        """A sublayer, gate included: x [R, n, C] -> [R, n, C] fp32."""
 
     @abstractmethod
-    def readout(self, x: Tensor, conditioning: Any, guided: bool, guidance: Any) -> Readout:
-        """Hidden states [R, n, C] -> logits. ``guided``: the rows hold both branches."""
+    def readout(self, x: Tensor, conditioning: ConditioningT, guided: bool, guidance: GuidanceT) -> Readout:
+        """Hidden states [R, n, C] -> logits. ``guided``: both guidance rows are there."""
 
     @abstractmethod
-    def draw(self, k: int, guided: Tensor, settings: Any, noise: Draw) -> Tensor:
+    def draw(self, k: int, guided: Tensor, settings: SettingsT, noise: Draw) -> Tensor:
         """Labels [B, n, d] from guided logits of stage k."""
 
     @property
@@ -209,7 +220,7 @@ class NextScaleModel(ABC):
     def codes(self, k: int, labels: Tensor) -> Tensor:
         """Labels [B, n, d] -> continuous codes [B, n, c] in token order."""
 
-    def realise(self, k: int, labels: Tensor, reading: Reading) -> Tensor:
+    def realise(self, k: int, labels: Tensor, reading: Reading[SettingsT, GuidanceT]) -> Tensor:
         """As ``codes``, where a family adds to them what only the run knows."""
         return self.codes(k, labels)
 
@@ -239,15 +250,15 @@ class NextScaleModel(ABC):
         """Pixels on a side of a latent."""
 
     @abstractmethod
-    def sublayer_cost(self, name: str, tokens: int, keys: int, conditioning: Any) -> Cost:
-        """One row of a branch on ``tokens`` tokens that see ``keys`` keys."""
+    def sublayer_cost(self, name: str, tokens: int, keys: int, conditioning: ConditioningT) -> Cost:
+        """One row of a sublayer on ``tokens`` tokens that see ``keys`` keys."""
 
     @abstractmethod
-    def text_cost(self, conditioning: Any) -> Cost:
+    def text_cost(self, conditioning: ConditioningT) -> Cost:
         """Everything computed once per image from the text features, all rows."""
 
     @abstractmethod
-    def stage_cost(self, k: int, tokens: int, batch: int, head_rows: int, settings: Any) -> Cost:
+    def stage_cost(self, k: int, tokens: int, batch: int, head_rows: int, settings: SettingsT) -> Cost:
         """Embedding and read-out of a stage under the settings of a run."""
 
     @abstractmethod

@@ -4,18 +4,18 @@ Stage 1 is the text itself, of which the last token predicts the one token of th
 stage, and the last stage repeats that of the one before, as in the released code.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from varlab.errors import VarlabError, unknown
+from varlab.errors import VarlabError
 from varlab.models.base import Attend, Cost, Draw, EqualPrefix, NextScaleModel, Reading, Readout
 from varlab.models.diffusion import denoiser_flops, embedding_flops
-from varlab.models.guidance import Guidance, Settings, at
-from varlab.models.hart import ContextState, HartText, HartTransformer, grid_rotary, text_rotary
+from varlab.models.guidance import at
+from varlab.models.hart import HartText, HartTransformer
+from varlab.models.hart_settings import HartConditioning, HartGuidance, HartSettings, Savings
 from varlab.models.infinity import TextBatch
 from varlab.models.labels import draw_label, keep_likeliest, pass_sizes, soften
 from varlab.models.tokenizers.bsq import area
@@ -27,97 +27,7 @@ HartPrompts = Sequence[str] | HartText | TextBatch
 FEWER_FROM = 7  # from this stage on (counted from 0) half as many labels stay
 
 
-@dataclass(frozen=True)
-class HartSettings(Settings):
-    """How HART samples.
-
-    cfg: what guidance adds at the end of the schedule (0 is none); a stage adds its share of it. top_k: labels that
-    stay at the first seven stages, half as many later; 0 keeps all. smooth: stages read a softened mixture of codes
-    in place of the drawn one, smoother and less varied. passes: of the last stage, each on its own tokens. residual:
-    whether the diffusion head refines the last stage.
-    """
-
-    cfg: float | tuple[float, ...] = 4.5
-    top_k: int = 600
-    top_p: float = 0.0
-    smooth: bool = True
-    passes: int = 1
-    residual: bool = True
-
-    def check(self, stages: int, depth: int) -> None:
-        super().check(stages, depth)
-        if self.cfg_layers != (0,):
-            raise VarlabError(f"HART guides the logits alone: cfg_layers is (0,), not {self.cfg_layers}.")
-        if self.passes < 1:
-            raise VarlabError(f"passes of the last stage must be at least 1, not {self.passes}.")
-
-    @property
-    def guided(self) -> bool:
-        return any(value != 0 for value in (self.cfg if isinstance(self.cfg, tuple) else (self.cfg,)))
-
-
-@dataclass(frozen=True)
-class Savings:
-    """Work and memory that a run can do without; no number changes beyond rounding.
-
-    one_null: the equal tokens of the empty text are computed once, and attention looks at as few of them as its type
-    can count (``EqualPrefix``): one of 300 in fp32, five in bf16; the store still holds all. Less work, but a second
-    attention call, which on a CPU takes as long or longer. constants:
-    level and time embeddings are computed with the model, not in every run. That the last stage writes no keys is the
-    engine's (``Run.store_keys``).
-    """
-
-    one_null: bool = False
-    constants: bool = True
-
-    @classmethod
-    def of(cls, given: "Savings | Mapping[str, bool] | None") -> "Savings":
-        """As given, or the default with the switches named there; raises VarlabError for one that is not known."""
-        if isinstance(given, Savings):
-            return given
-        known = [field.name for field in fields(cls)]
-        for name, value in (given or {}).items():
-            if name not in known:
-                raise unknown("saving", name, known)
-            if not isinstance(value, bool):
-                raise VarlabError(f"The saving {name} is True or False, not {value!r}.")
-        return cls(**(given or {}))
-
-
-@dataclass(frozen=True)
-class HartGuidance(Guidance):
-    """``ratio``: how far along the schedule the stage is, as far as guidance and smoothing go."""
-
-    ratio: float = 0.0
-
-    @property
-    def extra(self) -> float:
-        """Of (1 + extra) conditional - extra unconditional."""
-        return self.scale - 1
-
-
-@dataclass
-class HartConditioning:
-    """The text, and the rotary tables that start where it ends: those of one stage are kept until another asks."""
-
-    text: ContextState
-    head_width: int
-    _stage: int = -1
-    _table: Tensor = field(default_factory=lambda: torch.empty(0))
-
-    def rows(self, index: Tensor) -> "HartConditioning":
-        return HartConditioning(self.text.rows(index), self.head_width)
-
-    def table(self, k: int, schedule: Schedule) -> Tensor:
-        """[R, n, 2, c] of stage k."""
-        if self._stage != k:
-            positions, width = self.text.positions, self.head_width
-            grid = lambda: grid_rotary(schedule.grids[k], schedule.final, positions[:, -1], width)  # noqa: E731
-            self._stage, self._table = k, text_rotary(positions, width) if k == 0 else grid()
-        return self._table
-
-
-class Hart(NextScaleModel):
+class Hart(NextScaleModel[HartSettings, HartConditioning, HartGuidance]):
     """The transformer, its hybrid tokenizer and a text encoder on one schedule."""
 
     family = "hart"
@@ -228,7 +138,7 @@ class Hart(NextScaleModel):
         turn = torch.arange(len(sizes), device=order.device).repeat_interleave(torch.tensor(sizes, device=order.device))
         return torch.empty_like(order).scatter(1, order, turn.flip(0).expand_as(order))
 
-    def guidance(self, k: int, settings: Settings, guided: bool, scale: float | None = None) -> HartGuidance:
+    def guidance(self, k: int, settings: HartSettings, guided: bool, scale: float | None = None) -> HartGuidance:
         last = len(self.schedule) - 1
         ratio = (last - 1 if k == last else k) / last
         extra = at(settings.cfg, k) * ratio if scale is None else scale - 1
@@ -287,7 +197,7 @@ class Hart(NextScaleModel):
     def codes(self, k: int, labels: Tensor) -> Tensor:
         return self.tokenizer.quantize.embedding(labels[..., 0])
 
-    def realise(self, k: int, labels: Tensor, reading: Reading) -> Tensor:
+    def realise(self, k: int, labels: Tensor, reading: Reading[HartSettings, HartGuidance]) -> Tensor:
         """The drawn code or a mixture of codes, and at the last stage the residual that the diffusion head draws."""
         settings, drawn = reading.settings, self.codes(k, labels)
         codes = self._mixture(k, reading) if settings.smooth else drawn
@@ -299,7 +209,7 @@ class Hart(NextScaleModel):
         times = self.times if self.savings.constants else head.times(self.transformer.config.diffusion_steps)
         return codes + head.sample(condition, batch, reading.guidance.extra, times, normal)
 
-    def _mixture(self, k: int, reading: Reading) -> Tensor:
+    def _mixture(self, k: int, reading: Reading[HartSettings, HartGuidance]) -> Tensor:
         logits = self._likeliest(k, reading.logits, reading.settings)[:, :, 0]
         noise = reading.noise("mixture", logits.shape[-1], "exponential")
         return soften(logits, reading.guidance.ratio, noise) @ self.tokenizer.quantize.embedding.weight

@@ -73,7 +73,7 @@ def check_growth(schedule: Schedule) -> None:
             raise VarlabError(f"Schedule {schedule.name!r} shrinks from {before} to {after}: give grids that grow.")
 
 
-class Infinity(NextScaleModel):
+class Infinity(NextScaleModel[Settings, Conditioning, Guidance]):
     """The transformer, its BSQ tokenizer and a text encoder on one schedule."""
 
     family = "infinity"

@@ -36,7 +36,7 @@ class Conditioning:
         return Conditioning(self.label[index], modulation, (self.head[0][index], self.head[1][index]))
 
 
-class VAR(NextScaleModel):
+class VAR(NextScaleModel[Settings, Conditioning, Guidance]):
     """The transformer and its vector-quantised tokenizer.
 
     ``settings.cfg`` is the guidance strength t of the last stage, 0 for none: stage k of S mixes (1 + t') conditional
@@ -189,7 +189,7 @@ class VAR(NextScaleModel):
 
     # Costs
 
-    def sublayer_cost(self, name: str, tokens: int, keys: int, conditioning: Any) -> Cost:
+    def sublayer_cost(self, name: str, tokens: int, keys: int, conditioning: Conditioning | None) -> Cost:
         square = 2 * tokens * self.width**2
         return Cost(4 * square, 4 * tokens * keys * self.width) if name == "attention" else Cost(8 * square)
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from varlab.errors import VarlabError
 from varlab.models.base import Attend, Reading
 from varlab.models.hart import HartConfig, HartText, HartTransformer
-from varlab.models.hart_model import Hart, HartConditioning, HartSettings
+from varlab.models.hart_model import Hart
+from varlab.models.hart_settings import HartConditioning, HartSettings
 from varlab.parity import run, weights
 from varlab.parity.golden import Golden
 from varlab.parity.hart_vae import tokenizer_of

@@ -8,7 +8,7 @@ from torch import nn
 
 from varlab.models.guidance import Settings
 from varlab.models.hart import HartConfig, HartTransformer
-from varlab.models.hart_model import HartSettings
+from varlab.models.hart_settings import HartSettings
 from varlab.models.infinity import InfinityConfig, InfinityTransformer
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
 from varlab.models.tokenizers.hybrid import HybridConfig, HybridTokenizer

@@ -17,7 +17,8 @@ from torch import nn
 
 from varlab.errors import VarlabError
 from varlab.models.hart import HartConfig, HartText, HartTransformer
-from varlab.models.hart_model import Hart, HartEncoder, Savings
+from varlab.models.hart_model import Hart, HartEncoder
+from varlab.models.hart_settings import Savings
 from varlab.models.qwen import HUB, QwenText
 from varlab.models.text import random_text
 from varlab.models.tokenizers.hybrid import HybridConfig, HybridTokenizer

@@ -16,7 +16,7 @@ from varlab import schedules
 from varlab.errors import VarlabError
 from varlab.models.guidance import Settings
 from varlab.models.hart import HartConfig
-from varlab.models.hart_model import HartSettings
+from varlab.models.hart_settings import HartSettings
 from varlab.models.infinity import InfinityConfig
 from varlab.models.tokenizers.bsq import BSQConfig
 from varlab.models.tokenizers.hybrid import HybridConfig

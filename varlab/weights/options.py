@@ -8,7 +8,8 @@ import torch
 
 from varlab.errors import VarlabError, unknown
 from varlab.machine import usable
-from varlab.models.hart_model import HartEncoder, Savings
+from varlab.models.hart_model import HartEncoder
+from varlab.models.hart_settings import Savings
 from varlab.models.text import TextEncoder
 from varlab.models.tokenizers.strips import check_strips
 from varlab.weights.fitting import PRECISIONS

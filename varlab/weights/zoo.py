@@ -12,7 +12,8 @@ from varlab.models.captions import CaptionEncoder
 from varlab.models.classes import ClassReader
 from varlab.models.hart import HartTransformer
 from varlab.models.hart_captions import HartCaptions
-from varlab.models.hart_model import Hart, HartEncoder, HartSettings, Savings
+from varlab.models.hart_model import Hart, HartEncoder
+from varlab.models.hart_settings import HartSettings, Savings
 from varlab.models.infinity import InfinityConfig, InfinityTransformer
 from varlab.models.infinity_model import Infinity
 from varlab.models.qwen import QwenText
