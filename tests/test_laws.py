@@ -12,8 +12,8 @@ import torch
 from tests.conftest import SCHEDULES, text_for, tiny_hart, tiny_infinity, tiny_var
 from varlab.accelerators import ACCELERATORS, Entry
 from varlab.accelerators import build as accelerators
-from varlab.engine.images import Images
 from varlab.engine.hooks import Accelerator, Compute
+from varlab.engine.images import Images
 from varlab.engine.loop import Run
 from varlab.engine.plan import Selection, StagePlan
 from varlab.engine.randomness import SeededNoise

@@ -5,7 +5,6 @@ The released models stand in ``catalogue.json``; a test holds it against the con
 
 import json
 import math
-import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from varlab.errors import VarlabError
-from varlab.resources import shipped
 from varlab.weights.hart_places import availability
-from varlab.weights.places import checkpoint_folder, in_folder
+from varlab.weights.places import checkpoint_folder, in_folder, mini_folders
 
 CONSTANT = ".zero_k_bias"
 RELEASED = Path(__file__).with_name("catalogue.json")
@@ -37,17 +35,6 @@ class Listed:
     description: str = ""
     file: str = ""
     tokenizer_file: str = ""
-
-
-def data_folder() -> Path:
-    """Where the minis lie: ``$VARLAB_DATA``, else what ships."""
-    given = os.environ.get("VARLAB_DATA")
-    return Path(given).expanduser() if given else shipped("data")
-
-
-def mini_folders() -> dict[str, Path]:
-    """Name -> folder of every mini that is there now."""
-    return {path.parent.name: path.parent for path in sorted(data_folder().glob("*/model.json"))}
 
 
 def released() -> list[dict[str, Any]]:

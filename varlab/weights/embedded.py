@@ -19,9 +19,9 @@ from varlab.models.captions import CaptionEncoder
 from varlab.models.guidance import Settings
 from varlab.resources import refuse_shipped
 from varlab.schedules import Schedule
-from varlab.weights.catalogue import data_folder, mini_folders
 from varlab.weights.families import FAMILIES, TokenizerConfig, TransformerConfig, build, family_of
 from varlab.weights.fitting import constants, load_into
+from varlab.weights.places import data_folder, mini_folders
 from varlab.weights.reading import listing, read
 from varlab.weights.writing import hash_tensors, write_safetensors
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from varlab.errors import VarlabError
+from varlab.resources import shipped
 
 SUFFIXES = {".pth", ".pt", ".ckpt", ".bin", ".safetensors"}
 STEMS = ("model", "diffusion_pytorch_model", "pytorch_model")  # of transformers and diffusers
@@ -92,3 +93,14 @@ def from_hub(repository: str, file: str) -> Path:
             f"{file} could not be fetched from huggingface.co/{repository} ({type(error).__name__}). "
             f"Without a network, copy it from another machine to {checkpoint_folder() / file}, or give its path."
         ) from error
+
+
+def data_folder() -> Path:
+    """Where the minis lie: ``$VARLAB_DATA``, else what ships."""
+    given = os.environ.get("VARLAB_DATA")
+    return Path(given).expanduser() if given else shipped("data")
+
+
+def mini_folders() -> dict[str, Path]:
+    """Name -> folder of every mini that is there now."""
+    return {path.parent.name: path.parent for path in sorted(data_folder().glob("*/model.json"))}

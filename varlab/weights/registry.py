@@ -9,10 +9,10 @@ import torch
 from varlab.errors import VarlabError, unknown
 from varlab.schedules import Schedule
 from varlab.weights import embedded
-from varlab.weights.catalogue import data_folder, mini_folders
 from varlab.weights.embedded import Parts
 from varlab.weights.families import FAMILIES, TransformerConfig, build
 from varlab.weights.official import OFFICIAL, ModelEntry
+from varlab.weights.places import data_folder, mini_folders
 
 
 def mini(name: str, folder: Path) -> ModelEntry:
