@@ -1,17 +1,20 @@
 """The laws of the engine, over every registered accelerator and probe: registering one is enough to be tested."""
 
 import importlib.util
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
 from tests.conftest import SCHEDULES, text_for, tiny_hart, tiny_infinity, tiny_var
-from varlab.accelerators import ACCELERATORS, Entry
+from varlab.accelerators import ACCELERATORS
 from varlab.accelerators import build as accelerators
+from varlab.engine.canvases import CanvasKeeper
 from varlab.engine.hooks import Accelerator, Compute
 from varlab.engine.images import Images
 from varlab.engine.loop import Run
@@ -28,18 +31,19 @@ from varlab.probes import PROBES, build
 LENGTHS = (3, 5)
 
 
-def template() -> Entry:
-    """The method that the guide starts from is held to the same laws."""
-    path = Path(__file__).parents[1] / "docs" / "accelerator_template.py"
-    spec = importlib.util.spec_from_file_location("accelerator_template", path)
+def template(name: str) -> ModuleType:
+    """What the guides start from is held to the same laws."""
+    path = Path(__file__).parents[1] / "docs" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses look for it
     spec.loader.exec_module(module)
-    entry: Entry = module.ENTRY
-    return entry
+    return module
 
 
-ACCELERATORS["roughness"] = template()  # before the parameters below are collected
+ACCELERATORS["roughness"] = template("accelerator_template").ENTRY  # before the parameters below are collected
+PROBES["added-energy"] = template("probe_template").AddedEnergy
 
 Model = Infinity | Hart | VAR
 Method = str | Callable[[], Accelerator]
@@ -201,3 +205,16 @@ def test_another_seed_is_another_image(model: Model) -> None:
     a = Run(model, model.settings, SeededNoise(1)).generate(text, (0,))
     b = Run(model, model.settings, SeededNoise(2)).generate(text, (0,))
     assert not torch.equal(a.canvas, b.canvas)
+
+
+def test_the_probe_of_the_guide_logs_a_share_of_every_stage() -> None:
+    """The first stage adds all that is there; the figure of another stage by hand."""
+    keeper, model = CanvasKeeper(), tiny_infinity()
+    (probe,) = build(["added-energy:power=2"])
+    run = Run(model, model.settings, SeededNoise(7), [probe, keeper])
+    run.generate(text_for(model, LENGTHS, (0, 1)), (0, 1))
+    share = probe.log()["added-energy"].variables["share"][1]
+    before, after = keeper.canvases[2:4]
+    energy = [x.square().sum((1, 2, 3)) for x in (after - before, after)]
+    assert share.shape == (2, len(model.schedule)) and (share[:, 0] == 1).all()
+    torch.testing.assert_close(torch.from_numpy(share[:, 2]), energy[0] / energy[1])
