@@ -22,6 +22,7 @@ from varlab.errors import VarlabError
 from varlab.probes import PROBES
 
 MINIS = ("nano-infinity", "mini-infinity", "mini-hart", "mini-var", "mini-var-freqexit")
+SMALL = ("nano-infinity", "mini-var")  # minis of the small fingerprints
 SIDE = 8  # of the small pictures
 
 
@@ -31,7 +32,7 @@ def entries() -> list[tuple[str, str]]:
     return [(mini, spec) for mini in MINIS for spec in ["none", "skipvar:target=0.86", *specs]]
 
 
-def drawn(mini: str, spec: str, model: Any) -> tuple[list[Image.Image], xr.DataTree, Any]:
+def drawn(spec: str, model: Any) -> tuple[list[Image.Image], xr.DataTree, Any]:
     """Two images of a mini by a method, logged by all probes."""
     texts = ["a red star", "a blue ring"]
     with warnings.catch_warnings():
@@ -69,10 +70,11 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[str, Any] = {}
-    models = {name: vl.load(name) for name in MINIS}
-    for mini, spec in entries():
+    chosen = [entry for entry in entries() if not given.small or entry[0] in SMALL]
+    models = {name: vl.load(name) for name in {mini for mini, _ in chosen}}
+    for mini, spec in chosen:
         try:
-            images, log, ledger = drawn(mini, spec, models[mini])
+            images, log, ledger = drawn(spec, models[mini])
         except VarlabError as error:
             found[f"{mini} {spec}"] = {"refused": str(type(error).__name__)}
             continue
