@@ -168,7 +168,7 @@ def test_the_export_is_what_the_evaluator_reads_and_resumes(tmp_path: Path, monk
     refused(lambda: export_npz(model, tmp_path / "cut.npz", n=20, seed=4), "another export")
     export_npz(model, tmp_path / "cut.npz", n=20, seed=3)
     assert calls == 4 and np.array_equal(np.load(tmp_path / "cut.npz")["arr_0"], images)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.npz", "whole.npz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.json", "cut.npz", "whole.json", "whole.npz"]
     refused(lambda: export_npz(model, tmp_path / "images.png", n=2), ".npz")
 
 

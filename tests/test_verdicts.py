@@ -114,7 +114,8 @@ def test_a_focus_on_a_place_is_only_part_of_the_claim() -> None:
 
 def test_residuals_and_changes_of_the_picture_are_two_claims() -> None:
     log = toy_log()
-    shares, names = log["residual-spectrum"]["concentration"], log["residual-spectrum"]["spread"].attrs["names"]
+    spectrum = log["residual-spectrum"]
+    shares, names = spectrum["concentration"], spectrum["spread"].values.tolist()
     shares.values[..., names.index("contribution")] = 0.24
     shares.values[..., names.index("preview change")] = 0.8
     assert (

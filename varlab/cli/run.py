@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.padding import Padding
 from rich.progress import MofNCompleteColumn
-from rich.text import Text as Line
 
 from varlab.cli.options import (
     Accelerate,
@@ -22,7 +20,6 @@ from varlab.cli.options import (
     TopK,
     TopP,
     bars,
-    console,
     image_bar,
     load_model,
     read_prompts,
@@ -55,8 +52,8 @@ def models() -> None:
         say(form.format(row.name, *numbers, row.weights))
         if row.weights == "not here":
             needs = f"needs {row.expected.replace(f'{checkpoint_folder()}/', '')}"
-            console.print(Padding(Line(needs, style="dim"), (0, 0, 0, 2), expand=False))
-        console.print(Padding(Line(row.description, style="dim"), (0, 0, 0, 2), expand=False))
+            say((f"  {needs}", "dim"))
+        say((f"  {row.description}", "dim"))
     say(f"Official files are looked for in {checkpoint_folder()}; --init random runs without them.")
 
 
