@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from textwrap import wrap
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +21,7 @@ from varlab.cli.options import (
     TopK,
     TopP,
     bars,
+    console,
     image_bar,
     load_model,
     read_prompts,
@@ -38,6 +40,12 @@ def _size(parameters: int) -> str:
     return f"{parameters / 1e9:.1f} B" if parameters >= 1e9 else f"{parameters / 1e6:.1f} M"
 
 
+def _dim(text: str) -> None:
+    """A remark below a row, broken between words at the width of the window."""
+    for line in wrap(text, console.width, initial_indent="  ", subsequent_indent="  ", break_long_words=False):
+        say((line, "dim"))
+
+
 @app.command()
 def models() -> None:
     """List the models: size, stages, and whether their weights are here."""
@@ -52,8 +60,8 @@ def models() -> None:
         say(form.format(row.name, *numbers, row.weights))
         if row.weights == "not here":
             needs = f"needs {row.expected.replace(f'{checkpoint_folder()}/', '')}"
-            say((f"  {needs}", "dim"))
-        say((f"  {row.description}", "dim"))
+            _dim(needs)
+        _dim(row.description)
     say(f"Official files are looked for in {checkpoint_folder()}; --init random runs without them.")
 
 
