@@ -1,7 +1,5 @@
 """Errors of commands end in one line; nothing is made before all is checked; progress without a terminal."""
 
-# ruff: noqa: F811  (fixtures of another file)
-
 import errno
 import os
 import subprocess

@@ -15,10 +15,11 @@ from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Stage
 from varlab.models.diffusion import RESIDUAL_SCALE, ResidualDiffusion, diffusion_table
-from varlab.models.hart import HartConfig, HartText, grid_rotary
+from varlab.models.hart import HartConfig, HartText
 from varlab.models.hart_model import Hart
 from varlab.models.hart_settings import HartSettings
 from varlab.models.layers import block_causal_attend
+from varlab.models.rotary import grid_rotary
 from varlab.models.tokenizers.bsq import area
 from varlab.models.tokenizers.hybrid import HybridConfig
 from varlab.schedules import square

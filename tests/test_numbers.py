@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from varlab import schedules
-from varlab.models.infinity import rotary_indices, rotary_table
 from varlab.models.infinity_model import bit_probability
+from varlab.models.rotary import rotary_indices, rotary_table
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
 from varlab.parity.weights import fill, image, infinity_rule
 

@@ -6,7 +6,7 @@ import torch
 
 import varlab as vl
 from varlab.errors import VarlabError
-from varlab.measures import metrics, spectra
+from varlab.measures import edges, metrics, spectra
 
 GENERATOR = torch.Generator().manual_seed(0)
 REFERENCE = torch.randint(0, 256, (3, 16, 16), generator=GENERATOR, dtype=torch.uint8)
@@ -15,8 +15,8 @@ PAIRS = (metrics.psnr, metrics.ssim, metrics.high_frequency_ssim)
 MAPS = (
     metrics.high_pass, metrics.luma, lambda x: metrics.edge_energy(x, (4, 4)), metrics.sobel_magnitude,
     spectra.power_spectrum, spectra.radial_power, lambda x: spectra.band_power(x, (0.0, 0.5)), spectra.wavelet_energy,
-    spectra.high_frequency_share, spectra.spectral_centroid, spectra.spectral_summary, spectra.skipvar_hf_ratio,
-    lambda x: spectra.skipvar_hf_diff(x, x), lambda x: spectra.explained_share(x, x, (0.0, 0.5)),
+    spectra.high_frequency_share, spectra.spectral_centroid, spectra.spectral_summary, edges.skipvar_hf_ratio,
+    lambda x: edges.skipvar_hf_diff(x, x), lambda x: spectra.explained_share(x, x, (0.0, 0.5)),
 )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from varlab.weights.embedded import load_mini
 
 
 def test_another_architecture_is_refused_with_what_differs(
-    finished: Path,  # noqa: F811
+    finished: Path,
     tmp_path: Path,
 ) -> None:
     mini, run = tmp_path / "mini", tmp_path / "run"
@@ -38,7 +38,7 @@ def test_another_architecture_is_refused_with_what_differs(
     refused(lambda: begin_from(TINY, tmp_path / "other", mini), "version 0", "version 1")
 
 
-def test_other_weights_than_those_begun_from_are_refused(finished: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_other_weights_than_those_begun_from_are_refused(finished: Path, tmp_path: Path) -> None:
     mini, run = tmp_path / "mini", tmp_path / "run"
     export(TINY, finished, mini)
     begin_from(TINY, run, mini)
@@ -47,7 +47,7 @@ def test_other_weights_than_those_begun_from_are_refused(finished: Path, tmp_pat
     refused(lambda: begin_from(TINY, run, mini), "continues from other weights", "another --folder")
 
 
-def test_a_run_of_other_settings_is_refused(finished: Path) -> None:  # noqa: F811
+def test_a_run_of_other_settings_is_refused(finished: Path) -> None:
     with pytest.raises(VarlabError, match="other settings"):
         train(TINY.with_sizes(steps=7), finished)
     with pytest.raises(VarlabError, match="another scene pool"):

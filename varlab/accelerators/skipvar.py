@@ -23,7 +23,7 @@ from varlab.engine.images import Images
 from varlab.engine.plan import RUN, StagePlan
 from varlab.engine.stage import Stage
 from varlab.errors import VarlabError
-from varlab.measures.spectra import skipvar_hf_diff, skipvar_hf_ratio
+from varlab.measures.edges import skipvar_hf_diff, skipvar_hf_ratio
 from varlab.schedules import Grid
 from varlab.specs import option
 from varlab.weights.embedded import data_folder

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from varlab.errors import VarlabError
-from varlab.measures.spectra import check_maps, sobel_magnitude
+from varlab.measures.edges import sobel_magnitude
+from varlab.measures.spectra import check_maps
 
 __all__ = [
     "concentration",

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from varlab.errors import VarlabError
 from varlab.models.diffusion import ResidualDiffusion, ScalarEmbedding
 from varlab.models.layers import RMSNorm, merge_heads, split_heads
-from varlab.schedules import Grid
+from varlab.models.rotary import rotate_halves, text_rotary
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v [R, H, n, c] -> [R, H, n, c]
 Six = tuple[Tensor, ...]  # gamma1, gamma2, scale1, scale2, shift1, shift2, each [R, 1, C]
@@ -109,45 +109,6 @@ class HartText:
         if len(shapes := {tuple(part.features.shape[1:]) for part in parts}) != 1:
             raise VarlabError(f"Text features of one run must have one shape [T, text_width], not {sorted(shapes)}.")
         return cls(torch.cat([part.features for part in parts]), torch.cat([part.mask for part in parts]))
-
-
-# Positions
-
-
-def _table(angles: Tensor) -> Tensor:
-    """Angles [..., c] -> cosines and sines [..., 2, c]."""
-    return torch.stack([angles.cos(), angles.sin()], -2)
-
-
-def _frequencies(count: int, device: torch.device) -> Tensor:
-    return 1.0 / 10000.0 ** (torch.arange(count, dtype=torch.float32, device=device) / count)
-
-
-def text_rotary(positions: Tensor, head_width: int) -> Tensor:
-    """Positions [R, T] -> table [R, T, 2, c]; plain rotary positions over one dimension."""
-    angles = positions[..., None].float() * _frequencies(head_width // 2, positions.device)
-    return _table(angles.repeat(1, 1, 2))
-
-
-def grid_rotary(grid: Grid, extent: Grid, offset: Tensor, head_width: int) -> Tensor:
-    """Table [R, h*w, 2, c] of a grid whose top-left corner lies at ``offset`` [R] on both axes.
-
-    A token's corner in units of the final grid gives row and column; the first half of the channels turns by the row,
-    the second by the column.
-    """
-    height, width = grid
-    rows = torch.arange(height, device=offset.device).float() / height * extent[0]
-    columns = torch.arange(width, device=offset.device).float() / width * extent[1]
-    places = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1).view(-1, 2)  # [h*w, 2]
-    angles = (places + offset[:, None, None])[..., None] * _frequencies(head_width // 4, offset.device)
-    return _table(angles.repeat(1, 1, 1, 2).flatten(2))  # row, row, column, column: a quarter of the channels each
-
-
-def rotate_halves(x: Tensor, table: Tensor) -> Tensor:
-    """x cos + (-second half, first half) sin in fp32; x [R, H, n, c], table [R, n, 2, c]."""
-    cosine, sine = table.unsqueeze(1).unbind(-2)
-    first, second = x.float().chunk(2, -1)
-    return x * cosine + torch.cat([-second, first], -1) * sine
 
 
 # Blocks

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from varlab.errors import VarlabError, unknown
 from varlab.models.guidance import Guidance, Settings
-from varlab.models.hart import ContextState, grid_rotary, text_rotary
+from varlab.models.hart import ContextState
+from varlab.models.rotary import grid_rotary, text_rotary
 from varlab.schedules import Schedule
 
 

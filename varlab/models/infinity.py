@@ -25,7 +25,6 @@ from varlab.models.layers import (
     scaled,
     split_heads,
 )
-from varlab.schedules import Schedule
 
 LEVELS = 15
 
@@ -326,22 +325,3 @@ class InfinityTransformer(nn.Module):
         for block in self.blocks:
             x = run(block, x, state.shared, state.tokens, state.mask, rotary, attend)
         return self.logits(x, state.pooled)
-
-
-def rotary_indices(schedule: Schedule) -> Tensor:
-    """Integer (y, x) of every token in units of the extent [N, 2]: rounded half to even on fp32 products."""
-    positions = []
-    for height, width in schedule.grids:
-        y = torch.round(torch.arange(height, dtype=torch.float32) * (schedule.extent[0] / height))
-        x = torch.round(torch.arange(width, dtype=torch.float32) * (schedule.extent[1] / width))
-        positions.append(torch.cartesian_prod(y, x).view(-1, 2))
-    return torch.cat(positions)
-
-
-def rotary_table(schedule: Schedule, head_width: int, base: float = 10000.0) -> Tensor:
-    """Cosines and sines [N, c/2, 2]: the first half of the channels turns with y, the second with x."""
-    half = head_width // 2
-    # A reciprocal, not a negative power: in fp32 only this gives the official table bit for bit.
-    frequency = 1 / base ** (torch.arange(0, half, 2, dtype=torch.float32) / half)
-    angle = (rotary_indices(schedule)[:, :, None] * frequency).flatten(1)
-    return torch.stack([angle.cos(), angle.sin()], -1)

@@ -13,7 +13,8 @@ from varlab.errors import VarlabError
 from varlab.models.base import Attend, Cost, Draw, NextScaleModel, Readout
 from varlab.models.captions import CaptionEncoder
 from varlab.models.guidance import Guidance, Settings, at
-from varlab.models.infinity import InfinityTransformer, TextBatch, TextState, rotary_table
+from varlab.models.infinity import InfinityTransformer, TextBatch, TextState
+from varlab.models.rotary import rotary_table
 from varlab.models.tokenizers.bsq import BSQTokenizer, decoder_flops, upsample
 from varlab.schedules import Grid, Schedule
 

@@ -4,8 +4,8 @@ import json
 
 import torch
 
-from varlab.models.infinity import rotary_indices, rotary_table
 from varlab.models.infinity_model import bit_probability
+from varlab.models.rotary import rotary_indices, rotary_table
 from varlab.parity.comparison import Comparison
 from varlab.schedules import INFINITY_GRIDS, STAGES, Schedule, infinity
 

@@ -16,7 +16,7 @@ from varlab.accelerators.decisions import FEATURES, always
 from varlab.accelerators.skipvar import LATE, SkipVAR
 from varlab.engine.context import Context
 from varlab.engine.stage import Stage
-from varlab.measures.spectra import sobel_magnitude
+from varlab.measures.edges import sobel_magnitude
 from varlab.parity.comparison import Comparison
 from varlab.parity.golden import Golden
 from varlab.parity.infinity import compare_bits, compare_image, compare_inputs, compare_logits, path, prepared

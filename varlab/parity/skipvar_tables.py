@@ -11,7 +11,7 @@ from torch import Tensor
 
 from varlab.accelerators.decisions import Classifier, DecisionModel
 from varlab.errors import VarlabError
-from varlab.measures.spectra import skipvar_hf_diff, skipvar_hf_ratio, sobel_magnitude
+from varlab.measures.edges import skipvar_hf_diff, skipvar_hf_ratio, sobel_magnitude
 from varlab.parity.comparison import Comparison
 from varlab.parity.golden import Golden
 

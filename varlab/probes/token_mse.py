@@ -13,8 +13,8 @@ from torch import Tensor
 from varlab.engine.context import Context
 from varlab.engine.norms import norms, small
 from varlab.engine.stage import Site, Stage
+from varlab.measures.edges import sobel_magnitude
 from varlab.measures.metrics import edges_on_grid, luma, spearman
-from varlab.measures.spectra import sobel_magnitude
 from varlab.probes.base import GUIDANCE_ROWS, LoggingProbe, by_row, on_grid, pooled
 from varlab.probes.log import Group, Log, Variables
 from varlab.schedules import Grid

@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from varlab.models.hart import Block, HartText, HartTransformer, grid_rotary
+from varlab.models.hart import Block, HartText, HartTransformer
 from varlab.models.hart_captions import pad
 from varlab.models.layers import block_causal_attend
+from varlab.models.rotary import grid_rotary
 from varlab.models.tokenizers.bsq import BSQTokenizer, area
 from varlab.models.tokenizers.hybrid import HybridTokenizer
 from varlab.models.tokenizers.maps import channels_last

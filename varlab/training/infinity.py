@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from varlab.models.infinity import Block, InfinityTransformer, TextBatch, rotary_table
+from varlab.models.infinity import Block, InfinityTransformer, TextBatch
 from varlab.models.layers import block_causal_attend
+from varlab.models.rotary import rotary_table
 from varlab.models.tokenizers.bsq import BSQTokenizer, residual_steps, upsample
 from varlab.models.tokenizers.maps import channels_last
 from varlab.schedules import Grid
