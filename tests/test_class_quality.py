@@ -16,7 +16,6 @@ from varlab.evaluation.classes import class_scenes, described, score_classes
 from varlab.evaluation.distances import (
     FrechetSpace,
     Moments,
-    centred_interval,
     covered,
     frechet,
     moments,
@@ -24,6 +23,7 @@ from varlab.evaluation.distances import (
     root,
 )
 from varlab.evaluation.scattering import FEATURES, FLOOR, scattering, scattering_of, wavelets
+from varlab.measures.statistics import centred_interval
 
 
 def normal(n: int, d: int = 3, seed: int = 0, shift: float = 0.0) -> np.ndarray:

@@ -5,11 +5,11 @@ import pytest
 import scipy.stats
 
 from varlab.errors import VarlabError
-from varlab.measures import statistics
 from varlab.measures.statistics import (
     Interval,
     bootstrap_interval,
     independent_difference,
+    intervals,
     paired_difference,
     paired_shares,
     wilson_interval,
@@ -56,7 +56,7 @@ def test_columns_are_resampled_together_and_in_blocks(monkeypatch):
     assert whole.estimate.shape == whole.low.shape == whole.high.shape == (3, 2)
     alone = bootstrap_interval(values[:, 1, 1], n_resamples=300)
     assert [bound[1, 1] for bound in whole] == pytest.approx(list(alone))
-    monkeypatch.setattr(statistics, "BLOCK", 7 * 72)
+    monkeypatch.setattr(intervals, "BLOCK", 7 * 72)
     for first, second in zip(whole, bootstrap_interval(values, n_resamples=300), strict=True):
         np.testing.assert_array_equal(first, second)
 

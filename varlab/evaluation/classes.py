@@ -8,10 +8,10 @@ import pandas as pd
 
 from varlab.context import fixed_context
 from varlab.errors import VarlabError
-from varlab.evaluation.distances import FrechetSpace, centred_interval, precision_recall
+from varlab.evaluation.distances import FrechetSpace, precision_recall
 from varlab.evaluation.scattering import scattering_of
 from varlab.evaluation.scenes import HELD_OUT_SEED, reconstruct
-from varlab.measures.statistics import Interval, wilson_interval
+from varlab.measures.statistics import Interval, centred_interval, wilson_interval
 from varlab.models.base import NextScaleModel
 from varlab.models.var_model import VAR
 from varlab.runs import sample

@@ -66,18 +66,6 @@ class FrechetSpace:
         return np.array(found)
 
 
-def centred_interval(draws: np.ndarray, level: float = 0.95) -> Interval:
-    """Interval of a distance, or of a difference of two, from [estimate, draws...].
-
-    Bias-corrected bootstrap: a resampled set holds doubles and lies further away than the set itself, by much where n
-    is little above the number of features, so the draws are moved until their mean is the estimate, and only their
-    spread counts. It is an interval for the distance *at this n*, which is itself above that of endless sets: compare
-    equal n alone.
-    """
-    low, high = np.quantile(draws[1:] - draws[1:].mean(), [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(draws[0]), float(draws[0] + low), float(draws[0] + high))
-
-
 def covered(points: np.ndarray, manifold: np.ndarray, neighbours: int = NEIGHBOURS) -> np.ndarray:
     """Whether each point lies within the distance of some manifold point to its k-th neighbour [n], boolean."""
     own, real = torch.from_numpy(points), torch.from_numpy(manifold)

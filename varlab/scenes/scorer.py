@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from varlab.errors import VarlabError
+from varlab.measures.statistics import Design, clustered_draws, means
 from varlab.scenes.detector import Detection, detect
 from varlab.scenes.parsing import Clause, Requirement, parse
 
@@ -185,23 +186,10 @@ def summarise(table: pd.DataFrame, value: str = "correct", resamples: int = 2000
     """
     if table.empty:
         raise VarlabError("There is nothing to summarise: the score table is empty.")
-    rng = np.random.default_rng(seed)
-    rows, draws = {}, []
-    for category, part in table.groupby("category", sort=False):
-        groups = part.groupby("entry")[value].agg(["sum", "count"]).to_numpy(dtype=float)
-        picks = rng.integers(len(groups), size=(resamples, len(groups)))
-        sums = groups[picks].sum(axis=1)
-        draw = sums[:, 0] / sums[:, 1]
-        draws.append(draw)
-        rows[category] = (
-            part[value].mean(),
-            *np.quantile(draw, (0.025, 0.975)),
-            len(part),
-            len(groups),
-            part["prompt"].nunique(),
-        )
-    means = np.mean([row[0] for row in rows.values()])
-    interval = np.quantile(np.mean(draws, axis=0), (0.025, 0.975))
-    rows["overall"] = (means, *interval, len(table), sum(row[4] for row in rows.values()), table["prompt"].nunique())
-    columns = ["mean", "low", "high", "n", "prompts", "texts"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("category")
+    design = Design(table["entry"], table["category"])
+    draws = clustered_draws(table[value], design, resamples, seed)
+    found = pd.DataFrame(np.quantile(draws, (0.025, 0.975), axis=0).T, design.labels, ["low", "high"])
+    found["mean"] = means(table[value], design)
+    found["n"], found["prompts"] = design.images(), design.prompts()
+    found["texts"] = [table["prompt"].iloc[members].nunique() for members in design.members()]
+    return found[["mean", "low", "high", "n", "prompts", "texts"]].rename_axis("category")

@@ -15,8 +15,9 @@ import pandas as pd
 
 from varlab.analysis.measured import Measured, read_measured
 from varlab.evaluation.classes import ClassSamples, as_row, described, draw_classes, labels, measures, reference
-from varlab.evaluation.distances import FrechetSpace, centred_interval
+from varlab.evaluation.distances import FrechetSpace
 from varlab.evaluation.scattering import scattering_of
+from varlab.measures.statistics import centred_interval
 from varlab.models.var_model import VAR
 from varlab.studies.exits import facts_of
 from varlab.studies.exits.speed import exit_specs
