@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli_calls import Call, places, varlab  # noqa: F401  (fixtures)
 from tests.conftest import hart_features, tiny_hart
-from tests.test_cli import REPOSITORY, Call, forbid, places, varlab  # noqa: F401  (fixtures)
+from tests.test_cli import forbid
 from varlab.cli import boundary, options
 from varlab.engine.context import Context
 from varlab.engine.hooks import Accelerator
@@ -63,7 +64,7 @@ def test_a_window_system_that_is_set_up_badly_is_no_concern() -> None:
         "import sys; from varlab.cli.boundary import guarded; sys.argv = ['varlab', 'x']; "
         "guarded(lambda given: (__import__('matplotlib.pyplot'), print(given)))"
     )
-    environment = {**os.environ, "MPLBACKEND": "nonsense", "PYTHONPATH": str(REPOSITORY)}
+    environment = {**os.environ, "MPLBACKEND": "nonsense", "PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stdout, done.stderr) == (0, "['x']\n", "")
 

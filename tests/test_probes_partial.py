@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.engine_runs import Keep, Split
 from tests.probe_runs import run, values
-from tests.test_engine import Keep, Split
 from varlab.engine.hooks import Accelerator
 from varlab.engine.plan import RUN, StagePlan
 from varlab.engine.stage import Stage

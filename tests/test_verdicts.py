@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 from PIL import Image
 
-from tests.test_figures import toy_images, toy_log
+from tests.toy_logs import toy_images, toy_log
 from varlab import claims, figures
 from varlab.analysis import logs
 from varlab.claims import Outcome, Verdict, freqexit, rules, skipvar, sparsevar
