@@ -24,14 +24,18 @@ __all__ = [
     "high_frequency_ssim",
     "high_pass",
     "luma",
+    "ms_ssim",
     "psnr",
     "sobel_magnitude",
     "spearman",
     "ssim",
+    "ssims",
 ]
 
 WINDOW = 11  # taps of the Gaussian of SSIM
 SIGMA = 1.5
+POWERS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of MS-SSIM's scales, the finest first
+LEAST_MS = WINDOW * 2 ** (len(POWERS) - 1)  # pixels a side
 MARGIN = 1e-3  # beyond [0, 1]: rounding, not another range
 
 
@@ -56,12 +60,54 @@ def ssim(image: Tensor, reference: Tensor) -> Tensor:
     return _ssim(image, reference)
 
 
+def ms_ssim(image: Tensor, reference: Tensor) -> Tensor:
+    """SSIM over five scales [...] (Wang, Simoncelli and Bovik 2003): see ``ssims``."""
+    return ssims(image, reference)[1]
+
+
+def ssims(image: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """(``ssim``, ``ms_ssim``), each [...], which share their finest scale.
+
+    MS-SSIM of a channel is the product of the mean contrast and structure of five scales, at the coarsest with
+    luminance, to the powers of Wang et al.; the mean over channels is returned. Each scale halves the one before by
+    means of 2 x 2 pixels, a last odd row or column is left out, and a negative mean counts as 0. Sides under 176
+    pixels are refused: the coarsest would be smaller than the window.
+    """
+    check_pair(image, reference)
+    if image.ndim < 3 or min(image.shape[-2:]) < LEAST_MS:
+        raise VarlabError(
+            f"MS-SSIM halves images four times and needs {LEAST_MS} pixels a side; these are "
+            f"{tuple(image.shape)}. Use ssim."
+        )
+    x, y, product = image.float(), reference.float(), torch.ones(())
+    first = None
+    for scale, power in enumerate(POWERS):
+        luminance, structure = _similarity(x, y)
+        whole = (luminance * structure).mean((-2, -1))
+        first = whole.mean(-1) if first is None else first
+        last = scale == len(POWERS) - 1
+        product = product * (whole if last else structure.mean((-2, -1))).clamp(min=0) ** power
+        x, y = (x, y) if last else (_halved(x), _halved(y))
+    assert first is not None
+    return first, product.mean(-1)
+
+
+def _halved(x: Tensor) -> Tensor:
+    return F.avg_pool2d(x.flatten(0, -3), 2).unflatten(0, x.shape[:-2])
+
+
 def _ssim(image: Tensor, reference: Tensor) -> Tensor:
     """``ssim`` of maps of any range, which has the constants of range 1."""
+    luminance, structure = _similarity(image.float(), reference.float())
+    return (luminance * structure).mean((-3, -2, -1))
+
+
+def _similarity(image: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """SSIM's two factors in every whole window: likeness of means, and of contrast and structure."""
     _check_window(image)
     c1, c2 = 0.01**2, 0.03**2
     # Variances do not care for the offset, and about mid-grey they lose fewer digits to cancellation.
-    x, y = image.float() - 0.5, reference.float() - 0.5
+    x, y = image - 0.5, reference - 0.5
     mean_x, mean_y = _blur(x), _blur(y)
     variance_x = _blur(x * x) - mean_x * mean_x
     variance_y = _blur(y * y) - mean_y * mean_y
@@ -69,7 +115,7 @@ def _ssim(image: Tensor, reference: Tensor) -> Tensor:
     mean_x, mean_y = mean_x + 0.5, mean_y + 0.5
     luminance = (2 * mean_x * mean_y + c1) / (mean_x * mean_x + mean_y * mean_y + c1)
     structure = (2 * covariance + c2) / (variance_x + variance_y + c2)
-    return (luminance * structure).mean((-3, -2, -1))
+    return luminance, structure
 
 
 def high_frequency_ssim(image: Tensor, reference: Tensor) -> Tensor:

@@ -98,8 +98,13 @@ def radial_sums(m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(sum of P [..., n_rings], bins [n_rings], frequency [n_rings]) of maps; the sums add to sum m^2."""
     power = power_spectrum(m)
     table = rings(m.shape[-2], m.shape[-1], m.device)
+    return ring_sums(power), table.bins, table.frequency
+
+
+def ring_sums(power: Tensor) -> Tensor:
+    """Sum of P [..., H, W] over each ring, [..., n_rings]."""
     padded = F.pad(power.flatten(-2), (0, 1))  # the index H * W of the table is this zero
-    return padded[..., table.members].sum(-1), table.bins, table.frequency
+    return padded[..., rings(power.shape[-2], power.shape[-1], power.device).members].sum(-1)
 
 
 def radial_power(m: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,7 +145,7 @@ def spectral_summary(m: Tensor, q: float = 0.125) -> tuple[Tensor, Tensor, Tenso
     """
     power = power_spectrum(m).sum(-3)
     table = rings(m.shape[-2], m.shape[-1], m.device)
-    sums = F.pad(power.flatten(-2), (0, 1))[..., table.members].sum(-1)
+    sums = ring_sums(power)
     rho = bin_frequency(m.shape[-2], m.shape[-1], m.device).float()
     whole = _beyond_dc(power)
     high = _share(_sum_bands(power, (q, torch.inf))[..., 0], whole, power)

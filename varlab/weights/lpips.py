@@ -4,7 +4,6 @@ Nothing is shipped or fetched: the five convolutions are torchvision's ``alexnet
 layers ``alex.pth`` of the LPIPS repository.
 """
 
-import os
 from pathlib import Path
 
 import torch
@@ -14,8 +13,7 @@ from torch import Tensor
 from varlab.context import fixed_context
 from varlab.errors import VarlabError
 from varlab.measures.metrics import check_pair
-from varlab.weights.places import SUFFIXES
-from varlab.weights.reading import listing, read
+from varlab.weights.perceptual import perceptual_tensors
 
 VARIABLE = "VARLAB_LPIPS"
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of images in [-1, 1]
@@ -93,18 +91,8 @@ def load_lpips(folder: Path | str | None = None) -> LPIPS | None:
 
     Raises VarlabError for a folder that does not hold both files, and says what is missing.
     """
-    given = folder or os.environ.get(VARIABLE)
-    if not given:
-        return None
-    place = Path(given).expanduser()
-    files = [path for path in sorted(place.glob("*")) if path.suffix in SUFFIXES] if place.is_dir() else []
-    found: dict[str, Tensor] = {}
-    for path in files:
-        found |= read(path).tensors
-    missing = [name for name, shape in shapes().items() if name not in found or tuple(found[name].shape) != shape]
-    if missing:
-        raise VarlabError(
-            f"{place} does not hold the weights of LPIPS (missing or of another shape: {listing(missing, 3)}). Put "
-            "torchvision's alexnet-owt-7be5be79.pth and alex.pth of the LPIPS repository (weights/v0.1) there."
-        )
-    return LPIPS({name: found[name].float() for name in shapes()})
+    found = perceptual_tensors(
+        "LPIPS", folder, VARIABLE, shapes(),
+        "torchvision's alexnet-owt-7be5be79.pth and alex.pth of the LPIPS repository (weights/v0.1)",
+    )  # fmt: skip
+    return None if found is None else LPIPS(found)
