@@ -25,8 +25,8 @@ class AddedEnergy(LoggingProbe):
 
     def on_residual(self, stage: Stage, codes: Tensor, before: Tensor, canvas: Tensor) -> None:
         change, whole = ((x.abs() ** self.power).sum((1, 2, 3)) for x in (canvas - before, canvas))
-        self.kept.put(("share", stage.index), stage.samples, change / whole)  # stays on the device until the end
+        self.recorder.put(("share", stage.index), stage.samples, change / whole)  # stays on the device until the end
 
     def log(self) -> Log:
-        shares = self.kept.table([("share", k) for k in self.stages], self.samples)  # [images, stages]
+        shares = self.recorder.table([("share", k) for k in self.stages], self.samples)  # [images, stages]
         return {self.name: self.group({"share": (("stage",), shares, "1")}, {"power": self.power})}

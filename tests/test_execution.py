@@ -28,7 +28,7 @@ from varlab.models.hart_settings import HartSettings
 from varlab.models.infinity_model import Infinity
 from varlab.models.layers import gelu_, rotate
 from varlab.timing.benchmarks import gpu
-from varlab.timing.benchmarks.execution import apart
+from varlab.timing.benchmarks.execution import logits_difference
 from varlab.timing.benchmarks.models import random_infinity
 from varlab.timing.latency import latency
 
@@ -176,7 +176,7 @@ def test_compiled_sublayers_give_the_same_numbers(monkeypatch: pytest.MonkeyPatc
         x = torch.randn(2, 16, 256, generator=torch.Generator().manual_seed(0))
         hidden[name] = execution.sublayer(model, site, x, state, None, lambda q, k, v: q)
     assert torch.allclose(hidden["eager"], hidden["compiled"], atol=1e-4)
-    assert 0 < apart(model, compiling.Compiled(model), ["a"]) < 1e-4
+    assert 0 < logits_difference(model, compiling.Compiled(model), ["a"]) < 1e-4
     monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
     torch._dynamo.reset()
     execution = compiling.Compiled(model)
@@ -189,8 +189,10 @@ def test_compiled_sublayers_give_the_same_numbers(monkeypatch: pytest.MonkeyPatc
 
 def test_equal_executions_are_not_apart() -> None:
     model = random_infinity(1, 128, "0.06M")
-    assert apart(model, Execution(), ["a"]) == 0
-    assert 0 < apart(model, Execution(), ["a"], passes=2, twin=random_infinity(1, 128, "0.06M", "bf16")) < 0.1
+    assert logits_difference(model, Execution(), ["a"]) == 0
+    assert (
+        0 < logits_difference(model, Execution(), ["a"], passes=2, twin=random_infinity(1, 128, "0.06M", "bf16")) < 0.1
+    )
 
 
 def test_a_peak_is_that_of_its_own_run() -> None:

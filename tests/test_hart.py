@@ -101,7 +101,7 @@ def test_diffusion_steps_and_constants() -> None:
     assert spaced(1).tolist() == [0]
     table = diffusion_table(8)
     assert table.from_clean[0] == 1 and table.from_noisy[0] == 0
-    assert np.sqrt(1 / table.kept[-1]) == pytest.approx(2.03e4, rel=0.01)
+    assert np.sqrt(1 / table.alpha_bar[-1]) == pytest.approx(2.03e4, rel=0.01)
 
 
 def test_phi_convolutions_of_the_released_schedule() -> None:

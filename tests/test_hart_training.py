@@ -144,7 +144,7 @@ def test_a_head_that_knows_the_noise_loses_nothing() -> None:
     """Of an oracle both terms vanish; a wrong guess of the noise costs its square."""
     generator = torch.Generator().manual_seed(0)
     residual = 0.4 * torch.randn(50, 3, generator=generator)
-    kept = torch.as_tensor(diffusion_table(1000).kept, dtype=torch.float32)
+    kept = torch.as_tensor(diffusion_table(1000).alpha_bar, dtype=torch.float32)
 
     class Oracle(torch.nn.Module):
         latents = 3

@@ -41,7 +41,7 @@ class TokenPruning(Accelerator):
             raise VarlabError(f"{self.name}: keep is a share of the tokens in (0, 1], not {self.keep}.")
         if self.alpha is not None and self.alpha < 1:
             raise VarlabError(f"{self.name}: alpha is a cell's side in tokens, at least 1, or none; not {self.alpha}.")
-        self.kept: dict[int, Selection | None] = {}
+        self.selections: dict[int, Selection | None] = {}
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -49,12 +49,12 @@ class TokenPruning(Accelerator):
         return self.keep if isinstance(self.keep, tuple) else (self.keep,) * self.last
 
     def start(self, context: Context) -> None:
-        self.context, self.kept, self.batch = context, {}, 0
+        self.context, self.selections, self.batch = context, {}, 0
 
     def fork(self, samples: Tensor) -> Accelerator:
         twin = super().fork(samples)
         assert isinstance(twin, TokenPruning)
-        twin.kept = {k: None if kept is None else kept.samples(samples) for k, kept in self.kept.items()}
+        twin.selections = {k: None if kept is None else kept.samples(samples) for k, kept in self.selections.items()}
         twin.batch = len(samples)
         return twin
 
@@ -123,14 +123,14 @@ class TokenPruning(Accelerator):
 
     def end_stage(self, stage: Stage, images: Images) -> None:
         """Note what was computed, whoever else had a say in it."""
-        self.kept[stage.index], self.batch = stage.plan.selection, stage.batch
+        self.selections[stage.index], self.batch = stage.plan.selection, stage.batch
 
     def report(self) -> dict[str, Any]:
         """``share`` of the tokens computed at each stage, and at the pruned ones which: ``kept`` is 0 or 1."""
         schedule = self.context.model.schedule
         share = np.full((self.batch, len(schedule)), np.nan)
         report: dict[str, Any] = {"share": (("stage",), share, "")}
-        for k, selection in self.kept.items():
+        for k, selection in self.selections.items():
             mask = torch.ones(1, schedule.lengths[k]) if selection is None else selection.mask.float().cpu()
             maps = mask.expand(self.batch, -1).unflatten(-1, tuple(schedule.grids[k])).numpy()
             share[:, k] = maps.mean((1, 2))

@@ -106,7 +106,7 @@ class Bench:
             self.ledgers[name] += out.ledger
             self.parts[name].append(of_methods(out.reports, samples))
 
-    def told(self, facts: dict[str, Any]) -> dict[str, xr.DataTree]:
+    def method_logs(self, facts: dict[str, Any]) -> dict[str, xr.DataTree]:
         """What the methods decided, of those that say."""
         plain = json.loads(json.dumps(facts, default=list))
         joined = {name: join(parts) for name, parts in self.parts.items()}

@@ -66,7 +66,7 @@ def compare(
     facts = provenance(job, chosen.name) | {"batch": batch, "rounds": rounds, "device": device_name(model.device)}
     timings = pd.DataFrame(bench.timings)
     table = pd.DataFrame([method_row(name, bench, rows, timings) for name in names]).set_index("method")
-    logs = bench.told(facts)
+    logs = bench.method_logs(facts)
     facts["notes"] = fitted_notes(logs, chosen.texts)
     return Comparison(table, rows, timings, bench.images, bench.ledgers, logs, facts, blind)
 

@@ -81,7 +81,7 @@ class StagePlan:
     """How one stage runs.
 
     action: ``skip`` adds no residual and goes on, ``stop`` leaves the loop. depth: blocks that run.
-    rows: None leaves them as they are; ``cond`` drops the unconditional branch for good (guidance 1);
+    rows: None leaves them as they are; ``cond`` drops the unconditional row for good (guidance 1);
     ``both`` insists that it is still there. scale: another guidance scale.
     watch: blocks whose output ``after_block`` wants to see.
     """

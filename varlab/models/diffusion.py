@@ -89,17 +89,17 @@ class DiffusionTable:
 
     times: np.ndarray
     betas: np.ndarray
-    kept: np.ndarray  # share of the signal's variance that is left (cumulative product of 1 - beta)
+    alpha_bar: np.ndarray  # share of the signal's variance that is left (cumulative product of 1 - beta)
 
     @property
-    def before(self) -> np.ndarray:
-        """``kept`` one step earlier."""
-        return np.append(1.0, self.kept[:-1])
+    def alpha_bar_before(self) -> np.ndarray:
+        """``alpha_bar`` one step earlier."""
+        return np.append(1.0, self.alpha_bar[:-1])
 
     @property
     def posterior(self) -> np.ndarray:
         """Variance of a step back once the clean value is known."""
-        return self.betas * (1 - self.before) / (1 - self.kept)
+        return self.betas * (1 - self.alpha_bar_before) / (1 - self.alpha_bar)
 
     @property
     def log_posterior(self) -> np.ndarray:
@@ -108,11 +108,11 @@ class DiffusionTable:
 
     @property
     def from_clean(self) -> np.ndarray:
-        return self.betas * np.sqrt(self.before) / (1 - self.kept)
+        return self.betas * np.sqrt(self.alpha_bar_before) / (1 - self.alpha_bar)
 
     @property
     def from_noisy(self) -> np.ndarray:
-        return (1 - self.before) * np.sqrt(1 - self.betas) / (1 - self.kept)
+        return (1 - self.alpha_bar_before) * np.sqrt(1 - self.betas) / (1 - self.alpha_bar)
 
 
 def spaced(steps: int) -> np.ndarray:
@@ -132,8 +132,8 @@ def diffusion_table(steps: int) -> DiffusionTable:
         return math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
 
     full = [1 - level((i + 1) / TRAINED_STEPS) / level(i / TRAINED_STEPS) for i in range(TRAINED_STEPS)]
-    kept = np.cumprod(1 - np.minimum(np.array(full), 0.999))[spaced(steps)]
-    betas = 1 - kept / np.append(1.0, kept[:-1])
+    alpha_bar = np.cumprod(1 - np.minimum(np.array(full), 0.999))[spaced(steps)]
+    betas = 1 - alpha_bar / np.append(1.0, alpha_bar[:-1])
     return DiffusionTable(spaced(steps), betas, np.cumprod(1 - betas))
 
 
@@ -171,7 +171,7 @@ class ResidualDiffusion(nn.Module):
 def step_back(x: Tensor, noise: Tensor, variance: Tensor, step: int, steps: int, fresh: Tensor | None) -> Tensor:
     """One step of the reverse process on x [B, n, Z]; ``variance`` in [-1, 1] lies between the two known bounds."""
     table = diffusion_table(steps)
-    clean = (x * math.sqrt(1 / table.kept[step]) - math.sqrt(1 / table.kept[step] - 1) * noise).clamp(-1, 1)
+    clean = (x * math.sqrt(1 / table.alpha_bar[step]) - math.sqrt(1 / table.alpha_bar[step] - 1) * noise).clamp(-1, 1)
     mean = float(table.from_clean[step]) * clean + float(table.from_noisy[step]) * x
     if fresh is None:
         return mean

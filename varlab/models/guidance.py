@@ -42,7 +42,7 @@ class Settings:
 
     @property
     def guided(self) -> bool:
-        """Whether the unconditional branch runs: decided by the whole list, also entries that no stage uses."""
+        """Whether the unconditional row runs: decided by the whole list, also entries that no stage uses."""
         return any(value != 1 for value in (self.cfg if isinstance(self.cfg, tuple) else (self.cfg,)))
 
 

@@ -2,7 +2,7 @@
 
 Parameter names equal the keys of the official checkpoint. One screen a part, from text to logits.
 Source: HART (arXiv 2410.10812) and its released 0.7B model at 1024 pixels, quirks included: an attention scale four
-times below the usual one, one norm for both branches of a block, a rotary form in 2-D that is no rotation.
+times below the usual one, one norm for both sublayers of a block, a rotary form in 2-D that is no rotation.
 """
 
 import math
@@ -154,7 +154,7 @@ class SwiGLU(nn.Module):
 
 
 class Block(nn.Module):
-    """Two residual branches behind the same norm; the caller adds them: x = x + branch(x)."""
+    """Two sublayers behind the same norm; the caller adds them: x = x + sublayer(x)."""
 
     def __init__(self, config: HartConfig) -> None:
         super().__init__()

@@ -185,7 +185,7 @@ class CrossAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Three residual branches; the caller adds them: x = x + branch(x)."""
+    """Three sublayers; the caller adds them: x = x + sublayer(x)."""
 
     def __init__(self, config: InfinityConfig) -> None:
         super().__init__()
@@ -200,18 +200,18 @@ class Block(nn.Module):
         return (self.ada_gss.float() + shared).unbind(2)
 
     def attention(self, x: Tensor, modulation: Sequence[Tensor], rotary: Tensor, attend: Attend) -> Tensor:
-        """The self-attention branch, gated: x [R, n, C] -> [R, n, C] fp32; ``attend`` owns keys and masks."""
+        """Self-attention, gated: x [R, n, C] -> [R, n, C] fp32; ``attend`` owns keys and masks."""
         attended = self.sa(modulate(x, modulation[2], modulation[4]), rotary, attend)
         return scaled(attended.float(), modulation[0])
 
     def cross(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        """The branch that reads the text, neither modulated nor gated: x [R, n, C] -> [R, n, C] fp32."""
+        """Cross-attention to the text, neither modulated nor gated: x [R, n, C] -> [R, n, C] fp32."""
         norm = self.ca_norm
         h = F.layer_norm(x.float(), x.shape[-1:], norm.weight.float(), norm.bias.float(), norm.eps)
         return self.ca(h, keys, values, mask).float()
 
     def feed_forward(self, x: Tensor, modulation: Sequence[Tensor]) -> Tensor:
-        """The feed-forward branch, gated: x [R, n, C] -> [R, n, C] fp32."""
+        """The feed-forward sublayer, gated: x [R, n, C] -> [R, n, C] fp32."""
         return scaled(self.ffn(modulate(x, modulation[3], modulation[5])).float(), modulation[1])
 
     def forward(

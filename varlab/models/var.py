@@ -82,7 +82,7 @@ class SelfAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Two residual branches; the caller adds them: x = x + branch(x)."""
+    """Two sublayers; the caller adds them: x = x + sublayer(x)."""
 
     def __init__(self, config: VARConfig) -> None:
         super().__init__()

@@ -33,18 +33,18 @@ NAMES = {"attention": "sa", "cross": "ca", "ffn": "ffn"}
 
 @dataclass(frozen=True)
 class Place:
-    """A sub-layer as the golden names it: width of the grid, block, branch ('' for the whole block)."""
+    """A sub-layer as the golden names it: width of the grid, block, sublayer ('' for the whole block)."""
 
     width: int
     block: int
-    branch: str = ""
+    sublayer: str = ""
 
     @classmethod
     def of(cls, site: Site, names: Mapping[str, str] = NAMES) -> "Place":
         return cls(site.stage.grid[1], site.block, names[str(site.sublayer)] if site.sublayer else "")
 
     def __str__(self) -> str:
-        return "_".join(filter(None, (str(self.width), str(self.block), self.branch)))
+        return "_".join(filter(None, (str(self.width), str(self.block), self.sublayer)))
 
 
 @dataclass

@@ -65,9 +65,9 @@ def _compare_constants(comparison: Comparison, steps: int) -> None:
     table = diffusion_table(steps)
     values = {
         "betas": table.betas,
-        "alphas_cumprod": table.kept,
-        "sqrt_recip_alphas_cumprod": np.sqrt(1 / table.kept),
-        "sqrt_recipm1_alphas_cumprod": np.sqrt(1 / table.kept - 1),
+        "alphas_cumprod": table.alpha_bar,
+        "sqrt_recip_alphas_cumprod": np.sqrt(1 / table.alpha_bar),
+        "sqrt_recipm1_alphas_cumprod": np.sqrt(1 / table.alpha_bar - 1),
         "posterior_variance": table.posterior,
         "posterior_log_variance_clipped": table.log_posterior,
         "posterior_mean_coef1": table.from_clean,

@@ -160,7 +160,7 @@ def _compare_canvas(comparison: Comparison, outcome: Outcome[Setup], k: int) -> 
 
 
 def _compare_last_stage(comparison: Comparison, outcome: Outcome[Setup]) -> None:
-    """Tensors of the last stage, of which a golden may keep some rows; branch outputs before their gates."""
+    """Tensors of the last stage, of which a golden may keep some rows; sublayer outputs before their gates."""
     capture, rows = outcome.capture, comparison.golden.config.get("keep_rows")
 
     def kept(x: Tensor) -> Tensor:

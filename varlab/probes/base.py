@@ -28,7 +28,7 @@ class LoggingProbe(Probe):
     context: Context
 
     def start(self, context: Context) -> None:
-        self.context, self.kept = context, Recorder()
+        self.context, self.recorder = context, Recorder()
 
     def on_image(self, samples: tuple[int, ...], image: Tensor) -> None:
         self.samples, self.image = samples, image
@@ -65,11 +65,11 @@ class PreviewProbe(LoggingProbe):
 
     def keep_preview(self, stage: Stage, canvas: Tensor) -> None:
         if self.grid is not None:
-            self.kept.put(("preview", stage.index), stage.samples, self.context.preview(canvas, self.grid, stage))
+            self.recorder.put(("preview", stage.index), stage.samples, self.context.preview(canvas, self.grid, stage))
 
     def previews(self) -> list[Tensor | None]:
         """Preview of every stage [n, 3, h, w]; None for a stage that did not run."""
-        return [self.kept.collect(("preview", k), self.samples) for k in self.stages]
+        return [self.recorder.collect(("preview", k), self.samples) for k in self.stages]
 
     def preview_facts(self) -> dict[str, Any]:
         full = self.grid == final_latent(self.context)

@@ -61,22 +61,22 @@ class BranchDivergence(LoggingProbe):
         for (block, _), gap, length in zip(pending, gaps, self.context.all_lengths(outs), strict=True):
             room = self.context.buffers.empty((3, *gap.shape), gap.dtype)
             sides = torch.stack([gap, length[:batch], length[batch:]], out=room)  # [3, B, n]
-            self.kept.put(("sides", stage.index, block), stage.samples, on_grid(sides, stage).movedim(0, 1))
+            self.recorder.put(("sides", stage.index, block), stage.samples, on_grid(sides, stage).movedim(0, 1))
 
     def on_logits(self, stage: Stage, cond: Tensor, uncond: Tensor | None, guided: Tensor, labels: Tensor) -> None:
         k, samples = stage.index, stage.samples
         likeliest, chosen = cond.argmax(-1), guided.argmax(-1)
         self.values = cond.shape[-1]
-        self.kept.put(("drawn", k), samples, (labels != chosen).float().mean((1, 2)))
+        self.recorder.put(("drawn", k), samples, (labels != chosen).float().mean((1, 2)))
         if uncond is None or stage.guidance.blocks:
             return  # no guidance here, or the rows are already mixed: there is nothing to compare
-        self.kept.put(("kl", k), samples, label_divergence(cond, uncond).mean((1, 2)))
+        self.recorder.put(("kl", k), samples, label_divergence(cond, uncond).mean((1, 2)))
         flips = (likeliest != uncond.argmax(-1)).float().mean((1, 2))
-        self.kept.put(("flips", k), samples, flips)
-        self.kept.put(("guided", k), samples, (likeliest != chosen).float().mean((1, 2)))
+        self.recorder.put(("flips", k), samples, flips)
+        self.recorder.put(("guided", k), samples, (likeliest != chosen).float().mean((1, 2)))
         plain, moved = self.context.model.codes(k, likeliest), self.context.model.codes(k, chosen)
         change = (moved - plain).square().sum((1, 2)) / plain.square().sum((1, 2))
-        self.kept.put(("code", k), samples, change)
+        self.recorder.put(("code", k), samples, change)
 
     def log(self) -> Log:
         blocks = range(self.context.model.depth)
@@ -84,10 +84,10 @@ class BranchDivergence(LoggingProbe):
         mse, cosine = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
         groups = {}
         for k in self.stages:
-            ran = [b for b in blocks if ("sides", k, b) in self.kept.parts]
+            ran = [b for b in blocks if ("sides", k, b) in self.recorder.parts]
             if not ran:
                 continue
-            sides = torch.stack([self.kept.collect(("sides", k, b), self.samples) for b in ran], 1)  # type: ignore[misc]
+            sides = torch.stack([self.recorder.collect(("sides", k, b), self.samples) for b in ran], 1)  # type: ignore[misc]
             gap, c, u = sides.unbind(2)  # [n, blocks, h*w]
             relative = (gap / c).square()
             mse[:, k, ran] = relative.nanmean(-1).cpu().numpy()
@@ -104,7 +104,7 @@ class BranchDivergence(LoggingProbe):
         }
         predictions = (("kl", "kl", "nats/bit" if self.values == 2 else "nats/label"), *_PREDICTIONS)
         for name, key, unit in predictions:
-            variables[name] = (("stage",), self.kept.table([(key, k) for k in self.stages], self.samples), unit)
+            variables[name] = (("stage",), self.recorder.table([(key, k) for k in self.stages], self.samples), unit)
         return {self.name: self.group(variables, {"values": self.values}), **groups}
 
 

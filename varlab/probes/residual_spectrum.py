@@ -55,9 +55,9 @@ class ResidualSpectrum(PreviewProbe):
     name = "residual-spectrum"
 
     def on_residual(self, stage: Stage, codes: Tensor, before: Tensor, canvas: Tensor) -> None:
-        self.kept.put(("residual", stage.index), stage.samples, codes)
-        self.kept.put(("contribution", stage.index), stage.samples, canvas - before)
-        self.kept.put(("canvas", stage.index), stage.samples, canvas)
+        self.recorder.put(("residual", stage.index), stage.samples, codes)
+        self.recorder.put(("contribution", stage.index), stage.samples, canvas - before)
+        self.recorder.put(("canvas", stage.index), stage.samples, canvas)
         self.keep_preview(stage, canvas)
 
     def log(self) -> Log:
@@ -76,7 +76,7 @@ class ResidualSpectrum(PreviewProbe):
         """[n, stage, c, h, w] of a source whose grid does not change; NaN for a stage that did not run."""
         if source == "preview" and self.grid is None:
             return None
-        found = [self.kept.collect((source, k), self.samples) for k in self.stages]
+        found = [self.recorder.collect((source, k), self.samples) for k in self.stages]
         some = next((values for values in found if values is not None), None)
         if some is None:  # no stage ran at all
             like = self.context.model.new_canvas(len(self.samples))
@@ -90,7 +90,7 @@ class ResidualSpectrum(PreviewProbe):
         own = {
             k: spectrum(codes)
             for k in self.stages
-            if (codes := self.kept.collect(("residual", k), self.samples)) is not None
+            if (codes := self.recorder.collect(("residual", k), self.samples)) is not None
         }
         variables: Variables = {}
         for name, dims, unit in FIGURES:
@@ -144,5 +144,5 @@ class ResidualSpectrum(PreviewProbe):
                 {name: (dims, values[:, k], "1") for name, (dims, values) in variables.items()}
             )
             for k in self.stages
-            if ("canvas", k) in self.kept.parts
+            if ("canvas", k) in self.recorder.parts
         }

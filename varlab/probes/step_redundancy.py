@@ -35,7 +35,7 @@ class StepRedundancy(PreviewProbe):
             )
 
     def on_residual(self, stage: Stage, codes: Tensor, before: Tensor, canvas: Tensor) -> None:
-        self.kept.put(("canvas", stage.index), stage.samples, canvas)
+        self.recorder.put(("canvas", stage.index), stage.samples, canvas)
         self.keep_preview(stage, canvas)
 
     def log(self) -> Log:
@@ -56,7 +56,7 @@ class StepRedundancy(PreviewProbe):
 
     def _energy_left(self) -> np.ndarray:
         """||f_K - f_k||^2 / ||f_K||^2 [n, stage]."""
-        canvases = [self.kept.collect(("canvas", k), self.samples) for k in self.stages]
+        canvases = [self.recorder.collect(("canvas", k), self.samples) for k in self.stages]
         final = last_of_each(canvases)
         missing = torch.full((len(self.samples),), torch.nan)
         left = [

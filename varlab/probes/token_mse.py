@@ -88,7 +88,7 @@ class TokenMSE(LoggingProbe):
                 then = former[b][2].index_select(1, cell)
                 room = self.context.buffers.empty((stage.batch, 3, gap.shape[-1]), gap.dtype)
                 sides = torch.stack([gap, lengths[b][: stage.batch], then], 1, out=room)
-                self.kept.put(("sides", stage.index, b), stage.samples, sides)
+                self.recorder.put(("sides", stage.index, b), stage.samples, sides)
         if stage.from_end > 0:
             for block, x in now.items():
                 self.outputs[block] = (stage, self._keep(block, x), lengths[block][: stage.batch])
@@ -144,8 +144,8 @@ class TokenMSE(LoggingProbe):
             for name, values in (("change", changes), ("level", levels)):
                 rows = torch.stack(values)  # [keys, R, n]
                 squares = by_row(on_grid(rows, stage), stage).movedim(0, 2).square() / self.context.model.width
-                self.kept.put((name, k), samples, squares.transpose(1, 2))
-        change, level = (self.kept.collect((name, k), self.samples) for name in ("change", "level"))
+                self.recorder.put((name, k), samples, squares.transpose(1, 2))
+        change, level = (self.recorder.collect((name, k), self.samples) for name in ("change", "level"))
         assert change is not None and level is not None
         return change, level
 
@@ -161,7 +161,7 @@ class TokenMSE(LoggingProbe):
         shape = (len(self.samples), len(self.stages), len(blocks))
         step, relative, cosine = (np.full(shape, np.nan, np.float32) for _ in range(3))
         for k in self.stages:
-            found = {b: self.kept.collect(("sides", k, b), self.samples) for b in blocks}
+            found = {b: self.recorder.collect(("sides", k, b), self.samples) for b in blocks}
             sides = {b: values for b, values in found.items() if values is not None}
             if not sides:
                 continue

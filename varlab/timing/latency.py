@@ -133,7 +133,7 @@ def _stages(model: NextScaleModel, name: str, passes: list[Times], limits: Rates
         seconds = float(np.median([made.spans.get(key, np.nan) for made in passes]))
         issued = float(np.median([made.issued.get(key, np.nan) for made in passes]))
         calls = work.block_calls / model.depth
-        # Weights once a call, keys and values read once, the fp32 stream in and out of every branch.
+        # Weights once a call, keys and values read once, the fp32 stream in and out of every sublayer.
         stream = 2 * 4 * work.token_blocks * len(model.sublayers) * model.width
         moved = calls * weights + work.kv_bytes + element * 2 * work.token_blocks * model.width + stream
         flop_limit, byte_limit = limits.seconds(work.linear_flops, work.attention_flops, moved)

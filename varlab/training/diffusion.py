@@ -27,7 +27,7 @@ def residual_loss(
     clean = (residual / RESIDUAL_SCALE).clamp(-1, 1).repeat(repeats, 1)
     times = torch.randint(TRAINED_STEPS, (len(clean),), generator=generator).to(clean.device)
     noise = torch.randn(clean.shape, generator=generator).to(clean.device)
-    kept = _constants(table.kept, times)
+    kept = _constants(table.alpha_bar, times)
     noisy = kept.sqrt() * clean + (1 - kept).sqrt() * noise
     embedded = head.net.cond_embed(condition).repeat(repeats, 1)
     out = head.net(noisy, head.net.time_embed(times), embedded).float()
@@ -41,7 +41,7 @@ def _bound(noisy: Tensor, clean: Tensor, predicted: Tensor, share: Tensor, times
     At the last step, too, it stands for the likelihood, with the variance that sampling uses there.
     """
     table = diffusion_table(TRAINED_STEPS)
-    kept, least = _constants(table.kept, times), _constants(table.log_posterior, times)
+    kept, least = _constants(table.alpha_bar, times), _constants(table.log_posterior, times)
     guess = (noisy / kept.sqrt() - (1 / kept - 1).sqrt() * predicted).clamp(-1, 1)
     part = (share + 1) / 2
     log_variance = part * _constants(table.betas, times).log() + (1 - part) * least

@@ -91,13 +91,13 @@ def _activations(config: Any, tokenizer: Any, schedule: Schedule, keys: int, bat
     labels = getattr(tokenizer, "vocabulary", 0) or getattr(tokenizer, "codes", 0)  # bits are too few to count
     total = 0
     for k, tokens in enumerate(schedule.lengths):
-        branch = _branch_bytes(tokens, keys if k == len(schedule) - 1 else 0, element)
-        total += batch * max(2 * config.width * branch, tokens * LABEL * labels)
+        sublayer = _sublayer_bytes(tokens, keys if k == len(schedule) - 1 else 0, element)
+        total += batch * max(2 * config.width * sublayer, tokens * LABEL * labels)
     return total
 
 
-def _branch_bytes(tokens: int, keys: int, element: int) -> int:
-    """Bytes a channel of the largest branch of a stage, attention: the stream and its norm in fp32 (8), queries
+def _sublayer_bytes(tokens: int, keys: int, element: int) -> int:
+    """Bytes a channel of the largest sublayer of a stage, attention: the stream and its norm in fp32 (8), queries
     and keys in fp32 before and after they turn (16), then those, values and output in the model's type, beside the
     keys and values of all stages."""
     turning = (24 + 5 * element) * tokens

@@ -76,10 +76,10 @@ def activated_rows(norm: nn.GroupNorm, x: Tensor, rows: int) -> Source:
     shift = norm.bias.double() - mean.repeat_interleave(each, 1) * gain
     gain, shift = gain.float()[:, :, None, None], shift.float()[:, :, None, None]
 
-    def made(start: int, end: int) -> Tensor:
+    def activated(start: int, end: int) -> Tensor:
         return F.silu(torch.addcmul(shift, x[:, :, start:end].float(), gain).to(x.dtype), inplace=True)
 
-    return made
+    return activated
 
 
 def _moments(x: Tensor, groups: int, rows: int) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,7 @@ class Reader(Probe):
         self.logits[stage.index], self.labels[stage.index] = guided.float().clone(), labels.clone()
 
 
-def apart(
+def logits_difference(
     model: NextScaleModel,
     execution: Execution,
     texts: Sequence[Any],

@@ -20,7 +20,7 @@ from varlab.machine import device_facts
 from varlab.models.base import NextScaleModel
 from varlab.runs.inputs import at_least
 from varlab.runs.origins import git_state
-from varlab.timing.benchmarks.execution import apart
+from varlab.timing.benchmarks.execution import logits_difference
 from varlab.timing.benchmarks.probe_cost import PROBED, paired_cost
 from varlab.timing.latency import TABLES, Latency, latency
 from varlab.weights.zoo import load
@@ -191,7 +191,7 @@ def _graphs(made: GpuBench, models: Models, rounds: int) -> None:
     model = models["infinity-2b"]
     found = latency(model, TEXTS[:1], rounds=rounds, graphs=True)
     _note(made, "2b batch 1, graphs", found)
-    made.figures["2b graphs, logits apart"] = apart(model, Graphs(), TEXTS[:1], passes=2)
+    made.figures["2b graphs, logits apart"] = logits_difference(model, Graphs(), TEXTS[:1], passes=2)
     made.figures["2b first ten stages, graphs"] = _span(found, "transformer", EARLY)
 
 
@@ -213,7 +213,7 @@ def _compiled(made: GpuBench, models: Models, rounds: int) -> None:
     model = models["infinity-2b"]
     found = latency(model, TEXTS[:1], rounds=rounds, compile=True)
     _note(made, "2b batch 1, compiled", found)
-    made.figures["2b compiled, logits apart"] = apart(model, Compiled(model), TEXTS[:1])
+    made.figures["2b compiled, logits apart"] = logits_difference(model, Compiled(model), TEXTS[:1])
     made.figures["2b transformer, compiled"] = _span(found, "transformer")
 
 
