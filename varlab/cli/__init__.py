@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from varlab.cli import bench, files, folders, methods, run, train
+from varlab.cli import bench, claims, files, folders, methods, run, train
 from varlab.cli.boundary import DEBUG, guarded
 
 app = typer.Typer(
@@ -13,7 +13,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Analysis workbench for next-scale visual autoregressive image models (Infinity, HART and VAR).",
 )
-for room in (run, methods, train, files, bench):
+for room in (run, methods, claims, train, files, bench):
     app.add_typer(room.app)
 app.add_typer(folders.app, name="runs")
 

@@ -1,0 +1,95 @@
+"""Studies of settings: resumed whole, refused when they are another's, equal to what ``compare`` measures."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import varlab as vl
+from varlab.analysis.settings_table import read_settings_table
+from varlab.cli import app
+from varlab.errors import VarlabError
+from varlab.models.base import NextScaleModel
+from varlab.studies.settings import draw, plans
+from varlab.studies.settings.command import check_studies
+from varlab.studies.settings.plans import Plan
+
+SPECS = ("none", "truncate:last=1", "sparsevar:keep=0.5,last=1", "skipvar:target=0.01")
+
+
+@pytest.fixture(scope="module")
+def nano() -> NextScaleModel:
+    return vl.load("nano-infinity")
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(draw, "plan_of", lambda study, job, full: Plan(SPECS, {"keep": [0.5]}))
+
+
+def test_a_study_is_what_compare_measures(nano: NextScaleModel, tmp_path: Path, short: None) -> None:
+    found = draw.draw_study(nano, "methods", tmp_path, n=3, seed=5)
+    assert found.specs == list(SPECS[:3])
+    assert list(found.facts["left_out"]) == [SPECS[3]]  # no decision model aims at .01
+    compared = vl.compare(nano, "scenes", SPECS[1:3], n=3, seed=5, batch=3, frontier=False)
+    for spec in SPECS[1:3]:
+        expected = compared.prompts[compared.prompts.method == spec].ssim.to_numpy()
+        assert np.allclose(found.values("ssim", spec).to_numpy()[0], expected, atol=1e-5)
+        assert found.works[spec] == pytest.approx(compared.table.work_ratio[spec], abs=1e-5)
+    assert found.table().computed[SPECS[2]] == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_study_goes_on_where_it_stopped(nano: NextScaleModel, tmp_path: Path, short: None) -> None:
+    draw.draw_study(nano, "methods", tmp_path / "whole", n=2)
+    draw.draw_study(nano, "methods", tmp_path / "again", n=2)
+    cut = tmp_path / "again" / "methods.csv"
+    rows = pd.read_csv(cut)
+    rows[rows.spec.isin(SPECS[:2])].to_csv(cut, index=False)
+    draw.draw_study(nano, "methods", tmp_path / "again", n=2)
+    assert cut.read_bytes() == (tmp_path / "whole" / "methods.csv").read_bytes()
+
+
+def test_another_study_is_refused_and_a_damaged_one_named(nano: NextScaleModel, tmp_path: Path, short: None) -> None:
+    draw.draw_study(nano, "methods", tmp_path, n=2)
+    with pytest.raises(VarlabError, match=r"asked for is .* n 2, seed 8"):
+        draw.draw_study(nano, "methods", tmp_path, n=2, seed=8)
+    path = tmp_path / "methods.csv"
+    path.write_text(path.read_text().rsplit("\n", 2)[0] + "\n")
+    with pytest.raises(VarlabError, match=r"damaged \(prompts of .* are missing"):
+        read_settings_table(tmp_path, "methods")
+    assert draw.draw_study(nano, "methods", tmp_path, n=2, seed=8, overwrite=True).facts["seed"] == 8
+
+
+def test_the_coarse_grid_has_every_value_of_every_axis(nano: NextScaleModel) -> None:
+    job, _ = draw.job_of(nano, "scenes", 2, 0, {})
+    plan = plans.plan_of("sparsevar", job)
+    axes, stages, depth = plan.axes, len(nano.schedule), nano.depth
+    assert axes["last"] == list(range(1, stages)) and axes["block"] == list(range(depth))
+    assert axes["alpha"] == [2, 3, 4, 5, None] and axes["tau"] == [0.4, 0.5, 0.6, 0.7]
+    assert sorted(axes["matched tau"]) == axes["matched tau"]  # fewer tokens kept, a higher threshold
+    whole = plans.plan_of("sparsevar", job, full=True)
+    assert set(plan.specs) <= set(whole.specs)
+    assert len(whole.specs) - len(plan.specs) >= 7 * 5 * (stages - 1) * depth
+
+
+def test_mistakes_are_told_before_any_work(tmp_path: Path) -> None:
+    for words, match in (
+        (["nano-infinity", "method"], "methods"),
+        (["nano-infinity", "exits"], "no study of infinity models"),
+        (["mini-var", "--full"], "--full is for the study sparsevar"),
+        (["nano-infinity", "--n", "0"], "n"),
+        (["nano-infinit"], "nano-infinity"),
+    ):
+        result = CliRunner().invoke(app, ["evidence", *words, "--out", str(tmp_path / "new")])
+        assert isinstance(result.exception, VarlabError) and match in str(result.exception)
+    assert not (tmp_path / "new").exists()
+    assert check_studies((), "var", False) == ["exits"]
+
+
+def test_the_record_says_how_it_was_made(nano: NextScaleModel, tmp_path: Path, short: None) -> None:
+    draw.draw_study(nano, "methods", tmp_path, n=2, command="varlab evidence nano-infinity")
+    facts = json.loads((tmp_path / "methods.json").read_text())
+    assert {"model", "weights", "n", "seed", "device", "precision", "git", "command", "settings"} <= facts.keys()
