@@ -1,5 +1,6 @@
 """How much of the work that a method saves becomes time: dense and pruned runs in turn, the transformer's span."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,7 @@ VERBS = ("plan", "after_sublayer", "after_block", "complete", "expand", "end_sta
 
 
 def timed(method: Accelerator, device: torch.device) -> Accelerator:
-    """The same method; ``spent[0]`` adds up the seconds inside its own verbs, the branches that it runs left out."""
+    """The same method; ``spent[0]`` adds up the seconds inside its own verbs, the sublayers that it runs left out."""
     kind, spent = type(method), [0.0]
 
     def wrapped(verb: str) -> Callable[..., Any]:
@@ -58,10 +59,10 @@ def timed(method: Accelerator, device: torch.device) -> Accelerator:
     changed = {verb: wrapped(verb) for verb in VERBS if getattr(kind, verb) is not getattr(Accelerator, verb)}
     if kind.sublayer is not Accelerator.sublayer:
         changed["sublayer"] = sublayer
-    twin = type(kind.__name__, (kind,), changed)
-    made: Accelerator = object.__new__(twin)
-    made.__dict__.update(method.__dict__ | {"spent": spent})
-    return made
+    twin = copy.copy(method)
+    twin.__class__ = type(kind.__name__, (kind,), changed)  # forks of the method stay timed
+    vars(twin)["spent"] = spent
+    return twin
 
 
 @dataclass(frozen=True)
