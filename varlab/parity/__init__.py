@@ -1,4 +1,4 @@
-"""The parity room: golden files of the official codes against the models here, one small module a family."""
+"""The parity room: golden files of the official codes against models and scorers here, one small module a family."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,16 +8,20 @@ import torch
 from varlab.context import fixed_context
 from varlab.errors import unknown
 from varlab.parity import (
+    adm,
+    dpg,
     fastvar,
     fastvar_hart,
     freqexit,
     freqexit_losses,
+    geneval,
     hart,
     hart_tables,
     hart_vae,
     infinity,
     infinity_tables,
     infinity_vae,
+    preference,
     skipvar,
     skipvar_tables,
     var,
@@ -46,6 +50,12 @@ KINDS: dict[str, Callable[[Comparison], None]] = {
     "freqexit_model": freqexit.compare,
     "freqexit_losses": freqexit_losses.compare,
     "freqexit_fgsr_legacy": freqexit_losses.compare_legacy,
+    "geneval": geneval.compare,
+    "geneval_crops": geneval.compare_crops,
+    "dpg": dpg.compare,
+    "hps_preprocess": preference.compare_hps,
+    "imagereward": preference.compare_imagereward,
+    "adm": adm.compare,
 }
 GRADIENTS = {"freqexit_losses", "freqexit_fgsr_legacy"}
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from varlab.parity.golden import Golden
@@ -53,6 +54,16 @@ class Comparison:
         if self.wants(name):
             self._close(name, values, self.golden.tolerance(tolerance))
 
+    def absolute_stated(self, name: str, values: Array | None, tolerance: str = "") -> None:
+        """As ``absolute``, with a tolerance in words: that of ``tolerance``, or the one that the name itself fits."""
+        if self.wants(name):
+            self._close(name, values, self.golden.stated(tolerance or name))
+
+    def near(self, name: str, values: Array | None, allowed: float) -> None:
+        """As ``absolute``, with a number."""
+        if self.wants(name):
+            self._close(name, values, allowed)
+
     def gradient(self, name: str, values: Array | None, tolerance: str) -> None:
         """Within ``tolerance``, or that share of the golden's largest magnitude if smaller: means have tiny ones."""
         if self.wants(name):
@@ -69,6 +80,17 @@ class Comparison:
         different = numpy(values) != expected
         worst = _largest(np.asarray(numpy(values), dtype=np.float64) - expected)
         self.add(ArrayCheck(name, expected.shape, worst, float(different.mean()), 0.0, not different.any()))
+
+    def within(self, name: str, value: npt.ArrayLike, expected: npt.ArrayLike, allowed: float) -> None:
+        """A number or numbers that the config holds; NaN equals NaN, and null."""
+        ours, theirs = np.asarray(value, dtype=np.float64), np.asarray(expected, dtype=np.float64)
+        if ours.shape != theirs.shape:
+            self.verify(name, False, f"this run gives {ours.shape}, the golden {theirs.shape}")
+            return
+        both = np.isnan(ours) & np.isnan(theirs)
+        error = _largest(np.where(both, 0.0, ours - theirs)) if ours.size else 0.0
+        scale = _largest(np.nan_to_num(theirs)) if theirs.size else 0.0
+        self.add(ArrayCheck(name, ours.shape, error, error / scale if scale else error, allowed, error <= allowed))
 
     def verify(self, name: str, true: bool, remark: str) -> None:
         """A fact that is no array; ``remark`` says what is wrong with it."""

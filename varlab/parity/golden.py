@@ -1,4 +1,9 @@
-"""A golden file: arrays that an official code produced, what it ran with, and how near one has to come."""
+"""A golden file: arrays that an official code produced, what it ran with, and how near one has to come.
+
+Three forms: an ``.npz`` of arrays; a ``.json`` of canned answers; a ``.jsonl`` of canned cases, whose first line is the
+header. The latter two have all but kind and tolerances in ``config``; a ``.jsonl`` has its further lines in
+``config["lines"]``.
+"""
 
 import json
 import re
@@ -6,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +73,36 @@ class Golden:
             )
         return float(self.tolerances[name])
 
+    def stated(self, name: str, about: str = "") -> float:
+        """A tolerance that is written in words, such as "1e-9 abs (scale 100)"; "equal" is 0.
+
+        name: a key of the tolerances, or a name that fits a key's pattern (``*_aa*``). about: words beside which the
+        number stands, where the text gives several.
+        """
+        texts = [
+            str(text)
+            for key, text in self.tolerances.items()
+            if key == name or any(fnmatchcase(name, pattern.strip()) for pattern in key.split(","))
+        ]
+        part = next((part for text in texts for part in re.split(r"[;,]", text) if about in part), None)
+        if part is None:
+            raise VarlabError(
+                f"{self.path.name}: its tolerances say nothing of {name!r} {about!r} (they name "
+                f"{', '.join(sorted(self.tolerances)) or 'nothing'}). State it in the golden; parity assumes none."
+            )
+        number = re.search(
+            r"(?<![\w.])\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.])", part.replace(about, "") if about else part
+        )
+        if number is None and "equal" not in part:
+            raise VarlabError(f"{self.path.name}: the tolerance of {name!r} holds no number: {part.strip()!r}.")
+        return float(number[0]) if number else 0.0
+
 
 def load(path: str | Path) -> Golden:
-    """Read a golden ``.npz`` in full. Pickled objects are refused."""
+    """Read a golden file in full, by its ending. Pickled objects are refused."""
     path = Path(path)
+    if path.suffix in (".json", ".jsonl"):
+        return _load_text(path)
     arrays = _read(path)
     for name in _HEADER:
         if name not in arrays:
@@ -84,9 +116,31 @@ def load(path: str | Path) -> Golden:
     )
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def _load_text(path: Path) -> Golden:
+    """A golden of JSON: its head names kind and tolerances."""
+    _require_file(path)
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise VarlabError(f"{path.name} cannot be read as a golden file ({error}). Copy it again.") from error
+    if path.suffix == ".json":
+        head = _object(path, "the file", text)
+    else:
+        first, *rest = [_object(path, f"line {i}", line) for i, line in enumerate(text.splitlines(), 1)] or [{}]
+        head = first | {"kind": first.get("golden"), "lines": rest}
+    kind, tolerances = head.get("kind"), head.get("tolerances")
+    if not isinstance(kind, str) or not isinstance(tolerances, dict):
+        raise VarlabError(f"{path.name} states no kind and no tolerances, so it is not a golden file.")
+    return Golden(path, kind, head, tolerances, {})
+
+
+def _require_file(path: Path) -> None:
     if not path.is_file():
-        raise VarlabError(f"There is no golden file {path}. Give the path of a .npz file.")
+        raise VarlabError(f"There is no golden file {path}. Give the path of a .npz, .json or .jsonl file.")
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    _require_file(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}

@@ -27,8 +27,8 @@ class ArrayCheck:
 
     @property
     def family(self) -> str:
-        """The name with stages, layers and templates left open: logits_cond_3 -> logits_cond_*, ar_s3_h -> ar_s*_h."""
-        return re.sub(r"_(s|l|d|step|pmax)?\d[\d.]*(?=_|$)", r"_\1*", self.name)
+        """The name with stages, layers, templates and cases left open: logits_3 -> logits_*, mean [a] -> mean [*]."""
+        return re.sub(r"_(s|l|d|step|pmax)?\d[\d.]*(?=_|$)", r"_\1*", re.sub(r" \[.*\]$", " [*]", self.name))
 
     @property
     def strain(self) -> float:

@@ -1,0 +1,154 @@
+"""FID, IS, precision and recall of features, as OpenAI's ADM evaluator computes them, and in float64; and KID.
+
+Features [n, d] are Inception's pooled ones, logits [n, classes] those that its softmax is taken of. The official code
+is github.com/openai/guided-diffusion, evaluations/evaluator.py.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from varlab.errors import VarlabError
+from varlab.evaluation.distances import Moments, frechet
+
+SPLIT = 5000  # images of a part of the inception score
+NEIGHBOURS = 3  # of precision and recall
+BLOCK = 10_000  # points whose distances are taken at a time
+KID_SUBSET, KID_SUBSETS = 1000, 100
+
+Array = npt.NDArray[Any]
+
+
+class Statistics(NamedTuple):
+    """As the evaluator computes them: mu [d] in the features' own precision, sigma [d, d] in float64, over n - 1."""
+
+    mu: Array
+    sigma: Array
+
+
+def statistics(features: Array) -> Statistics:
+    """Mean and covariance of features [n, d]. Raises VarlabError for fewer than two rows, or one that is not finite."""
+    if features.ndim != 2 or len(features) < 2:
+        raise VarlabError(f"Statistics need features [n, d] of at least two images, not an array {features.shape}.")
+    if not np.isfinite(features).all():
+        raise VarlabError("The features hold NaN or infinities. Extract them again.")
+    return Statistics(features.mean(axis=0), np.atleast_2d(np.cov(features, rowvar=False)))
+
+
+def fid(a: Statistics, b: Statistics) -> float:
+    """The Frechet distance; the means' distance is taken in their own precision, as officially.
+
+    A covariance without full rank has a square root too, so none is shifted. Slightly negative for equal sets.
+    """
+    mu_a, mu_b = np.atleast_1d(a.mu), np.atleast_1d(b.mu)
+    if mu_a.shape != mu_b.shape:
+        raise VarlabError(f"The two sets have {mu_a.size} and {mu_b.size} features: give those of one network.")
+    offset = mu_a - mu_b
+    still = torch.zeros(mu_a.size, dtype=torch.float64)
+    first, second = (Moments(still, torch.from_numpy(np.atleast_2d(s.sigma).astype(np.float64))) for s in (a, b))
+    return float(offset.dot(offset)) + frechet(first, second)
+
+
+def inception_score(logits: Array, split: int = SPLIT, corrected: bool = False) -> float:
+    """Mean over parts of ``split`` images, the last one shorter, of exp(KL of class probabilities to their mean).
+
+    Officially in float32, where a probability that underflows to 0 makes it NaN; corrected in float64 with 0 log 0 = 0.
+    """
+    probabilities = torch.softmax(torch.from_numpy(logits).to(torch.float64 if corrected else torch.float32), 1).numpy()
+    scores = []
+    for first in range(0, len(probabilities), split):
+        part = probabilities[first : first + split]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            terms = part * (np.log(part) - np.log(np.expand_dims(np.mean(part, 0), 0)))
+        if corrected:
+            terms = np.where(part == 0, 0.0, terms)
+        scores.append(np.exp(np.mean(np.sum(terms, 1))))
+    return float(np.mean(scores))
+
+
+class Manifold:
+    """A set's points with the squared distance of each to its k-th neighbour.
+
+    Officially distances are in half precision, in blocks, each of them in float32 where half overflows; ``corrected``
+    takes float64.
+    """
+
+    def __init__(
+        self,
+        features: Array,
+        neighbours: int = NEIGHBOURS,
+        corrected: bool = False,
+        blocks: tuple[int, int] = (BLOCK, BLOCK),
+    ) -> None:
+        if len(features) <= neighbours:
+            raise VarlabError(f"{neighbours} neighbours need more points than that, not {len(features)}.")
+        self.features, self.neighbours, self.corrected, self.blocks = features, neighbours, corrected, blocks
+        self.radii = self._radii()  # [n]
+
+    def _radii(self) -> Array:
+        rows = [self._against(part, self.features) for part in self._parts(self.features, self.blocks[0])]
+        return np.concatenate([np.partition(row, self.neighbours, axis=1)[:, self.neighbours] for row in rows])
+
+    def _parts(self, points: Array, size: int) -> Iterator[Array]:
+        return (points[first : first + size] for first in range(0, len(points), size))
+
+    def _against(self, points: Array, others: Array) -> Array:
+        """Squared distances [n, m]."""
+        parts = [distances(points, part, self.corrected) for part in self._parts(others, self.blocks[1])]
+        return np.concatenate(parts, axis=1)
+
+    def holds(self, points: Array) -> Array:
+        """Whether each of other points lies within the radius of some point here [n], boolean."""
+        parts = [
+            (self._against(part, self.features) <= self.radii).any(1) for part in self._parts(points, self.blocks[0])
+        ]
+        return np.concatenate(parts)
+
+
+def distances(a: Array, b: Array, corrected: bool = False) -> Array:
+    """Squared distances [n, m]: in float64, or officially in half precision and, where that overflows, in float32."""
+    if corrected:
+        return np.asarray(torch.cdist(_as(a, torch.float64), _as(b, torch.float64)).square())
+    half = _expanded(_as(a, torch.float16), _as(b, torch.float16))
+    if bool(half.isfinite().all()):
+        return half.float().numpy()
+    return _expanded(_as(a, torch.float32), _as(b, torch.float32)).numpy()
+
+
+def _as(values: Array, kind: torch.dtype) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values)).to(kind)
+
+
+def _expanded(a: Tensor, b: Tensor) -> Tensor:
+    """|a|^2 - 2 a b + |b|^2, each step rounded to the precision of a and b."""
+    return (a.square().sum(1, keepdim=True) - 2 * (a @ b.T) + b.square().sum(1)).clamp(min=0)
+
+
+def precision_recall(real: Manifold, drawn: Manifold) -> tuple[float, float]:
+    """The share of drawn points within the real ones' balls, and the reverse."""
+    return float(real.holds(drawn.features).mean()), float(drawn.holds(real.features).mean())
+
+
+def kid(a: Array, b: Array, subsets: int = KID_SUBSETS, size: int = KID_SUBSET, seed: int = 0) -> Array:
+    """The kernel distance of Binkowski et al. (arXiv 1801.01401), unbiased, in each of random subsets [subsets].
+
+    Kernel (a b / d + 1)^3; subsets without replacement, of ``size`` images or all of a smaller set.
+    """
+    drawn, size = np.random.default_rng(seed), min(size, len(a), len(b))
+    if size < 2:
+        raise VarlabError("A kernel distance needs at least two images of each set.")
+    return np.array([
+        _mmd(*(_as(x[drawn.choice(len(x), size, replace=False)], torch.float64) for x in (a, b)))
+        for _ in range(subsets)
+    ])  # fmt: skip
+
+
+def _mmd(a: Tensor, b: Tensor) -> float:
+    n, width = a.shape
+    own, other, across = ((x @ y.T / width + 1) ** 3 for x, y in ((a, a), (b, b), (a, b)))
+    within = sum(float(k.sum() - k.trace()) for k in (own, other)) / (n * (n - 1))
+    return within - 2 * float(across.mean())
