@@ -14,11 +14,11 @@ app = typer.Typer()
 @app.command()
 def parity(
     files: Annotated[
-        list[Path], typer.Argument(help="Golden files (.npz) made by the official code, e.g. tests/goldens/*.npz.")
+        list[Path], typer.Argument(help="Golden files (.npz, .json, .jsonl) of the official code, e.g. tests/goldens/*.npz.")
     ],
     every: Annotated[bool, typer.Option("--all", help="Print every array, not only the worst of each kind.")] = False,
 ) -> None:
-    """Compare the models with golden files, array by array. The exit code is 1 when one fails."""
+    """Compare models and scorers with golden files, array by array. The exit code is 1 when one fails."""
     from varlab.parity import check, load
 
     reports = []
