@@ -14,7 +14,7 @@ app = typer.Typer()
 @app.command()
 def parity(
     files: Annotated[
-        list[Path], typer.Argument(help="Golden files (.npz, .json, .jsonl) of the official code, e.g. tests/goldens/*.npz.")
+        list[Path], typer.Argument(help="Golden files (npz, json, jsonl) of official code, e.g. tests/goldens/*.npz.")
     ],
     every: Annotated[bool, typer.Option("--all", help="Print every array, not only the worst of each kind.")] = False,
 ) -> None:
