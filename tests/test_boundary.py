@@ -122,7 +122,7 @@ def test_a_folder_in_place_of_a_file_is_named_before_work(
 
 def test_checks_make_nothing(tmp_path: Path) -> None:
     check_writable(tmp_path / "a" / "b")
-    check_writable_file(tmp_path / "a" / "b.json")
+    check_writable_file(tmp_path / "a" / "b.json", ".json")
     assert not (tmp_path / "a").exists()
 
 
@@ -174,8 +174,8 @@ def test_progress_without_a_terminal_is_a_line_every_few_seconds(
         move("images", done, 100)
     # 20 images in 5 s: 80 more take 20 s; 50 in 11 s: the other 50 take 11 s
     assert capsys.readouterr().err.splitlines() == [
-        "images 20 of 100, 20 %, 0:00:20 left",
-        "images 50 of 100, 50 %, 0:00:11 left",
+        "images 20 of 100 done, 20 % of the work, 0:00:20 left",
+        "images 50 of 100 done, 50 % of the work, 0:00:11 left",
     ]
 
 

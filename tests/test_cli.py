@@ -29,8 +29,8 @@ MISTAKES = {
     "prompt set": (["log", "nano-infinity", "--prompts", "scenes-count"], ["Unknown prompt set", "scenes-counting"]),
     "prompt file": (["log", "nano-infinity", "--prompts", "mine.txt"], ["no prompt file 'mine.txt'", "Give the path"]),
     "no prompts": (["log", "nano-infinity", "--n", "0"], ["at least one prompt"]),
-    "accelerator": (["sample", "nano-infinity", "a", "--accelerate", "truncat:last=1"], ["Did you mean truncate?"]),
-    "bare option": (["sample", "nano-infinity", "a", "--accelerate", "truncate"], ["Write truncate:last=VALUE."]),
+    "accelerator": (["sample", "nano-infinity", "a", "--method", "truncat:last=1"], ["Did you mean truncate?"]),
+    "bare option": (["sample", "nano-infinity", "a", "--method", "truncate"], ["Write truncate:last=VALUE."]),
     "empty prompt": (["sample", "nano-infinity", ""], ["Prompt 0 is empty", "for example: a red star"]),
     "blank prompt": (["sample", "nano-infinity", "a star", "  "], ["Prompt 1 is empty"]),
     "notebook": (["report", "01_residual_spectre"], ["Unknown report", "Did you mean 01_residual_spectra"]),
@@ -66,7 +66,7 @@ MISTAKES = {
     ),
     "shapes alone": (["latency", "nano-infinity", "--init", "empty"], ["shapes only", "take checkpoint or random"]),
     "part of a name": (["sample", "nano", "a"], ["Unknown model 'nano'", "Did you mean nano-infinity?"]),
-    "logged accelerator": (["log", "nano-infinity", "--accelerate", "truncat:last=1"], ["Did you mean truncate?"]),
+    "logged accelerator": (["log", "nano-infinity", "--method", "truncat:last=1"], ["Did you mean truncate?"]),
     "steps": (["train", "nano-infinity", "--steps", "0"], ["steps must be at least 1, not 0"]),
     "pool": (["train", "nano-infinity", "--pool", "0"], ["pool must be at least 1, not 0"]),
     "calibration": (["calibrate", "skipvr", "nano-infinity"], ["Unknown method to calibrate", "skipvar"]),
@@ -153,12 +153,13 @@ def test_a_short_file_is_taken_whole(varlab: Call, places: Path, monkeypatch: py
     assert check_inputs(inputs | {"n": 1}, {"prompt_set": "mine.txt"}) == {"prompt_set": "mine.txt"}
     varlab("log", "nano-infinity", "--prompts", "mine.txt", "--n", 3).refused("holds 2 prompts, not 3. Give n=2")
     monkeypatch.setattr("varlab.weights.zoo.load", lambda name, *_, **__: argparse.Namespace(name=name))
+    monkeypatch.setattr("varlab.weights.zoo.check_captions", lambda *_: None)
     taken: list[int] = []
 
     def log(model: object, prompts: list[str], **_: object) -> argparse.Namespace:
         taken.append(len(prompts))
         facts = {"n": len(prompts), "weights": "none"}
-        return argparse.Namespace(attrs=facts, children=(), encoding={"source": "runs/x"})
+        return argparse.Namespace(attrs=facts, children=(), encoding={"source": "runs/x", "made": "written"})
 
     monkeypatch.setattr("varlab.api.log", log)
     for given in (["--prompts", "mine.txt"], [], ["--n", 50]):

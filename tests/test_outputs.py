@@ -34,7 +34,7 @@ def pictures(folder: Path) -> list[Path]:
 
 def test_pictures_of_other_settings_have_other_names(tmp_path: Path) -> None:
     out = ["--out", str(tmp_path / "s")]
-    variants: list[list[str]] = [[], ["--accelerate", "truncate:last=2"], ["--cfg", "2"], ["--tau", "0.5"]]
+    variants: list[list[str]] = [[], ["--method", "truncate:last=2"], ["--cfg", "2"], ["--tau", "0.5"]]
     for extra in [*variants, ["--top-k", "1"], ["--negative", "a blue ring"]]:
         run("sample", "nano-infinity", "a red star", *out, *extra)
     run("sample", "nano-infinity", "a blue ring", *out)
@@ -48,7 +48,7 @@ def test_pictures_of_other_settings_have_other_names(tmp_path: Path) -> None:
 
 def test_a_picture_says_how_it_was_made(tmp_path: Path) -> None:
     run("sample", "nano-infinity", "a red star", "a blue ring", "--out", str(tmp_path), "--cfg", "2", "--seed", "3",
-        "--accelerate", "truncate:last=1")  # fmt: skip
+        "--method", "truncate:last=1")  # fmt: skip
     second = pictures(tmp_path)[1]
     facts = json.loads(run("show", str(second), "--json"))
     model = vl.load("nano-infinity")
@@ -61,15 +61,18 @@ def test_a_picture_says_how_it_was_made(tmp_path: Path) -> None:
 
 
 def test_any_letters_and_line_breaks_come_back(tmp_path: Path) -> None:
-    path = save_image(tmp_path / "a.png", Image.new("RGB", (4, 4)), {"prompt": PROMPT})
+    path = tmp_path / "a.png"
+    assert save_image(path, Image.new("RGB", (4, 4)), {"prompt": PROMPT})
     assert read_facts(path) == {"prompt": PROMPT}
     assert json.loads(run("show", str(path), "--json"))["prompt"] == PROMPT
 
 
 def test_another_picture_is_not_replaced(tmp_path: Path) -> None:
-    path = save_image(tmp_path / "a.png", Image.new("RGB", (4, 4)), {"seed": 1, "date": "yesterday"})
-    save_image(path, Image.new("RGB", (4, 4)), {"seed": 1, "date": "today"})
+    path = tmp_path / "a.png"
+    assert save_image(path, Image.new("RGB", (4, 4)), {"seed": 1, "date": "yesterday"})
     held = path.read_bytes()
+    assert not save_image(path, Image.new("RGB", (4, 4)), {"seed": 1, "date": "today"})
+    assert path.read_bytes() == held
     for picture, facts in ((Image.new("RGB", (4, 4), "red"), {"seed": 1}), (Image.new("RGB", (4, 4)), {"seed": 2})):
         with pytest.raises(VarlabError, match="overwrite"):
             save_image(path, picture, facts)

@@ -126,7 +126,20 @@ def test_lost_images_are_named(run: Path) -> None:
     (run / "images" / "000003.png").unlink()
     assert str(verify(run)) == "damaged: images/000003.png is missing"
     assert open_log(run).attrs["n"] == len(PROMPTS)  # the log itself is whole
-    assert "the log is whole" in repair(run)[0]
+    assert "draws images that are not there again" in repair(run)[0]
+
+
+def test_lost_images_are_drawn_again_and_nothing_else_is_touched(run: Path) -> None:
+    before = {path: path.read_bytes() for path in sorted((run / "images").iterdir())}
+    lost = run / "images" / "000003.png"
+    lost.unlink()
+    assert log(run).encoding["made"] == "1 lost image drawn again"
+    assert {path: path.read_bytes() for path in sorted((run / "images").iterdir())} == before
+    assert str(verify(run)) == "complete" and repair(run) == []
+    shutil.rmtree(run / "images")
+    assert log(run).encoding["made"] == f"{len(PROMPTS)} lost images drawn again"
+    assert {path: path.read_bytes() for path in sorted((run / "images").iterdir())} == before
+    assert log(run).encoding["made"] == ""
 
 
 def test_runs_are_listed_shown_and_removed(run: Path, tmp_path: Path) -> None:

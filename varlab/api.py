@@ -44,7 +44,7 @@ def sample(model: NextScaleModel | str, texts: inputs.Prompts, **options: Any) -
     >>> run.images[0].save("star.png")
     >>> run.log["residual-spectrum"].power.sel(source="preview change")
     """
-    return runs.sample(load(model) if isinstance(model, str) else model, texts, **options)
+    return runs.sample(_loaded(model, texts), texts, **options)
 
 
 def log(
@@ -81,7 +81,7 @@ def log(
         return tree
     chosen = choose(prompt_set, n, model)
     return runs.log_run(
-        load(model) if isinstance(model, str) else model,
+        _loaded(model, chosen),
         list(chosen),
         Path(folder) if folder else None,
         probes=tuple(PROBES) if probes is None else probes,
@@ -101,7 +101,7 @@ def compare(
     >>> found = vl.compare("mini-infinity", "scenes", ["sparsevar:tau=0.6", "truncate:last=1"], n=16)
     >>> found.fidelity()
     """
-    return comparison.compare(load(model) if isinstance(model, str) else model, prompt_set, specs, **options)
+    return comparison.compare(*_loaded_with(model, prompt_set, options.get("n")), specs, **options)
 
 
 def frontier(model: NextScaleModel | str, prompt_set: Given = None, **options: Any) -> Frontier:
@@ -111,7 +111,7 @@ def frontier(model: NextScaleModel | str, prompt_set: Given = None, **options: A
     --------
     >>> vl.frontier("mini-infinity", "scenes", n=16).works()
     """
-    return comparison.frontier(load(model) if isinstance(model, str) else model, prompt_set, **options)
+    return comparison.frontier(*_loaded_with(model, prompt_set, options.get("n")), **options)
 
 
 def control(log: xr.DataTree, n: int, folder: Path | str | None = None) -> xr.DataTree:
@@ -136,6 +136,26 @@ def control(log: xr.DataTree, n: int, folder: Path | str | None = None) -> xr.Da
         seed=known["seed"],
         **known["settings"],
     )
+
+
+def _loaded(model: NextScaleModel | str, texts: inputs.Prompts) -> NextScaleModel:
+    """The model; one given by name only where it can read the texts, since weights may take minutes."""
+    if not isinstance(model, str):
+        return model
+    items = [texts] if isinstance(texts, str) else list(texts) if isinstance(texts, Sequence) else []
+    check_captions(find(model), [item for item in items if isinstance(item, str)])
+    return load(model)
+
+
+def _loaded_with(
+    model: NextScaleModel | str, prompt_set: Given, n: int | None
+) -> tuple[NextScaleModel, Given | PromptSet]:
+    """The model and the prompts of a comparison, which are chosen first where the model is only a name."""
+    if not isinstance(model, str):
+        return model, prompt_set
+    at_least(1, n=n)
+    chosen = choose(prompt_set, n, model, comparison.PROMPTS)
+    return _loaded(model, chosen), chosen
 
 
 # Run folders

@@ -30,7 +30,7 @@ def all_at_once(*checks: Callable[[], Any]) -> list[Any]:
 def unknown(kind: str, name: object, known: Iterable[str]) -> VarlabError:
     """The error for a name that is not in a registry: near names first, then all of them."""
     names = sorted(known)
-    near = _near(str(name), names)
+    near = near_names(str(name), names)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     return VarlabError(f"Unknown {kind} {str(name)!r}. {hint}Known: {', '.join(names) or 'none'}.")
 
@@ -49,7 +49,7 @@ def names_keywords(function: Callable[P, T]) -> Callable[P, T]:
     return checked
 
 
-def _near(name: str, names: list[str], most: int = 3) -> list[str]:
+def near_names(name: str, names: list[str], most: int = 3) -> list[str]:
     """Names spelt alike, then those that hold the given one or lie within it: "nano" means nano-infinity."""
     alike = get_close_matches(name, names, n=most, cutoff=0.5)
     word = name.lower()

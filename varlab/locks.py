@@ -25,6 +25,7 @@ except ImportError:  # no Unix: the owner's note alone decides
 
 LOCK, OWNER = ".lock", ".owner.json"
 BEAT = 5.0  # seconds between two touches of the owner's note
+NO_WAIT = "VARLAB_NO_WAIT"  # set to anything: no process waits, as if each were told not to
 STALE = 60.0  # seconds without a touch after which an owner on another host counts as dead
 LOOK, REPEAT = 0.3, 30.0  # seconds between two looks at a held folder, and between two messages
 
@@ -79,7 +80,7 @@ def one_writer(
 
     Parameters
     ----------
-    wait: whether to wait for a living owner; else it is an error.
+    wait: whether to wait for a living owner; else it is an error, and so it is where ``$VARLAB_NO_WAIT`` is set.
     done: how far the owner is, for the message.
     tell: takes the message that this process waits; by default it goes to stderr.
 
@@ -115,7 +116,7 @@ def _acquire(folder: Path, wait: bool, done: Callable[[], str], tell: Callable[[
         if lock is not None:  # the lock does not reach the host of the owner
             os.close(lock)
         who = str(owner) if owner else "another process"
-        if not wait:
+        if not wait or os.environ.get(NO_WAIT):
             raise VarlabError(f"{folder} is being written by {who}. Wait for it, or give another folder.")
         if owner and time.monotonic() - last >= REPEAT:
             progress = done()

@@ -43,7 +43,8 @@ def refuse_existing(*paths: Path, overwrite: bool = False) -> None:
 def save_json(path: Path, record: Any) -> Path:
     """A JSON file, non-Latin letters as they are."""
     with beside(path) as part:
-        part.write_text(json.dumps(record, indent=1, ensure_ascii=False, default=_plain) + "\n", encoding="utf-8")
+        text = json.dumps(record, indent=1, ensure_ascii=False, default=_plain)
+        part.write_text(_escaped(text) + "\n", encoding="utf-8")
     return path
 
 
@@ -54,20 +55,27 @@ def save_table(path: Path, table: pd.DataFrame, index: bool = False, digits: str
     return path
 
 
-def save_image(path: Path, picture: Image.Image, facts: Mapping[str, Any], overwrite: bool = False) -> Path:
-    """A PNG with its facts in text chunks of any letters.
+def save_image(path: Path, picture: Image.Image, facts: Mapping[str, Any], overwrite: bool = False) -> bool:
+    """A PNG with its facts in text chunks of any letters; whether it was written.
 
-    The same picture of the same facts may take its own place again, with a new date; anything else is refused.
+    The same picture of the same facts, whenever it was made, is left as it is; anything else there is refused.
     """
-    if path.exists() and not overwrite and not _is_same(path, picture, facts):
+    if path.exists() and not overwrite:
+        if _is_same(path, picture, facts):
+            return False
         refuse_existing(path)
     about = PngInfo()
     about.add_itxt("Software", "varlab")
-    about.add_itxt("Description", str(facts.get("prompt", "")))
-    about.add_itxt(CHUNK, json.dumps(facts, ensure_ascii=False, default=_plain))
+    about.add_itxt("Description", _escaped(str(facts.get("prompt", ""))))
+    about.add_itxt(CHUNK, _escaped(json.dumps(facts, ensure_ascii=False, default=_plain)))
     with beside(path) as part:
         picture.save(part, "PNG", pnginfo=about)
-    return path
+    return True
+
+
+def _escaped(text: str) -> str:
+    """Half characters, as of a file name that is no UTF-8, in the escapes that JSON reads back."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _is_same(path: Path, picture: Image.Image, facts: Mapping[str, Any]) -> bool:
@@ -108,11 +116,19 @@ def read_facts(path: Path | str) -> dict[str, Any]:
         raise VarlabError(f"There is no {place}.")
     try:
         found = _facts(place)
+        picture = None if found or not place.is_dir() else _first_picture(place)
     except (OSError, ValueError) as error:
         raise VarlabError(f"{place} cannot be read ({error}).") from error
+    if picture is not None:
+        raise VarlabError(f"{place} holds pictures, each of which says itself how it was made: varlab show {picture}")
     if not found:
         raise VarlabError(f"{place} does not say how it was made: it is not of varlab, or its facts were removed.")
     return found
+
+
+def _first_picture(folder: Path) -> Path | None:
+    """The first picture in a folder that says how it was made."""
+    return next((path for path in sorted(folder.glob("*.png")) if _of_png(path)), None)
 
 
 def _facts(place: Path) -> dict[str, Any]:

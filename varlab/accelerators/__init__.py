@@ -1,4 +1,4 @@
-"""Accelerators by name. A new one needs an entry here; the contract tests then cover it."""
+"""Methods by name. A new one needs an entry here; the contract tests then cover it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ def build(specs: Sequence[str | Accelerator]) -> list[Accelerator]:
     Raises VarlabError for unknown names and options, and for methods that cannot run together.
     """
     registry = {name: entry.kind for name, entry in ACCELERATORS.items()}
-    methods = [make("accelerator", spec, registry) if isinstance(spec, str) else spec for spec in specs]
+    methods = [make("method", spec, registry) if isinstance(spec, str) else spec for spec in specs]
     refuse_clashes(methods)
     return methods
 

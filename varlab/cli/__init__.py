@@ -6,8 +6,10 @@ import typer
 
 from varlab.cli import bench, claims, files, folders, methods, run, train
 from varlab.cli.boundary import DEBUG, guarded
+from varlab.cli.names import Commands
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,

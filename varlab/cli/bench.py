@@ -151,7 +151,7 @@ def _check_latency(
     for name in specs:
         methods_of(name)
     if out is not None:
-        check_writable_file(out)
+        check_writable_file(out, ".json")
 
 
 def _check_execution(model: str, name: str, compiled: bool, graphs: bool, specs: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Commands on accelerators: ``compare``, ``calibrate``, ``split``, ``savings``."""
+"""Commands on methods: ``compare``, ``calibrate``, ``split``, ``savings``."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +8,7 @@ from rich.progress import MofNCompleteColumn
 
 from varlab.cli.options import (
     Cfg,
+    CfgLayers,
     Model,
     Overwrite,
     Prompts,
@@ -17,6 +18,7 @@ from varlab.cli.options import (
     TopP,
     as_table,
     bars,
+    check_readable,
     console,
     image_bar,
     load_model,
@@ -54,10 +56,11 @@ def compare(
     tau: Tau = None,
     top_k: TopK = None,
     top_p: TopP = None,
+    cfg_layers: CfgLayers = None,
     overwrite: Overwrite = False,
     **options: Any,
 ) -> None:
-    """Compare accelerators with the dense run, interleaved in one run, and with the best of all baselines.
+    """Compare methods with the dense run, interleaved in one run, and with the best of all baselines.
 
     Latency, work and fidelity of each; then whether a method keeps more than the baselines do at its work.
     """
@@ -80,8 +83,9 @@ def compare(
         refuse_existing(out, overwrite=overwrite)
     if threads is not None:
         torch.set_num_threads(threads)
+    settings = read_settings(cfg, tau, top_k, top_p, cfg_layers)
+    check_readable(model, chosen, settings, **options)
     loaded = load_model(model, **options)
-    settings = read_settings(cfg, tau, top_k, top_p)
     with image_bar() as progress:
         result = run(
             loaded, chosen, specs, n=len(chosen), seed=seed, batch=batch, lpips=lpips, frontier=frontier,
@@ -139,13 +143,14 @@ def calibrate(
     found = read_numbers("targets", targets)
     aims = (found,) if isinstance(found, float) else found
     check_command(method, held_out, aims)
-    name = read_prompts(model, prompts).name
+    chosen = read_prompts(model, prompts)
     if out is not None:
         check_writable(out)
         refuse_existing(*(out / name for name in METHODS[method]), overwrite=overwrite)
+    check_readable(model, chosen, {}, **options)
     loaded = load_model(model, **options)
     with image_bar() as progress:
-        tables, text = calibrate_command(method, loaded, name, n, held_out, seed, out, progress, aims)
+        tables, text = calibrate_command(method, loaded, chosen.name, n, held_out, seed, out, progress, aims)
     for table in tables:
         console.print(as_table(table))
     say(text)
@@ -176,6 +181,7 @@ def split(
     chosen = read_prompts(model, prompts, n, most=100)
     check_writable(out)
     refuse_existing(*(out / name for name in HALVES), overwrite=overwrite)
+    check_readable(model, chosen, {}, **options)
     loaded = load_model(model, **options)
     with image_bar() as progress:
         text = split_command(loaded, chosen.texts, seed, out, progress)
@@ -196,6 +202,7 @@ def savings(
     tau: Tau = None,
     top_k: TopK = None,
     top_p: TopP = None,
+    cfg_layers: CfgLayers = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Time how much of the work that a method saves becomes time, on a mid-size model of random weights."""
@@ -216,7 +223,7 @@ def savings(
         refuse_existing(out, overwrite=overwrite)
     if threads is not None:
         torch.set_num_threads(threads)
-    settings = read_settings(cfg, tau, top_k, top_p)
+    settings = read_settings(cfg, tau, top_k, top_p, cfg_layers)
     model = random_infinity(depth, width, pixels)
     model.settings = with_overrides(model.settings, **settings)
     model.settings.check(len(model.schedule), model.depth)

@@ -5,7 +5,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import wraps
@@ -56,10 +56,16 @@ Cfg = Annotated[
 Tau = Annotated[str | None, typer.Option(help="Temperature, or one a stage. Lower is safer and flatter.")]
 TopK = Annotated[int | None, typer.Option(help="Draw from the k likeliest labels alone; 0 for all.")]
 TopP = Annotated[float | None, typer.Option(help="Draw from the likeliest labels that hold this share; 0 for all.")]
+CfgLayers = Annotated[
+    str | None,
+    typer.Option(help="Where guidance mixes the rows: 0 the logits, -m after block depth - m; several with commas."),
+]
 Negative = Annotated[
     str | None, typer.Option(help='Text that guidance leads away from; without one, or with "", the null text.')
 ]
-Accelerate = Annotated[list[str] | None, typer.Option(help="e.g. truncate:last=1; may be repeated.")]
+Method = Annotated[
+    list[str] | None, typer.Option(help="What leaves work out, e.g. truncate:last=1; may be repeated, to run together.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there; without it that is refused.")]
 NoWait = Annotated[
     bool, typer.Option("--no-wait", help="Refuse, instead of waiting, while another process writes in the folder.")
@@ -80,10 +86,20 @@ def read_numbers(name: str, text: str | None) -> float | tuple[float, ...] | Non
     return values[0] if len(values) == 1 else values
 
 
-def read_settings(cfg: str | None, tau: str | None, top_k: int | None, top_p: float | None) -> dict[str, Any]:
+def read_settings(
+    cfg: str | None, tau: str | None, top_k: int | None, top_p: float | None, cfg_layers: str | None = None
+) -> dict[str, Any]:
     """The options of sampling that were given, as the package takes them; the model's own stay."""
     given = {"cfg": read_numbers("cfg", cfg), "tau": read_numbers("tau", tau), "top_k": top_k, "top_p": top_p}
+    given["cfg_layers"] = _read_layers(cfg_layers)
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _read_layers(text: str | None) -> tuple[int, ...] | None:
+    try:
+        return None if text is None else tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise VarlabError(f"--cfg-layers takes whole numbers, such as 0,-2, not {text!r}.") from None
 
 
 def load_model(
@@ -127,6 +143,34 @@ def with_loading(command: Callable[..., None]) -> Callable[..., None]:
     wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
     return wrapped
+
+
+def check_readable(
+    model: str, texts: Sequence[str], settings: Mapping[str, Any], negative: str | None = None, **options: Any
+) -> None:
+    """Refuse what the model cannot read or sample with, while only its name and options are known: weights may take
+    gigabytes."""
+    from varlab.runs.inputs import check_negative, with_overrides
+    from varlab.weights.registry import find
+    from varlab.weights.zoo import check_captions, entry_of
+
+    entry = entry_of(find(model), options["checkpoint"])
+    negative = negative if negative and negative.strip() else None
+    check_negative(entry.family, negative)
+    check_captions(entry, [*texts, *filter(None, [negative])])
+    stages = len(entry.schedule(options["pixels"], options["ratio"]))
+    with_overrides(entry.settings, **settings).check(stages, entry.transformer.depth)
+
+
+def require_classes(model: str, named: bool = False) -> None:
+    """Refuse a model that reads texts where only classes will do, and one of nameless classes where scenes must be."""
+    from varlab.weights.registry import find
+    from varlab.weights.zoo import class_names
+
+    if (entry := find(model)).family != "var":
+        raise VarlabError(f"{model} reads texts, and this is for class-conditional models, such as mini-var.")
+    if named and not class_names(entry):
+        raise VarlabError(f"The classes of {model} are no scenes: take those of a mini, such as mini-var.")
 
 
 def require_known(name: str) -> None:
@@ -192,7 +236,7 @@ class Lines:
         self.last = now
         left = (now - since) / (done - before) * (total - done) if done > before else None
         ending = "" if left is None else f", {timedelta(seconds=round(left))} left"
-        sys.stderr.write(f"{label} {int(done)} of {total}, {100 * done / total:.0f} %{ending}\n")
+        sys.stderr.write(f"{label} {int(done)} of {total} done, {100 * done / total:.0f} % of the work{ending}\n")
         sys.stderr.flush()
 
 

@@ -9,8 +9,9 @@ import typer
 from rich.progress import MofNCompleteColumn
 
 from varlab.cli.options import (
-    Accelerate,
     Cfg,
+    CfgLayers,
+    Method,
     Model,
     Negative,
     NoWait,
@@ -21,12 +22,12 @@ from varlab.cli.options import (
     TopK,
     TopP,
     bars,
+    check_readable,
     console,
     image_bar,
     load_model,
     read_prompts,
     read_settings,
-    require_known,
     resumable,
     say,
     with_loading,
@@ -72,14 +73,15 @@ def sample(
     prompt: Annotated[
         list[str], typer.Argument(help='What to draw, e.g. "a red star above a blue ring"; for VAR a class number.')
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the PNG files.")] = Path("samples"),
+    out: Annotated[Path, typer.Option(help="Folder for the PNG files, or of one prompt the .png.")] = Path("samples"),
     seed: Seed = 0,
     cfg: Cfg = None,
     tau: Tau = None,
     top_k: TopK = None,
     top_p: TopP = None,
+    cfg_layers: CfgLayers = None,
     negative: Negative = None,
-    accelerate: Accelerate = None,
+    method: Method = None,
     overwrite: Overwrite = False,
     **options: Any,
 ) -> None:
@@ -91,25 +93,31 @@ def sample(
     """
     from varlab.accelerators import build
     from varlab.api import sample as draw
-    from varlab.outputs import image_facts, key_of, plain, save_image
-    from varlab.runs.inputs import at_least, check_prompts, check_writable
+    from varlab.outputs import image_facts, key_of, plain, refuse_existing, save_image
+    from varlab.runs.inputs import at_least, check_prompts, check_writable, check_writable_file
 
     check_prompts(prompt)  # mistakes are told before a model is loaded
     at_least(0, seed=seed)
-    build(accelerate or ())
-    settings = read_settings(cfg, tau, top_k, top_p)
-    require_known(model)
-    check_writable(out)
+    build(method or ())
+    settings = read_settings(cfg, tau, top_k, top_p, cfg_layers)
+    alone = len(prompt) == 1 and out.suffix.lower() == ".png" and not out.is_dir()
+    if alone:
+        check_writable_file(out, ".png")
+        refuse_existing(out, overwrite=overwrite)
+    else:
+        check_writable(out)
+    check_readable(model, prompt, settings, negative, **options)
     loaded = load_model(model, **options)
-    result = draw(loaded, prompt, seed=seed, accelerators=accelerate or (), negative=negative, **settings)
+    result = draw(loaded, prompt, seed=seed, accelerators=method or (), negative=negative, **settings)
     for i, image in enumerate(result.images):
         facts = plain(image_facts(result.log.attrs, i))
-        path = save_image(out / f"{loaded.name}-seed{seed}-{i:04d}-{key_of(facts)}.png", image, facts, overwrite)
-        say(str(path), (f"  {prompt[i]}", "dim"))
+        path = out if alone else out / f"{loaded.name}-seed{seed}-{i:04d}-{key_of(facts)}.png"
+        written = save_image(path, image, facts, overwrite)
+        say(str(path), (f"  {prompt[i]}{'' if written else '  (was there, the same: left as it is)'}", "dim"))
     work = result.ledger
     say(f"weights: {loaded.weights}")
-    engaged = "yes" if work.engaged else "no"
-    say(f"transformer: {work.transformer_flops / 1e9:.3g} GFLOP in all; accelerator engaged: {engaged}")
+    engaged = f"; engaged: {'yes' if work.engaged else 'no'}" if method else ""
+    say(f"transformer: {work.transformer_flops / 1e9:.3g} GFLOP in all{engaged}")
 
 
 @app.command()
@@ -131,8 +139,9 @@ def log(
     tau: Tau = None,
     top_k: TopK = None,
     top_p: TopP = None,
+    cfg_layers: CfgLayers = None,
     negative: Negative = None,
-    accelerate: Accelerate = None,
+    method: Method = None,
     no_wait: NoWait = False,
     **options: Any,
 ) -> None:
@@ -143,16 +152,17 @@ def log(
     from varlab.accelerators import build as build_accelerators
     from varlab.api import log as run_log
     from varlab.probes import PROBES, build
-    from varlab.runs import runs_folder
+    from varlab.runs import MADE, runs_folder
     from varlab.runs.inputs import at_least, check_writable
 
     build(probe or ())  # mistakes are told before a model is loaded
-    build_accelerators(accelerate or ())
+    build_accelerators(method or ())
     at_least(0, seed=seed)
     at_least(1, batch=batch)
     chosen = read_prompts(model, prompts, n, most=48)
-    settings = read_settings(cfg, tau, top_k, top_p)
+    settings = read_settings(cfg, tau, top_k, top_p, cfg_layers)
     check_writable(out or runs_folder())
+    check_readable(model, chosen, settings, negative, **options)
     loaded = load_model(model, **options)
     with resumable(), image_bar() as progress:
         tree = run_log(
@@ -161,7 +171,7 @@ def log(
             seed=seed,
             folder=out,
             probes=probe or tuple(PROBES),
-            accelerators=accelerate or (),
+            accelerators=method or (),
             negative=negative,
             batch=batch,
             progress=progress,
@@ -169,7 +179,8 @@ def log(
             **settings,
         )
     say(f"{tree.attrs['n']} prompts, weights: {tree.attrs['weights']}, groups: {', '.join(tree.children)}")
-    say(f"written to {tree.encoding['source']}")
+    made, source = tree.encoding[MADE], tree.encoding["source"]
+    say(f"{made} to {source}" if made == "written" else f"{source} was there, finished; {made or 'nothing was drawn'}")
 
 
 @app.command()

@@ -6,9 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from varlab.cli.options import (
-    Accelerate,
     Cfg,
+    CfgLayers,
     Device,
+    Method,
     Model,
     NoWait,
     Overwrite,
@@ -17,10 +18,12 @@ from varlab.cli.options import (
     TopK,
     TopP,
     as_table,
+    check_readable,
     console,
     image_bar,
     load_model,
     read_settings,
+    require_classes,
     require_known,
     resumable,
     say,
@@ -59,11 +62,15 @@ def train(
 
     From nothing: scenes, tokenizer, transformer. Ctrl-C keeps the state; the same command goes on.
     """
+    from varlab.errors import unknown
     from varlab.machine import usable
     from varlab.runs.inputs import at_least, check_writable
     from varlab.training.command import train_command
     from varlab.training.freqexit.command import NAME, freqexit_command, plan_of
+    from varlab.training.recipes import RECIPES
 
+    if name not in (*RECIPES, NAME):
+        raise unknown("training recipe", name, (*RECIPES, NAME))
     at_least(1, steps=steps, pool=pool, workers=workers)
     at_least(0, seed=seed)
     usable(device)
@@ -91,7 +98,7 @@ def score(
     ] = None,
     per_prompt: Annotated[int, typer.Option(help="scenes: images a prompt.")] = 4,
     seed: Seed = 0,
-    accelerate: Accelerate = None,
+    method: Method = None,
     json: Annotated[Path | None, typer.Option(help="Write the summary and the scores of all entries here.")] = None,
     against: Annotated[
         Path | None, typer.Option(help="scenes: what --json wrote of other weights; adds the paired lead over them.")
@@ -100,36 +107,41 @@ def score(
     tau: Tau = None,
     top_k: TopK = None,
     top_p: TopP = None,
+    cfg_layers: CfgLayers = None,
     overwrite: Overwrite = False,
     **options: Any,
 ) -> None:
     """Score a model's samples, with 95 % intervals: the scene benchmark, or a distance to held-out scenes.
 
-    Example: `varlab score frechet mini-var-freqexit --accelerate freqexit:exits=6`
+    Example: `varlab score frechet mini-var-freqexit --method freqexit:exits=6`
     """
     from varlab.accelerators import build
     from varlab.errors import unknown
     from varlab.evaluation.command import BENCHMARKS, former_score, score_command
     from varlab.outputs import refuse_existing
     from varlab.runs.inputs import at_least, check_writable_file, with_overrides
+    from varlab.scenes.prompt_sets import prompts
 
     if benchmark not in BENCHMARKS:
         raise unknown("benchmark", benchmark, BENCHMARKS)
     at_least(1, n=n, per_prompt=per_prompt)
     at_least(0, seed=seed)
-    build(accelerate or ())
-    settings = read_settings(cfg, tau, top_k, top_p)
-    require_known(model)
+    build(method or ())
+    settings = read_settings(cfg, tau, top_k, top_p, cfg_layers)
     if json is not None:
-        check_writable_file(json)
+        check_writable_file(json, ".json")
         refuse_existing(json, overwrite=overwrite)
     if against is not None:
         former_score(against)
+    texts = prompts(benchmark, n=1) if benchmark == "scenes" else ()
+    check_readable(model, texts, settings, **options)
+    if benchmark != "scenes":
+        require_classes(model, named=True)
     loaded = load_model(model, **options)
     loaded.settings = with_overrides(loaded.settings, **settings)
     loaded.settings.check(len(loaded.schedule), loaded.depth)
     with image_bar() as progress:
-        methods = tuple(accelerate or ())
+        methods = tuple(method or ())
         frame, note = score_command(benchmark, loaded, n, per_prompt, seed, json, progress, methods, against)
     console.print(as_table(frame))
     say(f"weights: {loaded.weights}; seed {seed}; {note}")
@@ -159,11 +171,12 @@ def export(
     out: Annotated[Path, typer.Argument(help="The .npz to write; an interrupted export goes on.")],
     n: Annotated[int, typer.Option(help="Images, classes in turn.")] = 50_000,
     seed: Seed = 0,
-    accelerate: Accelerate = None,
+    method: Method = None,
     cfg: Cfg = None,
     tau: Tau = None,
     top_k: TopK = None,
     top_p: TopP = None,
+    cfg_layers: CfgLayers = None,
     overwrite: Overwrite = False,
     no_wait: NoWait = False,
     **options: Any,
@@ -176,16 +189,17 @@ def export(
 
     at_least(1, n=n)
     at_least(0, seed=seed)
-    build(accelerate or ())
-    settings = read_settings(cfg, tau, top_k, top_p)
-    require_known(model)
-    check_writable_file(out)
+    build(method or ())
+    settings = read_settings(cfg, tau, top_k, top_p, cfg_layers)
+    check_writable_file(out, ".npz")
     refuse_existing(out, out.with_suffix(".json"), overwrite=overwrite)
+    check_readable(model, (), settings, **options)
+    require_classes(model)
     loaded = load_model(model, **options)
     loaded.settings = with_overrides(loaded.settings, **settings)
     loaded.settings.check(len(loaded.schedule), loaded.depth)
     with resumable(), image_bar() as progress:
-        text = export_command(loaded, out, n, seed, tuple(accelerate or ()), progress, not no_wait)
+        text = export_command(loaded, out, n, seed, tuple(method or ()), progress, not no_wait)
     say(text)
 
 
@@ -212,10 +226,10 @@ def exits(
     from varlab.studies.exits.speed import exit_speed
 
     at_least(1, batch=batch, rounds=rounds, threads=threads)
-    require_known(model)
     if out is not None:
-        check_writable_file(out)
+        check_writable_file(out, ".csv")
         refuse_existing(out, out.with_suffix(".json"), overwrite=overwrite)
+    require_classes(model)
     torch.set_num_threads(threads)
     loaded = load_model(model, **options)
     found = exit_speed(loaded, vector, batch, rounds)
@@ -255,9 +269,9 @@ def ablate(
     from varlab.studies.exits.command import ablate_command
 
     at_least(1, steps=steps, pool=pool, n=n, workers=workers)
-    require_known(model)
     usable(device)
     check_writable(folder)
     check_writable(out)
+    require_classes(model)
     with resumable():
         say(ablate_command(model, recipes, seeds, vectors, steps, pool, n, workers, device, folder, out, say))

@@ -54,7 +54,7 @@ class Graphs(Execution):
     def check(self, context: Context, probes: Sequence[Probe], accelerators: Sequence[Accelerator]) -> None:
         refuse_graphs(context.model, probes)
         if accelerators:
-            raise VarlabError("CUDA graphs replay dense stages alone: leave graphs or the accelerators out.")
+            raise VarlabError("CUDA graphs replay dense stages alone: leave graphs or the methods out.")
 
     def begin(self, context: Context, images: Images) -> None:
         """The tensors of the run go where the graphs know them."""

@@ -111,7 +111,7 @@ def _both_selections(a: Selection | None, b: Selection | None) -> Selection | No
 
 def _stricter(a: StagePlan, b: StagePlan) -> StagePlan:
     if a.scale is not None and b.scale is not None and a.scale != b.scale:
-        raise VarlabError(f"Two accelerators ask for different guidance scales ({a.scale:g} and {b.scale:g}).")
+        raise VarlabError(f"Two methods ask for different guidance scales ({a.scale:g} and {b.scale:g}).")
     depths = [plan.depth for plan in (a, b) if plan.depth is not None]
     return StagePlan(
         action=max(a.action, b.action, key=_ACTIONS.index),

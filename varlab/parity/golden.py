@@ -145,10 +145,9 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, AttributeError) as error:
-        raise VarlabError(
-            f"{path.name} cannot be read as a golden file ({error}). It is damaged, not an .npz, or holds pickled "
-            "objects: copy or produce it again."
-        ) from error
+        zipped = zipfile.is_zipfile(path)  # what numpy says of another file is advice to unpickle it
+        what = f"is damaged or holds pickled objects ({error})" if zipped else "is no .npz file, or a damaged one"
+        raise VarlabError(f"{path.name} {what}, so it is not a golden file. Copy or produce it again.") from error
 
 
 def _object(path: Path, name: str, text: str) -> dict[str, Any]:

@@ -184,6 +184,7 @@ def _read_float(value: Any) -> float:
 def _read_str(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(value)
+    value.encode()  # half a character is a ValueError: no notebook can hold it
     return value
 
 

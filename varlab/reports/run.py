@@ -17,7 +17,7 @@ from typing import Any
 import nbformat
 
 from varlab.errors import VarlabError
-from varlab.locks import one_writer
+from varlab.locks import NO_WAIT, one_writer
 from varlab.outputs import key_of, plain
 from varlab.reports.facts import FACTS, FOLDER_VARIABLE, as_text
 from varlab.reports.index import DRAFT, write_index
@@ -67,7 +67,7 @@ def run_report(
     notebook and of all inputs that differ from its own (`report_name`). A rerun of the same inputs that succeeds
     replaces what the last one wrote, one that fails leaves it and its own draft; a report of other inputs under that
     name is refused, unless `overwrite`. `progress` takes (cells done, cells in all). A second
-    process that makes the same report waits for the first, or is refused without `wait`.
+    process that makes the same report waits for the first, or is refused without `wait`, also in its run folder.
 
     Errors: an unknown notebook or parameter, a value of the wrong type, a failing cell (with its message and
     the path of the half-run notebook), a kernel that dies.
@@ -81,11 +81,11 @@ def run_report(
     with one_writer(folder, wait=wait):
         if not overwrite:
             _refuse_another(folder, name, inputs)
-        return _make(source, folder, inputs, values, progress)
+        return _make(source, folder, inputs, values, progress, wait)
 
 
 def _make(
-    source: Path, folder: Path, inputs: dict[str, Any], values: dict[str, Any], progress: Progress | None
+    source: Path, folder: Path, inputs: dict[str, Any], values: dict[str, Any], progress: Progress | None, wait: bool
 ) -> Report:
     """Run the notebook in the folder's draft and move what it made up, as the folder's only writer."""
     draft, name, out = folder / DRAFT, folder.name, folder.parent
@@ -99,7 +99,7 @@ def _make(
     }
     path = draft / f"{name}.ipynb"
     try:
-        error = _execute(source, path, values, draft, progress)
+        error = _execute(source, path, values, progress, wait)
     except KeyboardInterrupt as interrupt:
         _finish(path, {**facts, "status": "stopped", "error": "interrupted"})
         write_index(out)
@@ -127,11 +127,12 @@ def _write_page(source: Path, path: Path) -> None:
 # Execution ----------------------------------------------------------------------------------------
 
 
-def _execute(source: Path, path: Path, values: Mapping[str, Any], folder: Path, progress: Progress | None) -> str:
+def _execute(source: Path, path: Path, values: Mapping[str, Any], progress: Progress | None, wait: bool) -> str:
     """Execute into `path`, saving after each cell. Returns what failed, nothing when all went well."""
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
+    folder = path.parent
     place = os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else str(folder)
     try:
         with _quiet():
@@ -141,7 +142,7 @@ def _execute(source: Path, path: Path, values: Mapping[str, Any], folder: Path, 
                 parameters={**values, REPORT_FOLDER: place},
                 kernel_name="python3",  # a label only: the kernel manager below decides what runs
                 language="python",
-                kernel_manager_class=_kernel_manager(folder),
+                kernel_manager_class=_kernel_manager(folder, wait),
                 progress_bar=_bar(progress) if progress else False,
             )
     except PapermillExecutionError as error:
@@ -171,15 +172,22 @@ def _one_line(message: str, most: int = 400) -> str:
     return line if len(line) <= most else f"{line[:most]} ..."
 
 
-def _kernel_manager(folder: Path) -> type:
-    """A kernel manager that runs this interpreter, whatever kernels are installed, with inline figures."""
+def _kernel_manager(folder: Path, wait: bool) -> type:
+    """A kernel manager that runs this interpreter, whatever kernels are installed, with inline figures.
+
+    Without ``wait`` the run of the notebook waits for no other process either.
+    """
     from ipykernel.kernelspec import get_kernel_dict
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
 
     spec = KernelSpec(
         **get_kernel_dict(["--log-level=50"]),  # its command is sys.executable; its own log is noise
-        env={"MPLBACKEND": "module://matplotlib_inline.backend_inline", FOLDER_VARIABLE: str(folder)},
+        env={
+            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+            FOLDER_VARIABLE: str(folder),
+            **({} if wait else {NO_WAIT: "1"}),
+        },
     )
 
     class ThisInterpreter(AsyncKernelManager):

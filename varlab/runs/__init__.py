@@ -2,6 +2,7 @@
 
 from varlab.runs.run import (
     LOG_VERSION,
+    MADE,
     Accelerators,
     Job,
     Probes,
@@ -18,6 +19,7 @@ from varlab.runs.run import (
 
 __all__ = [
     "LOG_VERSION",
+    "MADE",
     "Accelerators",
     "Job",
     "Probes",

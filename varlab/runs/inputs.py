@@ -17,7 +17,7 @@ from varlab.errors import VarlabError, unknown
 from varlab.models.guidance import Settings
 from varlab.models.hart import HartText
 from varlab.models.infinity import TextBatch
-from varlab.scenes.prompt_files import as_text
+from varlab.scenes.prompt_files import as_text, whole
 from varlab.weights.writing import hash_tensors
 
 Features = TextBatch | HartText
@@ -65,6 +65,13 @@ def _numbers(features: Any) -> Tensor:
     return values.float()
 
 
+def check_negative(family: str, negative: str | None) -> None:
+    """Refuse a text that guidance cannot lead away from."""
+    if negative is not None and family == "hart":
+        raise VarlabError("HART guides away from the empty text alone: leave the negative prompt out.")
+    whole(negative or "", "The negative prompt")
+
+
 def prompt_label(prompt: str | Tensor | HartText) -> str:
     """A prompt as records hold it: its text, or a hash of its features."""
     if isinstance(prompt, str):
@@ -82,8 +89,16 @@ def at_least(least: int, **numbers: int | None) -> None:
             raise VarlabError(f"{name} must be at least {least}, not {number}.")
 
 
+FILES = (".csv", ".html", ".ipynb", ".jpeg", ".jpg", ".json", ".npz", ".pdf", ".png", ".safetensors", ".svg", ".txt")
+
+
 def check_writable(folder: Path) -> None:
-    """Refuse a folder that cannot be made or written in. Makes nothing: another process may be at the same check."""
+    """Refuse a folder that cannot be made or written in, and a new one that is named as a file.
+
+    Makes nothing: another process may be at the same check.
+    """
+    if folder.suffix.lower() in FILES and not folder.exists():
+        raise VarlabError(f"{folder} is named as a file, and is to be a folder. Give a name without {folder.suffix}.")
     try:
         nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         with tempfile.TemporaryFile(dir=nearest):
@@ -92,10 +107,15 @@ def check_writable(folder: Path) -> None:
         raise VarlabError(f"{folder} cannot be written in ({error.strerror}). Give another folder.") from error
 
 
-def check_writable_file(file: Path) -> None:
-    """Refuse a file whose folder cannot be made or written in, and one that is a folder. Makes nothing."""
+def check_writable_file(file: Path, suffix: str) -> None:
+    """Refuse a file whose folder cannot be made or written in, one that is a folder, and another ending.
+
+    Makes nothing.
+    """
     if file.is_dir():
         raise VarlabError(f"{file} is a folder, not a file. Give the name of a file in it.")
+    if file.suffix != suffix:
+        raise VarlabError(f"{file} would hold {suffix[1:].upper()}. Give a name that ends in {suffix}.")
     check_writable(file.parent)
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,30 @@ MANIFEST = "complete.json"
 def write_manifest(folder: Path) -> None:
     """Note every file of the log and every image."""
     files = {path.relative_to(folder).as_posix(): [path.stat().st_size, _hash(path)] for path in _files(folder)}
+    _write(folder, files)
+
+
+def _write(folder: Path, files: dict[str, list[Any]]) -> None:
     with beside(folder / MANIFEST) as draft:
         draft.write_text(json.dumps({"version": 1, "files": files}), "utf-8")
+
+
+def lost_images(folder: Path, n: int) -> list[int]:
+    """The numbers of a finished run's images that are not there."""
+    return [i for i in range(n) if not image_path(folder, i).is_file()]
+
+
+def image_path(folder: Path, i: int) -> Path:
+    return folder / "images" / f"{i:06d}.png"
+
+
+def note_images(folder: Path, numbers: Iterable[int]) -> None:
+    """Note in a manifest the images that were drawn again; those of older versions have none."""
+    if (files := read_manifest(folder)) is None:
+        return
+    for path in (image_path(folder, i) for i in numbers):
+        files[path.relative_to(folder).as_posix()] = [path.stat().st_size, _hash(path)]
+    _write(folder, files)
 
 
 def read_manifest(folder: Path) -> dict[str, list[Any]] | None:

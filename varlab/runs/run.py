@@ -4,7 +4,7 @@ import json
 import platform
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -55,12 +55,14 @@ from varlab.runs.inputs import (
     Prompts,
     as_hooks,
     at_least,
+    check_negative,
     check_writable,
     keywords,
     prompt_label,
     read_prompts,
     with_overrides,
 )
+from varlab.runs.manifest import image_path, lost_images, note_images
 from varlab.runs.origins import architecture, git_state, plugin_options, text_encoder
 from varlab.runs.states import progress_of
 from varlab.specs import spec_of
@@ -71,6 +73,7 @@ Progress = Callable[[float, int], None]  # images done, stages of the present ba
 Probes = Sequence[str | LoggingProbe] | str | LoggingProbe
 Accelerators = Sequence[str | Accelerator] | str | Accelerator
 TIMED = 1e13  # operations of an image above which no passes are spent on the times of plain stages
+MADE = "made"  # of a log's encoding: what ``log_run`` had to do; nothing for a run that was there
 PACKAGES = ("varlab", "torch", "numpy", "xarray", "zarr", "pywavelets")
 
 
@@ -136,9 +139,8 @@ class Job:
         build(self.probes)
         build_accelerators(self.accelerators)
         self.model.check_text(self.text(range(len(self.prompts))))
+        check_negative(self.model.family, self.negative)
         if self.negative is not None:
-            if self.model.family == "hart":
-                raise VarlabError("HART guides away from the empty text alone: leave the negative prompt out.")
             self.model.check_text([self.negative])
 
     def text(self, samples: Sequence[int]) -> list[str] | Features:
@@ -268,7 +270,8 @@ def log_run(
 ) -> xr.DataTree:
     """Sample into a run folder: ``run.json``, ``images/`` and, when done, ``log.zarr`` with ``complete.json``.
 
-    A folder with the same run is continued after its last finished batch; one with another run is refused.
+    A folder with the same run is continued after its last finished batch, and images that a finished one has lost are
+    drawn again; one with another run is refused.
     Without a folder the run goes to one under ``runs/`` that is named after it. A folder has one writer: while another
     process samples into it, this one waits and then opens what that one made; without ``wait`` it is refused. The
     rest as in ``sample``.
@@ -283,20 +286,25 @@ def log_run(
         n = len(job.prompts)
         folder = runs_folder() / f"{model.name}-{Path(prompt_set).stem}-{n}-seed{seed}-{record['key'][:8]}"
     find_run(folder, record)  # another run or other files there are refused before anything is made
-    if not is_finished(folder):
+    finished = is_finished(folder)
+    lost = lost_images(folder, len(job.prompts)) if finished else []
+    if not finished or lost:
         job.batches(batch)  # refuses one that memory cannot hold
         job.try_out()
         check_writable(folder)
         with one_writer(folder, wait=wait, done=lambda: progress_of(folder)):
             _finish(job, folder, record, progress)
-    return open_log(folder)
+    tree = open_log(folder)
+    tree.encoding[MADE] = f"{count(len(lost), 'lost image')} drawn again" if lost else "" if finished else "written"
+    return tree
 
 
 def _finish(job: Job, folder: Path, record: dict[str, Any], progress: Progress | None) -> None:
     """Make or continue the run, as the folder's only writer. One that fails before its first batch leaves nothing."""
     sweep(folder)
     record = _claim(folder, job, record)
-    if is_finished(folder):  # another process was faster
+    if is_finished(folder):  # another process was faster, or images are lost
+        _draw_again(job, folder, record)
         return
     try:
         _fill(job, folder, record, progress)
@@ -322,10 +330,24 @@ def _fill(job: Job, folder: Path, record: dict[str, Any], progress: Progress | N
     shutil.rmtree(folder / "parts")
 
 
+def _draw_again(job: Job, folder: Path, record: dict[str, Any]) -> None:
+    """Draw the images that a finished run has lost."""
+    if not (lost := set(lost_images(folder, len(job.prompts)))):
+        return
+    (folder / "images").mkdir(exist_ok=True)
+    for samples in job.batches(record["batch"]):
+        if lost.intersection(samples):
+            out, _ = replace(job, probes=()).run(samples)
+            for i, picture in zip(samples, to_pil(out.image), strict=True):
+                if i in lost:
+                    save_image(image_path(folder, i), picture, image_facts(record, i))
+    note_images(folder, lost)
+
+
 def _fill_part(job: Job, record: dict[str, Any], folder: Path, part: Path, samples: range) -> None:
     """One batch: its images, then its part of the log; no image stays where the part could not be written."""
     out, log = job.run(samples)
-    images = [folder / "images" / f"{i:06d}.png" for i in samples]
+    images = [image_path(folder, i) for i in samples]
     try:
         for i, path, picture in zip(samples, images, to_pil(out.image), strict=True):
             save_image(path, picture, image_facts(record, i), overwrite=True)

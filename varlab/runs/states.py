@@ -150,7 +150,7 @@ def _repair_log(folder: Path) -> Iterator[str]:
         shutil.rmtree(folder / STORE)
         yield f"removed the damaged {STORE} ({wrong}): the same command makes it again"
     elif missing := _image_faults(folder):
-        yield f"{missing}: the log is whole; images come back if {folder} is removed and run again"
+        yield f"{missing}: the log is whole; the command that made the run draws images that are not there again"
     elif not (folder / MANIFEST).exists():
         write_manifest(folder)
         yield f"wrote {MANIFEST} after reading the whole log"

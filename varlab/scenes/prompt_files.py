@@ -96,11 +96,16 @@ def as_text(prompt: Any, number: int) -> str:
         raise VarlabError(f"Prompt {number} is no text but {type(prompt).__name__}: {str(prompt)[:60]}.")
     if not prompt.strip():
         raise VarlabError(f"Prompt {number} is empty. Describe a scene, for example: a red star above a blue ring.")
+    return whole(prompt, f"Prompt {number}")
+
+
+def whole(text: str, what: str) -> str:
+    """The text. Raises VarlabError for one with half a character, which no file of ours can hold."""
     try:
-        prompt.encode()
+        text.encode()
     except UnicodeEncodeError:
-        raise VarlabError(f"Prompt {number} holds half a character, which is no text: {prompt!r}.") from None
-    return prompt
+        raise VarlabError(f"{what} holds half a character, which is no text: {text!r}.") from None
+    return text
 
 
 # --- encodings ------------------------------------------------------------------------------------------------

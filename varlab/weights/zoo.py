@@ -92,8 +92,7 @@ def default_precision(entry: ModelEntry, init: str | None) -> str:
 def assemble(entry: ModelEntry, options: LoadOptions) -> Infinity | Hart | VAR:
     """As ``load``, from an entry of any origin."""
     options.check(entry)
-    if entry.folder is not None and options.checkpoint:
-        entry = mini(entry.name, mini_folder(options.checkpoint))
+    entry = entry_of(entry, options.checkpoint)
     schedule = entry.schedule(options.pixels, options.ratio)
     check_fit(entry, schedule)
     here = options.checkpoint is None or split_part(options.checkpoint)[0].exists()
@@ -205,6 +204,11 @@ def _reader(entry: ModelEntry, options: LoadOptions) -> TextEncoder | None:
     if isinstance(encoder, FlanT5):
         encoder.require()
     return encoder
+
+
+def entry_of(entry: ModelEntry, checkpoint: str | Path | None) -> ModelEntry:
+    """A mini's entry as another folder of its weights has it; of any other model the entry itself."""
+    return mini(entry.name, mini_folder(checkpoint)) if entry.folder is not None and checkpoint else entry
 
 
 def check_captions(entry: ModelEntry, captions: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from varlab.scenes.prompt_sets import PromptSet
 
 
 def exit_specs(model: NextScaleModel, exits: Sequence[str]) -> list[str]:
-    """Accelerator specs of exit vectors, each checked against the model."""
+    """Specs of exit vectors, each checked against the model."""
     if not isinstance(model, VAR):
         raise VarlabError(f"Exits are measured on VAR, whose account is known; {model.name} is of another family.")
     for text in exits:
