@@ -11,11 +11,11 @@ import varlab as vl
 from tests.conftest import tiny_infinity
 from tests.minis import SCHEDULE, make_mini, parts
 from tests.toy_runs import PROBES, PROMPTS, Telling, model  # noqa: F401
+from varlab.engine.loop import Run
 from varlab.errors import VarlabError
 from varlab.models.infinity import TextBatch
 from varlab.models.infinity_model import Infinity
 from varlab.runs import folders, log_run, sample
-from varlab.runs import run as runs
 from varlab.runs.folders import open_log
 
 
@@ -55,7 +55,7 @@ def test_a_negative_prompt_replaces_the_null_text(model: Infinity) -> None:
 
 def test_every_prompt_is_read_before_the_first_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mini = Infinity(*parts()[:2], SCHEDULE, parts()[2])
-    monkeypatch.setattr(runs.Run, "generate", lambda *_: pytest.fail("work was started"))
+    monkeypatch.setattr(Run, "generate", lambda *_: pytest.fail("work was started"))
     with pytest.raises(VarlabError, match=r"'moon'.*'a red moon'"):
         log_run(mini, ["a red star"] * 9 + ["a red moon"], tmp_path / "run", probes=PROBES)
     with pytest.raises(VarlabError, match="'moon'"):

@@ -14,9 +14,10 @@ from varlab.accelerators.baselines import Truncate
 from varlab.accelerators.fastvar import FastVAR
 from varlab.errors import VarlabError
 from varlab.models.infinity_model import Infinity
-from varlab.runs import folders, inputs, log_run, sample
+from varlab.runs import LOG_VERSION, folders, inputs, log_run, sample
 from varlab.runs import run as runs
 from varlab.runs.folders import open_log
+from varlab.runs.provenance import record_of, stage_seconds
 
 
 def same(a: xr.DataTree, b: xr.DataTree) -> bool:
@@ -139,14 +140,14 @@ def test_provenance_tells_what_was_run(model: Infinity, tmp_path: Path) -> None:
     assert record["prompts"] == PROMPTS[:2] and record["seed"] == 5 and record["prompt_set"] == "mine"
     assert record["settings"]["tau"] == 0.5 and record["precision"] == "fp32"
     assert record["architecture"]["transformer"]["depth"] == model.depth and record["negative"] is None
-    assert record["text_encoder"] == "random text features (seed 0)" and record["log_version"] == runs.LOG_VERSION
+    assert record["text_encoder"] == "random text features (seed 0)" and record["log_version"] == LOG_VERSION
     assert {"torch", "python", "varlab"} <= record["versions"].keys()
     assert len(record["stage_seconds"]) == 3 and len(record["stage_seconds"][0]) == len(model.schedule)
 
 
 def test_a_pass_of_minutes_is_timed_once(model: Infinity) -> None:
     job = runs.Job(model, tuple(PROMPTS[:1]), model.settings)
-    assert [len(runs.stage_seconds(job, 1, 2, longest=seconds)) for seconds in (0.0, 60.0)] == [1, 2]
+    assert [len(stage_seconds(job, 1, 2, longest=seconds)) for seconds in (0.0, 60.0)] == [1, 2]
 
 
 def test_hooks_are_recorded_with_their_options(model: Infinity) -> None:
@@ -170,7 +171,7 @@ def test_objects_that_differ_in_a_list_are_two_runs(model: Infinity, tmp_path: P
 
 @pytest.mark.parametrize("name", folders.SAME)
 def test_all_that_decides_a_log_is_in_its_key(model: Infinity, name: str) -> None:
-    record = runs._record(runs.Job(model, tuple(PROMPTS), model.settings), "mine", 8)
+    record = record_of(runs.Job(model, tuple(PROMPTS), model.settings), "mine", 8)
     assert folders.run_key(record | {name: "other"}) != record["key"]
     assert folders.run_key(record | {"batch": 1, "prompt_set": "other"}) == record["key"]
 

@@ -7,7 +7,7 @@ Every function returns ``own`` and ``other`` (mean over the other prompts, NaN f
 logged maps of at most 32 cells a side; the probes' own figures come from the whole maps.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,9 @@ def token_edges(log: Log, images: Images = None, sublayer: str = "block", guidan
     pictures, stages = images_of(log, images), []
     for k in range(1, stage_count(log) + 1):
         maps = pick(dataset(log, f"token-mse/stage-{k:02d}")["mse"], sublayer=sublayer)
-        maps = both_rows(maps, guidance_row)
-        blocks = [_against(maps.isel(block=b), pictures, correlations) for b in range(maps.sizes["block"])]
+        maps = both_rows(maps, guidance_row).load()  # of a stage once, not for each block
+        lines = _edges(maps, pictures)
+        blocks = [_against(maps.isel(block=b), lines, correlations) for b in range(maps.sizes["block"])]
         stages.append(xr.concat(blocks, maps["block"]).assign_coords(stage=k))
     return xr.concat(stages, "stage").transpose("prompt", "stage", "block")
 
@@ -37,18 +38,22 @@ def energy_edges(log: Log, images: Images = None, source: str = "preview change"
     """
     pictures, name = images_of(log, images), "energy" if source == "contribution" else "energy_preview"
     pairs = quarter_shares if shares else correlations
-    stages = [
-        _against(dataset(log, f"residual-spectrum/stage-{k:02d}")[name], pictures, pairs).assign_coords(stage=k)
-        for k in range(1, stage_count(log) + 1)
-    ]
+    stages = []
+    for k in range(1, stage_count(log) + 1):
+        maps = dataset(log, f"residual-spectrum/stage-{k:02d}")[name]
+        stages.append(_against(maps, _edges(maps, pictures), pairs).assign_coords(stage=k))
     return xr.concat(stages, "stage").transpose("prompt", "stage")
 
 
-def _against(maps: xr.DataArray, pictures: np.ndarray, pairs: Pairs) -> xr.Dataset:
+def _edges(maps: xr.DataArray, pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Edges of all images on the grid of the maps [n, cells]."""
+    return edges(pictures, (maps.shape[-2], maps.shape[-1])).reshape(len(pictures), -1)
+
+
+def _against(maps: xr.DataArray, lines: np.ndarray, pairs: Pairs) -> xr.Dataset:
     """Maps [prompt, y, x] against the edges of all images."""
     maps = maps.transpose("prompt", ...)
-    lines = edges(pictures, (maps.shape[1], maps.shape[2])).reshape(len(pictures), -1)
-    table = pairs(maps.values.reshape(len(pictures), -1).astype(float), lines.astype(float))
+    table = pairs(maps.values.reshape(len(lines), -1).astype(float), lines.astype(float))
     others = np.isfinite(table) & ~np.eye(len(table), dtype=bool)  # a picture without edges ranks nothing
     count = others.sum(1)
     other = np.where(count > 0, np.where(others, table, 0).sum(1) / np.maximum(1, count), np.nan)

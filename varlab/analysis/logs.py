@@ -119,8 +119,25 @@ def prompt_count(log: Log) -> int:
     return next((int(node.sizes["prompt"]) for node in as_log(log).subtree if "prompt" in node.sizes), 0)
 
 
-def images_of(log: Log, images: Images = None) -> np.ndarray:
-    """The final images [n, H, W, 3] in [0, 1], in prompt order.
+class Pictures(Sequence[np.ndarray]):
+    """Pictures [H, W, 3] in [0, 1], each read when it is asked for: all of a large run would fill the memory."""
+
+    def __init__(self, sources: Sequence[Path | Image.Image]) -> None:
+        self.sources = sources
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return Pictures(self.sources[i])
+        source = self.sources[i]
+        picture = source if isinstance(source, Image.Image) else Image.open(source)
+        return np.asarray(picture.convert("RGB"), np.float32) / 255
+
+
+def images_of(log: Log, images: Images = None) -> Pictures:
+    """The final images in prompt order.
 
     ``images`` is the run's folder or the pictures themselves; None looks in the folder the log was opened from.
     Errors: the images are not found.
@@ -133,8 +150,8 @@ def images_of(log: Log, images: Images = None) -> np.ndarray:
             raise VarlabError(
                 f"The image {missing[0]} of this log is missing. Give images=FOLDER or a list of pictures."
             )
-        images = [Image.open(place) for place in places]
-    return np.stack([np.asarray(picture.convert("RGB"), np.float32) / 255 for picture in images])
+        return Pictures(places)
+    return Pictures(list(images))
 
 
 def has_images(log: Log, images: Images = None) -> bool:
@@ -158,13 +175,13 @@ def run_folder(log: Log, given: Path | str | None = None) -> Path:
     return place if place.suffix != ".zarr" else place.parent
 
 
-def edges(images: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Edge energy [n, h, w] of images [n, H, W, 3]: Sobel magnitude of the luma, resized by area."""
+def edges(images: Sequence[np.ndarray], grid: tuple[int, int]) -> np.ndarray:
+    """Edge energy [n, h, w] of n images [H, W, 3]: Sobel magnitude of the luma, resized by area."""
     import torch
 
     from varlab.measures.metrics import edge_energy
 
-    return edge_energy(torch.from_numpy(images).movedim(-1, 1), grid).numpy()
+    return np.concatenate([edge_energy(torch.from_numpy(image[None]).movedim(-1, 1), grid).numpy() for image in images])
 
 
 PROVENANCE = ("model", "weights", "precision", "device", "prompt_set", "seed")

@@ -181,7 +181,7 @@ def _picture(ax: Axes, picture: np.ndarray, label: str) -> None:
 
 
 def _edge_map(ax: Axes, picture: np.ndarray, label: str = "") -> None:
-    ax.imshow(edges(picture[None], picture.shape[:2])[0], cmap="gray_r", interpolation="nearest")
+    ax.imshow(edges([picture], (picture.shape[0], picture.shape[1]))[0], cmap="gray_r", interpolation="nearest")
     _row_label(ax, label)
 
 

@@ -137,7 +137,8 @@ def save(path: Path, log: Log) -> None:
         np.savez(file, meta=np.array(json.dumps(meta)), **arrays)  # type: ignore[arg-type]
 
 
-def load(path: Path) -> Log:
+def load(path: Path, only: str | None = None) -> Log:
+    """The groups of an archive, or one of them."""
     with np.load(path, allow_pickle=False) as stored:
         meta = json.loads(str(stored["meta"]))
         return {
@@ -151,4 +152,12 @@ def load(path: Path) -> Log:
                 entry["attrs"],
             )
             for place, entry in meta.items()
+            if only in (None, place)
         }
+
+
+def contents(path: Path) -> tuple[tuple[int, ...], list[str]]:
+    """The images of an archive and the paths of its groups, without their values."""
+    with np.load(path, allow_pickle=False) as stored:
+        meta = json.loads(str(stored["meta"]))
+    return next((tuple(entry["samples"]) for entry in meta.values()), ()), list(meta)

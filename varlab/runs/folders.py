@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import dask
 import xarray as xr
 from zarr.codecs import BloscCodec
 
@@ -15,6 +16,7 @@ from varlab.locks import LOCK, OWNER
 from varlab.probes import log as logs
 from varlab.runs.manifest import MANIFEST, STORE, damaged, faults, write_manifest
 from varlab.runs.naming import named, numbered
+from varlab.runs.parts import joined_lazily
 from varlab.writing import DRAFT, beside, draft_of
 
 RECORD = "run.json"
@@ -27,7 +29,8 @@ def keep(folder: Path, tree: xr.DataTree) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     draft, former = draft_of(folder / STORE), draft_of(folder / STORE)
     try:
-        tree.to_zarr(draft, consolidated=False, encoding=packed(tree))
+        with dask.config.set(scheduler="synchronous"):  # a region at a time, whoever else computes in this process
+            tree.to_zarr(draft, consolidated=False, encoding=packed(tree))
         (folder / MANIFEST).unlink(missing_ok=True)
         if (folder / STORE).exists():
             (folder / STORE).rename(former)
@@ -62,6 +65,7 @@ def is_finished(folder: Path) -> bool:
 def open_log(folder: Path | str) -> xr.DataTree:
     """The log of a run folder; an unfinished run gives the prompts it has. ``encoding["source"]`` is the folder.
 
+    Values are read when they are used, chunk by chunk (dask arrays): a log may be larger than memory.
     Raises VarlabError for a folder without a log, and for a damaged one.
 
     Examples
@@ -81,7 +85,7 @@ def _open(folder: Path) -> xr.DataTree:
     if record is None or not parts:
         raise VarlabError(f"{folder} holds no log. Make one: varlab log MODEL --out {folder}.")
     try:
-        tree = logs.tree(logs.join([load_part(path) for path in parts]), record)
+        tree = logs.tree(joined_lazily(parts), record)
         return named(tree, record.get("log_version", 1))
     except VarlabError:
         if is_finished(folder):  # its writer ended in between, and the parts are in the log now
@@ -89,20 +93,12 @@ def _open(folder: Path) -> xr.DataTree:
         raise
 
 
-def load_part(path: Path) -> logs.Log:
-    """A finished batch. Raises VarlabError when it is damaged."""
-    try:
-        return logs.load(path)
-    except Exception as error:  # numpy, zipfile, json and zlib have a class each for a damaged file
-        raise damaged(path, error, path.parent.parent) from error
-
-
 def _open_store(folder: Path) -> xr.DataTree:
     store = folder / STORE
     if wrong := faults(folder, beginning=STORE):
         raise damaged(store, "; ".join(wrong[:3]), folder)
     try:
-        tree = xr.open_datatree(store, engine="zarr", consolidated=False)
+        tree = xr.open_datatree(store, engine="zarr", consolidated=False, chunks={})
     except Exception as error:  # zarr, its codecs and xarray have a dozen unrelated classes for a damaged store
         raise damaged(store, error, folder) from error
     if not (folder / MANIFEST).exists() and (missing := lacks(tree)):
@@ -123,8 +119,10 @@ def lacks(tree: xr.DataTree) -> str:
             return f"it has nothing of {name}"
     try:
         for node in tree.subtree:
-            if node.data_vars and (count := node.load().sizes.get("prompt")) != tree.attrs["n"]:
+            if node.data_vars and (count := node.sizes.get("prompt")) != tree.attrs["n"]:
                 return f"{node.path} has {count} prompts, not {tree.attrs['n']}"
+            for values in node.data_vars.values():
+                values.count().load()
     except Exception as error:  # zarr and its codecs have a dozen unrelated classes for damaged values
         return f"{type(error).__name__}: {error}"
     return ""

@@ -15,7 +15,6 @@ from varlab.locks import LOCK, OWNER, one_writer, owner_of
 from varlab.runs.folders import (
     RECORD,
     lacks,
-    load_part,
     open_log,
     parts_of,
     read_record,
@@ -23,6 +22,7 @@ from varlab.runs.folders import (
     write_record,
 )
 from varlab.runs.manifest import MANIFEST, STORE, faults, read_manifest, write_manifest
+from varlab.runs.parts import load_part
 
 
 @dataclass(frozen=True)
