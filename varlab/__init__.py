@@ -10,11 +10,26 @@ import importlib as _importlib
 from typing import Any as _Any
 
 _PLACES = {
-    **dict.fromkeys(("compare", "control", "frontier", "load", "log", "open_log", "prompts", "sample"), "varlab.api"),
+    **dict.fromkeys(
+        ("compare", "compare_saved", "control", "frontier", "load", "log", "open_log", "prompts", "sample"),
+        "varlab.api",
+    ),
     **dict.fromkeys(("figures", "reports"), None),
 }
 __version__ = "0.1.0"
-__all__ = ["compare", "control", "figures", "frontier", "load", "log", "open_log", "prompts", "reports", "sample"]
+__all__ = [
+    "compare",
+    "compare_saved",
+    "control",
+    "figures",
+    "frontier",
+    "load",
+    "log",
+    "open_log",
+    "prompts",
+    "reports",
+    "sample",
+]
 
 
 def __getattr__(name: str) -> _Any:

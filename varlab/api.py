@@ -14,7 +14,7 @@ from varlab import comparison, runs
 from varlab.accelerators import build
 from varlab.accelerators.skipvar import read_decisions
 from varlab.analysis.frontier import Frontier
-from varlab.comparison import Comparison
+from varlab.comparison import Comparison, Paired
 from varlab.errors import VarlabError
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
@@ -112,6 +112,16 @@ def frontier(model: NextScaleModel | str, prompt_set: Given = None, **options: A
     >>> vl.frontier("mini-infinity", "scenes", n=16).works()
     """
     return comparison.frontier(*_loaded_with(model, prompt_set, options.get("n")), **options)
+
+
+def compare_saved(a: Path | str, b: Path | str, **options: Any) -> Paired:
+    """Two saved comparisons or scores, paired image by image: see ``varlab.comparison.compare_saved``.
+
+    Examples
+    --------
+    >>> vl.compare_saved("runs/a", "runs/b", margin={"ssim": 0.005}).table
+    """
+    return comparison.compare_saved(a, b, **options)
 
 
 def control(log: xr.DataTree, n: int, folder: Path | str | None = None) -> xr.DataTree:

@@ -1,8 +1,9 @@
-"""Methods against each other and against the dense run, on one engine."""
+"""Methods against each other and against the dense run: on one engine, as saved, or as pictures of any origin."""
 
 from varlab.comparison.baselines import frontier
 from varlab.comparison.bench import PROMPTS, methods_of
 from varlab.comparison.interleaved import compare
+from varlab.comparison.pairing import Paired, compare_saved
 from varlab.comparison.result import Comparison
 
-__all__ = ["PROMPTS", "Comparison", "compare", "frontier", "methods_of"]
+__all__ = ["PROMPTS", "Comparison", "Paired", "compare", "compare_saved", "frontier", "methods_of"]

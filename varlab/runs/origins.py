@@ -48,6 +48,13 @@ def made_with(model: NextScaleModel, **more: Any) -> dict[str, Any]:
         "settings": asdict(model.settings),
         "device": device_name(model.device),
         "threads": torch.get_num_threads(),
+        **signed(),
+    }
+
+
+def signed() -> dict[str, Any]:
+    """What any file must say of the code behind it, also one that needed no model."""
+    return {
         "versions": {"varlab": version("varlab"), "torch": version("torch")},
         "git": git_state(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

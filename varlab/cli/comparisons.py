@@ -1,0 +1,111 @@
+"""Commands on what is there already: ``compare-saved`` and ``settings diff``."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from varlab.cli.options import Overwrite, as_table, console, say
+from varlab.errors import VarlabError
+
+app = typer.Typer()
+settings = typer.Typer(no_args_is_help=True, help="Settings of runs: in what they differ.")
+
+Despite = Annotated[
+    list[str] | None, typer.Option(help="A field in which the two may differ, e.g. weights; may be repeated.")
+]
+MarginText = Annotated[
+    list[str] | None,
+    typer.Option("--margin", help="Differences within it count as none: a number, or MEASURE=NUMBER; may be repeated."),
+]
+AllowMissing = Annotated[
+    bool, typer.Option("--allow-missing", help="Compare the images that all have, and say how many are left out.")
+]
+Out = Annotated[Path | None, typer.Option(help="Folder for the tables and how they were made.")]
+
+
+@app.command("compare-saved")
+def compare_saved(
+    a: Annotated[Path, typer.Argument(help="A folder of compare or compare-images, or a file of scores.")],
+    b: Annotated[Path, typer.Argument(help="Another of the same prompts and seeds; the same one: two methods of it.")],
+    first: Annotated[str | None, typer.Option(help="The method of the first; default: each that both hold.")] = None,
+    second: Annotated[str | None, typer.Option(help="The method of the second.")] = None,
+    measure: Annotated[
+        list[str] | None, typer.Option(help="A column of scores, e.g. ssim; may be repeated. Default: all of both.")
+    ] = None,
+    margin: MarginText = None,
+    wanted: Annotated[
+        float | None, typer.Option(help="The difference whose number of prompts is asked for; default: the margin.")
+    ] = None,
+    shared_seeds: Annotated[
+        bool,
+        typer.Option("--shared-seeds", help="Image k of every prompt had the same noise, as in the official scripts."),
+    ] = False,
+    despite: Despite = None,
+    allow_missing: AllowMissing = False,
+    out: Out = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Pair two saved comparisons or scores image by image: differences, flips, tests, equivalence, power.
+
+    Example: `varlab compare-saved runs/a runs/b --margin 0.01`
+    """
+    from varlab.api import compare_saved as run
+
+    _check_out(out, overwrite, "paired.csv", "facts.json")
+    found = run(
+        a, b, first=first, second=second, measures=measure or (), margin=read_margin(margin), wanted=wanted,
+        seeds="shared" if shared_seeds else "own", despite=despite or (), allow_missing=allow_missing,
+    )  # fmt: skip
+    show_pairs(found)
+    for note in found.notes:
+        say((note, "yellow"))
+    if out is not None:
+        say(f"written to {found.save(out, overwrite)}")
+
+
+def show_pairs(found: Any) -> None:
+    """Differences and tests of each pair of methods, with what the columns mean."""
+    for title, *tables in found.shown():
+        say((title, "bold"))
+        for table in tables:
+            console.print(as_table(table))
+    say(found.legend())
+
+
+def read_margin(given: list[str] | None) -> float | dict[str, float] | None:
+    """One margin for all measures, or one for each of some."""
+    if not given:
+        return None
+    pairs = [text.rpartition("=") for text in given]
+    try:
+        values = {name: float(number) for name, _, number in pairs}
+    except ValueError:
+        raise VarlabError(f"--margin takes a number or MEASURE=NUMBER, not {' '.join(given)!r}.") from None
+    if "" in values and len(given) > 1:
+        raise VarlabError("--margin takes one number for all measures, or MEASURE=NUMBER for each.")
+    return values.get("", values)
+
+
+def _check_out(out: Path | None, overwrite: bool, *names: str) -> None:
+    from varlab.outputs import refuse_existing
+    from varlab.runs.inputs import check_writable
+
+    if out is not None:
+        check_writable(out)
+        refuse_existing(*(out / name for name in names), overwrite=overwrite)
+
+
+@settings.command()
+def diff(
+    a: Annotated[Path, typer.Argument(help="A run, comparison, score, picture or weights of varlab.")],
+    b: Annotated[Path, typer.Argument(help="Another.")],
+) -> None:
+    """Name every field in which two runs differ, with both values; dates aside."""
+    from varlab.comparison.likeness import settings_diff
+
+    found = settings_diff(a, b)
+    if found.empty:
+        say("They differ in nothing but their dates.")
+    else:
+        console.print(as_table(found))
