@@ -10,7 +10,7 @@ from rich.console import Console
 
 from tests.minis import make_mini
 from varlab import cli
-from varlab.cli import bench, comparisons, files, folders, methods, options, run, train
+from varlab.cli import bench, benchmarks, comparisons, files, folders, methods, options, run, train
 
 GOLDEN = Path(__file__).parent / "goldens" / "infinity_C_small.npz"
 
@@ -34,7 +34,7 @@ Call = Callable[..., Outcome]
 
 
 def speak_on(monkeypatch: pytest.MonkeyPatch, console: Console) -> None:
-    for room in (options, run, methods, comparisons, train, files, bench, folders):
+    for room in (options, run, methods, comparisons, benchmarks, train, files, bench, folders):
         if hasattr(room, "console"):
             monkeypatch.setattr(room, "console", console)
 

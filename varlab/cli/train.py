@@ -1,4 +1,4 @@
-"""Commands that train and judge the minis: ``train``, ``score``, ``card``, ``export``, ``exits``, ``ablate``."""
+"""Commands that train and judge the minis: ``train``, ``card``, ``export``, ``exits``, ``ablate``."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -83,68 +83,6 @@ def train(
             say(freqexit_command(plan, folder, workers or 2, device, out, not no_wait))
             return
         say(train_command(name, folder, workers, device, init_from, steps, pool, out, compiled, not no_wait))
-
-
-@app.command()
-@with_loading
-def score(
-    benchmark: Annotated[
-        str,
-        typer.Argument(help="scenes; of class-conditional minis frechet (scattering features), or fid with a library."),
-    ],
-    model: Model,
-    n: Annotated[
-        int | None, typer.Option(help="scenes: prompts (553, the whole set); frechet and fid: images (2000).")
-    ] = None,
-    per_prompt: Annotated[int, typer.Option(help="scenes: images a prompt.")] = 4,
-    seed: Seed = 0,
-    method: Method = None,
-    json: Annotated[Path | None, typer.Option(help="Write the summary and the scores of all entries here.")] = None,
-    against: Annotated[
-        Path | None, typer.Option(help="scenes: what --json wrote of other weights; adds the paired lead over them.")
-    ] = None,
-    cfg: Cfg = None,
-    tau: Tau = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    cfg_layers: CfgLayers = None,
-    overwrite: Overwrite = False,
-    **options: Any,
-) -> None:
-    """Score a model's samples, with 95 % intervals: the scene benchmark, or a distance to held-out scenes.
-
-    Example: `varlab score frechet mini-var-freqexit --method freqexit:exits=6`
-    """
-    from varlab.accelerators import build
-    from varlab.errors import unknown
-    from varlab.evaluation.command import BENCHMARKS, former_score, score_command
-    from varlab.outputs import refuse_existing
-    from varlab.runs.inputs import at_least, check_writable_file, with_overrides
-    from varlab.scenes.prompt_sets import prompts
-
-    if benchmark not in BENCHMARKS:
-        raise unknown("benchmark", benchmark, BENCHMARKS)
-    at_least(1, n=n, per_prompt=per_prompt)
-    at_least(0, seed=seed)
-    build(method or ())
-    settings = read_settings(cfg, tau, top_k, top_p, cfg_layers)
-    if json is not None:
-        check_writable_file(json, ".json")
-        refuse_existing(json, overwrite=overwrite)
-    if against is not None:
-        former_score(against)
-    texts = prompts(benchmark, n=1) if benchmark == "scenes" else ()
-    check_readable(model, texts, settings, **options)
-    if benchmark != "scenes":
-        require_classes(model, named=True)
-    loaded = load_model(model, **options)
-    loaded.settings = with_overrides(loaded.settings, **settings)
-    loaded.settings.check(len(loaded.schedule), loaded.depth)
-    with image_bar() as progress:
-        methods = tuple(method or ())
-        frame, note = score_command(benchmark, loaded, n, per_prompt, seed, json, progress, methods, against)
-    console.print(as_table(frame))
-    say(f"weights: {loaded.weights}; seed {seed}; {note}")
 
 
 @app.command()

@@ -5,6 +5,7 @@ is github.com/openai/guided-diffusion, evaluations/evaluator.py.
 """
 
 from collections.abc import Iterator
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 
 from varlab.errors import VarlabError
-from varlab.evaluation.distances import Moments, frechet
+from varlab.evaluation.distances import Moments, frechet, root
+from varlab.measures.statistics import Interval
 
 SPLIT = 5000  # images of a part of the inception score
 NEIGHBOURS = 3  # of precision and recall
@@ -152,3 +154,22 @@ def _mmd(a: Tensor, b: Tensor) -> float:
     own, other, across = ((x @ y.T / width + 1) ** 3 for x, y in ((a, a), (b, b), (a, b)))
     within = sum(float(k.sum() - k.trace()) for k in (own, other)) / (n * (n - 1))
     return within - 2 * float(across.mean())
+
+
+def fid_interval(features: Array, real: Statistics, level: float = 0.95) -> Interval:
+    """(estimate, low, high) of FID over drawn images, the real ones as they are.
+
+    By the first-order effect of each image on the distance (infinitesimal jackknife): what a bootstrap of images would
+    spread, at the cost of one decomposition. For FID *at this n*, which lies above that of endless sets.
+    """
+    own = statistics(features)
+    estimate, n = fid(own, real), len(features)
+    half = root(torch.from_numpy(np.atleast_2d(real.sigma).astype(np.float64)))
+    values, vectors = torch.linalg.eigh(half @ torch.from_numpy(own.sigma) @ half)
+    inverse = torch.where(values > values[-1] * 1e-10, values.clamp(min=1e-300).rsqrt(), 0.0)
+    slope = torch.eye(len(half), dtype=torch.float64) - half @ (vectors * inverse @ vectors.T) @ half
+    centred = torch.from_numpy(features.astype(np.float64) - own.mu)
+    mean = torch.from_numpy((own.mu - np.atleast_1d(real.mu)).astype(np.float64))
+    effects = 2 * centred @ mean + (centred @ slope * centred).sum(1)
+    width = NormalDist().inv_cdf((1 + level) / 2) * float(effects.std()) / n**0.5
+    return Interval(estimate, estimate - width, estimate + width)

@@ -64,9 +64,14 @@ def draw_classes(
     return np.stack([np.asarray(image) for image in run.images])
 
 
+def held_out(n: int, side: int) -> tuple[np.ndarray, list[str]]:
+    """Scenes that no training pool contains, [n, side, side, 3], and their classes."""
+    return class_scenes(n, HELD_OUT_SEED, side)
+
+
 def reference(model: VAR, n: int) -> tuple[np.ndarray, list[str]]:
     """Held-out scenes of the model's size, and their classes."""
-    return class_scenes(n, HELD_OUT_SEED, model.schedule.final[0] * model.stride)
+    return held_out(n, model.schedule.final[0] * model.stride)
 
 
 def measures(found: ClassSamples, space: FrechetSpace, draws: np.ndarray | None = None) -> dict[str, Interval]:

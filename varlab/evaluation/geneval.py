@@ -16,6 +16,7 @@ from varlab.errors import VarlabError
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 RELATIONS = ("above", "below", "left of", "right of")
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+OFFICIAL_NAME = r"\d+\.png"  # of the files that are read; matched at the front alone, so 0001.png.bak is read too
 LEAST_OFFSET = 1e-3  # pixels, below which two boxes have no relation
 
 Rows = npt.NDArray[np.float32]  # [n, 5]

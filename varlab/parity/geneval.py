@@ -9,7 +9,6 @@ import numpy as np
 from PIL import Image
 
 from varlab.evaluation import geneval
-from varlab.evaluation.geneval_files import OFFICIAL_NAME
 from varlab.evaluation.scripts import geneval_detect
 from varlab.parity.comparison import Comparison
 
@@ -86,7 +85,7 @@ def _compare_header(comparison: Comparison) -> None:
     wrong = [
         entry["path"]
         for entry in names
-        if bool(re.match(OFFICIAL_NAME, entry["path"].rpartition("/")[2])
+        if bool(re.match(geneval.OFFICIAL_NAME, entry["path"].rpartition("/")[2])
                 and entry["path"].startswith("samples/")) != entry["read_by_official"]
     ]  # fmt: skip
     if names:

@@ -148,6 +148,7 @@ def clustered_interval(
     Percentile bounds, NaN under two prompts. Where seeds cross the prompts: those of ``standard_error``.
     """
     estimate, enough = means(values, design), design.prompts() > 1
+    enough[-1] = enough.all()  # a category of one prompt has no spread, and overall would seem to have less than it has
     if design.crossed:
         error, freedom = standard_error(values, design, flips)
         low = high = stats.t.ppf((1 + level) / 2, freedom) * error

@@ -1,0 +1,270 @@
+"""Folders of benchmarks: drawn in the official layout, resumed, and searched for faults."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.cli_calls import Call, places, varlab  # noqa: F401
+from tests.conftest import tiny_var
+from varlab.errors import VarlabError
+from varlab.evaluation.benchmarks import BENCHMARKS
+from varlab.evaluation.contract import Folder, Item
+from varlab.evaluation.generation import Drawing, check, folder_of, generate
+from varlab.evaluation.judging import find_faults, judge
+from varlab.evaluation.validation import faults
+from varlab.outputs import read_facts
+
+
+def picture(path: Path, size: tuple[int, int] = (8, 8), value: int = 200) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((size[1], size[0], 3), value, np.uint8)).save(path)
+    return path
+
+
+def tell(lines: list[str], folder: Path) -> list[str]:
+    return [line.replace(f"{folder}/", "") for line in lines]
+
+
+# Drawing
+
+
+def drawing(**more: Any) -> Drawing:
+    model = tiny_var()
+    items = [Item(f"{i:04d}", str(i), f"{i:04d}") for i in range(3)]
+    given: dict[str, Any] = {
+        "benchmark": BENCHMARKS["fid"], "model": model, "items": items, "spec": "none", "seed": 3, "per_prompt": 2,
+        "ending": ".png", "rewritten": {}, "settings": model.settings,
+    }  # fmt: skip
+    return Drawing(**(given | more))
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.png")}
+
+
+def test_a_drawing_goes_on_and_batches_do_not_matter(tmp_path: Path) -> None:
+    assert generate(drawing(batch=1), tmp_path / "a") == 6
+    assert generate(drawing(batch=4), tmp_path / "b") == 6
+    whole = content(tmp_path / "a")
+    assert sorted(whole) == [f"images/{i:04d}/{k:03d}.png" for i in range(3) for k in range(2)]
+    pixels = [np.asarray(Image.open(tmp_path / name / path)) for name in "ab" for path in sorted(whole)]
+    assert np.abs(np.subtract(pixels[:6], pixels[6:], dtype=int)).max() <= 1  # but for rounding
+    for path in ("0000/001.png", "0002/000.png"):
+        (tmp_path / "a" / "images" / path).unlink()
+    assert generate(drawing(), tmp_path / "a") == 4  # both images of the two prompts
+    again = [np.asarray(Image.open(tmp_path / "a" / path)) for path in sorted(whole)]
+    assert np.abs(np.subtract(again, pixels[:6], dtype=int)).max() <= 1
+    assert generate(drawing(), tmp_path / "a") == 0
+    assert read_facts(tmp_path / "a" / "images" / "0001" / "000.png")["prompt"] == "1"
+
+
+def test_another_drawing_is_refused_by_field(tmp_path: Path) -> None:
+    generate(drawing(), tmp_path / "a")
+    for change, name in (({"seed": 4}, "seed"), ({"spec": "truncate:last=1"}, "spec"), ({"ending": ".jpg"}, "ending")):
+        with pytest.raises(VarlabError, match=f"holds other images .different: {name}"):
+            check(drawing(**change), tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "mine.txt").write_text("")
+    with pytest.raises(VarlabError, match=r"is not empty and holds no benchmark.json"):
+        generate(drawing(), tmp_path / "b")
+    assert [path.name for path in (tmp_path / "b").iterdir()] == ["mine.txt"]
+
+
+def test_jpg_says_its_quality_and_rewritten_prompts_keep_their_name(tmp_path: Path) -> None:
+    generate(drawing(ending=".jpg", rewritten={"1": "0"}), tmp_path / "a")
+    record = json.loads((tmp_path / "a" / "benchmark.json").read_text())
+    assert (record["quality"], record["rewritten"], record["items"][1]["text"]) == (95, {"0001": "0"}, "1")
+    assert Image.open(tmp_path / "a" / "images" / "0000" / "000.jpg").format == "JPEG"
+    assert find_faults("fid", tmp_path / "a", None) == ([], 6)
+
+
+def test_a_grid_of_samples_is_read_row_by_row() -> None:
+    samples = [Image.new("RGB", (4, 4), (40 * k, 0, 0)) for k in range(4)]
+    (grid,) = BENCHMARKS["dpg"].stored(samples)
+    assert grid.size == (8, 8)
+    assert [grid.getpixel(place)[0] for place in ((0, 0), (7, 0), (0, 7), (7, 7))] == [0, 40, 80, 120]  # type: ignore[index]
+
+
+def test_names_of_folders() -> None:
+    assert folder_of(Path("out"), "sparsevar:tau=0.6,alpha=4") == Path("out/sparsevar-tau=0.6-alpha=4")
+
+
+# Faults
+
+
+@pytest.fixture
+def geneval(tmp_path: Path) -> tuple[Path, Path]:
+    """Two prompts, and a folder of theirs without a fault."""
+    prompts = [
+        {"tag": "single_object", "include": [{"class": name, "count": 1}], "prompt": f"a photo of a {name}"}
+        for name in ("dog", "cat")
+    ]
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("".join(json.dumps(prompt) + "\n" for prompt in prompts))
+    for i, prompt in enumerate(prompts):
+        for k in range(4):
+            picture(tmp_path / "images" / f"{i:05d}" / "samples" / f"{k:04d}.png")
+        (tmp_path / "images" / f"{i:05d}" / "metadata.jsonl").write_text(json.dumps(prompt))
+    return tmp_path / "images", file
+
+
+def test_a_good_folder_has_no_faults(geneval: tuple[Path, Path]) -> None:
+    assert find_faults("geneval", *geneval) == ([], 8)
+
+
+def test_every_fault_of_a_folder_is_found(geneval: tuple[Path, Path]) -> None:
+    folder, file = geneval
+    samples = folder / "00000" / "samples"
+    (samples / "0000.png").unlink()
+    picture(samples / "00000.jpg")
+    (samples / "0001.png").write_bytes((samples / "0001.png").read_bytes()[:40])
+    picture(samples / "0002.png", (8, 9))
+    (folder / "00001" / "samples" / "0003.png").rename(folder / "00001" / "samples" / "0003.jpg")
+    picture(folder / "00002" / "samples" / "0000.png")
+    rewritten = json.loads(file.read_text().splitlines()[1]) | {"prompt": "a photo of a fluffy cat"}
+    (folder / "00001" / "metadata.jsonl").write_text(json.dumps(rewritten))
+    lines = tell(find_faults("geneval", folder, file)[0], folder)
+    for says in (
+        "00000/samples/0000.png: missing",
+        "00000/samples/00000.jpg: no file of this layout",
+        "00000/samples/00000.jpg: the official evaluator reads no file of that name",
+        "00000/samples/0001.png: damaged",
+        "00000/samples/0002.png: 8 x 9, the others 8 x 8",
+        "00001/samples/0003.png: missing; 0003.jpg is there",
+        "00002/samples/0000.png: no file of this layout",
+        "00001/metadata.jsonl: a rewritten prompt stands in place of the original 'a photo of a cat'",
+    ):
+        assert any(line.startswith(says) for line in lines), (says, lines)
+    (folder / "00001" / "metadata.jsonl").write_text(file.read_text().splitlines()[0])
+    assert any(
+        "00001/metadata.jsonl: not line 2 of the prompts" in line for line in find_faults("geneval", folder, file)[0]
+    )
+    (folder / "00001" / "metadata.jsonl").write_text("{")
+    assert any("00001/metadata.jsonl: no JSON" in line for line in find_faults("geneval", folder, file)[0])
+
+
+def test_faults_of_dpg(tmp_path: Path) -> None:
+    items, images = [Item("0", "x"), Item("coco1", "y")], tmp_path / "images"
+    for name, size in (
+        ("0.png", (8, 8)),
+        ("0.v2.png", (8, 8)),
+        ("partipromptscoco1.png", (8, 8)),
+        ("coco1.png", (9, 8)),
+    ):
+        picture(images / name, size)
+    (images / "dpg_bench_results.txt").write_text("")
+    lines = tell(faults(BENCHMARKS["dpg"], Folder.at(tmp_path), items), images)
+    for says in (
+        "0.v2.png: a second picture of '0' beside 0.png",
+        "partipromptscoco1.png: no prompt 'partipromptscoco1'",
+        "coco1.png: 9 x 8 is no square grid of 2 x 2 samples",
+        "dpg_bench_results.txt: no file of this layout",
+    ):
+        assert any(line.startswith(says) for line in lines), (says, lines)
+
+
+def test_faults_of_hps_and_imagereward(tmp_path: Path) -> None:
+    picture(tmp_path / "hps" / "anime" / "00000.jpg")
+    picture(tmp_path / "hps" / "extra" / "00000.jpg")
+    lines = tell(
+        faults(BENCHMARKS["hps"], Folder.at(tmp_path / "hps"), [Item("anime/00000", "x", "anime")]), tmp_path / "hps"
+    )
+    assert any(line.startswith("extra: the official reader takes every folder for a style") for line in lines)
+    folder = tmp_path / "reward"
+    for k in range(10):
+        picture(folder / f"a_{k}.png")
+    picture(folder / "a" / "a_3.jpg")
+    (folder / "metadata.jsonl").write_text(json.dumps([{"id": "a", "prompt": "rewritten"}]))
+    lines = tell(faults(BENCHMARKS["imagereward"], Folder.at(folder), [Item("a", "x")]), folder)
+    assert any("prompt a has an image twice" in line for line in lines)
+    assert any("metadata.jsonl: prompt a is a rewritten one in place of 'x'" in line for line in lines)
+
+
+def test_scenes_of_a_folder_are_judged_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    for item in BENCHMARKS["scenes"].items(None)[:2]:
+        for k in range(4):
+            picture(folder / item.id / f"{k:04d}.png", (32, 32))
+    with pytest.raises(VarlabError, match=r"lacks 2204 of 2212 images"):
+        judge("scenes", tmp_path)
+    scores = judge("scenes", tmp_path, allow_missing=True)
+    assert set(scores.table["missing"]) == {2204} and len(scores.entries) == 8
+    (folder / "00000" / "0000.png").write_bytes(b"")
+    with pytest.raises(VarlabError, match=r"00000/0000.png cannot be read as an image"):
+        judge("scenes", tmp_path, allow_missing=True)
+
+
+def test_a_folder_of_another_benchmark_is_refused(tmp_path: Path) -> None:
+    generate(drawing(), tmp_path / "a")
+    with pytest.raises(VarlabError, match="was drawn for fid, not for geneval"):
+        judge("geneval", tmp_path / "a")
+    with pytest.raises(VarlabError, match="There is no folder"):
+        find_faults("geneval", tmp_path / "none", None)
+
+
+# The command line
+
+
+def test_commands_draw_validate_and_score(varlab: Call) -> None:
+    Path("p.json").write_text(json.dumps([{"id": name, "prompt": f"a {name} star"} for name in ("red", "blue")]))
+    own = ("--prompts", "p.json", "--out", "o", "--per-prompt", 1)
+    drawn = varlab("generate", "imagereward", "nano-infinity", "none", "truncate:last=1", *own)
+    assert drawn.code == 0 and "o/truncate-last=1: 2 pictures drawn" in drawn.out
+    assert "0 faults; 4 pictures are expected" in varlab("validate", "imagereward", "o").out
+    varlab("score", "imagereward", "o").refused("ImageReward is not installed here", "varlab adapter imagereward")
+    for spec, offset in (("none", 1.0), ("truncate-last=1", 0.5)):
+        Path("o", spec, "scores.csv").write_text(f"id,index,score\nred,0,{offset}\nblue,0,{offset + 1}\n")
+    scored = varlab("score", "imagereward", "o", "--json", "s.json")
+    assert scored.code == 0
+    record = json.loads(Path("s.json").read_text())
+    assert [(entry["method"], entry["imagereward"]) for entry in record["entries"]] == [
+        ("none", 1.0), ("none", 2.0), ("truncate:last=1", 0.5), ("truncate:last=1", 1.5),
+    ]  # fmt: skip
+    assert record["weights"].startswith("trained")
+    varlab("score", "imagereward", "o", "--json", "s.json").refused("s.json exists")
+    Path("o/none/images/red_0.png").unlink()
+    wrong = varlab("validate", "imagereward", "o")
+    assert wrong.code == 1 and "red_0.png: missing" in wrong.out
+    assert "o/none: 1 pictures drawn" in varlab("generate", "imagereward", "nano-infinity", "none", *own).out
+    Path("o/none/scores.csv").write_text("id,index,score\nred,0,1\n")
+    varlab("score", "imagereward", "o").refused("lacks 1 of 2 images", "--allow-missing")
+
+
+REFUSED = {
+    "no such benchmark": (["generate", "genevol", "nano-infinity", "none", "--out", "o"], "Did you mean geneval"),
+    "no such model": (["generate", "scenes", "nano-infinit", "none", "--out", "o"], "nano-infinity"),
+    "no such method": (["generate", "scenes", "nano-infinity", "nine", "--out", "o"], "nine"),
+    "no such format": (["generate", "hps", "nano-infinity", "none", "--out", "o", "--format", "png"], "stored as .jpg"),
+    "prompts not here": (["generate", "dpg", "nano-infinity", "none", "--out", "o"], "give it with --prompts"),
+    "no classes": (["generate", "fid", "nano-infinity", "none", "--out", "o"], "mini-var"),
+    "no images": (["generate", "scenes", "nano-infinity", "none", "--out", "o", "--n", "0"], "n must be at least 1"),
+    "no rewritten": (
+        ["generate", "scenes", "nano-infinity", "none", "--out", "o", "--rewritten", "x.json"], "x.json cannot be read"
+    ),
+    "neither": (["score", "geneval", "nowhere"], "There is no folder 'nowhere' either"),
+    "from a model": (["score", "geneval", "nano-infinity"], "varlab generate geneval nano-infinity"),
+    "folder's option": (["score", "scenes", "nano-infinity", "--mode", "corrected"], "are of folders"),
+    "model's option": (["score", "scenes", ".", "--n", "3"], "belong to varlab generate"),
+    "no script": (["adapter", "scenes"], "needs no other network"),
+    "no folder": (["validate", "geneval", "nowhere"], "There is no folder nowhere"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "says"), REFUSED.values(), ids=REFUSED)
+def test_mistakes_are_told_before_anything_is_made(
+    varlab: Call, arguments: list[str], says: str
+) -> None:  # fmt: skip
+    varlab(*arguments).refused(says)
+    assert not list(Path().iterdir())
+
+
+def test_adapters_are_printed_and_written_once(varlab: Call) -> None:
+    printed = varlab("adapter", "hps").out
+    assert printed.startswith('"""HPSv2 cosines') and "varlab" not in printed.replace("no varlab", "")
+    assert varlab("adapter", "hps", "--out", "hps.py").code == 0
+    assert Path("hps.py").read_text() == printed
+    varlab("adapter", "hps", "--out", "hps.py").refused("hps.py exists")

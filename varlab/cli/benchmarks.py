@@ -1,0 +1,286 @@
+"""Commands of the benchmarks: ``generate``, ``validate``, ``adapter``, ``score``."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from varlab.cli.options import (
+    Cfg,
+    CfgLayers,
+    Method,
+    Model,
+    NoWait,
+    Overwrite,
+    Seed,
+    Tau,
+    TopK,
+    TopP,
+    as_table,
+    check_readable,
+    console,
+    image_bar,
+    load_model,
+    read_settings,
+    require_classes,
+    require_known,
+    resumable,
+    say,
+    with_loading,
+)
+from varlab.errors import VarlabError
+
+app = typer.Typer()
+
+Bench = Annotated[
+    str, typer.Argument(help="geneval, dpg, hps, imagereward, fid, mjhq, or varlab's own: scenes, frechet.")
+]
+PromptFile = Annotated[
+    Path | None, typer.Option(help="Your prompt file, where a licence forbids to ship the benchmark's own.")
+]
+
+
+@app.command()
+@with_loading
+def generate(
+    benchmark: Bench,
+    model: Model,
+    specs: Annotated[list[str], typer.Argument(help="e.g. none sparsevar:tau=0.6; a+b run together.")],
+    out: Annotated[Path, typer.Option(help="Folder; each spec gets one in it. The same command goes on.")],
+    prompts: PromptFile = None,
+    n: Annotated[int | None, typer.Option(help="The first n prompts alone; scores then say so.")] = None,
+    per_prompt: Annotated[
+        int | None, typer.Option(help="Images a prompt; default: as many as the benchmark asks for.")
+    ] = None,
+    seed: Seed = 0,
+    image: Annotated[
+        str | None, typer.Option("--format", help="png, or jpg at quality 95; default: what the official reader takes.")
+    ] = None,
+    rewritten: Annotated[
+        Path | None, typer.Option(help="JSON object, original -> rewritten prompt: what is drawn instead.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(help="Images at a time.")] = None,
+    cfg: Cfg = None,
+    tau: Tau = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    cfg_layers: CfgLayers = None,
+    no_wait: NoWait = False,
+    **options: Any,
+) -> None:
+    """Draw what a benchmark asks for, in its official layout: OUT/SPEC/images.
+
+    Example: `varlab generate scenes nano-infinity none truncate:last=1 --out drawn --n 12`
+    """
+    from varlab.comparison.bench import methods_of
+    from varlab.evaluation.generation import Drawing, check, folder_of, read_rewritten
+    from varlab.evaluation.generation import generate as draw
+    from varlab.evaluation.judging import find_benchmark
+    from varlab.runs.inputs import at_least, with_overrides
+
+    found = find_benchmark(benchmark)
+    at_least(1, n=n, per_prompt=per_prompt, batch=batch)
+    at_least(0, seed=seed)
+    for spec in specs:
+        methods_of(spec)
+    ending = found.ending if image is None else f".{image.lstrip('.')}"
+    if ending not in found.endings:
+        raise VarlabError(f"{found.title} is stored as {' or '.join(found.endings)}, not as {image}.")
+    texts, settings = read_rewritten(rewritten), read_settings(cfg, tau, top_k, top_p, cfg_layers)
+    require_known(model)
+    items = [] if benchmark in ("fid", "frechet") else found.items(prompts)[:n]  # else of the model's own classes
+    if not items:
+        require_classes(model, named=benchmark == "frechet")
+    check_readable(model, [texts.get(item.text, item.text) for item in items], settings, **options)
+    loaded = load_model(model, **options)
+    chosen = with_overrides(loaded.settings, **settings)
+    items = items or found.items(prompts, loaded)[:n]
+    drawings = [
+        Drawing(found, loaded, items, spec, seed, per_prompt or found.per_prompt, ending, texts, chosen, batch)
+        for spec in dict.fromkeys(specs)
+    ]
+    for drawing in drawings:  # all are checked before the first one is drawn
+        check(drawing, folder_of(out, drawing.spec))
+    for drawing in drawings:
+        folder = folder_of(out, drawing.spec)
+        with resumable(), image_bar() as progress:
+            made = draw(drawing, folder, progress, not no_wait)
+        say(f"{folder}: {made} pictures drawn, {len(items)} prompts; {loaded.weights}, seed {seed}")
+
+
+@app.command()
+def validate(
+    benchmark: Bench,
+    folder: Annotated[Path, typer.Argument(help="The images, or a folder of varlab generate.")],
+    prompts: PromptFile = None,
+) -> None:
+    """Find what is wrong with a folder of images before it is scored. The exit code is 1 when something is."""
+    from varlab.evaluation.judging import find_faults
+
+    lines, count = find_faults(benchmark, folder, prompts)
+    for line in lines:
+        say(line)
+    say(f"{len(lines)} faults; {count} pictures are expected")
+    if lines:
+        raise typer.Exit(1)
+
+
+@app.command()
+def adapter(
+    benchmark: Bench,
+    out: Annotated[Path | None, typer.Option(help="Write it to this file in place of printing it.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Print the script that runs a benchmark's own networks where they are installed; it needs no varlab.
+
+    Example: `varlab adapter geneval > geneval_detect.py`
+    """
+    from varlab.evaluation.adapters import script_of
+    from varlab.evaluation.judging import find_benchmark
+    from varlab.outputs import refuse_existing
+    from varlab.runs.inputs import check_writable_file
+    from varlab.writing import beside
+
+    text = script_of(find_benchmark(benchmark))
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    check_writable_file(out, ".py")
+    refuse_existing(out, overwrite=overwrite)
+    with beside(out) as part:
+        part.write_text(text, "utf-8")
+    say(f"written to {out}")
+
+
+@app.command()
+@with_loading
+def score(
+    benchmark: Bench,
+    what: Annotated[
+        str,
+        typer.Argument(help="A folder of images; of scenes, frechet and fid also a model, whose samples are drawn."),
+    ],
+    prompts: PromptFile = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Folder: what the adapter wrote; default: its file in a folder of generate.")
+    ] = None,
+    reference: Annotated[
+        list[Path] | None, typer.Option(help="Folder, fid and mjhq: npz of real images; may be repeated.")
+    ] = None,
+    mode: Annotated[
+        str, typer.Option(help="Folder: official, with the faults of the official scorer, or corrected.")
+    ] = "official",
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Folder: score what is there; the table says what is not.")
+    ] = False,
+    n: Annotated[
+        int | None,
+        typer.Option(help="Model: prompts of scenes (553, the whole set), images of frechet and fid (2000)."),
+    ] = None,
+    per_prompt: Annotated[int | None, typer.Option(help="Model, scenes: images a prompt (4).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Model: image i depends on (seed, i) alone (0).")] = None,
+    method: Method = None,
+    json: Annotated[Path | None, typer.Option(help="Write the table and the score of every image here.")] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Model, scenes: what --json wrote of other weights; adds the paired lead.")
+    ] = None,
+    cfg: Cfg = None,
+    tau: Tau = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    cfg_layers: CfgLayers = None,
+    overwrite: Overwrite = False,
+    **options: Any,
+) -> None:
+    """Score a folder of images by a benchmark, or draw and score a model's samples; with 95 % intervals.
+
+    What lies in the working directory as a folder is one, unless it has a model's name: then write `./NAME`.
+
+    Example: `varlab score frechet mini-var-freqexit --method freqexit:exits=6`
+    """
+    from varlab.evaluation.judging import find_benchmark
+    from varlab.outputs import refuse_existing
+    from varlab.runs.inputs import check_writable_file
+
+    found = find_benchmark(benchmark)
+    own = (prompts, results, reference, allow_missing or None, mode if mode != "official" else None)
+    models = (n, per_prompt, seed, method, against, cfg, tau, top_k, top_p, cfg_layers, options.get("init"))
+    if json is not None:
+        check_writable_file(json, ".json")
+        refuse_existing(json, overwrite=overwrite)
+    if not _is_model(what):
+        if any(value is not None for value in models):
+            raise VarlabError(f"{what} is a folder of images: options of models and methods belong to varlab generate.")
+        _score_folder(found.name, Path(what), prompts, results, reference or [], mode, allow_missing, json)
+        return
+    if any(value is not None for value in own):
+        raise VarlabError(
+            f"{what} is a model: --prompts, --results, --reference, --mode and --allow-missing are of folders. "
+            f"If it is a folder, write ./{what}."
+        )
+    settings = read_settings(cfg, tau, top_k, top_p, cfg_layers)
+    _score_model(found.name, what, n, per_prompt or 4, seed or 0, tuple(method or ()), json, against, settings, options)
+
+
+def _is_model(what: str) -> bool:
+    """Whether a text names a model, or else a place. Raises VarlabError for what is neither."""
+    from varlab.weights.registry import find
+
+    if "/" in what:
+        return False
+    try:
+        find(what)
+    except VarlabError as error:
+        if Path(what).exists():
+            return False
+        raise VarlabError(f"{error} There is no folder {what!r} either.") from None
+    return True
+
+
+def _score_folder(
+    benchmark: str, place: Path, prompts: Path | None, results: Path | None, references: list[Path], mode: str,
+    allow_missing: bool, json: Path | None,
+) -> None:  # fmt: skip
+    from varlab.evaluation.judging import judge, save_scores
+
+    scores = judge(benchmark, place, prompts, results, references, mode, allow_missing)
+    same = [name for name in ("mode", "spec", "weights", "seed") if scores.table[name].nunique() == 1]
+    console.print(as_table(scores.table.drop(columns=same)))
+    facts = "; ".join(f"{name}: {scores.table[name].iloc[0]}" for name in same)
+    say(f"{facts}; 95 % intervals over prompts with all their images, where there are any")
+    for note in scores.notes:
+        say((note, "yellow"))
+    if json is not None:
+        say(f"written to {save_scores(json, benchmark, place, scores, mode=mode)}")
+
+
+def _score_model(
+    benchmark: str, model: str, n: int | None, per_prompt: int, seed: int, methods: tuple[str, ...], json: Path | None,
+    against: Path | None, settings: dict[str, Any], options: dict[str, Any],
+) -> None:  # fmt: skip
+    from varlab.accelerators import build
+    from varlab.evaluation.command import BENCHMARKS, former_score, score_command
+    from varlab.runs.inputs import at_least, with_overrides
+    from varlab.scenes.prompt_sets import prompts
+
+    if benchmark not in BENCHMARKS:
+        raise VarlabError(
+            f"{benchmark} is scored from a folder of images: draw one with varlab generate {benchmark} {model}. "
+            f"Straight from a model: {', '.join(BENCHMARKS)}."
+        )
+    at_least(1, n=n, per_prompt=per_prompt)
+    at_least(0, seed=seed)
+    build(methods)
+    if against is not None:
+        former_score(against)
+    texts = prompts(benchmark, n=1) if benchmark == "scenes" else ()
+    check_readable(model, texts, settings, **options)
+    if benchmark != "scenes":
+        require_classes(model, named=True)
+    loaded = load_model(model, **options)
+    loaded.settings = with_overrides(loaded.settings, **settings)
+    loaded.settings.check(len(loaded.schedule), loaded.depth)
+    with image_bar() as progress:
+        frame, note = score_command(benchmark, loaded, n, per_prompt, seed, json, progress, methods, against)
+    console.print(as_table(frame))
+    say(f"weights: {loaded.weights}; seed {seed}; {note}")

@@ -1,0 +1,48 @@
+"""The model half: a script that runs where its network is, here or in the user's own environment."""
+
+import importlib
+import importlib.util
+from pathlib import Path
+
+from varlab.errors import VarlabError
+from varlab.evaluation.contract import Benchmark, Folder
+from varlab.writing import draft_of
+
+
+def script_of(benchmark: Benchmark) -> str:
+    """The text of the script. Raises VarlabError for a benchmark that varlab judges itself."""
+    if not benchmark.adapter:
+        raise VarlabError(f"{benchmark.title} needs no other network: varlab score judges the images itself.")
+    return (Path(__file__).parent / "scripts" / f"{benchmark.adapter}.py").read_text("utf-8")
+
+
+def is_here(benchmark: Benchmark) -> bool:
+    """Whether the packages that the script imports are installed."""
+    return all(importlib.util.find_spec(name) is not None for name in benchmark.packages)
+
+
+def make_results(benchmark: Benchmark, folder: Folder, prompts: Path | None, out: Path) -> None:
+    """Run the script in this process; the file, and the JSON beside it, appear only when whole.
+
+    Raises VarlabError with the way to run it elsewhere, where its packages are not installed.
+    """
+    command = benchmark.command(folder, prompts, out)
+    if not is_here(benchmark):
+        raise VarlabError(
+            f"There is no {out}, and {', '.join(benchmark.packages)} is not installed here to make it. Where it is: "
+            f"varlab adapter {benchmark.name} > {benchmark.adapter}.py; python {benchmark.adapter}.py "
+            f"{' '.join(command)}"
+        )
+    draft = draft_of(out)
+    try:
+        importlib.import_module(f"varlab.evaluation.scripts.{benchmark.adapter}").main(
+            [str(draft) if argument == str(out) else argument for argument in command]
+        )
+        if draft.suffix == ".csv":
+            draft.with_suffix(".json").replace(out.with_suffix(".json"))
+        draft.replace(out)
+    except SystemExit as error:
+        raise VarlabError(str(error.code)) from error
+    finally:
+        draft.unlink(missing_ok=True)
+        draft.with_suffix(".json").unlink(missing_ok=True)

@@ -1,0 +1,178 @@
+"""GenEval: 553 prompts, 4 images each, judged by a detector and a colour network; its prompts ship."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from varlab.errors import VarlabError
+from varlab.evaluation import geneval, geneval_matching
+from varlab.evaluation.contract import Asked, Benchmark, Folder, Item, Scores, finished, plain_row, rates, require_all
+from varlab.evaluation.results import check_facts, number, once, read_lines, said
+from varlab.scenes.prompt_sets import GENEVAL
+
+if TYPE_CHECKING:
+    from varlab.models.base import NextScaleModel
+
+VERSIONS = ("2023",)  # of the results: the one set of prompts that there is
+PICTURE = re.compile(r"(\d+)/samples/(\d+)\.(png|jpe?g)")
+PROMPTS = "% correct prompts"
+
+
+class GenEval(Benchmark):
+    name = "geneval"
+    title = "GenEval"
+    per_prompt = 4
+    results = "detections.jsonl"
+    adapter = "geneval_detect"
+    packages = ("mmdet", "open_clip")
+
+    def items(self, prompts: Path | None, model: "NextScaleModel | None" = None) -> list[Item]:
+        return [
+            Item(f"{i:05d}", _checked(about, place)["prompt"], about["tag"], about)
+            for i, (place, about) in enumerate(read_lines(prompts or GENEVAL))
+        ]
+
+    def paths(self, item: Item, count: int, ending: str) -> list[str]:
+        return [f"{item.id}/samples/{k:04d}{ending}" for k in range(count)]
+
+    def texts(self, item: Item) -> dict[str, str]:
+        return {f"{item.id}/metadata.jsonl": json.dumps(item.facts)}
+
+    def command(self, folder: Folder, prompts: Path | None, out: Path) -> list[str]:
+        return [str(folder.images), str(out)]
+
+    def remarks(self, folder: Folder, items: Sequence[Item], prompts: Path | None) -> Iterator[str]:
+        """Metadata that are not those of the prompts, and names that the official reader passes over."""
+        for item in items:
+            place = folder.images / item.id / "metadata.jsonl"
+            if not place.is_file():
+                continue  # said as missing
+            try:
+                about = json.loads(place.read_text("utf-8"))
+            except ValueError as error:
+                yield f"{place}: no JSON in one line ({error})"
+                continue
+            known = dict(item.facts)
+            if about == known:
+                continue
+            if isinstance(about, dict) and about | {"prompt": ""} == known | {"prompt": ""}:
+                yield (
+                    f"{place}: a rewritten prompt stands in place of the original {item.text!r}; images of one prompt "
+                    "are no longer counted together"
+                )
+            else:
+                yield f"{place}: not line {int(item.id) + 1} of the prompts ({item.text!r})"
+        for place in sorted(folder.images.glob("*/samples/*")):
+            if place.suffix.lower() in (".jpg", ".jpeg", ".png") and not re.match(geneval.OFFICIAL_NAME, place.name):
+                yield f"{place}: the official evaluator reads no file of that name, and says nothing"
+
+    def score(self, asked: Asked) -> Scores:
+        results = asked.results or Path(self.results)
+        facts, lines = read_detections(results, {item.id: item for item in asked.items})
+        entries = pd.DataFrame([_row(place, line, asked.corrected) for place, line in lines])
+        expected = [f"{item.id}/{k:04d}" for item in asked.items for k in range(_count(self, asked.folder))]
+        found = [f"{row.entry}/{row.image:04d}" for row in entries.itertuples()]
+        missing = require_all(asked, expected, found)
+        table = rates(entries, "correct")
+        any_of = plain_row(PROMPTS, float(entries.groupby("entry")["correct"].any().mean()), *_counts(entries))
+        images = rates(entries, "correct", by_category=False).assign(measure="% correct images")
+        rows = [*table.to_dict("records"), *images.to_dict("records"), any_of]
+        return finished(rows, asked, missing, entries, said(facts), facts)
+
+
+def _counts(entries: pd.DataFrame) -> tuple[int, int]:
+    return entries["entry"].nunique(), len(entries)
+
+
+def _count(benchmark: Benchmark, folder: Folder) -> int:
+    return int(folder.record.get("images_per_prompt", benchmark.per_prompt))
+
+
+def _checked(about: Mapping[str, Any], place: str) -> Mapping[str, Any]:
+    """A line of the prompts: a tag, a prompt, and clauses with class and count."""
+    if not isinstance(about.get("prompt"), str) or not isinstance(about.get("tag"), str):
+        raise VarlabError(f"{place}: a prompt of GenEval has a tag and a prompt.")
+    for clause in (*about.get("include", ()), *about.get("exclude", ())):
+        if not isinstance(clause, dict) or not isinstance(clause.get("count"), int) or "class" not in clause:
+            raise VarlabError(f"{place}: a clause has a class and a count, unlike {json.dumps(clause)}.")
+    return about
+
+
+def read_detections(path: Path, items: Mapping[str, Item]) -> tuple[dict[str, Any], list[tuple[str, dict[str, Any]]]]:
+    """What the first line says, and each image's line with its place; of one of the official code also verdicts.
+
+    Raises VarlabError by line for what is cut, foreign, there twice, of another prompt, or no number.
+    """
+    lines = list(read_lines(path))
+    if not lines:
+        raise VarlabError(f"{path} is empty. Write it with the adapter: varlab adapter geneval.")
+    first = lines[0][1]
+    facts: dict[str, Any] = {"version": VERSIONS[0], "detector": "official results.jsonl"}
+    if first.get("kind") == "header":
+        facts = check_facts(first, lines.pop(0)[0], "geneval", VERSIONS)
+    elif not {"correct", "details"} <= first.keys():
+        raise VarlabError(
+            f"{lines[0][0]}: no header, so it is neither the adapter's file nor an official results.jsonl."
+        )
+    seen: set[tuple[str, int]] = set()
+    return facts, [(place, _line(place, line, items, seen)) for place, line in lines]
+
+
+def _line(place: str, line: dict[str, Any], items: Mapping[str, Item], seen: set[tuple[str, int]]) -> dict[str, Any]:
+    named = PICTURE.search(str(line.get("filename", "")))
+    if named is None:
+        raise VarlabError(f"{place}: filename is {line.get('filename')!r}, not 00000/samples/0000.png or its like.")
+    entry, image = named[1], int(named[2])
+    once(seen, (entry, image), place, f"image {image} of {entry}")
+    about = line.get("metadata")
+    about = json.loads(about) if isinstance(about, str) else about
+    if entry not in items:
+        raise VarlabError(f"{place}: there is no prompt {entry}; the prompts have {len(items)}.")
+    if about != dict(items[entry].facts):
+        raise VarlabError(
+            f"{place}: its metadata are not those of prompt {entry} ({items[entry].text!r}): it is of another version "
+            "of the prompts, or of rewritten ones."
+        )
+    return line | {"entry": entry, "image": image, "item": items[entry]}
+
+
+def _row(place: str, line: Mapping[str, Any], corrected: bool) -> dict[str, Any]:
+    item: Item = line["item"]
+    row = {"entry": item.id, "image": line["image"], "category": item.category, "prompt": item.text}
+    if "detections" not in line:
+        if corrected:
+            raise VarlabError(f"{place}: official results hold verdicts, which can be counted but not mended.")
+        if not isinstance(line.get("correct"), bool):
+            raise VarlabError(f"{place}: correct is {line.get('correct')!r}, not true or false.")
+        return row | {"correct": line["correct"]}
+    return row | {"correct": _verdict(place, line, item, corrected).correct}
+
+
+def _verdict(place: str, line: Mapping[str, Any], item: Item, corrected: bool) -> geneval.Verdict:
+    options, rules = geneval.Options(), geneval_matching if corrected else geneval
+    objects, colours = {}, {}
+    for name, boxes in line["detections"].items():
+        rows = _boxes(place, name, boxes)
+        labels = line.get("colours", {}).get(name, [None] * len(rows))
+        if len(labels) != len(rows):
+            raise VarlabError(f"{place}: {len(labels)} colours of {len(rows)} {name!r}.")
+        kept = rules.keep(rows, options.threshold_of(item.category), options)
+        if kept:
+            objects[name], colours[name] = rows[kept], [labels[i] for i in kept]
+    for clause in item.facts.get("include", ()):
+        if "color" in clause and any(label is None for label in colours.get(clause["class"], ())):
+            raise VarlabError(f"{place}: a {clause['class']} has no colour, which its prompt asks for.")
+    try:
+        return rules.judge(item.facts, objects, colours, options)
+    except (KeyError, IndexError) as error:
+        raise VarlabError(f"{place}: the official rules end with {type(error).__name__} ({error}) here.") from None
+
+
+def _boxes(place: str, name: str, boxes: Any) -> geneval.Rows:
+    if not isinstance(boxes, list) or any(not isinstance(box, list) or len(box) != 5 for box in boxes):
+        raise VarlabError(f"{place}: detections of {name!r} are rows x1, y1, x2, y2, score.")
+    return geneval.as_rows([[number(value, place, f"a box of {name!r}") for value in box] for box in boxes])

@@ -1,0 +1,96 @@
+"""What varlab judges without another network: the scene benchmark, and the distance of class-conditional scenes."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from varlab.errors import VarlabError
+from varlab.evaluation.classes import MEASURES, described, held_out, measures
+from varlab.evaluation.contract import Asked, Benchmark, Item, Scores, finished, rates, require_all
+from varlab.evaluation.distances import FrechetSpace
+from varlab.evaluation.scattering import scattering_of
+from varlab.scenes import score_images
+from varlab.scenes.prompt_sets import prompts as prompt_set
+
+if TYPE_CHECKING:
+    from varlab.models.base import NextScaleModel
+
+
+class Scenes(Benchmark):
+    name = "scenes"
+    title = "The scene benchmark"
+    per_prompt = 4
+    needs = "no file: its prompts are varlab's own"
+
+    def items(self, prompts: Path | None, model: "NextScaleModel | None" = None) -> list[Item]:
+        chosen = prompt_set("scenes")
+        return [
+            Item(f"{i:05d}", text, category)
+            for i, (text, category) in enumerate(zip(chosen.texts, chosen.categories, strict=True))
+        ]
+
+    def paths(self, item: Item, count: int, ending: str) -> list[str]:
+        return [f"{item.id}/{k:04d}{ending}" for k in range(count)]
+
+    def score(self, asked: Asked) -> Scores:
+        rows, pictures, missing = _pictures(self, asked)
+        found = score_images(pictures, [row["prompt"] for row in rows], [row["category"] for row in rows])
+        entries = pd.DataFrame(rows).assign(correct=found["correct"].to_numpy(bool))
+        return finished(rates(entries, "correct"), asked, missing, entries)
+
+
+class Frechet(Scenes):
+    name = "frechet"
+    title = "The Frechet distance of scene classes"
+    per_prompt = 50
+    needs = "a model of named scene classes, such as mini-var"
+
+    def items(self, prompts: Path | None, model: "NextScaleModel | None" = None) -> list[Item]:
+        names: Sequence[str] = getattr(getattr(model, "text", None), "names", ())
+        if not names:
+            raise VarlabError(f"{self.title} needs {self.needs}, or a folder that varlab generate made of one.")
+        return [Item(f"{i:05d}", name, name) for i, name in enumerate(names)]
+
+    def score(self, asked: Asked) -> Scores:
+        """Against as many held-out scenes, by scattering features: no FID."""
+        rows, pictures, missing = _pictures(self, asked)
+        names = [row["prompt"] for row in rows]
+        found = described(pictures, names)
+        real, _ = held_out(len(pictures), pictures[0].shape[0])
+        values = measures(found, FrechetSpace(scattering_of(real)))
+        table = [
+            {"measure": name, "value": v.estimate, "low": v.low, "high": v.high,
+             "prompts": len(set(names)), "images": len(names)}
+            for name, v in values.items()
+        ]  # fmt: skip
+        assert set(values) == set(MEASURES)
+        entries = pd.DataFrame(rows).assign(correct=found.correct)
+        return finished(table, asked, missing, entries, ["scattering features: the distance is no FID"])
+
+
+def _pictures(benchmark: Benchmark, asked: Asked) -> tuple[list[dict[str, Any]], list[np.ndarray], int]:
+    """A row and the pixels of every image that is there, and how many are not."""
+    record = asked.folder.record
+    count, ending = int(record.get("images_per_prompt", benchmark.per_prompt)), record.get("ending", benchmark.ending)
+    places = [
+        (item, k, asked.folder.images / path)
+        for item in asked.items
+        for k, path in enumerate(benchmark.paths(item, count, ending))
+    ]
+    there = [(item, k, place) for item, k, place in places if place.is_file()]
+    missing = require_all(asked, [str(place) for *_, place in places], [str(place) for *_, place in there])
+    rows = [{"entry": item.id, "image": k, "category": item.category, "prompt": item.text} for item, k, _ in there]
+    return rows, list(_read(place for *_, place in there)), missing
+
+
+def _read(places: Iterator[Path]) -> Iterator[np.ndarray]:
+    for place in places:
+        try:
+            with Image.open(place) as picture:
+                yield np.asarray(picture.convert("RGB"))
+        except OSError as error:
+            raise VarlabError(f"{place} cannot be read as an image ({error}). Make it again.") from error

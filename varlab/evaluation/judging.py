@@ -1,0 +1,128 @@
+"""Folders of images through a benchmark: the table of ``varlab score``, the faults of ``varlab validate``."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from varlab.errors import VarlabError, unknown
+from varlab.evaluation.adapters import make_results
+from varlab.evaluation.benchmarks import BENCHMARKS
+from varlab.evaluation.contract import MODES, RECORD, Asked, Benchmark, Folder, Item, Scores
+from varlab.evaluation.validation import faults
+from varlab.outputs import save_json
+
+
+def find_benchmark(name: str) -> Benchmark:
+    if name not in BENCHMARKS:
+        raise unknown("benchmark", name, BENCHMARKS)
+    return BENCHMARKS[name]
+
+
+def folders_at(place: Path, benchmark: Benchmark) -> list[Folder]:
+    """The folder itself, or those of ``varlab generate`` in it. Raises VarlabError for those of another benchmark."""
+    within = sorted(path.parent for path in place.glob(f"*/{RECORD}")) if place.is_dir() else []
+    found = [Folder.at(path) for path in within or [place]]
+    for folder in found:
+        if folder.record and folder.record.get("benchmark") != benchmark.name:
+            raise VarlabError(
+                f"{folder.home} was drawn for {folder.record.get('benchmark')}, not for {benchmark.name}."
+            )
+    return found
+
+
+def items_of(benchmark: Benchmark, folder: Folder, prompts: Path | None) -> list[Item]:
+    """The prompts: of the user's file, as the folder's record has them, or those that ship."""
+    return benchmark.items(prompts) if prompts is not None or not folder.record else folder.items
+
+
+def find_faults(name: str, place: Path, prompts: Path | None) -> tuple[list[str], int]:
+    """A line for each fault, and how many pictures the folders should hold."""
+    benchmark = find_benchmark(name)
+    lines, count = [], 0
+    for folder in folders_at(place, benchmark):
+        items = items_of(benchmark, folder, prompts)
+        per = int(folder.record.get("images_per_prompt", benchmark.per_prompt))
+        count += sum(len(benchmark.paths(item, per, benchmark.ending)) for item in items)
+        lines += faults(benchmark, folder, items, prompts)
+    return lines, count
+
+
+def judge(
+    name: str,
+    place: Path,
+    prompts: Path | None = None,
+    results: Path | None = None,
+    references: Sequence[Path] = (),
+    mode: str = "official",
+    allow_missing: bool = False,
+) -> Scores:
+    """Scores of one folder, or of all that ``varlab generate`` made in it, beside each other.
+
+    Parameters
+    ----------
+    prompts : the user's prompt file, where the benchmark's own may not ship.
+    results : what the model half wrote; by default the benchmark's file in a folder of ``varlab generate``. It is made
+        in this process where it is missing and its packages are installed.
+    references : of distances: real images.
+    mode : ``official``, with the faults of the official code, or ``corrected``.
+    allow_missing : score what is there; else a missing image is an error.
+
+    Raises
+    ------
+    VarlabError : by file and line for what cannot be read or scored.
+    """
+    benchmark = find_benchmark(name)
+    if mode not in MODES:
+        raise unknown("mode", mode, MODES)
+    found = folders_at(place, benchmark) if place.is_dir() or results is None else [Folder(place, None, {})]
+    if results is not None and len(found) > 1:
+        raise VarlabError(f"{place} holds {len(found)} folders, and --results is of one: score them one by one.")
+    asked = [
+        Asked(
+            items_of(benchmark, folder, prompts), folder, _results(benchmark, folder, results), mode, allow_missing,
+            prompts, tuple(references),
+        )
+        for folder in found
+    ]  # fmt: skip
+    parts = []
+    for one in asked:
+        if one.results is not None and not one.results.is_file():
+            make_results(benchmark, one.folder, prompts, one.results)
+        scores = benchmark.score(one)
+        parts.append(replace(scores, entries=scores.entries.assign(method=one.folder.record.get("spec", ""))))
+    return Scores(
+        pd.concat([part.entries for part in parts], ignore_index=True),
+        pd.concat([part.table for part in parts], ignore_index=True),
+        tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+        parts[0].facts,
+    )
+
+
+def _results(benchmark: Benchmark, folder: Folder, given: Path | None) -> Path | None:
+    if not benchmark.results:
+        if given is not None:
+            raise VarlabError(f"{benchmark.title} is judged here, from the images: leave --results out.")
+        return None
+    if given is not None:
+        return given
+    if folder.home is None:
+        raise VarlabError(
+            f"{folder.images} is no folder of varlab generate: name the {benchmark.results} of varlab adapter "
+            f"{benchmark.name} with --results; it must not lie among the images."
+        )
+    return folder.home / benchmark.results
+
+
+def save_scores(path: Path, name: str, place: Path, scores: Scores, **facts: Any) -> Path:
+    """The table and the score of every image, in the form that a later comparison reads."""
+    weights = sorted(set(scores.table["weights"]))
+    seeds = sorted(set(scores.table["seed"]))
+    record = {
+        "benchmark": name, "folder": str(place), "weights": ", ".join(weights), "seed": ", ".join(seeds), **facts,
+        "results": dict(scores.facts), "notes": list(scores.notes), "rows": scores.table.to_dict("records"),
+        "entries": scores.entries.to_dict("records"),
+    }  # fmt: skip
+    return save_json(path, record)
