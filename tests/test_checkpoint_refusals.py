@@ -8,6 +8,7 @@ import pickle
 import struct
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -116,7 +117,7 @@ def test_files_that_are_no_weights(transformer: InfinityTransformer, tmp_path: P
     torch.save(transformer.state_dict(), whole)
     for name in ("cut.pth", "cut.safetensors"):
         (tmp_path / name).write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-        refused(lambda name=name: read(tmp_path / name), name)
+        refused(partial(read, tmp_path / name), name)
     head = "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
     for name, content, words in (
         ("text.pth", b"not a checkpoint", "'not a checkpoint'"),
@@ -130,7 +131,7 @@ def test_files_that_are_no_weights(transformer: InfinityTransformer, tmp_path: P
         ("packed.pt", gzip.compress(b"x" * 99), "gzip"),
     ):
         (tmp_path / name).write_bytes(content)
-        refused(lambda name=name: read(tmp_path / name), name, words)
+        refused(partial(read, tmp_path / name), name, words)
     torch.save([torch.zeros(1)], tmp_path / "list.pth")
     refused(lambda: read(tmp_path / "list.pth"), "list", "not named tensors")
     torch.save({"step": 3, "module": {}}, tmp_path / "own.pth")
@@ -169,8 +170,13 @@ def test_locate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused(lambda: locate("weights/infinity_2b_reg.pth"), "does not exist")
     refused(lambda: locate(tmp_path / "a" / "b"), "does not exist")
     refused(lambda: locate("FoundationVision/Infinity"), "is not here", "no file in it")
-    asked: list[tuple[str, str]] = []
-    monkeypatch.setattr(places, "from_hub", lambda *place: asked.append(place) or file)
+    asked: list[tuple[str, ...]] = []
+
+    def fetched(*place: str) -> Path:
+        asked.append(place)
+        return file
+
+    monkeypatch.setattr(places, "from_hub", fetched)
     assert locate("FoundationVision/Infinity", "infinity_8b_weights") == file
     assert locate("FoundationVision/Infinity/sub/x.pth") == file
     assert asked == [("FoundationVision/Infinity", "infinity_8b_weights"), ("FoundationVision/Infinity", "sub/x.pth")]
@@ -187,7 +193,7 @@ def test_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
     monkeypatch.setenv("VARLAB_CHECKPOINTS", str(tmp_path))
     for file in ("infinity_2b_reg.pth", "infinity_8b_weights"):
-        refused(lambda file=file: locate("FoundationVision/Infinity", file), str(tmp_path / file), "Without a network")
+        refused(partial(locate, "FoundationVision/Infinity", file), str(tmp_path / file), "Without a network")
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: "/cache/x.pth")
     assert locate("FoundationVision/Infinity", "x.pth") == Path("/cache/x.pth")
 
@@ -241,7 +247,7 @@ def test_convert_equals_the_original(
             assert file.get_tensor(next(iter(file.keys()))) is not None
         assert notes["kind"] == kind and notes["name"] == "tiny" and notes["precision"] == precision
         assert len(notes["source_sha256"]) == 64 and notes["source"] == sources[kind].name
-        refused(lambda kind=kind, target=target: convert(sources[kind], target, tiny), "not overwritten")
+        refused(partial(convert, sources[kind], target, tiny), "not overwritten")
 
 
 def test_convert_refuses(transformer: InfinityTransformer, tmp_path: Path, tiny: str) -> None:

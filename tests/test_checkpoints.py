@@ -105,9 +105,9 @@ def test_training_checkpoint_and_its_average(transformer: InfinityTransformer, t
     with pytest.warns(UserWarning, match="gpt_fsdp was taken; it also holds trainer.gpt_ema_fsdp"):
         assert same(fill(empty(CONFIG), path), transformer)
     with pytest.warns(UserWarning, match="gpt_ema_fsdp was taken"):
-        assert torch.equal(fill(empty(CONFIG), path, ema=True).head.bias, transformer.head.bias + 1)
+        assert torch.equal(fill(empty(CONFIG), path, ema=True).get_parameter("head.bias"), transformer.head.bias + 1)
     asked = fill(empty(CONFIG), tmp_path / "ar-ckpt.pth#trainer.gpt_ema_fsdp")
-    assert torch.equal(asked.head.bias, transformer.head.bias + 1)
+    assert torch.equal(asked.get_parameter("head.bias"), transformer.head.bias + 1)
     refused(lambda: fill(empty(CONFIG), tmp_path / "ar-ckpt.pth#other"), "no part 'other'", "trainer.gpt_fsdp")
     torch.save({"trainer": {"gpt_fsdp": transformer.state_dict()}}, path)
     refused(lambda: fill(empty(CONFIG), path, ema=True), "no averaged", "gpt_fsdp")
@@ -159,21 +159,22 @@ def test_vae_file_in_both_spellings(tokenizer: BSQTokenizer, tmp_path: Path, sho
     with pytest.warns(UserWarning, match="ema was taken"):
         average = fill(empty(TOKENIZER), path, ema=True)
     assert same(loaded, tokenizer)
-    assert torch.equal(average.decoder.conv_in.conv.bias, 2 * tokenizer.decoder.conv_in.conv.bias)
-    assert half.decoder.conv_in.conv.weight.dtype == torch.bfloat16
-    assert half.decoder.norm_out.norm.weight.dtype == torch.float32
-    assert half.quantizer.lfq.mask.tolist() == [128, 64, 32, 16, 8, 4, 2, 1]
+    bias = "decoder.conv_in.conv.bias"
+    assert torch.equal(average.get_parameter(bias), 2 * tokenizer.get_parameter(bias))
+    assert half.get_parameter("decoder.conv_in.conv.weight").dtype == torch.bfloat16
+    assert half.get_parameter("decoder.norm_out.norm.weight").dtype == torch.float32
+    assert half.get_buffer("quantizer.lfq.mask").tolist() == [128, 64, 32, 16, 8, 4, 2, 1]
 
 
 def test_one_tensor_in_both_spellings_is_ambiguous(tokenizer: BSQTokenizer) -> None:
-    twice = {**tokenizer.state_dict(), "decoder.conv_in.weight": tokenizer.decoder.conv_in.conv.weight}
+    twice = {**tokenizer.state_dict(), "decoder.conv_in.weight": tokenizer.get_parameter("decoder.conv_in.conv.weight")}
     refused(lambda: load_into(empty(TOKENIZER), twice, "vae"), "1 unexpected (decoder.conv_in.weight)")
 
 
 def test_null_text_is_cut_never_made_up(transformer: InfinityTransformer) -> None:
     loaded = empty(replace(CONFIG, text_length=5))
     load_into(loaded, transformer.state_dict(), "flat")
-    assert torch.equal(loaded.cfg_uncond, transformer.cfg_uncond[:5])
+    assert torch.equal(loaded.get_parameter("cfg_uncond"), transformer.cfg_uncond[:5])
     longer = empty(replace(CONFIG, text_length=20))
     refused(lambda: load_into(longer, transformer.state_dict(), "flat"), "16 rows", "reads 20", "text_length=16")
 

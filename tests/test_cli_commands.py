@@ -56,8 +56,8 @@ def test_models_fit_80_columns(varlab: Call, places: Path) -> None:
 def test_sample_writes_pictures_and_log_a_run(varlab: Call, places: Path) -> None:
     drawn = varlab("sample", "nano-infinity", "a red [/star]", "--method", "truncate:last=1", "--seed", 3)
     assert drawn.code == 0 and "a red [/star]" in drawn.out and "GFLOP in all; engaged: yes" in drawn.out
-    drawn = [path.name for path in (places / "here" / "samples").iterdir()]
-    assert len(drawn) == 1 and drawn[0].startswith("nano-infinity-seed3-0000-") and drawn[0].endswith(".png")
+    (picture,) = (path.name for path in (places / "here" / "samples").iterdir())
+    assert picture.startswith("nano-infinity-seed3-0000-") and picture.endswith(".png")
     (places / "here" / "mine.txt").write_text("a red star\na blue ring\n")
     logged = varlab("log", "nano-infinity", "--prompts", "mine.txt", "--n", 1, "--probe", "token-mse", "--out", "run")
     assert logged.code == 0 and "1 prompts, weights: trained" in logged.out and "groups: token-mse" in logged.out

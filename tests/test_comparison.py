@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 import varlab as vl
 from varlab.claims import Outcome, Verdict, methods
@@ -84,11 +86,12 @@ def test_it_reads_back_and_draws_from_its_folder(compared: Comparison, tmp_path:
 
 
 def test_pictures_and_their_differences_are_drawn(compared: Comparison, tmp_path: Path) -> None:
-    for name, figure in {
+    drawn: dict[str, Axes | Figure] = {
         "side_by_side": side_by_side(compared),
         "difference": side_by_side(compared, difference=True),
         "difference_spectrum": difference_spectrum(compared),
-    }.items():
+    }
+    for name, figure in drawn.items():
         save(figure, name, folder=tmp_path)
         assert (tmp_path / f"{name}.png").stat().st_size > 5000
     table = difference_spectrum_table(compared)

@@ -20,6 +20,7 @@ from varlab.machine import rates
 from varlab.probes import PROBES
 from varlab.weights.writing import hash_tensors
 
+MKLDNN: Any = torch.backends.mkldnn  # replaced at run time by an object that has more
 FAMILIES: dict[str, Callable[[], Any]] = {"infinity": tiny_infinity, "hart": tiny_hart, "var": tiny_var}
 
 
@@ -43,11 +44,11 @@ def without_onednn() -> Iterator[None]:
 
 @contextmanager
 def rounded_convolutions() -> Iterator[None]:
-    torch.backends.mkldnn.conv.fp32_precision = "bf16"
+    MKLDNN.conv.fp32_precision = "bf16"
     try:
         yield
     finally:
-        torch.backends.mkldnn.conv.fp32_precision = "none"
+        MKLDNN.conv.fp32_precision = "none"
 
 
 AROUND: dict[str, Callable[[], Any]] = {
@@ -81,7 +82,7 @@ def state() -> list[Any]:
         torch.are_deterministic_algorithms_enabled(),
         torch.get_float32_matmul_precision(),
         torch.get_num_threads(),
-        [part.fp32_precision for part in (backends.cuda.matmul, backends.mkldnn.matmul, backends.mkldnn.conv)],
+        [part.fp32_precision for part in (backends.cuda.matmul, MKLDNN.matmul, MKLDNN.conv)],
         [backends.mkldnn.enabled, backends.cudnn.enabled, backends.cudnn.benchmark, backends.cudnn.allow_tf32],
         [backends.cuda.flash_sdp_enabled(), backends.cuda.math_sdp_enabled(), backends.cuda.cudnn_sdp_enabled()],
         torch.random.get_rng_state().tolist(),

@@ -106,9 +106,10 @@ def test_skipping_a_branch_engages() -> None:
 def test_previews_of_two_canvases_differ() -> None:
     class Two(Accelerator):
         name = "two"
+        old: torch.Tensor | None
 
         def start(self, context: Context) -> None:
-            self.context, self.old, self.pairs = context, None, []
+            self.context, self.old, self.pairs = context, None, list[bool]()
 
         def end_stage(self, stage: Stage, images: Images) -> None:
             if self.old is not None:

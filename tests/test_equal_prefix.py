@@ -1,5 +1,7 @@
 """Equal keys that attention looks at once, or a few times where its type cannot hold the logarithm of their number."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -82,5 +84,5 @@ def test_switches_that_do_not_fit_are_refused() -> None:
     refused(lambda: vl.load("mini-hart", savings={"one_nul": True}), "Unknown saving 'one_nul'", "mean one_null?")
     refused(lambda: vl.load("mini-hart", savings={"one_null": "off"}), "one_null is True or False, not 'off'")
     for name in ("mini-infinity", "var-d16"):
-        refused(lambda name=name: vl.load(name, savings={"one_null": True}), f"{name} has no such", "leave savings out")
+        refused(partial(vl.load, name, savings={"one_null": True}), f"{name} has no such", "leave savings out")
     refused(lambda: vl.load("mini-hart", saving={}), "Unknown keyword of load 'saving'", "Did you mean savings?")

@@ -1,6 +1,7 @@
 """What a run will hold and take is told before it, and refused where it does not fit."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -94,8 +95,7 @@ def test_an_estimate_of_a_long_schedule_grows_as_the_operations_do(
 def test_decoding_is_estimated_by_its_operations() -> None:
     model = tiny_infinity("long")
     whole, plain = (
-        _with_clock(lambda previews=previews: estimates.decode_seconds(model, model.schedule, 1, previews))
-        for previews in (True, False)
+        _with_clock(partial(estimates.decode_seconds, model, model.schedule, 1, previews)) for previews in (True, False)
     )
     cost = [model.decode_cost(grid).total for grid in ((8, 8), (2, 2))]
     assert plain == pytest.approx(cost[0] / cost[1])

@@ -220,7 +220,12 @@ def test_keys_and_values_make_room_for_decoding(monkeypatch: pytest.MonkeyPatch)
         return finish(self, samples, finished)
 
     monkeypatch.setattr(Run, "finish", watched)
-    monkeypatch.setattr(model, "decode", lambda canvas: (held.append(states[0].kv.bytes), decode(canvas))[1])
+
+    def decoded(canvas: torch.Tensor) -> torch.Tensor:
+        held.append(states[0].kv.bytes)
+        return decode(canvas)
+
+    monkeypatch.setattr(model, "decode", decoded)
     for keep in (False, True):
         Run(model, model.settings, SeededNoise(0), store_keys=keep).generate(features(3), (0,))
     assert held[0] == 0 < held[1]

@@ -111,7 +111,8 @@ def test_figures_read_tables_alone(seen: Measured, tmp_path: Path) -> None:
         weights=["a", "a", "b"], exits=["4", "2", "2"], block_calls=[16, 8, 8], scattering_frechet=[1.0, 3, 2]
     )
     ax = figures.exit_tradeoff(Measured(traded, facts()))
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
+    legend = ax.get_legend()
+    assert legend and [text.get_text() for text in legend.get_texts()] == ["a", "b"]
     refused(lambda: figures.exit_tradeoff(Measured(traded, facts()), "fid"), "measure")
     cost = pd.DataFrame({"block_calls": [16, 8], "gflops": [2.0, 1.1], "transformer_ratio": [1, 0.5], "low": [1, 0.4],
                          "high": [1, 0.6], "batch": [1, 1]})  # fmt: skip

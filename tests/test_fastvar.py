@@ -103,7 +103,7 @@ def test_a_split_batch_keeps_its_rows_of_the_cache() -> None:
     rows = torch.arange(4.0).view(4, 1, 1)  # conditional 0, 1 and unconditional 2, 3
     method.cache, method.batch = {(0, "ffn"): rows}, 2
     twin = method.fork(torch.tensor([1]))
-    assert twin.cache[0, "ffn"].flatten().tolist() == [1, 3] and twin.batch == 1
+    assert isinstance(twin, FastVAR) and twin.cache[0, "ffn"].flatten().tolist() == [1, 3] and twin.batch == 1
     assert method.cache[0, "ffn"].shape[0] == 4
 
 

@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 
 matplotlib.use("agg")
 
-from tests.toy_logs import PIXELS, toy_images, toy_log
+from tests.toy_logs import PIXELS, SIDES, toy_images, toy_log
 from varlab import figures
 from varlab.analysis import controls, logs, redundancy
 from varlab.claims import sparsevar
@@ -26,7 +26,7 @@ from varlab.runs import folders
 
 def test_a_table_has_mean_interval_and_n() -> None:
     log = toy_log()
-    values = log["residual-spectrum"]["high_frequency_share"].values[:, :, SOURCES.index("preview change")]
+    values = log["residual-spectrum"]["high_frequency_share"].data[:, :, SOURCES.index("preview change")]
     table = figures.high_frequency_share_table(log, ["preview change"])
     mean, low, high = bootstrap_interval(values)
     assert np.allclose(table["mean"], values.mean(0)) and np.allclose(table["mean"], mean)
@@ -36,11 +36,11 @@ def test_a_table_has_mean_interval_and_n() -> None:
 
 def test_missing_and_infinite_values_are_left_out_and_counted() -> None:
     log = toy_log()
-    log["step-redundancy"]["psnr"].values[0, 1] = np.nan
+    log["step-redundancy"]["psnr"].data[0, 1] = np.nan
     table = figures.similarity_table(log)
     table = table[table["measure"] == "psnr"].set_index("stage")
     assert table["n"].tolist() == [8, 7, 8, 8, 8, 0]
-    assert table.loc[2, "mean"] == pytest.approx(log["step-redundancy"]["psnr"].values[1:, 1].mean())
+    assert table.loc[2, "mean"] == pytest.approx(log["step-redundancy"]["psnr"].data[1:, 1].mean())
     assert np.isnan(table.loc[6, "mean"])
 
 
@@ -61,7 +61,7 @@ def test_no_power_is_drawn_beyond_nyquist() -> None:
 
 def test_rows_are_averaged_unless_one_is_named() -> None:
     log = toy_log()
-    values = log["token-mse"]["relative_mse"].values[:, :, :, 0]
+    values = log["token-mse"]["relative_mse"].data[:, :, :, 0]
     both, one = figures.block_token_mse_table(log), figures.block_token_mse_table(log, guidance_row="unconditional")
     assert np.allclose(both["mean"], values.mean((0, 3)).ravel())
     assert np.allclose(one["mean"], values[..., 1].mean(0).ravel())
@@ -83,7 +83,7 @@ def test_a_picture_is_saturated_once_it_stays_good() -> None:
     log = toy_log(n=3)
     good, bad = 0.95, 0.1
     rows = [[bad, good, bad, bad, good, 1], [bad, good, good, good, good, 1], [bad, bad, bad, bad, bad, 1]]
-    log["step-redundancy"]["ssim"].values[:] = rows
+    log["step-redundancy"]["ssim"].data[:] = rows
     assert redundancy.saturated(log).values.tolist() == [5, 2, 6]
     table = figures.saturation_table(log)
     assert table["saturated"].round(3).tolist() == [0, 0.333, 0.333, 0.333, 0.667, 1]
@@ -94,7 +94,7 @@ def test_maps_hold_every_cell_over_the_mean() -> None:
     log = toy_log()
     table = figures.energy_maps_table(log, [1], [6])
     part = table[table["source"] == "contribution"]
-    energy = log["residual-spectrum/stage-06"]["energy"].values[1]
+    energy = log["residual-spectrum/stage-06"]["energy"].data[1]
     assert np.allclose(part["energy"], (energy / energy.mean()).ravel())
     assert part[["y", "x"]].iloc[9].tolist() == [1, 1]
 
@@ -133,12 +133,12 @@ def test_a_picture_without_edges_leaves_the_others_their_control() -> None:
 
 def test_both_rows_are_averaged_before_they_are_ranked() -> None:
     log, pictures = toy_log(), toy_images(8)
-    rows = log["token-mse/stage-06"]["mse"].sel(sublayer="block")
-    edges = logs.edges(np.stack([np.asarray(p, np.float32) / 255 for p in pictures]), rows.shape[-2:])
-    wanted = spearmanr(rows.values[2, 1].mean(0).ravel(), edges[2].ravel()).statistic
+    rows, side = log["token-mse/stage-06"]["mse"].sel(sublayer="block"), SIDES[5]
+    edges = logs.edges(np.stack([np.asarray(p, np.float32) / 255 for p in pictures]), (side, side))
+    wanted = spearmanr(rows.data[2, 1].mean(0).ravel(), edges[2].ravel()).statistic
     assert controls.token_edges(log, pictures)["own"].sel(stage=6).values[2, 1] == pytest.approx(wanted, abs=1e-6)
     drawn = figures.block_edge_correlation_table(log)
-    assert np.allclose(drawn["mean"], log["token-mse"]["edge_correlation_rows"].values[..., 0].mean(0).ravel(),
+    assert np.allclose(drawn["mean"], log["token-mse"]["edge_correlation_rows"].data[..., 0].mean(0).ravel(),
                        equal_nan=True)  # fmt: skip
 
 
@@ -146,7 +146,7 @@ def test_own_and_other_edges_are_told_apart() -> None:
     log, pictures = toy_log(), toy_images(8)
     own_edges = logs.edges(np.stack([np.asarray(p, np.float32) / 255 for p in pictures]), (16, 16))
     for k in range(1, 7):
-        log[f"residual-spectrum/stage-{k:02d}"]["energy_preview"].values[:] = own_edges
+        log[f"residual-spectrum/stage-{k:02d}"]["energy_preview"].data[:] = own_edges
     pairs = controls.energy_edges(log, pictures)
     assert (pairs["own"] > 0.99).all() and (pairs["other"] < 0.4).all()
     table = figures.concentration_table(log, pictures)

@@ -161,7 +161,8 @@ def without_previews() -> xr.DataTree:
 def test_shares_without_previews_leave_their_sources_out(name: str) -> None:
     draw, log = LINES[name][0], without_previews()
     ax = draw(log)
-    assert not any("preview" in text.get_text() for text in ax.get_legend().get_texts())
+    legend = ax.get_legend()
+    assert legend and not any("preview" in text.get_text() for text in legend.get_texts())
     with pytest.raises(VarlabError, match=r"no previews: log it .* without preview=off"):
         draw(log, ["preview change"])
 

@@ -4,6 +4,7 @@ After a change that is meant to: ``python -m tests.fingerprints.record tests/fin
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def test_what_a_mini_draws_has_not_changed(mini: tuple[str, Any]) -> None:
     for spec in [spec for own, spec in entries() if own == name]:
         kept = KEPT[f"{name} {spec}"]
         if "refused" in kept:
-            refused(lambda spec=spec: drawn(spec, model))
+            refused(partial(drawn, spec, model))
             continue
         images, _, ledger = drawn(spec, model)
         now = small(images, ledger)

@@ -44,6 +44,7 @@ def test_the_library_loses_the_gradient_of_mirrored_samples() -> None:
         for side in (6, 13):
             x = normal(1, 2, side, side).requires_grad_()
             (haar(x, name)[1] * normal(1, 2, 3, (side + 1) // 2, (side + 1) // 2, seed=1)).sum().backward()  # type: ignore[arg-type]
+            assert x.grad is not None
             gradients[name, side] = x.grad
     assert torch.equal(gradients["exact", 6], gradients["library", 6])
     assert not torch.allclose(gradients["exact", 13], gradients["library", 13], atol=0.1)

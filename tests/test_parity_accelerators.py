@@ -148,7 +148,7 @@ def swapped(tmp_path: Path, gap: float, places: tuple[int, int]) -> Path:
     mask = np.unpackbits(arrays["keep_32_3_sa"], axis=1)
     mask[0, order[list(places)]] ^= 1
     packed = np.packbits(mask, axis=1)
-    arrays |= {"keep_32_3_sa": packed, "tolerances_json": json.dumps({"logits_rel": 1e-4} | TOLERANCES)}
+    arrays |= {"keep_32_3_sa": packed, "tolerances_json": np.array(json.dumps({"logits_rel": 1e-4} | TOLERANCES))}
     gaps = json.loads(str(arrays["cut_gaps_json"])) | {"32_3_sa": gap}
     return written(tmp_path / "swapped.npz", arrays | {"cut_gaps_json": json.dumps(gaps)})
 

@@ -19,6 +19,7 @@ from varlab.measures.spectra import high_frequency_share
 from varlab.models.guidance import Settings
 from varlab.probes import build
 from varlab.probes.residual_spectrum import SOURCES
+from varlab.probes.token_mse import TokenMSE
 from varlab.schedules import square
 
 
@@ -79,8 +80,9 @@ def test_branch_divergence_of_states_and_predictions() -> None:
         assert np.allclose(values(main, "relative_mse")[:, k, b], relative, rtol=1e-3)
         cosine = F.cosine_similarity(cond, uncond, dim=-1).mean(-1)
         assert np.allclose(values(main, "cosine")[:, k, b], cosine, atol=1e-4)
-    for k, (cond, uncond, guided) in seen.logits.items():
-        assert uncond is not None
+    for k, (cond, other, guided) in seen.logits.items():
+        assert other is not None
+        uncond = other
         p, q = cond.softmax(-1), uncond.softmax(-1)
         kl = (p * (p / q).log()).sum(-1).mean((1, 2))
         assert np.allclose(values(main, "kl")[:, k], kl, rtol=1e-3)
@@ -102,7 +104,7 @@ def test_guidance_within_the_network_leaves_no_plain_prediction(layers: tuple[in
 
 def test_outputs_are_kept_only_for_a_later_stage_and_without_the_other_row() -> None:
     model = tiny_infinity("odd-tall")
-    (probe,) = build(("token-mse",))
+    probe = TokenMSE()
     held: list[tuple[int, set[int]]] = []
 
     class Watch(Probe):

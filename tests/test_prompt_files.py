@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -122,12 +123,14 @@ def test_a_shorter_file_of_any_kind_decides_n_of_a_notebook(tmp_path: Path) -> N
 
 
 def test_texts_that_callers_give() -> None:
-    assert check_prompts([3, "a star"]) == ["3", "a star"] == PromptSet.from_texts([3, "a star"]).texts
+    mixed: list[Any] = [3, "a star"]
+    assert check_prompts(mixed) == ["3", "a star"] == PromptSet.from_texts(mixed).texts
     for wrong, message in ((None, "is no text but NoneType"), (" ", "Prompt 1 is empty"), ("\ud800", "half")):
+        given: list[Any] = ["a star", wrong]
         with pytest.raises(VarlabError, match=message):
-            check_prompts(["a star", wrong])
+            check_prompts(given)
         with pytest.raises(VarlabError, match=message):
-            PromptSet.from_texts(["a star", wrong])
+            PromptSet.from_texts(given)
 
 
 def test_geneval_in_its_own_order() -> None:

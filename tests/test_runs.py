@@ -12,6 +12,7 @@ from tests.minis import refused
 from tests.toy_runs import PROBES, PROMPTS, Telling, model  # noqa: F401
 from varlab.accelerators.baselines import Truncate
 from varlab.accelerators.fastvar import FastVAR
+from varlab.engine.hooks import Accelerator
 from varlab.errors import VarlabError
 from varlab.models.infinity_model import Infinity
 from varlab.runs import LOG_VERSION, folders, inputs, log_run, sample
@@ -23,9 +24,9 @@ from varlab.runs.provenance import record_of, stage_seconds
 def same(a: xr.DataTree, b: xr.DataTree) -> bool:
     paths = {node.path for node in a.subtree}
     return paths == {node.path for node in b.subtree} and all(
-        np.array_equal(a[path][name].values, b[path][name].values, equal_nan=True)
+        np.array_equal(values, b[f"{path}/{name}"].to_numpy(), equal_nan=True)
         for path in paths
-        for name in a[path].data_vars
+        for name, values in a[path].data_vars.items()
     )
 
 
@@ -130,7 +131,7 @@ def test_runs_of_a_notebook_go_to_the_repository(tmp_path: Path, monkeypatch: py
 def test_the_batch_size_does_not_change_a_log(model: Infinity) -> None:
     one = sample(model, PROMPTS, probes=PROBES, batch=1).log
     all_ = sample(model, PROMPTS, probes=PROBES, batch=5).log
-    a, b = one["token-mse"]["mse"].values, all_["token-mse"]["mse"].values
+    a, b = one["token-mse"]["mse"].to_numpy(), all_["token-mse"]["mse"].to_numpy()
     assert np.allclose(a, b, rtol=1e-3, equal_nan=True)
 
 
@@ -151,7 +152,7 @@ def test_a_pass_of_minutes_is_timed_once(model: Infinity) -> None:
 
 
 def test_hooks_are_recorded_with_their_options(model: Infinity) -> None:
-    given = ["truncate:last=1", Truncate(2)]
+    given: list[str | Accelerator] = ["truncate:last=1", Truncate(2)]
     log = sample(model, PROMPTS[:1], probes=["residual-spectrum:preview=off"], accelerators=given).log
     assert log.attrs["accelerators"] == ["truncate:last=1", "truncate:last=2"]
     assert log.attrs["probes"] == ["residual-spectrum:preview=off"]

@@ -1,5 +1,7 @@
 """SparseVAR's readings of what the paper leaves open, its baselines, and batches that split."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -40,7 +42,7 @@ def split_run(skip: Classifier) -> tuple[Generation, Log]:
         ("sigmoid", torch.sigmoid(torch.tensor([-1.0, 0.0, 1.0])).tolist()),
     ],
 )  # fmt: skip
-def test_normalisers(norm: str, expected: list[float]) -> None:
+def test_normalisers(norm: Any, expected: list[float]) -> None:
     z = normalise(torch.tensor([[1.0, 2.0, 3.0]]), norm, torch.tensor([[4.0]]))
     assert z[0].tolist() == pytest.approx(expected)
 
@@ -197,4 +199,5 @@ def test_a_batch_that_splits_keeps_each_images_scores() -> None:
     method.start(Run(tiny_infinity(), Settings(cfg=2.0), SeededNoise(7)).context)
     method.score, method.reference = torch.arange(6.0).view(3, 1, 2), torch.ones(3, 1, 1)
     twin = method.fork(torch.tensor([2, 0]))
+    assert isinstance(twin, SparseVAR) and twin.score is not None
     assert twin.score[:, 0, 0].tolist() == [4, 0] and method.score.shape[0] == 3

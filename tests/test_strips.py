@@ -1,6 +1,7 @@
 """The decoder in strips: the same image but for rounding, in less memory, and said to be so."""
 
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from varlab.weights.memory import account
 from varlab.weights.registry import find
 from varlab.weights.zoo import load
 
-MODELS = {"infinity": tiny_infinity, "hart": tiny_hart, "var": tiny_var}
+MODELS: dict[str, Callable[[], Any]] = {"infinity": tiny_infinity, "hart": tiny_hart, "var": tiny_var}
 
 
 class Held(TorchDispatchMode):
@@ -128,7 +129,7 @@ def large(precision: str) -> BSQTokenizer:
 @torch.inference_mode()
 def decoded(tokenizer: BSQTokenizer, rows: int | None) -> tuple[Tensor, int]:
     """An image of 128 x 128 pixels and the bytes of tensors at the peak."""
-    dtype = tokenizer.decoder.conv_in.conv.weight.dtype
+    dtype = tokenizer.get_parameter("decoder.conv_in.conv.weight").dtype
     canvas = torch.randn(1, 8, 16, 16, generator=torch.Generator().manual_seed(0)).to(dtype)
     tokenizer.strips = rows
     with Held() as held:

@@ -122,5 +122,6 @@ def test_choice_by_name() -> None:
     assert torch.equal(drawn(["x"]).features, random_text(["x"], 8, seed=4).features)
     flan = choose(None, 8, "flan-t5-xl", "cpu", "bf16", 0)
     assert isinstance(flan, FlanT5) and flan.label == "google/flan-t5-xl (bf16)"
-    assert choose("/some/folder", 8, "random", "cpu", "fp32", 0).source == "/some/folder"
-    assert choose(texts.checked, 8, "random", "cpu", "fp32", 0) is texts.checked
+    other = choose("/some/folder", 8, "random", "cpu", "fp32", 0)
+    assert isinstance(other, FlanT5) and other.source == "/some/folder"
+    assert choose(drawn, 8, "flan-t5-xl", "cpu", "fp32", 0) is drawn

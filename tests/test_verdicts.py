@@ -31,7 +31,7 @@ def on_own_edges(log: xr.DataTree, pictures: list[Image.Image]) -> xr.DataTree:
     """The preview changes exactly where the image has edges."""
     own = logs.edges(np.stack([np.asarray(p, np.float32) / 255 for p in pictures]), (16, 16))
     for k in STAGES:
-        log[f"residual-spectrum/stage-{k:02d}"]["energy_preview"].values[:] = own
+        log[f"residual-spectrum/stage-{k:02d}"]["energy_preview"].data[:] = own
     return log
 
 
@@ -42,10 +42,10 @@ def on_own_edges(log: xr.DataTree, pictures: list[Image.Image]) -> xr.DataTree:
     ("share", "expected"), [(0.8, "holds"), (0.4, "partly"), (0.1, "does not hold"), (0.25, "cannot be told")]
 )
 def test_residuals_on_edges(share: float, expected: str) -> None:
-    log = toy_log(**{"residual-spectrum.concentration": by_stage(0.3, share)})
+    log = toy_log({"residual-spectrum.concentration": by_stage(0.3, share)})
     if share == 0.25:
-        log["residual-spectrum"]["concentration"].values[::2] += 0.05
-        log["residual-spectrum"]["concentration"].values[1::2] -= 0.05
+        log["residual-spectrum"]["concentration"].data[::2] += 0.05
+        log["residual-spectrum"]["concentration"].data[1::2] -= 0.05
     verdict = sparsevar.changes_on_edges(log)
     assert word(verdict) == expected
     assert f"{share:.2f}" in verdict.finding and "stages 5 and 6" in verdict.finding
@@ -53,9 +53,9 @@ def test_residuals_on_edges(share: float, expected: str) -> None:
 
 def test_an_edge_that_any_image_would_have_does_not_count() -> None:
     pictures, given = toy_images(8), {"residual-spectrum.concentration": by_stage(0.3, 0.8)}
-    assert word(sparsevar.changes_on_edges(on_own_edges(toy_log(**given), pictures), pictures)) == "holds"
+    assert word(sparsevar.changes_on_edges(on_own_edges(toy_log(given), pictures), pictures)) == "holds"
     same = [pictures[0]] * 8  # every image has the edges of every other
-    assert word(sparsevar.changes_on_edges(on_own_edges(toy_log(**given), same), same)) == "does not hold"
+    assert word(sparsevar.changes_on_edges(on_own_edges(toy_log(given), same), same)) == "does not hold"
 
 
 def focus(edge: float, ground: float) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def focus(edge: float, ground: float) -> dict[str, Any]:
     [(0.6, -0.4, "holds"), (0.6, 0.2, "partly"), (0.3, 0.3, "no difference")],
 )
 def test_blocks_differ(edge: float, ground: float, expected: str) -> None:
-    verdict = sparsevar.blocks_differ(toy_log(n=16, **focus(edge, ground)))
+    verdict = sparsevar.blocks_differ(toy_log(focus(edge, ground), n=16))
     assert word(verdict) == expected
     if expected != "no difference":
         assert f"block 2 {edge:.2f}" in verdict.finding and f"block 3 {ground:.2f}" in verdict.finding
@@ -79,9 +79,9 @@ def test_blocks_differ(edge: float, ground: float, expected: str) -> None:
 def test_blocks_are_not_measured_on_the_prompts_that_chose_them() -> None:
     """Pure noise: the extremes of 32 blocks look different on the prompts that chose them, not on the others."""
     log = toy_log(n=40, blocks=32)
-    log["token-mse"]["edge_correlation_rows"].values[:] = np.random.default_rng(1).normal(0, 0.15, (40, 6, 32, 4))
+    log["token-mse"]["edge_correlation_rows"].data[:] = np.random.default_rng(1).normal(0, 0.15, (40, 6, 32, 4))
     assert word(sparsevar.blocks_differ(log)) in ("no difference", "cannot be told")
-    flattered = log["token-mse"]["edge_correlation_rows"].values[:, 4:, :, 0].mean(1)
+    flattered = log["token-mse"]["edge_correlation_rows"].data[:, 4:, :, 0].mean(1)
     best, worst = flattered.mean(0).argmax(), flattered.mean(0).argmin()
     assert bootstrap_interval(flattered[:, best] - flattered[:, worst]).low > 0  # what the split prevents
 
@@ -106,18 +106,16 @@ def test_a_sign_needs_more_than_the_least_worth_naming() -> None:
 
 
 def test_a_focus_on_a_place_is_only_part_of_the_claim() -> None:
-    verdict = sparsevar.blocks_differ(
-        toy_log(n=16, **focus(0.6, -0.4)), toy_images(16)
-    )  # maps without the images' edges
+    verdict = sparsevar.blocks_differ(toy_log(focus(0.6, -0.4), n=16), toy_images(16))  # maps without the images' edges
     assert word(verdict) == "partly"
 
 
 def test_residuals_and_changes_of_the_picture_are_two_claims() -> None:
     log = toy_log()
     spectrum = log["residual-spectrum"]
-    shares, names = spectrum["concentration"], spectrum["spread"].values.tolist()
-    shares.values[..., names.index("contribution")] = 0.24
-    shares.values[..., names.index("preview change")] = 0.8
+    shares, names = spectrum["concentration"], spectrum["spread"].data.tolist()
+    shares.data[..., names.index("contribution")] = 0.24
+    shares.data[..., names.index("preview change")] = 0.8
     assert (
         word(sparsevar.residuals_on_edges(log)) == "does not hold" and word(sparsevar.changes_on_edges(log)) == "holds"
     )
@@ -138,13 +136,13 @@ def bands(low: float, high: float) -> np.ndarray:
 )
 def test_high_frequency_rises(late: float, high_band: float, expected: str) -> None:
     given = {"residual-spectrum.hf": by_stage(0.3, late), "residual-spectrum.explained": bands(0.8, high_band)}
-    verdict = freqexit.high_frequency_rises(toy_log(**given))
+    verdict = freqexit.high_frequency_rises(toy_log(given))
     assert word(verdict) == expected
     assert "0 to 2" in verdict.finding and "8 to 16" in verdict.finding  # cycles per image of 32 pixels
 
 
 def test_the_rise_of_random_weights_is_named_as_such() -> None:
-    control = toy_log(n=4, weights="random (seed 1)", **{"residual-spectrum.hf": by_stage(0.3, 0.5)})
+    control = toy_log({"residual-spectrum.hf": by_stage(0.3, 0.5)}, n=4, weights="random (seed 1)")
     finding = freqexit.high_frequency_rises(toy_log(), control).finding
     assert "With weights random (seed 1) and 4 prompts the share rises by 0.20" in finding
 
@@ -157,18 +155,18 @@ def test_the_rise_of_random_weights_is_named_as_such() -> None:
 )
 def test_gap_shrinks(hidden: float, kl: float, expected: str) -> None:
     given = {"branch-divergence.hidden": by_stage(0.5, hidden), "branch-divergence.kl": by_stage(0.5, kl)}
-    assert word(skipvar.gap_shrinks(toy_log(**given))) == expected
+    assert word(skipvar.gap_shrinks(toy_log(given))) == expected
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.02, "holds"), (0.3, "does not hold"), (0.05, "cannot be told")])
 def test_gap_minimal(share: float, expected: str) -> None:
-    verdict = skipvar.gap_minimal(toy_log(**{"branch-divergence.guidance_changes": by_stage(0.3, share)}))
+    verdict = skipvar.gap_minimal(toy_log({"branch-divergence.guidance_changes": by_stage(0.3, share)}))
     assert word(verdict) == expected and "cfg 3.0" in verdict.finding
 
 
 def test_labels_have_their_own_word_and_bound() -> None:
     """A label of 4096 has 12 bits: one of them in twenty changes .46 of the labels."""
-    log = toy_log(**{"branch-divergence.guidance_changes": by_stage(0.3, 0.3)})
+    log = toy_log({"branch-divergence.guidance_changes": by_stage(0.3, 0.3)})
     assert skipvar.gap_minimal(log).outcome is Outcome.FAILS and "of the bits" in skipvar.gap_minimal(log).finding
     log["branch-divergence"]["kl"].attrs["units"] = "nats/label"
     log["branch-divergence"].attrs["values"] = 4096
@@ -182,7 +180,7 @@ def test_labels_have_their_own_word_and_bound() -> None:
 def test_without_guidance_there_is_no_gap_to_judge() -> None:
     log = toy_log()
     for name in ("relative_mse", "kl", "guidance_changes", "flip_share"):
-        log["branch-divergence"][name].values[:, 3:] = np.nan
+        log["branch-divergence"][name].data[:, 3:] = np.nan
     for judge in (skipvar.gap_shrinks, skipvar.gap_minimal):
         assert judge(log).outcome is Outcome.NOT_MEASURED
         assert judge(log).finding.startswith("Without guidance only") and "not measured" not in judge(log).finding
@@ -191,7 +189,7 @@ def test_without_guidance_there_is_no_gap_to_judge() -> None:
 def test_guidance_within_the_network_has_no_effect_on_logits_to_judge() -> None:
     log = toy_log()
     for name in ("kl", "guidance_changes", "flip_share"):
-        log["branch-divergence"][name].values[:] = np.nan
+        log["branch-divergence"][name].data[:] = np.nan
     assert skipvar.gap_minimal(log).outcome is Outcome.NOT_MEASURED
     assert skipvar.gap_shrinks(log).outcome is not Outcome.FAILS
 
@@ -209,7 +207,7 @@ def test_guidance_within_the_network_has_no_effect_on_logits_to_judge() -> None:
 def test_late_steps_redundant(before: float, late_cost: float, expected: str) -> None:
     cost = by_stage(2, late_cost)
     given = {"step-redundancy.ssim": by_stage(before, 0.99), "step-redundancy.flops": cost}
-    verdict = skipvar.late_steps_redundant(toy_log(**given, stage_seconds=[cost.tolist()]))
+    verdict = skipvar.late_steps_redundant(toy_log(given, stage_seconds=[cost.tolist()]))
     assert word(verdict) == expected
     assert f"{100 * 2 * late_cost / cost.sum():.0f} % of FLOP" in verdict.finding
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,8 +10,10 @@ from safetensors.torch import load_file, save_file
 
 from tests.minis import CONFIG, SCHEDULE, SETTINGS, TOKENIZER, WORDS, make_mini, parts, refused
 from tests.zoo_files import draw, places, tiny, weights_hash  # noqa: F401
+from varlab.models.hart_model import Hart
 from varlab.models.infinity_model import Infinity
 from varlab.models.text import FlanT5
+from varlab.models.var_model import VAR
 from varlab.weight_labels import NAMED
 from varlab.weights import embedded, registry, zoo
 from varlab.weights.content import content_of
@@ -35,7 +38,7 @@ def test_official_files_by_path_folder_and_hub(tiny: None, places: Path, monkeyp
     def named(kind: str, image_file: str = "vae.pth") -> str:
         return f"{kind} (tiny.pth {first[:8]}, tokenizer {image_file}#vae {second[:8]})"
 
-    def check(model: Infinity, weights: str) -> None:
+    def check(model: Infinity | Hart | VAR, weights: str) -> None:
         assert weights_hash(model.transformer) == weights_hash(transformer)
         assert weights_hash(model.tokenizer) == weights_hash(tokenizer)
         assert model.weights == weights and isinstance(model.text, FlanT5)
@@ -110,7 +113,7 @@ def test_swapped_files_are_told_apart(tiny: None, places: Path) -> None:
     transformer, tokenizer, _ = parts()
     torch.save(transformer.state_dict(), places / "tiny.pth")
     torch.save({"vae": tokenizer.state_dict()}, places / "vae.pth")
-    swapped = {"checkpoint": places / "vae.pth", "tokenizer": places / "tiny.pth"}
+    swapped: dict[str, Any] = {"checkpoint": places / "vae.pth", "tokenizer": places / "tiny.pth"}
     refused(lambda: zoo.load("tiny", **swapped), "vae.pth (for tiny)", "looks like a tokenizer of 8 bits and stride 4")
     swapped["checkpoint"] = places / "tiny.pth"
     refused(lambda: zoo.load("tiny", **swapped), "tokenizer of tiny", "looks like a transformer of depth 4")

@@ -1,5 +1,6 @@
 """What test_figures.py and test_figure_tables.py share."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib
@@ -36,7 +37,7 @@ def toy_images(n: int) -> list[Image.Image]:
 class Toy:
     """Draws variables around given means: one per stage, or what the dimensions ask for."""
 
-    def __init__(self, n: int, seed: int, given: dict[str, Any]) -> None:
+    def __init__(self, n: int, seed: int, given: Mapping[str, Any]) -> None:
         self.n, self.random, self.given = n, np.random.default_rng(seed), given
 
     def make(self, name: str, dims: tuple[str, ...], sizes: tuple[int, ...], mean: Any, noise: float = 0.01) -> Any:
@@ -46,9 +47,11 @@ class Toy:
         return (("prompt", *dims), values)
 
 
-def toy_log(n: int = 8, stages: int = 6, blocks: int = 4, seed: int = 0, **given: Any) -> xr.DataTree:
-    """A log with the probes' layout. ``given`` replaces means (``group.variable``) and attributes (no dot)."""
-    toy, rise = Toy(n, seed, given), np.linspace(0.2, 0.6, stages)
+def toy_log(
+    means: Mapping[str, Any] | None = None, *, n: int = 8, stages: int = 6, blocks: int = 4, seed: int = 0, **attrs: Any
+) -> xr.DataTree:
+    """A log with the probes' layout; ``means`` of ``group.variable`` and attributes in place of the usual ones."""
+    toy, rise = Toy(n, seed, means or {}), np.linspace(0.2, 0.6, stages)
     at = {"prompt": np.arange(n), "stage": np.arange(1, stages + 1)}
     block = {**at, "block": np.arange(1, blocks + 1)}
     groups = {
@@ -74,7 +77,7 @@ def toy_log(n: int = 8, stages: int = 6, blocks: int = 4, seed: int = 0, **given
         "prompt_set": "scenes", "n": n, "prompts": [f"scene {i}" for i in range(n)], "settings": {"cfg": 3.0},
         "schedule": [[side, side] for side in SIDES[:stages]], "key": "abc",
         "stage_seconds": [[1.0 * k for k in range(1, stages + 1)]] * 3,
-    } | {key: value for key, value in given.items() if "." not in key}  # fmt: skip
+    } | attrs  # fmt: skip
     return tree
 
 

@@ -11,7 +11,9 @@ from tests.minis import CONFIG, SCHEDULE, TOKENIZER
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.models.guidance import Settings
+from varlab.models.hart_model import Hart
 from varlab.models.infinity_model import Infinity
+from varlab.models.var_model import VAR
 from varlab.weights import registry
 from varlab.weights.official import ModelEntry
 from varlab.weights.writing import hash_tensors
@@ -35,7 +37,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "MODELS", registry.Registry([entry, twin, unreleased]))
 
 
-def draw(model: Infinity) -> torch.Tensor:
+def draw(model: Infinity | Hart | VAR) -> torch.Tensor:
+    assert isinstance(model, Infinity)
     return Run(model, model.settings, SeededNoise(0)).generate(["a red star", "a blue ring above a star"], [0, 1]).image
 
 

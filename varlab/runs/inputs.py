@@ -21,7 +21,8 @@ from varlab.scenes.prompt_files import as_text, whole
 from varlab.weights.writing import hash_tensors
 
 Features = TextBatch | HartText
-Prompts = Sequence[str] | str | Features | Sequence[Tensor | np.ndarray]  # texts, or features [T, width] of each
+# Texts, or features [T, width] of each.
+Prompts = Sequence[str] | str | Features | Sequence[Tensor | np.ndarray] | np.ndarray
 
 
 def check_prompts(prompts: Sequence[str] | str) -> list[str]:

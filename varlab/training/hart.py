@@ -14,12 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from varlab.models.hart import Block, HartText, HartTransformer
+from varlab.models.hart import Block, HartConfig, HartText, HartTransformer
 from varlab.models.hart_captions import pad
+from varlab.models.hart_settings import HartSettings
 from varlab.models.layers import block_causal_attend
 from varlab.models.rotary import grid_rotary
 from varlab.models.tokenizers.bsq import BSQTokenizer, area
-from varlab.models.tokenizers.hybrid import HybridTokenizer
+from varlab.models.tokenizers.hybrid import HybridConfig, HybridTokenizer
 from varlab.models.tokenizers.maps import channels_last
 from varlab.schedules import Schedule
 from varlab.training.batches import Captions, at, drawn, shares, subset
@@ -131,6 +132,9 @@ class HartTask:
 class HartRecipe(Recipe):
     """A HART and its hybrid tokenizer. ``tokenizer_swap`` bounds the share of swapped codes that the decoder sees."""
 
+    tokenizer: HybridConfig
+    transformer: HartConfig
+    settings: HartSettings
     tokenizer_swap: float = 0.08
 
     def new_tokenizer(self) -> HybridTokenizer:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from varlab.models.layers import block_causal_attend
 from varlab.models.tokenizers.bsq import area
-from varlab.models.tokenizers.vqvae import VQTokenizer
-from varlab.models.var import Block, VARTransformer
+from varlab.models.tokenizers.vqvae import VQConfig, VQTokenizer
+from varlab.models.var import Block, VARConfig, VARTransformer
 from varlab.scenes import COLORS, SHAPES, benchmark_prompt, render, sample_scenes
 from varlab.scenes.grammar import noun_phrase
 from varlab.schedules import Grid
@@ -112,6 +112,8 @@ class VARTask:
 class VarRecipe(Recipe):
     """A VAR and its VQ tokenizer. ``tokenizer_swap`` bounds the share of swapped codes that the decoder sees."""
 
+    tokenizer: VQConfig
+    transformer: VARConfig
     tokenizer_swap: float = 0.08
 
     def make_scenes(self, n: int, first: int) -> tuple[np.ndarray, list[str]]:

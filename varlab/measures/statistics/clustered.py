@@ -17,6 +17,7 @@ from varlab.errors import VarlabError
 from varlab.measures.statistics.intervals import Interval, quantile_interval
 
 OVERALL = "overall"
+Labels = Sequence[Any] | np.ndarray
 
 
 class Grid(NamedTuple):
@@ -43,7 +44,7 @@ class Design:
         here (image i depends on the seed and i) and then needs no factor.
     """
 
-    def __init__(self, prompt: Sequence[Any], category: Sequence[Any] | None = None, seed: Sequence[Any] | None = None):
+    def __init__(self, prompt: Labels, category: Labels | None = None, seed: Labels | None = None):
         self.n = len(prompt)
         if not self.n:
             raise VarlabError("There is nothing to compare: no image is there.")
@@ -195,7 +196,7 @@ def standard_error(values: npt.ArrayLike, design: Design, flips: bool = False) -
     return errors, np.minimum(free, seeds - 1.0)
 
 
-def variance_shares(values: npt.ArrayLike, prompt: Sequence[Any], seed: Sequence[Any]) -> dict[str, float]:
+def variance_shares(values: npt.ArrayLike, prompt: Labels, seed: Labels) -> dict[str, float]:
     """What share of the variance of images lies between prompts, between seeds, and in the rest.
 
     Two-way random effects by the method of moments, negative parts as 0; NaN without variance.
