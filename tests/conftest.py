@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import hypothesis
 import torch
 
 from tests.skips import pytest_runtest_logreport, pytest_sessionfinish, pytest_terminal_summary  # noqa: F401
@@ -27,6 +28,12 @@ SCHEDULES = {
 }
 TEXT_WIDTH = 128
 
+
+# How long an example takes says how slow the machine is, and no more.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 # Bit equality needs one order of summation; fixtures of any scope must see it, so no fixture sets it.
 torch.set_num_threads(1)

@@ -88,7 +88,6 @@ def generate(
     specs: tuple[str | Accelerator, ...] = (),
     probes: tuple[str, ...] = (),
     images: tuple[int, ...] = (0, 1),
-    **settings,
 ) -> Generation:
     run = Run(model, model.settings, SeededNoise(7), build(probes))
     return run.generate(text_for(model, LENGTHS, images), images, accelerators(specs))

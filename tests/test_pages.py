@@ -161,7 +161,8 @@ def test_the_index_has_one_entry_a_report(pages: list[Path]) -> None:
     assert [text_of(entry, "h2") for entry in entries] == ["Costs: from $5 to $10"] * 2
     assert pages[2].read_text("utf-8").count("Costs: from") == 2
     for entry, model in zip(entries, ("mini-hart", "mini-infinity"), strict=True):
-        names, values = ([part.get_text() for part in entry.select(f"dl {kind}")] for kind in ("dt", "dd"))
+        listed = entry.select("dl")[0]
+        names, values = ([part.get_text() for part in listed.select(kind)] for kind in ("dt", "dd"))
         facts = dict(zip(names, values, strict=True))
         assert facts == {"model": model, "weights": f"trained ({SPEC})", "n": str(len(PROMPTS)), "seed": "3",
                          "date": "2026-01-02", "report": f"20_compare-{model}"}  # fmt: skip
@@ -177,7 +178,9 @@ def test_every_table_scrolls_within_its_own_box(pages: list[Path]) -> None:
         page = parsed(path)
         (viewport,) = page.select("meta[name=viewport]")
         assert viewport["content"] == "width=device-width, initial-scale=1"
-        for table in page.find_all("table"):
+        tables = page.find_all("table")
+        assert tables
+        for table in tables:
             box = table.find_parent(class_="scroll")
             assert box is not None and box["tabindex"] == "0" and box["aria-label"]
         style = text_of(page, "style")

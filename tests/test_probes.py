@@ -26,6 +26,7 @@ from varlab.schedules import square
 def test_token_mse_is_the_mean_square_change_of_every_token() -> None:
     log, seen, _, model = run(("token-mse",))
     main = log["token-mse"]
+    assert len(seen.blocks) == len(model.schedule) * model.depth
     for (k, b), (x_in, x_out) in seen.blocks.items():
         change = (x_out - x_in).square().mean(-1)  # [4, n]: two conditional, two unconditional rows
         relative = change.mean(-1) / x_in.square().mean((1, 2))
@@ -72,8 +73,9 @@ def test_change_against_the_previous_stage() -> None:
 
 
 def test_branch_divergence_of_states_and_predictions() -> None:
-    log, seen, _, _ = run(("branch-divergence",))
+    log, seen, _, model = run(("branch-divergence",))
     main = log["branch-divergence"]
+    assert len(seen.blocks) == len(model.schedule) * model.depth and len(seen.logits) == len(model.schedule)
     for (k, b), (_, x) in seen.blocks.items():
         cond, uncond = x.chunk(2)
         relative = ((cond - uncond).square().sum(-1) / cond.square().sum(-1)).mean(-1)
@@ -135,6 +137,7 @@ def test_blocks_of_large_stages_log_the_figures_of_those_reduced_together(monkey
     monkeypatch.setattr("varlab.engine.norms.SMALL", 0)  # every stage counts as a large one
     monkeypatch.setattr("varlab.engine.memory.PIECE", 100)
     alone, _, _, _ = run(("token-mse", "branch-divergence"))
+    assert together and together.keys() == alone.keys()
     for name, group in together.items():
         for variable, (_, found, _) in group.variables.items():
             assert np.allclose(found, alone[name].variables[variable][1], rtol=1e-5, atol=1e-7, equal_nan=True)

@@ -118,6 +118,7 @@ def test_groups_survive_the_disk_and_join_along_prompts(tmp_path) -> None:  # ty
     save(tmp_path / "part.npz", log)
     again = load(tmp_path / "part.npz")
     both = join([log, again])
+    assert log and log.keys() == again.keys() == both.keys()
     for path, group in log.items():
         assert again[path].dataset().identical(group.dataset())
         for name in group.variables:

@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbformat
@@ -12,6 +11,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from tests.toy_reports import DOT, toy, write_notebook  # noqa: F401
+from tests.waiting import HANG, until
 from varlab import reports
 from varlab.api import absent_models
 from varlab.claims import Outcome, Verdict
@@ -91,18 +91,16 @@ def _heed_ctrl_c() -> None:
 
 def test_an_interrupted_run_stays_readable(tmp_path: Path) -> None:
     flag = tmp_path / "flag"
-    body = f"open({str(flag)!r}, 'w').close()\nimport time\ntime.sleep(60)"
+    body = f"open({str(flag)!r}, 'w').close()\nimport time\ntime.sleep({HANG})"
     cells = [new_code_cell("print('before')"), new_code_cell(body)]
     source = write_notebook(tmp_path / "long.ipynb", new_markdown_cell("# Long"), *cells)
     code = f"from varlab.reports import run_report; run_report({str(source)!r}, {{}}, 'reports')"
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=_heed_ctrl_c
     )
-    deadline = time.monotonic() + 60
-    while not flag.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(lambda: flag.exists() or process.poll() is not None)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=HANG)
     assert "KeyboardInterrupt" in errors and "The half-run notebook" in errors
     notebook = nbformat.read(tmp_path / "reports" / "long" / "draft" / "long.ipynb", as_version=4)
     assert notebook.metadata["varlab"]["error"] == "interrupted"

@@ -14,6 +14,7 @@ import xarray as xr
 
 from tests.conftest import tiny_infinity
 from tests.test_runs import PROBES, PROMPTS, same
+from tests.waiting import HANG, until
 from varlab import locks
 from varlab.errors import VarlabError
 from varlab.locks import OWNER, Owner, one_writer, owner_of
@@ -74,7 +75,7 @@ def test_processes_started_together_make_one_log(
     folder = tmp_path / "run" if named else None
     processes = [start(lambda: log(folder), tmp_path / f"error-{i}") for i in range(count)]
     for process in processes:
-        process.join(120)
+        process.join(HANG)
     assert [process.exitcode for process in processes] == [0] * count, [
         path.read_text() for path in tmp_path.glob("error-*")
     ]
@@ -98,19 +99,21 @@ def killed_at(folder: Path, first: int, tmp_path: Path) -> None:
         log(folder)
 
     process = start(child, tmp_path / "error")
-    process.join(60)
+    process.join(HANG)
     assert process.exitcode == -signal.SIGKILL
 
 
-def test_a_killed_writer_is_followed_at_once(tmp_path: Path, whole: xr.DataTree) -> None:
+def test_a_killed_writer_is_followed_at_once(
+    tmp_path: Path, whole: xr.DataTree, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "run"
     killed_at(folder, 2, tmp_path)
     assert (folder / OWNER).exists() and owner_of(folder) is None
     assert str(verify(folder)) == "partial: 2 of 5 images"
-    before = time.monotonic()
-    with one_writer(folder, wait=False):
-        pass
-    assert time.monotonic() - before < 5
+    with monkeypatch.context() as patch:
+        patch.setattr(locks.time, "sleep", lambda seconds: pytest.fail("waited for a process that is dead"))
+        with one_writer(folder):
+            pass
     killed_at(folder, 2, tmp_path)
     assert same(log(folder, wait=False), whole)
 
@@ -137,11 +140,10 @@ def test_a_living_owner_is_named_and_waited_for(tmp_path: Path, capsys: pytest.C
 
     def hold() -> None:
         with one_writer(folder):
-            go.wait(60)
+            go.wait(HANG)
 
     process = start(hold, tmp_path / "error")
-    while owner_of(folder) is None:
-        time.sleep(0.05)
+    until(lambda: owner_of(folder))
     with pytest.raises(VarlabError, match=rf"is being written by process {process.pid} on .*Wait for it"):
         log(folder, wait=False)
     told: list[str] = []
@@ -153,7 +155,7 @@ def test_a_living_owner_is_named_and_waited_for(tmp_path: Path, capsys: pytest.C
     with one_writer(folder, done=lambda: "2 of 5 images", tell=tell):
         assert owner_of(folder).pid == os.getpid()  # type: ignore[union-attr]
     assert f"by process {process.pid} on" in told[0] and told[0].endswith("2 of 5 images; waiting for it")
-    process.join(60)
+    process.join(HANG)
     assert process.exitcode == 0 and not list(folder.glob("*"))
 
 
@@ -180,8 +182,8 @@ def test_an_owner_shows_signs_of_life(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(locks, "BEAT", 0.05)
     with one_writer(tmp_path):
         os.utime(tmp_path / OWNER, (0, 0))
-        time.sleep(0.5)
-        assert time.time() - (tmp_path / OWNER).stat().st_mtime < locks.STALE
+        until(lambda: (tmp_path / OWNER).stat().st_mtime > 0)
+        assert owner_of(tmp_path) == Owner(**json.loads((tmp_path / OWNER).read_text()))
 
 
 def test_no_two_hold_a_folder_at_once(tmp_path: Path) -> None:
@@ -197,6 +199,6 @@ def test_no_two_hold_a_folder_at_once(tmp_path: Path) -> None:
 
     processes = [start(add, tmp_path / f"error-{i}") for i in range(6)]
     for process in processes:
-        process.join(120)
+        process.join(HANG)
     assert (tmp_path / "number").read_text() == "60", [path.read_text() for path in tmp_path.glob("error-*")]
     assert not list((tmp_path / "held").glob("*"))

@@ -62,7 +62,7 @@ def plugins(draw: st.DrawFn) -> Any:
 
 
 @given(plugins())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_what_is_written_reads_back_as_the_same(plugin: Any) -> None:
     again = make("plug-in", spec_of(plugin), KINDS)
     assert type(again) is type(plugin)
