@@ -259,7 +259,7 @@ def test_published_styles_give_the_published_average() -> None:
 
 
 def test_a_missing_image_shifts_chunks_and_corrected_it_does_not() -> None:
-    scores: list[float | None] = [0.2] * 80 + [0.4] * 80
+    scores: list[float | None] = [*[0.2] * 80, *[0.4] * 80]
     whole = hps.style(scores)
     assert (whole.score, whole.sizes) == (pytest.approx(30.0), (80, 80))
     scores[0] = None
@@ -280,7 +280,7 @@ def test_a_short_style_counts_less_in_the_official_average_alone() -> None:
 
 
 def test_missing_files_repeat_the_one_before_and_corrected_are_left_out() -> None:
-    rewards = [[1.0, None, 3.0], [0.0, 0.0, 0.0, 9.0]]
+    rewards: list[list[float | None]] = [[1.0, None, 3.0], [0.0, 0.0, 0.0, 9.0]]
     upstream = imagereward.upstream(rewards)
     assert (upstream.asked, upstream.short) == (3, 1)
     assert upstream.prompts == (pytest.approx(5 / 3), 0.0)  # 1, 1, 3; the surplus 9 is not asked for

@@ -1,6 +1,6 @@
 """Reading a log for figures: datasets by probe, means over prompts with intervals, images, provenance."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +175,7 @@ def run_folder(log: Log, given: Path | str | None = None) -> Path:
     return place if place.suffix != ".zarr" else place.parent
 
 
-def edges(images: Sequence[np.ndarray], grid: tuple[int, int]) -> np.ndarray:
+def edges(images: Iterable[np.ndarray], grid: tuple[int, int]) -> np.ndarray:
     """Edge energy [n, h, w] of n images [H, W, 3]: Sobel magnitude of the luma, resized by area."""
     import torch
 
