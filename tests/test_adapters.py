@@ -90,7 +90,7 @@ def test_objects_of_mask2former_are_those_of_mmdet() -> None:
     masks = torch.full((2, 4, 4), -9.0)
     masks[0, 1:3, 1:3] = 3.0
     (name, (boxes, own)), *rest = geneval_detect.instances(logits, masks, (4, 4), {0: "mouse", 1: "remote"}).items()
-    assert name == "tv remote" and own[0].sum() == 4
+    assert name == "tv remote" and own is not None and own[0].sum() == 4
     assert boxes[0, :4].tolist() == [1, 1, 3, 3]
     assert boxes[0, 4] == pytest.approx(torch.tensor(3.0).sigmoid().item())
     assert all(found[0][:, 4].max() < 1e-6 for _, found in rest)
