@@ -192,7 +192,7 @@ def test_results_are_made_here_where_the_packages_are(tmp_path: Path, monkeypatc
     bench = BENCHMARKS["imagereward"]
     with pytest.raises(VarlabError, match=r"varlab adapter imagereward > imagereward_score.py"):
         adapters.make_results(bench, Folder.at(tmp_path), prompts, out)
-    monkeypatch.setattr(adapters, "is_here", lambda benchmark: True)
+    monkeypatch.setattr(adapters, "absent", lambda benchmark, options: [])
     monkeypatch.setattr(imagereward_score, "load", lambda weights, device: lambda t, text: [0.5] * len(t))
     scores = judge("imagereward", tmp_path / "images", prompts, out, allow_missing=True)
     assert len(scores.entries) == 1 and json.loads((tmp_path / "scores.json").read_text())["benchmark"] == "imagereward"
@@ -202,7 +202,7 @@ def test_a_network_that_fails_leaves_no_results(tmp_path: Path, monkeypatch: pyt
     picture(tmp_path / "images" / "a_0.png")
     prompts = tmp_path / "prompts.json"
     prompts.write_text(json.dumps([{"id": "a", "prompt": "x"}]))
-    monkeypatch.setattr(adapters, "is_here", lambda benchmark: True)
+    monkeypatch.setattr(adapters, "absent", lambda benchmark, options: [])
     monkeypatch.setattr(imagereward_score, "load", lambda weights, device: lambda t, text: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         adapters.make_results(BENCHMARKS["imagereward"], Folder.at(tmp_path), prompts, tmp_path / "scores.csv")

@@ -202,6 +202,9 @@ def test_a_folder_of_another_benchmark_is_refused(tmp_path: Path) -> None:
     generate(drawing(), tmp_path / "a")
     with pytest.raises(VarlabError, match="was drawn for fid, not for geneval"):
         judge("geneval", tmp_path / "a")
+    (tmp_path / "a" / "benchmark.json").write_text('{"items": [1]}')
+    with pytest.raises(VarlabError, match=r"benchmark.json cannot be read"):
+        find_faults("fid", tmp_path / "a", None)
     with pytest.raises(VarlabError, match="There is no folder"):
         find_faults("geneval", tmp_path / "none", None)
 
@@ -249,6 +252,7 @@ REFUSED = {
     "from a model": (["score", "geneval", "nano-infinity"], "varlab generate geneval nano-infinity"),
     "folder's option": (["score", "scenes", "nano-infinity", "--mode", "corrected"], "are of folders"),
     "model's option": (["score", "scenes", ".", "--n", "3"], "belong to varlab generate"),
+    "no samples": (["score", "scenes", "nano-infinity", "--per-prompt", "0"], "per_prompt must be at least 1"),
     "no script": (["adapter", "scenes"], "needs no other network"),
     "no folder": (["validate", "geneval", "nowhere"], "There is no folder nowhere"),
 }  # fmt: skip

@@ -97,6 +97,8 @@ WRONG_LINES = {
     "a short box": (seen(0, 0, detections={"dog": [[1, 2]]}), "line 2: detections of 'dog' are rows"),
     "colours": (seen(1, 0, colours={"cat": []}), "line 2: 0 colours of 1 'cat'"),
     "no colour": (seen(1, 0, colours={}), "line 2: a cat has no colour"),
+    "lists": (seen(0, 0, detections=[]), "line 2: detections and colours are objects"),
+    "metadata": (seen(0, 0, metadata="{"), "line 2: metadata are no JSON"),
 }
 
 
@@ -121,6 +123,9 @@ def test_results_of_others_are_refused(tmp_path: Path, geneval: Path) -> None:
     with pytest.raises(VarlabError, match=r"prompts.jsonl, line 2: a clause has a class and a count"):
         wrong = lines(tmp_path / "prompts.jsonl", GENEVAL[0], GENEVAL[1] | {"include": [{"class": "cat"}]})
         judge("geneval", tmp_path, wrong, twice)
+    clause = {"class": "cat", "count": 1, "position": ["beside", 0]}
+    with pytest.raises(VarlabError, match=r"prompts.jsonl, line 1: a position is one of above, below"):
+        judge("geneval", tmp_path, lines(tmp_path / "prompts.jsonl", GENEVAL[1] | {"include": [clause]}), twice)
 
 
 # DPG
@@ -284,6 +289,8 @@ def test_statistics_are_the_stored_ones_where_there_are_any(tmp_path: Path) -> N
     scores = judge("fid", tmp_path, results=features(tmp_path / "own.npz", 1), references=[tmp_path / "adm.npz"])
     assert set(table(scores)) == {"fid", "inception_score"}
     assert any("no precision, recall and KID" in note for note in scores.notes)
+    with pytest.raises(VarlabError, match="are no mean and covariance"):
+        read_statistics({"mu": mu, "sigma": np.eye(3)}, stored)
 
 
 def test_mjhq_by_category(tmp_path: Path) -> None:
@@ -340,5 +347,7 @@ def test_unknown_names_are_refused(tmp_path: Path) -> None:
         judge("geneval", tmp_path, mode="oficial")
     with pytest.raises(VarlabError, match=r"no folder of varlab generate: name the detections.jsonl"):
         judge("geneval", tmp_path)
+    with pytest.raises(VarlabError, match="has one mode"):
+        judge("scenes", tmp_path, mode="corrected")
     with pytest.raises(VarlabError, match="leave --results out"):
         judge("scenes", tmp_path, results=tmp_path / "x")

@@ -1,5 +1,6 @@
 """Commands of the benchmarks: ``generate``, ``validate``, ``adapter``, ``score``."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -170,6 +171,9 @@ def score(
     mode: Annotated[
         str, typer.Option(help="Folder: official, with the faults of the official scorer, or corrected.")
     ] = "official",
+    network: Annotated[
+        str | None, typer.Option(help="Folder: options of the adapter's script where it runs here: '--antialias no'.")
+    ] = None,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Folder: score what is there; the table says what is not.")
     ] = False,
@@ -198,12 +202,12 @@ def score(
 
     Example: `varlab score frechet mini-var-freqexit --method freqexit:exits=6`
     """
-    from varlab.evaluation.judging import find_benchmark
+    from varlab.evaluation.judging import find_benchmark, judge, save_scores
     from varlab.outputs import refuse_existing
     from varlab.runs.inputs import check_writable_file
 
     found = find_benchmark(benchmark)
-    own = (prompts, results, reference, allow_missing or None, mode if mode != "official" else None)
+    own = (prompts, results, reference, network, allow_missing or None, mode if mode != "official" else None)
     models = (n, per_prompt, seed, method, against, cfg, tau, top_k, top_p, cfg_layers, options.get("init"))
     if json is not None:
         check_writable_file(json, ".json")
@@ -211,15 +215,20 @@ def score(
     if not _is_model(what):
         if any(value is not None for value in models):
             raise VarlabError(f"{what} is a folder of images: options of models and methods belong to varlab generate.")
-        _score_folder(found.name, Path(what), prompts, results, reference or [], mode, allow_missing, json)
+        place, words = Path(what), shlex.split(network or "")
+        scores = judge(found.name, place, prompts, results, reference or (), mode, allow_missing, words)
+        _show(scores)
+        if json is not None:
+            say(f"written to {save_scores(json, found.name, place, scores, mode=mode)}")
         return
     if any(value is not None for value in own):
         raise VarlabError(
-            f"{what} is a model: --prompts, --results, --reference, --mode and --allow-missing are of folders. "
-            f"If it is a folder, write ./{what}."
+            f"{what} is a model: --prompts, --results, --reference, --mode, --network and --allow-missing are of "
+            f"folders. If it is a folder, write ./{what}."
         )
     settings = read_settings(cfg, tau, top_k, top_p, cfg_layers)
-    _score_model(found.name, what, n, per_prompt or 4, seed or 0, tuple(method or ()), json, against, settings, options)
+    per_prompt, seed = 4 if per_prompt is None else per_prompt, seed or 0
+    _score_model(found.name, what, n, per_prompt, seed, tuple(method or ()), json, against, settings, options)
 
 
 def _is_model(what: str) -> bool:
@@ -237,21 +246,13 @@ def _is_model(what: str) -> bool:
     return True
 
 
-def _score_folder(
-    benchmark: str, place: Path, prompts: Path | None, results: Path | None, references: list[Path], mode: str,
-    allow_missing: bool, json: Path | None,
-) -> None:  # fmt: skip
-    from varlab.evaluation.judging import judge, save_scores
-
-    scores = judge(benchmark, place, prompts, results, references, mode, allow_missing)
+def _show(scores: Any) -> None:
     same = [name for name in ("mode", "spec", "weights", "seed") if scores.table[name].nunique() == 1]
     console.print(as_table(scores.table.drop(columns=same)))
     facts = "; ".join(f"{name}: {scores.table[name].iloc[0]}" for name in same)
     say(f"{facts}; 95 % intervals over prompts with all their images, where there are any")
     for note in scores.notes:
         say((note, "yellow"))
-    if json is not None:
-        say(f"written to {save_scores(json, benchmark, place, scores, mode=mode)}")
 
 
 def _score_model(

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 
 from varlab.errors import VarlabError
@@ -16,20 +17,22 @@ def script_of(benchmark: Benchmark) -> str:
     return (Path(__file__).parent / "scripts" / f"{benchmark.adapter}.py").read_text("utf-8")
 
 
-def is_here(benchmark: Benchmark) -> bool:
-    """Whether the packages that the script imports are installed."""
-    return all(importlib.util.find_spec(name) is not None for name in benchmark.packages)
+def absent(benchmark: Benchmark, options: Sequence[str]) -> list[str]:
+    """Packages that the script imports and that are not installed."""
+    return [name for name in benchmark.requires(options) if importlib.util.find_spec(name) is None]
 
 
-def make_results(benchmark: Benchmark, folder: Folder, prompts: Path | None, out: Path) -> None:
+def make_results(
+    benchmark: Benchmark, folder: Folder, prompts: Path | None, out: Path, options: Sequence[str] = ()
+) -> None:
     """Run the script in this process; the file, and the JSON beside it, appear only when whole.
 
     Raises VarlabError with the way to run it elsewhere, where its packages are not installed.
     """
-    command = benchmark.command(folder, prompts, out)
-    if not is_here(benchmark):
+    command = [*benchmark.command(folder, prompts, out), *options]
+    if missing := absent(benchmark, options):
         raise VarlabError(
-            f"There is no {out}, and {', '.join(benchmark.packages)} is not installed here to make it. Where it is: "
+            f"There is no {out}, and {', '.join(missing)} is not installed here to make it. Where it is: "
             f"varlab adapter {benchmark.name} > {benchmark.adapter}.py; python {benchmark.adapter}.py "
             f"{' '.join(command)}"
         )
@@ -42,7 +45,7 @@ def make_results(benchmark: Benchmark, folder: Folder, prompts: Path | None, out
             draft.with_suffix(".json").replace(out.with_suffix(".json"))
         draft.replace(out)
     except SystemExit as error:
-        raise VarlabError(str(error.code)) from error
+        raise VarlabError(f"{benchmark.adapter} ended: {error.code}") from error
     finally:
         draft.unlink(missing_ok=True)
         draft.with_suffix(".json").unlink(missing_ok=True)

@@ -51,7 +51,9 @@ class Folder:
             return cls(place / IMAGES if (place / IMAGES).is_dir() else place, None, {})
         try:
             record = json.loads((place / RECORD).read_text("utf-8"))
-        except (OSError, ValueError) as error:
+            for item in record["items"]:
+                Item(**item)
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise VarlabError(f"{place / RECORD} cannot be read ({error}). Generate the images again.") from error
         return cls(place / IMAGES, place, record)
 
@@ -126,6 +128,10 @@ class Benchmark(ABC):
     def stored(self, samples: Sequence[Image.Image]) -> list[Image.Image]:
         """The samples of a prompt as the pictures that are stored."""
         return list(samples)
+
+    def requires(self, options: Sequence[str]) -> tuple[str, ...]:
+        """The packages that the adapter's script imports with these options of it."""
+        return self.packages
 
     def command(self, folder: Folder, prompts: Path | None, out: Path) -> list[str]:
         """The arguments of the adapter's script."""

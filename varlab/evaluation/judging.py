@@ -13,6 +13,7 @@ from varlab.evaluation.benchmarks import BENCHMARKS
 from varlab.evaluation.contract import MODES, RECORD, Asked, Benchmark, Folder, Item, Scores
 from varlab.evaluation.validation import faults
 from varlab.outputs import save_json
+from varlab.runs.origins import signed
 
 
 def find_benchmark(name: str) -> Benchmark:
@@ -58,6 +59,7 @@ def judge(
     references: Sequence[Path] = (),
     mode: str = "official",
     allow_missing: bool = False,
+    options: Sequence[str] = (),
 ) -> Scores:
     """Scores of one folder, or of all that ``varlab generate`` made in it, beside each other.
 
@@ -69,6 +71,7 @@ def judge(
     references : of distances: real images.
     mode : ``official``, with the faults of the official code, or ``corrected``.
     allow_missing : score what is there; else a missing image is an error.
+    options : of the adapter's script, where it runs here.
 
     Raises
     ------
@@ -77,6 +80,8 @@ def judge(
     benchmark = find_benchmark(name)
     if mode not in MODES:
         raise unknown("mode", mode, MODES)
+    if mode != MODES[0] and not benchmark.results:
+        raise VarlabError(f"{benchmark.title} is varlab's own and has one mode: leave --mode out.")
     found = folders_at(place, benchmark) if place.is_dir() or results is None else [Folder(place, None, {})]
     if results is not None and len(found) > 1:
         raise VarlabError(f"{place} holds {len(found)} folders, and --results is of one: score them one by one.")
@@ -90,8 +95,10 @@ def judge(
     parts = []
     for one in asked:
         if one.results is not None and not one.results.is_file():
-            make_results(benchmark, one.folder, prompts, one.results)
+            make_results(benchmark, one.folder, prompts, one.results, options)
         scores = benchmark.score(one)
+        if not benchmark.results:
+            scores = replace(scores, table=scores.table.assign(mode="varlab's own"))
         parts.append(replace(scores, entries=scores.entries.assign(method=one.folder.record.get("spec", ""))))
     return Scores(
         pd.concat([part.entries for part in parts], ignore_index=True),
@@ -120,9 +127,13 @@ def save_scores(path: Path, name: str, place: Path, scores: Scores, **facts: Any
     """The table and the score of every image, in the form that a later comparison reads."""
     weights = sorted(set(scores.table["weights"]))
     seeds = sorted(set(scores.table["seed"]))
+    drawn = [
+        {key: value for key, value in folder.record.items() if key not in ("items", "rewritten")}
+        for folder in (folders_at(place, find_benchmark(name)) if place.is_dir() else ())
+    ]
     record = {
         "benchmark": name, "folder": str(place), "weights": ", ".join(weights), "seed": ", ".join(seeds), **facts,
-        "results": dict(scores.facts), "notes": list(scores.notes), "rows": scores.table.to_dict("records"),
-        "entries": scores.entries.to_dict("records"),
+        **signed(), "results": dict(scores.facts), "notes": list(scores.notes), "drawn": drawn,
+        "rows": scores.table.to_dict("records"), "entries": scores.entries.to_dict("records"),
     }  # fmt: skip
     return save_json(path, record)

@@ -56,7 +56,10 @@ def read_features(path: Path) -> Features:
 def read_statistics(arrays: Mapping[str, np.ndarray], place: Path) -> Statistics:
     """As the ADM evaluator: mu and sigma where the file has them, else those of its features."""
     if {"mu", "sigma"} <= arrays.keys():
-        return Statistics(arrays["mu"], arrays["sigma"])
+        found = Statistics(arrays["mu"], arrays["sigma"])
+        if found.sigma.shape != 2 * found.mu.shape or not all(np.isfinite(part).all() for part in found):
+            raise VarlabError(f"{place}: mu {found.mu.shape} and sigma {found.sigma.shape} are no mean and covariance.")
+        return found
     if "features" in arrays:
         return adm_scores.statistics(arrays["features"])
     raise VarlabError(

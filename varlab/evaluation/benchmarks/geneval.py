@@ -10,7 +10,7 @@ import pandas as pd
 
 from varlab.errors import VarlabError
 from varlab.evaluation import geneval, geneval_matching
-from varlab.evaluation.contract import Asked, Benchmark, Folder, Item, Scores, finished, plain_row, rates, require_all
+from varlab.evaluation.contract import Asked, Benchmark, Folder, Item, Scores, finished, rates, require_all
 from varlab.evaluation.results import check_facts, number, once, read_lines, said
 from varlab.scenes.prompt_sets import GENEVAL
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 VERSIONS = ("2023",)  # of the results: the one set of prompts that there is
 PICTURE = re.compile(r"(\d+)/samples/(\d+)\.(png|jpe?g)")
-PROMPTS = "% correct prompts"
 
 
 class GenEval(Benchmark):
@@ -41,6 +40,9 @@ class GenEval(Benchmark):
 
     def texts(self, item: Item) -> dict[str, str]:
         return {f"{item.id}/metadata.jsonl": json.dumps(item.facts)}
+
+    def requires(self, options: Sequence[str]) -> tuple[str, ...]:
+        return ("transformers",) if "--transformers" in options else self.packages
 
     def command(self, folder: Folder, prompts: Path | None, out: Path) -> list[str]:
         return [str(folder.images), str(out)]
@@ -78,14 +80,10 @@ class GenEval(Benchmark):
         found = [f"{row.entry}/{row.image:04d}" for row in entries.itertuples()]
         missing = require_all(asked, expected, found)
         table = rates(entries, "correct")
-        any_of = plain_row(PROMPTS, float(entries.groupby("entry")["correct"].any().mean()), *_counts(entries))
-        images = rates(entries, "correct", by_category=False).assign(measure="% correct images")
-        rows = [*table.to_dict("records"), *images.to_dict("records"), any_of]
-        return finished(rows, asked, missing, entries, said(facts), facts)
-
-
-def _counts(entries: pd.DataFrame) -> tuple[int, int]:
-    return entries["entry"].nunique(), len(entries)
+        any_of = entries.groupby("entry", as_index=False).agg({"correct": "any", "category": "first"})
+        whole = {"% correct images": entries, "% correct prompts": any_of}
+        more = [rates(part, "correct", by_category=False).assign(measure=name) for name, part in whole.items()]
+        return finished(pd.concat([table, *more]), asked, missing, entries, said(facts), facts)
 
 
 def _count(benchmark: Benchmark, folder: Folder) -> int:
@@ -99,6 +97,13 @@ def _checked(about: Mapping[str, Any], place: str) -> Mapping[str, Any]:
     for clause in (*about.get("include", ()), *about.get("exclude", ())):
         if not isinstance(clause, dict) or not isinstance(clause.get("count"), int) or "class" not in clause:
             raise VarlabError(f"{place}: a clause has a class and a count, unlike {json.dumps(clause)}.")
+        position = clause.get("position", [geneval.RELATIONS[0], 0])
+        known = isinstance(position, list) and len(position) == 2 and position[0] in geneval.RELATIONS
+        if not known or not isinstance(position[1], int):
+            raise VarlabError(
+                f"{place}: a position is one of {', '.join(geneval.RELATIONS)} and the number of a clause, unlike "
+                f"{json.dumps(position)}."
+            )
     return about
 
 
@@ -129,7 +134,10 @@ def _line(place: str, line: dict[str, Any], items: Mapping[str, Item], seen: set
     entry, image = named[1], int(named[2])
     once(seen, (entry, image), place, f"image {image} of {entry}")
     about = line.get("metadata")
-    about = json.loads(about) if isinstance(about, str) else about
+    try:
+        about = json.loads(about) if isinstance(about, str) else about
+    except ValueError as error:
+        raise VarlabError(f"{place}: metadata are no JSON ({error}).") from None
     if entry not in items:
         raise VarlabError(f"{place}: there is no prompt {entry}; the prompts have {len(items)}.")
     if about != dict(items[entry].facts):
@@ -155,9 +163,12 @@ def _row(place: str, line: Mapping[str, Any], corrected: bool) -> dict[str, Any]
 def _verdict(place: str, line: Mapping[str, Any], item: Item, corrected: bool) -> geneval.Verdict:
     options, rules = geneval.Options(), geneval_matching if corrected else geneval
     objects, colours = {}, {}
-    for name, boxes in line["detections"].items():
+    detections, labelled = line["detections"], line.get("colours", {})
+    if not isinstance(detections, dict) or not isinstance(labelled, dict):
+        raise VarlabError(f"{place}: detections and colours are objects, class -> rows and class -> colours.")
+    for name, boxes in detections.items():
         rows = _boxes(place, name, boxes)
-        labels = line.get("colours", {}).get(name, [None] * len(rows))
+        labels = labelled.get(name, [None] * len(rows))
         if len(labels) != len(rows):
             raise VarlabError(f"{place}: {len(labels)} colours of {len(rows)} {name!r}.")
         kept = rules.keep(rows, options.threshold_of(item.category), options)

@@ -101,7 +101,7 @@ class Hps(Preference):
     def remarks(self, folder: Folder, items: Sequence[Item], prompts: Path | None) -> Iterator[str]:
         """Folders that the official reader would take for styles."""
         styles = {item.category for item in items}
-        for place in sorted(folder.images.iterdir()):
+        for place in sorted(folder.images.glob("*")):
             if place.is_dir() and place.name not in styles:
                 yield f"{place}: the official reader takes every folder for a style"
 

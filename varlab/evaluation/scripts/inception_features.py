@@ -4,8 +4,8 @@
 
 SAMPLES is a folder of pictures, with those of folders in it, or an npz with arr_0, uint8 [n, H, W, 3]. The file holds
 features [n, 2048], logits [n, 1008], names [n] and facts, how it was made.
-The weights are those of the FID paper as torch-fidelity converted them: numbers differ a little from the ADM
-evaluator's, which runs the TensorFlow graph.
+Logits are without their bias, as in the ADM evaluator, which runs the TensorFlow graph; the weights are the same as
+torch-fidelity converted them, so that numbers differ a little.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def load(device: str) -> Network:
     """InceptionV3 of torch-fidelity."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    model = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits"]).to(device).eval()
+    model = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"]).to(device).eval()
 
     @torch.inference_mode()
     def network(pixels: Tensor) -> tuple[Tensor, Tensor]:
