@@ -11,7 +11,18 @@ from typing import Any as _Any
 
 _PLACES = {
     **dict.fromkeys(
-        ("compare", "compare_saved", "control", "frontier", "load", "log", "open_log", "prompts", "sample"),
+        (
+            "compare",
+            "compare_images",
+            "compare_saved",
+            "control",
+            "frontier",
+            "load",
+            "log",
+            "open_log",
+            "prompts",
+            "sample",
+        ),
         "varlab.api",
     ),
     **dict.fromkeys(("figures", "reports"), None),
@@ -19,6 +30,7 @@ _PLACES = {
 __version__ = "0.1.0"
 __all__ = [
     "compare",
+    "compare_images",
     "compare_saved",
     "control",
     "figures",

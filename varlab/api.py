@@ -14,7 +14,7 @@ from varlab import comparison, runs
 from varlab.accelerators import build
 from varlab.accelerators.skipvar import read_decisions
 from varlab.analysis.frontier import Frontier
-from varlab.comparison import Comparison, Paired
+from varlab.comparison import Comparison, ImageComparison, Paired
 from varlab.errors import VarlabError
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
@@ -112,6 +112,16 @@ def frontier(model: NextScaleModel | str, prompt_set: Given = None, **options: A
     >>> vl.frontier("mini-infinity", "scenes", n=16).works()
     """
     return comparison.frontier(*_loaded_with(model, prompt_set, options.get("n")), **options)
+
+
+def compare_images(dense: Path | str, others: Sequence[Path | str] | Path | str, **options: Any) -> ImageComparison:
+    """Folders of pictures of any origin against those of a dense run: see ``varlab.comparison.compare_images``.
+
+    Examples
+    --------
+    >>> vl.compare_images("outputs/dense", ["outputs/fastvar", "outputs/skipvar"]).table
+    """
+    return comparison.compare_images(dense, others, **options)
 
 
 def compare_saved(a: Path | str, b: Path | str, **options: Any) -> Paired:

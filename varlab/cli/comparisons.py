@@ -1,11 +1,11 @@
-"""Commands on what is there already: ``compare-saved`` and ``settings diff``."""
+"""Commands on what is there already: ``compare-images``, ``compare-saved`` and ``settings diff``."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from varlab.cli.options import Overwrite, as_table, console, say
+from varlab.cli.options import Overwrite, as_table, console, image_bar, say
 from varlab.errors import VarlabError
 
 app = typer.Typer()
@@ -22,6 +22,49 @@ AllowMissing = Annotated[
     bool, typer.Option("--allow-missing", help="Compare the images that all have, and say how many are left out.")
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder for the tables and how they were made.")]
+
+
+@app.command("compare-images")
+def compare_images(
+    dense: Annotated[Path, typer.Argument(help="The pictures of the dense run, in any of the official layouts.")],
+    others: Annotated[list[Path], typer.Argument(help="Those of methods, a folder each, of the same prompts.")],
+    latency: Annotated[
+        Path | None, typer.Option(help="CSV with the columns method (the folder), seconds, and perhaps turn or image.")
+    ] = None,
+    grid: Annotated[
+        int | None, typer.Option(help="Side of a sample in pixels, where a file holds several (DPG-Bench).")
+    ] = None,
+    margin: MarginText = None,
+    lpips: Annotated[Path | None, typer.Option(help="Folder with LPIPS's weights; default: $VARLAB_LPIPS.")] = None,
+    dists: Annotated[Path | None, typer.Option(help="Folder with DISTS' weights; default: $VARLAB_DISTS.")] = None,
+    despite: Despite = None,
+    allow_missing: AllowMissing = False,
+    out: Out = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Compare folders of pictures that any code made with those of its dense run: fidelity, spectra, pairs.
+
+    Example: `varlab compare-images outputs/dense outputs/fastvar outputs/skipvar --out tables`
+    """
+    from varlab.api import compare_images as run
+    from varlab.comparison.image_result import FILES
+
+    _check_out(out, overwrite, *FILES)
+    margins = read_margin(margin)
+    with image_bar() as progress:
+        found = run(
+            dense, others, latency=latency, lpips=lpips, dists=dists, grid=grid, margin=margins,
+            allow_missing=allow_missing, despite=despite or (), progress=progress,
+        )  # fmt: skip
+    for table in found.shown():
+        console.print(as_table(table))
+    say(found.legend())
+    if found.paired is not None:
+        show_pairs(found.paired)
+    for note in found.facts["notes"]:
+        say((note, "yellow"))
+    if out is not None:
+        say(f"written to {found.save(out, overwrite)}")
 
 
 @app.command("compare-saved")

@@ -10,7 +10,10 @@ from varlab.errors import VarlabError
 from varlab.outputs import plain, read_facts
 
 ALWAYS = ("date", "key", "stage_seconds", "seconds")  # differ from run to run and decide nothing
-COMPARED = ("accelerators", "methods", "options", "folder", "others", "dense", "notes", "frontier")  # what is compared
+COMPARED = (  # what is compared, and how
+    "accelerators", "methods", "options", "folder", "others", "dense", "notes", "frontier", "formats", "latency",
+    "margin", "expected",
+)  # fmt: skip
 AROUND = ("git", "versions", "threads", "device", "execution", "probes", "batch", "rounds", "log_version")  # said only
 SHOWN = 60  # characters of a value
 ABSENT = "-"

@@ -5,15 +5,17 @@ divided, as everywhere here. Pictures of 8 bits hold the noise of rounding, abou
 bands that have no more than that say nothing.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import pywt
 import torch
 from torch import Tensor
 
 from varlab.errors import VarlabError, unknown
 from varlab.measures.metrics import check_pair
-from varlab.measures.spectra import NO_POWER, power_spectrum, ring_sums, rings
+from varlab.measures.spectra import NO_POWER, bin_frequency, rings
 
 BANDS = ("LL", "LH", "HL", "HH")  # as ``spectra.wavelet_energy``
 ROUNDING = 1 / 12 / 255**2  # power a bin of 8-bit rounding
@@ -78,9 +80,26 @@ def spectrum_difference(image: Tensor, reference: Tensor) -> SpectrumDifference:
     check_pair(image, reference)
     if image.shape != reference.shape:
         raise VarlabError(f"Spectra are of pairs of one shape, not {tuple(image.shape)} and {tuple(reference.shape)}.")
-    table = rings(image.shape[-2], image.shape[-1], image.device)
-    own, other, apart = (
-        ring_sums(power_spectrum(m).mean(-3)) / table.bins
-        for m in (image, reference, image.float() - reference.float())
-    )
-    return SpectrumDifference(own, other, apart, table.frequency)
+    height, width = image.shape[-2:]
+    own, other, apart = (_ring_means(m, height, width) for m in (image, reference, image.float() - reference.float()))
+    return SpectrumDifference(own, other, apart, rings(height, width, torch.device("cpu")).frequency)
+
+
+def _ring_means(m: Tensor, height: int, width: int) -> Tensor:
+    """``radial_power`` averaged over channels, from the half of the plane that real maps need: a fifth of the time."""
+    half = torch.fft.rfft2(m.float(), norm="ortho")
+    power = (half.real.square() + half.imag.square()).mean(-3).cpu().numpy()
+    ring, weight = _half_rings(height, width)
+    flat = (power * weight).reshape(-1, ring.size)
+    sums = np.stack([np.bincount(ring, row) for row in flat]).reshape(*power.shape[:-2], -1)
+    return torch.from_numpy(sums / np.bincount(ring, weight.ravel())).float()
+
+
+@lru_cache(maxsize=8)
+def _half_rings(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """(ring of each bin of ``rfft2`` [bins], how many bins of ``fft2`` it stands for [height, bins a row])."""
+    rho = bin_frequency(height, width, torch.device("cpu")).numpy()[:, : width // 2 + 1]
+    weight = np.full((height, width // 2 + 1), 2.0)
+    weight[:, 0] = 1
+    weight[:, width // 2] = 1 if width % 2 == 0 else weight[:, width // 2]
+    return np.floor(rho * max(height, width) + 0.5).astype(int).ravel(), weight

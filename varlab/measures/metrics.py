@@ -35,6 +35,7 @@ __all__ = [
 WINDOW = 11  # taps of the Gaussian of SSIM
 SIGMA = 1.5
 POWERS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of MS-SSIM's scales, the finest first
+STRIP = 64  # rows of windows at a time
 LEAST_MS = WINDOW * 2 ** (len(POWERS) - 1)  # pixels a side
 MARGIN = 1e-3  # beyond [0, 1]: rounding, not another range
 
@@ -79,17 +80,13 @@ def ssims(image: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
             f"MS-SSIM halves images four times and needs {LEAST_MS} pixels a side; these are "
             f"{tuple(image.shape)}. Use ssim."
         )
-    x, y, product = image.float(), reference.float(), torch.ones(())
-    first = None
-    for scale, power in enumerate(POWERS):
-        luminance, structure = _similarity(x, y)
-        whole = (luminance * structure).mean((-2, -1))
-        first = whole.mean(-1) if first is None else first
-        last = scale == len(POWERS) - 1
-        product = product * (whole if last else structure.mean((-2, -1))).clamp(min=0) ** power
-        x, y = (x, y) if last else (_halved(x), _halved(y))
-    assert first is not None
-    return first, product.mean(-1)
+    x, y, scales = image.float(), reference.float(), []
+    for scale in range(len(POWERS)):
+        x, y = (x, y) if scale == 0 else (_halved(x), _halved(y))
+        scales.append(_similarity(x, y))
+    wholes, structures = zip(*scales, strict=True)
+    factors = torch.stack([*structures[:-1], wholes[-1]], -1).clamp(min=0)
+    return wholes[0].mean(-1), (factors ** factors.new_tensor(POWERS)).prod(-1).mean(-1)
 
 
 def _halved(x: Tensor) -> Tensor:
@@ -98,13 +95,27 @@ def _halved(x: Tensor) -> Tensor:
 
 def _ssim(image: Tensor, reference: Tensor) -> Tensor:
     """``ssim`` of maps of any range, which has the constants of range 1."""
-    luminance, structure = _similarity(image.float(), reference.float())
-    return (luminance * structure).mean((-3, -2, -1))
+    return _similarity(image.float(), reference.float())[0].mean(-1)
 
 
 def _similarity(image: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-    """SSIM's two factors in every whole window: likeness of means, and of contrast and structure."""
+    """Means over every whole window of SSIM, and of its factor of contrast and structure: [..., channels] each.
+
+    On a CPU by strips, whose maps stay in its cache: less than half the time at 1024 pixels.
+    """
     _check_window(image)
+    height, width = (side - WINDOW + 1 for side in image.shape[-2:])
+    step = height if image.is_cuda else STRIP
+    whole, structure = 0.0, 0.0
+    for top in range(0, height, step):
+        rows = min(step, height - top) + WINDOW - 1
+        parts = _windows(image.narrow(-2, top, rows), reference.narrow(-2, top, rows))
+        whole, structure = (total + part.sum((-2, -1)) for total, part in zip((whole, structure), parts, strict=True))
+    return whole / (height * width), structure / (height * width)
+
+
+def _windows(image: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """SSIM, and its factor of contrast and structure, in every whole window."""
     c1, c2 = 0.01**2, 0.03**2
     # Variances do not care for the offset, and about mid-grey they lose fewer digits to cancellation.
     x, y = image - 0.5, reference - 0.5
@@ -115,7 +126,7 @@ def _similarity(image: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     mean_x, mean_y = mean_x + 0.5, mean_y + 0.5
     luminance = (2 * mean_x * mean_y + c1) / (mean_x * mean_x + mean_y * mean_y + c1)
     structure = (2 * covariance + c2) / (variance_x + variance_y + c2)
-    return luminance, structure
+    return luminance * structure, structure
 
 
 def high_frequency_ssim(image: Tensor, reference: Tensor) -> Tensor:

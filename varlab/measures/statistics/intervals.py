@@ -120,6 +120,20 @@ def independent_difference(a: Interval, b: Interval) -> Interval:
     return Interval(difference, float(difference - below), float(difference + above))
 
 
+def independent_ratio(a: npt.ArrayLike, b: npt.ArrayLike, level: float = 0.95, seed: int = 0) -> Interval:
+    """(estimate, low, high) of the median of a [n] over that of b [m], which are not paired: 2,000 bootstrap draws.
+
+    The bounds are NaN where one of them holds fewer than two values.
+    """
+    rng, parts = np.random.default_rng(seed), [np.asarray(values, dtype=float) for values in (a, b)]
+    draws = [np.median(values[rng.integers(len(values), size=(2000, len(values)))], axis=1) for values in parts]
+    estimate = float(np.median(parts[0]) / np.median(parts[1]))
+    if min(map(len, parts)) < 2:
+        return Interval(estimate, np.nan, np.nan)
+    found = quantile_interval(estimate, draws[0] / draws[1], level)
+    return Interval(estimate, float(found.low), float(found.high))
+
+
 def paired_shares(a: npt.ArrayLike, b: npt.ArrayLike, level: float = 0.95) -> Interval:
     """(estimate, low, high) of the share of true values in a [n] less that in b [n], pair by pair.
 

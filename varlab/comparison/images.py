@@ -1,0 +1,157 @@
+"""Folders of pictures that any code made, against those of a dense run: fidelity, spectra, scene scores, pairs."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from varlab.comparison.bench import SCORE_FROM
+from varlab.comparison.folders import Set, gather, labels
+from varlab.comparison.image_result import SHOWN, ImageComparison, spectrum_rows, spectrum_table, summary
+from varlab.comparison.latencies import read_latencies, with_latencies
+from varlab.comparison.pairing import RESAMPLES, RIGHT, Margin, pair
+from varlab.comparison.pictures import COLOUR, band_edges, crops, fidelity, measures_of, read_picture
+from varlab.context import fixed_context
+from varlab.errors import VarlabError
+from varlab.measures.statistics import adjusted
+from varlab.runs.origins import signed
+from varlab.scenes import parse, score_images
+from varlab.scenes.prompt_sets import prompts
+from varlab.weights.dists import load_dists
+from varlab.weights.lpips import load_lpips
+
+Progress = Callable[[float, int], None]
+STATED = ("model", "weights", "precision", "device", "seed", "settings")  # of the dense run, where it says
+
+
+@fixed_context()
+@torch.no_grad()
+def compare_images(
+    dense: Path | str,
+    others: Sequence[Path | str] | Path | str,
+    *,
+    latency: Path | str | None = None,
+    lpips: Path | str | None = None,
+    dists: Path | str | None = None,
+    grid: int | None = None,
+    margin: Margin = None,
+    allow_missing: bool = False,
+    despite: Sequence[str] = (),
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> ImageComparison:
+    """Likeness of each folder's pictures to those of the dense run, and of the folders to one another.
+
+    The layouts of the official scripts are recognised, and pictures are paired by prompt and number. One pair is in
+    memory at a time.
+
+    Parameters
+    ----------
+    latency: a CSV of seconds an image, see ``read_latencies``.
+    lpips, dists: folders with their weights; by default ``$VARLAB_LPIPS`` and ``$VARLAB_DISTS``, else no such column.
+    grid: side in pixels of one sample, where a file holds several (DPG-Bench).
+    margin: differences between folders within it count as none: a number, or one a measure.
+    allow_missing: compare what all folders have, and say how much that is.
+    despite: fields in which pictures of varlab may differ from the dense ones, beside the method.
+    seed: of the bootstrap.
+
+    Raises
+    ------
+    VarlabError
+        Before any work: unknown layouts, missing partners, other prompts, two files for one image, sizes that differ,
+        pictures that cannot be read or are not RGB of 8 bits.
+    """
+    folders = [others] if isinstance(others, Path | str) else list(others)
+    if not folders:
+        raise VarlabError("There is nothing to compare with: give at least one folder beside that of the dense run.")
+    learned = measures_of(load_lpips(lpips), load_dists(dists))
+    found = gather(Path(dense), [Path(folder) for folder in folders], grid, allow_missing, despite)
+    names = labels([Path(dense), *map(Path, folders)])
+    seconds = None if latency is None else read_latencies(Path(latency), names)
+    rows, spectra = _measure(found, names[1:], learned, progress)
+    table = summary(rows, seed)
+    if seconds is not None:
+        table = with_latencies(table, seconds, names[0], seed)
+    made = {name: found.facts[name] for name in STATED if name in found.facts} or "the pictures do not say"
+    facts = {
+        "dense": str(dense), "others": [str(folder) for folder in folders], "layout": found.kind, "made": made,
+        "size": list(found.size), "n": len(found.rows), "expected": found.expected, "colour": COLOUR,
+        "formats": found.formats, "grid": grid, "latency": None if latency is None else str(latency),
+        "margin": margin, "despite": list(despite), "bootstrap_seed": seed, "resamples": RESAMPLES, "seeds": "own",
+        "level": 0.95, "notes": found.notes, **signed(),
+    }  # fmt: skip
+    return ImageComparison(table, rows, _pairs(rows, names, margin, seed), spectra, facts)
+
+
+def _measure(
+    found: Set, names: Sequence[str], learned: dict[str, Any], progress: Progress | None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """One row an image and folder, the dense one among them where scenes are scored; and the spectra by bands."""
+    scorer = _scene_scorer(found)
+    scenes = _scene_categories() if scorer else {}
+    edges = band_edges(*found.size[::-1])
+    rows: list[dict[str, Any]] = []
+    powers: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for done, item in enumerate(found.rows, 1):
+        dense = crops(read_picture(item.dense.path), found.grid)
+        parts = {found.label: dense} if scorer else {}
+        parts |= {
+            name: crops(read_picture(other.path), found.grid) for name, other in zip(names, item.others, strict=True)
+        }
+        for name, samples in parts.items():
+            for k, (sample, reference) in enumerate(zip(samples, dense, strict=True)):
+                row = {"method": name, "name": item.dense.name, "k": item.dense.k * len(dense) + k}
+                row |= {"prompt": item.dense.prompt, "category": item.category or scenes.get(item.dense.prompt, "")}
+                if name in powers:
+                    values, spectrum = fidelity(sample, reference, learned)
+                    row |= values
+                    powers[name].append(spectrum_rows(spectrum, edges))
+                rows.append(row | ({RIGHT: scorer(sample, item.dense.prompt)} if scorer else {}))
+        if progress is not None:
+            progress(done, len(found.rows))
+    bands = [spectrum_table(np.stack(powers[name]), edges).assign(method=name) for name in names]
+    order = [found.label, *names]
+    table = pd.DataFrame(rows).sort_values("method", key=lambda column: column.map(order.index), kind="stable")
+    return table.reset_index(drop=True), pd.concat(bands, ignore_index=True)
+
+
+def _scene_scorer(found: Set) -> Callable[[torch.Tensor, str], bool] | None:
+    """Whether a picture shows what its prompt asks, where ``SCORE_FROM`` or more prompts are all of scenes."""
+    texts = {item.dense.prompt for item in found.rows} if len(found.rows) >= SCORE_FROM else {""}
+    try:
+        for text in texts:
+            parse(text)
+    except VarlabError:
+        return None
+
+    def score(image: torch.Tensor, prompt: str) -> bool:
+        pixels = (image * 255).round().byte().movedim(0, -1).numpy()
+        return bool(score_images([pixels], [prompt], [""])["correct"][0])
+
+    return score
+
+
+def _scene_categories() -> dict[str, str]:
+    """The category of each prompt of the scene benchmark."""
+    known = prompts("scenes")
+    return dict(zip(known.texts, known.categories, strict=True))
+
+
+def _pairs(rows: pd.DataFrame, names: Sequence[str], margin: Margin, seed: int) -> pd.DataFrame:
+    """Each two folders; with the dense one only right and wrong scenes can be compared."""
+    tables = {name: rows[rows["method"] == name].set_index(["name", "k"]) for name in names}
+    parts = []
+    for j, second in enumerate(names):
+        for first in names[j + 1 :]:
+            a, b = tables[first], tables[second]
+            shared = [name for name in SHOWN if name in a and a[name].notna().any() and b[name].notna().any()]
+            if shared:
+                parts.append(pair(a, b, shared, margin, seed=seed).assign(a=first, b=second))
+    if not parts:
+        return pd.DataFrame()
+    table = adjusted(pd.concat(parts, ignore_index=True))
+    front = ["a", "b", "measure", "category", "n", "prompts", "mean_a", "mean_b"]
+    return table[[*front, *(name for name in table if name not in front)]]
