@@ -1,4 +1,4 @@
-"""Commands that measure and predict time and memory: ``bench``, ``latency``, ``estimate``."""
+"""Commands that measure time and memory: ``bench``, ``latency``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,14 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from varlab.cli.options import (
-    Device,
     Model,
     Overwrite,
-    Pixels,
-    Precision,
-    Ratio,
     Seed,
-    Strips,
     as_table,
     console,
     image_bar,
@@ -183,37 +178,3 @@ def _show_latency(made: Any) -> None:
     bound = "launch-bound share: only on a GPU" if share != share else f"launch-bound share {share:.2f}"
     say(", ".join(str(facts[key]) for key in ("model", "weights", "precision", "device", "execution")))
     say(f"{facts['threads']} threads; {bound}")
-
-
-@app.command()
-def estimate(
-    model: Model,
-    precision: Precision = None,
-    pixels: Pixels = None,
-    ratio: Ratio = 1.0,
-    device: Device = "cpu",
-    batch: Annotated[int, typer.Option(help="Images at a time.")] = 1,
-    probes: Annotated[bool, typer.Option(help="With all probes, as `varlab log` runs them.")] = True,
-    strips: Strips = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; default: as torch has it.")] = None,
-) -> None:
-    """Predict time and peak memory of a run before it: shapes tell the memory, one and two blocks the time.
-
-    Of a long schedule one middle stage is measured and scaled by the operations, so that it takes seconds.
-    """
-    import torch
-
-    from varlab.machine import usable
-    from varlab.runs.inputs import at_least
-    from varlab.timing.estimate import estimate as predict
-
-    at_least(1, batch=batch, threads=threads)
-    require_known(model)
-    usable(device)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    made = predict(
-        model, precision=precision, pixels=pixels, ratio=ratio, device=device, batch=batch, probes=probes, strips=strips
-    )
-    console.print(as_table(made.table()))
-    say(made.line())

@@ -24,6 +24,7 @@ from varlab.models.layers import (
     rotate,
     scaled,
     split_heads,
+    without_autocast,
 )
 
 LEVELS = 15
@@ -300,7 +301,7 @@ class InfinityTransformer(nn.Module):
 
     def logits(self, x: Tensor, pooled: Tensor) -> Tensor:
         """[R, n, C] -> [R, n, 2 * bits], in fp32: outputs 2j and 2j + 1 score bit j as 0 and 1."""
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             scale, shift = self.head_nm.ada_lin(pooled.float())[:, None].chunk(2, -1)
             return self.head(layer_norm(x) * (1 + scale) + shift)
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from itertools import accumulate, pairwise
 
@@ -10,6 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v [R, H, n, c] -> [R, H, n, c]
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """What follows computes in the types that it is given, in training too; the meta device knows no autocast."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def layer_norm(x: Tensor, eps: float = 1e-6) -> Tensor:

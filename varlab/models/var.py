@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from varlab.errors import VarlabError
-from varlab.models.layers import Attend, FeedForward, merge_heads, modulate, split_heads
+from varlab.models.layers import Attend, FeedForward, merge_heads, modulate, split_heads, without_autocast
 
 Places = Sequence[Tensor | None] | None  # of stages 1, 2, ...: positions of the tokens that are given
 Modulation = tuple[Tensor, ...]  # gamma1, gamma2, scale1, scale2, shift1, shift2, each [R, 1, C] fp32
@@ -184,7 +184,7 @@ class VARTransformer(nn.Module):
 
     def logits(self, x: Tensor, modulation: tuple[Tensor, Tensor]) -> Tensor:
         """Hidden states [R, n, C], after any block -> [R, n, V], in fp32."""
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             return self.head(modulate(x, *modulation))
 
     def states(

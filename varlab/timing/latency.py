@@ -22,6 +22,7 @@ from varlab.models.base import NextScaleModel
 from varlab.outputs import save_json
 from varlab.runs.clock import SPANS, Times, interleaved, timed_run
 from varlab.runs.inputs import at_least
+from varlab.timing.roofline import ELEMENT, block_bytes, moved_bytes
 from varlab.weights.memory import refuse_batch
 
 LAUNCH_BOUND = 0.9  # a span is launch-bound where issuing it takes so much of its time on the device
@@ -125,17 +126,13 @@ def _spans(name: str, passes: list[Times], dense: list[Times]) -> pd.DataFrame:
 
 def _stages(model: NextScaleModel, name: str, passes: list[Times], limits: Rates) -> pd.DataFrame:
     """Median seconds of the transformer beside the least time for its operations and for its bytes."""
-    element = 2 if model.precision == "bf16" else 4
-    weights = sum(p.numel() * p.element_size() for block in model.transformer.blocks for p in block.parameters())  # type: ignore[attr-defined]
+    element, weights = ELEMENT[model.precision], block_bytes(model)
     rows = []
     for k, work in enumerate(passes[0].ledger.stages):
         key = ("transformer", k)
         seconds = float(np.median([made.spans.get(key, np.nan) for made in passes]))
         issued = float(np.median([made.issued.get(key, np.nan) for made in passes]))
-        calls = work.block_calls / model.depth
-        # Weights once a call, keys and values read once, the fp32 stream in and out of every sublayer.
-        stream = 2 * 4 * work.token_blocks * len(model.sublayers) * model.width
-        moved = calls * weights + work.kv_bytes + element * 2 * work.token_blocks * model.width + stream
+        moved = moved_bytes(model, work, weights, element)
         flop_limit, byte_limit = limits.seconds(work.linear_flops, work.attention_flops, moved)
         bound = issued >= LAUNCH_BOUND * seconds if model.device.type == "cuda" else None
         rows.append([name, k + 1, seconds, flop_limit, byte_limit, max(flop_limit, byte_limit) / seconds, bound])
