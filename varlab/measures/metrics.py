@@ -106,11 +106,11 @@ def _similarity(image: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     _check_window(image)
     height, width = (side - WINDOW + 1 for side in image.shape[-2:])
     step = height if image.is_cuda else STRIP
-    whole, structure = 0.0, 0.0
+    whole = structure = image.new_zeros(())
     for top in range(0, height, step):
         rows = min(step, height - top) + WINDOW - 1
-        parts = _windows(image.narrow(-2, top, rows), reference.narrow(-2, top, rows))
-        whole, structure = (total + part.sum((-2, -1)) for total, part in zip((whole, structure), parts, strict=True))
+        both, own = _windows(image.narrow(-2, top, rows), reference.narrow(-2, top, rows))
+        whole, structure = whole + both.sum((-2, -1)), structure + own.sum((-2, -1))
     return whole / (height * width), structure / (height * width)
 
 
