@@ -26,6 +26,12 @@ class Outcome(StrEnum):
     """The setting left out so little that it tested nothing."""
     NOT_COMPARABLE = "not comparable"
     """Nothing at hand may stand beside it."""
+    NEEDS_WEIGHTS = "needs official weights"
+    """Only the model that the claim is about can tell."""
+    NEEDS_GPU = "needs a GPU"
+    """A time or a size of memory on such a device."""
+    ARITHMETIC = "arithmetic only"
+    """The numbers beside it, or shapes alone, give it again; nothing was measured."""
 
     @property
     def tone(self) -> str:

@@ -1,13 +1,72 @@
-"""Commands on published numbers: ``evidence``."""
+"""Commands on published numbers: ``claims`` and ``evidence``."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from varlab.cli.options import Model, Overwrite, image_bar, load_model, resumable, say, with_loading
+from varlab.cli.options import (
+    Model,
+    Overwrite,
+    as_table,
+    console,
+    image_bar,
+    load_model,
+    resumable,
+    say,
+    with_loading,
+)
+from varlab.errors import VarlabError
 
 app = typer.Typer()
+
+
+@app.command()
+def claims(
+    claim: Annotated[str | None, typer.Argument(help="An id, or a part that only one has: explain it.")] = None,
+    paper: Annotated[str | None, typer.Option(help="Only this paper: a part of its number, or sparsevar, ...")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Only this kind of source: paper, poster, code, third party, inferred.")
+    ] = None,
+    outcome: Annotated[str | None, typer.Option(help='Only this verdict, e.g. "does not hold".')] = None,
+    method: Annotated[str | None, typer.Option(help="Only this method.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only this model, of the claim or of the verdict.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Derive every verdict again; fail where one differs, and print the counts.")
+    ] = False,
+    documents: Annotated[
+        Path | None, typer.Option(help="With --check: a folder of the papers' texts; fail where a number has no row.")
+    ] = None,
+    derive: Annotated[bool, typer.Option("--derive", help="Write the verdicts anew from the stored runs.")] = False,
+    folder: Annotated[Path | None, typer.Option(help="Another ledger than the shipped one.")] = None,
+) -> None:
+    """List the published numbers with their verdicts, explain one, or check all.
+
+    Examples: `varlab claims --paper sparsevar --outcome partly`, `varlab claims hart-25-percent`.
+    """
+    from varlab.claims.command import checked, explained, listed
+    from varlab.claims.derive import write_verdicts
+    from varlab.claims.ledger import claims_folder
+    from varlab.resources import refuse_shipped
+
+    if documents is not None and not check:
+        raise VarlabError("--documents goes with --check.")
+    filters = (paper, kind, outcome, method, model)
+    if sum([claim is not None, check, derive, any(filters)]) > 1:
+        raise VarlabError("Give one of a claim, filters, --check and --derive.")
+    if derive:
+        refuse_shipped(folder or claims_folder())
+        say(f"written to {write_verdicts(folder)}")
+    elif check:
+        for line in checked(folder, documents):
+            say(line)
+    elif claim is not None:
+        for line in explained(folder, claim):
+            say(line)
+    else:
+        found = listed(folder, outcome, model, paper=paper, source_kind=kind, method=method)
+        console.print(as_table(found))
+        say(f"{len(found)} verdicts; varlab claims ID explains one")
 
 
 @app.command()
@@ -32,7 +91,7 @@ def evidence(
 ) -> None:
     """Draw the ablations of the papers, which the verdicts on published numbers rest on.
 
-    Ctrl-C keeps what is done; the same command goes on.
+    Ctrl-C keeps what is done; the same command goes on. Afterwards: `varlab claims --derive`.
     """
     from varlab.resources import refuse_shipped, shipped
     from varlab.runs.inputs import at_least, check_writable
