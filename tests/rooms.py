@@ -32,6 +32,7 @@ ROOMS = {
     "evaluation": "scores of pictures against prompts and classes",
     "parity": "the engine held against golden runs of the official code",
     "timing": "latency, estimates and benchmarks",
+    "sweeps": "many runs in shards on dask: planned, scheduled, resumed, merged",
     "studies": "calibration and exits",
     "api": "what ``import varlab`` offers",
     "cli": "the command line",

@@ -20,6 +20,7 @@ class Truncate(Accelerator):
     """Leaves out the ``last`` final stages; the canvas is decoded as it is. 0 is the dense run."""
 
     name = "truncate"
+    blind = True
     last: int = option(help="final stages left out; more is faster and coarser")
 
     def __post_init__(self) -> None:
@@ -39,6 +40,7 @@ class CfgOff(Accelerator):
     """Drops the unconditional branch for the ``last`` final stages: guidance 1, half the rows."""
 
     name = "cfg-off"
+    blind = True
     last: int = option(help="final stages without guidance; more is faster and less like the dense image")
 
     def __post_init__(self) -> None:

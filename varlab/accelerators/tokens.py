@@ -13,6 +13,7 @@ class RandomTokens(TokenPruning):
     """Any tokens, drawn anew for each image and stage: what a score must beat."""
 
     name = "random-tokens"
+    blind = True
 
     def scores(self, stage: Stage) -> Tensor:
         shape = (stage.grid[0] * stage.grid[1],)
@@ -24,6 +25,7 @@ class UniformTokens(TokenPruning):
     """Evenly spread tokens, the same for all images. Source of the pattern: the additive R2 sequence (Roberts 2018)."""
 
     name = "uniform-tokens"
+    blind = True
 
     def scores(self, stage: Stage) -> Tensor:
         height, width = stage.grid

@@ -1,0 +1,169 @@
+"""One sweep from its file to its tables: checked whole, resumed, shared out, merged."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from varlab.errors import VarlabError
+from varlab.locks import one_writer
+from varlab.markup import count
+from varlab.runs.inputs import at_least, check_writable
+from varlab.runs.origins import git_state
+from varlab.sweeps.file import Plan, read_plan, refuse_changes
+from varlab.sweeps.merge import as_csv, method_rows, prompt_rows
+from varlab.sweeps.predict import refuse_what_has_no_room
+from varlab.sweeps.scheduler import Failure, Tally, connected, run_all
+from varlab.sweeps.shards import Shard, Task, shards_of, tasks_of
+from varlab.sweeps.store import Store
+from varlab.sweeps.work import RECORD, SHARDS, Work, work
+
+TABLE, PROMPTS, DENSE_IMAGES = "table.csv", "prompts.csv", "dense"
+Given = Path | str | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """``table``: a row a method on each model, setting, prompt set and seed; ``prompts``: a row a prompt. ``failures``
+    were tried three times; their rows are missing. ``place``: the store, with both tables."""
+
+    table: pd.DataFrame
+    prompts: pd.DataFrame
+    failures: tuple[Failure, ...]
+    place: str
+
+    def __repr__(self) -> str:
+        shown = ["model", "settings", "seed", "method", "n", "work_ratio", "ssim", "ssim_low", "ssim_high"]
+        failed = f", {count(len(self.failures), 'failure')}" if self.failures else ""
+        body = self.table[shown].to_string(index=False) if len(self.table) else "no rows"
+        return f"Sweep in {self.place}: {count(len(self.table), 'row')}{failed}\n{body}"
+
+
+def sweep(
+    given: Given,
+    out: Path | str,
+    *,
+    workers: int = 0,
+    cluster: str | None = None,
+    dense: Path | str | None = None,
+    extend: bool = False,
+    wait: bool = True,
+    progress: Callable[[Tally], Any] = lambda tally: None,
+    tell: Callable[[str], Any] = lambda line: None,
+    act: Work = work,
+) -> Sweep:
+    """Models x specs x settings x prompt sets x seeds, in shards that no interruption loses.
+
+    Parameters
+    ----------
+    given: a YAML file, or what one would hold; see ``Plan``.
+    out: a folder that all workers see, or a URL that fsspec knows. The same call goes on where it was stopped.
+    workers: processes of one torch thread each; 0 is this process. Memory grows with them.
+    cluster: the address of a dask scheduler that is there, in place of workers of one's own.
+    dense: another store for the dense images, so that several sweeps share them.
+    extend: whether a store of fewer models, specs, settings, prompt sets or seeds takes the new ones in.
+    wait: whether to wait while another sweep writes in the folder; else it is refused.
+    progress, tell: called with the tally after each task, and with lines for people.
+
+    Raises
+    ------
+    VarlabError: before any work, for a file that does not fit; a store of another plan; a cluster that is not there or
+        ends; a store that cannot be written any more. What is done stays.
+    """
+    at_least(0, workers=workers)
+    plan, store = read_plan(given), Store.at(out)
+    held = _record(store)
+    if held is not None:
+        refuse_changes(held["plan"], plan, extend, store.place)
+    elif (
+        store.folder is not None
+        and store.folder.is_dir()
+        and any(not item.name.startswith(".") for item in store.folder.iterdir())
+    ):
+        raise VarlabError(f"{store.place} is not empty and holds no sweep. Give another folder.")
+    shards = shards_of(plan)
+    refuse_what_has_no_room(plan, shards, store, workers)
+    images = Store.at(dense) if dense is not None else store.child(DENSE_IMAGES)
+    with _alone(store, wait):
+        if (held := _record(store)) is not None:  # another process may have begun it meanwhile
+            refuse_changes(held["plan"], plan, extend, store.place)
+        facts = {"plan": plan.as_dict(), "git": git_state(), "latency": "not measured in a sweep: see varlab compare"}
+        if held is None or held["plan"] != facts["plan"]:
+            store.write(RECORD, json.dumps(facts, indent=1).encode())
+        tally = _run(plan, store, images, workers, cluster, progress, tell, act)
+        return _merged(store, shards, tally)
+
+
+def _run(
+    plan: Plan, store: Store, images: Store, workers: int, cluster: str | None,
+    progress: Callable[[Tally], Any], tell: Callable[[str], Any], act: Work,
+) -> Tally:  # fmt: skip
+    there = store.names(SHARDS)
+    todo = list(_missing(plan, there))
+    total = sum(1 + len(rest) if first is not None else len(rest) for first, rest in todo)
+    tally = Tally(total)
+    if total:
+        with connected(workers, cluster, tell) as client:
+            gpu = {"GPU": 1.0} if cluster is not None and plan.device.startswith("cuda") else None
+            run_all(client, todo, tally, (store.place, images.place), progress=progress, resources=gpu, act=act)
+    return tally
+
+
+def _missing(plan: Plan, there: set[str]) -> Iterator[tuple[Task | None, list[Task]]]:
+    """The tasks with what is not there yet; what is there is read at the end, and made again if it is damaged."""
+    for first, rest in tasks_of(plan):
+        left = tuple(shard for shard in first.shards if shard.name not in there)
+        needing = [task for task in rest if any(shard.name not in there for shard in task.shards)]
+        if left or needing:
+            yield replace(first, shards=left) if left else None, needing
+
+
+def _merged(store: Store, shards: Sequence[Shard], tally: Tally) -> Sweep:
+    rows, lacking = prompt_rows(store, shards)
+    failed = {shard.name for failure in tally.failures for shard in failure.task.shards}
+    if lost := [shard for shard in lacking if shard.name not in failed]:
+        for shard in lost:
+            _drop(store, shard)
+        raise VarlabError(
+            f"{count(len(lost), 'shard')} of {store.place} cannot be read, the first: {lost[0].label}. "
+            "The same command makes them again."
+        )
+    table = method_rows(rows)
+    store.write(PROMPTS, as_csv(rows))
+    store.write(TABLE, as_csv(table))
+    return Sweep(table, rows, tuple(tally.failures), store.place)
+
+
+def _drop(store: Store, shard: Shard) -> None:
+    """A damaged shard counts as one that is not there."""
+    name = f"{SHARDS}/{shard.name}"
+    if store.exists(name):
+        store.remove(name)
+
+
+def _record(store: Store) -> dict[str, Any] | None:
+    """The record of the sweep that a store was begun with; None where one may begin."""
+    data = store.read(RECORD)
+    if data is None:
+        return None
+    try:
+        found: dict[str, Any] = json.loads(data)
+        found["plan"].items()
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise VarlabError(f"{store.place}/{RECORD} is damaged ({error!r}). Give another folder.") from error
+    return found
+
+
+@contextmanager
+def _alone(store: Store, wait: bool) -> Iterator[None]:
+    """One sweep a folder at a time. A store elsewhere has no lock: two sweeps in it do the same work twice, no harm."""
+    if store.folder is None:
+        yield
+        return
+    check_writable(store.folder)
+    with one_writer(store.folder, wait=wait):
+        yield

@@ -1,0 +1,114 @@
+"""The shards of a plan: one file each, named by all that decides its rows, and the tasks that make them together."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from varlab.accelerators import DENSE
+from varlab.comparison.bench import methods_of
+from varlab.sweeps.file import Plan
+from varlab.weights.registry import find
+from varlab.weights.zoo import shipped_weights
+
+VERSION = 1  # raised when a row changes its meaning: shards of before are made again
+
+
+@dataclass(frozen=True)
+class Images:
+    """Which images: a model as it is loaded, settings, a seed, and prompts ``first`` to ``first + len(texts)``."""
+
+    model: str
+    weights: str | None  # of a model that ships; of others the worker knows
+    loading: tuple[tuple[str, Any], ...]
+    threads: int
+    settings: tuple[tuple[str, Any], ...]
+    seed: int
+    first: int
+    texts: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        return _key([VERSION, asdict(self)])
+
+    @property
+    def dense(self) -> str:
+        """The file of the dense images."""
+        return f"{self.key}.npy"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One spec on some images. ``name``: its file; ``prompt_set``, ``categories``: for the table."""
+
+    images: Images
+    spec: str
+    prompt_set: str
+    categories: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{_key([self.images.key, self.spec])}.csv"
+
+    @property
+    def label(self) -> str:
+        images = self.images
+        last = images.first + len(images.texts) - 1
+        settings = " ".join(f"{name}={value}" for name, value in images.settings)
+        parts = (images.model, self.spec, settings, f"seed {images.seed}", f"prompts {images.first} to {last}")
+        return " ".join(filter(None, parts))
+
+
+@dataclass(frozen=True)
+class Task:
+    """Shards of the same images that a worker makes together; ``draws``: the dense images are among them."""
+
+    shards: tuple[Shard, ...]
+    draws: bool
+
+    @property
+    def images(self) -> Images:
+        return self.shards[0].images
+
+
+def _key(parts: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def is_blind(spec: str) -> bool:
+    """Whether what a spec leaves out depends on nothing but the stage, so that it can share a run with others."""
+    return all(method.blind for method in methods_of(spec))
+
+
+def images_of(plan: Plan) -> Iterator[tuple[Images, str, tuple[str, ...]]]:
+    """All images with their prompt set and categories, model by model, so that a worker keeps its model."""
+    loading = tuple((name, getattr(plan, name)) for name in ("init", "precision", "device", "pixels"))
+    for model in plan.models:
+        weights = shipped_weights(find(model)) if plan.init == "checkpoint" else "random"
+        for prompts in plan.prompts:
+            chosen = plan.chosen(prompts, model)
+            for settings in plan.settings:
+                pairs = tuple(sorted((name, tuple(v) if isinstance(v, list) else v) for name, v in settings.items()))
+                for seed in plan.seeds:
+                    for first in range(0, len(chosen), plan.shard):
+                        part = chosen[first : first + plan.shard]
+                        label = str(weights) if weights else None
+                        made = Images(model, label, loading, plan.threads, pairs, seed, first, tuple(part.texts))
+                        yield made, chosen.name, tuple(part.categories)
+
+
+def tasks_of(plan: Plan) -> Iterator[tuple[Task, list[Task]]]:
+    """For each part of the images the task that draws the dense ones, with all that can share its stages, and those
+    that need its images."""
+    specs = list(dict.fromkeys([DENSE, *plan.specs]))
+    blind = [spec for spec in specs if is_blind(spec)]
+    for images, prompt_set, categories in images_of(plan):
+        shards = {spec: Shard(images, spec, prompt_set, categories) for spec in specs}
+        rest = [Task((shards[spec],), False) for spec in specs if spec not in blind]
+        yield Task(tuple(shards[spec] for spec in blind), True), rest
+
+
+def shards_of(plan: Plan) -> list[Shard]:
+    """In the order of the table."""
+    return [shard for first, rest in tasks_of(plan) for task in (first, *rest) for shard in task.shards]
