@@ -172,6 +172,17 @@ def test_an_owner_on_another_host_counts_while_it_beats(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_clocks_that_differ_between_hosts_kill_no_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The notes are dated by the folder's clock, this host's may be an hour ahead of it."""
+    other = Owner("elsewhere", os.getpid(), 0.0, "2026-01-01T00:00:00", "x")
+    (tmp_path / OWNER).write_text(json.dumps(vars(other)))
+    now = time.time()
+    monkeypatch.setattr(locks.time, "time", lambda: now + 3600)
+    assert owner_of(tmp_path) == other
+    os.utime(tmp_path / OWNER, (now - locks.STALE - 1,) * 2)
+    assert owner_of(tmp_path) is None and [item.name for item in tmp_path.iterdir()] == [OWNER]
+
+
 def test_a_process_number_that_was_given_again_is_no_owner(tmp_path: Path) -> None:
     mine = Owner.this_process()
     (tmp_path / OWNER).write_text(json.dumps({**vars(mine), "started": mine.started - 500}))

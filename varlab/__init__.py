@@ -25,6 +25,7 @@ _PLACES = {
         ),
         "varlab.api",
     ),
+    "sweep": "varlab.sweeps",
     **dict.fromkeys(("figures", "reports"), None),
 }
 __version__ = "0.1.0"
@@ -41,6 +42,7 @@ __all__ = [
     "prompts",
     "reports",
     "sample",
+    "sweep",
 ]
 
 

@@ -14,7 +14,9 @@ app = typer.Typer()
 
 @app.command()
 def sweep(
-    file: Annotated[Path, typer.Argument(help="YAML: models, specs, settings, prompts, seeds, shard; see the page on sweeps.")],
+    file: Annotated[
+        Path, typer.Argument(help="YAML: models, specs, settings, prompts, seeds, shard; see the page on sweeps.")
+    ],
     out: Annotated[
         str | None, typer.Option(help="Folder that all workers see, or a URL of fsspec. Default: runs/sweep-FILE.")
     ] = None,
@@ -61,7 +63,9 @@ def sweep(
         )  # fmt: skip
     shown: Any = made.table
     if len(shown):
-        console.print(as_table(shown[["model", "settings", "seed", "method", "n", "work_ratio", "ssim", "ssim_low", "ssim_high"]]))
+        console.print(
+            as_table(shown[["model", "settings", "seed", "method", "n", "work_ratio", "ssim", "ssim_low", "ssim_high"]])
+        )
     say(f"written to {made.place}: table.csv, prompts.csv")
     if made.failures:
         say((f"{len(made.failures)} tasks failed three times; the same command tries them again", "red"))

@@ -31,7 +31,7 @@ def prompt_rows(store: Store, shards: Sequence[Shard]) -> tuple[pd.DataFrame, li
         if text is None:
             lacking.append(shard)
             continue
-        part = pd.read_csv(io.StringIO(text))
+        part = as_rows(text)
         images = shard.images
         settings = " ".join(f"{name}={value}" for name, value in images.settings) or "own"
         part.insert(0, "method", shard.spec)
@@ -50,6 +50,14 @@ def prompt_rows(store: Store, shards: Sequence[Shard]) -> tuple[pd.DataFrame, li
                 f"The workers had different weights of {model}: {', '.join(found)}. Give them the same files."
             )
     return rows, lacking
+
+
+def as_rows(text: str) -> pd.DataFrame:
+    """Rows from a CSV, to the last bit: pandas' own way of reading numbers is not so by default everywhere."""
+    rows = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+    for name in (*FIDELITY, "correct"):
+        rows[name] = [float(value or "nan") for value in rows[name]]
+    return rows.astype({"prompt": int, "flops": int})
 
 
 def method_rows(rows: pd.DataFrame) -> pd.DataFrame:

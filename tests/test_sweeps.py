@@ -1,0 +1,352 @@
+"""Sweeps: the file checked whole, shards made once, stopped and gone on with, faults counted, tables byte for byte."""
+
+import json
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from varlab.cli import app
+from varlab.comparison.bench import methods_of
+from varlab.engine.loop import Run
+from varlab.engine.randomness import SeededNoise
+from varlab.errors import VarlabError
+from varlab.locks import one_writer
+from varlab.measures.metrics import ssim
+from varlab.sweeps import Tally, forecast, read_plan, sweep
+from varlab.sweeps.file import refuse_changes
+from varlab.sweeps.merge import as_rows
+from varlab.sweeps.shards import Task, tasks_of
+from varlab.sweeps.store import Store, StoreLost, packed, sealed, unpacked, unsealed
+from varlab.sweeps.work import RECORD, Outcome, work
+from varlab.weights.zoo import load
+
+PLAN: dict[str, Any] = {
+    "models": ["nano-infinity"],
+    "specs": ["truncate:last=1", "cfg-off:last=2", "sparsevar:keep=0.49"],
+    "prompts": [{"set": "scenes", "n": 4}],
+    "seeds": [3],
+    "shard": 2,
+}
+TABLES = ("table.csv", "prompts.csv")
+
+
+def tables(folder: Path) -> list[bytes]:
+    return [(folder / name).read_bytes() for name in TABLES]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted sweep."""
+    folder = tmp_path_factory.mktemp("sweep") / "whole"
+    made = sweep(PLAN, folder)
+    assert not made.failures and len(made.table) == 4 and len(made.prompts) == 16
+    return folder
+
+
+# The file
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"modles": ["nano-infinity"]}, "Unknown key of a sweep 'modles'. Did you mean models"),
+        ({"models": []}, "needs models"),
+        ({"models": ["nano-infinty"]}, "Did you mean nano-infinity"),
+        ({"models": [3]}, "models takes texts"),
+        ({"specs": ["trunkate:last=1"]}, "Did you mean truncate"),
+        ({"specs": ["none", "none"]}, "holds 'none' twice"),
+        ({"settings": [{"cgf": 3}]}, "cfg"),
+        ({"settings": ["cfg"]}, "settings takes mappings"),
+        ({"prompts": [{"set": "scene"}]}, "scenes"),
+        ({"prompts": [{"set": "scenes", "m": 2}]}, "Unknown key of prompts 'm'"),
+        ({"prompts": [{"set": "scenes", "n": 0}]}, "at least 1"),
+        ({"seeds": [-1]}, "at least 0"),
+        ({"seeds": [0.5]}, "whole numbers"),
+        ({"seeds": []}, "seeds is empty"),
+        ({"shard": 0}, "shard must be at least 1"),
+        ({"shard": "many"}, "shard must be a whole number"),
+        ({"precision": "fp8"}, "precision"),
+        ({"device": "tpu"}, "cannot be used"),
+        ({"init": "checkpont"}, "Did you mean checkpoint"),
+    ],
+)
+def test_a_file_is_checked_whole_before_any_work(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    with pytest.raises(VarlabError) as error:
+        sweep(PLAN | change, tmp_path / "out", workers=2)
+    assert said in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("models: [", "is no YAML"), ("- a", "must hold keys"), (None, "cannot be read")]
+)
+def test_what_is_no_file_of_a_sweep_is_said(tmp_path: Path, text: str | None, said: str) -> None:
+    file = tmp_path / "study.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(VarlabError, match=said):
+        read_plan(file)
+
+
+def test_a_changed_file_is_refused_by_field_and_may_only_grow() -> None:
+    held = json.loads(json.dumps(read_plan(PLAN).as_dict()))
+    refuse_changes(held, read_plan(PLAN), False, "x")
+    more = read_plan(PLAN | {"seeds": [3, 4]})
+    with pytest.raises(VarlabError, match=r"different: seeds; seeds there: \[3\].*--extend"):
+        refuse_changes(held, more, False, "x")
+    refuse_changes(held, more, True, "x")
+    for change in ({"seeds": [4]}, {"shard": 3}, {"seeds": [3, 4], "shard": 3}):
+        with pytest.raises(VarlabError, match="holds another sweep"):
+            refuse_changes(held, read_plan(PLAN | change), True, "x")
+
+
+def test_a_dry_run_tells_shards_work_and_time_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer.testing import CliRunner
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study.yaml").write_text(json.dumps(PLAN))
+    done = CliRunner().invoke(app, ["sweep", "study.yaml", "--dry-run"], catch_exceptions=False)
+    assert done.exit_code == 0 and "8 shards, 16 images" in done.output
+    assert [item.name for item in tmp_path.iterdir()] == ["study.yaml"]
+    expected = forecast(read_plan(PLAN)).table.set_index("method")
+    assert expected.work["none"] == 1 and 0.1 < expected.work["truncate:last=1"] < 0.9
+    assert expected.shards.tolist() == [2] * 4 and (expected.seconds > 0).all()
+
+
+# Rows
+
+
+def test_rows_are_those_of_separate_runs_bit_for_bit(whole: Path) -> None:
+    """Shared stages and images from the store change nothing."""
+    rows = as_rows((whole / "prompts.csv").read_text()).set_index(["method", "prompt"])
+    plan, model = read_plan(PLAN), load("nano-infinity")
+    texts = plan.chosen(plan.prompts[0], "nano-infinity").texts
+    dense = {}
+    for first in (0, 2):
+        for spec in ("none", *PLAN["specs"]):
+            run = Run(model, model.settings, SeededNoise(3))
+            out = run.generate(texts[first : first + 2], [first, first + 1], methods_of(spec))
+            image = out.image.clamp(0, 1)
+            dense.setdefault(first, image)
+            found = rows.loc[spec].loc[first : first + 1]
+            assert np.array_equal(found.ssim.to_numpy(), ssim(image, dense[first]).double().numpy())
+            assert found.flops.tolist() == [round(out.ledger.transformer_flops / 2)] * 2
+
+
+def test_the_table_says_work_n_weights_device_and_intervals(whole: Path) -> None:
+    table = pd.read_csv(whole / "table.csv").set_index("method")
+    assert list(table.n) == [4] * 4 and table.work_ratio["none"] == 1 and table.ssim["none"] == 1
+    assert (table.ssim_low <= table.ssim).all() and (table.ssim <= table.ssim_high).all()
+    assert table.weights.str.contains("nano-infinity").all() and table.device.str.contains("cpu").all()
+    assert not [name for name in table.columns if "second" in name or "speed" in name]
+
+
+# Stopped and gone on with
+
+
+SEEN: list[Task] = []  # by the functions below, which dask finds by name: a closure would be sent as a copy
+
+
+@pytest.fixture(autouse=True)
+def seen() -> list[Task]:
+    SEEN.clear()
+    return SEEN
+
+
+def stopped_after(count: int, task: Task, place: str, dense: str) -> Outcome:
+    if len(SEEN) == count:
+        return Outcome("stopped here", stops=True)
+    return watched(task, place, dense)
+
+
+def watched(task: Task, place: str, dense: str) -> Outcome:
+    SEEN.append(task)
+    return work(task, place, dense)
+
+
+def fails_on(spec: str, task: Task, place: str, dense: str) -> Outcome:
+    if spec not in [shard.spec for shard in task.shards]:
+        return work(task, place, dense)
+    SEEN.append(task)
+    return Outcome("RuntimeError: poisoned")
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_stopped_sweep_goes_on_to_the_same_bytes(whole: Path, tmp_path: Path, count: int, seen: list[Task]) -> None:
+    with pytest.raises(StoreLost, match="stopped here"):
+        sweep(PLAN, tmp_path / "s", act=partial(stopped_after, count))
+    assert not (tmp_path / "s" / "table.csv").exists()
+    seen.clear()
+    sweep(PLAN, tmp_path / "s", act=watched)
+    assert tables(tmp_path / "s") == tables(whole) and len(seen) == 4 - count
+
+
+def test_damage_is_noticed_and_only_that_is_made_again(whole: Path, tmp_path: Path, seen: list[Task]) -> None:
+    folder = Path(shutil.copytree(whole, tmp_path / "s"))
+    shard = min((folder / "shards").iterdir())
+    shard.write_bytes(shard.read_bytes().replace(b"0", b"1", 1))
+    with pytest.raises(VarlabError, match=r"1 shard of .* cannot be read, the first: nano-infinity"):
+        sweep(PLAN, folder)
+    sweep(PLAN, folder, act=watched)
+    assert len(seen) == 1 and len(seen[0].shards) == 1 and tables(folder) == tables(whole)
+
+
+def test_new_rows_are_added_and_dense_images_drawn_once(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(whole, tmp_path / "s"))
+    drawn = sorted((path.name, path.stat().st_mtime_ns) for path in (folder / "dense").iterdir())
+    more = PLAN | {"specs": [*PLAN["specs"], "sparsevar:keep=0.27"]}
+    generated: list[int] = []
+    generate = Run.generate
+    monkeypatch.setattr(
+        Run, "generate", lambda self, *given, **named: (generated.append(1), generate(self, *given, **named))[1]
+    )
+    made = sweep(more, folder, extend=True)
+    assert len(generated) == 2 and len(made.table) == 5  # two shards of the new one: no dense run again
+    assert drawn == sorted((path.name, path.stat().st_mtime_ns) for path in (folder / "dense").iterdir())
+    old = made.prompts[made.prompts.method != "sparsevar:keep=0.27"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(old, pd.read_csv(whole / "prompts.csv"), check_dtype=False)
+
+
+def test_a_store_of_dense_images_serves_another_sweep(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generated: list[int] = []
+    generate = Run.generate
+    monkeypatch.setattr(
+        Run, "generate", lambda self, *given, **named: (generated.append(1), generate(self, *given, **named))[1]
+    )
+    sweep(PLAN, tmp_path / "s", dense=whole / "dense")
+    assert not (tmp_path / "s" / "dense").exists() and len(generated) == 2  # of sparsevar alone
+    assert tables(tmp_path / "s") == tables(whole)
+
+
+def test_a_url_is_a_store(whole: Path) -> None:
+    made = sweep(PLAN, "memory://study")
+    held = Store.at("memory://study")
+    assert [held.read(name) for name in TABLES] == tables(whole) and len(made.table) == 4
+    with pytest.raises(VarlabError, match="cannot be used as a store"):
+        sweep(PLAN, "nosuch://study")
+
+
+# Faults
+
+
+def test_a_poisoned_shard_is_tried_three_times_and_the_rest_goes_on(
+    whole: Path, tmp_path: Path, seen: list[Task]
+) -> None:
+    told: list[Tally] = []
+    made = sweep(PLAN, tmp_path / "s", act=partial(fails_on, "sparsevar:keep=0.49"), progress=told.append)
+    assert len(seen) == 6 and {seen.count(task) for task in seen} == {3}
+    assert [failure.error for failure in made.failures] == ["RuntimeError: poisoned"] * 2
+    assert (
+        told[-1].done == 2 and told[-1].total == 4 and sorted(made.table.method) == sorted(["none", *PLAN["specs"][:2]])
+    )
+    assert not sweep(PLAN, tmp_path / "s").failures and tables(tmp_path / "s") == tables(whole)
+
+
+def test_without_dense_images_nothing_is_compared_with_them(tmp_path: Path) -> None:
+    made = sweep(PLAN, tmp_path / "s", act=partial(fails_on, "none"))
+    assert {failure.error for failure in made.failures} == {
+        "RuntimeError: poisoned",
+        "its dense images could not be drawn",
+    }
+    assert len(made.failures) == 4 and not len(made.table)
+
+
+def test_an_error_of_a_method_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = next(tasks_of(read_plan(PLAN)))[0]
+    (tmp_path / RECORD).write_text("{}")
+    monkeypatch.setattr("varlab.sweeps.work.load", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("varlab.sweeps.work._loaded", lambda *_: 1 / 0)
+    answer = work(first, str(tmp_path), str(tmp_path / "dense"))
+    assert answer.error == "ZeroDivisionError: division by zero" and "Traceback" in answer.trace and not answer.stops
+
+
+@pytest.mark.parametrize("fault", ["full disk", "read-only", "gone"])
+def test_a_store_that_takes_nothing_more_stops_all_and_loses_nothing(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    folder, writes = tmp_path / "s", [0]
+    write = Path.write_bytes
+
+    def fails(self: Path, data: bytes) -> int:
+        writes[0] += 1
+        if writes[0] > 4:
+            if fault == "gone":
+                shutil.rmtree(folder, ignore_errors=True)
+            raise OSError(
+                *{"full disk": (28, "No space left on device"), "read-only": (30, "Read-only file system")}.get(
+                    fault, (2, "No such file")
+                )
+            )
+        return write(self, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", fails)
+        with pytest.raises(VarlabError, match=r"could not be written|is gone"):
+            sweep(PLAN, folder)
+    assert not (folder / "table.csv").exists()
+    sweep(PLAN, folder)
+    assert tables(folder) == tables(whole)
+
+
+def test_a_worker_writes_nothing_into_a_folder_that_is_no_store(tmp_path: Path) -> None:
+    first = next(tasks_of(read_plan(PLAN)))[0]
+    answer = work(first, str(tmp_path / "s"), str(tmp_path / "dense"))
+    assert answer.stops and "is gone" in answer.error and not list(tmp_path.iterdir())
+
+
+def test_two_sweeps_and_other_folders_are_refused(whole: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(whole, tmp_path / "s"))
+    with one_writer(folder), pytest.raises(VarlabError, match="is being written by"):
+        sweep(PLAN, folder, wait=False)
+    with pytest.raises(VarlabError, match="different: shard"):
+        sweep(PLAN | {"shard": 3}, folder)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "a.tex").write_text("x")
+    with pytest.raises(VarlabError, match="holds no sweep"):
+        sweep(PLAN, tmp_path / "thesis")
+    (folder / RECORD).write_text("{")
+    with pytest.raises(VarlabError, match=r"sweep\.json is damaged"):
+        sweep(PLAN, folder)
+
+
+def test_a_cluster_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("varlab.sweeps.scheduler.CONNECT", 1)
+    with pytest.raises(VarlabError, match="There is no cluster at"):
+        sweep(PLAN, tmp_path / "s", cluster="tcp://127.0.0.1:9")
+
+
+def test_too_large_for_the_disk_is_refused_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("varlab.sweeps.predict.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
+    with pytest.raises(VarlabError, match="The sweep writes"):
+        sweep(PLAN, tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+def test_weights_that_differ_between_workers_are_refused(whole: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(whole, tmp_path / "s"))
+    shard = min((folder / "shards").iterdir())
+    text = unsealed(shard.read_bytes())
+    assert text is not None
+    shard.write_bytes(sealed(text.replace("nano-infinity", "another")))
+    with pytest.raises(VarlabError, match="different weights of nano-infinity"):
+        sweep(PLAN, folder)
+
+
+def test_files_of_a_store_are_whole_or_not_there() -> None:
+    assert unsealed(sealed("a,b\n1,2\n")) == "a,b\n1,2\n"
+    assert unsealed(sealed("a,b\n1,2\n")[:-3]) is None and unsealed(None) is None and unsealed(b"") is None
+    values = torch.rand(2, 3).numpy()
+    assert np.array_equal(unpacked(packed(values)), values)
+    assert unpacked(packed(values)[:-1]) is None and unpacked(None) is None
