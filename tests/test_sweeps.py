@@ -348,5 +348,6 @@ def test_files_of_a_store_are_whole_or_not_there() -> None:
     assert unsealed(sealed("a,b\n1,2\n")) == "a,b\n1,2\n"
     assert unsealed(sealed("a,b\n1,2\n")[:-3]) is None and unsealed(None) is None and unsealed(b"") is None
     values = torch.rand(2, 3).numpy()
-    assert np.array_equal(unpacked(packed(values)), values)
+    back = unpacked(packed(values))
+    assert back is not None and np.array_equal(back, values)
     assert unpacked(packed(values)[:-1]) is None and unpacked(None) is None
