@@ -129,7 +129,7 @@ def test_a_comparison_draws_its_frontier_once(
     assert found.frontier is not None and set(found.frontier.specs) == set(baseline_specs(model, model.settings))
     place = Path(found.frontier.facts["folder"])
     assert place.parent == Path("runs") and sorted(path.name for path in place.iterdir()) == [
-        "baselines-000000.csv", "baselines-000004.csv", "frontier.json",
+        "baselines-000000.csv", "baselines-000003.csv", "frontier.json",
     ]  # fmt: skip
     listed = found.prompts[found.prompts.method == "truncate:last=2"]
     for measure in ("ssim", "psnr", "high_frequency_ssim"):
@@ -200,6 +200,34 @@ def test_only_what_is_missing_is_drawn(model: NextScaleModel, tmp_path: Path, mo
         drawn("truncate:last=3")
     damaged.unlink()
     assert drawn("truncate:last=3").prompts.equals(first.prompts)
+
+
+def test_no_more_images_at_once_than_asked_for(
+    model: NextScaleModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a larger batch began the folder; the numbers are those of any batch."""
+    sizes: list[int] = []
+    plain = baselines.shared_runs
+
+    def noted(run, text, samples, methods):  # type: ignore[no-untyped-def]
+        sizes.append(len(samples))
+        return plain(run, text, samples, methods)
+
+    monkeypatch.setattr(baselines, "shared_runs", noted)
+    monkeypatch.setattr(baselines, "baseline_specs", lambda model, settings: ["none", "truncate:last=3"])
+    texts = ["a red star", "a blue ring", "a star"]
+    whole = frontier(model, texts, folder=tmp_path / "whole")
+    one = frontier(model, texts, folder=tmp_path / "one", batch=1)
+    assert sizes == [3, 1, 1, 1] and sorted(path.name for path in (tmp_path / "one").glob("*.csv"))[-1][-5] == "2"
+    assert one.values("ssim").to_numpy() == pytest.approx(whole.values("ssim").to_numpy(), abs=1e-4)
+    sizes.clear()
+    (tmp_path / "whole" / "baselines-000000.csv").unlink()
+    again = frontier(model, texts, folder=tmp_path / "whole", batch=2)
+    assert sizes == [2, 1] and len(again.prompts) == 6
+    compare(model, texts, ["truncate:last=3"], batch=1, frontier=tmp_path / "compared")
+    assert sizes[2:] == [1, 1, 1]
+    with pytest.raises(VarlabError, match="batch must be at least 1"):
+        frontier(model, texts, batch=0)
 
 
 def test_a_second_process_finds_what_the_first_has_drawn(

@@ -246,8 +246,9 @@ def test_convert_equals_the_original(
             notes = file.metadata()
             assert file.get_tensor(next(iter(file.keys()))) is not None
         assert notes["kind"] == kind and notes["name"] == "tiny" and notes["precision"] == precision
+        assert set(notes) >= {"versions", "git", "date"} and notes["versions"].startswith("varlab ")
         assert len(notes["source_sha256"]) == 64 and notes["source"] == sources[kind].name
-        refused(partial(convert, sources[kind], target, tiny), "not overwritten")
+        refused(partial(convert, sources[kind], target, tiny), "exists", "overwrite")
 
 
 def test_convert_refuses(transformer: InfinityTransformer, tmp_path: Path, tiny: str) -> None:

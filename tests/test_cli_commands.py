@@ -98,4 +98,6 @@ def test_convert_shows_what_it_reads_and_writes(varlab: Call, places: Path, monk
     assert varlab("convert", places / "tiny.pth", places / "made.safetensors", "--name", "tiny").code == 0
     shown = screen.getvalue()
     assert "read" in shown and "write" in shown and "MB" in shown and "made.safetensors" in shown
-    varlab("convert", places / "tiny.pth", places / "made.safetensors", "--name", "tiny").refused("Give another target")
+    varlab("convert", places / "tiny.pth", places / "made.safetensors", "--name", "tiny").refused(
+        "made.safetensors exists", "--overwrite"
+    )

@@ -16,6 +16,7 @@ from tests.minis import make_mini, refused
 from tests.tiny_var_mini import train_tiny_var
 from varlab.errors import VarlabError
 from varlab.evaluation.class_card import write_class_card
+from varlab.outputs import read_facts as facts_of
 from varlab.schedules import square
 from varlab.studies.exits.ablation import Ablation, ablate
 from varlab.training.freqexit import CORRECTED, OFFICIAL
@@ -185,7 +186,9 @@ def test_the_card_of_a_class_mini_is_written_from_its_records() -> None:
     assert card["weights"] == vl.load("tiny-var").weights and card["weights"] in text
     assert [row["source"] for row in card["rows"]] == ["none", "freqexit:exits=2", "reconstructions", "other scenes"]
     assert "| full depth |" in text and "no FID" in text and "a white cross" in text
-    assert all((path.parent / name).stat().st_size > 0 for name in ("samples.png", "curves.png"))
+    for name in ("samples.png", "curves.png", "README.md", "."):
+        facts = facts_of(path.parent / name)
+        assert facts["weights"] == card["weights"] and facts["versions"]["varlab"] and facts["date"] == card["date"]
 
 
 # Ablation
@@ -201,6 +204,9 @@ def test_the_ablation_resumes_and_its_table_says_what_it_compares(tmp_path: Path
     assert not any("untrained" in note or "layerskip-seed0: 90" in note for note in notes)  # made once
     table = pd.read_csv(tmp_path / "out" / "ablation.csv")
     assert table.recipe.tolist() == ["untrained", "corrected", "layerskip"] and set(table.exits) == {2}
+    refused(
+        lambda: ablate(replace(asked, exits=("3",)), tmp_path / "runs", tmp_path / "out", 1, "cpu", silent), "exists"
+    )
     own, rival = (table.set_index("recipe").loc[name] for name in ("corrected", "layerskip"))
     assert own.less_layerskip == pytest.approx(own.scattering_frechet - rival.scattering_frechet, abs=1e-4)
     assert math.isnan(rival.less_layerskip) and own.less_untrained_low <= own.less_untrained_high

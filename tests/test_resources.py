@@ -7,7 +7,6 @@ import pytest
 
 from varlab import resources
 from varlab.errors import VarlabError
-from varlab.runs import origins
 from varlab.runs.run import runs_folder
 from varlab.training.pipeline import begin_from
 from varlab.training.recipes import recipe
@@ -19,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(autouse=True)
 def _forget() -> None:
     resources.checkout.cache_clear()
-    origins.git_state.cache_clear()
+    resources.git_state.cache_clear()
 
 
 @pytest.fixture
@@ -75,17 +74,17 @@ def test_an_installed_package_is_not_written_to(installed: Path, monkeypatch: py
 
 
 def test_the_commit_is_not_that_of_a_repository_around_the_package(installed: Path) -> None:
-    assert origins.git_state() == "installed"
+    assert resources.git_state() == "installed"
 
 
 def test_the_commit_is_that_of_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commit = _commit(tmp_path)
     _lie_in(tmp_path / "varlab", monkeypatch)
-    assert origins.git_state() == commit
+    assert resources.git_state() == commit
     (tmp_path / "new").touch()
-    assert origins.git_state() == commit  # asked once a process
-    origins.git_state.cache_clear()
-    assert origins.git_state() == f"{commit}+"
+    assert resources.git_state() == commit  # asked once a process
+    resources.git_state.cache_clear()
+    assert resources.git_state() == f"{commit}+"
 
 
 def test_an_unpacked_archive_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +94,7 @@ def test_an_unpacked_archive_has_no_commit(tmp_path: Path, monkeypatch: pytest.M
     (inner / "pyproject.toml").touch()
     _lie_in(inner / "varlab", monkeypatch)
     assert resources.checkout() == inner
-    assert origins.git_state() == "unknown"
+    assert resources.git_state() == "unknown"
 
 
 def test_training_starts_from_a_mini_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,12 @@ from varlab.writing import beside
 
 CHUNK = "varlab"  # of a PNG: the facts as JSON
 FACTS = "facts.json"
-RECORDS = (FACTS, "comparison.json", "run.json")  # what says of a folder how it was made
-BULK = ("rows", "entries", "spans", "stages", "memory")  # of a JSON file: what was found, not how
+CARD = "card.json"
+RECORDS = (FACTS, "comparison.json", "run.json")  # what says of a folder, and of the tables in it, how it was made
+BULK = (  # of a JSON file: what was found, not how
+    "rows", "entries", "spans", "stages", "memory", "scores", "untrained", "shapes_present", "exact_number",
+    "shape_recall", "residual",
+)  # fmt: skip
 
 
 def key_of(facts: Mapping[str, Any]) -> str:
@@ -38,6 +42,11 @@ def refuse_existing(*paths: Path, overwrite: bool = False) -> None:
         held = path.is_file() or (path.is_dir() and any(path.iterdir()))
         if held and not overwrite:
             raise VarlabError(f"{path} exists. Give another place, or --overwrite (overwrite=True) to replace it.")
+
+
+def with_facts(*names: str) -> tuple[str, ...]:
+    """Names of files, and of the facts beside each."""
+    return tuple(name for each in names for name in (each, str(Path(each).with_suffix(".json"))))
 
 
 def save_json(path: Path, record: Any) -> Path:
@@ -65,12 +74,17 @@ def save_image(path: Path, picture: Image.Image, facts: Mapping[str, Any], overw
             return False
         refuse_existing(path)
     about = PngInfo()
-    about.add_itxt("Software", "varlab")
-    about.add_itxt("Description", _escaped(str(facts.get("prompt", ""))))
-    about.add_itxt(CHUNK, _escaped(json.dumps(facts, ensure_ascii=False, default=_plain)))
+    for name, text in in_picture(facts).items():
+        about.add_itxt(name, text)
     with beside(path) as part:
         picture.save(part, "PNG", pnginfo=about)
     return True
+
+
+def in_picture(facts: Mapping[str, Any]) -> dict[str, str]:
+    """The text chunks of a PNG that ``read_facts`` reads, as matplotlib takes them too."""
+    whole = json.dumps(facts, ensure_ascii=False, default=_plain)
+    return {"Software": "varlab", "Description": _escaped(str(facts.get("prompt", ""))), CHUNK: _escaped(whole)}
 
 
 def _escaped(text: str) -> str:
@@ -133,7 +147,7 @@ def _first_picture(folder: Path) -> Path | None:
 
 def _facts(place: Path) -> dict[str, Any]:
     if place.is_dir():
-        records = [place / name for name in RECORDS if (place / name).is_file()]
+        records = [place / name for name in (*RECORDS, CARD) if (place / name).is_file()]
         return _of_json(records[0]) if records else {}
     if place.suffix.lower() == ".png":
         return _of_png(place)
@@ -141,8 +155,13 @@ def _facts(place: Path) -> dict[str, Any]:
         return _of_json(place)
     if place.suffix == ".safetensors":
         return _of_safetensors(place)
-    beside = place.with_suffix(".json")
-    return _of_json(beside) if beside.is_file() else _facts(place.parent)
+    if (history := place.with_suffix(".jsonl")).is_file():
+        return _of_last_line(history)
+    beside = place.with_name(CARD) if place.name == "README.md" else place.with_suffix(".json")
+    if beside.is_file():
+        return _of_json(beside)
+    records = [place.with_name(name) for name in RECORDS if place.with_name(name).is_file()]
+    return _of_json(records[0]) if records else {}
 
 
 def _of_png(path: Path) -> dict[str, Any]:
@@ -150,6 +169,13 @@ def _of_png(path: Path) -> dict[str, Any]:
         image.load()
         text = {str(key): str(value) for key, value in getattr(image, "text", {}).items()}
     return dict(json.loads(text[CHUNK])) if CHUNK in text else dict(text)
+
+
+def _of_last_line(path: Path) -> dict[str, Any]:
+    """Of a history, whose table beside it is that of the last line."""
+    lines = path.read_text("utf-8").splitlines()
+    found = json.loads(lines[-1]) if lines else {}
+    return dict(found.get("facts", {})) if isinstance(found, dict) else {}
 
 
 def _of_json(path: Path) -> dict[str, Any]:

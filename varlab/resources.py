@@ -1,8 +1,9 @@
-"""Where the files that ship with varlab lie: weights and prompts (``data``), and notebooks.
+"""Where the code comes from, and where the files that ship with it lie: weights and prompts (``data``), and notebooks.
 
 In a checkout they stand at its top level; a wheel carries them inside the package, where ``setup.py`` puts them.
 """
 
+import subprocess
 from functools import cache
 from pathlib import Path
 
@@ -37,3 +38,26 @@ def refuse_shipped(folder: Path) -> None:
             f"{folder} belongs to the installed package and is not written to. Copy it to a folder DATA/{folder.name} "
             "and set VARLAB_DATA=DATA, or work in a checkout of the repository."
         )
+
+
+@cache
+def git_state() -> str:
+    """Commit of the checkout that this code runs from, ``+`` when it had changes at the process's first question.
+
+    "installed" where it runs from no checkout, "unknown" where git does not know the checkout as a repository of its
+    own, such as an unpacked archive within another repository.
+    """
+    place = checkout()
+    if place is None:
+        return "installed"
+    try:
+        if Path(_git(place, "rev-parse", "--show-toplevel")).resolve() != place:
+            return "unknown"
+        commit, changes = _git(place, "rev-parse", "--short=12", "HEAD"), _git(place, "status", "--porcelain")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit + ("+" if changes else "")
+
+
+def _git(place: Path, *words: str) -> str:
+    return subprocess.run(["git", *words], cwd=place, capture_output=True, text=True, check=True).stdout.strip()

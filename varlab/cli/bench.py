@@ -16,6 +16,7 @@ from varlab.cli.options import (
     load_model,
     require_known,
     say,
+    say_alone,
     with_loading,
 )
 from varlab.errors import VarlabError, unknown
@@ -43,17 +44,15 @@ def bench(
     """
     import torch
 
-    from varlab.outputs import refuse_existing
     from varlab.runs.inputs import at_least, check_writable
-    from varlab.timing.benchmarks.suite import TOPICS, keep, measure
+    from varlab.timing.benchmarks.suite import TOPICS, keep, measure, refuse_former
 
     at_least(1, rounds=rounds, threads=threads)
     for name in topic or ():
         if name not in (*TOPICS, "gpu"):
             raise unknown("benchmark", name, [*TOPICS, "gpu"])
     check_writable(out)
-    if "gpu" in (topic or ()):
-        refuse_existing(out / "gpu" / "gpu.json", overwrite=overwrite)
+    refuse_former([name for name in topic or TOPICS if name != "gpu"], out / "bench", overwrite)
     torch.set_num_threads(threads)
     for name in topic or TOPICS:
         if name == "gpu":
@@ -178,3 +177,4 @@ def _show_latency(made: Any) -> None:
     bound = "launch-bound share: only on a GPU" if share != share else f"launch-bound share {share:.2f}"
     say(", ".join(str(facts[key]) for key in ("model", "weights", "precision", "device", "execution")))
     say(f"{facts['threads']} threads; {bound}")
+    say_alone({"round": facts["n"]})

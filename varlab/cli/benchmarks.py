@@ -27,6 +27,7 @@ from varlab.cli.options import (
     require_known,
     resumable,
     say,
+    say_alone,
     with_loading,
 )
 from varlab.errors import VarlabError
@@ -285,3 +286,5 @@ def _score_model(
         frame, note = score_command(benchmark, loaded, n, per_prompt, seed, json, progress, methods, against)
     console.print(as_table(frame))
     say(f"weights: {loaded.weights}; seed {seed}; {note}")
+    if benchmark == "scenes":
+        say_alone({"prompt entry of a category": int(frame.prompts.min())})

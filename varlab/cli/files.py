@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.progress import DownloadColumn
 
-from varlab.cli.options import Precision, bars, say
+from varlab.cli.options import Overwrite, Precision, bars, say
 
 app = typer.Typer()
 
@@ -52,10 +52,11 @@ def convert(
     target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
     name: Annotated[str, typer.Option(help="The model that it belongs to, e.g. infinity-2b.")],
     precision: Precision = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Turn official weights into safetensors once; they then load faster and without pickle."""
     from varlab.weights.convert import convert as convert_file
 
     with bars(DownloadColumn(), "read", "write") as report:
-        made = convert_file(source, target, name, precision=precision or "bf16", report=report)
+        made = convert_file(source, target, name, precision=precision or "bf16", overwrite=overwrite, report=report)
     say(str(made))

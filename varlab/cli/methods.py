@@ -26,6 +26,7 @@ from varlab.cli.options import (
     read_prompts,
     read_settings,
     say,
+    say_alone,
     with_loading,
 )
 
@@ -43,7 +44,7 @@ def compare(
         typer.Option(help="Prompts; a scene score is shown from 100 on. Default: 32, or all of a shorter file."),
     ] = None,
     seed: Seed = 0,
-    batch: Annotated[int, typer.Option(help="Images at a time in the latency.")] = 4,
+    batch: Annotated[int, typer.Option(help="Images at a time: in the latency, and at most for the frontier.")] = 4,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: as torch has it.")] = None,
     lpips: Annotated[
         Path | None, typer.Option(help="Folder with AlexNet and LPIPS weights; default: $VARLAB_LPIPS, else no LPIPS.")
@@ -99,6 +100,7 @@ def compare(
         f"batch {batch}, n {facts['n']}, seed {seed}; ms: median and quartiles of timed batches; [low, high]: 95 % "
         "bootstrap over prompts, of the speed-up over timed batches"
     )
+    say_alone({"timed batch": int(result.table.timings.max()), "prompt": facts["n"]})
     if result.frontier is not None:
         say(f"baselines: {len(result.frontier.specs) - 1}, kept in {result.frontier.facts['folder']}")
     for verdict in verdicts(result):
@@ -238,6 +240,7 @@ def savings(
         f"{', '.join(f'{name} {value}' for name, value in facts.items())}; medians of rounds and 95 % intervals; "
         "overhead and saving over the dense transformer span"
     )
+    say_alone({"round": repeats})
     if out is not None:
         for name, table in (("savings", found.table), ("rounds", found.rounds), ("stages", found.stages.reset_index())):
             save_table(out / f"{name}.csv", table)

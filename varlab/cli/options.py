@@ -207,6 +207,13 @@ def say(*parts: str | tuple[str, str]) -> None:
     console.print(Line.assemble(*parts), soft_wrap=True)
 
 
+def say_alone(counts: Mapping[str, int]) -> None:
+    """A line where an interval could only come from one of something: there is none then."""
+    for what, count in counts.items():
+        if count < 2:
+            say((f"One {what} tells no interval: give more of them for one.", "yellow"))
+
+
 @contextmanager
 def bars(amount: ProgressColumn, *labels: str) -> Iterator[Callable[[str, float, int], None]]:
     """Progress: a bar for each label in a terminal, else lines; yields what moves it: (label, done, total)."""
@@ -254,5 +261,11 @@ def as_table(frame: Any) -> Any:
     fold: dict[str, Any] = {"overflow": "fold"}  # a narrow terminal wraps, and cuts nothing
     table = Table(*(Column(Line(str(name), **fold), **fold) for name in frame.columns))
     for row in frame.itertuples(index=False):
-        table.add_row(*(Line(f"{v:.4g}" if isinstance(v, float) else str(v)) for v in row))
+        table.add_row(*(Line(_cell(value)) for value in row))
     return table
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "-" if math.isnan(value) else f"{value:.4g}"
+    return str(value)

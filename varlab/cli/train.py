@@ -27,6 +27,7 @@ from varlab.cli.options import (
     require_known,
     resumable,
     say,
+    say_alone,
     with_loading,
 )
 
@@ -56,6 +57,7 @@ def train(
         str, typer.Option(help="freqexit: corrected, official, layerskip, plain, or corrected:hf_layout=raw, ...")
     ] = "corrected",
     seed: Annotated[int, typer.Option(help="freqexit: of batches and dropped labels.")] = 0,
+    overwrite: Overwrite = False,
     no_wait: NoWait = False,
 ) -> None:
     """Train a mini from nothing, or fine-tune one for early exits (`freqexit`).
@@ -64,6 +66,7 @@ def train(
     """
     from varlab.errors import unknown
     from varlab.machine import usable
+    from varlab.outputs import refuse_existing
     from varlab.runs.inputs import at_least, check_writable
     from varlab.training.command import train_command
     from varlab.training.freqexit.command import NAME, freqexit_command, plan_of
@@ -77,6 +80,8 @@ def train(
     for place in (folder, out):
         if place is not None:
             check_writable(place)
+    if out is not None:
+        refuse_existing(out, overwrite=overwrite)
     with resumable():
         if name == NAME:
             plan = plan_of(model, recipe, seed, steps, pool)
@@ -88,13 +93,13 @@ def train(
 @app.command()
 def card(model: Model, overwrite: Overwrite = False) -> None:
     """Write the card of a shipped mini from its own records: scores, ceiling, curves, contact sheet."""
-    from varlab.evaluation.card import write_card
+    from varlab.evaluation.card import FILES, write_card
     from varlab.evaluation.class_card import write_class_card
     from varlab.outputs import refuse_existing
     from varlab.weights.embedded import card_folder
 
     require_known(model)
-    refuse_existing(card_folder(model) / "card.json", overwrite=overwrite)
+    refuse_existing(*(card_folder(model) / name for name in FILES), overwrite=overwrite)
     loaded = load_model(model)
     write = write_class_card if loaded.family == "var" else write_card
     with image_bar() as progress:
@@ -177,6 +182,7 @@ def exits(
         f"{loaded.name}, {loaded.weights}, {loaded.precision}, {device_name(loaded.device)}, {threads} threads; "
         "ratio to full depth of the transformer's time: median, 95 % bootstrap over rounds"
     )
+    say_alone({"round": rounds})
     if out is not None:
         save_table(out, table)
         save_json(out.with_suffix(".json"), found.facts)
@@ -200,6 +206,7 @@ def ablate(
         "runs/train/freqexit"
     ),
     out: Annotated[Path, typer.Option(help="Folder of the table.")] = Path("reports/freqexit_ablation"),
+    overwrite: Overwrite = False,
 ) -> None:
     """Fine-tune by every FreqExit recipe, judge all at the same exits. Ctrl-C keeps all; the same command goes on."""
     from varlab.machine import usable
@@ -212,4 +219,6 @@ def ablate(
     check_writable(out)
     require_classes(model)
     with resumable():
-        say(ablate_command(model, recipes, seeds, vectors, steps, pool, n, workers, device, folder, out, say))
+        say(
+            ablate_command(model, recipes, seeds, vectors, steps, pool, n, workers, device, folder, out, overwrite, say)
+        )

@@ -63,6 +63,7 @@ def frontier_of(
     folder: Path | None,
     measures: Mapping[str, Measure],
     progress: Progress | None = None,
+    batch: int | None = None,
 ) -> Frontier:
     """The frontier of a job's model and prompts: read from its folder, where anything is missing drawn first.
 
@@ -71,12 +72,13 @@ def frontier_of(
     folder: by default one under ``runs/`` that is named after all that decides the numbers.
     measures: image and dense image [B, 3, H, W] in [0, 1] -> a number for each.
     progress: called with the prompts that are done, and all of them.
+    batch: images at a time, at most; memory grows in proportion. None: as many as ``default_batch``, up to eight.
 
     Raises
     ------
     VarlabError: the folder holds something else, is damaged, or cannot be written in.
     """
-    record = _record(job, prompt_set, measures)
+    record = _record(job, prompt_set, measures, batch)
     name = f"frontier-{job.model.name}-{Path(prompt_set).stem}-{len(job.prompts)}-seed{job.seed}-{record['key'][:8]}"
     place = folder or runs_folder() / name
     found, specs = _find(place, record) or record, baseline_specs(job.model, job.settings)
@@ -85,7 +87,10 @@ def frontier_of(
         with one_writer(place):  # a second process waits, and then finds what the first has drawn
             found = _claim(place, record)
             for path, samples, missing in _missing(place, job, found["batch"], specs):
-                _draw(job, path, samples, missing, measures)
+                parts = [_drawn(job, part, missing, measures) for part in _split(samples, record["batch"]) if missing]
+                if parts:
+                    there = [_read(path, samples)] if path.exists() else []
+                    save_table(path, pd.concat([*there, *parts]))
                 if progress is not None:
                     progress(samples.stop, len(job.prompts))
     parts = [_read(path, samples) for path, samples, _ in _missing(place, job, found["batch"], specs)]
@@ -103,21 +108,21 @@ def frontier(
     folder: Path | str | None = None,
     lpips: Path | str | None = None,
     progress: Progress | None = None,
+    batch: int | None = None,
     **settings: Any,
 ) -> Frontier:
     """What leaving out work blindly reaches on these prompts, as ``compare`` with the same inputs judges by.
 
-    ``compare`` calls this itself. The inputs are those of ``compare``; ``folder`` and errors as in ``frontier_of``.
+    ``compare`` calls this itself. The inputs are those of ``compare``; ``folder``, ``batch`` and errors as in
+    ``frontier_of``.
     """
-    at_least(1, n=n)
+    at_least(1, n=n, batch=batch)
     job, chosen = job_of(model, prompt_set, n, seed, settings)
-    return frontier_of(job, chosen.name, Path(folder) if folder else None, measures_of(model, lpips), progress)
+    return frontier_of(job, chosen.name, Path(folder) if folder else None, measures_of(model, lpips), progress, batch)
 
 
-def _draw(job: Job, path: Path, samples: range, specs: Sequence[str], measures: Mapping[str, Measure]) -> None:
-    """These baselines of one batch, beside those that are there."""
-    if not specs:
-        return
+def _drawn(job: Job, samples: range, specs: Sequence[str], measures: Mapping[str, Measure]) -> pd.DataFrame:
+    """These baselines of these prompts."""
     rows: list[pd.DataFrame] = []
     run, dense = Run(job.model, job.settings, SeededNoise(job.seed)), None
     methods = {spec: methods_of(spec) for spec in dict.fromkeys([DENSE, *specs])}
@@ -132,13 +137,17 @@ def _draw(job: Job, path: Path, samples: range, specs: Sequence[str], measures: 
             large = min(image.shape[-2:]) >= SMALLEST
             row[name] = measure(image, dense).double().cpu().numpy() if large else np.nan
         rows.append(pd.DataFrame(row))
-    there = [_read(path, samples)] if path.exists() else []
-    save_table(path, pd.concat([*there, *rows]))
+    return pd.concat(rows)
+
+
+def _split(samples: range, batch: int) -> list[range]:
+    """In parts of at most so many."""
+    return [samples[first : first + batch] for first in range(0, len(samples), batch)]
 
 
 def _missing(place: Path, job: Job, batch: int, specs: Sequence[str]) -> Iterator[tuple[Path, range, list[str]]]:
     """Each batch: where it is kept, its prompts, and the baselines that are not there."""
-    for samples in job.batches(batch):
+    for samples in _split(range(len(job.prompts)), batch):
         path = place / PARTS.format(samples.start)
         there = set(_read(path, samples).baseline) if path.exists() else set()
         yield path, samples, [spec for spec in specs if spec not in there]
@@ -157,12 +166,16 @@ def _read(path: Path, samples: range) -> pd.DataFrame:
     return rows
 
 
-def _record(job: Job, prompt_set: str, measures: Mapping[str, Measure]) -> dict[str, Any]:
-    """What is drawn, as it reads back from a file, with a key of all that decides the numbers."""
+def _record(job: Job, prompt_set: str, measures: Mapping[str, Measure], most: int | None) -> dict[str, Any]:
+    """What is drawn, as it reads back from a file, with a key of all that decides the numbers, which the batch is not.
+
+    Raises VarlabError for a batch that memory cannot hold.
+    """
     record: dict[str, Any] = json.loads(json.dumps(provenance(job, prompt_set), default=list))
     asked = [run_key(record), list(measures), VERSION]
     key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
-    batch = min(default_batch(job.model, most=AT_ONCE), len(job.prompts))
+    batch = min(default_batch(job.model, most=AT_ONCE), len(job.prompts), most or AT_ONCE)
+    job.batches(batch)
     return record | {"measures": list(measures), "frontier_version": VERSION, "batch": batch, "key": key}
 
 

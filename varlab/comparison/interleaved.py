@@ -44,7 +44,8 @@ def compare(
     """One row for the dense run and for each method; joined specs (``sparsevar:tau=0.6+skipvar``) run together.
 
     prompt_set: as for ``varlab.log``. n: prompts; intervals narrow with its root, time grows with it; None is 32, or
-    all of a shorter file. batch: images at a time in the latency. rounds:
+    all of a shorter file. batch: images at a time in the latency, and at most for the
+    frontier. rounds:
     how often every batch is timed. Fidelity is to the dense image of the same seed: PSNR in dB, SSIM (Gaussian 11,
     sigma 1.5, mean of RGB, range 1), SSIM of the detail (our own high-pass). The scene score comes from 100 prompts
     of a scene set on. lpips: folder with the weights of LPIPS, by default ``$VARLAB_LPIPS``; without them the table has
@@ -59,7 +60,7 @@ def compare(
     _try_out(job, names)
     measures = measures_of(model, lpips)
     place = None if isinstance(frontier, bool) else Path(frontier)
-    blind = None if frontier is False else frontier_of(job, chosen.name, place, measures, progress)
+    blind = None if frontier is False else frontier_of(job, chosen.name, place, measures, progress, batch)
     bench = Bench(job, names, batch, measures)
     bench.run(rounds, progress)
     rows = bench.prompt_rows(chosen.texts, chosen.categories)

@@ -68,7 +68,9 @@ class Comparison:
         table = self.table.reset_index()
         quartiles = zip(table.seconds, table.seconds_q25, table.seconds_q75, strict=True)
         shown = table[["method", "timings"]].rename(columns={"timings": "batches"})
-        shown["ms/image"] = [f"{1000 * s:.0f} ({1000 * a:.0f} to {1000 * b:.0f})" for s, a, b in quartiles]
+        shown["ms/image"] = [
+            f"{1000 * s:.0f}{'' if np.isnan(a) else f' ({1000 * a:.0f} to {1000 * b:.0f})'}" for s, a, b in quartiles
+        ]
         shown["speed-up"] = _cells(table, "speedup", "{:.2f}")
         shown["work"] = table.work_ratio.map("{:.3f}".format)
         shown["efficiency"] = table.efficiency.map("{:.2f}".format).replace("nan", "-")

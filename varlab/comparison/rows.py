@@ -15,6 +15,8 @@ def method_row(name: str, bench: Bench, rows: pd.DataFrame, timings: pd.DataFram
     """All figures of one method, differences paired with the dense run's over batches or prompts."""
     own, dense = (timings[timings.method == which].sort_values("turn") for which in (name, DENSE))
     q25, median, q75 = own.seconds.quantile([0.25, 0.5, 0.75])
+    if len(own) < 2:  # a batch alone has no spread
+        q25 = q75 = np.nan
     speedup = paired_ratio(dense.seconds, own.seconds)
     transformer = paired_ratio(own.transformer_seconds, dense.transformer_seconds)
     ledger, reference = bench.ledgers[name], bench.ledgers[DENSE]

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,16 @@ from varlab.evaluation.residual import Side, codes_alone, side
 from varlab.evaluation.scenes import SceneScore, lead, score_ceiling, score_samples
 from varlab.evaluation.untrained import untrained_self
 from varlab.figures.training import training_curves
-from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
 from varlab.models.hart_model import Hart
+from varlab.outputs import CARD, in_picture, read_facts, save_image, save_json
+from varlab.runs.origins import made_with
 from varlab.scenes import shape_recall
 from varlab.weights.embedded import card_folder
+from varlab.writing import beside
 
 Progress = Callable[[float, int], None]
+FILES = (CARD, "samples.png", "curves.png", "README.md")
 COLUMNS = ("ground truth", "reconstructions", "samples")
 SHOWN = 48  # pictures on the contact sheet
 
@@ -41,19 +43,10 @@ def write_card(
     random = untrained_self(model)
     unlearnt, _, _ = score_samples(random, n, 1, seed, progress=progress)
     record = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": device_name(model.device),
-        "weights": model.weights,
+        **made_with(model),
         "n_prompts": n,
         "images_per_prompt": per_prompt,
         "seed": seed,
-        "settings": {
-            "cfg": model.settings.cfg,
-            "tau": model.settings.tau,
-            "top_k": model.settings.top_k,
-            "top_p": model.settings.top_p,
-        },
-        "precision": model.precision,
         "reconstruction_psnr": round(ceiling.psnr, 2),
         "detail_kept": round(ceiling.detail_kept, 4),
         "scores": {
@@ -75,12 +68,20 @@ def write_card(
     }
     if plain is not None:
         record["residual"] = _residual(side(ceiling, drawn, pictures), plain)
-    (folder / "card.json").write_text(json.dumps(record, indent=1))
-    sheet(pictures[:: per_prompt * max(1, n // SHOWN)][:SHOWN]).save(folder / "samples.png", optimize=True)
+    facts = json.loads((folder / "model.json").read_text("utf-8"))
+    return keep(folder, record, pictures[:: per_prompt * max(1, n // SHOWN)][:SHOWN], _text(model, facts, record))
+
+
+def keep(folder: Path, record: dict[str, Any], pictures: list[np.ndarray], text: str) -> Path:
+    """A card's files, each whole, the pictures with their facts; returns the last of them, the page."""
+    save_json(folder / CARD, record)
+    about = read_facts(folder / CARD)
+    save_image(folder / "samples.png", sheet(pictures), about, overwrite=True)
     logs = {path.stem: pd.read_csv(path) for path in sorted((folder / "training").glob("*.csv"))}
-    training_curves(logs).savefig(folder / "curves.png", dpi=110)
-    facts = json.loads((folder / "model.json").read_text())
-    (folder / "README.md").write_text(_text(model, facts, record))
+    with beside(folder / "curves.png") as part:
+        training_curves(logs).savefig(part, dpi=110, metadata=in_picture(about))
+    with beside(folder / "README.md") as part:
+        part.write_text(text, "utf-8")
     return folder / "README.md"
 
 
@@ -138,6 +139,8 @@ def _codes(tokenizer: dict[str, Any]) -> str:
 
 
 def _interval(row: dict[str, float]) -> str:
+    if np.isnan(row["low"]):  # of one entry
+        return f"{row['mean']:.3f}"
     return f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
 

@@ -2,18 +2,15 @@
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jinja2 import Template
 
-from varlab.evaluation.card import sheet
+from varlab.evaluation.card import keep
 from varlab.evaluation.classes import MEASURES, check_classes, draw_classes, score_classes
-from varlab.figures.training import training_curves
-from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
+from varlab.runs.origins import made_with
 from varlab.weights.embedded import card_folder
 
 Progress = Callable[[float, int], None]
@@ -26,23 +23,14 @@ def write_class_card(model: NextScaleModel, progress: Progress | None = None, n:
     half = f"freqexit:exits={max(1, model.depth // 2)}"
     table = score_classes(checked, n, seed, ("none", half), progress)
     record = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": device_name(model.device),
-        "weights": model.weights,
+        **made_with(model),
         "n": n,
         "seed": seed,
-        "settings": {name: getattr(model.settings, name) for name in ("cfg", "tau", "top_k", "top_p")},
-        "precision": model.precision,
         "rows": table.round(4).to_dict("records"),
     }
-    (folder / "card.json").write_text(json.dumps(record, indent=1))
     pictures = draw_classes(checked, checked.text.classes, seed)
-    sheet(list(pictures)).save(folder / "samples.png", optimize=True)
-    logs = {path.stem: pd.read_csv(path) for path in sorted((folder / "training").glob("*.csv"))}
-    training_curves(logs).savefig(folder / "curves.png", dpi=110)
-    facts = json.loads((folder / "model.json").read_text())
-    (folder / "README.md").write_text(_text(checked, facts, record))
-    return folder / "README.md"
+    facts = json.loads((folder / "model.json").read_text("utf-8"))
+    return keep(folder, record, list(pictures), _text(checked, facts, record))
 
 
 def _cell(row: dict[str, Any], name: str) -> str:

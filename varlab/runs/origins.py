@@ -1,12 +1,9 @@
-"""What a run was made of, as records say it: the model's architecture, its text encoder, the commit."""
+"""What a run was made of, as records say it: the model's architecture, its text encoder."""
 
-import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
-from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +15,7 @@ from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
 from varlab.probes import PROBES, LoggingProbe
 from varlab.probes import build as build_probes
-from varlab.resources import checkout
+from varlab.resources import git_state
 from varlab.specs import spec_of, written
 
 
@@ -59,29 +56,6 @@ def signed() -> dict[str, Any]:
         "git": git_state(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-@cache
-def git_state() -> str:
-    """Commit of the checkout that this code runs from, ``+`` when it had changes at the process's first question.
-
-    "installed" where it runs from no checkout, "unknown" where git does not know the checkout as a repository of its
-    own, such as an unpacked archive within another repository.
-    """
-    place = checkout()
-    if place is None:
-        return "installed"
-    try:
-        if Path(_git(place, "rev-parse", "--show-toplevel")).resolve() != place:
-            return "unknown"
-        commit, changes = _git(place, "rev-parse", "--short=12", "HEAD"), _git(place, "status", "--porcelain")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return commit + ("+" if changes else "")
-
-
-def _git(place: Path, *words: str) -> str:
-    return subprocess.run(["git", *words], cwd=place, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def plugin_options(

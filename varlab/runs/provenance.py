@@ -13,11 +13,12 @@ from varlab.accelerators import build as build_accelerators
 from varlab.machine import device_name
 from varlab.probes import build
 from varlab.probes.log import LOG_VERSION
+from varlab.resources import git_state
 from varlab.runs.clock import timed_run
 from varlab.runs.folders import run_key
 from varlab.runs.inputs import prompt_label
 from varlab.runs.job import Job
-from varlab.runs.origins import architecture, git_state, plugin_options, text_encoder
+from varlab.runs.origins import architecture, plugin_options, text_encoder
 from varlab.specs import spec_of
 
 PACKAGES = ("varlab", "torch", "numpy", "xarray", "zarr", "pywavelets")

@@ -182,7 +182,8 @@ def summarise(table: pd.DataFrame, value: str = "correct", resamples: int = 2000
 
     Overall is GenEval's: the unweighted mean of the category means. Entries are resampled, and a text that stands
     in several of them counts as several: with few distinct texts (single_object has 6) the interval is one for
-    these texts. Index: category; columns: mean, low, high, n (images), prompts (entries), texts (distinct ones).
+    these texts. A single entry tells no interval: its bounds are NaN, and so are those of overall beside it.
+    Index: category; columns: mean, low, high, n (images), prompts (entries), texts (distinct ones).
     """
     if table.empty:
         raise VarlabError("There is nothing to summarise: the score table is empty.")
@@ -191,5 +192,6 @@ def summarise(table: pd.DataFrame, value: str = "correct", resamples: int = 2000
     found = pd.DataFrame(np.quantile(draws, (0.025, 0.975), axis=0).T, design.labels, ["low", "high"])
     found["mean"] = means(table[value], design)
     found["n"], found["prompts"] = design.images(), design.prompts()
+    found.loc[~design.enough(), ["low", "high"]] = np.nan
     found["texts"] = [table["prompt"].iloc[members].nunique() for members in design.members()]
     return found[["mean", "low", "high", "n", "prompts", "texts"]].rename_axis("category")

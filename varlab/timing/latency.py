@@ -50,7 +50,8 @@ class Latency:
         """Milliseconds a batch by span and method, median and half the interquartile range; ratio to the dense run."""
         whole = self.spans[self.spans.stage == 0]
         figures = zip(whole["median"], whole.iqr, strict=True)
-        cells = whole.assign(ms=[f"{1e3 * median:.1f} ± {5e2 * iqr:.1f}" for median, iqr in figures])
+        texts = [f"{1e3 * m:.1f}" if np.isnan(iqr) else f"{1e3 * m:.1f} ± {5e2 * iqr:.1f}" for m, iqr in figures]
+        cells = whole.assign(ms=texts)
         names = list(dict.fromkeys(whole.method))
         table = cells.pivot(index="span", columns="method", values="ms").loc[[*SPANS, "all"], names]
         table.loc["ratio"] = whole[whole.span == "all"].set_index("method").ratio.map("{:.3f}".format)
@@ -120,7 +121,8 @@ def _spans(name: str, passes: list[Times], dense: list[Times]) -> pd.DataFrame:
     for span, stage, values in rows:
         low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
         whole = ratio if span == "all" else np.nan
-        found.append([name, span, stage, median, high - low, len(values), whole])
+        spread = high - low if len(values) > 1 else np.nan
+        found.append([name, span, stage, median, spread, len(values), whole])
     return pd.DataFrame(found, columns=["method", "span", "stage", "median", "iqr", "n", "ratio"])
 
 

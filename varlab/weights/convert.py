@@ -2,11 +2,15 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 from torch import nn
 
 from varlab.errors import VarlabError, unknown
+from varlab.outputs import refuse_existing
+from varlab.resources import git_state
 from varlab.weights.choosing import choose
 from varlab.weights.fitting import PRECISIONS, dtype_of, fit
 from varlab.weights.hart_files import part_held, part_of
@@ -44,6 +48,7 @@ def convert(
     name: str,
     precision: str = "bf16",
     ema: bool = False,
+    overwrite: bool = False,
     report: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Path:
     """An official transformer or tokenizer file -> one safetensors file of registry model ``name``.
@@ -51,12 +56,14 @@ def convert(
     "bf16" halves what ``dtype_of`` says, so loading the result equals loading the original. ``report(what, done,
     total)`` counts bytes of "read" and "write". HART's two parts are read from ``llm/`` and ``tokenizer/`` and found
     again as ``llm/ema_model.safetensors`` and ``tokenizer/model.safetensors``. Metadata: name, family, kind, source,
-    part, source_sha256, precision.
-    Raises VarlabError when the target exists or the file is not that model's.
+    part, source_sha256, precision, versions, git, date.
+    Raises VarlabError when the target is no name of such a file or exists (unless ``overwrite``), and when the source
+    is not that model's.
     """
     entry, target = find(name), Path(target)
-    if target.exists():
-        raise VarlabError(f"{target} exists and is not overwritten. Give another target or remove it.")
+    if target.suffix != ".safetensors":
+        raise VarlabError(f"{target} would hold safetensors. Give a name that ends in .safetensors.")
+    refuse_existing(target, overwrite=overwrite)
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
     kind, module, checkpoint = _part(entry, locate(source), ema)
@@ -69,6 +76,9 @@ def convert(
         "part": checkpoint.part,
         "source_sha256": _sha256(checkpoint.files, lambda *bytes: report("read", *bytes)),
         "precision": precision,
+        "versions": ", ".join(f"{package} {version(package)}" for package in ("varlab", "torch")),
+        "git": git_state(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     typed = {key: (tensor, dtype_of(key, tensor.dtype, precision)) for key, tensor in found.items()}
     write_safetensors(target, typed, metadata, lambda *bytes: report("write", *bytes))

@@ -65,6 +65,12 @@ class Design:
         """How many prompts each row has, [categories + 1]."""
         return self._with_total([int(codes.max()) + 1 for codes in self._prompts])
 
+    def enough(self) -> np.ndarray:
+        """Whether the prompts of each row tell an interval, [categories + 1]: one alone does not, nor does overall
+        beside a category of one."""
+        counts = self.prompts()[: len(self.names) or 1]
+        return self.by_row((counts > 1).astype(float).tolist()) == 1
+
     def images(self) -> np.ndarray:
         """How many images each row has, [categories + 1]."""
         return self._with_total([len(members) for members in self._members])
@@ -146,10 +152,10 @@ def clustered_interval(
 
     Returns
     -------
-    Percentile bounds, NaN under two prompts. Where seeds cross the prompts: those of ``standard_error``.
+    Percentile bounds, NaN under two prompts, for overall under two in a category.
+    Where seeds cross the prompts: those of ``standard_error``.
     """
-    estimate, enough = means(values, design), design.prompts() > 1
-    enough[-1] = enough.all()  # a category of one prompt has no spread, and overall would seem to have less than it has
+    estimate, enough = means(values, design), design.enough()
     if design.crossed:
         error, freedom = standard_error(values, design, flips)
         low = high = stats.t.ppf((1 + level) / 2, freedom) * error

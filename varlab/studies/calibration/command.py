@@ -11,17 +11,17 @@ from varlab.accelerators.decisions import save
 from varlab.errors import VarlabError, unknown
 from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
-from varlab.outputs import save_json, save_table
+from varlab.outputs import save_json, save_table, with_facts
 from varlab.runs.origins import made_with
 from varlab.scenes.prompt_sets import prompts
 from varlab.studies.calibration import skipvar, sparsevar
 from varlab.writing import beside
 
 METHODS = {  # and what they write
-    "skipvar": ("skipvar-measured.csv", "skipvar-accuracy.csv", "skipvar.json"),
-    "sparsevar": ("sparsevar-shares.csv", "sparsevar-edges.csv"),
+    "skipvar": (*with_facts("skipvar-measured.csv", "skipvar-accuracy.csv"), "skipvar.json"),
+    "sparsevar": with_facts("sparsevar-shares.csv", "sparsevar-edges.csv"),
 }
-HALVES = ("features.csv", "sensitive.txt", "robust.txt")  # what a split writes
+HALVES = with_facts("features.csv", "sensitive.txt", "robust.txt")  # what a split writes
 SHOWN = 12  # readings of SparseVAR that the terminal shows
 
 

@@ -14,11 +14,13 @@ import numpy as np
 import pandas as pd
 
 from varlab.analysis.measured import Measured, read_measured
+from varlab.errors import VarlabError
 from varlab.evaluation.classes import ClassSamples, as_row, described, draw_classes, labels, measures, reference
 from varlab.evaluation.distances import FrechetSpace
 from varlab.evaluation.scattering import scattering_of
 from varlab.measures.statistics import centred_interval
 from varlab.models.var_model import VAR
+from varlab.outputs import plain, read_facts, refuse_existing
 from varlab.studies.exits import facts_of
 from varlab.studies.exits.speed import exit_specs
 from varlab.training.freqexit.pipeline import Plan, Report, export_freqexit, train_freqexit
@@ -26,6 +28,7 @@ from varlab.training.freqexit.recipes import BASES
 from varlab.weights.embedded import data_folder
 from varlab.weights.zoo import load
 
+TABLE = "ablation"
 UNTRAINED = "untrained"
 BASELINE = "layerskip"
 PAPER = "corrected"
@@ -53,10 +56,23 @@ class Ablation:
 
 
 def ablate(
-    asked: Ablation, folder: Path, out: Path, workers: int, device: str, report: Report, note: Note = lambda _: None
+    asked: Ablation,
+    folder: Path,
+    out: Path,
+    workers: int,
+    device: str,
+    report: Report,
+    note: Note = lambda _: None,
+    overwrite: bool = False,
 ) -> bool:
-    """Train, sample and write ``ablation.csv`` and ``.json`` to ``out``. False when stopped; the same call goes on."""
+    """Train, sample and write ``ablation.csv`` and ``.json`` to ``out``. False when stopped; the same call goes on.
+
+    Raises VarlabError, before any work, where ``out`` holds a table of another model or other sizes, unless
+    ``overwrite``; one of other recipes and seeds grows.
+    """
     base = cast(VAR, load(asked.plan.model, device=device))
+    if not overwrite:
+        _refuse_another(asked, out, base)
     specs = dict(zip(asked.exits, exit_specs(base, asked.exits), strict=True))
     judge = _Judge(asked, folder, specs)
     judge.samples(base, folder / UNTRAINED, note)
@@ -72,6 +88,21 @@ def ablate(
     return True
 
 
+def _same_table(asked: Ablation, model: VAR) -> dict[str, Any]:
+    """What all rows of a table share."""
+    sizes = {name: value for name, value in asdict(asked.plan).items() if name not in ("recipe", "seed")}
+    return plain({"plan": sizes, "weights": model.weights, "n": asked.n, "exits": asked.exits})
+
+
+def _refuse_another(asked: Ablation, out: Path, model: VAR) -> None:
+    """Refuse to replace a table whose rows this ablation would not make again."""
+    place, own = out / f"{TABLE}.json", _same_table(asked, model)
+    found = read_facts(place) if place.is_file() else {}
+    held = {name: found.get(name) for name in own} | {"plan": {k: found.get("plan", {}).get(k) for k in own["plan"]}}
+    if held != own:
+        refuse_existing(out / f"{TABLE}.csv", place)
+
+
 class _Judge:
     """Draws and describes the samples of a model at every exit, once."""
 
@@ -83,6 +114,8 @@ class _Judge:
         for exits, spec in self.specs.items():
             path = samples_path(place, exits, asked)
             if path.exists():
+                if (held := str(np.load(path)["weights"])) != str(model.weights):
+                    raise VarlabError(f"{path} holds images of other weights ({held}). Give another --folder.")
                 continue
             note(f"{place.name}: {asked.n} images at exit {exits}")
             found = described(draw_classes(model, asked.n, asked.sample_seed, [spec]), labels(model, asked.n))
@@ -112,8 +145,8 @@ def write_table(asked: Ablation, folder: Path, out: Path, model: VAR) -> pd.Data
     space = FrechetSpace(np.load(folder / f"reference-{asked.n}.npz")["features"], asked.resamples)
     found = [one for place in _places(asked, folder) for one in _judged(asked, place, space)]
     table = pd.DataFrame([one.row(found, space) for one in found])
-    facts = facts_of(model, labels(model, asked.n), asked.sample_seed) | {"plan": asdict(asked.plan)}
-    Measured(table, facts).save(out, "ablation")
+    facts = facts_of(model, labels(model, asked.n), asked.sample_seed)
+    Measured(table, facts | {"plan": asdict(asked.plan), "exits": asked.exits}).save(out, TABLE)
     return table
 
 
@@ -174,6 +207,6 @@ def summary(table: pd.DataFrame, exits: str, columns: Sequence[str] = ("scatteri
 def find_ablation(folder: str | Path | None, trained: str) -> Measured:
     """The table in a folder; without one that of ``varlab ablate`` here, else the one shipped with a trained mini."""
     if folder is not None:
-        return read_measured(folder, "ablation")
+        return read_measured(folder, TABLE)
     own = Path("reports/freqexit_ablation")
-    return read_measured(own if (own / "ablation.csv").exists() else data_folder() / trained, "ablation")
+    return read_measured(own if (own / f"{TABLE}.csv").exists() else data_folder() / trained, TABLE)

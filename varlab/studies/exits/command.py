@@ -23,6 +23,7 @@ def ablate_command(
     device: str,
     folder: Path,
     out: Path,
+    overwrite: bool,
     note: Callable[[str], None],
 ) -> str:
     """All recipes and seeds, then the table. Returns what to tell the user."""
@@ -35,7 +36,7 @@ def ablate_command(
         raise VarlabError(f"--seeds takes whole numbers with commas between, not {seeds!r}.") from None
     vectors = tuple(exits.split())
     asked = Ablation(plan_of(model, chosen[0], 0, steps, pool), chosen, numbers, vectors, n)
-    if not ablate(asked, folder, out, workers, device, show_freqexit, note):
+    if not ablate(asked, folder, out, workers, device, show_freqexit, note, overwrite):
         return f"stopped; the state is in {folder}; the same command goes on"
     table = pd.read_csv(out / "ablation.csv", dtype={"exits": str})
     return "\n".join([*(summary(table, vector) for vector in vectors), f"table: {out / 'ablation.csv'}"])

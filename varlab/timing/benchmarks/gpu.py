@@ -18,8 +18,9 @@ from varlab.engine.graphs import Graphs
 from varlab.errors import VarlabError
 from varlab.machine import device_facts
 from varlab.models.base import NextScaleModel
+from varlab.outputs import save_json, save_table
+from varlab.resources import git_state
 from varlab.runs.inputs import at_least
-from varlab.runs.origins import git_state
 from varlab.timing.benchmarks.execution import logits_difference
 from varlab.timing.benchmarks.probe_cost import PROBED, paired_cost
 from varlab.timing.latency import TABLES, Latency, latency
@@ -230,10 +231,9 @@ PARTS = (_hart, _dense, _speed_up, _probes, _batch, _graphs, _compiled)
 
 
 def keep(made: GpuBench, folder: Path) -> Path:
-    """``DEVICE-DATE.json`` with all tables and ``DEVICE-DATE.csv`` with the figures."""
-    folder.mkdir(parents=True, exist_ok=True)
-    device = "".join(letter if letter.isalnum() else "-" for letter in str(made.facts["device"])).strip("-")
-    path = folder / f"{device}-{str(made.facts['date'])[:10]}.json"
-    path.write_text(json.dumps(vars(made), indent=1, default=str) + "\n")
-    made.table().to_csv(path.with_suffix(".csv"), index=False)
+    """``DEVICE-TIME.json`` with all tables and ``DEVICE-TIME.csv`` with the figures; the time is that of its start, so
+    that each run has files of its own."""
+    stem = "".join(letter if letter.isalnum() else "-" for letter in f"{made.facts['device']}-{made.facts['date']}")
+    path = save_json(folder / f"{stem.strip('-')}.json", vars(made))
+    save_table(path.with_suffix(".csv"), made.table())
     return path

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,11 +15,13 @@ import torch
 from varlab.figures.growth import growth_curves
 from varlab.machine import clocks, device_name
 from varlab.models.base import NextScaleModel
-from varlab.runs.origins import git_state
+from varlab.outputs import in_picture, refuse_existing, save_table
+from varlab.resources import git_state
 from varlab.timing.benchmarks.dense import NEEDS_UNITS, dense_bench
 from varlab.timing.benchmarks.growth import WITHIN, growth
 from varlab.timing.benchmarks.probe_cost import ALLOWED, BARE, PROBED, TARGETS, WHOLE, ProbeCost, probe_cost
 from varlab.weights.zoo import load
+from varlab.writing import beside
 
 Progress = Callable[[float, int], None]
 QUIET = 0.9  # share of its threads' time below which a run shared the machine with others
@@ -111,9 +113,8 @@ def measure(topic: str, rounds: int, progress: Progress | None = None) -> Measur
 
 
 def keep(made: Measured, folder: Path) -> None:
-    """The table as ``TOPIC.csv``, one more line of ``TOPIC.jsonl``, and the figure of growth."""
-    folder.mkdir(parents=True, exist_ok=True)
-    made.table.to_csv(folder / f"{made.topic}.csv", index=False, float_format="%.6g")
+    """The table as ``TOPIC.csv``, one more line of ``TOPIC.jsonl``, which keeps all, and the figure of growth."""
+    save_table(folder / f"{made.topic}.csv", made.table, digits="%.6g")
     entry = {"facts": made.facts, "verdict": made.verdict, "rows": json.loads(made.table.to_json(orient="records"))}
     with (folder / f"{made.topic}.jsonl").open("a") as history:
         history.write(json.dumps(entry, default=str) + "\n")
@@ -122,4 +123,13 @@ def keep(made: Measured, folder: Path) -> None:
         line = (
             f"random weights · {facts['precision']} · {facts['device']} · {facts['threads']} threads · n={facts['n']}"
         )
-        growth_curves(made.table, line).savefig(folder / "growth.png", dpi=150)
+        with beside(folder / "growth.png") as part:
+            growth_curves(made.table, line).savefig(part, dpi=150, metadata=in_picture({"benchmark": "growth"} | facts))
+
+
+def refuse_former(topics: Iterable[str], folder: Path, overwrite: bool = False) -> None:
+    """Refuse files that a measurement would replace and that no history holds: they are not of this benchmark."""
+    for topic in topics:
+        if not (folder / f"{topic}.jsonl").is_file():
+            figure = [folder / "growth.png"] if topic == "growth" else []
+            refuse_existing(folder / f"{topic}.csv", *figure, overwrite=overwrite)
