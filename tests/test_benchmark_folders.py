@@ -10,7 +10,9 @@ from PIL import Image
 
 from tests.cli_calls import Call, places, varlab  # noqa: F401
 from tests.conftest import tiny_var
+from varlab.engine.sharing import shared_runs
 from varlab.errors import VarlabError
+from varlab.evaluation import generation
 from varlab.evaluation.benchmarks import BENCHMARKS
 from varlab.evaluation.contract import Folder, Item
 from varlab.evaluation.generation import Drawing, check, folder_of, generate
@@ -47,35 +49,56 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_drawing_goes_on_and_batches_do_not_matter(tmp_path: Path) -> None:
-    assert generate(drawing(batch=1), tmp_path / "a") == 6
-    assert generate(drawing(batch=4), tmp_path / "b") == 6
+    assert generate({tmp_path / "a": drawing(batch=1)}) == {tmp_path / "a": 6}
+    assert generate({tmp_path / "b": drawing(batch=4)}) == {tmp_path / "b": 6}
     whole = content(tmp_path / "a")
     assert sorted(whole) == [f"images/{i:04d}/{k:03d}.png" for i in range(3) for k in range(2)]
     pixels = [np.asarray(Image.open(tmp_path / name / path)) for name in "ab" for path in sorted(whole)]
     assert np.abs(np.subtract(pixels[:6], pixels[6:], dtype=int)).max() <= 1  # but for rounding
     for path in ("0000/001.png", "0002/000.png"):
         (tmp_path / "a" / "images" / path).unlink()
-    assert generate(drawing(), tmp_path / "a") == 4  # both images of the two prompts
+    assert generate({tmp_path / "a": drawing()}) == {tmp_path / "a": 2}
     again = [np.asarray(Image.open(tmp_path / "a" / path)) for path in sorted(whole)]
     assert np.abs(np.subtract(again, pixels[:6], dtype=int)).max() <= 1
-    assert generate(drawing(), tmp_path / "a") == 0
+    assert generate({tmp_path / "a": drawing()}) == {tmp_path / "a": 0}
     assert read_facts(tmp_path / "a" / "images" / "0001" / "000.png")["prompt"] == "1"
 
 
+def test_blind_specs_are_drawn_together_as_they_are_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = ("none", "truncate:last=1", "cfg-off:last=1", "random-tokens:keep=0.5,last=1", "freqexit:exits=2")
+    alone, together = (
+        {tmp_path / name / str(i): drawing(spec=spec, batch=6) for i, spec in enumerate(specs)} for name in "ab"
+    )
+    for folder, one in alone.items():
+        generate({folder: one})
+    shared: list[int] = []
+
+    def counted(run: Any, text: Any, samples: Any, methods: Any) -> Any:
+        shared.append(len(methods))
+        return shared_runs(run, text, samples, methods)
+
+    monkeypatch.setattr(generation, "shared_runs", counted)
+    assert generate(together) == dict.fromkeys(together, 6)
+    assert shared == [4]
+    for own, other in zip(alone, together, strict=True):
+        for path in (f"images/{i:04d}/{k:03d}.png" for i in range(3) for k in range(2)):
+            assert np.array_equal(np.asarray(Image.open(own / path)), np.asarray(Image.open(other / path))), (own, path)
+
+
 def test_another_drawing_is_refused_by_field(tmp_path: Path) -> None:
-    generate(drawing(), tmp_path / "a")
+    generate({tmp_path / "a": drawing()})
     for change, name in (({"seed": 4}, "seed"), ({"spec": "truncate:last=1"}, "spec"), ({"ending": ".jpg"}, "ending")):
         with pytest.raises(VarlabError, match=f"holds other images .different: {name}"):
             check(drawing(**change), tmp_path / "a")
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "mine.txt").write_text("")
     with pytest.raises(VarlabError, match=r"is not empty and holds no benchmark.json"):
-        generate(drawing(), tmp_path / "b")
+        generate({tmp_path / "b": drawing()})
     assert [path.name for path in (tmp_path / "b").iterdir()] == ["mine.txt"]
 
 
 def test_jpg_says_its_quality_and_rewritten_prompts_keep_their_name(tmp_path: Path) -> None:
-    generate(drawing(ending=".jpg", rewritten={"1": "0"}), tmp_path / "a")
+    generate({tmp_path / "a": drawing(ending=".jpg", rewritten={"1": "0"})})
     record = json.loads((tmp_path / "a" / "benchmark.json").read_text())
     assert (record["quality"], record["rewritten"], record["items"][1]["text"]) == (95, {"0001": "0"}, "1")
     assert Image.open(tmp_path / "a" / "images" / "0000" / "000.jpg").format == "JPEG"
@@ -199,7 +222,7 @@ def test_scenes_of_a_folder_are_judged_and_a_damaged_one_is_named(tmp_path: Path
 
 
 def test_a_folder_of_another_benchmark_is_refused(tmp_path: Path) -> None:
-    generate(drawing(), tmp_path / "a")
+    generate({tmp_path / "a": drawing()})
     with pytest.raises(VarlabError, match="was drawn for fid, not for geneval"):
         judge("geneval", tmp_path / "a")
     (tmp_path / "a" / "benchmark.json").write_text('{"items": [1]}')

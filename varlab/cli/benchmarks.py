@@ -75,7 +75,7 @@ def generate(
     Example: `varlab generate scenes nano-infinity none truncate:last=1 --out drawn --n 12`
     """
     from varlab.comparison.bench import methods_of
-    from varlab.evaluation.generation import Drawing, check, folder_of, read_rewritten
+    from varlab.evaluation.generation import Drawing, folder_of, read_rewritten
     from varlab.evaluation.generation import generate as draw
     from varlab.evaluation.judging import find_benchmark
     from varlab.runs.inputs import at_least, with_overrides
@@ -97,17 +97,16 @@ def generate(
     loaded = load_model(model, **options)
     chosen = with_overrides(loaded.settings, **settings)
     items = items or found.items(prompts, loaded)[:n]
-    drawings = [
-        Drawing(found, loaded, items, spec, seed, per_prompt or found.per_prompt, ending, texts, chosen, batch)
+    drawings = {
+        folder_of(out, spec): Drawing(
+            found, loaded, items, spec, seed, per_prompt or found.per_prompt, ending, texts, chosen, batch
+        )
         for spec in dict.fromkeys(specs)
-    ]
-    for drawing in drawings:  # all are checked before the first one is drawn
-        check(drawing, folder_of(out, drawing.spec))
-    for drawing in drawings:
-        folder = folder_of(out, drawing.spec)
-        with resumable(), image_bar() as progress:
-            made = draw(drawing, folder, progress, not no_wait)
-        say(f"{folder}: {made} pictures drawn, {len(items)} prompts; {loaded.weights}, seed {seed}")
+    }
+    with resumable(), image_bar() as progress:
+        made = draw(drawings, progress, not no_wait)
+    for folder, count in made.items():
+        say(f"{folder}: {count} pictures drawn, {len(items)} prompts; {loaded.weights}, seed {seed}")
 
 
 @app.command()

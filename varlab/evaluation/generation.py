@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,11 @@ from typing import Any
 from PIL import Image
 
 from varlab.accelerators import DENSE
+from varlab.comparison.bench import methods_of
 from varlab.context import fixed_context
+from varlab.engine.loop import Run
+from varlab.engine.randomness import SeededNoise
+from varlab.engine.sharing import shared_runs
 from varlab.errors import VarlabError
 from varlab.evaluation.contract import IMAGES, RECORD, SHOWN, Benchmark, Item
 from varlab.locks import one_writer
@@ -24,6 +29,7 @@ from varlab.writing import beside
 
 Progress = Callable[[float, int], None]
 QUALITY = 95  # of JPG: the default of OpenCV, by which the official scripts of Infinity and its kin write
+BLIND = (DENSE, "truncate", "cfg-off", "random-tokens", "uniform-tokens")
 PASSING = ("date", "device", "threads", "git", "versions")  # of a record: what may differ when a drawing goes on
 
 
@@ -61,6 +67,11 @@ class Drawing:
         methods = tuple(part for part in self.spec.split("+") if part != DENSE)
         return Job(self.model, tuple(texts), self.settings, self.seed, accelerators=methods)
 
+    @property
+    def is_blind(self) -> bool:
+        """Whether its methods plan by the stage alone, so that other runs may share what comes before."""
+        return all(part.partition(":")[0] in BLIND for part in self.spec.split("+"))
+
     def paths(self, item: Item) -> list[str]:
         return self.benchmark.paths(item, self.per_prompt, self.ending)
 
@@ -90,57 +101,87 @@ def check(drawing: Drawing, folder: Path) -> None:
         )
 
 
-@fixed_context()
-def generate(drawing: Drawing, folder: Path, progress: Progress | None = None, wait: bool = True) -> int:
-    """Draw what is not there yet; returns how many pictures were made.
+def generate(drawings: Mapping[Path, Drawing], progress: Progress | None = None, wait: bool = True) -> dict[Path, int]:
+    """Draw what is not there yet, folder by folder; returns how many pictures were made in each.
 
+    All drawings are checked before the first one begins, and are of the same prompts. Specs that plan blindly are
+    drawn together: the stages that they have in common with the dense run, and with each other, are computed once.
     A picture is written whole or not at all. Memory: ``batch`` images at a time, and the samples of one prompt.
     """
-    check(drawing, folder)
-    made = 0
-    with one_writer(folder, wait=wait):
-        if not (folder / RECORD).is_file():
-            save_json(folder / RECORD, drawing.record())
-        images = folder / IMAGES
-        for item in drawing.items:
-            for path, text in drawing.benchmark.texts(item).items():
-                _write_text(images / path, text)
-        wanting = [
-            i
-            for i, item in enumerate(drawing.items)
-            if not all((images / path).is_file() for path in drawing.paths(item))
-        ]
-        if progress is not None:
-            progress((len(drawing.items) - len(wanting)) * drawing.per_prompt, len(drawing.items) * drawing.per_prompt)
-        for item, samples in _drawn(drawing, wanting, progress):
-            pictures = drawing.benchmark.stored(samples)
-            for path, picture in zip(drawing.paths(item), pictures, strict=True):
-                _save(images / path, picture, drawing, item)
-                made += 1
+    for folder, drawing in drawings.items():
+        check(drawing, folder)
+    together = {folder: drawing for folder, drawing in drawings.items() if drawing.is_blind}
+    alone = [{folder: drawing} for folder, drawing in drawings.items() if not drawing.is_blind]
+    made = dict.fromkeys(drawings, 0)
+    for group in [together, *alone] if together else alone:
+        with ExitStack() as locks:
+            for folder in group:
+                locks.enter_context(one_writer(folder, wait=wait))
+            for folder, count in _generate(group, progress):
+                made[folder] += count
     return made
 
 
+def _prepare(drawing: Drawing, folder: Path) -> set[int]:
+    """Write record and texts; returns the items whose pictures are not all there."""
+    if not (folder / RECORD).is_file():
+        save_json(folder / RECORD, drawing.record())
+    images = folder / IMAGES
+    for item in drawing.items:
+        for path, text in drawing.benchmark.texts(item).items():
+            _write_text(images / path, text)
+    return {
+        i for i, item in enumerate(drawing.items) if not all((images / path).is_file() for path in drawing.paths(item))
+    }
+
+
+def _generate(group: Mapping[Path, Drawing], progress: Progress | None) -> Iterator[tuple[Path, int]]:
+    """The missing pictures of drawings that are made together: the folder of each, and 1 where it was not there."""
+    wanting = sorted(set[int]().union(*(_prepare(drawing, folder) for folder, drawing in group.items())))
+    for folder, item, samples in _drawn(group, wanting, progress):
+        drawing = group[folder]
+        for path, picture in zip(drawing.paths(item), drawing.benchmark.stored(samples), strict=True):
+            yield folder, int(_save(folder / IMAGES / path, picture, drawing, item))
+
+
 def _drawn(
-    drawing: Drawing, wanting: Sequence[int], progress: Progress | None
-) -> Iterator[tuple[Item, list[Image.Image]]]:
-    """The samples of each item; runs of neighbouring items share batches."""
-    job = drawing.job()
+    group: Mapping[Path, Drawing], wanting: Sequence[int], progress: Progress | None
+) -> Iterator[tuple[Path, Item, list[Image.Image]]]:
+    """The samples of each item for each folder; runs of neighbouring items share batches."""
+    drawing = next(iter(group.values()))
     per, count = drawing.per_prompt, len(drawing.items) * drawing.per_prompt
     batch = drawing.batch or default_batch(drawing.model)
     if progress is not None:
-        job = replace(job, progress=progress)
+        progress(count - len(wanting) * per, count)
     for first, last in _neighbours(wanting):
-        held: list[Image.Image] = []
-        ready = first
+        held: dict[Path, list[Image.Image]] = {folder: [] for folder in group}
+        ready = dict.fromkeys(group, first)
         for start in range(first * per, last * per, batch):
             samples = range(start, min(start + batch, last * per))
-            out, _ = job.run(samples)
-            held += to_pil(out.image)
-            while len(held) >= per:
-                yield drawing.items[ready], held[:per]
-                held, ready = held[per:], ready + 1
+            for folder, images in _images(group, samples, progress):
+                held[folder] += images
+                while len(held[folder]) >= per:
+                    yield folder, drawing.items[ready[folder]], held[folder][:per]
+                    held[folder], ready[folder] = held[folder][per:], ready[folder] + 1
             if progress is not None:
                 progress(samples.stop, count)
+
+
+def _images(
+    group: Mapping[Path, Drawing], samples: range, progress: Progress | None
+) -> Iterator[tuple[Path, list[Image.Image]]]:
+    """A batch for each folder: on its own, or as branches of one run."""
+    (folder, drawing), *others = group.items()
+    job = drawing.job()
+    if not others:
+        with fixed_context():
+            out, _ = (job if progress is None else replace(job, progress=progress)).run(samples)
+        yield folder, to_pil(out.image)
+        return
+    run = Run(drawing.model, drawing.settings, SeededNoise(drawing.seed))
+    methods = {str(place): methods_of(own.spec) for place, own in group.items()}
+    for name, generation in shared_runs(run, job.text(samples), list(samples), methods):
+        yield Path(name), to_pil(generation.image)
 
 
 def _neighbours(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -152,16 +193,17 @@ def _neighbours(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
             first = i
 
 
-def _save(path: Path, picture: Image.Image, drawing: Drawing, item: Item) -> None:
-    """A PNG says its prompt and spec itself; of a JPG the folder's record does."""
+def _save(path: Path, picture: Image.Image, drawing: Drawing, item: Item) -> bool:
+    """Whether the picture was not there. A PNG says its prompt and spec itself; of a JPG the folder's record does."""
     if path.is_file():
-        return
+        return False
     if drawing.ending == ".png":
         facts = {"prompt": item.text, "spec": drawing.spec, "seed": drawing.seed, "weights": str(drawing.model.weights)}
         save_image(path, picture, facts)
-        return
+        return True
     with beside(path) as part:
         picture.convert("RGB").save(part, "JPEG", quality=QUALITY)
+    return True
 
 
 def _write_text(path: Path, text: str) -> None:
