@@ -20,6 +20,7 @@ from varlab.measures.statistics import Interval
 SPLIT = 5000  # images of a part of the inception score
 NEIGHBOURS = 3  # of precision and recall
 BLOCK = 10_000  # points whose distances are taken at a time
+PACKET, LEAF = 8, 200  # of sums in half precision: numbers that are added at once, packets of a part
 KID_SUBSET, KID_SUBSETS = 1000, 100
 
 Array = npt.NDArray[Any]
@@ -115,19 +116,44 @@ def distances(a: Array, b: Array, corrected: bool = False) -> Array:
     """Squared distances [n, m]: in float64, or officially in half precision and, where that overflows, in float32."""
     if corrected:
         return np.asarray(torch.cdist(_as(a, torch.float64), _as(b, torch.float64)).square())
-    half = _expanded(_as(a, torch.float16), _as(b, torch.float16))
+    half = _half_distances(_as(a, torch.float16), _as(b, torch.float16))
     if bool(half.isfinite().all()):
         return half.float().numpy()
-    return _expanded(_as(a, torch.float32), _as(b, torch.float32)).numpy()
+    x, y = _as(a, torch.float32), _as(b, torch.float32)
+    return (x.square().sum(1, keepdim=True) - 2 * (x @ y.T) + y.square().sum(1)).clamp(min=0).numpy()
 
 
 def _as(values: Array, kind: torch.dtype) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values)).to(kind)
 
 
-def _expanded(a: Tensor, b: Tensor) -> Tensor:
-    """|a|^2 - 2 a b + |b|^2, each step rounded to the precision of a and b."""
-    return (a.square().sum(1, keepdim=True) - 2 * (a @ b.T) + b.square().sum(1)).clamp(min=0)
+def _half_distances(a: Tensor, b: Tensor) -> Tensor:
+    """|a|^2 - 2 a b + |b|^2 in half precision as TensorFlow rounds it on a CPU: the product once, the rest stepwise."""
+    product = (a.float() @ b.float().T).half()
+    return (_half_sums(a.square())[:, None] - 2 * product + _half_sums(b.square())).clamp(min=0)
+
+
+def _half_sums(values: Tensor) -> Tensor:
+    """Sums of rows [n, d] in Eigen's order: packets of ``PACKET`` in two accumulators, the last one in float32.
+
+    Rows of more than ``LEAF`` packets are cut in two at a packet's end, and what fills no packet is added one by one.
+    """
+    n, width = values.shape
+    if width > PACKET * LEAF:
+        cut = PACKET * -(-(width // 2 + width % 2) // PACKET)
+        return _half_sums(values[:, :cut]) + _half_sums(values[:, cut:])
+    paired, whole = width // (2 * PACKET) * 2 * PACKET, width // PACKET * PACKET
+    first, second = torch.zeros(2, n, PACKET, dtype=torch.float16)
+    for start in range(0, paired, 2 * PACKET):
+        first = first + values[:, start : start + PACKET]
+        second = second + values[:, start + PACKET : start + 2 * PACKET]
+    first = first + second
+    if whole > paired:
+        first = first + values[:, paired:whole]
+    rest = torch.zeros(n, dtype=torch.float16)
+    for column in range(whole, width):
+        rest = rest + values[:, column]
+    return rest + first.float().sum(1).half()
 
 
 def precision_recall(real: Manifold, drawn: Manifold) -> tuple[float, float]:

@@ -187,7 +187,13 @@ def score(
             run.dropped[file] = str(error)
             continue
         run.crops[file] = [sum(after.values()) / len(after) for _, after in scored]
-        noted[file] = _categories(block, scored, rules)
+        noted[file] = {}
+        try:
+            _note_categories(noted[file], block, scored, rules)
+        except (
+            AttributeError
+        ) as error:  # no tuple, under guess_types: the picture counts, its further categories do not
+            run.dropped[file] = str(error)
     run.l1, run.l2 = _tables(noted, list(answers if files is None else files), rules)
     return run
 
@@ -228,16 +234,17 @@ def zeroed(block: Block, answered: Mapping[int, float], rules: Rules) -> dict[in
     return after
 
 
-def _categories(
-    block: Block, scored: Sequence[tuple[dict[int, float], dict[int, float]]], rules: Rules
-) -> dict[str, list[float]]:
-    """Scores by L2 category of one picture."""
-    found: dict[str, list[float]] = {}
+def _note_categories(
+    found: dict[str, list[float]],
+    block: Block,
+    scored: Sequence[tuple[dict[int, float], dict[int, float]]],
+    rules: Rules,
+) -> None:
+    """Add the scores of one picture to its L2 categories."""
     for number, question in block.items():
         name = category(question.about, rules.literal_names)
         values = [scored[-1][0][number]] if rules.last_crop else [after[number] for _, after in scored]
         found.setdefault(name, []).extend(values)
-    return found
 
 
 def category(about: str, literal: bool) -> str:

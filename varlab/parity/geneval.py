@@ -58,7 +58,7 @@ def _judged(case: Case) -> dict[str, Any]:
         colours = {name: [case["raw_colours"][name][i] for i in own] for name, own in kept.items()}
     try:
         verdict = geneval.judge(about, objects, colours, options)
-    except (KeyError, IndexError) as error:
+    except (KeyError, IndexError, TypeError, ValueError) as error:
         nothing = dict.fromkeys(("kept", "details", "correct", "reason_lines"))
         return nothing | {"error": type(error).__name__, "colour_calls": case.get("colour_calls")}
     return {
@@ -121,14 +121,22 @@ def compare_crops(comparison: Comparison) -> None:
     comparison.known("mask")
     for case in golden.require("cases"):
         comparison.known(case["image"])
-        picture = Image.fromarray(golden.array(case["image"]))
-        options = case.get("options", {})
-        crop = geneval_detect.crop_of(
-            picture, case["box"], mask if case["mask"] else None,
-            options.get("bgcolor", geneval_detect.BACKGROUND), options.get("crop", "1") == "1",
-        )  # fmt: skip
-        name = f"crop_{case['n']}"
+        name, crop = f"crop_{case['n']}", _crop(golden.array(case["image"]), mask, case)
+        if isinstance(crop, str) or case.get("error"):
+            comparison.verify(f"error_{case['n']}", crop == str(case["error"]).partition(":")[0], str(crop))
+            continue
         comparison.verify(f"size_{case['n']}", list(crop.size) == case["size_wh"], f"{crop.size}")
         if comparison.wants(name):
-            pixels = np.asarray(crop).reshape(crop.size[1], crop.size[0], 3)
-            comparison.absolute_stated(name, pixels)
+            comparison.absolute_stated(name, np.asarray(crop).reshape(crop.size[1], crop.size[0], 3))
+
+
+def _crop(pixels: np.ndarray, mask: np.ndarray, case: Case) -> Image.Image | str:
+    """The crop of a case, or the kind of error that it ends with."""
+    options = case.get("options", {})
+    background, whole = options.get("bgcolor", geneval_detect.BACKGROUND), options.get("crop", "1") != "1"
+    try:
+        return geneval_detect.crop_of(
+            Image.fromarray(pixels), case["box"], mask if case["mask"] else None, background, not whole
+        )
+    except ValueError as error:
+        return type(error).__name__

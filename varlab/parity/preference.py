@@ -1,6 +1,5 @@
 """Golden inputs and means of HPSv2 and ImageReward: what their networks see, ImageReward's head, what is reported."""
 
-import warnings
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
@@ -63,9 +62,7 @@ def _compare_styles(comparison: Comparison) -> None:
     near = golden.stated("aggregation")
     for number, run in enumerate(golden.require("aggregation")):
         name = run.get("name", str(number))
-        there = (
-            golden.arrays[f"agg_present_{name}"] if comparison.wants(f"agg_present_{name}") else np.ones_like(scores)
-        )
+        there = _present(comparison, name, np.ones_like(scores))
         held = {style: np.where(own, row, np.nan) for style, row, own in zip(names, scores, there, strict=True)}
         printed = {}
         for style, expected in run["styles"].items():
@@ -87,6 +84,16 @@ def _compare_styles(comparison: Comparison) -> None:
         comparison.verify("a style without images", bool(np.isnan(hps.style([]).score)), "")
 
 
+def _present(comparison: Comparison, name: str, usual: np.ndarray) -> np.ndarray:
+    """Which images exist in a run: stored under its name, or that of the run which it repeats in another order."""
+    stored = [found[0] for found in comparison.golden.matching(r"agg_present_.+")]
+    for known in sorted(stored, key=len, reverse=True):
+        if name.startswith(known.removeprefix("agg_present_")):
+            comparison.known(known)
+            return comparison.golden.arrays[known]
+    return usual
+
+
 def compare_imagereward(comparison: Comparison) -> None:
     """Crops and tensors, the reward head, the official calls, and both means."""
     golden = comparison.golden
@@ -103,13 +110,9 @@ def _compare_image(comparison: Comparison, image: Case) -> None:
     golden, name = comparison.golden, image["name"]
     comparison.known(f"{name}_image", f"{name}_palette_rgb")
     pixels = golden.array(f"{name}_image")
+    picture = Image.frombytes(image["mode"], pixels.shape[1::-1], pixels.tobytes())
     if image["mode"] == "P":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            picture = Image.fromarray(pixels, mode="P")
         picture.putpalette(golden.array(f"{name}_palette_rgb").astype(np.uint8).tobytes())
-    else:
-        picture = Image.fromarray(pixels)
     crop = np.asarray(imagereward_score.crop_of(picture))
     comparison.absolute_stated(f"{name}_crop_u8", np.moveaxis(crop, -1, 0))
     tensor = imagereward_score.tensor_of(picture)
