@@ -23,6 +23,7 @@ ROOMS = {
     "accelerators": "methods, one file each",
     "probes": "what listens and logs, one file each",
     "runs": "inputs, one run, its folder, provenance",
+    "attached": "samplers of others under the same probes, and held against our models",
     "analysis": "tables from logs and tables; neither torch nor matplotlib",
     "comparison": "methods interleaved on one engine, saved runs paired, folders of pictures",
     "claims": "published numbers, rules and verdicts; reads analysis, never figures",

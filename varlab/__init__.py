@@ -26,10 +26,12 @@ _PLACES = {
         "varlab.api",
     ),
     "sweep": "varlab.sweeps",
+    **dict.fromkeys(("attach", "same_model"), "varlab.attached"),
     **dict.fromkeys(("figures", "reports"), None),
 }
 __version__ = "0.1.0"
 __all__ = [
+    "attach",
     "compare",
     "compare_images",
     "compare_saved",
@@ -41,6 +43,7 @@ __all__ = [
     "open_log",
     "prompts",
     "reports",
+    "same_model",
     "sample",
     "sweep",
 ]

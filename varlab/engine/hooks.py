@@ -93,8 +93,11 @@ class Probe:
     def on_block(self, site: Site, x_in: Tensor, x_out: Tensor) -> None:
         """A whole block on the residual stream [R, n, C]."""
 
-    def on_logits(self, stage: Stage, cond: Tensor, uncond: Tensor | None, guided: Tensor, labels: Tensor) -> None:
-        """Logits [B, n, d, values] at temperature 1 of each guidance row and guided; the labels drawn [B, n, d]."""
+    def on_logits(
+        self, stage: Stage, cond: Tensor, uncond: Tensor | None, guided: Tensor, labels: Tensor | None
+    ) -> None:
+        """Logits [B, n, d, values] at temperature 1 of each guidance row and guided; the labels drawn [B, n, d], None
+        where they cannot be seen (a run that is listened to from outside)."""
 
     def on_residual(self, stage: Stage, codes: Tensor, before: Tensor, canvas: Tensor) -> None:
         """``codes``: the residual map of the stage on its own grid [B, b, h, w]; the canvas [B, b, H, W] around it."""

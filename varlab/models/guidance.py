@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from numbers import Integral, Real
 
+from torch import Tensor
+
 from varlab.errors import VarlabError
 
 
@@ -62,3 +64,8 @@ class Guidance:
     tau: float
     on_logits: bool
     blocks: tuple[int, ...] = ()
+
+    def mix(self, cond: Tensor, uncond: Tensor | None) -> Tensor:
+        """Guided logits from those of both rows at temperature 1; ``uncond`` None where guidance does not act here."""
+        mixed = cond / self.tau
+        return mixed if uncond is None else self.scale * mixed + (1 - self.scale) * (uncond / self.tau)

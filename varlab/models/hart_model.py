@@ -184,8 +184,7 @@ class Hart(NextScaleModel[HartSettings, HartConditioning, HartGuidance]):
         rows = x.shape[0] if both else batch
         logits = self.transformer.logits(x[:rows], conditioning.text.head[:rows]).unsqueeze(2)  # [R, n, 1, V]
         cond, uncond = logits[:batch], logits[batch:] if both else None
-        mixed = cond if uncond is None else (1 + guidance.extra) * cond - guidance.extra * uncond
-        return Readout(cond, uncond, mixed / guidance.tau)
+        return Readout(cond, uncond, guidance.mix(cond, uncond))
 
     def _likeliest(self, k: int, logits: Tensor, settings: HartSettings) -> Tensor:
         kept = settings.top_k if k < FEWER_FROM or settings.top_k < 2 else settings.top_k // 2

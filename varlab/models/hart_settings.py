@@ -81,6 +81,9 @@ class HartGuidance(Guidance):
         """Of (1 + extra) conditional - extra unconditional."""
         return self.scale - 1
 
+    def mix(self, cond: Tensor, uncond: Tensor | None) -> Tensor:
+        return (cond if uncond is None else (1 + self.extra) * cond - self.extra * uncond) / self.tau
+
 
 @dataclass
 class HartConditioning:

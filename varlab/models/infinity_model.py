@@ -224,10 +224,7 @@ class Infinity(NextScaleModel[Settings, Conditioning, Guidance]):
         rows = x.shape[0] if both else batch
         logits = self.transformer.logits(x[:rows], conditioning.text.pooled[:rows]).unflatten(-1, (-1, 2))
         cond, uncond = logits[:batch], logits[batch:] if both else None
-        mixed = cond / guidance.tau
-        if uncond is not None:
-            mixed = guidance.scale * mixed + (1 - guidance.scale) * (uncond / guidance.tau)
-        return Readout(cond, uncond, mixed)
+        return Readout(cond, uncond, guidance.mix(cond, uncond))
 
     def draw(self, k: int, guided: Tensor, settings: Settings, noise: Draw) -> Tensor:
         return noise("labels", self.transformer.config.bits) < bit_probability(guided, settings.top_k, settings.top_p)

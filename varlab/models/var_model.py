@@ -150,10 +150,7 @@ class VAR(NextScaleModel[Settings, Conditioning, Guidance]):
         scale, shift = conditioning.head
         logits = self.transformer.logits(x[:rows], (scale[:rows], shift[:rows])).unsqueeze(-2)
         cond, uncond = logits[:batch], logits[batch:] if both else None
-        mixed = cond / guidance.tau
-        if uncond is not None:
-            mixed = guidance.scale * mixed + (1 - guidance.scale) * (uncond / guidance.tau)
-        return Readout(cond, uncond, mixed)
+        return Readout(cond, uncond, guidance.mix(cond, uncond))
 
     def draw(self, k: int, guided: Tensor, settings: Settings, noise: Draw) -> Tensor:
         return draw_label(keep_likeliest(guided, settings.top_k, settings.top_p), noise("labels", 1)[..., None])

@@ -82,7 +82,10 @@ class Capture(Probe):
         if self._asked(site):
             self.blocks[-1].append(x_out.clone())
 
-    def on_logits(self, stage: Stage, cond: Tensor, uncond: Tensor | None, guided: Tensor, labels: Tensor) -> None:
+    def on_logits(
+        self, stage: Stage, cond: Tensor, uncond: Tensor | None, guided: Tensor, labels: Tensor | None
+    ) -> None:
+        assert labels is not None
         self.cond.append(cond.flatten(-2).clone())
         self.uncond.append(None if uncond is None else uncond.flatten(-2).clone())
         self.final.append(guided.flatten(-2).clone())

@@ -33,6 +33,9 @@ class LoggingProbe(Probe):
     def on_image(self, samples: tuple[int, ...], image: Tensor) -> None:
         self.samples, self.image = samples, image
 
+    def reduce(self, stage: Stage) -> None:
+        """Take the figures of what still waits for the end of this stage."""
+
     def log(self) -> Log:
         """The batch's figures by group."""
         raise NotImplementedError

@@ -48,12 +48,12 @@ class BranchDivergence(LoggingProbe):
         if site.stage.guided:
             self.pending.append((site.block, x_out))
             if not small(x_out):
-                self._reduce(site.stage)
+                self.reduce(site.stage)
 
     def on_residual(self, stage: Stage, codes: Tensor, before: Tensor, canvas: Tensor) -> None:
-        self._reduce(stage)
+        self.reduce(stage)
 
-    def _reduce(self, stage: Stage) -> None:
+    def reduce(self, stage: Stage) -> None:
         """Norms of both branches and of their gap [B, 3, h*w], of all blocks that are pending."""
         pending, self.pending = self.pending, []
         outs, batch = [out for _, out in pending], stage.batch
@@ -63,11 +63,14 @@ class BranchDivergence(LoggingProbe):
             sides = torch.stack([gap, length[:batch], length[batch:]], out=room)  # [3, B, n]
             self.recorder.put(("sides", stage.index, block), stage.samples, on_grid(sides, stage).movedim(0, 1))
 
-    def on_logits(self, stage: Stage, cond: Tensor, uncond: Tensor | None, guided: Tensor, labels: Tensor) -> None:
+    def on_logits(
+        self, stage: Stage, cond: Tensor, uncond: Tensor | None, guided: Tensor, labels: Tensor | None
+    ) -> None:
         k, samples = stage.index, stage.samples
         likeliest, chosen = cond.argmax(-1), guided.argmax(-1)
         self.values = cond.shape[-1]
-        self.recorder.put(("drawn", k), samples, (labels != chosen).float().mean((1, 2)))
+        if labels is not None:
+            self.recorder.put(("drawn", k), samples, (labels != chosen).float().mean((1, 2)))
         if uncond is None or stage.guidance.blocks:
             return  # no guidance here, or the rows are already mixed: there is nothing to compare
         self.recorder.put(("kl", k), samples, label_divergence(cond, uncond).mean((1, 2)))

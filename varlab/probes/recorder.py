@@ -1,4 +1,4 @@
-"""Keeps what a probe reduced, by key, until the batch is done; images may come in parts and not all."""
+"""Keeps what a probe reduced, by key, until the batch is done; images may come in parts and not all, as may tokens."""
 
 from collections.abc import Hashable, Sequence
 
@@ -28,7 +28,8 @@ class Recorder:
         first = parts[0][1]
         out = torch.full((len(order), *first.shape[1:]), torch.nan, device=first.device)
         for samples, values in parts:
-            out[[place[image] for image in samples]] = values.float()
+            rows = [place[image] for image in samples]
+            out[rows] = torch.where(values.isnan(), out[rows], values.float())  # tokens of one image may come in parts
         return out
 
     def table(self, keys: Sequence[Hashable], order: Sequence[int]) -> np.ndarray:

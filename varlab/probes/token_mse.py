@@ -54,12 +54,12 @@ class TokenMSE(LoggingProbe):
         """For the end of the stage, unless the tensors are large: then nothing may hold them longer than the run."""
         self.pending.append(((site.block, name), x, y))
         if not small(x):
-            self._reduce(site.stage)
+            self.reduce(site.stage)
 
     def on_residual(self, stage: Stage, codes: Tensor, before: Tensor, canvas: Tensor) -> None:
-        self._reduce(stage)
+        self.reduce(stage)
 
-    def _reduce(self, stage: Stage) -> None:
+    def reduce(self, stage: Stage) -> None:
         """Norms over channels [R, n] of what is added and of what it is added to, of all that is pending."""
         pending, self.pending = self.pending, []
         if not pending:
@@ -135,16 +135,16 @@ class TokenMSE(LoggingProbe):
 
     def _squares(self, k: int, keys: list[Key]) -> tuple[Tensor, Tensor]:
         """Mean squares over channels of change and level of stage k [n, len(keys), rows, h*w]."""
-        found = [{stage.samples: (stage, change, level) for stage, change, level in self.norms[k][key]} for key in keys]
-        parted = dict.fromkeys(samples for parts in found for samples in parts)  # one, unless plans split the batch
-        for samples in parted:
-            stage, ran, _ = next(parts[samples] for parts in found if samples in parts)
-            missing = stage, *[torch.full_like(ran, torch.nan)] * 2  # of a block that these images did not reach
-            _, changes, levels = zip(*(parts.get(samples, missing) for parts in found), strict=True)
+        found = [{id(part[0]): part for part in self.norms[k].get(key, ())} for key in keys]
+        # One, unless plans split the batch or the stage ran in parts.
+        for own in dict.fromkeys(own for parts in found for own in parts):
+            stage, ran, _ = next(parts[own] for parts in found if own in parts)
+            missing = stage, *[torch.full_like(ran, torch.nan)] * 2  # of a block that was not reached, or not seen
+            _, changes, levels = zip(*(parts.get(own, missing) for parts in found), strict=True)
             for name, values in (("change", changes), ("level", levels)):
                 rows = torch.stack(values)  # [keys, R, n]
                 squares = by_row(on_grid(rows, stage), stage).movedim(0, 2).square() / self.context.model.width
-                self.recorder.put((name, k), samples, squares.transpose(1, 2))
+                self.recorder.put((name, k), stage.samples, squares.transpose(1, 2))
         change, level = (self.recorder.collect((name, k), self.samples) for name in ("change", "level"))
         assert change is not None and level is not None
         return change, level

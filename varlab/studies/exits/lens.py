@@ -32,7 +32,10 @@ class _Drawn(Probe):
     def __init__(self) -> None:
         self.labels: list[Tensor] = []
 
-    def on_logits(self, stage: Stage, cond: Tensor, uncond: Tensor | None, guided: Tensor, labels: Tensor) -> None:
+    def on_logits(
+        self, stage: Stage, cond: Tensor, uncond: Tensor | None, guided: Tensor, labels: Tensor | None
+    ) -> None:
+        assert labels is not None
         self.labels.append(labels.squeeze(-1).clone())
 
 

@@ -22,7 +22,10 @@ class Reader(Probe):
         self.logits: dict[int, Tensor] = {}
         self.labels: dict[int, Tensor] = {}
 
-    def on_logits(self, stage: Stage, cond: Tensor, uncond: Tensor | None, guided: Tensor, labels: Tensor) -> None:
+    def on_logits(
+        self, stage: Stage, cond: Tensor, uncond: Tensor | None, guided: Tensor, labels: Tensor | None
+    ) -> None:
+        assert labels is not None
         self.logits[stage.index], self.labels[stage.index] = guided.float().clone(), labels.clone()
 
 
