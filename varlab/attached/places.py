@@ -21,18 +21,18 @@ def placed(
     Raises VarlabError for places that are none of the grid's, or not as many as the tokens.
     """
     if places is not None and (told := places(stage, block)) is not None:
-        index = _index(told, n, rows)
+        index = _index(told, n, length, rows)
         if index is None or not _fits(index, n, length):
             raise VarlabError(
                 f"places({stage}, {block}) is of shape {tuple(torch.as_tensor(told).shape)}; block {block + 1} was "
                 f"handed {n} of the {length} tokens of stage {stage + 1}: give their positions from 0, or a mask."
             )
         return _shared(index, batch)
-    index = None if maskgit is None else _index(maskgit, n, rows)
+    index = None if maskgit is None else _index(maskgit, n, length, rows)
     return _shared(index, batch) if index is not None and _fits(index, n, length) else None
 
 
-def _index(told: Any, n: int, rows: int) -> Tensor | None:
+def _index(told: Any, n: int, length: int, rows: int) -> Tensor | None:
     """Positions [n] or [m, n] from positions or from a mask of as many tokens in each row."""
     values = torch.as_tensor(told)
     while values.ndim > 1 and values.shape[-1] == 1 and n > 1:
@@ -43,6 +43,8 @@ def _index(told: Any, n: int, rows: int) -> Tensor | None:
         return None
     if values.shape[-1] == n and values.dtype != torch.bool and not values.is_floating_point():
         return values.long()
+    if values.shape[-1] != length:
+        return None
     chosen = values if values.dtype == torch.bool else values > 0
     if not bool((chosen.sum(-1) == n).all()):
         return None

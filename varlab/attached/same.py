@@ -12,6 +12,7 @@ from varlab.attached import configs
 from varlab.attached.arguments import batch_of
 from varlab.attached.hooked import Attached
 from varlab.attached.starts import default_call, text_of
+from varlab.attached.structure import structure_of
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Stage
@@ -136,6 +137,9 @@ def same_model(
     if text is None and generate is None:
         raise VarlabError("Give text= for the released sampler, or generate= for a call of your own.")
     probe = Capture()
+    family = structure_of(official).family
+    if ours is not None and ours.family != family:
+        raise VarlabError(f"{ours.name} is a {ours.family}, the module a {family}.")
     told = settings if generate is not None else {}
     hooked = Attached(official, vae, [probe], None, None, None, None, told)
     call = generate or (lambda: default_call(hooked.structure, vae, text, ours, settings))
@@ -177,8 +181,6 @@ def _ours(
     structure, depth = hooked.structure, len(hooked.structure.blocks)
     image: Any = vae if structure.family == "infinity" else structure.module.vae_proxy[0]  # type: ignore[index]
     if ours is not None:
-        if ours.family != structure.family:
-            raise VarlabError(f"{ours.name} is a {ours.family}, the module a {structure.family}.")
         parts = [vars(ours)["transformer"].config, vars(ours)["tokenizer"].config]
     elif structure.family == "infinity":
         parts = [configs.infinity_config(structure.module, depth, image), configs.bsq_config(image)]
