@@ -24,7 +24,7 @@ ARGMAX = {"top_k": 1, "top_p": 0.0}
 def values(log: xr.DataTree) -> dict[tuple[str, str], np.ndarray]:
     """All variables but those of the attachment itself."""
     return {
-        (node.path, str(name)): node[name].values
+        (node.path, str(name)): node.to_dataset()[name].values
         for node in log.subtree
         for name in node.data_vars
         if not node.path.startswith("/attached")

@@ -52,7 +52,7 @@ def test_a_decorated_function_draws_many_prompts(tmp_path: Path) -> None:
     assert (facts["prompt"], facts["seed"], facts["source"]) == (TEXTS[1], 7, "attached")
     in_memory = Fork()
     twin = in_memory.attach(None, seed=7)(in_memory.generate)(TEXTS).log
-    for name in twin["token-mse"].data_vars:
+    for name in map(str, twin["token-mse"].data_vars):
         np.testing.assert_array_equal(log["token-mse"][name].values, twin["token-mse"][name].values)
 
 

@@ -172,7 +172,8 @@ def test_a_canvas_that_codes_do_not_add_up_to_is_not_logged() -> None:
     own, text = tiny_infinity("odd-tall"), features(4)
     model, vae = infinity.StandIn(own), infinity.StandInVAE(own.tokenizer)
     enlarge = model.resize
-    model.resize = lambda latent, size, mode: 1.5 * enlarge(latent, size, mode)  # the loop's own arithmetic
+    # The loop's own arithmetic:
+    model.resize = lambda latent, size, mode: 1.5 * enlarge(latent, size, mode)  # type: ignore[method-assign]
     with vl.attach(model, vae=vae) as hooked:
         model.autoregressive_infer_cfg(**infinity.arguments(own, text, vae=vae))
     log = hooked.log
@@ -208,7 +209,7 @@ def test_blocks_may_be_module_lists_or_chunks_alone() -> None:
         model, vae = infinity.StandIn(own), infinity.StandInVAE(own.tokenizer)
         blocks = model.unregistered_blocks
         if change == "list":
-            model.unregistered_blocks = nn.ModuleList(blocks)
+            model.unregistered_blocks = nn.ModuleList(blocks)  # type: ignore[assignment]
         else:
             del model.unregistered_blocks
             object.__setattr__(model, "unregistered_blocks", tuple(blocks))
@@ -254,7 +255,7 @@ def test_a_previews_decode_is_not_the_picture() -> None:
         vae.decode(torch.zeros(1, 4, 2, 2))
         return enlarge(latent, size, mode)
 
-    model.resize = preview
+    model.resize = preview  # type: ignore[method-assign]
     with vl.attach(model, vae=vae) as hooked:
         model.autoregressive_infer_cfg(**infinity.arguments(own, text, vae=vae))
     assert hooked.images[0].size == (12, 20)

@@ -125,7 +125,7 @@ def test_blocks_outside_of_sampling() -> None:
     def with_gradients(model: Any, vae: Any, given: Any, hooked: Any) -> None:
         model.requires_grad_(True)
         try:
-            infinity.StandIn.autoregressive_infer_cfg.__wrapped__(model, **given)
+            infinity.StandIn.autoregressive_infer_cfg.__wrapped__(model, **given)  # type: ignore[attr-defined]
         finally:
             model.requires_grad_(False)
 

@@ -58,7 +58,7 @@ class Logits(Probe):
         self.cond: list[torch.Tensor] = []
         self.uncond: list[torch.Tensor] = []
 
-    def on_logits(self, stage: Stage, cond: torch.Tensor, uncond: torch.Tensor | None, *_: torch.Tensor) -> None:
+    def on_logits(self, stage: Stage, cond: torch.Tensor, uncond: torch.Tensor | None, *_: torch.Tensor | None) -> None:
         self.cond.append(cond[:, :, 0])
         if uncond is not None:
             self.uncond.append(uncond[:, :, 0])

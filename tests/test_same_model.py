@@ -56,7 +56,7 @@ def test_another_network_on_the_same_weights_is_not_the_same() -> None:
     own = tiny_var()
     model = var.StandIn(own)
     for block in model.blocks:
-        block.attn.scale = 0.8
+        block.attn.scale = 0.8  # type: ignore[union-attr]
     found = vl.same_model(model, text=[3])
     assert not found.passed
     assert "NOT the same" in repr(found)

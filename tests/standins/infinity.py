@@ -1,5 +1,8 @@
 """A sampler under Infinity's released names: one long loop with guidance, codes and canvas as inline statements."""
 
+# Modules become others by their class, as no type checker can follow.
+# mypy: ignore-errors
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +23,7 @@ class Attention(SelfAttention):
     def kv_caching(self, enable: bool) -> None:
         self.caching, self.cached = enable, None
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, x: Tensor, attn_bias_or_two_vector: Any, attn_fn: Any = None, scale_schedule: Any = None,
         rope2d_freqs_grid: Any = None, scale_ind: int = 0, places: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
@@ -36,7 +39,7 @@ class Attention(SelfAttention):
 
 
 class TextAttention(CrossAttention):
-    def forward(self, q: Tensor, ca_kv: tuple[Tensor, Tensor, int]) -> Tensor:  # type: ignore[override]
+    def forward(self, q: Tensor, ca_kv: tuple[Tensor, Tensor, int]) -> Tensor:
         compact, ends, _ = ca_kv
         lengths = ends.diff().tolist()
         rows, mask = TextBatch(compact, tuple(lengths)).padded()
@@ -48,7 +51,7 @@ class TextAttention(CrossAttention):
 class StandInBlock(Block):
     """Shared modulation, gates outside of the sublayers, that of the attention in place."""
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, x: Tensor, cond_BD: Tensor, ca_kv: Any, attn_bias_or_two_vector: Any, attn_fn: Any = None,
         scale_schedule: Any = None, rope2d_freqs_grid: Any = None, scale_ind: int = 0, **more: Any,
     ) -> Tensor:  # fmt: skip
@@ -78,8 +81,8 @@ class StandInVAE(BSQTokenizer):
     def __init__(self, own: BSQTokenizer) -> None:
         super().__init__(own.config)
         self.load_state_dict(own.state_dict())
-        self.quantizer.lfq = LookupFree(own.quantizer.lfq.mask.clone())  # type: ignore[assignment]
-        self.quantizer.z_interplote_up = "trilinear"  # type: ignore[assignment]
+        self.quantizer.lfq = LookupFree(own.quantizer.lfq.mask.clone())
+        self.quantizer.z_interplote_up = "trilinear"
         self.eval().requires_grad_(False)
 
 
