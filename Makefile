@@ -24,7 +24,7 @@ install: .venv/installed
 report: install
 	$(BIN)/varlab report $(REPORT_ARGUMENTS)
 	if [ -d data/mini-hart ]; then \
-	  $(BIN)/varlab report $(OF_ANY_FAMILY) -p model=mini-hart -p n=8 --suffix mini-hart; fi
+	  $(BIN)/varlab report $(OF_ANY_FAMILY) -p model=mini-hart -p n=8; fi
 
 lint: install
 	$(BIN)/ruff check .

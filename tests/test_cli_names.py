@@ -9,8 +9,10 @@ from PIL import Image
 from tests.cli_calls import Call, places, varlab  # noqa: F401
 from tests.test_cli import forbid
 from varlab.errors import VarlabError
+from varlab.locks import NO_WAIT, one_writer
 from varlab.outputs import read_facts, save_image, save_json
 from varlab.reports.parameters import Parameter
+from varlab.reports.run import _kernel_manager
 from varlab.runs.inputs import check_prompts, check_writable, check_writable_file
 
 NEAR = {
@@ -158,3 +160,28 @@ def test_half_a_character_loses_no_file(tmp_path: Path) -> None:
         check_prompts(["a star \ud83d"])
     with pytest.raises(VarlabError, match="prompt_set expects"):
         Parameter("prompt_set", "str", "scenes").coerce("b\udcff.txt")
+
+
+def test_a_finished_run_is_not_said_to_be_written_again(varlab: Call, places: Path) -> None:
+    (places / "here" / "mine.txt").write_text("a red star\na blue ring\n")
+    command = ["log", "nano-infinity", "--prompts", "mine.txt", "--probe", "token-mse", "--out", "run"]
+    assert varlab(*command).out.endswith("written to run\n")
+    assert varlab(*command).out.endswith("run was there, finished; nothing was drawn\n")
+    (places / "here" / "run" / "images" / "000001.png").unlink()
+    assert varlab(*command).out.endswith("run was there, finished; 1 lost image drawn again\n")
+
+
+def test_no_wait_reaches_what_a_notebook_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _kernel_manager(tmp_path, False)().kernel_spec.env[NO_WAIT] == "1"
+    assert NO_WAIT not in _kernel_manager(tmp_path, True)().kernel_spec.env
+    monkeypatch.setenv(NO_WAIT, "1")
+    refused = pytest.raises(VarlabError, match="is being written by")
+    with one_writer(tmp_path / "run"), refused, one_writer(tmp_path / "run"):
+        pass
+
+
+def test_reports_that_make_runs_are_named_after_their_inputs() -> None:
+    """Under a name given by hand, another n would be refused."""
+    lines = (Path(__file__).parents[1] / "Makefile").read_text().splitlines()
+    reports = [line for line in lines if "varlab report" in line]
+    assert len(reports) == 2 and not any("--suffix" in line for line in reports)

@@ -90,7 +90,10 @@ def at_least(least: int, **numbers: int | None) -> None:
             raise VarlabError(f"{name} must be at least {least}, not {number}.")
 
 
-FILES = (".csv", ".html", ".ipynb", ".jpeg", ".jpg", ".json", ".npz", ".pdf", ".png", ".safetensors", ".svg", ".txt")
+FILES = (
+    ".csv", ".html", ".ipynb", ".jpeg", ".jpg", ".json", ".jsonl", ".npz", ".pdf", ".png", ".safetensors", ".svg",
+    ".tsv", ".txt",
+)  # fmt: skip
 
 
 def check_writable(folder: Path) -> None:
