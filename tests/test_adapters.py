@@ -76,6 +76,7 @@ def test_geneval_detections_of_stand_ins(tmp_path: Path) -> None:
     geneval_detect.main([str(tmp_path / "images"), str(out)], detector, geneval_detect.Clip(images, texts))
     header, first, *_ = [json.loads(line) for line in out.read_text().splitlines()]
     assert (header["background"], header["detector"], header["crop"]) == ("#999", "given", "1")
+    assert header["formats"] == [".png"]
     assert list(first["detections"]) == ["cat"] and len(first["detections"]["cat"]) == 1  # of no less than the floor
     assert first["colours"] == {"cat": ["red"]}
     assert asked[:3] == ["a photo of a red cat", "a photo of a red-colored cat", "a photo of a red object"]

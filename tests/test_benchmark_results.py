@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from varlab.errors import VarlabError
 from varlab.evaluation import adm_scores, dpg
 from varlab.evaluation.benchmarks import BENCHMARKS
 from varlab.evaluation.benchmarks.distances import read_features, read_statistics
-from varlab.evaluation.contract import Benchmark
+from varlab.evaluation.contract import Benchmark, rates
 from varlab.evaluation.judging import judge, save_scores
 
 GENEVAL = [
@@ -62,9 +63,16 @@ def test_geneval_of_canned_detections(tmp_path: Path, geneval: Path) -> None:
         "single_object": 0.75, "colors": 1.0, "overall": 0.875, "% correct images": 0.875, "% correct prompts": 1.0,
     }  # fmt: skip
     assert scores.table.set_index("measure").loc["overall", ["prompts", "images", "missing"]].tolist() == [2, 8, 0]
+    assert scores.table.set_index("measure").loc["colors", ["low", "high"]].isna().all()  # one prompt
     saved = json.loads(save_scores(tmp_path / "s.json", "geneval", tmp_path, scores, mode="official").read_text())
     assert [entry["correct"] for entry in saved["entries"]] == [False, *[True] * 7]
     assert saved["results"]["detector"] == "given" and saved["entries"][4]["entry"] == "00001"
+
+
+def test_where_all_are_right_the_interval_has_a_width() -> None:
+    entries = pd.DataFrame({"entry": range(40), "category": "a", "correct": True})
+    low, high = rates(entries, "correct").loc[0, ["low", "high"]]
+    assert 0.9 < low < 0.99 and high == 1.0
 
 
 def test_missing_images_are_refused_or_counted(tmp_path: Path, geneval: Path) -> None:

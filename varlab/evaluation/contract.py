@@ -12,7 +12,7 @@ import pandas as pd
 from PIL import Image
 
 from varlab.errors import VarlabError
-from varlab.measures.statistics import Design, clustered_interval
+from varlab.measures.statistics import Design, Interval, clustered_interval
 
 if TYPE_CHECKING:
     from varlab.models.base import NextScaleModel
@@ -176,7 +176,10 @@ def rates(entries: pd.DataFrame, column: str, by_category: bool = True, n_resamp
     Not ``by_category``: overall is the mean of all images, and the only row.
     """
     design = Design(entries["entry"].to_numpy(), entries["category"].to_numpy() if by_category else None)
-    found = clustered_interval(entries[column].to_numpy(float), design, n_resamples=n_resamples)
+    answers = entries[column].dtype == bool  # where all are equal, as if one had been wrong and one right
+    found = clustered_interval(entries[column].to_numpy(float), design, n_resamples=n_resamples, flips=answers)
+    if answers:
+        found = Interval(found.estimate, np.maximum(found.low, 0.0), np.minimum(found.high, 1.0))
     return pd.DataFrame({
         "measure": design.labels, "value": found.estimate, "low": found.low, "high": found.high,
         "prompts": design.prompts(), "images": design.images(),

@@ -51,6 +51,12 @@ def answers(
                 yield place.name, crop, question, network(part, question)
 
 
+def formats(images: Path) -> list[str]:
+    """The kinds of picture files, which scores feel."""
+    kinds = {place.suffix.lower() for place in images.rglob("*") if place.is_file()}
+    return sorted(kinds & {".png", ".jpg", ".jpeg", ".webp"})
+
+
 def write(place: Path, rows: Iterable[tuple[str, int, str, str]], facts: Mapping[str, object]) -> None:
     """The table and its facts."""
     with place.open("w", newline="", encoding="utf-8") as file:
@@ -82,7 +88,7 @@ def main(arguments: Sequence[str] | None = None, network: Network | None = None)
         raise SystemExit(f"{given.out} would lie among the pictures. Write it elsewhere.")
     facts = {
         "benchmark": "dpg", "version": "2024", "weights": given.weights, "resolution": given.resolution,
-        "crops": given.crops,
+        "crops": given.crops, "formats": formats(given.images),
     }  # fmt: skip
     found = answers(
         given.images, questions_of(given.questions), network or load(given.weights), given.resolution, given.crops

@@ -73,6 +73,12 @@ def pictures(images: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
                 yield place, about
 
 
+def formats(images: Path) -> list[str]:
+    """The kinds of picture files, which scores feel."""
+    kinds = {place.suffix.lower() for place in images.rglob("*") if place.is_file()}
+    return sorted(kinds & {".png", ".jpg", ".jpeg", ".webp"})
+
+
 def line_of(
     place: Path, about: dict[str, Any], detector: Detector, clip: Clip, floor: float, options: dict[str, Any]
 ) -> dict[str, Any]:
@@ -200,7 +206,8 @@ def main(arguments: Sequence[str] | None = None, detector: Detector | None = Non
     kind = "given" if detector else "transformers" if given.transformers else "mmdet"
     facts = {
         "benchmark": "geneval", "version": "2023", "kind": "header", "detector": kind, "floor": given.floor,
-        "background": given.background, "crop": given.crop, "precision": given.precision, "torch": torch.__version__,
+        "background": given.background, "crop": given.crop,
+        "formats": formats(given.images), "precision": given.precision, "torch": torch.__version__,
     }  # fmt: skip
     if given.transformers and detector is None:
         detector, clip = with_transformers(

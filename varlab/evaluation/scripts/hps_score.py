@@ -119,7 +119,8 @@ def main(arguments: Sequence[str] | None = None, network: Network | None = None)
     given = parser.parse_args(arguments)
     facts = {
         "benchmark": "hps", "version": given.version, "weights": Path(given.weights).name,
-        "antialias": given.antialias == "yes", "precision": given.precision, "torch": torch.__version__,
+        "antialias": given.antialias == "yes", "precision": given.precision, "formats": [".jpg"],
+        "torch": torch.__version__,
     }  # fmt: skip
     chosen = network or load(given.weights, given.device, given.precision)
     write(given.out, scores(given.images, read_prompts(given.prompts), chosen, given.antialias == "yes"), facts)

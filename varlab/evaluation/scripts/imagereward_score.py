@@ -71,6 +71,12 @@ def scores(images: Path, prompts: Sequence[dict[str, str]], network: Network) ->
             yield str(item["id"]), number, (float(raw) - REWARD_MEAN) / REWARD_DEVIATION
 
 
+def formats(images: Path) -> list[str]:
+    """The kinds of picture files, which scores feel."""
+    kinds = {place.suffix.lower() for place in images.rglob("*") if place.is_file()}
+    return sorted(kinds & {".png", ".jpg", ".jpeg", ".webp"})
+
+
 def write(place: Path, rows: Iterable[tuple[str, int, float]], facts: Mapping[str, object]) -> None:
     """The table and its facts."""
     with place.open("w", newline="", encoding="utf-8") as file:
@@ -115,7 +121,7 @@ def main(arguments: Sequence[str] | None = None, network: Network | None = None)
     given = parser.parse_args(arguments)
     facts = {
         "benchmark": "imagereward", "version": "v1.0", "weights": Path(given.weights).name, "precision": "fp32",
-        "torch": torch.__version__,
+        "formats": formats(given.images), "torch": torch.__version__,
     }  # fmt: skip
     prompts = json.loads(given.prompts.read_text("utf-8"))
     write(given.out, scores(given.images, prompts, network or load(given.weights, given.device)), facts)

@@ -79,7 +79,11 @@ def main(arguments: Sequence[str] | None = None, network: Network | None = None)
     parser.add_argument("out", type=Path)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args(arguments)
-    facts = {"benchmark": "fid", "version": "inception-v3-compat", "precision": "fp32", "torch": torch.__version__}
+    kinds = {path.suffix.lower() for path in given.samples.rglob("*")} if given.samples.is_dir() else {".npz"}
+    facts = {
+        "benchmark": "fid", "version": "inception-v3-compat", "precision": "fp32",
+        "formats": sorted(kinds & {".npz", *ENDINGS}), "torch": torch.__version__,
+    }  # fmt: skip
     found = features(given.samples, network or load(given.device))
     arrays: dict[str, Any] = found | {"facts": np.array(json.dumps(facts))}
     np.savez_compressed(given.out, **arrays)
