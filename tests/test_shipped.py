@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import varlab as vl
-from varlab.claims import Verdict
+from tests.notebook_cells import run_cells
+from varlab.claims.rules import FEWEST
 from varlab.reports import list_notebooks, notebook_parameters, run_report
 from varlab.scenes import VOCABULARY
 from varlab.training.var import class_names
@@ -21,7 +23,18 @@ LIMITS = {
     "mini-var-freqexit": 12e6,
 }  # bytes
 EXITS = ("05_exit_motivation", "13_freqexit")  # of class-conditional minis, on more images than distances have features
-METHODS = ("10_sparsevar", "11_skipvar", "12_fastvar", "14_sparsevar_calibration")  # see test_method_notebooks.py
+Shown = tuple[tuple[str, str, float], ...]  # of each claim: a word, the verdict, its first number
+SHOWN: dict[str, Shown] = {
+    "01_residual_spectra": (
+        ("residuals concentrate", "does not hold", 0.225),
+        ("picture changes", "holds", 0.931),
+        ("High frequencies", "holds", 0.374),
+    ),
+    "02_block_token_mse": (("different regions", "too few", 0.262),),  # chosen on one half, measured on the other
+    "03_branch_divergence": (("shrinks", "cannot be told", -0.072), ("minimal", "does not hold", 0.063)),
+    "04_step_redundancy": (("saturates", "cannot be told", 0.886),),
+}  # mini-infinity, seed 0
+COMPARED: Shown = (("sparsevar", "does not hold", -0.019), ("fastvar", "does not hold", -0.050))  # nano-infinity
 
 
 @pytest.fixture(params=mini_folders())
@@ -74,20 +87,50 @@ def test_the_notebooks_on_exits_run(name: str, tmp_path: Path, monkeypatch: pyte
     )
 
 
-def test_the_notebooks_run_and_say_what_they_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that read one log of a run, and the comparison, on three prompts; what they conclude is not judged here."""
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One run of the shipped mini-infinity that all motivation notebooks open."""
+    return tmp_path_factory.mktemp("shipped") / "run"
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_the_notebooks_show_what_they_showed(name: str, run_folder: Path, tmp_path: Path) -> None:
+    """The least prompts that a verdict takes, on the shipped weights; other prompts may say other things."""
+    given = {"n": FEWEST, "run_folder": str(run_folder), "map_prompts": [1], "control_n": 2}
+    declared = notebook_parameters(list_notebooks()[name])
+    ran = run_cells(name, {key: value for key, value in given.items() if key in declared}, tmp_path)
+    assert ran.facts["weights"] == vl.load("mini-infinity").weights and ran.facts["n"] == FEWEST
+    for kind in ("png", "pdf"):
+        assert len(list(tmp_path.glob(f"*.{kind}"))) == ran.asked > 0
+    assert_shown(ran.facts["verdicts"], SHOWN[name])
+
+
+def assert_shown(verdicts: list[dict[str, Any]], known: Shown) -> None:
+    """The claims by a word of each, what is found of them, and that the number known lies in the interval found."""
+    assert len(verdicts) == len(known)
+    for found, (word, outcome, estimate) in zip(verdicts, known, strict=True):
+        assert word in found["claim"] and found["verdict"] == outcome, found
+        assert found["numbers"][0]["low"] <= estimate <= found["numbers"][0]["high"], found
+
+
+def test_a_comparison_shows_what_it_showed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through the runner, with its kernel and its pages, on the smallest shipped mini."""
     monkeypatch.chdir(Path(__file__).parents[1])
-    given = {"n": 3, "run_folder": str(tmp_path / "run"), "map_prompts": [1], "control_n": 2}
-    for name, notebook in list_notebooks().items():
-        if name in EXITS + METHODS:
-            continue
-        declared = notebook_parameters(notebook)
-        chosen = {key: value for key, value in given.items() if key in declared}
-        report = run_report(notebook, chosen, tmp_path / "reports")
-        facts = json.loads((report.folder / "facts.json").read_text())
-        assert facts["weights"] == vl.load(declared["model"].default).weights and facts["n"] == 3, name
-        verdicts = [Verdict.read(item) for item in facts["verdicts"]]  # raises for an outcome that is none
-        assert verdicts and all(item.claim and item.finding for item in verdicts), name
-        kinds = {path.suffix for path in report.folder.iterdir()}
-        assert {".html", ".ipynb", ".pdf", ".png", ".csv"} <= kinds
+    methods = "sparsevar:keep=0.5,last=2 fastvar-all-scales:ratios=0.5"
+    given = {"model": "nano-infinity", "methods": methods, "n": FEWEST}
+    report = run_report("20_compare", given, tmp_path / "reports")
+    facts = json.loads((report.folder / "facts.json").read_text())
+    assert facts["weights"] == vl.load("nano-infinity").weights and facts["n"] == FEWEST
+    assert {".html", ".ipynb", ".pdf", ".png", ".csv"} <= {path.suffix for path in report.folder.iterdir()}
     assert (tmp_path / "reports" / "index.html").exists()
+    assert_shown(facts["verdicts"], COMPARED)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*SHOWN, "20_compare"])
+def test_the_reports_of_the_shipped_model_are_made(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[1])
+    report = run_report(name, {"n": FEWEST}, tmp_path / "reports")
+    facts = json.loads((report.folder / "facts.json").read_text())
+    assert facts["weights"] == vl.load("mini-infinity").weights and facts["verdicts"]
+    assert facts["verdicts"][0]["claim"] in report.html.read_text()
