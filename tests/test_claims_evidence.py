@@ -1,5 +1,7 @@
 """Rules on stored runs follow their tables, in both directions, and name their baselines."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,14 +14,18 @@ from varlab.claims.verdict import Outcome
 N = 40
 
 
-def table(n: int = N, **specs: dict[str, object]) -> SettingsTable:
+def table(n: int = N, /, **specs: dict[str, Any]) -> SettingsTable:
     """Settings by name: work, ssim and further columns; the dense run and one baseline of half its work beside them."""
-    given = {"none": {"work": 1.0, "ssim": 1.0}, "truncate:last=1": {"work": 0.5, "ssim": 0.9}, **specs}
+    given: dict[str, dict[str, Any]] = {
+        "none": {"work": 1.0, "ssim": 1.0},
+        "truncate:last=1": {"work": 0.5, "ssim": 0.9},
+        **specs,
+    }
     noise = np.random.default_rng(0).normal(0, 0.002, n)
     rows = []
     for spec, about in given.items():
         part = pd.DataFrame({"spec": spec, "prompt": range(n)}).reindex(columns=list(COLUMNS))
-        part["flops"] = 1e9 * float(about["work"])  # type: ignore[arg-type]
+        part["flops"] = 1e9 * float(about["work"])
         part["ssim"] = np.asarray(about["ssim"]) + (0 if spec == "none" else noise)
         part["high_frequency_ssim"] = part["psnr"] = part["ssim"]
         part["correct"] = about.get("correct", np.arange(n) % 2)
@@ -86,7 +92,7 @@ def test_halves_by_late_detail() -> None:
 
 
 def test_the_middle_block_among_others() -> None:
-    blocks = {f"b{i}": {"work": 0.4, "ssim": 0.9 + 0.01 * (i == 1)} for i in range(4)}
+    blocks: dict[str, dict[str, Any]] = {f"b{i}": {"work": 0.4, "ssim": 0.9 + 0.01 * (i == 1)} for i in range(4)}
     assert evidence.best_block(table(**blocks), list(blocks), 1).outcome is HOLDS
     assert evidence.best_block(table(**blocks), list(blocks), 2).outcome is FAILS
 

@@ -40,6 +40,19 @@ def tables(folder: Path) -> list[bytes]:
     return [(folder / name).read_bytes() for name in TABLES]
 
 
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one with every batch that the engine generates from here on."""
+    generated: list[int] = []
+    generate = Run.generate
+
+    def counting(self: Run, *given: Any, **named: Any) -> Any:
+        generated.append(1)
+        return generate(self, *given, **named)
+
+    monkeypatch.setattr(Run, "generate", counting)
+    return generated
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted sweep."""
@@ -129,7 +142,7 @@ def test_rows_are_those_of_separate_runs_bit_for_bit(whole: Path) -> None:
     rows = as_rows((whole / "prompts.csv").read_text()).set_index(["method", "prompt"])
     plan, model = read_plan(PLAN), load("nano-infinity")
     texts = plan.chosen(plan.prompts[0], "nano-infinity").texts
-    dense = {}
+    dense: dict[int, torch.Tensor] = {}
     for first in (0, 2):
         for spec in ("none", *PLAN["specs"]):
             run = Run(model, model.settings, SeededNoise(3))
@@ -205,11 +218,7 @@ def test_new_rows_are_added_and_dense_images_drawn_once(
     folder = Path(shutil.copytree(whole, tmp_path / "s"))
     drawn = sorted((path.name, path.stat().st_mtime_ns) for path in (folder / "dense").iterdir())
     more = PLAN | {"specs": [*PLAN["specs"], "sparsevar:keep=0.27"]}
-    generated: list[int] = []
-    generate = Run.generate
-    monkeypatch.setattr(
-        Run, "generate", lambda self, *given, **named: (generated.append(1), generate(self, *given, **named))[1]
-    )
+    generated = counted(monkeypatch)
     made = sweep(more, folder, extend=True)
     assert len(generated) == 2 and len(made.table) == 5  # two shards of the new one: no dense run again
     assert drawn == sorted((path.name, path.stat().st_mtime_ns) for path in (folder / "dense").iterdir())
@@ -220,11 +229,7 @@ def test_new_rows_are_added_and_dense_images_drawn_once(
 def test_a_store_of_dense_images_serves_another_sweep(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    generated: list[int] = []
-    generate = Run.generate
-    monkeypatch.setattr(
-        Run, "generate", lambda self, *given, **named: (generated.append(1), generate(self, *given, **named))[1]
-    )
+    generated = counted(monkeypatch)
     sweep(PLAN, tmp_path / "s", dense=whole / "dense")
     assert not (tmp_path / "s" / "dense").exists() and len(generated) == 2  # of sparsevar alone
     assert tables(tmp_path / "s") == tables(whole)
