@@ -153,32 +153,33 @@ def log_run(
         n = len(job.prompts)
         folder = runs_folder() / f"{model.name}-{Path(prompt_set).stem}-{n}-seed{seed}-{record['key'][:8]}"
     find_run(folder, record)  # another run or other files there are refused before anything is made
-    finished = is_finished(folder)
+    finished, made = is_finished(folder), ""
     lost = lost_images(folder, len(job.prompts)) if finished else []
     if not finished or lost:
         job.batches(batch)  # refuses one that memory cannot hold
         job.try_out()
         check_writable(folder)
         with one_writer(folder, wait=wait, done=lambda: progress_of(folder)):
-            _finish(job, folder, record, progress)
+            made = _finish(job, folder, record, progress)
     tree = open_log(folder)
-    tree.encoding[MADE] = f"{count(len(lost), 'lost image')} drawn again" if lost else "" if finished else "written"
+    tree.encoding[MADE] = made
     return tree
 
 
-def _finish(job: Job, folder: Path, record: dict[str, Any], progress: Progress | None) -> None:
-    """Make or continue the run, as the folder's only writer. One that fails before its first batch leaves nothing."""
+def _finish(job: Job, folder: Path, record: dict[str, Any], progress: Progress | None) -> str:
+    """Make or continue the run, as the folder's only writer; what was done. One that fails before its first batch
+    leaves nothing."""
     sweep(folder)
     record = _claim(folder, job, record)
     if is_finished(folder):  # another process was faster, or images are lost
-        _draw_again(job, folder, record)
-        return
+        return f"{count(again, 'lost image')} drawn again" if (again := _draw_again(job, folder, record)) else ""
     try:
         _fill(job, folder, record, progress)
     except BaseException:
         if not has_begun(folder):
             forget(folder)
         raise
+    return "written"
 
 
 def _fill(job: Job, folder: Path, record: dict[str, Any], progress: Progress | None) -> None:
@@ -196,10 +197,10 @@ def _fill(job: Job, folder: Path, record: dict[str, Any], progress: Progress | N
     shutil.rmtree(folder / "parts")
 
 
-def _draw_again(job: Job, folder: Path, record: dict[str, Any]) -> None:
-    """Draw the images that a finished run has lost."""
+def _draw_again(job: Job, folder: Path, record: dict[str, Any]) -> int:
+    """Draw the images that a finished run has lost; how many."""
     if not (lost := set(lost_images(folder, len(job.prompts)))):
-        return
+        return 0
     (folder / "images").mkdir(exist_ok=True)
     for samples in job.batches(record["batch"]):
         if lost.intersection(samples):
@@ -208,6 +209,7 @@ def _draw_again(job: Job, folder: Path, record: dict[str, Any]) -> None:
                 if i in lost:
                     save_image(image_path(folder, i), picture, image_facts(record, i))
     note_images(folder, lost)
+    return len(lost)
 
 
 def _fill_part(job: Job, record: dict[str, Any], folder: Path, part: Path, samples: range) -> None:
