@@ -163,3 +163,14 @@ def test_pictures_of_a_folder_are_those_of_the_sampler(tmp_path: Path) -> None:
     assert np.array_equal(held, (picture[1].permute(1, 2, 0) * 255).to(torch.uint8).numpy())
     assert hooked.seconds[0] > 0
     assert hooked.log["attached"].seconds.shape == (2,)
+
+
+def test_attached_pictures_stand_beside_our_own_as_foreign(tmp_path: Path) -> None:
+    own = tiny_var()
+    vl.log(own, ["3", "7"], folder=tmp_path / "ours", seed=0, probes=["token-mse"], cfg=2.0, top_k=1, top_p=0.0)
+    model = var.StandIn(own)
+    with vl.attach(model, folder=tmp_path / "fork", name="fork"):
+        model.autoregressive_infer_cfg(2, torch.tensor([3, 7]), g_seed=0, cfg=2.0, top_k=1)
+    found = vl.compare_images(tmp_path / "ours", tmp_path / "fork")
+    assert found.prompts["ssim"].tolist() == [1, 1]
+    assert any("Foreign: fork" in note and "StandIn" in note for note in found.facts["notes"])

@@ -98,8 +98,7 @@ class Keeping:
         images = [image_path(self.folder, first + i) for i in range(len(pictures))]
         try:
             for i, (path, picture) in enumerate(zip(images, pictures, strict=True), start=first):
-                own = {"seed": record["seeds"][i]} if record["seeds"][i] is not None else {}
-                save_image(path, picture, image_facts(record, i) | own, overwrite=True)
+                save_image(path, picture, _facts_of(record, i), overwrite=True)
             with beside(self.folder / "parts" / f"{first:06d}.npz") as draft:
                 logs.save(draft, log)
         except BaseException:
@@ -122,6 +121,13 @@ class Keeping:
 
     def images(self) -> list[Image.Image]:
         return [Image.open(path) for path in sorted((self.folder / "images").glob("[0-9]*.png"))]
+
+
+def _facts_of(record: Record, i: int) -> dict[str, Any]:
+    """Of one image, with the seed of its own call; without one where that is not known, and so without a partner."""
+    facts = {name: value for name, value in image_facts(record, i).items() if name != "seeds"}
+    seed = record["seeds"][i] if record["seeds"][i] is not None else record["seed"]
+    return {name: value for name, value in facts.items() if name != "seed"} | ({} if seed is None else {"seed": seed})
 
 
 def plain(record: Mapping[str, Any]) -> Record:
