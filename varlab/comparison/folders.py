@@ -66,7 +66,7 @@ def gather(dense: Path, others: Sequence[Path], grid: int | None, allow_missing:
 
 
 def _unlike(dense: Layout, other: Layout, despite: Sequence[str]) -> list[str]:
-    """Pictures of varlab must be of one model, with the same settings; others do not say, and foreign ones cannot be."""
+    """Pictures of varlab must be of one model, with the same settings; others do not say, foreign ones cannot be."""
     if foreign := [layout.facts for layout in (dense, other) if layout.facts.get("source") == "attached"]:
         names = " and ".join(dict.fromkeys(f"{facts['model']} ({facts['module']['class']})" for facts in foreign))
         return [f"Foreign: {names}, drawn by a sampler that was attached; its random numbers and timing are not ours."]
