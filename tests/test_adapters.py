@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,6 +96,42 @@ def test_objects_of_mask2former_are_those_of_mmdet() -> None:
     assert boxes[0, :4].tolist() == [1, 1, 3, 3]
     assert boxes[0, 4] == pytest.approx(torch.tensor(3.0).sigmoid().item())
     assert all(found[0][:, 4].max() < 1e-6 for _, found in rest)
+
+
+def test_networks_of_transformers_are_called_as_that_library_has_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Tiny ones with random weights: masks come at the size of the image, features as vectors."""
+    hub = pytest.importorskip("transformers")
+    small = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    clip = hub.CLIPModel(hub.CLIPConfig(
+        text_config=small | {"vocab_size": 50000, "max_position_embeddings": 16},
+        vision_config=small | {"image_size": 224, "patch_size": 112}, projection_dim=16,
+    ))  # fmt: skip
+    swin = hub.SwinConfig(
+        image_size=64, embed_dim=8, depths=[1] * 4, num_heads=[1, 1, 1, 1], window_size=2,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    finder = hub.Mask2FormerForUniversalSegmentation(hub.Mask2FormerConfig(
+        backbone_config=swin, hidden_dim=32, feature_size=32, mask_feature_size=32, num_queries=5, decoder_layers=2,
+        encoder_layers=1, num_attention_heads=2, dim_feedforward=16, encoder_feedforward_dim=16, num_labels=3,
+    ))  # fmt: skip
+    words = hub.BatchFeature({"input_ids": torch.zeros(2, 4, dtype=torch.long), "attention_mask": torch.ones(2, 4)})
+    pictures = hub.CLIPImageProcessor()
+
+    def read(**given: Any) -> Any:
+        return words if "text" in given else pictures(**given)
+
+    for kind, found in (
+        ("AutoImageProcessor", hub.Mask2FormerImageProcessor(size={"shortest_edge": 64, "longest_edge": 96})),
+        ("Mask2FormerForUniversalSegmentation", finder), ("CLIPProcessor", read), ("CLIPModel", clip),
+    ):  # fmt: skip
+        monkeypatch.setattr(getattr(hub, kind), "from_pretrained", lambda name, found=found: found)
+    detector, known = geneval_detect.with_transformers("a", "b", "cpu")
+    seen = detector(picture(tmp_path / "a.png", size=(80, 50)))
+    assert seen and all(masks is not None and masks.shape[1:] == (50, 80) for _, masks in seen.values())
+    assert all(boxes[:, 2].max() <= 80 and boxes[:, 3].max() <= 50 for boxes, _ in seen.values())
+    assert known.images([Image.new("RGB", (9, 9))] * 3).shape == (3, 16) and known.texts(["a", "b"]).shape == (2, 16)
 
 
 def test_an_empty_crop_has_no_colour() -> None:

@@ -134,6 +134,11 @@ def with_open_clip(device: str, precision: str) -> Clip:
     return Clip(images, texts)
 
 
+def resized(masks: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Masks [q, h, w] at another size."""
+    return torch.nn.functional.interpolate(masks[None], tuple(size), mode="bilinear", align_corners=False)[0]
+
+
 def instances(logits: torch.Tensor, masks: torch.Tensor, size: tuple[int, int], names: dict[int, str]) -> Seen:
     """Objects of Mask2Former's output as mmdet gives them: logits [q, classes + 1], masks [q, h, w] of one image.
 
@@ -141,7 +146,7 @@ def instances(logits: torch.Tensor, masks: torch.Tensor, size: tuple[int, int], 
     """
     chances = logits.softmax(-1)[:, :-1]
     best, place = chances.flatten().topk(min(100, chances.numel()))
-    large = torch.nn.functional.interpolate(masks[None], size, mode="bilinear", align_corners=False)[0]
+    large = resized(masks, size)
     found: dict[str, tuple[list[list[float]], list[np.ndarray]]] = {}
     for chance, where in zip(best.tolist(), place.tolist(), strict=True):
         query, kind = divmod(where, chances.shape[1])
@@ -172,18 +177,25 @@ def with_transformers(detector: str, clip: str, device: str) -> tuple[Detector, 
     def detect(place: Path) -> Seen:
         with Image.open(place) as picture:
             whole = picture.convert("RGB")
-        out = model(**prepare(images=whole, return_tensors="pt").to(device))
-        masks = out.masks_queries_logits[0].float().cpu()
+        given = prepare(images=[whole], return_tensors="pt").to(device)
+        out = model(**given)
+        masks = resized(out.masks_queries_logits[0].float().cpu(), given["pixel_values"].shape[-2:])
+        inside = given["pixel_mask"][0].cpu()  # the rest is padding
+        masks = masks[:, : int(inside.any(1).sum()), : int(inside.any(0).sum())]
         return instances(out.class_queries_logits[0].float().cpu(), masks, whole.size[::-1], model.config.id2label)
 
     @torch.inference_mode()
     def images(crops: Sequence[Image.Image]) -> torch.Tensor:
-        return encoder.get_image_features(**reader(images=list(crops), return_tensors="pt").to(device)).cpu()
+        return pooled(encoder.get_image_features(**reader(images=list(crops), return_tensors="pt").to(device))).cpu()
 
     @torch.inference_mode()
     def texts(sentences: Sequence[str]) -> torch.Tensor:
         words = reader(text=list(sentences), padding=True, return_tensors="pt").to(device)
-        return encoder.get_text_features(**words).cpu()
+        return pooled(encoder.get_text_features(**words)).cpu()
+
+    def pooled(found: Any) -> torch.Tensor:
+        """The features: from transformers 5 on they come with others."""
+        return found if isinstance(found, torch.Tensor) else found.pooler_output
 
     return detect, Clip(images, texts)
 
