@@ -102,7 +102,7 @@ def test_training_checkpoint_and_its_average(transformer: InfinityTransformer, t
     }
     path = tmp_path / "ar-ckpt.pth"
     torch.save({"trainer": {"gpt_fsdp": transformer.state_dict(), "gpt_ema_fsdp": average}, "epoch": 3}, path)
-    with pytest.warns(UserWarning, match="gpt_fsdp was taken; it also holds trainer.gpt_ema_fsdp"):
+    with pytest.warns(UserWarning, match=r"gpt_fsdp.* trainer\.gpt_ema_fsdp"):
         assert same(fill(empty(CONFIG), path), transformer)
     with pytest.warns(UserWarning, match="gpt_ema_fsdp was taken"):
         assert torch.equal(fill(empty(CONFIG), path, ema=True).get_parameter("head.bias"), transformer.head.bias + 1)
@@ -154,7 +154,7 @@ def test_vae_file_in_both_spellings(tokenizer: BSQTokenizer, tmp_path: Path, sho
     assert short == ("decoder.up.2.upsample.conv.weight" in plain)
     path = tmp_path / "vae.pth"
     torch.save({"vae": plain, "ema": {k: v * 2 if v.is_floating_point() else v for k, v in plain.items()}}, path)
-    with pytest.warns(UserWarning, match="vae was taken; it also holds ema"):
+    with pytest.warns(UserWarning, match="vae.* ema"):
         loaded, half = fill(empty(TOKENIZER), path), fill(empty(TOKENIZER), path, "bf16")
     with pytest.warns(UserWarning, match="ema was taken"):
         average = fill(empty(TOKENIZER), path, ema=True)

@@ -104,7 +104,7 @@ def test_a_report_is_refused_before_its_kernel(varlab: Call, places: Path, monke
         options = [option for name, value in given.items() for option in ("-p", f"{name}={value}")]
         varlab("report", "02_block_token_mse", *options).refused(*words)
 
-    refused("does not know the word 'moon'", prompt_set="unknown.txt")
+    refused("'moon'", prompt_set="unknown.txt")
     refused("holds 2 prompts, not 3", "Give n=2", prompt_set="known.txt", n=3)
     refused("map_prompts: 99 is none of the 2 prompts", prompt_set="known.txt", map_prompts=99)
     refused("not empty and holds no run", prompt_set="known.txt", run_folder="other")
@@ -187,7 +187,7 @@ def test_pickle_that_could_run_code(varlab: Call, places: Path, monkeypatch: pyt
     bad = places / "bad.pth"
     torch.save({"trainer": {"gpt_fsdp": {}}, "args": argparse.Namespace(depth=4)}, bad)
     varlab("sample", "infinity-125m", "a red star", "--checkpoint", bad, "--tokenizer", bad).refused(
-        "was refused", "argparse.Namespace", "If you trust its origin, convert it"
+        "was refused", "argparse.Namespace", "convert it"
     )
     varlab("sample", "nano-infinity", "a red star", "--checkpoint", bad).refused("no trained mini", "Give the folder")
     varlab("convert", bad, places / "x.safetensors", "--name", "infinity-125m").refused("was refused")

@@ -45,7 +45,7 @@ def test_merge_takes_the_stricter_plan_and_keeps_anchors() -> None:
 
 
 def test_plans_that_cannot_work_are_refused() -> None:
-    with pytest.raises(VarlabError, match="Block 3 is to be read but only 2 blocks run"):
+    with pytest.raises(VarlabError, match=r"Block 3.* 2 blocks"):
         merge([StagePlan(depth=2, watch=frozenset({3}))], 4)
     with pytest.raises(VarlabError, match="5 blocks"):
         merge([StagePlan(depth=5)], 4)
@@ -108,7 +108,7 @@ def test_a_dropped_branch_cannot_come_back() -> None:
         def plan(self, stage: Stage) -> StagePlan:
             return (RUN, StagePlan(rows="cond"), StagePlan(rows="both"), RUN)[stage.index]
 
-    with pytest.raises(VarlabError, match="Stage 3 asks for both guidance rows"):
+    with pytest.raises(VarlabError, match=r"Stage 3.*guidance rows"):
         run([Back()])
 
 
@@ -146,7 +146,7 @@ def test_the_kv_store_refuses_more_than_its_capacity() -> None:
     tokens = torch.zeros(2, 1, 3, 4)
     store.append(0, tokens, tokens, None)
     assert store.bytes == 2 * 2 * 3 * 4 * 4
-    with pytest.raises(VarlabError, match="holds 4 tokens and 6 are needed"):
+    with pytest.raises(VarlabError, match=r"4 tokens.* 6"):
         store.append(0, tokens, tokens, None)
 
 

@@ -145,7 +145,7 @@ def test_plans_that_would_be_misread_are_refused() -> None:
         def sublayer(self, site: Site, x: torch.Tensor, compute: Compute) -> torch.Tensor:
             return compute(x) + compute(x)
 
-    with pytest.raises(VarlabError, match="over 9 tokens cannot serve stage 4"):
+    with pytest.raises(VarlabError, match=r"9 tokens.*stage 4"):
         run([Plan(StagePlan(selection=select(torch.arange(9) < 4)))])
     with pytest.raises(VarlabError, match="only 2 blocks run"):
         run([Plan(StagePlan(depth=2))], cfg_layers=(-1,))

@@ -82,7 +82,7 @@ def test_the_switches_of_a_loaded_model(given: object) -> None:
 
 def test_switches_that_do_not_fit_are_refused() -> None:
     refused(lambda: vl.load("mini-hart", savings={"one_nul": True}), "Unknown saving 'one_nul'", "mean one_null?")
-    refused(lambda: vl.load("mini-hart", savings={"one_null": "off"}), "one_null is True or False, not 'off'")
+    refused(lambda: vl.load("mini-hart", savings={"one_null": "off"}), "one_null", "'off'")
     for name in ("mini-infinity", "var-d16"):
         refused(partial(vl.load, name, savings={"one_null": True}), f"{name} has no such", "leave savings out")
-    refused(lambda: vl.load("mini-hart", saving={}), "Unknown keyword of load 'saving'", "Did you mean savings?")
+    refused(lambda: vl.load("mini-hart", saving={}), "'saving'", "Did you mean savings?")

@@ -82,9 +82,9 @@ def graphed(model: Any, **more: Any) -> Callable[[], Any]:
 
 def test_options_that_do_not_apply_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_infinity()
-    refused(lambda: latency(model, ["a"], graphs=True), "CUDA graphs need a GPU", "leave graphs out")
-    refused(graphed(model), "CUDA graphs need a GPU")
-    refused(lambda: compiling.Compiled(tiny_hart()), "compile is there for Infinity, not for hart")
+    refused(lambda: latency(model, ["a"], graphs=True), "GPU", "leave graphs out")
+    refused(graphed(model), "GPU")
+    refused(lambda: compiling.Compiled(tiny_hart()), "compile", "hart")
 
     def none() -> str:
         raise RuntimeError
@@ -98,14 +98,12 @@ def test_graphs_refuse_a_text_among_the_tokens(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(graphs, "require_gpu", lambda device: None)
     model = tiny_hart()
     refused(graphed(model), "carries the text of tiny-hart", "leave graphs")
-    refused(graphed(tiny_infinity(), accelerators=[Truncate(last=1)]), "leave graphs or the accelerators out")
+    refused(graphed(tiny_infinity(), accelerators=[Truncate(last=1)]), "graphs or the accelerators")
     graphs.refuse_graphs(tiny_infinity())
 
 
 def test_graphs_are_for_the_dense_run_alone() -> None:
-    refused(
-        lambda: latency(tiny_infinity(), ["a"], ["truncate:last=1"], graphs=True), "leave graphs or the methods out"
-    )
+    refused(lambda: latency(tiny_infinity(), ["a"], ["truncate:last=1"], graphs=True), "graphs or the methods")
 
 
 def test_a_graph_finds_every_tensor_of_a_conditioning() -> None:

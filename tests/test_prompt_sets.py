@@ -55,7 +55,7 @@ def test_distinct_texts_go_on_where_the_set_repeats(tmp_path):
     path = tmp_path / "mine.txt"
     path.write_text("a cat\na dog\na cat\n")
     assert distinct(str(path), 2) == ["a cat", "a dog"]
-    with pytest.raises(VarlabError, match="holds 2 different texts, and 3 are asked for"):
+    with pytest.raises(VarlabError, match=r"2 different texts.* 3 "):
         distinct(str(path), 3)
 
 

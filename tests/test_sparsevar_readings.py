@@ -171,7 +171,7 @@ def test_a_map_without_contrast_is_no_score() -> None:
     method.start(Run(model, Settings(cfg=2.0), SeededNoise(7)).context)
     method.score, method.reference, method.grid = torch.zeros(1, 1, 9), torch.zeros(1, 1, 1), (3, 3)
     stage = Stage(3, model.schedule, (0,), StagePlan(), model.guidance(3, model.settings, True), True)
-    with pytest.raises(VarlabError, match="changed all tokens by the same amount before stage 4"):
+    with pytest.raises(VarlabError, match=r"same amount.*stage 4"):
         method.plan(stage)
 
 

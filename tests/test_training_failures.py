@@ -69,7 +69,7 @@ class Exploding:
 
 @pytest.mark.parametrize("gradient", [False, True])
 def test_what_is_not_finite_keeps_the_last_good_state(tmp_path: Path, gradient: bool) -> None:
-    with pytest.raises(VarlabError, match=f"The {'gradient' if gradient else 'loss'} is not finite at step 3"):
+    with pytest.raises(VarlabError, match=f"{'gradient' if gradient else 'loss'}.* step 3"):
         Loop(Exploding(gradient), LOOP, tmp_path).run()
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert state["step"] == 3

@@ -171,7 +171,7 @@ def test_official_files_are_read_strictly(registered: Path) -> None:
     torch.save({name: t for name, t in flat.items() if name != "head.bias"}, registered / "var_d16.pth")
     refused(lambda: zoo.load("tiny"), "1 missing (head.bias)", "VAR of depth 4, width 64 and 10 classes")
     torch.save(flat | {"lvl_1L": flat["lvl_1L"] + 1}, registered / "var_d16.pth")
-    refused(lambda: zoo.load("tiny"), "lvl_1L is not the constant")
+    refused(lambda: zoo.load("tiny"), "lvl_1L")
     torch.save(images, registered / "var_d16.pth")
     refused(lambda: zoo.load("tiny"), "32 codes of 4 channels")
 

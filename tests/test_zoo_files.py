@@ -31,7 +31,7 @@ def test_official_files_by_path_folder_and_hub(tiny: None, places: Path, monkeyp
     refused(
         lambda: zoo.load("tiny"), "tiny.pth and vae.pth are not in", str(places / "checkpoints"), HUB, "init='random'"
     )
-    refused(lambda: zoo.load("tiny-unreleased"), "No weights of tiny-unreleased were released", "checkpoint=PATH")
+    refused(lambda: zoo.load("tiny-unreleased"), "tiny-unreleased", "released", "checkpoint=PATH")
 
     first, second = (content_of(module, ()).hash for module in (transformer, tokenizer))
 
@@ -49,7 +49,7 @@ def test_official_files_by_path_folder_and_hub(tiny: None, places: Path, monkeyp
     elsewhere = places / "vae_elsewhere.pth"
     (folder / "vae.pth").rename(elsewhere)
     refused(lambda: zoo.load("tiny", checkpoint=folder / "tiny.pth"), "vae.pth is not in", "tokenizer=PATH")
-    with pytest.warns(UserWarning, match="no released pair: the tokenizer is not vae.pth"):
+    with pytest.warns(UserWarning, match="no released pair.*vae.pth"):
         model = zoo.load("tiny", checkpoint=folder / "tiny.pth", tokenizer=elsewhere)
     check(model, named(NAMED, "vae_elsewhere.pth") + " [no released pair: the tokenizer is not vae.pth]")
     elsewhere.rename(folder / "vae.pth")
@@ -114,9 +114,9 @@ def test_swapped_files_are_told_apart(tiny: None, places: Path) -> None:
     torch.save(transformer.state_dict(), places / "tiny.pth")
     torch.save({"vae": tokenizer.state_dict()}, places / "vae.pth")
     swapped: dict[str, Any] = {"checkpoint": places / "vae.pth", "tokenizer": places / "tiny.pth"}
-    refused(lambda: zoo.load("tiny", **swapped), "vae.pth (for tiny)", "looks like a tokenizer of 8 bits and stride 4")
+    refused(lambda: zoo.load("tiny", **swapped), "vae.pth (for tiny)", "tokenizer of 8 bits")
     swapped["checkpoint"] = places / "tiny.pth"
-    refused(lambda: zoo.load("tiny", **swapped), "tokenizer of tiny", "looks like a transformer of depth 4")
+    refused(lambda: zoo.load("tiny", **swapped), "tokenizer of tiny", "transformer of depth 4")
 
 
 def test_mini_round_trip_is_bit_equal_in_bf16(places: Path) -> None:
