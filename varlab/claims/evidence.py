@@ -198,8 +198,11 @@ def needed(found: Number, margin: float) -> int | None:
 
 
 def _more(found: Number, distance: float) -> int | None:
-    half = (found.high - found.low) / 2
-    return int(np.ceil(found.n * (half / abs(distance)) ** 2)) if abs(distance) > 1e-9 else None
+    """The n at which the wider half of the interval is as long as the distance to the bound; more than there is."""
+    half = max(found.high - found.estimate, found.estimate - found.low)
+    if abs(distance) < 1e-9:
+        return None
+    return max(found.n + 1, int(np.ceil(found.n * (half / abs(distance)) ** 2)))
 
 
 def _gap(table: SettingsTable, spec: str, other: str) -> np.ndarray:

@@ -30,6 +30,7 @@ from varlab.analysis.tokens import (
     step_change_table,
     sublayer_split_table,
 )
+from varlab.figures.ablations import ablation
 from varlab.figures.branches import (
     branch_divergence,
     branch_divergence_table,
@@ -76,6 +77,7 @@ from varlab.figures.tokens import (
 from varlab.figures.tradeoff import tradeoff
 
 __all__ = [
+    "ablation",
     "accuracy_table",
     "block_edge_correlation",
     "block_edge_correlation_table",

@@ -1,0 +1,86 @@
+"""The ledger as tables, the ablations by axis, and the notebooks that show them."""
+
+from pathlib import Path
+
+import pytest
+
+import varlab as vl
+from varlab.analysis.ablation_axes import axis_table, product_table, strategies_table
+from varlab.analysis.settings_table import SettingsTable
+from varlab.claims import summary
+from varlab.claims.derive import read_verdicts, stored
+from varlab.claims.ledger import claims_folder, read_claims
+from varlab.claims.verdict import Outcome
+from varlab.errors import VarlabError
+from varlab.reports import run_report
+
+
+@pytest.fixture(scope="module")
+def hart() -> SettingsTable:
+    table = stored(claims_folder(), "mini-hart", "sparsevar")
+    assert table is not None
+    return table
+
+
+def test_counts_hold_every_verdict() -> None:
+    verdicts = read_verdicts()
+    table = summary.counts(verdicts, read_claims())
+    assert table["all"].sum() == len(verdicts) == table.drop(columns="all").to_numpy().sum()
+
+
+def test_the_posters_rows_stand_as_printed_beside_what_was_measured() -> None:
+    table = summary.poster_table("geneval")
+    assert len(table) == 10 and list(table.index)[:2] == ["infinity-2b", "infinity-2b tau 0.4"]
+    row = table.loc["hart-0.7b tau 0.6"]
+    assert row.overall == "0.5606" and row.latency == "0.99" and row["setting here"] == "sparsevar:keep=0.27,last=3"
+    held = stored(claims_folder(), "mini-hart", "methods")
+    assert held is not None
+    assert row["SSIM to dense"].startswith(f"{held.values('ssim', row['setting here']).to_numpy().mean():.3f} [")
+    assert row["blind at its work"].split(":")[0] in ("truncate", "cfg-off", "random-tokens", "uniform-tokens")
+    assert [len(summary.poster_table(name)) for name in ("dpg", "preference", "ablation-alpha", "ablation-p")] == [
+        10, 10, 10, 12,
+    ]  # fmt: skip
+    with pytest.raises(VarlabError, match="geneval"):
+        summary.poster_table("genevl")
+
+
+def test_findings_are_of_both_kinds() -> None:
+    found = summary.arithmetic_findings(read_verdicts())
+    assert {"same-row", "faster-within-loss", "same-setting", "speed-up-from-latency"} <= set(found.rule)
+    told = summary.told(read_verdicts(), read_claims())
+    assert len({verdict.claim for verdict in told}) == len(told) and Outcome.ARITHMETIC not in {v.outcome for v in told}
+
+
+def test_an_axis_has_its_values_in_order(hart: SettingsTable, tmp_path: Path) -> None:
+    alphas = axis_table(hart, "alpha")
+    assert list(alphas.alpha) == ["2", "3", "4", "5", "none"] and alphas.computed.is_monotonic_decreasing
+    blocks = axis_table(hart, "block")
+    assert list(blocks.block) == [str(b + 1) for b in range(len(blocks))] and blocks.work.nunique() == 1
+    assert set(product_table(hart).alpha) == {"2", "3", "4", "5", "none"}
+    with pytest.raises(VarlabError, match="axis of the study"):
+        axis_table(hart, "tua")
+    vl.figures.save(vl.figures.ablation(hart, "last"), "last", folder=tmp_path)
+    assert {path.suffix for path in tmp_path.iterdir()} >= {".png", ".pdf", ".csv"}
+
+
+def test_strategies_by_half() -> None:
+    held = stored(claims_folder(), "mini-infinity", "methods")
+    assert held is not None
+    table = strategies_table(held).set_index("strategy")
+    row = table.loc["truncate:last=1"]
+    assert row["ssim"] == pytest.approx((row["ssim sensitive"] + row["ssim robust"]) / 2)
+    assert table.loc["none", "ssim"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "figure"),
+    [
+        ("40_claims", None),
+        pytest.param("41_poster_tables", None, marks=pytest.mark.slow),
+        pytest.param("30_ablations", "mini-hart_alpha.png", marks=pytest.mark.slow),
+    ],
+)
+def test_the_notebooks_run_from_stored_tables(name: str, figure: str | None, tmp_path: Path) -> None:
+    report = run_report(name, {}, tmp_path)
+    assert "sparsevar" in report.html.read_text("utf-8")
+    assert figure is None or (report.html.parent / figure).is_file()

@@ -1,0 +1,99 @@
+"""Ablations from the stored table of a study: one axis at a time, as the papers print them."""
+
+from typing import Any
+
+import pandas as pd
+
+from varlab.analysis.settings_table import DENSE, SettingsTable
+from varlab.errors import VarlabError, unknown
+
+CENTRE = 2  # of the matched tau: about .27 of the tokens, the paper's tau .6
+AXES = ("tau", "matched tau", "alpha", "last", "block", "depth")
+
+
+def axis_specs(table: SettingsTable, axis: str) -> dict[str, str]:
+    """Value of the axis -> spec. The other options are those of the usual setting.
+
+    Raises
+    ------
+    VarlabError: the study has no such axis.
+    """
+    axes: dict[str, list[Any]] = table.facts["axes"]
+    if axis not in axes:
+        raise unknown("axis of the study", axis, axes)
+    centre = f"{float(axes['matched tau'][CENTRE]):g}" if "matched tau" in axes else ""
+    forms = {
+        "tau": "sparsevar:tau={},alpha=4,last=3",
+        "matched tau": "sparsevar:tau={},alpha=4,last=3",
+        "alpha": f"sparsevar:tau={centre},alpha={{}},last=3",
+        "last": f"sparsevar:tau={centre},alpha=4,last={{}}",
+        "block": "sparsevar:keep=0.27,last=3,block={}",
+        "depth": "freqexit:exits={}",
+    }
+    return {_shown(axis, value): forms[axis].format(_written(value)) for value in axes[axis]}
+
+
+def _written(value: Any) -> str:
+    return "none" if value is None else f"{value:g}"
+
+
+def _shown(axis: str, value: Any) -> str:
+    """Blocks count from 1 in what people read."""
+    return str(value + 1) if axis == "block" else _written(value)
+
+
+def axis_table(table: SettingsTable, axis: str) -> pd.DataFrame:
+    """One row a value of the axis that was drawn: spec, n, work, computed share, SSIM and score with intervals.
+
+    Raises
+    ------
+    VarlabError: none of its values is stored.
+    """
+    known = {value: spec for value, spec in axis_specs(table, axis).items() if spec in table.works.index}
+    if not known:
+        raise VarlabError(f"The study {table.facts['study']} of {table.facts['model']} holds no value of {axis} yet.")
+    rows = table.table(*known.values()).reset_index()
+    rows.insert(0, axis, list(known))
+    return rows
+
+
+def product_table(table: SettingsTable, measure: str = "ssim") -> pd.DataFrame:
+    """tau (row) x alpha (column) of a measure's mean, where both were drawn."""
+    axes = table.facts["axes"]
+    cells = {
+        (f"{tau:g}", _written(alpha)): f"sparsevar:tau={tau:g},alpha={_written(alpha)},last=3"
+        for tau in axes["matched tau"]
+        for alpha in axes["alpha"]
+    }
+    rows = [
+        {"tau": tau, "alpha": alpha, measure: float(table.values(measure, spec).to_numpy().mean()),
+         "work": float(table.works[spec])}
+        for (tau, alpha), spec in cells.items()
+        if spec in table.works.index
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["tau", "alpha", measure, "work"])
+
+
+def strategies_table(table: SettingsTable) -> pd.DataFrame:
+    """Fixed strategies of SkipVAR (stages dropped, stages without the unconditional row) and its targets.
+
+    With the mean SSIM on the half of the prompts with most late detail, and on the other, by its own HF_Diff.
+    """
+    deciding = [spec for spec in table.specs if spec.startswith("skipvar")]
+    plain = [spec for spec in table.specs if spec == DENSE or spec.startswith(("truncate", "cfg-off"))]
+    halves = _halves(table, deciding)
+    rows = []
+    for spec in [*plain, *deciding]:
+        row: dict[str, Any] = {"strategy": spec} | table.table(spec).iloc[0][["n", "work", "ssim", "ssim_low",
+                                                                             "ssim_high"]].to_dict()  # fmt: skip
+        ssim = table.values("ssim", spec).to_numpy()[0]
+        rows.append(row | {f"ssim {name}": float(ssim[half].mean()) for name, half in halves.items()})
+    return pd.DataFrame(rows)
+
+
+def _halves(table: SettingsTable, deciding: list[str]) -> dict[str, Any]:
+    if not deciding:
+        return {}
+    order = table.values("hf_diff", deciding[0]).to_numpy()[0].argsort(kind="stable")[::-1]
+    cut = len(order) // 2
+    return {"sensitive": order[:cut], "robust": order[cut:]}

@@ -1,0 +1,58 @@
+"""Ablations of a method's options, drawn from the stored tables of studies."""
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from varlab.analysis.ablation_axes import axis_table
+from varlab.analysis.comparisons import log_of
+from varlab.analysis.frontier import corners
+from varlab.analysis.settings_table import DENSE, SettingsTable
+from varlab.figures.style import BLUE, INK, PAGE, RED, SOFT, figure_of, finish, panels, theme
+
+LABELS = {
+    "tau": "tau (the poster's)",
+    "matched tau": "tau (that keeps .87, .49, .27, .21)",
+    "alpha": "alpha, side of an anchor's cell",
+    "last": "final stages pruned",
+    "block": "scoring block, from 1, at equal work",
+    "depth": "blocks that a stage runs",
+}
+
+
+@theme()
+def ablation(table: SettingsTable, axis: str) -> Figure:
+    """What does an option cost and save? Left: SSIM to the dense image by its value (bars: 95 % over prompts); right:
+    the same over the work of the ledger, with the best of blind baselines where the study holds them.
+
+    Raises
+    ------
+    VarlabError: an axis that the study has not drawn.
+    """
+    rows = axis_table(table, axis)
+    by_value, by_work = panels(2, width=PAGE, height=2.8)
+    place = range(len(rows))
+    below, above = rows.ssim - rows.ssim_low, rows.ssim_high - rows.ssim
+    by_value.errorbar(place, rows.ssim, (below, above), fmt="o", color=BLUE, ms=4, lw=1.1, capsize=2)
+    by_value.set(xticks=list(place), xlabel=LABELS[axis], ylabel="SSIM to the dense image")
+    by_value.set_xticklabels(rows[axis])
+    by_work.errorbar(rows.work, rows.ssim, (below, above), fmt="o", color=BLUE, ms=4, lw=1.1, capsize=2, label="method")
+    for value, x, y in zip(rows[axis], rows.work, rows.ssim, strict=True):
+        by_work.annotate(str(value), (x, y), xytext=(3, 3), textcoords="offset points", fontsize=6, color=INK)
+    _blind(by_work, table)
+    by_work.set(xlabel="work over dense", ylabel="SSIM to the dense image")
+    by_work.legend(fontsize=6)
+    figure = figure_of(by_value)
+    finish(figure, log_of(table.facts), f"ablation {axis}", rows)
+    return figure
+
+
+def _blind(ax: Axes, table: SettingsTable) -> None:
+    """The line of the best baselines and their mixes."""
+    values = table.baselines()
+    if set(values.index) == {DENSE}:
+        return
+    works, means = table.works[values.index].to_numpy(float), values.mean(axis=1).to_numpy(float)
+    edge = corners(works, means)
+    ax.plot(works[edge], means[edge], color=RED, lw=1, marker=".", label="best of blind baselines")
+    others = [i for i in range(len(works)) if i not in edge]
+    ax.plot(works[others], means[others], ls="", marker=".", ms=3, color=SOFT)
