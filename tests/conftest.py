@@ -1,5 +1,6 @@
 """Tiny random models for the laws of the engine: seconds, no weights."""
 
+import gc
 from collections.abc import Sequence
 
 import hypothesis
@@ -37,6 +38,12 @@ hypothesis.settings.load_profile("any machine")
 
 # Bit equality needs one order of summation; fixtures of any scope must see it, so no fixture sets it.
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """A run asks for free memory and so collects garbage, hundreds of times in a suite: modules and tests are none."""
+    gc.collect()
+    gc.freeze()
 
 
 def tiny_infinity(schedule: str = "square", patchify: bool = False, seed: int = 0) -> Infinity:

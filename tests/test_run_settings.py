@@ -97,7 +97,7 @@ def test_what_methods_tell_is_logged_by_image(model: Infinity, tmp_path: Path) -
     stored = vl.log(model, PROMPTS, folder=tmp_path / "run", probes=(), accelerators=Telling(True), batch=2)
     for found in (log, stored, open_log(tmp_path / "run")):
         drop = found["telling"]["drop"]
-        assert drop.data.tolist() == [0, 1, 2, 3, 4] == drop.prompt.values.tolist()
+        assert drop.to_numpy().tolist() == [0, 1, 2, 3, 4] == drop.prompt.values.tolist()
         assert found["telling/stage-02"]["kept"].dims == ("prompt", "y", "x")
         assert (found["telling/stage-02"]["kept"].isel(prompt=3) == 3).all()
     assert sample(model, PROMPTS, accelerators=[Telling(False)], batch=2).log["telling"].attrs == {"exits": [4, 2]}
