@@ -44,7 +44,7 @@ slow: install
 
 # Jupyter refuses to run as root, as in most containers, unless it is told that this is meant.
 lab: install
-	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/start/start.ipynb
 
 docs: install
 	$(BIN)/pip install -q -c constraints.txt -e ".[docs]"

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -67,7 +68,9 @@ ALL: dict[str, Callable[..., Any]] = {name: pair[0] for name, pair in LINES.item
 
 
 def plotted(ax: Axes) -> set[float]:
-    return {round(float(y), 9) for line in ax.lines for y in np.asarray(line.get_ydata(), float)}
+    lines = [np.asarray(line.get_ydata(), float) for line in ax.lines]
+    fields = [np.asarray(mesh.get_array(), float).ravel() for mesh in ax.collections if isinstance(mesh, QuadMesh)]
+    return {round(float(y), 9) for values in (*lines, *fields) for y in values}
 
 
 @pytest.mark.parametrize("name", LINES)

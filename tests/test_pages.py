@@ -1,78 +1,17 @@
 """Pages and index: texts of users as typed, words for images, and nothing wider than a telephone."""
 
-import base64
-import io
-import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup, Tag
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from PIL import Image
 
-import varlab as vl
-from varlab import claims, reports
-from varlab.claims import Outcome, Verdict
+from tests.toy_pages import FACTS, PROMPTS, SPEC, VERDICT, browser, write_report  # noqa: F401
+from varlab import reports
 from varlab.markup import as_markdown
-from varlab.reports.page import markdown_html, notebook_page
-from varlab.reports.parameters import Parameter
-
-PROMPTS = [
-    "$5 note and a $10",
-    r"$\blue$ and \$5",
-    "a <b>bold</b> | pipe & `tick` *star* _under_ ~~gone~~ [link](x) <!-- no -->",
-    "红色的星星",
-    "🦊 fox",
-    "שלום עולם",
-    "a very long prompt " * 16 + "ends here",
-    "&amp; stays",
-]
-SPEC = r"sparsevar:keep=0.27,model=C:\$HOME\a_very_long_folder_name_without_any_blank_in_it_at_all\red|blue.json"
-VERDICT = Verdict(f"{SPEC} keeps <more>", Outcome.FAILS, "SSIM $5 to $10 | *all*")
-FACTS = {"model": "mini-infinity", "weights": f"trained ({SPEC})", "n": len(PROMPTS), "seed": 3}
-DECLARED = {"methods": Parameter("methods", "str", "none", "specs")}
-
-
-def picture() -> str:
-    stream = io.BytesIO()
-    Image.new("RGB", (1600, 600)).save(stream, "png")
-    return base64.b64encode(stream.getvalue()).decode()
-
-
-def write_report(folder: Path, model: str = "mini-infinity") -> Path:
-    """A report as a run leaves it, with everything that was ever too wide or read as markup."""
-    folder.mkdir(parents=True)
-    log = vl.figures.log_of({**FACTS, "model": model, "prompts": PROMPTS, "prompt_set": "my $set$ of $10"})
-    table = pd.DataFrame({"text": PROMPTS, **{f"column {i}": i / 3 for i in range(20)}}).set_index("text")
-    outputs = [new_output("display_data", {"image/png": picture()}), html_output(table)]
-    account = new_output("display_data", {"text/markdown": claims.account(log, [VERDICT])})
-    cells = [
-        new_markdown_cell("# Costs: from \\$5 to `$10`\n\nA claim of a method, said in one sentence. More."),
-        new_code_cell("methods = ''", metadata={"tags": ["parameters"]}),
-        new_code_cell('# What it draws.\nvl.figures.save(figure, "pictures")', outputs=outputs),
-        new_markdown_cell("A wide formula: $" + "+".join(f"x_{{{i}}}" for i in range(40)) + "$, and\n\n$$"
-                          + "+".join(f"x_{{{i}}}" for i in range(90)) + "$$"),
-        new_code_cell("x", outputs=[account, new_output("stream", text="word " * 80)]),
-    ]  # fmt: skip
-    run = {"date": "2026-01-02", "parameters": {"methods": SPEC, "model": model}, "files": ["pictures.png"]}
-    notebook = new_notebook(cells=cells, metadata={"varlab": run})
-    nbformat.write(notebook, folder / f"{folder.name}.ipynb")
-    Image.new("RGB", (1600, 600)).save(folder / "pictures.png")
-    pd.DataFrame({"prompt": range(len(PROMPTS)), "text": PROMPTS}).to_csv(folder / "pictures.csv", index=False)
-    reports.record(report_folder=folder, **{**FACTS, "model": model, "verdicts": [VERDICT]})
-    page = folder / f"{folder.name}.html"
-    page.write_text(notebook_page(folder / f"{folder.name}.ipynb", DECLARED, folder), "utf-8")
-    return page
-
-
-def html_output(table: pd.DataFrame) -> Any:
-    with pd.option_context("display.max_colwidth", None):
-        return new_output("display_data", {"text/html": table._repr_html_()})  # type: ignore[operator]
+from varlab.reports.page import markdown_html
 
 
 @pytest.fixture(scope="module")
@@ -158,8 +97,9 @@ def test_titles_say_the_notebook_and_the_model(pages: list[Path]) -> None:
 
 def test_the_index_has_one_entry_a_report(pages: list[Path]) -> None:
     entries = parsed(pages[2]).select("article")
-    assert [text_of(entry, "h2") for entry in entries] == ["Costs: from $5 to $10"] * 2
-    assert pages[2].read_text("utf-8").count("Costs: from") == 2
+    assert [text_of(entry, "h3") for entry in entries] == [
+        f"Costs: from $5 to $10 {model}" for model in ("mini-hart", "mini-infinity")
+    ]
     for entry, model in zip(entries, ("mini-hart", "mini-infinity"), strict=True):
         listed = entry.select("dl")[0]
         names, values = ([part.get_text() for part in listed.select(kind)] for kind in ("dt", "dd"))
@@ -187,21 +127,6 @@ def test_every_table_scrolls_within_its_own_box(pages: list[Path]) -> None:
         assert ".scroll { overflow-x: auto;" in style and "img { max-width: 100%;" in style
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium, where it and playwright are installed."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="the width of pages is measured by playwright")
-    program = next(
-        (path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None
-    )
-    if program is None:
-        pytest.skip("no Chromium here")
-    with playwright.sync_playwright() as tools:
-        started = tools.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
-        yield started
-        started.close()
-
-
 @pytest.mark.parametrize("width", [390, 1280])
 def test_no_page_is_wider_than_its_window(pages: list[Path], browser: Any, width: int) -> None:
     for path in pages:
@@ -214,5 +139,6 @@ def test_no_page_is_wider_than_its_window(pages: list[Path], browser: Any, width
         assert all((height != "0px") == is_wide for is_wide, height in hints), hints
         assert path is pages[2] or any(is_wide for is_wide, _ in hints)  # twenty columns fit nowhere
         for image in page.query_selector_all("main img"):
-            assert image.bounding_box()["width"] <= width
+            box = image.bounding_box()  # none of what a telephone does not show
+            assert box is None or box["width"] <= width
         page.close()

@@ -27,6 +27,7 @@ _PLACES = {
     ),
     "sweep": "varlab.sweeps",
     **dict.fromkeys(("attach", "same_model"), "varlab.attached"),
+    "explore": "varlab.figures.explore",
     **dict.fromkeys(("figures", "reports"), None),
 }
 __version__ = "0.1.0"
@@ -36,6 +37,7 @@ __all__ = [
     "compare_images",
     "compare_saved",
     "control",
+    "explore",
     "figures",
     "frontier",
     "load",

@@ -1,6 +1,7 @@
 """Texts that users give (prompts, specs, names, paths) within Markdown, so that they read as typed."""
 
 import re
+from html import escape
 
 SIGNS = re.compile(r"[\\`*_\[\]<>&|~]")
 
@@ -30,3 +31,20 @@ def count(n: int, what: str) -> str:
 def _short(text: str, longest: int = 100) -> str:
     text = " ".join(text.split())
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def as_html(text: str) -> str:
+    """What ``summary`` wrote, for a notebook: the title, and a table of the facts; a text of one line as code."""
+    title, *lines = text.splitlines()
+    if not lines:
+        return f"<code>{escape(title)}</code>"
+    pairs = [re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in lines]
+    cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(''.join(rest))}</td></tr>" for name, *rest in pairs)
+    return f'<p>{escape(title)}</p><table class="mathjax_ignore">{cells}</table>'
+
+
+class Shown:
+    """A notebook shows what has a ``summary`` as a table."""
+
+    def _repr_html_(self) -> str:
+        return as_html(repr(self))

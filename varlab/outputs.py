@@ -6,7 +6,10 @@ folder of several, in ``facts.json``.
 
 import hashlib
 import json
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
+from html import escape
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +93,17 @@ def in_picture(facts: Mapping[str, Any]) -> dict[str, str]:
 def _escaped(text: str) -> str:
     """Half characters, as of a file name that is no UTF-8, in the escapes that JSON reads back."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def picture_html(picture: Image.Image, words: str) -> str:
+    """A picture within a page, with the words that stand for it."""
+    stream = BytesIO()
+    picture.save(stream, "PNG")
+    return f'<img alt="{escape(words)}" title="{escape(words)}" src="data:image/png;base64,{_base64(stream)}">'
+
+
+def _base64(stream: BytesIO) -> str:
+    return b64encode(stream.getvalue()).decode()
 
 
 def _is_same(path: Path, picture: Image.Image, facts: Mapping[str, Any]) -> bool:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 import xarray as xr
+from PIL import Image
 
 from varlab.analysis.frontier import Frontier
 from varlab.errors import VarlabError
@@ -45,6 +46,25 @@ def read_comparison(source: Compared | Path | str) -> tuple[pd.DataFrame, dict[s
         raise VarlabError(f"There is no comparison in {source}. Make one: varlab compare MODEL SPEC... --out {source}.")
     record = json.loads(path.read_text())
     return pd.DataFrame(record["rows"]).set_index("method"), record["facts"]
+
+
+class SavedComparison:
+    """A comparison in its folder, as figures of pictures take it; a picture is read when it is looked at."""
+
+    def __init__(self, folder: Path | str) -> None:
+        table, self.facts = read_comparison(folder)
+        self.folder, self.names = Path(folder), [str(name) for name in table.index]
+
+    @property
+    def images(self) -> dict[str, list[Image.Image]]:
+        """By method, in the order of the prompts. Errors: a picture that is not there."""
+        found: dict[str, list[Image.Image]] = {}
+        for row, name in enumerate(self.names):
+            files = [self.folder / "images" / f"{row:02d}" / f"{i:04d}.png" for i in range(len(self.facts["prompts"]))]
+            if missing := [file for file in files if not file.is_file()]:
+                raise VarlabError(f"The picture {missing[0]} of this comparison is missing. Make it again.")
+            found[name] = [Image.open(file) for file in files]
+        return found
 
 
 def read_frontier(source: Compared | Path | str) -> Frontier | None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from varlab.errors import VarlabError, unknown
-from varlab.markup import count, summary
+from varlab.markup import Shown, count, summary
 
 DENSE = "none"
 NO_MEAN = ("psnr",)  # infinite for an image that is left as it was, so that no mix of images has a mean
@@ -29,7 +29,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Frontier:
+class Frontier(Shown):
     """``prompts``: one row a baseline and prompt, in the prompts' order, with its ``flops`` and its fidelity to the
     dense image (which is itself a row: ``none``). ``facts``: where it comes from and where it is kept."""
 

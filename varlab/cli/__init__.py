@@ -4,7 +4,20 @@ from typing import Annotated
 
 import typer
 
-from varlab.cli import bench, benchmarks, claims, comparisons, estimate, files, folders, methods, run, sweeps, train
+from varlab.cli import (
+    bench,
+    benchmarks,
+    claims,
+    comparisons,
+    estimate,
+    files,
+    folders,
+    methods,
+    pages,
+    run,
+    sweeps,
+    train,
+)
 from varlab.cli.boundary import DEBUG, guarded
 from varlab.cli.names import Commands
 
@@ -15,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Analysis workbench for next-scale visual autoregressive image models (Infinity, HART and VAR).",
 )
-for room in (run, methods, comparisons, benchmarks, claims, train, files, bench, estimate, sweeps):
+for room in (run, methods, comparisons, benchmarks, claims, pages, train, files, bench, estimate, sweeps):
     app.add_typer(room.app)
 app.add_typer(folders.app, name="runs")
 app.add_typer(comparisons.settings, name="settings")

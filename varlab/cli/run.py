@@ -3,6 +3,7 @@
 from functools import partial
 from pathlib import Path
 from textwrap import wrap
+from time import monotonic
 from typing import Annotated, Any
 
 import typer
@@ -195,18 +196,31 @@ def report(
     suffix: Annotated[
         str | None, typer.Option(help="Ends the reports' names. Default: the inputs that differ from a notebook's own.")
     ] = None,
+    batch: Annotated[
+        Path | None,
+        typer.Option(help="A YAML list of reports, made two at a time; unchanged ones are left."),
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Of --batch, make unchanged reports again too.")] = False,
     overwrite: Overwrite = False,
     no_wait: NoWait = False,
 ) -> None:
     """Execute notebooks into reports: notebook, offline HTML, figures as PDF, PNG and CSV, and an index.
 
     Example: `varlab report 01_residual_spectra -p model=nano-infinity -p n=16`
+
+    A batch holds entries such as `- report: 20_compare` with `parameters: {model: mini-hart, n: 32}` under it.
     """
     from varlab.api import absent_models, check_inputs
     from varlab.reports import check_parameters, find_notebook, list_notebooks, notebook_parameters, run_report
     from varlab.runs.inputs import check_writable
 
     check_writable(out)
+    if batch is not None:
+        if name or parameter or suffix:
+            raise VarlabError("--batch names reports and their parameters in its file; give neither beside it.")
+        return _make_all(batch, out, fresh, overwrite)
+    if fresh:
+        raise VarlabError("--fresh goes with --batch; a single report is always made anew.")
     given = dict(_pair(item) for item in parameter or ())
     notebooks = [find_notebook(item) for item in name] if name else list(list_notebooks().values())
     if not name:
@@ -236,6 +250,24 @@ def report(
                 )
             say(f"  {made.html}")
     say(f"index: {out / 'index.html'}")
+
+
+def _make_all(batch: Path, out: Path, fresh: bool, overwrite: bool) -> None:
+    """Every report of a batch file; exit code 1 where one failed, after all others."""
+    from varlab.api import check_inputs
+    from varlab.reports import make_batch, read_batch
+
+    orders = read_batch(batch, check_inputs)
+    start = monotonic()
+
+    def told(name: str, state: str) -> None:
+        say(f"{monotonic() - start:5.0f} s  {name}: {state}")
+
+    with resumable():
+        failed = make_batch(orders, out, fresh=fresh, overwrite=overwrite, told=told)
+    say(f"{len(orders) - len(failed)} of {len(orders)} reports are made; index: {out / 'index.html'}")
+    if failed:
+        raise typer.Exit(1)
 
 
 def _pair(item: str) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from varlab.accelerators import DENSE
 from varlab.comparison.baselines import frontier_of
 from varlab.comparison.bench import Bench, job_of, measures_of, methods_of
 from varlab.comparison.notes import fitted_notes
+from varlab.comparison.previews import stage_pictures
 from varlab.comparison.result import Comparison
 from varlab.comparison.rows import method_row
 from varlab.context import fixed_context
@@ -39,6 +40,7 @@ def compare(
     lpips: Path | str | None = None,
     frontier: bool | Path | str = True,
     progress: Progress | None = None,
+    stages_of: int = 0,
     **settings: Any,
 ) -> Comparison:
     """One row for the dense run and for each method; joined specs (``sparsevar:tau=0.6+skipvar``) run together.
@@ -51,10 +53,12 @@ def compare(
     of a scene set on. lpips: folder with the weights of LPIPS, by default ``$VARLAB_LPIPS``; without them the table has
     no such column. frontier: all baselines on these prompts, which the methods are judged by, drawn once and kept in
     the given folder or in one under ``runs/``; they cost about four dense runs. False leaves them out, and then no
-    verdict says that a method holds. Unknown names, needs that are not met and pairs that cannot run together stop
-    before any work.
+    verdict says that a method holds. stages_of: of how many prompts the picture after each stage is kept, for the
+    viewer; they cost every method one more run and a decode a stage, in none of their times.
+    Unknown names, needs that are not met and pairs that cannot run together stop before any work.
     """
     at_least(1, n=n, batch=batch, rounds=rounds)
+    at_least(0, stages_of=stages_of)
     names = list(dict.fromkeys([DENSE, *specs]))
     job, chosen = job_of(model, prompt_set, n, seed, settings)
     _try_out(job, names)
@@ -69,7 +73,8 @@ def compare(
     table = pd.DataFrame([method_row(name, bench, rows, timings) for name in names]).set_index("method")
     logs = bench.method_logs(facts)
     facts["notes"] = fitted_notes(logs, chosen.texts)
-    return Comparison(table, rows, timings, bench.images, bench.ledgers, logs, facts, blind)
+    stages = stage_pictures(job, names, stages_of)
+    return Comparison(table, rows, timings, bench.images, bench.ledgers, logs, facts, blind, stages)
 
 
 def _try_out(job: Job, names: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from PIL import Image
 
 from varlab.accelerators import DENSE
 from varlab.analysis.frontier import Frontier
+from varlab.comparison.previews import Stages
 from varlab.engine.ledger import Ledger
 from varlab.markup import count
 from varlab.outputs import image_facts, plain, read_facts, refuse_existing, save_image, save_json, save_table
@@ -27,7 +28,8 @@ class Comparison:
     ``table``: one row a method. ``images``: method -> pictures in prompt order. ``prompts``: one row a prompt and
     method. ``timings``: one row a batch and method. ``ledgers`` by method, and ``logs`` of those that tell what they
     decided; ``facts`` are the provenance, the same for all rows, and ``notes`` on what a reader of the table must know;
-    ``frontier`` is what the methods are judged by.
+    ``frontier`` is what the methods are judged by; ``stages``, where they were asked for, the pictures after each stage
+    by method and prompt.
     All rows come from one call and share its settings: tables made apart are not to be joined.
     """
 
@@ -39,6 +41,7 @@ class Comparison:
     logs: dict[str, xr.DataTree]
     facts: dict[str, Any]
     frontier: Frontier | None = None
+    stages: dict[str, list[Stages]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         shown = self._shown().to_string(index=False).replace("\n", "\n  ")
@@ -61,7 +64,9 @@ class Comparison:
         prompts, timings = (frame[frame.method.isin(names)] for frame in (self.prompts, self.timings))
         images, ledgers = ({name: self.images[name] for name in names}, {name: self.ledgers[name] for name in names})
         logs = {name: self.logs[name] for name in names if name in self.logs}
-        return Comparison(self.table.loc[names], prompts, timings, images, ledgers, logs, self.facts, self.frontier)
+        stages = {name: self.stages[name] for name in names if name in self.stages}
+        table = self.table.loc[names]
+        return Comparison(table, prompts, timings, images, ledgers, logs, self.facts, self.frontier, stages)
 
     def speed(self) -> pd.DataFrame:
         """The half of the table on time and work, as people read it. batches: timed runs, the n of its intervals."""
@@ -94,8 +99,8 @@ class Comparison:
 
     def save(self, folder: Path | str, overwrite: bool = False) -> Path:
         """Write ``comparison.csv`` and ``.json``, ``frontier.csv`` and ``.json``, ``prompts.csv``, ``timings.csv``,
-        ``images/<row>/<prompt>.png`` and ``decisions/<row>``, each a log that ``open_log`` and the figures read. Rows
-        count from 0, the dense run.
+        ``images/<row>/<prompt>.png``, ``previews/<row>/<prompt>-<stage>.png`` where stages were kept, and
+        ``decisions/<row>``, each a log that ``open_log`` and the figures read. Rows count from 0, the dense run.
         Raises VarlabError for a folder that holds another comparison, unless ``overwrite``, or something else."""
         place = Path(folder)
         self._refuse_another(place, overwrite)
@@ -116,6 +121,10 @@ class Comparison:
             for i, picture in enumerate(pictures):
                 path = place / "images" / f"{row:02d}" / f"{i:04d}.png"
                 save_image(path, picture, image_facts(about, i), overwrite=True)
+            for i, stages in enumerate(self.stages.get(name, ())):
+                for k, picture in stages.items():
+                    path = place / "previews" / f"{row:02d}" / f"{i:04d}-{k:02d}.png"
+                    save_image(path, picture, image_facts(about, i) | {"stage": k}, overwrite=True)
         return place
 
     def _refuse_another(self, place: Path, overwrite: bool) -> None:
@@ -124,9 +133,9 @@ class Comparison:
         if record.is_file() and read_facts(record) == plain(self.facts):
             return
         refuse_existing(place, overwrite=overwrite)
-        for name in ("images", "decisions"):  # of another comparison there may be more
+        for name in ("images", "previews", "decisions", "viewer"):  # of another comparison there may be more
             shutil.rmtree(place / name, ignore_errors=True)
-        for name in ("frontier.csv", "frontier.json"):
+        for name in ("frontier.csv", "frontier.json", "viewer.html"):
             (place / name).unlink(missing_ok=True)
 
 

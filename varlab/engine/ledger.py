@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 
 import pandas as pd
 
-from varlab.markup import count, summary
+from varlab.markup import Shown, count, summary
 
 
 @dataclass
@@ -36,7 +36,7 @@ class StageWork:
 
 
 @dataclass
-class Ledger:
+class Ledger(Shown):
     """``stages`` in order; ``text_flops`` and ``decode_flops`` are paid once an image."""
 
     stages: list[StageWork] = field(default_factory=list)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from varlab.errors import VarlabError
+from varlab.markup import Shown
 
 Action = Literal["run", "skip", "stop"]
 Rows = Literal["both", "cond"]
@@ -16,7 +17,7 @@ _ACTIONS: tuple[Action, ...] = ("run", "skip", "stop")
 
 
 @dataclass(frozen=True)
-class Selection:
+class Selection(Shown):
     """The grid positions of a stage that are computed, in raster order.
 
     ``index`` [n] is shared by all samples; [B, n] differs per sample, padded by repeats where
@@ -77,7 +78,7 @@ def select(mask: Tensor, anchors: Tensor | None = None, fault: tuple[Tensor, str
 
 
 @dataclass(frozen=True)
-class StagePlan:
+class StagePlan(Shown):
     """How one stage runs.
 
     action: ``skip`` adds no residual and goes on, ``stop`` leaves the loop. depth: blocks that run.

@@ -46,8 +46,10 @@ from varlab.figures.decisions import (
     keep_maps,
     keep_maps_table,
 )
+from varlab.figures.explore import explore
 from varlab.figures.maps import energy_maps, energy_maps_table, token_maps, token_maps_table
 from varlab.figures.overview import overview
+from varlab.figures.redraw import redraw
 from varlab.figures.redundancy import (
     energy_left,
     psnr,
@@ -102,6 +104,7 @@ __all__ = [
     "energy_maps_table",
     "explained_share",
     "explained_share_table",
+    "explore",
     "guidance_effect",
     "guidance_effect_table",
     "high_frequency_share",
@@ -116,6 +119,7 @@ __all__ = [
     "prediction_divergence_table",
     "psnr",
     "readings",
+    "redraw",
     "residual_spectrum",
     "residual_spectrum_table",
     "retitle",

@@ -15,25 +15,22 @@ from varlab.figures.style import (
     INK,
     ORANGE,
     RED,
-    block_axis,
     finish,
     line,
     own_axes,
-    plain_log,
     stage_axis,
-    stage_bar,
-    stage_colours,
     theme,
 )
+from varlab.figures.tokens import block_map
 
 PROBE = "branch-divergence"
 HIDDEN = {
-    "relative_mse": ("|c - u|² / |c|²", "Distance of the two rows"),
-    "cosine": ("cosine", "Cosine of the two rows"),
+    "relative_mse": ("|c - u|² / |c|²", "Distance of the two branches"),
+    "cosine": ("cosine", "Cosine of the two branches"),
 }
 PREDICTED = {
     "kl": ("KL (nats per {})", "Divergence of the predictions", BLUE),
-    "flip_share": ("share of {}s", "{}s where the rows differ", RED),
+    "flip_share": ("share of {}s", "{}s where the branches differ", RED),
 }
 
 
@@ -47,22 +44,14 @@ def branch_divergence_table(log: Log, measure: str = "relative_mse") -> pd.DataF
 
 @theme()
 def branch_divergence(log: Log, measure: str = "relative_mse", ax: Axes | None = None) -> Axes:
-    """How far apart are the rows after each block, at each stage? By the hidden states of the tokens."""
+    """How far apart are the conditional and the unconditional branch, stage by stage, after each block?"""
     table = branch_divergence_table(log, measure)
     unit, title = HIDDEN[measure]
-    count = stage_count(log)
-    shown = [int(k) for k in sorted(table["stage"].unique())]
-    ax = own_axes(ax, 3.9, 2.7)
-    for k in shown:
-        line(ax, table[table["stage"] == k], "block", "", stage_colours(count)[k - 1])
-    if measure == "relative_mse":
-        ax.set_yscale("log")
-        plain_log(ax.yaxis)
-    block_axis(ax, sorted(table["block"].unique()) or [1])
-    ax.set_ylabel(unit)
-    ax.set_title(title)
-    if shown:
-        stage_bar(ax, shown, count)
+    if table.empty:
+        ax = own_axes(ax, 3.9, 2.7)
+        ax.set_title(title)
+    else:
+        ax = block_map(log, table, title, unit, ax, logarithmic=measure == "relative_mse")
     finish(ax, log, f"branch_divergence as {measure}", table)
     return ax
 

@@ -39,36 +39,45 @@ ENERGY_SCALE = PowerNorm(0.5, 0, 9)  # over the mean of the map; by the root, si
 CHANGE_SCALE = Normalize(-2, 2.5)  # standard deviations
 
 
-def energy_maps_table(log: Log, prompts: Sequence[int] = (0, 1), stages: Sequence[int] | None = None) -> pd.DataFrame:
+def energy_maps_table(
+    log: Log,
+    prompts: Sequence[int] = (0, 1),
+    stages: Sequence[int] | None = None,
+    sources: Sequence[str] = SOURCES,
+) -> pd.DataFrame:
     """The cells of the maps: prompt, source, stage, y, x, energy (1 is the map's own mean)."""
     shown = _existing(log, prompts), stages or spread_out(stage_count(log))
-    keys = [(p, source, k) for p in shown[0] for source in SOURCES for k in shown[1]]
+    keys = [(p, source, k) for p in shown[0] for source in sources for k in shown[1]]
     return _cells(keys, [_energy(log, *key) for key in keys], ("prompt", "source", "stage"), "energy")
 
 
 @theme()
 def energy_maps(
-    log: Log, images: Images = None, prompts: Sequence[int] = (0, 1), stages: Sequence[int] | None = None
+    log: Log,
+    images: Images = None,
+    prompts: Sequence[int] = (0, 1),
+    stages: Sequence[int] | None = None,
+    sources: Sequence[str] = SOURCES[1:],
 ) -> Figure:
-    """Where does the energy of each stage fall? Two rows a prompt: the latent contribution, the preview change.
+    """Where does the energy of each stage fall? A row a prompt and source, after the final image and its edges.
 
-    On the left the final image and its edges. For stage 1 the preview change is against mid-grey.
+    The preview change of stage 1 is against mid-grey. The latent contribution of a BSQ tokenizer is flat at the last
+    stages whatever the model does; ``sources`` asks for it.
     """
     chosen, shown = _existing(log, prompts), list(stages or spread_out(stage_count(log)))
     pictures = images_of(log, images)
-    figure, axes = _canvas(2 * len(chosen), 1 + len(shown))
-    for row, p in enumerate(chosen):
-        top, bottom = axes[2 * row], axes[2 * row + 1]
-        _picture(top[0], pictures[p], f"prompt {p}")
-        _edge_map(bottom[0], pictures[p], "its edges")
-        for source, line in zip(SOURCES, (top, bottom), strict=True):
-            for ax, k in zip(line[1:], shown, strict=True):
-                _map(ax, _energy(log, p, source, k), ENERGY_SCALE)
-            _row_label(line[1], source)
-    for ax, k in zip(axes[0, 1:], shown, strict=True):
-        ax.set_title(_stage_title(log, k), **SMALL)
+    figure, axes = _canvas(len(sources) * len(chosen), 2 + len(shown))
+    for line, (p, source) in zip(axes, ((p, source) for p in chosen for source in sources), strict=True):
+        _picture(line[0], pictures[p], f"prompt {p}")
+        _edge_map(line[1], pictures[p])
+        for ax, k in zip(line[2:], shown, strict=True):
+            _map(ax, _energy(log, p, source, k), ENERGY_SCALE)
+        if len(sources) > 1:
+            _row_label(line[2], source)
+    for ax, title in zip(axes[0], ["image", "its edges", *(_stage_title(log, k) for k in shown)], strict=True):
+        ax.set_title(title, **SMALL)
     _scale(figure, axes, ENERGY_SCALE, "energy over the map's mean")
-    finish(figure, log, "energy_maps", energy_maps_table(log, chosen, shown))
+    finish(figure, log, "energy_maps", energy_maps_table(log, chosen, shown, sources))
     return figure
 
 

@@ -1,5 +1,6 @@
 """Compared methods as pictures: side by side, what differs from the dense image, and at which frequencies."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -10,13 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from varlab.analysis.comparisons import is_baseline, log_of
-from varlab.figures.style import CYCLE, PAGE, decades, finish, own_axes, theme
+from varlab.analysis.comparisons import family, is_baseline, log_of
+from varlab.figures.style import DASHES, PAGE, decades, finish, method_style, own_axes, theme
 from varlab.figures.text import as_typed, wrapped
 from varlab.measures.statistics import bootstrap_interval
 
 LABEL = 1.3  # inches for the names of the rows
-GREYS, DASHES = ("#444444", "#888888", "#bbbbbb"), ("--", ":", "-.")  # of baselines
 GAIN = 3.0  # of the difference pictures
 
 
@@ -36,12 +36,15 @@ def _array(pictures: Sequence[Image.Image]) -> np.ndarray:
 
 
 @theme()
-def side_by_side(compared: Pictured, prompts: Sequence[int] = range(8), difference: bool = False) -> Figure:
-    """A row a method, a column a prompt. ``difference``: mid grey plus three times what differs from dense."""
+def side_by_side(compared: Pictured, prompts: Sequence[int] = range(4), difference: bool = False) -> Figure:
+    """How do the pictures of each method look? A row a method, a column a prompt; all others stand in the viewer.
+
+    ``difference``: mid grey plus three times what differs from dense.
+    """
     shown = [i for i in prompts if i < len(compared.images["none"])]
     names = [name for name in compared.images if not (difference and name == "none")]
     dense = _array([compared.images["none"][i] for i in shown])
-    side = min((PAGE - LABEL) / len(shown), 1.0)
+    side = min((PAGE - LABEL) / len(shown), 1.25)
     figure, axes = plt.subplots(
         len(names),
         len(shown),
@@ -61,7 +64,9 @@ def side_by_side(compared: Pictured, prompts: Sequence[int] = range(8), differen
             ax.spines[:].set_visible(False)
             if row == 0:
                 ax.set_title(wrapped(texts[i], 16, lines=3), fontsize=5, fontweight="normal", pad=2)
-        axes[row, 0].set_ylabel(wrapped(name, 26, lines=4), rotation=0, ha="right", va="center", fontsize=5)
+        axes[row, 0].set_ylabel(
+            wrapped("dense" if name == "none" else name, 26, lines=4), rotation=0, ha="right", va="center", fontsize=5
+        )
     table = pd.DataFrame({"prompt": shown, "text": [texts[i] for i in shown]})
     finish(figure, log_of(compared.facts), "difference" if difference else "side_by_side", table)
     return figure
@@ -92,16 +97,17 @@ def difference_spectrum(compared: Pictured, ax: Axes | None = None) -> Axes:
     names = list(dict.fromkeys(table.method))
     blind = [name for name in names if is_baseline(name)]
     own = [name for name in names if name not in blind]
-    styles = {name: (CYCLE[i % len(CYCLE)], "-") for i, name in enumerate(own)}
-    styles |= {name: (GREYS[i // len(DASHES) % len(GREYS)], DASHES[i % len(DASHES)]) for i, name in enumerate(blind)}
+    kinds, seen = list(dict.fromkeys(map(family, names))), Counter[str]()
+    side = min(compared.images["none"][0].size)
     for name in [*own, *blind]:
         part = table[(table.method == name) & (table.frequency > 0) & (table["mean"] > 0)]
-        colour, dash = styles[name]
-        ax.plot(
-            part.frequency, part["mean"], color=colour, ls=dash, label=as_typed(name), zorder=3 if name in own else 2
-        )
-        ax.fill_between(part.frequency, part.low, part.high, color=colour, alpha=0.14 if name in own else 0.06, lw=0)
-    ax.set(yscale="log", xlabel="cycles a pixel", ylabel="power of the difference")
+        kind = family(name)
+        colour, dash = method_style(kind, kinds)[0], DASHES[seen[kind] % len(DASHES)]
+        seen[kind] += 1
+        frequency = part.frequency * side
+        ax.plot(frequency, part["mean"], color=colour, ls=dash, label=as_typed(name), zorder=3 if name in own else 2)
+        ax.fill_between(frequency, part.low, part.high, color=colour, alpha=0.14 if name in own else 0.06, lw=0)
+    ax.set(yscale="log", xlabel="frequency (cycles per image)", ylabel="power of the difference")
     decades(ax.yaxis)
     ax.legend(fontsize=6, loc="center left", bbox_to_anchor=(1.0, 0.5))
     finish(ax, log_of(compared.facts), "difference_spectrum", table)

@@ -112,9 +112,9 @@ def high_frequency_share(log: Log, sources: Sequence[str] = SOURCES, ax: Axes | 
     """
     sources = logged(log, sources)
     table = high_frequency_share_table(log, sources)
-    labels = {source: f"{source} ({threshold(log, source)})" for source in sources}
+    labels = {source: f"{source} > {threshold(log, source)}" for source in sources}
     ax = _lines(log, table, labels, "share of power", "High-frequency share", ax)
-    ax.legend(title="above, in cycles/image")
+    ax.legend(title="power above, in cycles per image")
     finish(ax, log, "high_frequency_share", table)
     return ax
 

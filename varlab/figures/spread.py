@@ -41,8 +41,8 @@ def concentration(log: Log, images: Images = None, ax: Axes | None = None) -> Ax
     table = concentration_table(log, images)
     ax = _spread_lines(log, table, ax)
     reference(ax, 0.25, "even spread")
-    ax.set_ylabel("share on the top quarter of edges")
-    ax.set_title("Energy on edges")
+    ax.set_ylabel("share of the energy")
+    ax.set_title("Energy on the quarter with most edges")
     ax.set_ylim(bottom=0)
     finish(ax, log, "concentration", table)
     return ax
@@ -85,7 +85,5 @@ def _spread_lines(log: Log, table: pd.DataFrame, ax: Axes | None) -> Axes:
             ax.plot(rows["stage"], rows["mean"], color=COLOURS[source], ls=(0, (2, 1.5)), lw=1,
                     label="edges of other images")  # fmt: skip
     stage_axis(ax, log, sorted(table["stage"].unique()))
-    low, high = ax.get_ylim()
-    ax.set_ylim(low, high + 0.2 * (high - low))  # room for the legend
-    ax.legend()
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.4), ncols=3, fontsize=6, handlelength=2, columnspacing=1.2)
     return ax

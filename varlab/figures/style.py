@@ -20,6 +20,7 @@ from matplotlib.text import Text
 from varlab.analysis.logs import Log, grids, provenance, provenance_line
 from varlab.figures.text import NOTE, OPEN, as_typed, families, wrapped
 
+PROVENANCE = "provenance"  # the mark of that line among the texts of a figure
 LETTERS_PER_INCH = 21  # of the provenance line
 COLUMN, PAGE = 3.5, 7.2  # inches: one column and the full width of a page
 INK, SOFT, FAINT = "#222222", "#6b6b6b", "#d9d9d9"
@@ -37,6 +38,19 @@ COLOURS = {
     "ffn": GREEN,
 }
 CYCLE = (BLUE, RED, GREEN, PINK, ORANGE, SKY)
+METHODS = {  # one colour and one marker a method in every figure; baselines in greys and browns
+    "sparsevar": (BLUE, "o"),
+    "skipvar": (RED, "s"),
+    "fastvar": (GREEN, "^"),
+    "fastvar-all-scales": ("#66C2A5", "v"),
+    "freqexit": (PINK, "D"),
+    "truncate": ("#222222", "X"),
+    "cfg-off": ("#8C6D46", "P"),
+    "random-tokens": ("#7A7A7A", "d"),
+    "uniform-tokens": ("#ABABAB", "h"),
+    "oracle-tokens": (ORANGE, "*"),
+}
+DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)), (0, (8, 2, 1, 2, 1, 2)))  # of the settings of a method
 MARKERS = ("o", "s", "^", "D", "v", "P")
 ENERGY, SIGNED = "mako", "vlag"
 
@@ -66,7 +80,7 @@ THEME: Any = {
     "legend.fontsize": 7,
     "legend.title_fontsize": 7,
     "legend.frameon": False,
-    "legend.handlelength": 1.6,
+    "legend.handlelength": 3.0,  # so that a dash reads as one
     "lines.linewidth": 1.4,
     "lines.markersize": 4,
     "figure.dpi": 144,
@@ -101,6 +115,14 @@ def panels(columns: int = 1, rows: int = 1, width: float = PAGE, height: float =
 def own_axes(ax: Axes | None, width: float = 4.6, height: float = 2.9) -> Axes:
     """The given axes, or those of a new figure."""
     return ax if ax is not None else panels(1, 1, width, height)[0]
+
+
+def method_style(kind: str, others: Sequence[str] = ()) -> tuple[str, str]:
+    """Colour and marker of a method; those of plug-ins and of joined methods by their place among ``others``."""
+    if kind in METHODS:
+        return METHODS[kind]
+    place = [other for other in others if other not in METHODS].index(kind) if kind in others else 0
+    return (SKY, ORANGE, PINK)[place % 3], MARKERS[place % len(MARKERS)]
 
 
 def stage_colours(stages: int) -> list[Any]:
@@ -247,7 +269,7 @@ def finish(drawn: Axes | Figure, log: Log, name: str, table: pd.DataFrame) -> No
     if any(OPEN in drawn_text for drawn_text in [*map(as_typed, lines), *_texts(figure)]):
         lines.append(NOTE)
     below = "\n".join(wrapped(line, letters) for line in lines)
-    figure.supxlabel(below, x=0.005, ha="left", fontsize=5.5, color=SOFT, parse_math=False)
+    figure.supxlabel(below, x=0.005, ha="left", fontsize=5.5, color=SOFT, parse_math=False, gid=PROVENANCE)
 
 
 def _draw_as_typed(drawn: Axes | Figure) -> None:

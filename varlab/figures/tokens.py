@@ -30,6 +30,7 @@ from varlab.analysis.tokens import (
 )
 from varlab.figures.style import (
     COLOURS,
+    CYCLE,
     ENERGY,
     FAINT,
     INK,
@@ -41,7 +42,6 @@ from varlab.figures.style import (
     line,
     own_axes,
     plain_log,
-    stage_colours,
     stage_name,
     theme,
 )
@@ -54,7 +54,7 @@ def block_token_mse(log: Log, sublayer: str = "block", guidance_row: str = "both
     """How much does each block change its tokens, at each stage? Relative to the size of what enters it."""
     table = block_token_mse_table(log, sublayer, guidance_row)
     what = "block" if sublayer == "block" else f"{sublayer} sublayer"
-    ax = _block_map(log, table, f"Relative change of the tokens by each {what}", "relative MSE", ax)
+    ax = block_map(log, table, f"Relative change of the tokens by each {what}", "relative MSE", ax)
     finish(ax, log, f"block_token_mse of {sublayer}", table)
     return ax
 
@@ -63,23 +63,25 @@ def block_token_mse(log: Log, sublayer: str = "block", guidance_row: str = "both
 def step_change(log: Log, ax: Axes | None = None) -> Axes:
     """How far is a block's output from its own output one stage earlier? 0: the stage repeats the last one."""
     table = step_change_table(log)
-    ax = _block_map(log, table, "Distance to the previous stage", "relative MSE", ax)
+    ax = block_map(log, table, "Distance to the previous stage", "relative MSE", ax)
     finish(ax, log, "step_change", table)
     return ax
 
 
-def _block_map(log: Log, table: pd.DataFrame, title: str, unit: str, ax: Axes | None) -> Axes:
-    """Heat map of block by stage on a logarithmic colour scale, with numbers where there is room."""
+def block_map(log: Log, table: pd.DataFrame, title: str, unit: str, ax: Axes | None, logarithmic: bool = True) -> Axes:
+    """Heat map of block by stage, its colours on a logarithmic scale, with numbers where there is room."""
     grid = table.pivot(index="block", columns="stage", values="mean").dropna(axis=1, how="all")
     ax = own_axes(ax, 3.9, 2.9)
     few = grid.size <= 80
-    scale = _log_scale(grid.values[grid.values > 0])
-    labels = grid.map(_short) if few else None
+    scale = _log_scale(grid.values[grid.values > 0]) if logarithmic else None
+    labels, ends = grid.map(_short) if few else None, "both" if logarithmic else "neither"
+    bar_as = {"label": unit, "pad": 0.02, "aspect": 24, "extend": ends}
     sns.heatmap(grid, ax=ax, cmap=ENERGY, norm=scale, annot=labels, fmt="", annot_kws={"fontsize": 6},
-                linewidths=0.4 if few else 0, cbar_kws={"label": unit, "pad": 0.02, "aspect": 24})  # fmt: skip
+                linewidths=0.4 if few else 0, cbar_kws=bar_as)  # fmt: skip
     bar: Any = ax.collections[0].colorbar
     clean_bar(bar)
-    plain_log(bar.ax.yaxis)
+    if logarithmic:
+        plain_log(bar.ax.yaxis)
     ax.invert_yaxis()
     ax.set_title(title)
     _stage_columns(ax, log, list(grid.columns))
@@ -88,10 +90,12 @@ def _block_map(log: Log, table: pd.DataFrame, title: str, unit: str, ax: Axes | 
 
 
 def _log_scale(values: np.ndarray, least: float = 2.0) -> LogNorm | None:
-    """From the smallest to the largest value, at least a factor of two, lest noise fills the colours."""
+    """Over the middle nine tenths of the values, which the first and last block would squeeze; at least a factor of
+    two, lest noise fills the colours."""
     if not values.size:
         return None
-    middle, half = np.sqrt(values.min() * values.max()), np.sqrt(max(least, values.max() / values.min()))
+    low, high = np.quantile(values, [0.05, 0.95])
+    middle, half = np.sqrt(low * high), np.sqrt(max(least, high / low))
     return LogNorm(middle / half, middle * half)
 
 
@@ -129,7 +133,7 @@ def sublayer_split(
     plain_log(ax.yaxis)
     block_axis(ax, sorted(table["block"].unique()))
     ax.set_ylabel("relative MSE")
-    ax.set_title(f"Change by guidance_row, {stage_range(log, stages)}")
+    ax.set_title(f"Change by sublayer, {stage_range(log, stages)}")
     ax.legend()
     finish(ax, log, "sublayer_split", table)
     return ax
@@ -162,7 +166,7 @@ def block_edge_correlation(
     ax.axhspan(-bound, bound, color=FAINT, alpha=0.6, lw=0, zorder=0)
     for i, k in enumerate(shown):
         shift = 0.22 * (i - (len(shown) - 1) / 2)
-        _point_ranges(ax, table[table["stage"] == k], shift, stage_colours(count)[k - 1], MARKERS[i % 6], f"stage {k}")
+        _point_ranges(ax, table[table["stage"] == k], shift, CYCLE[i % len(CYCLE)], MARKERS[i % 6], f"stage {k}")
     block_axis(ax, sorted(table["block"].unique()))
     ax.set_ylabel("rank correlation with edges")
     ax.set_title("Change of the tokens and edges, by block")

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from varlab.analysis.comparisons import Compared, family, is_baseline, log_of, read_comparison, read_frontier
 from varlab.analysis.frontier import NO_MEAN
 from varlab.errors import VarlabError, unknown
-from varlab.figures.style import CYCLE, INK, MARKERS, SOFT, finish, own_axes, theme
+from varlab.figures.style import INK, SOFT, finish, method_style, own_axes, theme
 from varlab.figures.text import as_typed
 
 MEASURES = {
@@ -38,18 +38,21 @@ def tradeoff(
         raise VarlabError(f"This comparison has no {measure}: that needs {needs}.")
     ax = own_axes(ax)
     shown = table.drop(index="none", errors="ignore")
-    for i, kind in enumerate(dict.fromkeys(map(family, shown.index))):
+    kinds = list(dict.fromkeys(map(family, shown.index)))
+    for kind in kinds:
         part = shown[[family(name) == kind for name in shown.index]].sort_values(against)
         baseline = is_baseline(kind)
-        colour = SOFT if baseline else CYCLE[i % len(CYCLE)]
+        colour, marker = method_style(kind, kinds)
         ax.plot(
-            part[against], part[measure], marker=MARKERS[i % len(MARKERS)], color=colour, label=as_typed(kind),
+            part[against], part[measure], marker=marker, color=colour, label=as_typed(kind),
             mec="white", mew=0.5, ls="--" if baseline else "-", lw=0.9, zorder=2 if baseline else 3,
         )  # fmt: skip
         if f"{measure}_low" in part:
             ax.vlines(part[against], part[f"{measure}_low"], part[f"{measure}_high"], color=colour, lw=0.9, zorder=1)
         if against == "speedup":
             ax.hlines(part[measure], part["speedup_low"], part["speedup_high"], color=colour, lw=0.9, zorder=1)
+        if len(part) > 1:
+            _name_settings(ax, part[[against, measure]], colour)
     frontier = read_frontier(source) if against == "work_ratio" else None
     if frontier is not None and measure in frontier.measures and measure not in NO_MEAN:
         _line_to_beat(ax, frontier.table(measure), measure, least=float(shown.work_ratio.min()))
@@ -57,6 +60,13 @@ def tradeoff(
     ax.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=6, columnspacing=1.0)
     finish(ax, log_of(facts), f"tradeoff-{measure}", shown.reset_index())
     return ax
+
+
+def _name_settings(ax: Axes, part: pd.DataFrame, colour: str) -> None:
+    """Each point of a method with several by its options."""
+    for name, x, y in part.itertuples():
+        options = as_typed(str(name).partition(":")[2]) if "+" not in str(name) else ""
+        ax.annotate(options, (x, y), (3, 3), textcoords="offset points", fontsize=5, color=colour)
 
 
 def _line_to_beat(ax: Axes, table: pd.DataFrame, measure: str, least: float) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Generic, Literal, NamedTuple, Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-from varlab.markup import count, summary
+from varlab.markup import Shown, count, summary
 from varlab.models.guidance import Guidance, Settings
 from varlab.models.layers import Attend
 from varlab.schedules import Grid, Schedule
@@ -95,7 +95,7 @@ def _rounding(value: float, dtype: torch.dtype) -> float:
     return abs(float(torch.tensor(value, dtype=dtype)) - value)
 
 
-class NextScaleModel(ABC, Generic[SettingsT, ConditioningT, GuidanceT]):
+class NextScaleModel(Shown, ABC, Generic[SettingsT, ConditioningT, GuidanceT]):
     """A transformer, its tokenizer and its text path, on one schedule.
 
     R rows are [B conditional, B unconditional] with guidance, else the B conditional ones. ``index`` is

@@ -12,6 +12,7 @@ from varlab.errors import VarlabError
 
 FOLDER_VARIABLE = "VARLAB_REPORT_FOLDER"
 FACTS = "facts.json"
+VIEWER = "viewer.html"  # of kept pictures, in a folder of the report's
 SHOWN_FIRST = ("model", "weights", "n", "seed", "device", "dtype")
 
 

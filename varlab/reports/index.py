@@ -1,20 +1,16 @@
-"""`reports/index.html`: every report on one offline page, one entry each: its data, claim, verdicts, figures."""
+"""`reports/index.html`: every report on one offline page, with an overview, filters, and claims against models."""
 
-import json
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from varlab.errors import VarlabError
-from varlab.reports.facts import as_text, fact_rows, read_facts, verdict_rows
-from varlab.reports.headings import heading
-from varlab.reports.style import INDEX_STYLE
-from varlab.reports.templates import INDEX_TEMPLATE
+from varlab.reports.cards import DRAFT, card_of, notebook_of
+from varlab.reports.style import render
 
-DRAFT = "draft"  # the folder, within a report's own, of a run that goes on or stopped
-FIRST = ("model", "weights", "n", "seed")  # what tells reports of one notebook apart
+__all__ = ["DRAFT", "write_index"]
 
 
 def write_index(out: Path | str = "reports") -> Path:
@@ -25,97 +21,36 @@ def write_index(out: Path | str = "reports") -> Path:
 
     Errors: `out` is not a folder.
     """
-    from jinja2 import Environment
-
     place = Path(out)
     if not place.is_dir():
         raise VarlabError(f"No reports folder at {place}.")
-    folders = [folder for folder in sorted(place.iterdir()) if _notebook(folder).is_file()]
-    template = Environment(autoescape=True).from_string(INDEX_TEMPLATE)
-    page = template.render(style=INDEX_STYLE, cards=[_card(folder) for folder in folders])
+    cards = [card_of(folder) for folder in sorted(place.iterdir()) if notebook_of(folder).is_file()]
+    page = render("index", {"cards": cards, "overview": _overview(cards), "claims": _claims(cards)})
     index, draft = place / "index.html", place / f".index.{os.getpid()}.html"
     draft.write_text(page, "utf-8")
     draft.replace(index)  # a reader, or a second report ending now, never sees half a page
     return index
 
 
-def _notebook(folder: Path) -> Path:
-    """The executed notebook of a report, or the draft of one that never succeeded."""
-    path = folder / f"{folder.name}.ipynb"
-    return path if path.is_file() else folder / DRAFT / path.name
-
-
-def _stopped(folder: Path) -> str:
-    """Why the last run stopped and where its draft is; nothing when it succeeded, or still goes on."""
-    path = folder / DRAFT / f"{folder.name}.ipynb"
-    try:
-        error = json.loads(path.read_text("utf-8"))["metadata"]["varlab"]["error"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
-    return f"{error} (half-run notebook: {folder.name}/{DRAFT}/{path.name})"
-
-
-def _card(folder: Path) -> dict[str, Any]:
-    """What the index shows of one report."""
-    name, path = folder.name, _notebook(folder)
-    link = _href(folder, path.relative_to(folder).as_posix())
-    card: dict[str, Any] = {"name": name, "notebook": link, "title": name}
-    try:
-        notebook = json.loads(path.read_text("utf-8"))
-        title, claim = heading(notebook["cells"])
-    except (ValueError, KeyError, TypeError):
-        return card | {"error": "its notebook cannot be read."}
-    run, facts = notebook.get("metadata", {}).get("varlab", {}), read_facts(folder)
-    asked, verdicts = run.get("parameters", {}), verdict_rows(facts)
-    files = [file for file in run.get("files", []) if (folder / file).is_file()]
-    known = {"weights": "not recorded"} | {name: asked[name] for name in FIRST if name in asked} | facts
-    shown = fact_rows({name: known[name] for name in FIRST if name in known})
-    figures = _figures(folder, files, ", ".join(f"{name} {value}" for name, value in shown))
-    rest = {name: value for name, value in facts.items() if name not in FIRST}
-    return card | {
-        "title": title or name,
-        "claim": _rendered(claim),
-        "html": _href(folder, f"{name}.html") if (folder / f"{name}.html").is_file() else "",
-        "error": _stopped(folder),
-        "verdicts": verdicts,
-        "tally": [(*words, n) for words, n in Counter((row["verdict"], row["tone"]) for row in verdicts).items()],
-        "contents": _contents(len(verdicts), len(figures)),
-        "figures": figures,
-        "files": [(file, _href(folder, file)) for file in _other_files(files)],
-        "facts": [*shown, *([("date", run["date"])] if "date" in run else []), ("report", name)],
-        "settings": [*fact_rows(rest), *((key, as_text(value)) for key, value in asked.items())],
-        "versions": list(run.get("versions", {}).items()),
+def _overview(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What was run, on which models and weights, what came of it, and the choices of the filters."""
+    found = Counter((row["verdict"], row["tone"]) for card in cards for row in card["verdicts"])
+    weights = {(card["model"], value) for card in cards for name, value in card.get("facts", ()) if name == "weights"}
+    models = sorted({card["model"] for card in cards} - {""})
+    return {
+        "tally": [(*words, n) for words, n in found.most_common()],
+        "models": [(model, sorted(value for other, value in weights if other == model)) for model in models],
+        "methods": sorted({method for card in cards for method in card["filter"]["methods"]}),
+        "verdicts": sorted({word for card in cards for word in card["filter"]["verdicts"]}),
+        "claims": sorted({row["claim"] for card in cards for row in card["verdicts"]}),
     }
 
 
-def _rendered(markdown: str) -> str:
-    from varlab.reports.page import markdown_html, take_offline  # nbconvert takes a second
-
-    return take_offline(markdown_html(markdown)) if markdown else ""
-
-
-def _contents(verdicts: int, figures: int) -> str:
-    """What the folded part of an entry holds."""
-    counted = [(verdicts, "verdict"), (figures, "figure")]
-    return ", ".join([*(f"{n} {kind}{'s' * (n > 1)}" for n, kind in counted if n), "settings"]).capitalize()
-
-
-def _figures(folder: Path, files: list[str], data: str) -> list[dict[str, Any]]:
-    """The PNG files, each with the same figure's PDF and numbers; `data` tells what they are drawn from."""
-    figures = []
-    for png in (file for file in files if file.endswith(".png")):
-        kinds = [(suffix.upper(), png.removesuffix("png") + suffix) for suffix in ("pdf", "svg", "csv")]
-        links = [(kind, _href(folder, file)) for kind, file in kinds if file in files]
-        title = Path(png).stem.replace("_", " ").replace("-", " ")
-        figures.append({"png": _href(folder, png), "title": title, "alt": f"{title}: {data}", "links": links})
-    return figures
-
-
-def _other_files(files: list[str]) -> list[str]:
-    """Tables and documents that belong to no figure."""
-    drawn = {file.removesuffix(".png") for file in files if file.endswith(".png")}
-    return [file for file in files if file.endswith((".csv", ".pdf")) and file.rsplit(".", 1)[0] not in drawn]
-
-
-def _href(folder: Path, file: str) -> str:
-    return quote(f"{folder.name}/{file}")
+def _claims(cards: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Claim by claim what each model said: for each model the verdicts of its reports."""
+    rows: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for card in cards:
+        for row in card["verdicts"]:
+            own = card["filter"] | {"verdicts": [row["verdict"]], "text": row["claim"]}
+            rows.setdefault(row["claim"], {}).setdefault(card["model"], []).append(row | {"of": card, "filter": own})
+    return [{"claim": claim, "models": models} for claim, models in rows.items()]

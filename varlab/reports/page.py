@@ -20,12 +20,12 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
 from traitlets.config import Config
 
-from varlab.reports.facts import as_text, fact_rows, read_facts, verdict_rows
+from varlab.reports.facts import VIEWER, as_text, fact_rows, read_facts, verdict_rows
 from varlab.reports.headings import heading
 from varlab.reports.mathematics import block_formula, inline_formula
 from varlab.reports.notebooks import read_notebook
 from varlab.reports.parameters import REPORT_FOLDER, Parameter
-from varlab.reports.style import PAGE_STYLE, code_colours
+from varlab.reports.style import page_style
 from varlab.reports.templates import PAGE_TEMPLATE
 
 REMOTE = re.compile(r"\s*(?:https?:)?//", re.IGNORECASE)
@@ -49,8 +49,9 @@ def notebook_page(path: Path, declared: Mapping[str, Parameter], pictures: Path)
     resources = {
         "metadata": {"name": path.stem, "path": str(pictures)},
         "title": " · ".join([title or path.stem, *([str(facts["model"])] if "model" in facts else [])]),
-        "style": PAGE_STYLE + code_colours(),
+        "style": page_style(),
         "run": run,
+        "viewers": [file.relative_to(path.parent).as_posix() for file in sorted(path.parent.glob(f"*/{VIEWER}"))],
         "facts": fact_rows(facts),
         "verdicts": verdict_rows(facts),
         "parameters": _parameter_rows(declared, run.get("parameters", {})),

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from io import StringIO
 from pathlib import Path
@@ -24,6 +26,7 @@ from varlab.reports.index import DRAFT, write_index
 from varlab.reports.notebooks import find_notebook, read_notebook
 from varlab.reports.parameters import REPORT_FOLDER, Parameter, check_parameters, notebook_parameters
 from varlab.reports.tidy import path_cleaner, tidy_notebook
+from varlab.resources import PACKAGE
 
 LONGEST = 80  # letters of a report's name
 VERSIONS = ("varlab", "torch", "numpy", "matplotlib")
@@ -76,7 +79,7 @@ def run_report(
     declared = notebook_parameters(source)
     values = check_parameters(declared, parameters)
     inputs = {key: p.default for key, p in declared.items() if key != REPORT_FOLDER} | values
-    name = _checked_name(name or report_name(source.stem, declared, values))
+    name = checked_name(name or report_name(source.stem, declared, values))
     folder = Path(out).resolve() / name
     with one_writer(folder, wait=wait):
         if not overwrite:
@@ -96,6 +99,7 @@ def _make(
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "versions": _versions(),
         "parameters": inputs,
+        "key": report_key(source, inputs),
     }
     path = draft / f"{name}.ipynb"
     try:
@@ -225,6 +229,18 @@ def report_name(stem: str, declared: Mapping[str, Parameter], values: Mapping[st
     return f"{name[:LONGEST].rstrip('-.')}-{key_of(other)}"
 
 
+def report_key(source: Path, inputs: Mapping[str, Any]) -> str:
+    """8 digits of all that decides a report: the notebook, its inputs, the code, and the versions of what it calls."""
+    return key_of({"notebook": source.read_text("utf-8"), "inputs": inputs, "code": _code(), "with": _versions()})
+
+
+@cache
+def _code() -> str:
+    """A digest of the package's own files."""
+    files = sorted(PACKAGE.rglob("*.py"))
+    return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
 def _refuse_another(folder: Path, name: str, inputs: Mapping[str, Any]) -> None:
     """Refuse to replace a report of other inputs."""
     path = folder / f"{name}.ipynb"
@@ -240,7 +256,7 @@ def _refuse_another(folder: Path, name: str, inputs: Mapping[str, Any]) -> None:
         )
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
     if name != Path(name).name or name.startswith("."):
         raise VarlabError(f"{name!r} cannot name a report: use a plain folder name.")
     return name
@@ -259,11 +275,21 @@ def _remove_last_run(folder: Path, name: str) -> None:
     for file in [*mine, path.with_suffix(".html"), folder / FACTS]:
         if file.resolve().is_relative_to(folder):
             file.unlink(missing_ok=True)
+    for name in files:
+        place = (folder / name).resolve()
+        if name.endswith("/") and place.parent == folder:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _files(folder: Path) -> list[str]:
     """The files in a folder and below."""
     return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+
+
+def _listed(notebook: Path) -> list[str]:
+    """The files beside a notebook, and its folders, whose pictures may be thousands, each with a slash at its end."""
+    found = (item for item in notebook.parent.iterdir() if item != notebook)
+    return sorted(f"{item.name}/" if item.is_dir() else item.name for item in found)
 
 
 def _move_up(draft: Path) -> None:
@@ -279,7 +305,7 @@ def _finish(path: Path, facts: Mapping[str, Any]) -> None:
     """Tidy the executed notebook and its facts and note in it what the run was and wrote."""
     if not path.is_file():
         return
-    files = [file for file in _files(path.parent) if file != path.name]
+    files = _listed(path)
     clean = path_cleaner(path.parent.parent.parent, path.parent)
     notebook = read_notebook(path)
     tidy_notebook(notebook, path.stem, clean)

@@ -1,6 +1,6 @@
-"""The pages as Jinja templates: a report, and the index over all of them; their look is in ``style``."""
+"""The page of a report as a template for nbconvert; its look is in ``style``."""
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data: file:; form-action 'none'"
+from varlab.reports.style import POLICY
 
 PAGE_TEMPLATE = """
 {%- extends 'base/display_priority.j2' -%}
@@ -12,7 +12,9 @@ PAGE_TEMPLATE = """
 <title>{{ resources.title | escape_html }}</title>
 <style>{{ resources.style }}</style></head>
 <body>
-<header><div class="meta"><a href="../index.html">All reports</a><span>{{ resources.run.date }}</span>
+<header><div class="meta"><a href="../index.html">All reports</a>
+{% for viewer in resources.viewers %}<a href="{{ viewer | escape_html }}">Pictures side by side</a>
+{% endfor %}<span>{{ resources.run.date }}</span>
 {% for package, version in (resources.run.versions or {}).items() -%}
 <span>{{ package | escape_html }} {{ version | escape_html }}</span>
 {% endfor %}</div></header>
@@ -82,46 +84,4 @@ PAGE_TEMPLATE = """
   src="data:image/jpeg;base64,{{ output.data['image/jpeg'] }}"></div>
 {%- endblock -%}
 {%- block footer -%}</main></body></html>{%- endblock footer -%}
-""".replace("POLICY", POLICY)
-
-INDEX_TEMPLATE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="POLICY">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>varlab reports</title>
-<style>{{ style | safe }}</style></head>
-<body><main>
-<h1>Reports</h1>
-<p class="meta">{{ cards | length }} report{{ "" if cards | length == 1 else "s" }} on next-scale image
-  models, \
-each drawn from logs and tables. Everything here is kept beside this page; nothing is loaded from the
-  network.</p>
-{% for card in cards %}<article id="{{ card.name }}">
-<h2><a href="{{ card.html or card.notebook }}">{{ card.title }}</a></h2>
-<dl class="facts">{% for name, value in card.facts %}<div><dt>{{ name }}</dt>\
-<dd{% if value == "not recorded" %} class="warn"{% endif %}>{{ value }}</dd></div>{% endfor %}</dl>
-<div class="tally">{% if card.error %}<span class="verdict bad">stopped</span>{% endif %}
-{% for word, tone, count in card.tally %}<span class="verdict {{ tone }}">{{ word }} &times;{{ count }}</span>
-{% endfor %}</div>
-{% if card.claim %}<div class="claim">{{ card.claim | safe }}</div>{% endif %}
-{% if card.error %}<p class="stopped">The last run stopped: {{ card.error }}</p>{% endif %}
-<details><summary>{{ card.contents }}</summary>
-{% if card.verdicts %}<div class="scroll" tabindex="0" role="region" aria-label="Verdicts">
-<table class="verdicts"><thead><tr><th>Claim</th><th>Finding</th><th>Verdict</th></tr></thead>
-<tbody>{% for row in card.verdicts %}<tr><td>{{ row.claim }}</td><td>{{ row.finding }}</td>
-<td><span class="verdict {{ row.tone }}">{{ row.verdict }}</span></td></tr>{% endfor %}</tbody></table></div>{% endif %}
-{% if card.figures %}<div class="figures">{% for figure in card.figures %}<figure>
-<a href="{{ figure.png }}"><img loading="lazy" alt="{{ figure.alt }}" src="{{ figure.png }}"></a>
-<figcaption><span>{{ figure.title }}</span>{% for kind, href in figure.links %}<a href="{{ href }}">{{ kind }}</a>\
-{% endfor %}</figcaption></figure>{% endfor %}</div>{% endif %}
-<dl class="facts parameters"><div><dt><b>Settings</b></dt></div>{% for name, value in card.settings %}<div>\
-<dt>{{ name }}</dt><dd>{{ value }}</dd></div>{% endfor %}</dl>
-<p class="meta files">{% for package, version in card.versions %}<span>{{ package }} {{ version }}</span>\
-{% endfor %}</p></details>
-<p class="meta files">{% if card.html %}<a href="{{ card.html }}">Page</a>{% endif %}
-<a href="{{ card.notebook }}">Notebook</a>
-{% for name, href in card.files %}<a href="{{ href }}">{{ name }}</a>{% endfor %}</p>
-</article>
-{% else %}<p class="empty">No reports yet. Run one with: varlab report &lt;name&gt;</p>{% endfor %}
-</main></body></html>
 """.replace("POLICY", POLICY)

@@ -13,10 +13,10 @@ from varlab.context import fixed_context
 from varlab.engine.hooks import Accelerator
 from varlab.engine.ledger import Ledger
 from varlab.locks import one_writer
-from varlab.markup import count, summary
+from varlab.markup import Shown, count, summary
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
-from varlab.outputs import image_facts, save_image
+from varlab.outputs import image_facts, picture_html, save_image
 from varlab.probes import LoggingProbe
 from varlab.probes import log as logs
 from varlab.probes.log import Log
@@ -32,18 +32,24 @@ from varlab.writing import beside
 
 Probes = Sequence[str | LoggingProbe] | str | LoggingProbe
 Accelerators = Sequence[str | Accelerator] | str | Accelerator
+SHOWN = 8  # pictures of a run in a notebook
 TIMED = 1e13  # operations of an image above which no passes are spent on the times of plain stages
 MADE = "made"  # of a log's encoding: what ``log_run`` had to do; nothing for a run that was there
 
 
 @dataclass
-class RunResult:
+class RunResult(Shown):
     """``images`` in prompt order, the summed work ledger, and the ``log``: a group for each probe, and one for each
     method that tells what it decided (``log["sparsevar"].share``, ``log["sparsevar/stage-05"].kept``)."""
 
     images: list[Image.Image]
     log: xr.DataTree
     ledger: Ledger
+
+    def _repr_html_(self) -> str:
+        """The summary, and the first pictures with their prompts."""
+        pairs = zip(self.images[:SHOWN], self.log.attrs.get("prompts", ()), strict=False)
+        return super()._repr_html_() + "".join(picture_html(image, text) for image, text in pairs)
 
     def __repr__(self) -> str:
         facts = self.log.attrs

@@ -1,0 +1,117 @@
+"""Figures drawn again from what was stored: the same bytes, fonts embedded, sizes of a page, a manifest."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import varlab as vl
+from tests.toy_logs import toy_images, toy_log
+from varlab.errors import VarlabError
+from varlab.figures import redraw
+from varlab.figures.counterparts import MIRRORS, WITHOUT
+from varlab.figures.redraw import OF_COMPARISONS, OF_LOGS
+from varlab.runs.folders import keep
+
+
+def stored(folder: Path, *groups: str) -> Path:
+    """A toy log with some of its groups, and its pictures, as a run leaves them."""
+    tree = toy_log(n=4)
+    for name in list(tree.children):
+        if groups and name not in groups:
+            del tree[name]
+    tree.attrs = {**tree.attrs, "n": 4}
+    keep(folder, tree)
+    (folder / "images").mkdir()
+    for i, picture in enumerate(toy_images(4)):
+        picture.save(folder / "images" / f"{i:06d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = vl.compare(
+        "nano-infinity", "scenes", ["sparsevar:keep=0.5,last=1", "truncate:last=1"], n=2, batch=2, frontier=False
+    )
+    return found.save(tmp_path_factory.mktemp("compared") / "saved")
+
+
+def test_a_second_call_gives_the_same_bytes(tmp_path: Path) -> None:
+    run = stored(tmp_path / "run", "step-redundancy", "branch-divergence")
+    first, second = (redraw([run], tmp_path / name) for name in "ab")
+    assert [path.name for path in first] == [path.name for path in second]
+    assert {path.name for path in first} == {
+        *(f"{name}.{end}" for name in ("branch_divergence", "prediction_divergence", "guidance_effect",
+                                       "step_redundancy", "saturation") for end in ("pdf", "png", "svg")),
+        "figures.json",
+    }  # fmt: skip
+    for one, other in zip(first, second, strict=True):
+        assert one.read_bytes() == other.read_bytes(), one.name
+
+
+def test_fonts_are_embedded_and_widths_those_of_a_page(tmp_path: Path) -> None:
+    run = stored(tmp_path / "run", "branch-divergence")
+    for columns, width in ((1, 3.25), (2, 6.75)):
+        redraw([run], tmp_path / f"{columns}", columns=columns, formats=["pdf"])
+        for file in (tmp_path / f"{columns}").glob("*.pdf"):
+            text = file.read_bytes()
+            box = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+)", text)
+            assert box is not None and float(box[1]) / 72 == pytest.approx(width, abs=0.01), file.name
+            assert b"/CIDFontType2" in text and b"/Type3" not in text  # Type 42, as conferences ask for
+            assert b"CreationDate" not in text
+
+
+def test_talks_and_posters_have_larger_letters(tmp_path: Path) -> None:
+    run = stored(tmp_path / "run", "step-redundancy")
+    sizes = {}
+    for style in ("paper", "talk", "poster"):
+        redraw([run], tmp_path / style, style=style, formats=["png"])
+        with Image.open(tmp_path / style / "saturation.png") as picture:
+            sizes[style] = picture.width
+    assert sizes["talk"] == pytest.approx(1.6 * sizes["paper"], abs=2)
+    assert sizes["poster"] == pytest.approx(2.6 * sizes["paper"], abs=2)
+
+
+def test_a_comparison_is_drawn_from_its_folder(compared: Path, tmp_path: Path) -> None:
+    made = redraw([compared], tmp_path / "out", formats=["png"])
+    names = {path.stem for path in made if path.suffix == ".png"}
+    assert names == {"tradeoff_work", "tradeoff_speed", "difference_spectrum", "side_by_side", "difference",
+                     "keep_maps-01"}  # fmt: skip
+
+
+def test_the_manifest_says_what_each_figure_shows(compared: Path, tmp_path: Path) -> None:
+    record = json.loads(redraw([compared], tmp_path / "out", formats=["png"])[-1].read_text("utf-8"))
+    shown = {figure["figure"]: figure for figure in record["figures"]}
+    assert "method figure" in shown["keep_maps-01"]["mirrors"] and "none" in shown["difference_spectrum"]["mirrors"]
+    assert shown["tradeoff_work"]["data"]["model"] == "nano-infinity"
+    assert all(figure["question"].endswith((".", "?")) for figure in record["figures"])
+    assert record["without"] == WITHOUT and all(WITHOUT.values())
+
+
+def test_every_counterpart_is_a_figure() -> None:
+    names = {drawing.name for drawing in (*OF_LOGS, *OF_COMPARISONS)} | {"keep_maps", "decisions"}
+    assert set(MIRRORS) <= names
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"style": "papr"}, "paper"), ({"formats": ["pfd"]}, "pdf"), ({"columns": 3}, "1")],
+)
+def test_unknown_options_are_refused_before_anything_is_drawn(tmp_path: Path, options: dict, message: str) -> None:
+    run = stored(tmp_path / "run", "step-redundancy")
+    with pytest.raises(VarlabError, match=message):
+        redraw([run], tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_there_stays(tmp_path: Path) -> None:
+    run, out = stored(tmp_path / "run", "step-redundancy"), tmp_path / "out"
+    out.mkdir()
+    (out / "saturation.png").write_bytes(b"mine")
+    with pytest.raises(VarlabError, match="exists"):
+        redraw([run], out, formats=["png"])
+    assert [path.name for path in out.iterdir()] == ["saturation.png"]
+    with pytest.raises(VarlabError, match="neither a run nor a comparison"):
+        redraw([out], tmp_path / "other")

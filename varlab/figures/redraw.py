@@ -1,0 +1,247 @@
+"""All figures of runs and comparisons again, from what was stored: no model, no sampling, the same bytes each time."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
+
+from varlab.analysis.comparisons import SavedComparison
+from varlab.analysis.decisions import pruning_method
+from varlab.analysis.logs import Log, as_log
+from varlab.errors import VarlabError, unknown
+from varlab.figures.branches import branch_divergence, guidance_effect, prediction_divergence
+from varlab.figures.counterparts import MIRRORS, WITHOUT
+from varlab.figures.decisions import decisions, keep_maps
+from varlab.figures.maps import energy_maps, token_maps
+from varlab.figures.redundancy import saturation, step_redundancy
+from varlab.figures.sidebyside import difference_spectrum, side_by_side
+from varlab.figures.spectra import explained_share, high_frequency_share, residual_spectrum
+from varlab.figures.spread import concentration
+from varlab.figures.style import PROVENANCE, figure_of, kept, panels, theme
+from varlab.figures.tokens import block_edge_correlation, block_token_mse, step_change, sublayer_split
+from varlab.figures.tradeoff import tradeoff
+from varlab.outputs import refuse_existing, save_json
+from varlab.writing import beside
+
+COLUMN, PAGE = 3.25, 6.75  # inches: one and two columns of CVPR, ICCV and ICML
+STYLES = {"paper": (1.0, 1.0), "talk": (1.6, 1.9), "poster": (2.6, 3.2)}  # size of the figure, of letters and lines
+FORMATS = ("pdf", "png", "svg")
+LETTERS = 11.5  # of a title, an inch
+MANIFEST = "figures.json"
+FIXED: Any = {"svg.hashsalt": "varlab", "svg.fonttype": "path", "pdf.fonttype": 42}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure by name: what draws it, the group of the log that it needs, whether it fills axes of a given width."""
+
+    name: str
+    draw: Callable[..., Axes | Figure]
+    needs: str = ""
+    axes: bool = True
+
+
+Plan = tuple[Drawing, Callable[..., Axes | Figure]]  # a figure, and what draws it of its source
+
+OF_LOGS = (
+    Drawing("residual_spectrum", residual_spectrum, "residual-spectrum"),
+    Drawing("high_frequency_share", high_frequency_share, "residual-spectrum"),
+    Drawing("explained_share", explained_share, "residual-spectrum"),
+    Drawing("energy_on_edges", concentration, "residual-spectrum"),
+    Drawing("energy_maps", energy_maps, "residual-spectrum", axes=False),
+    Drawing("block_token_mse", block_token_mse, "token-mse"),
+    Drawing("step_change", step_change, "token-mse"),
+    Drawing("sublayer_split", sublayer_split, "token-mse"),
+    Drawing("block_edge_correlation", block_edge_correlation, "token-mse"),
+    Drawing("token_maps", token_maps, "token-mse", axes=False),
+    Drawing("branch_divergence", branch_divergence, "branch-divergence"),
+    Drawing("prediction_divergence", prediction_divergence, "branch-divergence"),
+    Drawing("guidance_effect", guidance_effect, "branch-divergence"),
+    Drawing("step_redundancy", step_redundancy, "step-redundancy", axes=False),
+    Drawing("saturation", saturation, "step-redundancy"),
+    Drawing("decisions", decisions, "skipvar", axes=False),
+)
+OF_COMPARISONS = (
+    Drawing("tradeoff_work", partial(tradeoff, against="work_ratio")),
+    Drawing("tradeoff_speed", tradeoff),
+    Drawing("difference_spectrum", difference_spectrum),
+    Drawing("side_by_side", side_by_side, axes=False),
+    Drawing("difference", partial(side_by_side, difference=True), axes=False),
+)
+
+
+def redraw(
+    folders: Sequence[Path | str],
+    out: Path | str,
+    *,
+    style: str = "paper",
+    formats: Sequence[str] = FORMATS,
+    columns: int = 1,
+    overwrite: bool = False,
+) -> list[Path]:
+    """Draw every figure that runs and comparisons hold; returns the files, the manifest ``figures.json`` last.
+
+    Parameters
+    ----------
+    folders
+        Run folders, folders of ``varlab compare --out``, or reports that kept a comparison.
+    style
+        ``paper``; ``talk`` and ``poster`` are larger, with letters larger still.
+    formats
+        Of ``pdf`` (fonts embedded as Type 42), ``png`` and ``svg`` (letters as outlines). No file holds a date: equal
+        logs and versions give equal bytes.
+    columns
+        1 or 2: the width of figures of one panel, 3.25 or 6.75 inches. Maps and pictures always take both columns.
+
+    Raises
+    ------
+    VarlabError
+        For an unknown style, format or folder and for files that are there, before anything is drawn.
+    """
+    for name, given, known in (
+        ("style", [style], STYLES),
+        ("format", formats, FORMATS),
+        ("columns", [columns], (1, 2)),
+    ):
+        for item in given:
+            if item not in known:
+                raise unknown(name, str(item), [str(one) for one in known])
+    place, sources = Path(out), [source for folder in folders for source in _sources(Path(folder))]
+    plans = [(folder, drawing, draw) for folder in sources for drawing, draw in _drawings(folder)]
+    stems = _stems([folder for folder, _, _ in plans], [drawing.name for _, drawing, _ in plans])
+    refuse_existing(
+        place / MANIFEST, *(place / f"{stem}.{end}" for stem in stems for end in formats), overwrite=overwrite
+    )
+    made, records = [], []
+    for stem, (folder, drawing, draw) in zip(stems, plans, strict=True):
+        figure = _drawn(drawing, draw, style, columns)
+        made += [_written(figure, place / f"{stem}.{end}") for end in formats]
+        records.append(_record(stem, folder, drawing, figure))
+        plt.close(figure)
+    record = {"style": style, "columns": columns, "figures": records, "without": WITHOUT}
+    return [*made, save_json(place / MANIFEST, record)]
+
+
+def _sources(folder: Path) -> list[Path]:
+    """The folder itself, or the comparison that a report kept."""
+    if any((folder / name).exists() for name in ("run.json", "comparison.json", "log.zarr")):
+        return [folder]
+    if (folder / "comparison" / "comparison.json").is_file():
+        return [folder / "comparison"]
+    raise VarlabError(f"{folder} holds neither a run nor a comparison: give the --out of varlab log or compare.")
+
+
+def _drawings(folder: Path) -> list[Plan]:
+    """What can be drawn of a folder, each with its source bound."""
+    if not (folder / "comparison.json").is_file():
+        log = as_log(folder)
+        return [(one, partial(one.draw, log)) for one in OF_LOGS if one.needs in log.children]
+    compared = SavedComparison(folder)
+    found: list[Plan] = [
+        (one, partial(one.draw, folder if "tradeoff" in one.name else compared)) for one in OF_COMPARISONS
+    ]
+    for row, name in enumerate(compared.names):
+        place = folder / "decisions" / f"{row:02d}"
+        if place.is_dir():
+            found += _decided(as_log(place), name, row, compared)
+    return found
+
+
+def _decided(log: Log, name: str, row: int, compared: SavedComparison) -> list[Plan]:
+    """Maps of the tokens that a method computed, or what it decided of each image."""
+    found: list[Plan] = []
+    try:
+        pruning_method(log)
+        draw = partial(keep_maps, log, compared.images[name], compared.images["none"])
+        found.append((Drawing(f"keep_maps-{row:02d}", draw, axes=False), draw))
+    except VarlabError:
+        pass  # a method that leaves out no tokens
+    if "skipvar" in as_log(log).children:
+        draw = partial(decisions, log)
+        found.append((Drawing(f"decisions-{row:02d}", draw, axes=False), draw))
+    return found
+
+
+def _stems(folders: Sequence[Path], names: Sequence[str]) -> list[str]:
+    """File names: the figure's, after the folder's where there are several."""
+    if len(set(folders)) < 2:
+        return list(names)
+    own = [folder.parent.name if folder.name == "comparison" else folder.name for folder in folders]
+    stems = [f"{one}-{name}" for one, name in zip(own, names, strict=True)]
+    if len(set(stems)) < len(stems):
+        raise VarlabError(f"Two of the folders have one name, {max(own, key=own.count)}: draw them into two folders.")
+    return stems
+
+
+def _drawn(drawing: Drawing, draw: Callable[..., Axes | Figure], style: str, columns: int) -> Figure:
+    """The figure at the width of the page, its letters and lines as the style has them."""
+    if drawing.axes:
+        width = COLUMN if columns == 1 else PAGE
+        figure = figure_of(draw(ax=panels(1, 1, width, 2.4 if columns == 1 else 2.9)[0]))
+    else:
+        figure = figure_of(draw())
+        _enlarge(figure, min(1.0, PAGE / figure.get_figwidth()))
+    size, letters = STYLES[style]
+    _wrap_titles(figure)
+    _enlarge(figure, size)
+    for text in figure.findobj(Text):
+        if isinstance(text, Text):
+            text.set_fontsize(float(text.get_fontsize()) * (size if text.get_gid() == PROVENANCE else letters))
+    for line in figure.findobj(Line2D):
+        if isinstance(line, Line2D):
+            line.set(linewidth=line.get_linewidth() * letters, markersize=line.get_markersize() * letters)
+    return figure
+
+
+def _wrap_titles(figure: Figure) -> None:
+    """Titles in as many lines as the width asks for."""
+    titles = {ax.get_title(loc="left") for ax in figure.axes} - {""}
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and text.get_text() in titles:
+            text.set_text(fill(text.get_text(), int(LETTERS * figure.get_figwidth() / len(_columns(figure)))))
+
+
+def _columns(figure: Figure) -> set[int]:
+    """The left ends of panels side by side; colour bars have no title."""
+    titled = [ax for ax in figure.axes if ax.get_title(loc="left")]
+    return {spec.colspan.start for ax in titled if (spec := ax.get_subplotspec()) is not None} or {0}
+
+
+def _enlarge(figure: Figure, factor: float) -> None:
+    figure.set_size_inches(factor * figure.get_figwidth(), factor * figure.get_figheight())
+
+
+def _written(figure: Figure, path: Path) -> Path:
+    about: Any = {
+        ".pdf": {"Title": path.stem, "Keywords": kept(figure).line, "CreationDate": None, "Creator": "varlab"},
+        ".png": {"Title": path.stem, "Description": kept(figure).line, "Software": "varlab"},
+        ".svg": {"Title": path.stem, "Description": kept(figure).line, "Date": None, "Creator": "varlab"},
+    }[path.suffix]
+    with theme(), mpl.rc_context(FIXED), beside(path) as part:
+        figure.savefig(part, metadata=about)
+    return path
+
+
+def _record(stem: str, folder: Path, drawing: Drawing, figure: Figure) -> dict[str, Any]:
+    """What the manifest says of a figure: its question, its data, and what of the papers it stands beside."""
+    base = drawing.name.partition("-")[0]
+    function = drawing.draw
+    while isinstance(function, partial):
+        function = function.func
+    facts = next((facts for facts, _ in kept(figure).tables.values()), {})
+    return {
+        "figure": stem,
+        "question": (function.__doc__ or "").partition("\n")[0],
+        "of": folder.name if folder.name != "comparison" else folder.parent.name,
+        "data": facts,
+        "mirrors": MIRRORS.get(base) or "none: no paper of the four shows this",
+    }
