@@ -1,6 +1,7 @@
 """Folders of pictures that any code made, against those of a dense run: fidelity, spectra, scene scores, pairs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pandas as pd
 import torch
 
 from varlab.comparison.bench import SCORE_FROM
-from varlab.comparison.folders import Set, gather, labels
+from varlab.comparison.folders import Row, Set, gather, labels
 from varlab.comparison.image_result import SHOWN, ImageComparison, spectrum_rows, spectrum_table, summary
 from varlab.comparison.latencies import read_latencies, with_latencies
 from varlab.comparison.pairing import RESAMPLES, RIGHT, Margin, pair
@@ -93,29 +94,48 @@ def _measure(
     scorer = _scene_scorer(found)
     scenes = _scene_categories() if scorer else {}
     edges = band_edges(*found.size[::-1])
-    rows: list[dict[str, Any]] = []
-    powers: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    for done, item in enumerate(found.rows, 1):
+
+    def one(item: Row) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
+        """The rows of an image, and the spectra by bands of each folder but the dense one."""
         dense = crops(read_picture(item.dense.path), found.grid)
-        parts = {found.label: dense} if scorer else {}
-        parts |= {
-            name: crops(read_picture(other.path), found.grid) for name, other in zip(names, item.others, strict=True)
-        }
-        for name, samples in parts.items():
+        parts = [(found.label, dense)] if scorer else []
+        parts += [(n, crops(read_picture(p.path), found.grid)) for n, p in zip(names, item.others, strict=True)]
+        rows, powers = [], []
+        for name, samples in parts:
             for k, (sample, reference) in enumerate(zip(samples, dense, strict=True)):
                 row = {"method": name, "name": item.dense.name, "k": item.dense.k * len(dense) + k}
                 row |= {"prompt": item.dense.prompt, "category": item.category or scenes.get(item.dense.prompt, "")}
-                if name in powers:
+                if name != found.label:
                     values, spectrum = fidelity(sample, reference, learned)
                     row |= values
-                    powers[name].append(spectrum_rows(spectrum, edges))
+                    powers.append(spectrum_rows(spectrum, edges))
                 rows.append(row | ({RIGHT: scorer(sample, item.dense.prompt)} if scorer else {}))
-        if progress is not None:
-            progress(done, len(found.rows))
-    bands = [spectrum_table(np.stack(powers[name]), edges).assign(method=name) for name in names]
+        return rows, powers
+
+    rows, powers = [], []
+    for own, bands in _in_threads(one, found.rows, progress):
+        rows += own
+        powers.append(np.stack(bands).reshape(len(names), -1, *bands[0].shape))
+    tables = [spectrum_table(np.concatenate([p[i] for p in powers]), edges) for i in range(len(names))]
     order = [found.label, *names]
     table = pd.DataFrame(rows).sort_values("method", key=lambda column: column.map(order.index), kind="stable")
-    return table.reset_index(drop=True), pd.concat(bands, ignore_index=True)
+    spectra = [part.assign(method=name) for part, name in zip(tables, names, strict=True)]
+    return table.reset_index(drop=True), pd.concat(spectra, ignore_index=True)
+
+
+def _in_threads(work: Callable[[Row], Any], rows: Sequence[Row], progress: Progress | None) -> Iterator[Any]:
+    """What ``work`` gives of each row, in order: a row a core at a time, each in one thread of torch, so that numbers
+    do not depend on how many there are, and no more than these rows are in memory."""
+    workers = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            for start in range(0, len(rows), workers):
+                yield from pool.map(work, rows[start : start + workers])
+                if progress is not None:
+                    progress(min(len(rows), start + workers), len(rows))
+    finally:
+        torch.set_num_threads(workers)
 
 
 def _scene_scorer(found: Set) -> Callable[[torch.Tensor, str], bool] | None:

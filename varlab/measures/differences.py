@@ -54,9 +54,12 @@ def wavelet_difference(image: Tensor, reference: Tensor, wavelet: str = "haar") 
 
 
 def _bands(pixels: Tensor, wavelet: str) -> list[Tensor]:
-    modes = tuple("symmetric" if side % 2 else "periodization" for side in pixels.shape[-2:])
-    low, details = pywt.dwt2(pixels.float().cpu().numpy(), wavelet, modes, axes=(-2, -1))
-    return [torch.from_numpy(band) for band in (low, *details)]
+    """LL, LH, HL, HH of ``pywt.dwt2``, sides swapped: along y as along x, since its strided steps take nine times as
+    long."""
+    maps = pixels.float().cpu().numpy()
+    along_y, along_x = ("symmetric" if side % 2 else "periodization" for side in maps.shape[-2:])
+    halves = (np.ascontiguousarray(half.swapaxes(-2, -1)) for half in pywt.dwt(maps, wavelet, along_x))
+    return [torch.from_numpy(band) for half in halves for band in pywt.dwt(half, wavelet, along_y)]
 
 
 class SpectrumDifference(NamedTuple):
