@@ -52,6 +52,17 @@ def test_numbers_are_those_of_the_arrays(tmp_path: Path) -> None:
     assert (found.spectra.gain_db_low <= found.spectra.gain_db).all() and found.spectra.to.iloc[-1] == 0.5
 
 
+def test_numbers_do_not_depend_on_threads(tmp_path: Path) -> None:
+    folders, threads = (geneval(tmp_path / "dense"), geneval(tmp_path / "fast", 0.1)), torch.get_num_threads()
+    tables = []
+    for n in (1, 3):
+        torch.set_num_threads(n)
+        tables.append(vl.compare_images(*folders).prompts)
+        assert torch.get_num_threads() == n
+    torch.set_num_threads(threads)
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+
 def test_equal_pictures_are_equal(tmp_path: Path) -> None:
     row = vl.compare_images(dpg(tmp_path / "a"), dpg(tmp_path / "b")).table.iloc[0]
     assert np.isinf(row.psnr) and row.ssim == pytest.approx(1) and row.detail_error == row.spectrum_db == 0

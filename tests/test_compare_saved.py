@@ -119,6 +119,8 @@ def test_unlike_runs_are_refused_by_field(tmp_path: Path) -> None:
     with pytest.raises(VarlabError, match="neither has such a field"):
         vl.compare_saved(a, b, despite=["wieghts"])
     assert "how they were made" in refuse_unlike(MADE, {})[0]
+    drawn = [MADE | {"drawn": [{"spec": spec, "date": spec, "folder": spec}]} for spec in ("none", "fast")]
+    assert refuse_unlike(*drawn) == []  # the method is what is compared, wherever it stands
     assert refuse_unlike(MADE, MADE | {"settings": {"cfg": 1, "tau": [1, 1]}}, ["settings"])
     with pytest.raises(VarlabError, match=r"--despite settings.tau "):
         refuse_unlike(MADE, MADE | {"settings": {"cfg": 1, "tau": [1, 2]}}, ["settings.cfg"])

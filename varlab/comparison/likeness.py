@@ -1,5 +1,6 @@
 """In which fields two records of how something was made differ, and which of these stand in a comparison's way."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from varlab.outputs import plain, read_facts
 ALWAYS = ("date", "key", "stage_seconds", "seconds")  # differ from run to run and decide nothing
 COMPARED = (  # what is compared, and how
     "accelerators", "methods", "options", "folder", "others", "dense", "notes", "frontier", "formats", "latency",
-    "margin", "expected",
+    "margin", "expected", "spec",
 )  # fmt: skip
 AROUND = ("git", "versions", "threads", "device", "execution", "probes", "batch", "rounds", "log_version")  # said only
 SHOWN = 60  # characters of a value
@@ -74,18 +75,17 @@ def refuse_unlike(a: Mapping[str, Any], b: Mapping[str, Any], despite: Sequence[
             raise VarlabError(f"--despite {name}: neither has such a field. Theirs: {', '.join({**a, **b})}.")
     if not a or not b:
         return ["Not both say how they were made, so that only prompts and names were held against each other."]
-    table = differing(a, b, (*ALWAYS, *COMPARED))
-    allowed = table["field"].map(lambda field: any(_within(field, name) for name in despite))
-    around = table["field"].map(lambda field: any(_within(field, name) for name in AROUND))
-    if not (wrong := table[~allowed & ~around]).empty:
-        shown = "; ".join(f"{row.field}: {row.a} and {row.b}" for row in wrong.head(4).itertuples())
+    meant = {*ALWAYS, *COMPARED}
+    rows = [row for row in differing(a, b).itertuples() if meant.isdisjoint(re.split(r"[.\[\]]+", row.field))]
+    if wrong := [row for row in rows if not any(_within(row.field, name) for name in (*despite, *AROUND))]:
+        shown = "; ".join(f"{row.field}: {row.a} and {row.b}" for row in wrong[:4])
         more = f"; and {len(wrong) - 4} more" if len(wrong) > 4 else ""
-        names = list(dict.fromkeys(field.partition("[")[0] for field in wrong["field"]))
+        names = list(dict.fromkeys(row.field.partition("[")[0] for row in wrong))
         raise VarlabError(
             f"The two differ in {shown}{more}. If that is meant, add "
             f"{' '.join(f'--despite {name}' for name in names)} (despite={names})."
         )
-    return [f"They differ in {row.field}: {row.a} and {row.b}." for row in table.itertuples()]
+    return [f"They differ in {row.field}: {row.a} and {row.b}." for row in rows]
 
 
 def _within(field: str, name: str) -> bool:

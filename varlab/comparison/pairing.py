@@ -58,8 +58,10 @@ class Paired:
             rows = pd.DataFrame({"measure": table["measure"], "category": table["category"]})
             differences, tests = rows.copy(), rows.copy()
             differences["n"] = [f"{row.n} of {row.prompts}" for row in table.itertuples()]
+            bounds = zip(table["difference"], table["low"], table["high"], strict=True)
             differences["difference"] = [
-                f"{row.difference:+.4f} [{row.low:+.4f}, {row.high:+.4f}]" for row in table.itertuples()
+                f"{value:+.4f}" if low != low else f"{value:+.4f} [{low:+.4f}, {high:+.4f}]"
+                for value, low, high in bounds
             ]
             differences["flips"] = [f"+{row.higher} -{row.lower}" for row in table.itertuples()]
             differences["outcome"] = table["outcome"]
