@@ -120,7 +120,7 @@ def test_unlike_runs_are_refused_by_field(tmp_path: Path) -> None:
         vl.compare_saved(a, b, despite=["wieghts"])
     assert "how they were made" in refuse_unlike(MADE, {})[0]
     drawn = [MADE | {"drawn": [{"spec": spec, "date": spec, "folder": spec}]} for spec in ("none", "fast")]
-    assert refuse_unlike(*drawn) == []  # the method is what is compared, wherever it stands
+    assert refuse_unlike(drawn[0], drawn[1]) == []  # the method is what is compared, wherever it stands
     assert refuse_unlike(MADE, MADE | {"settings": {"cfg": 1, "tau": [1, 1]}}, ["settings"])
     with pytest.raises(VarlabError, match=r"--despite settings.tau "):
         refuse_unlike(MADE, MADE | {"settings": {"cfg": 1, "tau": [1, 2]}}, ["settings.cfg"])
