@@ -1,15 +1,50 @@
 """The command that turns a file into a study: ``sweep``."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import MofNCompleteColumn
 
-from varlab.cli.options import NoWait, as_table, bars, console, resumable, say
+from varlab.cli.options import Model, NoWait, Seed, as_table, bars, console, resumable, say
 from varlab.errors import VarlabError
 
+if TYPE_CHECKING:
+    from varlab.sweeps import Tally
+
 app = typer.Typer()
+
+
+Out = Annotated[
+    str | None, typer.Option(help="Folder that all workers see, or a URL of fsspec. Default: runs/sweep-FILE.")
+]
+Workers = Annotated[
+    int, typer.Option(help="Processes of one torch thread each; memory grows with them. 0: this process.")
+]
+Cluster = Annotated[str | None, typer.Option(help="Address of a dask scheduler in place of own workers.")]
+
+
+@contextmanager
+def watching() -> Iterator[Callable[["Tally"], None]]:
+    """A bar of tasks, and a line for each that failed for good."""
+    failed = 0
+    with bars(MofNCompleteColumn(), "tasks") as move:
+
+        def progress(tally: "Tally") -> None:
+            nonlocal failed
+            move("tasks", tally.done + len(tally.failures), tally.total)
+            for failure in tally.failures[failed:]:
+                say((f"failed: {failure.task.shards[0].label}: {failure.error}", "red"))
+            failed = len(tally.failures)
+
+        yield progress
+
+
+def one_of(workers: int, cluster: str | None) -> None:
+    if workers and cluster:
+        raise VarlabError("--workers makes a cluster, --cluster takes one that is there: give one of them.")
 
 
 @app.command()
@@ -17,13 +52,9 @@ def sweep(
     file: Annotated[
         Path, typer.Argument(help="YAML: models, specs, settings, prompts, seeds, shard; see the page on sweeps.")
     ],
-    out: Annotated[
-        str | None, typer.Option(help="Folder that all workers see, or a URL of fsspec. Default: runs/sweep-FILE.")
-    ] = None,
-    workers: Annotated[
-        int, typer.Option(help="Processes of one torch thread each; memory grows with them. 0: this process.")
-    ] = 0,
-    cluster: Annotated[str | None, typer.Option(help="Address of a dask scheduler in place of own workers.")] = None,
+    out: Out = None,
+    workers: Workers = 0,
+    cluster: Cluster = None,
     dense: Annotated[str | None, typer.Option(help="Store of dense images that several sweeps share.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the file; print shards, work and time.")] = False,
     extend: Annotated[bool, typer.Option("--extend", help="Take new rows into a sweep that is there.")] = False,
@@ -36,27 +67,17 @@ def sweep(
 
     Example: `varlab sweep study.yaml --workers 2`
     """
-    from varlab.sweeps import Tally, forecast, read_plan
+    from varlab.sweeps import forecast, read_plan
     from varlab.sweeps import sweep as run
 
-    if workers and cluster:
-        raise VarlabError("--workers makes a cluster, --cluster takes one that is there: give one of them.")
+    one_of(workers, cluster)
     plan = read_plan(file)
     if dry_run:
         expected = forecast(plan, workers)
         console.print(as_table(expected.table))
         say(expected.line())
         return
-    with resumable(), bars(MofNCompleteColumn(), "tasks") as move:
-        failed = 0
-
-        def progress(tally: Tally) -> None:
-            nonlocal failed
-            move("tasks", tally.done + len(tally.failures), tally.total)
-            for failure in tally.failures[failed:]:
-                say((f"failed: {failure.task.shards[0].label}: {failure.error}", "red"))
-            failed = len(tally.failures)
-
+    with resumable(), watching() as progress:
         made = run(
             file, out or f"runs/sweep-{file.stem}", workers=workers, cluster=cluster, dense=dense, extend=extend,
             wait=not no_wait, progress=progress, tell=say,
@@ -70,3 +91,46 @@ def sweep(
     if made.failures:
         say((f"{len(made.failures)} tasks failed three times; the same command tries them again", "red"))
         raise typer.Exit(1)
+
+
+@app.command()
+def tune(
+    model: Model,
+    prompts: Annotated[
+        str | None, typer.Option(help="A prompt set or file; default: one that the model reads.")
+    ] = None,
+    n: Annotated[int, typer.Option(help="Prompts: half to choose on, half to report. Time grows with it.")] = 64,
+    seed: Seed = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder; the same command resumes it. Default: runs/tune-MODEL.")
+    ] = None,
+    workers: Workers = 0,
+    cluster: Cluster = None,
+    no_wait: NoWait = False,
+) -> None:
+    """Search settings and compositions that keep more than the baselines at the same work.
+
+    Candidates are halved prompt by prompt on one half of the prompts; the other half reports, with intervals. Writes
+    front.csv, answers.csv and front.png.
+
+    Example: `varlab tune mini-infinity --n 64 --workers 2`
+    """
+    from varlab.cli.options import require_known
+    from varlab.figures.tuning import front
+    from varlab.studies.tuning import tune as run
+
+    one_of(workers, cluster)
+    require_known(model)
+    place = out or Path(f"runs/tune-{model}")
+    with resumable(), watching() as progress:
+        made = run(
+            model, place, prompt_set=prompts, n=n, seed=seed, workers=workers, cluster=cluster, wait=not no_wait,
+            progress=progress, tell=say,
+        )  # fmt: skip
+    console.print(as_table(made.answers))
+    figure = front(made.table, made.facts).get_figure(root=True)
+    assert figure is not None
+    figure.savefig(place / "front.png", dpi=200)
+    told = made.recommended or "none: no difference to the baselines has an interval above zero"
+    say((f"recommended: {told}", "bold"))
+    say(f"written to {place}: front.csv, answers.csv, front.png")

@@ -24,14 +24,14 @@ class Plan:
     """Models x specs x settings x prompt sets x seeds, in shards of ``shard`` prompts.
 
     settings: overrides of the model's own (cfg, tau, top_k, top_p), a mapping each. prompts: names or files of prompt
-    sets, each with its ``n``. threads: of torch in a worker; part of what decides the last bits. init, precision,
-    device, pixels: as ``varlab.load`` takes them.
+    sets, each with its ``n`` and the number of its ``first`` one. threads: of torch in a worker; part of what decides
+    the last bits. init, precision, device, pixels: as ``varlab.load`` takes them.
     """
 
     models: tuple[str, ...]
     specs: tuple[str, ...]
     settings: tuple[dict[str, Any], ...] = ({},)
-    prompts: tuple[dict[str, Any], ...] = ({"set": None, "n": 64},)
+    prompts: tuple[dict[str, Any], ...] = ({"set": None, "n": 64, "first": 0},)
     seeds: tuple[int, ...] = (0,)
     shard: int = 16
     threads: int = 1
@@ -41,7 +41,8 @@ class Plan:
     pixels: str | None = None
 
     def chosen(self, prompts: Mapping[str, Any], model: str) -> PromptSet:
-        return choose(prompts["set"], prompts["n"], model)
+        first, n = prompts["first"], prompts["n"]
+        return choose(prompts["set"], None if n is None else first + n, model)[first:]
 
     def as_dict(self) -> dict[str, Any]:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
@@ -106,17 +107,19 @@ def _listed(key: str, value: Any) -> tuple[Any, ...]:
 def _prompts(item: Any) -> dict[str, Any]:
     given = {"set": item} if not isinstance(item, dict) else item
     for key in given:
-        if key not in ("set", "n"):
-            raise unknown("key of prompts", key, ("set", "n"))
+        if key not in ("set", "n", "first"):
+            raise unknown("key of prompts", key, ("set", "n", "first"))
     if not isinstance(given.get("set"), str | None):
         raise VarlabError(f"prompts takes names and files of prompt sets, not {given['set']!r}.")
-    return {"set": given.get("set"), "n": given.get("n")}
+    return {"set": given.get("set"), "n": given.get("n"), "first": given.get("first", 0)}
 
 
 def _check(plan: Plan) -> None:
     at_least(1, shard=plan.shard, threads=plan.threads, **{f"n of {item['set']}": item["n"] for item in plan.prompts})
     for seed in plan.seeds:
         at_least(0, seeds=seed)
+    for item in plan.prompts:
+        at_least(0, **{f"first of {item['set']}": item["first"]})
     _one_of("init", plan.init, INITS)
     _one_of("precision", plan.precision, tuple(DTYPES))
     usable(plan.device)

@@ -1,5 +1,6 @@
 """Tasks on dask: in this process, on a local cluster, or on one that is there; retried, counted, never doubled."""
 
+import logging
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +11,7 @@ from typing import Any
 import dask
 from distributed import Client, LocalCluster, as_completed
 from distributed.scheduler import KilledWorker
-from distributed.utils import get_mp_context
+from distributed.utils import get_mp_context, silence_logging_cmgr
 
 from varlab.errors import VarlabError
 from varlab.sweeps.shards import Task
@@ -54,6 +55,7 @@ class Tally:
 def connected(workers: int, cluster: str | None, tell: Tell) -> Iterator[Client]:
     """A client of dask; a cluster that is made here ends with it."""
     with ExitStack() as stack:
+        stack.enter_context(silence_logging_cmgr(logging.CRITICAL))  # tracebacks of dask's own for what is told here
         if cluster is not None:
             try:
                 client = stack.enter_context(Client(cluster, timeout=CONNECT))

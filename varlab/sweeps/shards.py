@@ -94,7 +94,8 @@ def images_of(plan: Plan) -> Iterator[tuple[Images, str, tuple[str, ...]]]:
                     for first in range(0, len(chosen), plan.shard):
                         part = chosen[first : first + plan.shard]
                         label = str(weights) if weights else None
-                        made = Images(model, label, loading, plan.threads, pairs, seed, first, tuple(part.texts))
+                        number = prompts["first"] + first  # of the image, which decides its noise
+                        made = Images(model, label, loading, plan.threads, pairs, seed, number, tuple(part.texts))
                         yield made, chosen.name, tuple(part.categories)
 
 

@@ -1,0 +1,30 @@
+"""The front of a search: work against likeness to the dense image, baselines and candidates on the prompts held out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from varlab.figures.style import own_axes, theme
+
+
+@theme()
+def front(table: pd.DataFrame, facts: Mapping[str, Any], ax: Axes | None = None) -> Axes:
+    """SSIM to the dense image over work, with 95 % intervals; a line through what was on the front of the other half.
+
+    ``table``, ``facts``: of ``varlab.studies.tuning.tune``.
+    """
+    ax = own_axes(ax, 5.2, 3.4)
+    for baseline, rows in table.groupby("baseline"):
+        ends = [rows.ssim - rows.ssim_low, rows.ssim_high - rows.ssim]
+        marks: dict[str, Any] = {"marker": "o", "label": "candidates"}
+        if baseline:
+            marks = {"marker": "s", "color": "0.6", "label": "baselines"}
+        ax.errorbar(rows.work_ratio, rows.ssim, yerr=ends, ls="", ms=3.5, elinewidth=0.7, **marks)
+    best = table[table.on_front]
+    ax.plot(best.work_ratio, best.ssim, lw=0.8, color="0.3", label="front of the other half")
+    ax.set(xlabel="work over dense", ylabel="SSIM to the dense image")
+    ax.set_title(f"{facts['model']}, {facts['reported on']} prompts held out, seed {facts['seed']}", fontsize=8)
+    ax.legend(fontsize=7)
+    return ax
