@@ -212,19 +212,6 @@ def test_damage_is_noticed_and_only_that_is_made_again(whole: Path, tmp_path: Pa
     assert len(seen) == 1 and len(seen[0].shards) == 1 and tables(folder) == tables(whole)
 
 
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows with every run of the engine that shares nothing."""
-    generated: list[int] = []
-    generate = Run.generate
-
-    def counting(self: Run, *given: Any, **named: Any) -> Any:
-        generated.append(1)
-        return generate(self, *given, **named)
-
-    monkeypatch.setattr(Run, "generate", counting)
-    return generated
-
-
 def test_new_rows_are_added_and_dense_images_drawn_once(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
