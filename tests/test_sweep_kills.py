@@ -69,7 +69,6 @@ def test_ten_kills_at_random_moments_change_no_byte(tmp_path: Path) -> None:
     if process.wait(900) != 0:
         assert started(LARGER, folder, "--workers", "2").wait(900) == 0, folder.with_suffix(".log").read_text()[-2000:]
     assert tables(folder) == tables(tmp_path / "whole"), killed
-    assert not list((folder / "shards").glob(".draft-*.csv")) or "worker" in killed or "client" in killed
     assert "Traceback" not in folder.with_suffix(".log").read_text()
 
 
