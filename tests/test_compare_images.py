@@ -87,6 +87,12 @@ def test_pictures_of_varlab_pair_with_plain_ones_of_the_same_names(tmp_path: Pat
     assert vl.compare_images(by_varlab(tmp_path / "a"), tmp_path / "b").facts["layout"] == "flat"
 
 
+def test_images_of_one_prompt_are_one_prompt_in_intervals(tmp_path: Path) -> None:
+    dense, other = (by_varlab(tmp_path / name, noise, prompt="p") for name, noise in (("a", 0.0), ("b", 0.1)))
+    row = vl.compare_images(dense, other).table.iloc[0]
+    assert (row.n, row.prompts) == (3, 1) and np.isnan(row.ssim_low)  # one prompt tells no interval
+
+
 def test_folders_are_compared_with_one_another(tmp_path: Path) -> None:
     folders = [geneval(tmp_path / name, noise, n=8) for name, noise in (("good", 0.02), ("bad", 0.2))]
     found = vl.compare_images(geneval(tmp_path / "dense", n=8), folders, margin={"ssim": 0.01})

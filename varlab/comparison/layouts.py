@@ -112,8 +112,8 @@ def _varlab(place: Path, files: list[Path]) -> Iterator[Picture]:
         facts = _facts(file)
         if not {"prompt", "image", "seed"} <= facts.keys():
             raise VarlabError(f"{file} is not of varlab, the others of {place} are. Move it.")
-        name = f"{facts['image']} {str(facts['prompt']).replace('/', ' ')}"
-        yield Picture(name, int(facts["seed"]), file, "", str(facts["prompt"]))
+        name = f"{facts['prompt']}, seed {facts['seed']}".replace("/", " ")  # what is drawn again in intervals
+        yield Picture(name, int(facts["image"]), file, "", str(facts["prompt"]))
 
 
 def _flat(place: Path, files: list[Path]) -> Iterator[Picture]:
