@@ -1,0 +1,96 @@
+"""Pure scorers of preference and of distances, official and corrected."""
+
+import math
+
+import numpy as np
+import pytest
+
+from varlab.errors import VarlabError
+from varlab.evaluation import adm_scores, hps, imagereward
+
+
+def test_published_styles_give_the_published_average() -> None:
+    scores = {
+        name: np.full(800, value / 100) for name, value in zip(hps.STYLES, (31.63, 30.26, 30.28, 29.27), strict=True)
+    }
+    assert hps.average(scores) == pytest.approx(30.36)
+    assert hps.average(scores, corrected=True) == pytest.approx(30.36)
+
+
+def test_a_missing_image_shifts_chunks_and_corrected_it_does_not() -> None:
+    scores: list[float | None] = [*[0.2] * 80, *[0.4] * 80]
+    whole = hps.style(scores)
+    assert (whole.score, whole.sizes) == (pytest.approx(30.0), (80, 80))
+    scores[0] = None
+    shifted, mended = hps.style(scores), hps.style(scores, corrected=True)
+    assert shifted.sizes == (80, 79) and shifted.chunks[0] == pytest.approx((79 * 20 + 40) / 80)
+    assert mended.sizes == (79, 80) and mended.chunks == (pytest.approx(20.0), pytest.approx(40.0))
+    assert mended.score == pytest.approx((79 * 20 + 80 * 40) / 159)
+    assert math.isnan(hps.style([None] * 3).score)
+
+
+def test_a_short_style_counts_less_in_the_official_average_alone() -> None:
+    styles = {"anime": [0.3] * 10, "photo": [0.2]}
+    assert hps.average(styles) == pytest.approx((10 * 30 + 20) / 11)
+    assert hps.average(styles, corrected=True) == pytest.approx(25.0)
+
+
+def test_missing_files_repeat_the_one_before_and_corrected_are_left_out() -> None:
+    rewards: list[list[float | None]] = [[1.0, None, 3.0], [0.0, 0.0, 0.0, 9.0]]
+    upstream = imagereward.upstream(rewards)
+    assert (upstream.asked, upstream.short) == (3, 1)
+    assert upstream.prompts == (pytest.approx(5 / 3), 0.0)  # 1, 1, 3; the surplus 9 is not asked for
+    assert imagereward.corrected(rewards).prompts == (2.0, 2.25)
+    assert imagereward.infinity(rewards).score == pytest.approx(13 / 6)
+
+
+def test_one_image_a_prompt_stops_infinitys_script_alone() -> None:
+    assert imagereward.infinity([[1.0], [2.0]]).error == "TypeError: 'float' object is not iterable"
+    assert imagereward.corrected([[1.0], [2.0]]).score == imagereward.upstream([[1.0], [2.0]]).score == 1.5
+    assert (imagereward.upstream([[None, 1.0], [1.0, 1.0]]).error or "").startswith("UnboundLocalError")
+
+
+def test_ranks() -> None:
+    assert imagereward.ranks([0.9, 1.1, 0.3, -0.8]) == [2, 1, 3, 4]
+
+
+def test_fid_of_two_gaussians() -> None:
+    a = adm_scores.Statistics(np.array([1.0, 0.0]), np.diag([4.0, 1.0]))
+    b = adm_scores.Statistics(np.array([0.0, 0.0]), np.diag([1.0, 9.0]))
+    assert adm_scores.fid(a, b) == pytest.approx(1 + (2 - 1) ** 2 + (1 - 3) ** 2)
+    with pytest.raises(VarlabError, match="2 and 1 features"):
+        adm_scores.fid(a, adm_scores.Statistics(np.zeros(1), np.ones((1, 1))))
+    with pytest.raises(VarlabError, match="NaN"):
+        adm_scores.statistics(np.array([[0.0], [np.nan]]))
+
+
+def test_an_underflow_spoils_the_official_inception_score_alone() -> None:
+    logits = np.array([[200.0, 0.0], [0.0, 200.0]], dtype=np.float32)
+    assert math.isnan(adm_scores.inception_score(logits))
+    assert adm_scores.inception_score(logits, corrected=True) == pytest.approx(2.0)
+    assert adm_scores.inception_score(np.zeros((7, 10), np.float32), split=3) == pytest.approx(1.0)
+
+
+def test_half_precision_moves_recall_of_large_norms_and_corrected_does_not() -> None:
+    points = np.random.default_rng(0).standard_normal((2, 200, 8)).astype(np.float32)
+    near = {c: [adm_scores.Manifold(p, corrected=c) for p in points] for c in (False, True)}
+    far = {c: [adm_scores.Manifold(p + 50, corrected=c) for p in points] for c in (False, True)}
+    exact = adm_scores.precision_recall(*near[True])
+    assert adm_scores.precision_recall(*far[True]) == pytest.approx(exact, abs=0.02)
+    assert adm_scores.precision_recall(*near[False]) == pytest.approx(exact, abs=0.02)
+    assert abs(adm_scores.precision_recall(*far[False])[1] - exact[1]) > 0.05
+    with pytest.raises(VarlabError, match="need more points"):
+        adm_scores.Manifold(points[0, :3])
+
+
+def test_distances_that_overflow_half_are_taken_in_float32() -> None:
+    a = np.full((2, 4), 400.0, dtype=np.float32)
+    assert np.isfinite(adm_scores.distances(a, -a)).all()
+    assert adm_scores.distances(a, -a)[0, 0] == 4 * 800.0**2
+
+
+def test_kid_is_unbiased_and_grows_with_the_offset() -> None:
+    drawn = np.random.default_rng(0).standard_normal((2, 400, 4))
+    same = adm_scores.kid(drawn[0], drawn[1], subsets=40, size=100)
+    moved = adm_scores.kid(drawn[0], drawn[1] + 1, subsets=10, size=100)
+    assert abs(same.mean()) < 3 * same.std() / math.sqrt(40) + 0.05 < moved.mean()
