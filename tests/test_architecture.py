@@ -106,3 +106,9 @@ def test_no_file_hides_a_name_of_the_package() -> None:
 
     modules = {path.stem for path in Path(varlab.__file__).parent.iterdir()}
     assert set(varlab.__all__) & modules <= {"figures", "reports"}  # these two are meant as modules
+
+
+def test_the_page_on_the_architecture_lists_the_rooms_in_their_order() -> None:
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text()
+    rows = [f"| `{name}{'/' if (PACKAGE / name).is_dir() else ''}` | {duty} |" for name, duty in ROOMS.items()]
+    assert "\n".join(rows) in page

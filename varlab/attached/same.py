@@ -133,6 +133,10 @@ def same_model(
     ------
     VarlabError
         For modules that ``vl.attach`` refuses, weights that do not fit our model, and calls whose labels are hidden.
+
+    Examples
+    --------
+    >>> vl.same_model(official, vae=vae, text=features)
     """
     if text is None and generate is None:
         raise VarlabError("Give text= for the released sampler, or generate= for a call of your own.")

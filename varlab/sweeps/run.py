@@ -60,19 +60,32 @@ def sweep(
 
     Parameters
     ----------
-    given: a YAML file, or what one would hold; see ``Plan``.
-    out: a folder that all workers see, or a URL that fsspec knows. The same call goes on where it was stopped.
-    workers: processes of one torch thread each; 0 is this process. Memory grows with them.
-    cluster: the address of a dask scheduler that is there, in place of workers of one's own.
-    dense: another store for the dense images, so that several sweeps share them.
-    extend: whether a store of fewer models, specs, settings, prompt sets or seeds takes the new ones in.
-    wait: whether to wait while another sweep writes in the folder; else it is refused.
-    progress, tell: called with the tally after each task, and with lines for people.
+    given
+        A YAML file, or what one would hold; see ``Plan``.
+    out
+        A folder that all workers see, or a URL that fsspec knows. The same call goes on where it was stopped.
+    workers
+        Processes of one torch thread each; 0 is this process. Memory grows with them.
+    cluster
+        The address of a dask scheduler that is there, in place of workers of one's own.
+    dense
+        Another store for the dense images, so that several sweeps share them.
+    extend
+        Whether a store of fewer models, specs, settings, prompt sets or seeds takes the new ones in.
+    wait
+        Whether to wait while another sweep writes in the folder; else it is refused.
+    progress, tell
+        Called with the tally after each task, and with lines for people.
 
     Raises
     ------
-    VarlabError: before any work, for a file that does not fit; a store of another plan; a cluster that is not there or
-        ends; a store that cannot be written any more. What is done stays.
+    VarlabError
+        Before any work, for a file that does not fit; a store of another plan; a cluster that is not there or ends; a
+        store that cannot be written any more. What is done stays.
+
+    Examples
+    --------
+    >>> vl.sweep("study.yaml", "runs/study", workers=2)
     """
     at_least(0, workers=workers)
     plan, store = read_plan(given), Store.at(out)
