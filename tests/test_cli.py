@@ -72,7 +72,7 @@ MISTAKES = {
     "calibration": (["calibrate", "skipvr", "nano-infinity"], ["Unknown method to calibrate", "skipvar"]),
     "held out": (["calibrate", "sparsevar", "nano-infinity", "--held-out", "9"], ["--held-out belongs to skipvar"]),
     "targets": (["calibrate", "sparsevar", "nano-infinity", "--targets", "0.9"], ["--targets belongs to skipvar"]),
-    "golden": (["parity", GOLDEN, "missing.npz"], ["no golden file missing.npz", "Give the path of a .npz file"]),
+    "golden": (["parity", GOLDEN, "missing.npz"], ["no golden file missing.npz", "Give the path of a .npz"]),
 }
 
 

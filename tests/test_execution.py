@@ -98,7 +98,7 @@ def test_graphs_refuse_a_text_among_the_tokens(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(graphs, "require_gpu", lambda device: None)
     model = tiny_hart()
     refused(graphed(model), "carries the text of tiny-hart", "leave graphs")
-    refused(graphed(tiny_infinity(), accelerators=[Truncate(last=1)]), "graphs or the accelerators")
+    refused(graphed(tiny_infinity(), accelerators=[Truncate(last=1)]), "graphs or the methods")
     graphs.refuse_graphs(tiny_infinity())
 
 

@@ -42,12 +42,22 @@ def template(name: str) -> ModuleType:
     return module
 
 
-ACCELERATORS["roughness"] = template("accelerator_template").ENTRY  # before the parameters below are collected
-PROBES["added-energy"] = template("probe_template").AddedEnergy
+ADDED = {"roughness": template("accelerator_template").ENTRY}
+LISTENS = {"added-energy": template("probe_template").AddedEnergy}
+METHODS, LISTENERS = ACCELERATORS | ADDED, PROBES | LISTENS
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The templates are registered while these tests run, and for no other test."""
+    for registry, entries in ((ACCELERATORS, ADDED), (PROBES, LISTENS)):
+        for name, entry in entries.items():
+            monkeypatch.setitem(registry, name, entry)  # type: ignore[arg-type]
+
 
 Model = Infinity | Hart | VAR
 Method = str | Callable[[], Accelerator]
-ENGAGING = [name for name, entry in ACCELERATORS.items() if entry.engaging]
+ENGAGING = [name for name, entry in METHODS.items() if entry.engaging]
 
 
 def made(method: Method) -> str | Accelerator:
@@ -56,7 +66,7 @@ def made(method: Method) -> str | Accelerator:
 
 def engaging(name: str) -> str | Accelerator:
     """The entry's forced setting."""
-    setting = ACCELERATORS[name].engaging
+    setting = METHODS[name].engaging
     assert setting is not None
     return made(setting)
 
@@ -125,12 +135,10 @@ def dense(name: str) -> Generation:
 def pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
     """Every model with every method that its schedule is long enough for."""
     lengths = {name: len(SCHEDULES[build.args[0]]) for name, build in MODELS.items()}  # type: ignore[attr-defined]
-    return [
-        (name, method) for name, long in lengths.items() for method in methods if long >= ACCELERATORS[method].stages
-    ]
+    return [(name, method) for name, long in lengths.items() for method in methods if long >= METHODS[method].stages]
 
 
-@pytest.mark.parametrize("probes", [(name,) for name in PROBES] + [tuple(PROBES)], ids=str)
+@pytest.mark.parametrize("probes", [(name,) for name in LISTENERS] + [tuple(LISTENERS)], ids=str)
 @pytest.mark.parametrize("model", MODELS)
 def test_probes_change_nothing(model: str, probes: tuple[str, ...]) -> None:
     assert torch.equal(dense(model).image, generate(model_of(model), probes=probes).image)
@@ -148,7 +156,7 @@ def test_the_null_accelerator_changes_nothing_even_where_every_verb_is_called(mo
 
 @pytest.mark.parametrize(("model", "name"), pairs(ENGAGING))
 def test_neutral_settings_are_dense(model: str, name: str) -> None:
-    plain, neutral = dense(model), generate(model_of(model), (made(ACCELERATORS[name].neutral),))
+    plain, neutral = dense(model), generate(model_of(model), (made(METHODS[name].neutral),))
     assert torch.equal(plain.image, neutral.image)
     assert not neutral.ledger.engaged
     decided = ["overhead_flops", "flops"]  # a method that decides has paid for it, whatever it decided
@@ -174,7 +182,7 @@ def test_no_state_leaks_between_runs(model_name: str, name: str) -> None:
         return made.generate(text_for(model, LENGTHS, images, seed=seed), images, method).image
 
     first = run()
-    other = "long" if ACCELERATORS[name].stages > 4 else "odd-tall"
+    other = "long" if METHODS[name].stages > 4 else "odd-tall"
     for stranger in (f"infinity-{other}", f"hart-{other}", "var-long-shared" if other == "long" else "var-square"):
         generate(model_of(stranger), tuple(method))
     run((1,), seed=8, cfg=3.0)

@@ -77,6 +77,7 @@ def spent(code: str, *arguments: object) -> float:
     return float(done.stdout.split()[0])
 
 
+@pytest.mark.slow
 def test_the_peak_of_writing_and_reading_does_not_grow_with_the_prompts(tmp_path: Path) -> None:
     written = {n: spent(WRITE, tmp_path / str(n), n) for n in (64, 512)}
     assert written[512] < 1.1 * written[64]

@@ -61,8 +61,6 @@ def test_a_notebook_runs_and_says_what_it_shows(place: Path, name: str) -> None:
     assert facts["verdicts"] and all(item["verdict"] for item in facts["verdicts"])
     for kind in ("pdf", "png", "csv"):
         assert {path.stem for path in folder.glob(f"*.{kind}")} == FIGURES[name]
-    assert ("other hardware" in ran.shown) == (name != "14_sparsevar_calibration")
-    assert "Not to be concluded from" in ran.shown
     judged = [item for item in facts["verdicts"] if "the decision (drop) beats one fixed answer" in item["claim"]]
     assert len(judged) == (3 if name == "11_skipvar" else 0)  # of 2 held-out prompts, by target
     assert all("(" in item["finding"] and item["finding"].endswith("n = 2.") for item in judged)

@@ -12,7 +12,7 @@ from varlab.figures.tuning import front
 from varlab.studies.tuning import halving, space_of, tune
 from varlab.weights.zoo import load
 
-CANDIDATES = ["sparsevar:keep=0.7,last=1", "sparsevar:keep=0.3,last=2", "random-tokens:keep=0.1,last=3"]
+CANDIDATES = ["sparsevar:keep=0.7,last=1", "sparsevar:keep=0.3,last=2", "random-tokens:keep=0.5,last=1"]
 
 
 @pytest.fixture(autouse=True)
