@@ -194,6 +194,7 @@ def test_the_card_of_a_class_mini_is_written_from_its_records() -> None:
 # Ablation
 
 
+@pytest.mark.slow
 def test_the_ablation_resumes_and_its_table_says_what_it_compares(tmp_path: Path) -> None:
     small = replace(PLAN, steps=2)
     asked = Ablation(small, ("layerskip", "corrected"), (0,), ("2",), n=90, resamples=10)

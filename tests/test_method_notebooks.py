@@ -19,6 +19,7 @@ from varlab.reports import list_notebooks, notebook_parameters, run_report
 from varlab.scenes.prompt_sets import dealt
 
 TEXTS = ["a red star", "a blue ring above a star", "a ring", "a blue star", "a red ring above a blue star", "a star"]
+ALIKE = ("11_skipvar", "12_fastvar")  # the cells of 10_sparsevar, on other methods
 FIGURES = {
     "10_sparsevar": {"keep_maps", "side_by_side", "difference", "difference_spectrum", "tradeoff"},
     "11_skipvar": {"decisions", "side_by_side", "difference", "difference_spectrum", "tradeoff"},
@@ -52,7 +53,9 @@ def test_the_decision_models_know_how_good_they_are(place: Path) -> None:
     assert fitted.stages == 10 and fitted.facts["accuracy"][0]["n_held_out"] == 2
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in ALIKE else ()) for name in FIGURES]
+)
 def test_a_notebook_runs_and_says_what_it_shows(place: Path, name: str) -> None:
     folder = place / name
     ran = run_cells(name, {"prompt_set": str(place / "texts.txt"), "n": 3}, folder)
@@ -66,6 +69,7 @@ def test_a_notebook_runs_and_says_what_it_shows(place: Path, name: str) -> None:
     assert all("(" in item["finding"] and item["finding"].endswith("n = 2.") for item in judged)
 
 
+@pytest.mark.slow  # the tutorial and 20_compare go through the runner and its kernel
 def test_its_report_has_a_page(place: Path) -> None:
     """The runner, its kernel and its page, on the notebook that asks least; all others are run the same way."""
     name = "14_sparsevar_calibration"
