@@ -34,7 +34,7 @@ def compare(comparison: Comparison) -> None:
     for name, value in results.items():
         if name.startswith("exact_float64") and name.endswith("NOT_official"):
             _compare_exact(comparison, name, value)
-    comparison.note("read_statistics: ours is held to the rule of the evaluator's by tests/test_benchmark_results.py")
+    comparison.note("read_statistics: ours is held to the rule of the evaluator's by tests/test_benchmark_distances.py")
 
 
 def _feature_sets(golden: Golden) -> list[str]:
