@@ -187,8 +187,8 @@ def _of_png(path: Path) -> dict[str, Any]:
 
 def _of_last_line(path: Path) -> dict[str, Any]:
     """Of a history, whose table beside it is that of the last line."""
-    lines = path.read_text("utf-8").splitlines()
-    found = json.loads(lines[-1]) if lines else {}
+    lines = path.read_text("utf-8").strip().split("\n")
+    found = json.loads(lines[-1]) if lines[-1] else {}
     return dict(found.get("facts", {})) if isinstance(found, dict) else {}
 
 

@@ -101,7 +101,9 @@ def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, object) of a JSON-lines file. Raises VarlabError with the line that cannot be read."""
     if not path.is_file():
         raise VarlabError(f"There is no {path}.")
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text("utf-8").split("\n"), 1):  # a quote may hold U+2028
+        if not line.strip():
+            continue
         try:
             record = json.loads(line)
         except ValueError as error:

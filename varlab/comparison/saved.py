@@ -75,7 +75,7 @@ def _csv(path: Path) -> pd.DataFrame:
 
 def _jsonl(path: Path) -> pd.DataFrame:
     rows = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text("utf-8").split("\n"), 1):  # a prompt may hold U+2028
         if not line.strip():
             continue
         try:

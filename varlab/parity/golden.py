@@ -126,7 +126,8 @@ def _load_text(path: Path) -> Golden:
     if path.suffix == ".json":
         head = _object(path, "the file", text)
     else:
-        first, *rest = [_object(path, f"line {i}", line) for i, line in enumerate(text.splitlines(), 1)] or [{}]
+        lines = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]  # a prompt may hold U+2028
+        first, *rest = [_object(path, f"line {i}", line) for i, line in lines] or [{}]
         head = first | {"kind": first.get("golden"), "lines": rest}
     kind, tolerances = head.get("kind"), head.get("tolerances")
     if not isinstance(kind, str) or not isinstance(tolerances, dict):
