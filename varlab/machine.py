@@ -17,7 +17,7 @@ from torch import Tensor
 from varlab.context import fixed_context
 from varlab.errors import VarlabError
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "bf16-weights": torch.float32}  # of products, by precision
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,9 @@ Tokenizer = Annotated[str | None, typer.Option(help="Official tokenizer weights:
 Text = Annotated[str | None, typer.Option(help="Text encoder folder or id (official models), or `random`.")]
 Precision = Annotated[
     str | None,
-    typer.Option(help="fp32, or bf16 for blocks and decoder. Default: fp32; bf16 for random weights from .5 B on."),
+    typer.Option(
+        help="fp32, bf16, bf16-weights (computes in fp32) or auto. Default: fp32; for large random weights auto."
+    ),
 ]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Pixels = Annotated[str | None, typer.Option(help="Pixel budget of official models: 0.06M, 0.25M, 0.60M, 1M.")]
@@ -116,17 +118,22 @@ def load_model(
     strips: Strips = None,
 ) -> Any:
     """A model by name; these options are those of every command that is wrapped in ``with_loading``."""
+    from varlab.machine import usable
     from varlab.models.tokenizers.strips import check_strips
+    from varlab.weights.precision import chosen
     from varlab.weights.registry import find
-    from varlab.weights.zoo import default_precision, load
+    from varlab.weights.zoo import load
 
     check_strips(strips)
     if init == "empty":
         raise VarlabError("--init empty gives shapes only, and commands compute: take checkpoint or random.")
+    usable(device)
+    precision, why = chosen(find(name), precision, init, device)
+    if why:
+        say(f"precision {precision}: {why}.")
     return load(
         name, init, checkpoint=checkpoint, tokenizer=tokenizer, text=text,
-        precision=precision or default_precision(find(name), init), device=device, pixels=pixels, ratio=ratio,
-        strips=strips,
+        precision=precision, device=device, pixels=pixels, ratio=ratio, strips=strips,
     )  # fmt: skip
 
 

@@ -13,11 +13,11 @@ class KVStore:
     ``append`` returns everything a query of the current stage may see. ``lengths`` count the tokens seen so far; those
     of a stage after which nobody looks back are not kept: a block sees them in a copy beside the others, which costs
     the copying and saves their room. Where samples keep different numbers of tokens, or a key stands
-    for several, a bias on the attention logits says so.
+    for several, a bias on the attention logits says so. ``kept``: a type to keep them in, if not their own.
     """
 
-    def __init__(self, blocks: int, capacity: int) -> None:
-        self.capacity = capacity
+    def __init__(self, blocks: int, capacity: int, kept: torch.dtype | None = None) -> None:
+        self.capacity, self.kept = capacity, kept
         self.keys: list[Tensor | None] = [None] * blocks
         self.values: list[Tensor | None] = [None] * blocks
         self.lengths = [0] * blocks
@@ -41,17 +41,19 @@ class KVStore:
         keys, values = self.keys[block], self.values[block]
         if keys is None or values is None:
             rows, heads, _, width = k.shape
-            keys = self.keys[block] = k.new_empty(rows, heads, self.capacity, width)
-            values = self.values[block] = v.new_empty(rows, heads, self.capacity, width)
+            shape, kept = (rows, heads, self.capacity, width), self.kept or k.dtype
+            keys = self.keys[block] = k.new_empty(shape, dtype=kept)
+            values = self.values[block] = v.new_empty(shape, dtype=kept)
         keys[:, :, start:end], values[:, :, start:end] = k, v
         self.held[block] = end
-        return keys[:, :, :end], values[:, :, :end], self._note(block, start, end, k, bias)
+        seen = keys[:, :, :end].to(k.dtype), values[:, :, :end].to(v.dtype)
+        return *seen, self._note(block, start, end, k, bias)
 
     def _beside(self, block: int, k: Tensor, v: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """What ``append`` returns, without room for these tokens in the buffers."""
         keys, values, held, noted = self.keys[block], self.values[block], self.held[block], self.bias[block]
         if keys is not None and values is not None:
-            k, v = torch.cat([keys[:, :, :held], k], 2), torch.cat([values[:, :, :held], v], 2)
+            k, v = torch.cat([keys[:, :, :held].to(k.dtype), k], 2), torch.cat([values[:, :, :held].to(v.dtype), v], 2)
         if bias is None and noted is None:
             return k, v, None
         before = k.new_zeros(k.shape[0], held) if noted is None else noted[:, :held]
@@ -89,7 +91,7 @@ class KVStore:
 
     def rows(self, index: Tensor | slice) -> "KVStore":
         """A store with only these rows: a copy, or, of a slice, a view that keeps the memory of all."""
-        store = KVStore(len(self.keys), self.capacity)
+        store = KVStore(len(self.keys), self.capacity, self.kept)
         store.keys = [None if k is None else k[index] for k in self.keys]
         store.values = [None if v is None else v[index] for v in self.values]
         store.bias = [None if b is None else b[index] for b in self.bias]

@@ -111,7 +111,7 @@ class Run:
             samples=tuple(samples),
             conditioning=conditioning,
             canvas=self.model.new_canvas(len(samples)),
-            kv=KVStore(self.model.depth, capacity),
+            kv=KVStore(self.model.depth, capacity, self.model.kept_type),
             guided=guided,
             accelerators=list(accelerators),
         )

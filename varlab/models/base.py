@@ -12,6 +12,7 @@ from torch import Tensor
 from varlab.markup import Shown, count, summary
 from varlab.models.guidance import Guidance, Settings
 from varlab.models.layers import Attend
+from varlab.models.widened import BF16_WEIGHTS
 from varlab.schedules import Grid, Schedule
 
 
@@ -132,7 +133,12 @@ class NextScaleModel(Shown, ABC, Generic[SettingsT, ConditioningT, GuidanceT]):
     @property
     @abstractmethod
     def precision(self) -> str:
-        """Of the blocks: fp32 or bf16."""
+        """Of the blocks: fp32, bf16 or bf16-weights."""
+
+    @property
+    def kept_type(self) -> torch.dtype | None:
+        """What keys and values of earlier stages are kept in; None for what they are computed in."""
+        return torch.bfloat16 if self.precision == BF16_WEIGHTS else None
 
     @abstractmethod
     def parts(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from varlab.models.infinity import TextBatch
 from varlab.models.labels import draw_label, keep_likeliest, pass_sizes, soften
 from varlab.models.tokenizers.bsq import area
 from varlab.models.tokenizers.hybrid import HybridTokenizer, decoder_flops
+from varlab.models.widened import precision_of
 from varlab.schedules import Grid, Schedule
 
 HartEncoder = Callable[[Sequence[str]], HartText]
@@ -67,7 +68,7 @@ class Hart(NextScaleModel[HartSettings, HartConditioning, HartGuidance]):
 
     @property
     def precision(self) -> str:
-        return "bf16" if self.transformer.blocks[0].ffn.up_proj.weight.dtype == torch.bfloat16 else "fp32"  # type: ignore[union-attr,operator]
+        return precision_of(self.transformer.blocks[0].ffn.up_proj)  # type: ignore[union-attr,arg-type]
 
     def parts(self) -> dict[str, Any]:
         names = ("transformer", "tokenizer", "schedule", "text", "name", "weights", "settings", "savings")

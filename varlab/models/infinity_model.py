@@ -16,6 +16,7 @@ from varlab.models.guidance import Guidance, Settings, at
 from varlab.models.infinity import InfinityTransformer, TextBatch, TextState
 from varlab.models.rotary import rotary_table
 from varlab.models.tokenizers.bsq import BSQTokenizer, decoder_flops, upsample
+from varlab.models.widened import precision_of
 from varlab.schedules import Grid, Schedule
 
 TextEncoder = Callable[[Sequence[str]], TextBatch]
@@ -114,7 +115,7 @@ class Infinity(NextScaleModel[Settings, Conditioning, Guidance]):
 
     @property
     def precision(self) -> str:
-        return "bf16" if self.blocks[0].ffn.fc1.weight.dtype == torch.bfloat16 else "fp32"
+        return precision_of(self.blocks[0].ffn.fc1)
 
     @property
     def patch(self) -> int:

@@ -20,6 +20,7 @@ from varlab.models.labels import draw_label, keep_likeliest
 from varlab.models.tokenizers.bsq import area
 from varlab.models.tokenizers.vqvae import VQTokenizer, decoder_flops
 from varlab.models.var import Modulation, VARTransformer
+from varlab.models.widened import precision_of
 from varlab.schedules import Grid, Schedule, square
 
 
@@ -74,7 +75,7 @@ class VAR(NextScaleModel[Settings, Conditioning, Guidance]):
 
     @property
     def precision(self) -> str:
-        return "bf16" if self.blocks[0].ffn.fc1.weight.dtype == torch.bfloat16 else "fp32"  # type: ignore[union-attr]
+        return precision_of(self.blocks[0].ffn.fc1)  # type: ignore[union-attr,arg-type]
 
     def parts(self) -> dict[str, Any]:
         own = ("transformer", "tokenizer", "name", "weights", "settings")

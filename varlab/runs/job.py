@@ -36,7 +36,7 @@ def to_pil(image: torch.Tensor) -> list[Image.Image]:
 
 def default_batch(model: NextScaleModel, most: int = 16, held: int = 2**30) -> int:
     """Images at a time: as many as keep both branches' keys and values within ``held`` bytes, from 1 to ``most``."""
-    element = 2 if model.precision == "bf16" else 4
+    element = 4 if model.precision == "fp32" else 2
     each = 2 * 2 * model.stored_keys * model.width * model.depth * element
     return max(1, min(most, held // each))
 

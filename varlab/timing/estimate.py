@@ -31,8 +31,9 @@ from varlab.schedules import Grid, Schedule
 from varlab.weights.memory import BYTES, GIB, RESERVE, MemoryAccount, account, available, largest
 from varlab.weights.official import ModelEntry
 from varlab.weights.options import LoadOptions
+from varlab.weights.precision import chosen
 from varlab.weights.registry import find
-from varlab.weights.zoo import assemble, default_precision
+from varlab.weights.zoo import assemble
 
 ENOUGH = 2.0  # seconds after which a pass is not repeated
 LONG = 1000  # tokens of a schedule above which a short one is drawn in its place
@@ -56,6 +57,7 @@ class Estimate:
     idle: int
     free: int
     advice: str = ""  # the largest choice that fits, where this one does not
+    why: str = ""  # this precision, where nobody asked for one
 
     @property
     def peak(self) -> int:
@@ -75,7 +77,8 @@ class Estimate:
     def line(self) -> str:
         fits = "fits" if self.fits else "does NOT fit"
         return (
-            f"{self.name} on {self.schedule.name} in {self.precision}, batch {self.batch}: {self.seconds:.3g} s, "
+            f"{self.name} on {self.schedule.name} in {self.precision}{f' ({self.why})' if self.why else ''}, "
+            f"batch {self.batch}: {self.seconds:.3g} s, "
             f"{self.load_seconds:.2g} s to make random weights, peak {self.peak / GIB:.1f} GiB; "
             f"{fits} in the {self.free / GIB:.1f} GiB that are free. Decoding comes when keys and values are gone."
             + (f" {self.advice}" if self.advice else "")
@@ -100,11 +103,11 @@ def estimate(
     schedule = entry.schedule(pixels, ratio)
     drawn = short(schedule) if schedule.tokens > LONG else schedule
     images, hooks = min(batch, MOST), tuple(PROBES) if probes else ()
-    chosen = precision or default_precision(entry, "random")
+    precision, why = chosen(entry, precision, "random", device)
     depth = entry.transformer.depth
 
     def build(blocks: int) -> NextScaleModel:
-        return assemble(shallow(entry, blocks, drawn), LoadOptions("random", device, chosen, strips=strips))
+        return assemble(shallow(entry, blocks, drawn), LoadOptions("random", device, precision, strips=strips))
 
     loads, passes, seconds = [], [], 0.0
     for blocks in (1, 2):
@@ -122,20 +125,21 @@ def estimate(
         one = seconds + rest + further
     del model  # before its process is weighed
     idle, free = resident() if torch.device(device).type == "cpu" else 0, available(device)
-    held = probe_bytes(entry, schedule, chosen, batch) if probes else 0
+    held = probe_bytes(entry, schedule, precision, batch) if probes else 0
     made = Estimate(
-        name, chosen, schedule, batch,
+        name, precision, schedule, batch,
         load_seconds=_extended(loads, depth),
         seconds=(one + (depth - 1) * further) * batch / images,
-        memory=account(entry, schedule, chosen, batch, strips=strips),
+        memory=account(entry, schedule, precision, batch, strips=strips),
         probe_bytes=held,
         idle=idle,
         free=free,
+        why=why,
     )  # fmt: skip
     if made.fits:
         return made
     return replace(
-        made, advice=largest(entry, schedule, chosen, free, batch, ratio=ratio, strips=strips, beside=held // batch)
+        made, advice=largest(entry, schedule, precision, free, batch, ratio=ratio, strips=strips, beside=held // batch)
     )
 
 

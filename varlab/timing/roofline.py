@@ -20,7 +20,7 @@ from varlab.timing.shapes import shape_run
 from varlab.weights.memory import ENCODERS, GIB, RESERVE, account, largest
 from varlab.weights.registry import find
 
-ELEMENT = {"fp32": 4, "bf16": 2, "fp16": 2}
+ELEMENT = {"fp32": 4, "bf16": 2, "fp16": 2, "bf16-weights": 4}
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,15 @@ from varlab.errors import VarlabError, unknown
 from varlab.outputs import refuse_existing
 from varlab.resources import git_state
 from varlab.weights.choosing import choose
-from varlab.weights.fitting import PRECISIONS, dtype_of, fit
+from varlab.weights.fitting import dtype_of, fit
 from varlab.weights.hart_files import part_held, part_of
 from varlab.weights.official import ModelEntry
 from varlab.weights.places import locate
 from varlab.weights.reading import Checkpoint, read
 from varlab.weights.registry import empty, find
 from varlab.weights.writing import Report, write_safetensors
+
+STORED = ("fp32", "bf16")
 
 
 def _sha256(files: Sequence[Path], report: Report) -> str:
@@ -64,8 +66,8 @@ def convert(
     if target.suffix != ".safetensors":
         raise VarlabError(f"{target} would hold safetensors. Give a name that ends in .safetensors.")
     refuse_existing(target, overwrite=overwrite)
-    if precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS)
+    if precision not in STORED:
+        raise unknown("precision", precision, STORED)
     kind, module, checkpoint = _part(entry, locate(source), ema)
     found = fit(module, checkpoint.tensors, f"{checkpoint.label} (for {name})")
     metadata = {

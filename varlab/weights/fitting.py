@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from varlab.errors import VarlabError
+from varlab.models.widened import BF16_WEIGHTS
 from varlab.weights.choosing import short
 from varlab.weights.official import likely_cause
 
 DISCARDED = {"lvl_1L", "attn_bias_for_masking", "Infinity_visible_kvlen", "Infinity_invisible_qlen"}
-PRECISIONS = ("fp32", "bf16")
 
 
 def constants(module: nn.Module) -> dict[str, Tensor]:
@@ -37,7 +37,8 @@ def constant(name: str, shape: torch.Size) -> Tensor | None:
 
 def dtype_of(name: str, stored: torch.dtype, precision: str) -> torch.dtype:
     """fp32, and under "bf16" bfloat16 for the transformer's blocks, the convolutions of Infinity's tokenizer and those
-    of the decoders of VAR's and HART's, whose official runs compute them in half precision.
+    of the decoders of VAR's and HART's, whose official runs compute them in half precision. With "bf16-weights" it is
+    the matrices of the blocks alone, which are widened before use (``models.widened``).
 
     Text projections, level table, word embedding, shared modulation, head, quantiser and norms of the tokenizer stay
     fp32, as the official run holds them. Integer tensors keep their type.
@@ -45,6 +46,8 @@ def dtype_of(name: str, stored: torch.dtype, precision: str) -> torch.dtype:
     if not stored.is_floating_point:
         return stored
     blocks = name.startswith(("block_chunks.", "blocks."))
+    if precision == BF16_WEIGHTS:
+        return torch.bfloat16 if blocks and name.endswith(".weight") and "norm" not in name else torch.float32
     wrapped = re.search(r"(?<!sample)\.conv\.", name) is not None  # Infinity's
     decoder = name.startswith(("decoder.", "post_quant_conv.")) and "norm" not in name
     return torch.bfloat16 if precision == "bf16" and (blocks or wrapped or decoder) else torch.float32

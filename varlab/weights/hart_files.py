@@ -23,6 +23,7 @@ from varlab.models.qwen import HUB, QwenText
 from varlab.models.text import random_text
 from varlab.models.tokenizers.hybrid import HybridConfig, HybridTokenizer
 from varlab.models.tokenizers.maps import channels_last
+from varlab.models.widened import BF16_WEIGHTS
 from varlab.schedules import Schedule
 from varlab.weight_labels import EMPTY, RANDOM, WeightsLabel
 from varlab.weights.choosing import choose, coverage
@@ -112,7 +113,8 @@ def _encoder(
     source = HUB if text in (None, entry.text) else text
     given = () if checkpoint is None else (Path(checkpoint).expanduser(),)
     folders = (*given, *(folder.parent for folder in given if folder.name == "llm"), *prompt_folders(entry))
-    return QwenText(source, config.text_length, config.text_width, device, precision, folders=folders)
+    kept = "bf16" if precision == BF16_WEIGHTS else precision
+    return QwenText(source, config.text_length, config.text_width, device, kept, folders=folders)
 
 
 def prompt_folders(entry: ModelEntry) -> tuple[Path, Path]:

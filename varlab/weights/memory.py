@@ -13,6 +13,7 @@ from varlab.machine import give_back_pages
 from varlab.models.base import NextScaleModel
 from varlab.models.hart import HartConfig
 from varlab.models.tokenizers.strips import USUAL
+from varlab.models.widened import BF16_WEIGHTS
 from varlab.schedules import STAGES, Schedule
 from varlab.weights.fitting import dtype_of
 from varlab.weights.official import ModelEntry
@@ -20,7 +21,7 @@ from varlab.weights.registry import empty
 
 ENCODERS = {"flan-t5-xl": 1_230_000_000, "qwen2": 1_544_000_000}  # parameters of the official text encoders
 RESERVE = 1 << 29  # bytes that must stay free beside what is counted here
-BYTES = {"fp32": 4, "bf16": 2}
+BYTES = {"fp32": 4, "bf16": 2, BF16_WEIGHTS: 4}  # of activations, by precision
 LABEL = 44  # bytes a token and value of its label: logits of both branches, guided, sorted, summed, and noise
 NORMED = 10  # bytes a channel of a bf16 map that is normed whole: the map, the same in fp32, and its norm
 STRIP = 12  # and of a strip: those, and what comes of them
@@ -61,7 +62,7 @@ def account(
     return replace(
         sampling_account(entry.transformer, entry.tokenizer, schedule, precision, batch, strips),
         weights=sum(_bytes(module, precision) for module in modules.values()),
-        text_encoder=0 if without_encoder else ENCODERS.get(entry.text, 0) * BYTES[precision],
+        text_encoder=0 if without_encoder else ENCODERS.get(entry.text, 0) * (4 if precision == "fp32" else 2),
     )
 
 
@@ -74,15 +75,17 @@ def sampling_account(
     return MemoryAccount(
         weights=0,
         text_encoder=0,
-        keys_values=2 * rows * kept * config.width * config.depth * element,
+        keys_values=2 * rows * kept * config.width * config.depth * (4 if precision == "fp32" else 2),
         activations=_activations(config, tokenizer, schedule, kept + last, batch, element),
         decoding=batch * _decoding(config, tokenizer, schedule, element, strips),
     )
 
 
 def _bytes(module: nn.Module, precision: str) -> int:
-    tensors = module.state_dict().items()
-    return sum(tensor.numel() * dtype_of(name, tensor.dtype, precision).itemsize for name, tensor in tensors)
+    typed = [(tensor, dtype_of(name, tensor.dtype, precision)) for name, tensor in module.state_dict().items()]
+    widened = {tensor.shape: 4 * tensor.numel() for tensor, kept in typed if kept == torch.bfloat16}
+    buffers = sum(widened.values()) if precision == BF16_WEIGHTS else 0
+    return buffers + sum(tensor.numel() * kept.itemsize for tensor, kept in typed)
 
 
 def _activations(config: Any, tokenizer: Any, schedule: Schedule, keys: int, batch: int, element: int) -> int:

@@ -12,9 +12,10 @@ from varlab.models.hart_model import HartEncoder
 from varlab.models.hart_settings import Savings
 from varlab.models.text import TextEncoder
 from varlab.models.tokenizers.strips import check_strips
-from varlab.weights.fitting import PRECISIONS
+from varlab.models.widened import BF16_WEIGHTS
 from varlab.weights.memory import refuse_what_cannot_fit
 from varlab.weights.official import ModelEntry
+from varlab.weights.precision import PRECISIONS
 
 INITS = ("checkpoint", "random", "empty")
 
@@ -66,8 +67,15 @@ class LoadOptions:
         kind = usable(self.device).type
         if self.precision == "bf16" and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
             raise VarlabError(f"{torch.cuda.get_device_name(self.device)} has no bf16: take precision fp32.")
+        if self.precision == BF16_WEIGHTS and kind == "cuda":
+            raise VarlabError(f"precision {BF16_WEIGHTS} is for processors that multiply bf16 slowly: take bf16.")
         if kind == "meta":
             raise VarlabError("For shapes without weights use init='empty', not device='meta'.")
+
+    @property
+    def text_precision(self) -> str:
+        """Of the text encoder, which runs once an image."""
+        return "bf16" if self.precision == BF16_WEIGHTS else self.precision
 
     def check_memory(self, entry: ModelEntry) -> None:
         """Refuse a model that cannot be held and draw one image."""

@@ -8,6 +8,7 @@ import torch
 
 from varlab.context import fixed_context
 from varlab.errors import VarlabError, all_at_once, names_keywords
+from varlab.machine import usable
 from varlab.models.captions import CaptionEncoder
 from varlab.models.classes import ClassReader
 from varlab.models.hart import HartTransformer
@@ -25,6 +26,7 @@ from varlab.models.tokenizers.strips import in_strips
 from varlab.models.tokenizers.vqvae import VQTokenizer
 from varlab.models.var import VARConfig, VARTransformer
 from varlab.models.var_model import VAR
+from varlab.models.widened import BF16_WEIGHTS, widen
 from varlab.schedules import Schedule
 from varlab.weight_labels import EMPTY, RANDOM, TRAINED, WeightsLabel
 from varlab.weights import embedded
@@ -37,7 +39,8 @@ from varlab.weights.initialise import randomise
 from varlab.weights.official import ModelEntry
 from varlab.weights.options import LoadOptions
 from varlab.weights.places import split_part
-from varlab.weights.registry import empty, find, mini, parameters
+from varlab.weights.precision import AUTO, chosen
+from varlab.weights.registry import empty, find, mini
 
 
 @names_keywords
@@ -60,8 +63,9 @@ def load(
 
     init: "checkpoint" (default; minis bring theirs, official models read ``checkpoint`` and ``tokenizer``, each a
     path, a folder with the official file names or a hub id, else the checkpoint folder), "random" (from ``seed``,
-    no file needed), "empty" (shapes only, on the meta device). precision: "fp32", or "bf16" with the types of
-    ``checkpoints.dtype_of``, which halves memory and rounds the blocks as the official run does. pixels, ratio:
+    no file needed), "empty" (shapes only, on the meta device). precision: "fp32"; "bf16" with the types of
+    ``fitting.dtype_of``, which halves memory and rounds the blocks as the official run does; "bf16-weights", the same
+    weights with arithmetic in fp32; "auto", see ``precision.chosen``. pixels, ratio:
     the released schedule of an official model. text: an encoder, "flan-t5-xl", the folder or hub id of one, or
     "random"; by default what fits the weights. strips: decode in strips of so many rows, see ``tokenizers.strips``.
     HART reads a folder with ``llm/`` and ``tokenizer/``, and features where text is "features": see
@@ -74,17 +78,14 @@ def load(
     >>> model = vl.load("nano-infinity")
     >>> untrained = vl.load("infinity-125m", init="random", seed=1)
     """
+    entry = find(name)
+    if precision == AUTO:
+        usable(device)
+        precision, _ = chosen(entry, precision, init, device)
     asked = LoadOptions(
         init or "checkpoint", device, precision, pixels, ratio, checkpoint, tokenizer, text, seed, savings, strips
     )
-    return assemble(find(name), asked)
-
-
-def default_precision(entry: ModelEntry, init: str | None) -> str:
-    """bf16 for the official models of half a billion parameters and more on random weights, which mean nothing in fp32
-    either and take half the memory so; else fp32."""
-    large = entry.folder is None and parameters(entry.transformer) >= 5e8
-    return "bf16" if large and init == "random" else "fp32"
+    return assemble(entry, asked)
 
 
 @fixed_context()
@@ -100,6 +101,8 @@ def assemble(entry: ModelEntry, options: LoadOptions) -> Infinity | Hart | VAR:
         options.check_memory(entry)  # before gigabytes come over the network
     loaded = _official_hart(entry, options) if entry.family == "hart" and entry.folder is None else None
     made = loaded or _assembled(entry, options, schedule)
+    if options.precision == BF16_WEIGHTS:
+        widen(made.transformer)
     return cast(Infinity | Hart | VAR, in_strips(made, options.strips))
 
 
@@ -200,7 +203,7 @@ def _reader(entry: ModelEntry, options: LoadOptions) -> TextEncoder | None:
     if text in (None, "captions") and (entry.folder is not None or options.init == "empty"):
         return None
     default = "random" if options.init == "random" else entry.text
-    encoder = choose(text, entry.transformer.text_width, default, options.device, options.precision, options.seed)
+    encoder = choose(text, entry.transformer.text_width, default, options.device, options.text_precision, options.seed)
     if isinstance(encoder, FlanT5):
         encoder.require()
     return encoder

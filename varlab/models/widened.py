@@ -1,0 +1,45 @@
+"""Weights kept in bf16 for arithmetic in fp32: half the memory where a processor multiplies bf16 slowly.
+
+A block's weights are widened just before use, into one buffer a shape that all blocks share: no copy is kept. Widening
+is exact, so a product is that of fp32 with weights that were rounded to bf16.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+BF16_WEIGHTS = "bf16-weights"  # the precision of such a model
+
+
+class Widened(nn.Module):
+    """One weight: asked for as ``linear.weight``, it comes in fp32 and is good until the next of its shape is asked
+    for. ``spaces``: a buffer a shape, and whose weight lies in it."""
+
+    def __init__(self, spaces: dict[torch.Size, tuple[Tensor, Tensor]]) -> None:
+        super().__init__()
+        self.spaces = spaces
+
+    def forward(self, kept: Tensor) -> Tensor:
+        owner, buffer = self.spaces.get(kept.shape, (None, None))
+        if buffer is None:
+            with torch.inference_mode(False):
+                buffer = torch.empty_like(kept, dtype=torch.float32)
+        if owner is not kept:
+            buffer.copy_(kept)
+            self.spaces[kept.shape] = kept, buffer
+        return buffer
+
+
+def widen(module: nn.Module) -> None:
+    """Let the linear layers that hold bf16 compute in fp32. For inference: nobody may train or change the weights."""
+    spaces: dict[torch.Size, tuple[Tensor, Tensor]] = {}
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear) and layer.weight.dtype == torch.bfloat16:
+            parametrize.register_parametrization(layer, "weight", Widened(spaces), unsafe=True)  # another dtype
+
+
+def precision_of(layer: nn.Linear) -> str:
+    """fp32, bf16, or ``BF16_WEIGHTS``."""
+    if parametrize.is_parametrized(layer, "weight"):
+        return BF16_WEIGHTS
+    return "bf16" if layer.weight.dtype == torch.bfloat16 else "fp32"
