@@ -38,6 +38,18 @@ print("heavy:", {"torch", "numpy", "pandas", "xarray", "zarr", "matplotlib", "IP
     assert done.stdout.count("Usage: varlab") == 4 and done.stdout.endswith("heavy: set()\n")
 
 
+def test_a_picture_does_not_wait_for_compiler_statistics_and_stores(tmp_path: Path) -> None:
+    code = """
+import sys
+import varlab as vl
+vl.sample(vl.load("nano-infinity"), ["a red star"])
+print("heavy:", {"torch._dynamo", "sympy", "scipy.stats", "dask", "zarr", "matplotlib"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("heavy: set()\n")
+
+
 def test_models_fit_80_columns(varlab: Call, places: Path) -> None:
     (places / "data" / "broken").mkdir()
     (places / "data" / "broken" / "model.json").write_text("{")

@@ -9,8 +9,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import _pop_mode_temporarily
+from torch.overrides import TorchFunctionMode, _pop_mode_temporarily
 
 _FLAGS: tuple[tuple[Any, str, bool], ...] = (
     (torch.backends.mkldnn, "enabled", True),
@@ -65,6 +66,23 @@ def fixed_context(tf32: bool = False) -> Iterator[None]:
             _hold(stack, torch.backends.cuda.matmul, "allow_tf32", tf32)
             _hold(stack, torch.backends.cudnn, "allow_tf32", tf32)
         stack.enter_context(sdpa_kernel(_KERNELS))
+        yield
+
+
+class _Unfilled(TorchFunctionMode):
+    """Numbers that are drawn or divided on the meta device import torch's compiler, a second for no number: nothing
+    is done where the shape stays."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is nn.init.normal_:
+            return kwargs["tensor"]
+        return args[0] if func in (Tensor.normal_, Tensor.div) else func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """Modules built here lie on the meta device: names and shapes without memory, and nobody's random numbers used."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"), _Unfilled():
         yield
 
 

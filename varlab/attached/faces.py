@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from varlab.attached import configs
 from varlab.attached.structure import Structure
+from varlab.context import shapes_only
 from varlab.errors import VarlabError
 from varlab.models.guidance import Settings
 from varlab.models.hart import HartTransformer
@@ -90,7 +91,7 @@ def face_of(
     build = {"infinity": _infinity, "var": _var, "hart": _hart}[structure.family]
     kind = {"infinity": SeenInfinity, "var": SeenVAR, "hart": SeenHart}[structure.family]
     hollow = type(kind.__name__, (kind,), {"seen": structure, "picture": staticmethod(picture)})
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):  # nobody's random numbers are used up
+    with shapes_only():
         parts = build(structure, vae, schedule, text_length)
     made = hollow(**parts, name=type(structure.module).__name__, weights="attached")
     made.execution = "attached"

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import Tensor, nn
 
 from varlab.attached import configs
@@ -13,6 +12,7 @@ from varlab.attached.arguments import batch_of
 from varlab.attached.hooked import Attached
 from varlab.attached.starts import default_call, text_of
 from varlab.attached.structure import structure_of
+from varlab.context import shapes_only
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Stage
@@ -199,7 +199,7 @@ def _ours(
     device = str(hooked.face.device)  # type: ignore[union-attr]
     made = []
     for config, source, name in zip(parts, (structure.module, image), ("transformer", "tokenizer"), strict=True):
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        with shapes_only():
             module = build(config)
         load_into(module, _own(source.state_dict()), f"The attached {name}", precision, device)
         made.append(module.eval().requires_grad_(False))

@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import dask
 import xarray as xr
-from zarr.codecs import BloscCodec
 
 from varlab.errors import VarlabError
 from varlab.locks import LOCK, OWNER
@@ -25,6 +23,8 @@ PARTS = "[0-9]*.npz"
 
 def keep(folder: Path, tree: xr.DataTree) -> None:
     """Write a log so that ``open_log`` reads the same again: whole or not at all."""
+    import dask  # half a second that a run without a log need not wait
+
     tree = numbered(tree)
     folder.mkdir(parents=True, exist_ok=True)
     draft, former = draft_of(folder / STORE), draft_of(folder / STORE)
@@ -43,6 +43,8 @@ def keep(folder: Path, tree: xr.DataTree) -> None:
 
 def packed(tree: xr.DataTree) -> dict[str, dict[str, Any]]:
     """How zarr stores maps: bytes of one place together, since those of rounded values repeat."""
+    from zarr.codecs import BloscCodec
+
     codec = BloscCodec(cname="zstd", clevel=5, shuffle="shuffle", typesize=4)
     return {
         node.path: {str(name): {"compressors": [codec]} for name in node.data_vars}

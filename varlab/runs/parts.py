@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import dask.array as da
 import numpy as np
 
 from varlab.errors import VarlabError
@@ -49,6 +48,8 @@ def joined_lazily(paths: Sequence[Path]) -> Log:
 
 
 def _lazy(rows: "Rows") -> Any:
+    import dask.array as da
+
     each = max(1, int(np.prod(rows.shape[1:], dtype=np.int64)) * rows.dtype.itemsize)
     chunks = (max(1, CHUNK // each), *(-1,) * (rows.ndim - 1))
     return da.from_array(rows, chunks, name=False, asarray=False, fancy=False, inline_array=True)  # type: ignore[no-untyped-call]

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from varlab.context import shapes_only
 from varlab.errors import VarlabError, unknown
 from varlab.models.captions import CaptionEncoder
 from varlab.models.guidance import Settings
@@ -81,7 +82,7 @@ class MiniFacts:
 
     def empty(self) -> Parts:
         """The modules on the meta device."""
-        with torch.device("meta"):
+        with shapes_only():
             text = None if self.text is None else CaptionEncoder(self.vocabulary, **self.text)
             return Parts(build(self.transformer), build(self.tokenizer), text)
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from varlab.context import shapes_only
 from varlab.errors import VarlabError
 from varlab.models.hart import HartConfig, HartText, HartTransformer
 from varlab.models.hart_model import Hart, HartEncoder
@@ -149,7 +150,7 @@ def _without_files(entry: ModelEntry, init: str, precision: str, device: str, se
 
 
 def _empty(config: HartConfig, images: HybridConfig) -> tuple[HartTransformer, HybridTokenizer]:
-    with torch.device("meta"):
+    with shapes_only():
         return HartTransformer(config), HybridTokenizer(images)
 
 
@@ -214,7 +215,7 @@ def part_of(entry: ModelEntry, source: Path, ema: bool) -> tuple[str, nn.Module,
     kind = part_held(entry, stored)
     stored = choose(stored, empty(entry).named()[kind].state_dict(), ema)
     file = stored.files[0]
-    with torch.device("meta"):
+    with shapes_only():
         if kind == "tokenizer":
             stored = tokenizer_tensors(stored)
             return kind, HybridTokenizer(detect_tokenizer(shapes_of(stored.tensors), file, _beside(file))), stored

@@ -4,8 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 
-import torch
-
+from varlab.context import shapes_only
 from varlab.errors import VarlabError, unknown
 from varlab.schedules import Schedule
 from varlab.weights import embedded
@@ -73,12 +72,12 @@ def empty(entry: ModelEntry) -> Parts:
     """The modules of a model on the meta device: names and shapes without memory."""
     if entry.folder is not None:
         return embedded.read_facts(entry.folder).empty()
-    with torch.device("meta"):
+    with shapes_only():
         return Parts(build(entry.transformer), build(entry.tokenizer), None)
 
 
 @cache
 def parameters(config: TransformerConfig) -> int:
     """Of the transformer alone."""
-    with torch.device("meta"):
+    with shapes_only():
         return sum(p.numel() for p in build(config).parameters())

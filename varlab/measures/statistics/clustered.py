@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
+import scipy  # its parts load when they are used
 
 from varlab.errors import VarlabError
 from varlab.measures.statistics.intervals import Interval, quantile_interval
@@ -158,9 +158,9 @@ def clustered_interval(
     estimate, enough = means(values, design), design.enough()
     if design.crossed:
         error, freedom = standard_error(values, design, flips)
-        low = high = stats.t.ppf((1 + level) / 2, freedom) * error
+        low = high = scipy.stats.t.ppf((1 + level) / 2, freedom) * error
     else:
-        extra = stats.norm.ppf((1 + level) / 2) * _combined(_unseen(values, design, flips), design)
+        extra = scipy.stats.norm.ppf((1 + level) / 2) * _combined(_unseen(values, design, flips), design)
         found = quantile_interval(estimate, clustered_draws(values, design, n_resamples, seed), level)
         low, high = (np.hypot(estimate - bound, extra) for bound in found[1:])
     return Interval(estimate, np.where(enough, estimate - low, np.nan), np.where(enough, estimate + high, np.nan))

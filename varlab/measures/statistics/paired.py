@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
+import scipy  # its parts load when they are used
 
 from varlab.errors import VarlabError
 from varlab.measures.statistics.clustered import OVERALL, Design, clustered_interval, means, standard_error
@@ -106,7 +106,9 @@ def _tests(
         return [("sign test", mcnemar(int((part > 0).sum()), int((part < 0).sum()))) for part in signs]
     if design.crossed:
         found = zip(means(difference, design), *standard_error(difference, design, answers), strict=True)
-        return [("t, prompts x seeds", float(2 * stats.t.sf(abs(d) / e, f)) if e > 0 else 1.0) for d, e, f in found]
+        return [
+            ("t, prompts x seeds", float(2 * scipy.stats.t.sf(abs(d) / e, f)) if e > 0 else 1.0) for d, e, f in found
+        ]
     parts = [grid.sums.sum(1) / max(1.0, grid.counts.sum()) for grid in design.grids(difference)]
     rows = [*(parts if design.names else ()), np.concatenate(parts) / len(parts)]
     single = answers and bool((design.images() == design.prompts()).all())

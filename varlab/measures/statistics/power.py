@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from scipy import optimize, stats
+import scipy  # its parts load when they are used
 
 from varlab.errors import VarlabError
 
@@ -12,11 +12,12 @@ MOST = 10**9  # prompts, beyond which a number is of no use
 
 def power_of(difference: float, error: float, freedom: float, level: float = 0.95) -> float:
     """Chance that a two-sided paired t-test sees a true difference, from its standard error and degrees of freedom."""
-    bound, shift = stats.t.ppf((1 + level) / 2, freedom), abs(difference) / error
+    bound, shift = scipy.stats.t.ppf((1 + level) / 2, freedom), abs(difference) / error
     if freedom > 1e5:  # where scipy's noncentral t runs slow, it is the normal distribution
-        return float(stats.norm.sf(bound - shift) + stats.norm.cdf(-bound - shift))
-    wrong_side = np.nan_to_num(stats.nct.cdf(-bound, freedom, shift))  # scipy gives NaN for what is next to nothing
-    return float(stats.nct.sf(bound, freedom, shift) + wrong_side)
+        return float(scipy.stats.norm.sf(bound - shift) + scipy.stats.norm.cdf(-bound - shift))
+    # scipy gives NaN for what is next to nothing
+    wrong_side = np.nan_to_num(scipy.stats.nct.cdf(-bound, freedom, shift))
+    return float(scipy.stats.nct.sf(bound, freedom, shift) + wrong_side)
 
 
 def detectable(error: float, freedom: float, power: float = 0.8, level: float = 0.95) -> float:
@@ -27,10 +28,10 @@ def detectable(error: float, freedom: float, power: float = 0.8, level: float = 
     _check(power, level)
     if not error > 0 or not freedom >= 1:
         return math.nan
-    most = float(stats.t.ppf((1 + level) / 2, freedom))
+    most = float(scipy.stats.t.ppf((1 + level) / 2, freedom))
     while power_of(most, 1, freedom, level) < power:
         most *= 1.5
-    return float(error * optimize.brentq(lambda size: power_of(size, 1, freedom, level) - power, 0, most))
+    return float(error * scipy.optimize.brentq(lambda size: power_of(size, 1, freedom, level) - power, 0, most))
 
 
 def prompts_needed(

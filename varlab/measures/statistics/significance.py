@@ -2,7 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy  # its parts load when they are used
 
 from varlab.errors import VarlabError
 
@@ -16,7 +16,7 @@ def mcnemar(gained: int, lost: int) -> float:
     The pairs must be independent: one image a prompt. 1 where nothing flips.
     """
     flips = gained + lost
-    return float(stats.binomtest(gained, flips).pvalue) if flips else 1.0
+    return float(scipy.stats.binomtest(gained, flips).pvalue) if flips else 1.0
 
 
 def sign_flip(contributions: npt.ArrayLike, n_resamples: int = 10_000, seed: int = 0) -> float:
@@ -54,7 +54,7 @@ def equivalence(difference: float, error: float, freedom: float, margin: float) 
         raise VarlabError(f"A margin of equivalence is positive, not {margin}.")
     if error == 0:
         return 0.0 if abs(difference) < margin else 1.0
-    return float(stats.t.sf((margin - abs(difference)) / error, freedom))
+    return float(scipy.stats.t.sf((margin - abs(difference)) / error, freedom))
 
 
 def holm(p: npt.ArrayLike) -> np.ndarray:

@@ -1,9 +1,7 @@
 """Models for benchmarks: random weights of any depth and width on a released schedule, with a decoder that is cheap."""
 
-import torch
-
 from varlab import schedules
-from varlab.context import fixed_context
+from varlab.context import fixed_context, shapes_only
 from varlab.errors import VarlabError
 from varlab.models.guidance import Settings
 from varlab.models.infinity import InfinityConfig, InfinityTransformer
@@ -34,7 +32,7 @@ def random_infinity(
     if width < HEAD or width % HEAD:
         raise VarlabError(f"A width of {width} channels is not a multiple of {HEAD}, the channels of a head.")
     config = InfinityConfig(depth, width, width // HEAD, TOKENIZER.bits, chunks=1)
-    with torch.device("meta"):
+    with shapes_only():
         transformer, tokenizer = InfinityTransformer(config), BSQTokenizer(TOKENIZER)
     for module in (transformer, tokenizer):
         randomise(module, seed, precision, device)
