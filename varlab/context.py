@@ -76,6 +76,8 @@ class _Unfilled(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is nn.init.normal_:
             return kwargs["tensor"]
+        if func is torch.randn:
+            return torch.empty(*args, **(kwargs or {}))
         return args[0] if func in (Tensor.normal_, Tensor.div) else func(*args, **(kwargs or {}))
 
 

@@ -83,7 +83,7 @@ class _LookupFree(nn.Module):
 
     def __init__(self, bits: int) -> None:
         super().__init__()
-        powers = torch.ones(bits, dtype=torch.int64) << torch.arange(bits - 1, -1, -1)
+        powers = torch.tensor([1 << place for place in reversed(range(bits))])
         self.register_buffer("mask", powers)  # only kept so that the keys equal the official files
 
 
