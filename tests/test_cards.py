@@ -120,6 +120,7 @@ def test_scores_are_compared_by_entry_with_those_of_a_file(mini: Path, tmp_path:
 def test_the_card_says_what_training_gave(mini: Path) -> None:
     model = zoo.load("mini-hart")
     text = write_card(model, n=24, per_prompt=2).read_text()
+    assert "`varlab card mini-hart --per-prompt 2`" in text and "24 entries, 2 images each" in text
     card = json.loads((mini / "card.json").read_text())
     found, drawn = card["untrained"], card["scores"]["samples"]["overall"]
     assert found["weights"] == "random (seed 0), trained tokenizer" and found["weights"] in text

@@ -53,6 +53,12 @@ BEFORE = {
     "negative class": (["sample", "var-d16", "3", "--negative", "a cat", "--init", "random"], "'a cat' is no class"),
     "negative": (["sample", "hart-0.7b", "a cat", "--negative", "x", "--init", "random"], "the empty text alone"),
     "word": (["sample", "nano-infinity", "a red moon"], "does not know the word 'moon'"),
+    "words of another world": (
+        ["sample", "nano-infinity", "a wooden star above marble, marble"],
+        "does not know the words 'wooden', 'marble' in 'a",
+    ),
+    "card": (["card", "var-d16", "--per-prompt", "1"], "var-d16 reads classes. Leave it out"),
+    "no images": (["card", "nano-infinity", "--per-prompt", "0"], "per_prompt must be at least 1, not 0"),
     "layer": (["sample", "var-d16", "3", "--cfg-layers", "-20", "--init", "random"], "cfg_layers: -20 is neither"),
     "layers": (["sample", "nano-infinity", "a star", "--cfg-layers", "x"], "--cfg-layers takes whole numbers"),
     "stages": (["log", "var-d16", "--cfg", "1,2", "--init", "random"], "cfg has 2 values; the schedule has 10 stages"),

@@ -105,7 +105,8 @@ def test_parse_reads_all_parts():
     [
         ("", "empty"),
         (" ?! ", "empty"),
-        ("a blu star", "Did you mean blue"),
+        ("a blu star", "near words: blue"),
+        ("a wooden star on marble", "the words 'wooden', 'marble' in"),
         ("a red", "a shape"),
         ("red star", "'a', 'an' or a number"),
         ("two star", "circles"),

@@ -1,7 +1,7 @@
 """Errors meant for people: one sentence of what is wrong, then how to mend it."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -33,6 +33,17 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> VarlabError:
     near = near_names(str(name), names)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     return VarlabError(f"Unknown {kind} {str(name)!r}. {hint}Known: {', '.join(names) or 'none'}.")
+
+
+def require_words(words: Sequence[str], known: Sequence[str], text: str, reader: str) -> None:
+    """Refuse a text with words that its reader does not know; all of them are named, with those near them."""
+    strange = [word for word in dict.fromkeys(words) if word not in known]
+    if not strange:
+        return
+    near = [name for word in strange for name in get_close_matches(word, known, n=3, cutoff=0.5)]
+    hint = f"near words: {', '.join(dict.fromkeys(near))}" if near else f"known words: {', '.join(known)}"
+    named = f"word{'s' if len(strange) > 1 else ''} {', '.join(map(repr, strange))}"
+    raise VarlabError(f"{reader} does not know the {named} in {text!r}; {hint}.")
 
 
 def names_keywords(function: Callable[P, T]) -> Callable[P, T]:

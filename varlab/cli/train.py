@@ -91,19 +91,33 @@ def train(
 
 
 @app.command()
-def card(model: Model, overwrite: Overwrite = False) -> None:
+def card(
+    model: Model,
+    per_prompt: Annotated[
+        int | None, typer.Option(help="Of a mini that reads captions: images a prompt; default: 4.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
     """Write the card of a shipped mini from its own records: scores, ceiling, curves, contact sheet."""
+    from varlab.errors import VarlabError
     from varlab.evaluation.card import FILES, write_card
     from varlab.evaluation.class_card import write_class_card
     from varlab.outputs import refuse_existing
+    from varlab.runs.inputs import at_least
     from varlab.weights.embedded import card_folder
+    from varlab.weights.registry import find
 
+    at_least(1, per_prompt=per_prompt)
     require_known(model)
+    if per_prompt is not None and find(model).family == "var":
+        raise VarlabError(f"--per-prompt belongs to minis that read captions; {model} reads classes. Leave it out.")
     refuse_existing(*(card_folder(model) / name for name in FILES), overwrite=overwrite)
     loaded = load_model(model)
-    write = write_class_card if loaded.family == "var" else write_card
     with image_bar() as progress:
-        path = write(loaded, progress)
+        if loaded.family == "var":
+            path = write_class_card(loaded, progress)
+        else:
+            path = write_card(loaded, progress, per_prompt=per_prompt or 4)
     say(str(path))
 
 

@@ -4,12 +4,11 @@ Plays the part of Flan-T5; trained jointly with the transformer and stored with 
 """
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 import torch
 from torch import Tensor, nn
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, require_words
 from varlab.models.infinity import TextBatch
 
 LONGEST = 32
@@ -30,17 +29,13 @@ class CaptionEncoder(nn.Module):
         self.layers = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
 
     def words(self, caption: str) -> list[int]:
-        """Word numbers; an empty caption, an unknown word or too many words is an error."""
+        """Word numbers; an empty caption, unknown words (all are named) or too many words are an error."""
         words = "".join(c if c.isalnum() else " " for c in caption.lower()).split()
         if not words:
             raise VarlabError("The prompt is empty. Describe a scene, for example: a red star above a blue ring.")
         if len(words) > LONGEST:
             raise VarlabError(f"The prompt has {len(words)} words; this model reads at most {LONGEST}.")
-        for word in words:
-            if word not in self.number:
-                near = get_close_matches(word, self.vocabulary, n=3, cutoff=0.5)
-                hint = f"near words: {', '.join(near)}" if near else f"known words: {', '.join(self.vocabulary)}"
-                raise VarlabError(f"This model does not know the word {word!r} in {caption!r}; {hint}.")
+        require_words(words, self.vocabulary, caption, "This model")
         return [self.number[word] for word in words]
 
     def check(self, captions: Sequence[str]) -> None:

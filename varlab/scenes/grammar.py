@@ -6,11 +6,10 @@ A prompt is one or more objects joined by "and" or a relation, with an optional 
 
 import re
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import numpy as np
 
-from varlab.errors import VarlabError, unknown
+from varlab.errors import VarlabError, require_words, unknown
 
 SCENE_VERSION = "1"
 """Stored with checkpoints; changes whenever the distribution of scenes, captions or pixels changes."""
@@ -78,17 +77,11 @@ class Scene:
 
 
 def tokenize(prompt: str) -> list[str]:
-    """Lower-case words of a prompt, without punctuation. Raises for an empty prompt or an unknown word."""
+    """Lower-case words of a prompt, without punctuation. Raises for an empty prompt or unknown words."""
     words = re.findall(r"[^\s.,;:!?\"'()]+", prompt.lower())
     if not words:
         raise VarlabError("The prompt is empty. Write for example 'a red star above a blue ring'.")
-    for word in words:
-        if word not in VOCABULARY:
-            near = get_close_matches(word, VOCABULARY, n=3, cutoff=0.5)
-            hint = f" Did you mean {' or '.join(near)}?" if near else ""
-            raise VarlabError(
-                f"Unknown word {word!r} in the prompt {prompt!r}.{hint} Known words: {', '.join(VOCABULARY)}."
-            )
+    require_words(words, VOCABULARY, prompt, "The scorer of scenes")
     return words
 
 
