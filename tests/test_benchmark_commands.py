@@ -9,7 +9,8 @@ from tests.cli_calls import Call, places, varlab  # noqa: F401
 
 
 def test_commands_draw_validate_and_score(varlab: Call) -> None:
-    Path("p.json").write_text(json.dumps([{"id": name, "prompt": f"a {name} star"} for name in ("red", "blue")]))
+    prompts = [{"id": name, "prompt": f"a {name} star"} for name in ("red", "blue")]
+    Path("p.json").write_text(json.dumps(prompts), "utf-8-sig")  # as editors of Windows write it
     own = ("--prompts", "p.json", "--out", "o", "--per-prompt", 1)
     drawn = varlab("generate", "imagereward", "nano-infinity", "none", "truncate:last=1", *own)
     assert drawn.code == 0 and "o/truncate-last=1: 2 pictures drawn" in drawn.out
@@ -39,6 +40,12 @@ REFUSED = {
     "no such method": (["generate", "scenes", "nano-infinity", "nine", "--out", "o"], "nine"),
     "no such format": (["generate", "hps", "nano-infinity", "none", "--out", "o", "--format", "png"], "stored as .jpg"),
     "prompts not here": (["generate", "dpg", "nano-infinity", "none", "--out", "o"], "give it with --prompts"),
+    "prompts not read": (
+        ["generate", "scenes", "nano-infinity", "none", "--out", "o", "--prompts", "p.csv"],
+        "The scene benchmark reads no prompt file",
+    ),
+    "nor of classes": (["generate", "fid", "mini-var", "none", "--out", "o", "--prompts", "p"], "reads no prompt file"),
+    "nor of a folder": (["score", "scenes", ".", "--prompts", "p.csv"], "reads no prompt file"),
     "no classes": (["generate", "fid", "nano-infinity", "none", "--out", "o"], "mini-var"),
     "no images": (["generate", "scenes", "nano-infinity", "none", "--out", "o", "--n", "0"], "n must be at least 1"),
     "no rewritten": (

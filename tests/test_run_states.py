@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from PIL import Image
 
 from tests.test_run_races import log, untimed  # noqa: F401  (a fixture)
 from tests.test_runs import PROMPTS, same
+from varlab.analysis.logs import images_of
 from varlab.api import is_finished
 from varlab.errors import VarlabError
 from varlab.runs.folders import open_log
@@ -140,6 +142,52 @@ def test_lost_images_are_drawn_again_and_nothing_else_is_touched(run: Path) -> N
     assert log(run).encoding["made"] == f"{len(PROMPTS)} lost images drawn again"
     assert {path: path.read_bytes() for path in sorted((run / "images").iterdir())} == before
     assert log(run).encoding["made"] == ""
+
+
+def damage(image: Path, how: str) -> None:
+    data = image.read_bytes()
+    middle = len(data) // 2
+    flipped = data[:middle] + bytes([data[middle] ^ 255]) + data[middle + 1 :]
+    image.write_bytes({"cut": data[:-20], "empty": b"", "flipped": flipped, "no picture": b"x" * 4000}[how])
+
+
+@pytest.mark.parametrize("how", ["cut", "empty", "flipped", "no picture"])
+def test_a_damaged_image_is_drawn_again_to_the_byte(run: Path, how: str) -> None:
+    image, other = (run / "images" / f"{i:06d}.png" for i in (2, 3))
+    before, kept = image.read_bytes(), other.stat().st_mtime_ns
+    damage(image, how)
+    assert verify(run).word == "damaged"
+    with pytest.raises(VarlabError, match=r"000002.png cannot be read: it is damaged. The command that made the run"):
+        images_of(open_log(run))[2]
+    if how == "flipped":  # of the size that it had: only who reads everything knows
+        assert repair(run)[0].startswith("removed images/000002.png, which cannot be read")
+    assert log(run).encoding["made"] == "1 lost image drawn again"
+    assert image.read_bytes() == before and other.stat().st_mtime_ns == kept
+    assert str(verify(run)) == "complete"
+
+
+def test_an_image_that_was_changed_and_can_be_read_stays(run: Path) -> None:
+    image = run / "images" / "000001.png"
+    Image.new("RGB", (8, 8)).save(image)
+    mine = image.read_bytes()
+    assert "images/000001.png has" in repair(run)[0] and log(run).encoding["made"] == ""
+    assert image.read_bytes() == mine
+
+
+def test_a_damaged_image_of_an_unfinished_run_is_drawn_again(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    again = run.parent / "again"
+
+    def cut(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("varlab.runs.run.keep", cut)
+        log(again)
+    before = {path.name: path.read_bytes() for path in (again / "images").iterdir()}
+    damage(again / "images" / "000000.png", "cut")
+    log(again)
+    assert {path.name: path.read_bytes() for path in (again / "images").iterdir()} == before
+    assert str(verify(again)) == "complete"
 
 
 def test_runs_are_listed_shown_and_removed(run: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
@@ -24,6 +24,7 @@ from varlab.runs import RunResult, folders, inputs
 from varlab.runs.folders import open_log
 from varlab.runs.inputs import at_least
 from varlab.runs.origins import plugin_options
+from varlab.runs.trial import Groups, check_methods, load_for
 from varlab.scenes.prompt_files import is_prompt_file
 from varlab.scenes.prompt_sets import CUSTOM, Given, PromptSet, choose, prompts
 from varlab.specs import spec_of
@@ -32,6 +33,8 @@ from varlab.weights.registry import MODELS, find
 from varlab.weights.zoo import check_captions, load, require, shipped_weights
 
 NO_PART_OF_A_RUN = ("batch", "progress", "wait")  # options of ``log`` that change nothing in a run
+COUNTS = ("n", "removal_n", "rounds", "batch")
+SPECS = ("methods", "shown", "dropping", "pruning")  # inputs of a notebook that hold methods
 OF_A_RUN = ("model", "prompt_set", "n", "seed")  # inputs of a notebook that a run folder knows
 
 
@@ -44,7 +47,9 @@ def sample(model: NextScaleModel | str, texts: inputs.Prompts, **options: Any) -
     >>> run.images[0].save("star.png")
     >>> run.log["residual-spectrum"].power.sel(source="preview change")
     """
-    return runs.sample(_loaded(model, texts), texts, **options)
+    items = [texts] if isinstance(texts, str) else list(texts) if isinstance(texts, Sequence) else []
+    captions = [item for item in items if isinstance(item, str)]
+    return runs.sample(load_for(runs.sample, model, captions, _together(options), options), texts, **options)
 
 
 def log(
@@ -81,7 +86,7 @@ def log(
         return tree
     chosen = choose(prompt_set, n, model)
     return runs.log_run(
-        _loaded(model, chosen),
+        load_for(runs.log_run, model, chosen, _together(options), options),
         list(chosen),
         Path(folder) if folder else None,
         probes=tuple(PROBES) if probes is None else probes,
@@ -101,7 +106,8 @@ def compare(
     >>> found = vl.compare("mini-infinity", "scenes", ["sparsevar:tau=0.6", "truncate:last=1"], n=16)
     >>> found.fidelity()
     """
-    return comparison.compare(*_loaded_with(model, prompt_set, options.get("n")), specs, **options)
+    methods = [comparison.methods_of(spec) for spec in specs]
+    return comparison.compare(*_loaded_with(model, prompt_set, comparison.compare, methods, options), specs, **options)
 
 
 def frontier(model: NextScaleModel | str, prompt_set: Given = None, **options: Any) -> Frontier:
@@ -111,7 +117,7 @@ def frontier(model: NextScaleModel | str, prompt_set: Given = None, **options: A
     --------
     >>> vl.frontier("mini-infinity", "scenes", n=16).works()
     """
-    return comparison.frontier(*_loaded_with(model, prompt_set, options.get("n")), **options)
+    return comparison.frontier(*_loaded_with(model, prompt_set, comparison.frontier, (), options), **options)
 
 
 def compare_images(dense: Path | str, others: Sequence[Path | str] | Path | str, **options: Any) -> ImageComparison:
@@ -158,24 +164,20 @@ def control(log: xr.DataTree, n: int, folder: Path | str | None = None) -> xr.Da
     )
 
 
-def _loaded(model: NextScaleModel | str, texts: inputs.Prompts) -> NextScaleModel:
-    """The model; one given by name only where it can read the texts, since weights may take minutes."""
-    if not isinstance(model, str):
-        return model
-    items = [texts] if isinstance(texts, str) else list(texts) if isinstance(texts, Sequence) else []
-    check_captions(find(model), [item for item in items if isinstance(item, str)])
-    return load(model)
+def _together(options: Mapping[str, Any]) -> Groups:
+    return [build(inputs.as_hooks(options.get("accelerators", ())))]
 
 
 def _loaded_with(
-    model: NextScaleModel | str, prompt_set: Given, n: int | None
-) -> tuple[NextScaleModel, Given | PromptSet]:
+    model: NextScaleModel | str, prompt_set: Given, function: Callable[..., Any], methods: Groups,
+    options: Mapping[str, Any],
+) -> tuple[NextScaleModel, Given | PromptSet]:  # fmt: skip
     """The model and the prompts of a comparison, which are chosen first where the model is only a name."""
     if not isinstance(model, str):
         return model, prompt_set
-    at_least(1, n=n)
-    chosen = choose(prompt_set, n, model, comparison.PROMPTS)
-    return _loaded(model, chosen), chosen
+    at_least(1, n=options.get("n"))
+    chosen = choose(prompt_set, options.get("n"), model, comparison.PROMPTS)
+    return load_for(function, model, chosen, methods, options), chosen
 
 
 # Run folders
@@ -236,13 +238,15 @@ def check_inputs(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[
     """
     values = {**defaults, **given}
     folder, cfg = values.get("run_folder"), values.get("cfg")
-    at_least(1, n=values.get("n"))
+    at_least(1, **{name: values.get(name) for name in COUNTS})
     at_least(0, seed=values.get("seed"), control_n=values.get("control_n"))
     if isinstance(cfg, float) and not math.isfinite(cfg):
         raise VarlabError(f"cfg must be a finite number, not {cfg}.")
-    for given_specs in (values.get(name) for name in ("methods", "shown", "dropping", "pruning")):
-        for spec in given_specs.split() if isinstance(given_specs, str) else ():
-            comparison.methods_of(spec)
+    specs = [spec for name in SPECS if isinstance(text := values.get(name), str) for spec in text.split()]
+    if "last" in values:  # of a calibration
+        specs.append(f"sparsevar:last={values['last']}")
+    if (methods := [comparison.methods_of(spec) for spec in specs]) and values.get("model"):
+        check_methods(find(values["model"]), methods, {"cfg": cfg})
     if folder and is_finished(folder):
         found = open_log(folder).attrs
         values |= {name: found[name] for name in OF_A_RUN if name in found and name in defaults and name not in given}

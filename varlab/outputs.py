@@ -84,6 +84,26 @@ def save_image(path: Path, picture: Image.Image, facts: Mapping[str, Any], overw
     return True
 
 
+def is_whole(path: Path) -> bool:
+    """Whether a picture can be read to its end: of a PNG its checksums tell, without decoding it."""
+    try:
+        with Image.open(path) as picture:
+            if picture.format == "PNG":
+                picture.verify()
+            else:
+                picture.load()
+    except (OSError, ValueError, SyntaxError):
+        return False
+    return True
+
+
+def require_picture(path: Path, fix: str) -> None:
+    """Raises VarlabError, with what makes it again, for a picture that is missing or cannot be read to its end."""
+    if not is_whole(path):
+        why = "cannot be read: it is damaged" if path.is_file() else "is missing"
+        raise VarlabError(f"The picture {path} {why}. {fix}")
+
+
 def in_picture(facts: Mapping[str, Any]) -> dict[str, str]:
     """The text chunks of a PNG that ``read_facts`` reads, as matplotlib takes them too."""
     whole = json.dumps(facts, ensure_ascii=False, default=_plain)

@@ -15,6 +15,12 @@ def check_last(name: str, last: int) -> None:
         raise VarlabError(f"{name}: last counts final stages and must not be negative, got {last}.")
 
 
+def check_most(name: str, last: int, most: int, model: str) -> None:
+    """Refuse more final stages than a model has for a method."""
+    if last > most:
+        raise VarlabError(f"{name}: last={last} is more than the {most} final stages of {model} that it can change.")
+
+
 @dataclass(eq=False)
 class Truncate(Accelerator):
     """Leaves out the ``last`` final stages; the canvas is decoded as it is. 0 is the dense run."""
@@ -45,6 +51,9 @@ class CfgOff(Accelerator):
 
     def __post_init__(self) -> None:
         check_last(self.name, self.last)
+
+    def start(self, context: Context) -> None:
+        check_most(self.name, self.last, len(context.model.schedule), context.model.name)
 
     def plan(self, stage: Stage) -> StagePlan:
         return StagePlan(rows="cond") if stage.from_end < self.last else RUN

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from varlab.errors import VarlabError
 from varlab.outputs import save_json
+from varlab.weight_labels import EMPTY, WeightsLabel
 
 FEATURES = ("hf_diff", "hf_ratio")
 ANY = "any"  # family or weights that are not named
@@ -79,7 +80,7 @@ class DecisionModel:
     facts: dict[str, Any]
 
     def check(self, family: str, stages: int, weights: str | None) -> None:
-        """Raises VarlabError for a model that it was not fitted on; None for weights that are not known yet."""
+        """Raises VarlabError for a model that it was not fitted on; None and shapes alone are weights not known yet."""
         if not self.stages:
             return
         if (self.family, self.stages) != (family, stages):
@@ -87,7 +88,7 @@ class DecisionModel:
                 f"This decision model was fitted on {self.family} with {self.stages} stages, not on {family} with "
                 f"{stages}. Fit one: varlab calibrate skipvar MODEL."
             )
-        if weights is not None and self.weights not in (ANY, weights):
+        if weights is not None and WeightsLabel(weights).kind != EMPTY and self.weights not in (ANY, weights):
             raise VarlabError(
                 f"This decision model was fitted on the weights {self.weights}, not on {weights}, whose features "
                 "differ. Fit one with these (varlab calibrate skipvar MODEL --out FOLDER, with the same --init or "

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from varlab.accelerators.anchors import Fill, anchor_cells, anchor_mask, nearest_of
-from varlab.accelerators.baselines import check_last
+from varlab.accelerators.baselines import check_last, check_most
 from varlab.engine.context import Context
 from varlab.engine.hooks import Accelerator
 from varlab.engine.images import Images
@@ -50,6 +50,9 @@ class TokenPruning(Accelerator):
 
     def start(self, context: Context) -> None:
         self.context, self.selections, self.batch = context, {}, 0
+        model = context.model
+        whole = sum(model.prefix(k) > 0 for k in range(len(model.schedule)))  # stages that carry text
+        check_most(self.name, self.last, len(model.schedule) - whole, model.name)
 
     def fork(self, samples: Tensor) -> Accelerator:
         twin = super().fork(samples)

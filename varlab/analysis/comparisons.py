@@ -10,6 +10,7 @@ from PIL import Image
 
 from varlab.analysis.frontier import Frontier
 from varlab.errors import VarlabError
+from varlab.outputs import require_picture
 
 BASELINES = ("truncate", "cfg-off", "random-tokens", "uniform-tokens")
 
@@ -57,12 +58,12 @@ class SavedComparison:
 
     @property
     def images(self) -> dict[str, list[Image.Image]]:
-        """By method, in the order of the prompts. Errors: a picture that is not there."""
+        """By method, in the order of the prompts. Errors: a picture that is not there or damaged."""
         found: dict[str, list[Image.Image]] = {}
         for row, name in enumerate(self.names):
             files = [self.folder / "images" / f"{row:02d}" / f"{i:04d}.png" for i in range(len(self.facts["prompts"]))]
-            if missing := [file for file in files if not file.is_file()]:
-                raise VarlabError(f"The picture {missing[0]} of this comparison is missing. Make it again.")
+            for file in files:
+                require_picture(file, "Make the comparison again.")
             found[name] = [Image.open(file) for file in files]
         return found
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from varlab.errors import VarlabError, unknown
 from varlab.measures.statistics import bootstrap_interval
+from varlab.outputs import require_picture
 
 Log = xr.DataTree | Path | str
 Images = Path | str | Sequence[Image.Image] | None
@@ -119,6 +120,9 @@ def prompt_count(log: Log) -> int:
     return next((int(node.sizes["prompt"]) for node in as_log(log).subtree if "prompt" in node.sizes), 0)
 
 
+AGAIN = "The command that made the run (varlab log ... --out FOLDER) draws it again; or give images=FOLDER."
+
+
 class Pictures(Sequence[np.ndarray]):
     """Pictures [H, W, 3] in [0, 1], each read when it is asked for: all of a large run would fill the memory."""
 
@@ -132,7 +136,9 @@ class Pictures(Sequence[np.ndarray]):
         if isinstance(i, slice):
             return Pictures(self.sources[i])
         source = self.sources[i]
-        picture = source if isinstance(source, Image.Image) else Image.open(source)
+        if isinstance(source, Path):
+            require_picture(source, AGAIN)
+        picture = Image.open(source) if isinstance(source, Path) else source
         return np.asarray(picture.convert("RGB"), np.float32) / 255
 
 

@@ -11,10 +11,10 @@ from varlab.cli.options import (
     Overwrite,
     Seed,
     as_table,
+    check_readable,
     console,
     image_bar,
     load_model,
-    require_known,
     say,
     say_alone,
     with_loading,
@@ -104,6 +104,7 @@ def latency(
     """Where the time goes, span by span: the dense run and methods in turning order; memory and limits beside it."""
     import torch
 
+    from varlab.comparison import methods_of
     from varlab.outputs import refuse_existing
     from varlab.scenes.prompt_sets import prompts
     from varlab.timing.latency import keep
@@ -111,10 +112,10 @@ def latency(
     from varlab.weights.memory import refuse_batch
 
     sizes = batch or [1, 4]
-    _check_latency(spec or (), min(sizes), rounds, threads, seed, out)
+    _check_latency(min(sizes), rounds, threads, seed, out)
     if out is not None:
         refuse_existing(out, overwrite=overwrite)
-    require_known(model)
+    check_readable(model, (), {}, methods=map(methods_of, spec or ()), **options)
     _check_execution(model, options["device"], compiled, graphs, spec or ())
     if threads is not None:
         torch.set_num_threads(threads)
@@ -133,17 +134,12 @@ def latency(
             say(f"written to {out}")
 
 
-def _check_latency(
-    specs: Sequence[str], batch: int, rounds: int, threads: int | None, seed: int, out: Path | None
-) -> None:
+def _check_latency(batch: int, rounds: int, threads: int | None, seed: int, out: Path | None) -> None:
     """Tells mistakes before a model is loaded."""
-    from varlab.comparison import methods_of
     from varlab.runs.inputs import at_least, check_writable_file
 
     at_least(1, rounds=rounds, threads=threads, batch=batch)
     at_least(0, seed=seed)
-    for name in specs:
-        methods_of(name)
     if out is not None:
         check_writable_file(out, ".json")
 

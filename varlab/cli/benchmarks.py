@@ -81,10 +81,10 @@ def generate(
     from varlab.runs.inputs import at_least, with_overrides
 
     found = find_benchmark(benchmark)
+    found.check_prompts(prompts)
     at_least(1, n=n, per_prompt=per_prompt, batch=batch)
     at_least(0, seed=seed)
-    for spec in specs:
-        methods_of(spec)
+    methods = [methods_of(spec) for spec in specs]
     ending = found.ending if image is None else f".{image.lstrip('.')}"
     if ending not in found.endings:
         raise VarlabError(f"{found.title} is stored as {' or '.join(found.endings)}, not as {image}.")
@@ -93,7 +93,8 @@ def generate(
     items = [] if benchmark in ("fid", "frechet") else found.items(prompts)[:n]  # else of the model's own classes
     if not items:
         require_classes(model, named=benchmark == "frechet")
-    check_readable(model, [texts.get(item.text, item.text) for item in items], settings, **options)
+    drawn = [texts.get(item.text, item.text) for item in items]
+    check_readable(model, drawn, settings, methods=methods, **options)
     loaded = load_model(model, **options)
     chosen = with_overrides(loaded.settings, **settings)
     items = items or found.items(prompts, loaded)[:n]
@@ -271,11 +272,11 @@ def _score_model(
         )
     at_least(1, n=n, per_prompt=per_prompt)
     at_least(0, seed=seed)
-    build(methods)
+    built = build(methods)
     if against is not None:
         former_score(against)
     texts = prompts(benchmark, n=1) if benchmark == "scenes" else ()
-    check_readable(model, texts, settings, **options)
+    check_readable(model, texts, settings, methods=[built], **options)
     if benchmark != "scenes":
         require_classes(model, named=True)
     loaded = load_model(model, **options)

@@ -76,8 +76,7 @@ def compare(
     from varlab.weights.lpips import load_lpips
 
     load_lpips(lpips)
-    for spec in specs:
-        methods_of(spec)  # mistakes are told before a model is loaded
+    methods = [methods_of(spec) for spec in specs]  # mistakes are told before a model is loaded
     chosen = read_prompts(model, prompts, n, most=PROMPTS)
     if out is not None:
         check_writable(out)
@@ -85,7 +84,7 @@ def compare(
     if threads is not None:
         torch.set_num_threads(threads)
     settings = read_settings(cfg, tau, top_k, top_p, cfg_layers)
-    check_readable(model, chosen, settings, **options)
+    check_readable(model, chosen, settings, methods=methods, **options)
     loaded = load_model(model, **options)
     with image_bar() as progress:
         result = run(
@@ -144,12 +143,12 @@ def calibrate(
 
     found = read_numbers("targets", targets)
     aims = (found,) if isinstance(found, float) else found
-    check_command(method, held_out, aims)
+    methods = check_command(method, held_out, aims)
     chosen = read_prompts(model, prompts)
     if out is not None:
         check_writable(out)
         refuse_existing(*(out / name for name in METHODS[method]), overwrite=overwrite)
-    check_readable(model, chosen, {}, **options)
+    check_readable(model, chosen, {}, methods=[methods], **options)
     loaded = load_model(model, **options)
     with image_bar() as progress:
         tables, text = calibrate_command(method, loaded, chosen.name, n, held_out, seed, out, progress, aims)
@@ -177,13 +176,13 @@ def split(
     """
     from varlab.outputs import refuse_existing
     from varlab.runs.inputs import at_least, check_writable
-    from varlab.studies.calibration.command import HALVES, split_command
+    from varlab.studies.calibration.command import HALVES, check_command, split_command
 
     at_least(0, seed=seed)
     chosen = read_prompts(model, prompts, n, most=100)
     check_writable(out)
     refuse_existing(*(out / name for name in HALVES), overwrite=overwrite)
-    check_readable(model, chosen, {}, **options)
+    check_readable(model, chosen, {}, methods=[check_command("skipvar", None, None)], **options)
     loaded = load_model(model, **options)
     with image_bar() as progress:
         text = split_command(loaded, chosen.texts, seed, out, progress)

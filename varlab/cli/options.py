@@ -5,7 +5,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import wraps
@@ -153,11 +153,17 @@ def with_loading(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def check_readable(
-    model: str, texts: Sequence[str], settings: Mapping[str, Any], negative: str | None = None, **options: Any
+    model: str,
+    texts: Sequence[str],
+    settings: Mapping[str, Any],
+    negative: str | None = None,
+    methods: Iterable[Sequence[Any]] = (),
+    **options: Any,
 ) -> None:
-    """Refuse what the model cannot read or sample with, while only its name and options are known: weights may take
-    gigabytes."""
-    from varlab.runs.inputs import check_negative, with_overrides
+    """Refuse what the model cannot read, sample with or run, while only its name and options are known: weights may
+    take gigabytes. ``methods``: those that run together, for each run."""
+    from varlab.runs.inputs import check_negative
+    from varlab.runs.trial import check_methods
     from varlab.weights.registry import find
     from varlab.weights.zoo import check_captions, entry_of
 
@@ -165,8 +171,8 @@ def check_readable(
     negative = negative if negative and negative.strip() else None
     check_negative(entry.family, negative)
     check_captions(entry, [*texts, *filter(None, [negative])])
-    stages = len(entry.schedule(options["pixels"], options["ratio"]))
-    with_overrides(entry.settings, **settings).check(stages, entry.transformer.depth)
+    trained = options["init"] != "random"
+    check_methods(entry, methods, settings, pixels=options["pixels"], ratio=options["ratio"], trained=trained)
 
 
 def require_classes(model: str, named: bool = False) -> None:

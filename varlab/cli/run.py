@@ -99,7 +99,7 @@ def sample(
 
     check_prompts(prompt)  # mistakes are told before a model is loaded
     at_least(0, seed=seed)
-    build(method or ())
+    methods = build(method or ())
     settings = read_settings(cfg, tau, top_k, top_p, cfg_layers)
     alone = len(prompt) == 1 and out.suffix.lower() == ".png" and not out.is_dir()
     if alone:
@@ -107,7 +107,7 @@ def sample(
         refuse_existing(out, overwrite=overwrite)
     else:
         check_writable(out)
-    check_readable(model, prompt, settings, negative, **options)
+    check_readable(model, prompt, settings, negative, [methods], **options)
     loaded = load_model(model, **options)
     result = draw(loaded, prompt, seed=seed, accelerators=method or (), negative=negative, **settings)
     for i, image in enumerate(result.images):
@@ -157,13 +157,13 @@ def log(
     from varlab.runs.inputs import at_least, check_writable
 
     build(probe or ())  # mistakes are told before a model is loaded
-    build_accelerators(method or ())
+    methods = build_accelerators(method or ())
     at_least(0, seed=seed)
     at_least(1, batch=batch)
     chosen = read_prompts(model, prompts, n, most=48)
     settings = read_settings(cfg, tau, top_k, top_p, cfg_layers)
     check_writable(out or runs_folder())
-    check_readable(model, chosen, settings, negative, **options)
+    check_readable(model, chosen, settings, negative, [methods], **options)
     loaded = load_model(model, **options)
     with resumable(), image_bar() as progress:
         tree = run_log(

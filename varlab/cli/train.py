@@ -146,11 +146,11 @@ def export(
 
     at_least(1, n=n)
     at_least(0, seed=seed)
-    build(method or ())
+    methods = build(method or ())
     settings = read_settings(cfg, tau, top_k, top_p, cfg_layers)
     check_writable_file(out, ".npz")
     refuse_existing(out, out.with_suffix(".json"), overwrite=overwrite)
-    check_readable(model, (), settings, **options)
+    check_readable(model, (), settings, methods=[methods], **options)
     require_classes(model)
     loaded = load_model(model, **options)
     loaded.settings = with_overrides(loaded.settings, **settings)
@@ -177,6 +177,7 @@ def exits(
     """Time the transformer of a VAR at early exits, interleaved with full depth, beside block calls and GFLOPs."""
     import torch
 
+    from varlab.accelerators import build
     from varlab.machine import device_name
     from varlab.outputs import refuse_existing, save_json, save_table
     from varlab.runs.inputs import at_least, check_writable_file
@@ -187,6 +188,7 @@ def exits(
         check_writable_file(out, ".csv")
         refuse_existing(out, out.with_suffix(".json"), overwrite=overwrite)
     require_classes(model)
+    check_readable(model, (), {}, methods=[build([f"freqexit:exits={text}"]) for text in vector or ()], **options)
     torch.set_num_threads(threads)
     loaded = load_model(model, **options)
     found = exit_speed(loaded, vector, batch, rounds)

@@ -18,12 +18,11 @@ from varlab.comparison.previews import stage_pictures
 from varlab.comparison.result import Comparison
 from varlab.comparison.rows import method_row
 from varlab.context import fixed_context
-from varlab.engine.loop import Run
-from varlab.engine.randomness import SeededNoise
 from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
-from varlab.runs import Job, Progress, provenance
+from varlab.runs import Progress, provenance
 from varlab.runs.inputs import at_least
+from varlab.runs.trial import try_methods
 from varlab.scenes.prompt_sets import Given
 
 
@@ -61,7 +60,8 @@ def compare(
     at_least(0, stages_of=stages_of)
     names = list(dict.fromkeys([DENSE, *specs]))
     job, chosen = job_of(model, prompt_set, n, seed, settings)
-    _try_out(job, names)
+    for name in names:  # what is missing is told before the first image
+        try_methods(model, job.settings, methods_of(name))
     measures = measures_of(model, lpips)
     place = None if isinstance(frontier, bool) else Path(frontier)
     blind = None if frontier is False else frontier_of(job, chosen.name, place, measures, progress, batch)
@@ -75,11 +75,3 @@ def compare(
     facts["notes"] = fitted_notes(logs, chosen.texts)
     stages = stage_pictures(job, names, stages_of)
     return Comparison(table, rows, timings, bench.images, bench.ledgers, logs, facts, blind, stages)
-
-
-def _try_out(job: Job, names: Sequence[str]) -> None:
-    """Every method starts once, so that what is missing is told before the first image."""
-    run = Run(job.model, job.settings, SeededNoise(job.seed))
-    for name in names:
-        for method in methods_of(name):
-            method.start(run.context)

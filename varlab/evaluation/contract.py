@@ -96,6 +96,7 @@ class Benchmark(ABC):
     per_prompt : images of each prompt that the official code asks for.
     results : the file of the model half, by its script ``adapter`` in ``scripts``; none where varlab judges itself.
     needs : what the user's own prompt file is, where its licence forbids to ship it.
+    reads_prompts : whether a user's prompt file can stand for its own prompts.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Benchmark(ABC):
     adapter = ""
     packages: tuple[str, ...] = ()  # that the adapter imports
     needs = ""
+    reads_prompts = True
     tiles = 1  # samples that one stored picture holds
 
     @abstractmethod
@@ -140,6 +142,13 @@ class Benchmark(ABC):
     def remarks(self, folder: Folder, items: Sequence[Item], prompts: Path | None) -> Iterator[str]:
         """What is wrong with a folder beyond missing, foreign and damaged files."""
         return iter(())
+
+    def check_prompts(self, prompts: Path | None) -> None:
+        """Raises VarlabError for a prompt file that this benchmark would not look at."""
+        if prompts is not None and not self.reads_prompts:
+            raise VarlabError(
+                f"{self.title} reads no prompt file: leave --prompts out. varlab log --prompts FILE draws any prompts."
+            )
 
     def require_prompts(self, prompts: Path | None) -> Path:
         """The user's prompt file. Raises VarlabError, which says what it is, where none is given or there."""

@@ -20,7 +20,7 @@ from varlab.evaluation.contract import IMAGES, RECORD, SHOWN, Benchmark, Item
 from varlab.locks import one_writer
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
-from varlab.outputs import plain, save_image, save_json
+from varlab.outputs import is_whole, plain, save_image, save_json
 from varlab.runs import Job, default_batch, to_pil
 from varlab.runs.inputs import check_writable
 from varlab.runs.origins import made_with
@@ -102,7 +102,7 @@ def check(drawing: Drawing, folder: Path) -> None:
 
 
 def generate(drawings: Mapping[Path, Drawing], progress: Progress | None = None, wait: bool = True) -> dict[Path, int]:
-    """Draw what is not there yet, folder by folder; returns how many pictures were made in each.
+    """Draw what is not there yet or cannot be read, folder by folder; returns how many pictures were made in each.
 
     All drawings are checked before the first one begins, and are of the same prompts. Specs that plan blindly are
     drawn together: the stages that they have in common with the dense run, and with each other, are computed once.
@@ -123,7 +123,7 @@ def generate(drawings: Mapping[Path, Drawing], progress: Progress | None = None,
 
 
 def _prepare(drawing: Drawing, folder: Path) -> set[int]:
-    """Write record and texts; returns the items whose pictures are not all there."""
+    """Write record and texts; returns the items whose pictures are not all there and whole."""
     if not (folder / RECORD).is_file():
         save_json(folder / RECORD, drawing.record())
     images = folder / IMAGES
@@ -131,7 +131,7 @@ def _prepare(drawing: Drawing, folder: Path) -> set[int]:
         for path, text in drawing.benchmark.texts(item).items():
             _write_text(images / path, text)
     return {
-        i for i, item in enumerate(drawing.items) if not all((images / path).is_file() for path in drawing.paths(item))
+        i for i, item in enumerate(drawing.items) if not all(is_whole(images / path) for path in drawing.paths(item))
     }
 
 
@@ -194,12 +194,12 @@ def _neighbours(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def _save(path: Path, picture: Image.Image, drawing: Drawing, item: Item) -> bool:
-    """Whether the picture was not there. A PNG says its prompt and spec itself; of a JPG the folder's record does."""
-    if path.is_file():
+    """Whether no whole picture was there. A PNG says its prompt and spec itself; of a JPG the folder's record does."""
+    if is_whole(path):
         return False
     if drawing.ending == ".png":
         facts = {"prompt": item.text, "spec": drawing.spec, "seed": drawing.seed, "weights": str(drawing.model.weights)}
-        save_image(path, picture, facts)
+        save_image(path, picture, facts, overwrite=True)
         return True
     with beside(path) as part:
         picture.convert("RGB").save(part, "JPEG", quality=QUALITY)
@@ -217,7 +217,7 @@ def read_rewritten(path: Path | None) -> dict[str, str]:
     if path is None:
         return {}
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = json.loads(path.read_text("utf-8-sig"))
     except (OSError, ValueError) as error:
         raise VarlabError(f"{path} cannot be read ({error}). Give a JSON object, original -> rewritten.") from error
     if not isinstance(found, dict) or not all(isinstance(text, str) and text.strip() for text in found.values()):

@@ -36,6 +36,7 @@ def folders_at(place: Path, benchmark: Benchmark) -> list[Folder]:
 
 def items_of(benchmark: Benchmark, folder: Folder, prompts: Path | None) -> list[Item]:
     """The prompts: of the user's file, as the folder's record has them, or those that ship."""
+    benchmark.check_prompts(prompts)
     return benchmark.items(prompts) if prompts is not None or not folder.record else folder.items
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from varlab.analysis.comparisons import read_comparison
 from varlab.analysis.logs import as_log, grids, provenance
 from varlab.errors import VarlabError
-from varlab.outputs import refuse_existing
+from varlab.outputs import refuse_existing, require_picture
 from varlab.reports.cards import DRAFT
 from varlab.reports.facts import FOLDER_VARIABLE, VIEWER, as_text
 from varlab.reports.style import render
@@ -129,8 +129,7 @@ def _of_run(place: Path) -> dict[str, Any]:
 
 def _page(place: Path, facts: dict[str, Any], prompts: list[str], methods: list[Any], digits: int) -> dict[str, Any]:
     first = place / methods[0]["folder"] / f"{0:0{digits}d}.png"
-    if not first.is_file():
-        raise VarlabError(f"{place} has no pictures: {first} is missing.")
+    require_picture(first, "The command that made the folder draws it again.")
     with Image.open(first) as picture:
         width, height = picture.size
     log = xr.DataTree(xr.Dataset(coords={"prompt": range(len(prompts))}, attrs=facts))

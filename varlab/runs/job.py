@@ -23,6 +23,7 @@ from varlab.probes import LoggingProbe, build
 from varlab.probes import log as logs
 from varlab.probes.log import Log
 from varlab.runs.inputs import Features, at_least, check_negative
+from varlab.runs.trial import try_methods
 from varlab.weights.memory import refuse_batch
 
 Progress = Callable[[float, int], None]  # images done, stages of the present batch by their work; images in all
@@ -79,9 +80,7 @@ class Job:
 
     def try_out(self) -> None:
         """Start every method once, so that one that this model cannot run is refused before the first image."""
-        run = Run(self.model, self.settings, SeededNoise(self.seed))
-        for method in build_accelerators(self.accelerators):
-            method.start(run.context)
+        try_methods(self.model, self.settings, build_accelerators(self.accelerators))
 
     def batches(self, batch: int) -> list[range]:
         count = len(self.prompts)

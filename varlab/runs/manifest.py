@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from varlab.errors import VarlabError
+from varlab.outputs import is_whole
 from varlab.writing import beside
 
 STORE = "log.zarr"
@@ -24,9 +25,20 @@ def _write(folder: Path, files: dict[str, list[Any]]) -> None:
         draft.write_text(json.dumps({"version": 1, "files": files}), "utf-8")
 
 
-def lost_images(folder: Path, n: int) -> list[int]:
-    """The numbers of a finished run's images that are not there."""
-    return [i for i in range(n) if not image_path(folder, i).is_file()]
+def lost_images(folder: Path, numbers: Iterable[int]) -> list[int]:
+    """Those of a run's images that are not there or cut short; read are those that are not of the manifest's size."""
+    known = read_manifest(folder) or {}
+
+    def lost(path: Path) -> bool:
+        size, _ = known.get(path.relative_to(folder).as_posix(), (None, ""))
+        return not path.is_file() or (path.stat().st_size != size and not is_whole(path))
+
+    return [i for i in numbers if lost(image_path(folder, i))]
+
+
+def unreadable_images(folder: Path) -> list[Path]:
+    """Pictures of a run that are there and cannot be read; looks into all of them."""
+    return [path for path in sorted((folder / "images").glob("[0-9]*.png")) if not is_whole(path)]
 
 
 def image_path(folder: Path, i: int) -> Path:

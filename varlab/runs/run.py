@@ -143,7 +143,7 @@ def log_run(
 ) -> xr.DataTree:
     """Sample into a run folder: ``run.json``, ``images/`` and, when done, ``log.zarr`` with ``complete.json``.
 
-    A folder with the same run is continued after its last finished batch, and images that a finished one has lost are
+    A folder with the same run is continued after its last finished batch, and images that are lost or cut short are
     drawn again; one with another run is refused.
     Without a folder the run goes to one under ``runs/`` that is named after it. A folder has one writer: while another
     process samples into it, this one waits and then opens what that one made; without ``wait`` it is refused. The
@@ -160,7 +160,7 @@ def log_run(
         folder = runs_folder() / f"{model.name}-{Path(prompt_set).stem}-{n}-seed{seed}-{record['key'][:8]}"
     find_run(folder, record)  # another run or other files there are refused before anything is made
     finished, made = is_finished(folder), ""
-    lost = lost_images(folder, len(job.prompts)) if finished else []
+    lost = lost_images(folder, range(len(job.prompts))) if finished else []
     if not finished or lost:
         job.batches(batch)  # refuses one that memory cannot hold
         job.try_out()
@@ -195,7 +195,7 @@ def _fill(job: Job, folder: Path, record: dict[str, Any], progress: Progress | N
     paths = []
     for samples in job.batches(record["batch"]):
         paths.append(folder / "parts" / f"{samples.start:06d}.npz")
-        if not paths[-1].exists():
+        if not paths[-1].exists() or lost_images(folder, samples):
             _fill_part(job, record, folder, paths[-1], samples)
         if progress is not None:
             progress(samples.stop, len(job.prompts))
@@ -204,8 +204,8 @@ def _fill(job: Job, folder: Path, record: dict[str, Any], progress: Progress | N
 
 
 def _draw_again(job: Job, folder: Path, record: dict[str, Any]) -> int:
-    """Draw the images that a finished run has lost; how many."""
-    if not (lost := set(lost_images(folder, len(job.prompts)))):
+    """Draw the images of a finished run that are lost or cannot be read; how many."""
+    if not (lost := set(lost_images(folder, range(len(job.prompts))))):
         return 0
     (folder / "images").mkdir(exist_ok=True)
     for samples in job.batches(record["batch"]):
@@ -213,7 +213,7 @@ def _draw_again(job: Job, folder: Path, record: dict[str, Any]) -> int:
             out, _ = replace(job, probes=()).run(samples)
             for i, picture in zip(samples, to_pil(out.image), strict=True):
                 if i in lost:
-                    save_image(image_path(folder, i), picture, image_facts(record, i))
+                    save_image(image_path(folder, i), picture, image_facts(record, i), overwrite=True)
     note_images(folder, lost)
     return len(lost)
 

@@ -21,7 +21,7 @@ from varlab.runs.folders import (
     sweep,
     write_record,
 )
-from varlab.runs.manifest import MANIFEST, STORE, faults, read_manifest, write_manifest
+from varlab.runs.manifest import MANIFEST, STORE, faults, read_manifest, unreadable_images, write_manifest
 from varlab.runs.parts import load_part
 
 
@@ -91,7 +91,7 @@ def repair(folder: Path | str, *, wait: bool = True) -> list[str]:
 
     Drafts of killed processes go. A damaged record is written again from the log; a damaged batch is removed, and so
     is a damaged log: the command that made the run then makes these again. An older log without a manifest that is
-    whole gets one. Images are never removed.
+    whole gets one. Images are removed where they cannot be read.
     Raises VarlabError where there is no run, and where nothing is left that says what the run was.
     """
     folder = Path(folder)
@@ -99,7 +99,7 @@ def repair(folder: Path | str, *, wait: bool = True) -> list[str]:
         raise VarlabError(f"{folder} holds no run. `varlab runs ls` lists those that are here.")
     with one_writer(folder, wait=wait):
         done = [f"removed {count} unfinished files"] if (count := sweep(folder)) else []
-        done += [*_repair_record(folder), *_repair_parts(folder), *_repair_log(folder)]
+        done += [*_repair_record(folder), *_repair_parts(folder), *_repair_images(folder), *_repair_log(folder)]
     return done
 
 
@@ -135,6 +135,12 @@ def _repair_parts(folder: Path) -> Iterator[str]:
         except VarlabError:
             part.unlink()
             yield f"removed the damaged batch {part.name}: the same command makes it again"
+
+
+def _repair_images(folder: Path) -> Iterator[str]:
+    for image in unreadable_images(folder):
+        image.unlink()
+        yield f"removed {image.relative_to(folder).as_posix()}, which cannot be read: the same command draws it again"
 
 
 def _repair_log(folder: Path) -> Iterator[str]:

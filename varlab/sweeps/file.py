@@ -10,7 +10,8 @@ import yaml
 from varlab.comparison.bench import methods_of
 from varlab.errors import VarlabError, unknown
 from varlab.machine import DTYPES, usable
-from varlab.runs.inputs import at_least, with_overrides
+from varlab.runs.inputs import at_least
+from varlab.runs.trial import check_methods
 from varlab.scenes.prompt_sets import PromptSet, choose
 from varlab.weights.registry import find
 from varlab.weights.zoo import check_captions, require
@@ -123,16 +124,13 @@ def _check(plan: Plan) -> None:
     _one_of("init", plan.init, INITS)
     _one_of("precision", plan.precision, tuple(DTYPES))
     usable(plan.device)
-    for spec in plan.specs:
-        methods_of(spec)
+    methods = [methods_of(spec) for spec in plan.specs]
     for name in plan.models:
         entry = find(name)
         if plan.init == "checkpoint":
             require(entry)
         for settings in plan.settings:
-            with_overrides(entry.settings, **settings).check(
-                len(entry.schedule(plan.pixels, 1.0)), entry.transformer.depth
-            )
+            check_methods(entry, methods, settings, pixels=plan.pixels, trained=plan.init == "checkpoint")
         for prompts in plan.prompts:
             check_captions(entry, plan.chosen(prompts, name))
 

@@ -108,6 +108,7 @@ class Fid(Benchmark):
     adapter = ADAPTER
     packages = ("torch_fidelity",)
     needs = "a class-conditional model, such as mini-var, whose classes are drawn in turn"
+    reads_prompts = False
 
     def items(self, prompts: Path | None, model: "NextScaleModel | None" = None) -> list[Item]:
         classes = getattr(getattr(model, "text", None), "classes", None)
@@ -165,11 +166,12 @@ class Mjhq(Fid):
     title = "MJHQ-30K"
     per_prompt = 1
     needs = "meta_data.json of MJHQ-30K: an object of id -> category and prompt"
+    reads_prompts = True
 
     def items(self, prompts: Path | None, model: "NextScaleModel | None" = None) -> list[Item]:
         place = self.require_prompts(prompts)
         try:
-            found = json.loads(place.read_text("utf-8"))
+            found = json.loads(place.read_text("utf-8-sig"))
             return [Item(name, about["prompt"], about["category"]) for name, about in found.items()]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise VarlabError(f"{place} cannot be read ({error!r}). MJHQ-30K needs {self.needs}.") from error

@@ -108,7 +108,7 @@ class Hps(Preference):
 
 def _texts(path: Path) -> list[str]:
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = json.loads(path.read_text("utf-8-sig"))
     except (OSError, ValueError) as error:
         raise VarlabError(f"{path} cannot be read ({error}).") from error
     if not isinstance(found, list) or not all(isinstance(text, str) and text.strip() for text in found):
@@ -129,7 +129,7 @@ class ImageReward(Preference):
     def items(self, prompts: Path | None, model: "NextScaleModel | None" = None) -> list[Item]:
         place = self.require_prompts(prompts)
         try:
-            found = json.loads(place.read_text("utf-8"))
+            found = json.loads(place.read_text("utf-8-sig"))
         except (OSError, ValueError) as error:
             raise VarlabError(f"{place} cannot be read ({error}). ImageReward needs {self.needs}.") from error
         items, seen = [], set[Any]()
@@ -171,7 +171,7 @@ class ImageReward(Preference):
         listed = folder.images / "metadata.jsonl"  # of Infinity's script: one JSON list in truth
         if listed.is_file():
             try:
-                known = {str(entry["id"]): entry["prompt"] for entry in json.loads(listed.read_text("utf-8"))}
+                known = {str(entry["id"]): entry["prompt"] for entry in json.loads(listed.read_text("utf-8-sig"))}
             except (ValueError, TypeError, KeyError) as error:
                 yield f"{listed}: no list of objects with id and prompt ({error})"
                 return

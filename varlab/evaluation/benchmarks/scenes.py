@@ -25,6 +25,7 @@ class Scenes(Benchmark):
     title = "The scene benchmark"
     per_prompt = 4
     needs = "no file: its prompts are varlab's own"
+    reads_prompts = False
 
     def items(self, prompts: Path | None, model: "NextScaleModel | None" = None) -> list[Item]:
         chosen = prompt_set("scenes")

@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from varlab.accelerators.decisions import save
+from varlab.accelerators.decisions import always, save
+from varlab.accelerators.skipvar import SkipVAR
+from varlab.accelerators.sparsevar import SparseVAR
+from varlab.engine.hooks import Accelerator
 from varlab.errors import VarlabError, unknown
 from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
@@ -56,13 +59,14 @@ def calibrate_command(
     return [_shown(fitted.accuracy)], f"{about}; {len(table)} different texts, none in both parts"
 
 
-def check_command(method: str, held_out: int | None, targets: Sequence[float] | None) -> None:
-    """Refuses an unknown method, and options that are another method's."""
+def check_command(method: str, held_out: int | None, targets: Sequence[float] | None) -> list[Accelerator]:
+    """Refuses an unknown method, and options that are another method's; what a model must be able to run."""
     if method not in METHODS:
         raise unknown("method to calibrate", method, METHODS)
     for name, given in (("--held-out", held_out), ("--targets", targets)):
         if given is not None and method != "skipvar":
             raise VarlabError(f"{name} belongs to skipvar; {method} fits no decision model. Leave it out.")
+    return [SkipVAR(model=always(0, 0)) if method == "skipvar" else SparseVAR()]
 
 
 def _shown(accuracy: pd.DataFrame) -> pd.DataFrame:

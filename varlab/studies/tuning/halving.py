@@ -68,7 +68,7 @@ def tune(
     at_least(16, n=n)
     if not all(0 < work < 1 for work in works):
         raise VarlabError(f"Works are shares of the dense run's, between 0 and 1, not {', '.join(map(str, works))}.")
-    declared, baselines = space_of(load(model))
+    declared, baselines = space_of(load(model, "empty"))
     left, place = list(candidates or declared), Path(out)
     half, rows, start = n // 2, list[pd.DataFrame](), 0
 

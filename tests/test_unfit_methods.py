@@ -1,0 +1,115 @@
+"""Methods and settings that do not fit a model are refused from its name alone: no weights are read."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import varlab as vl
+from tests.cli_calls import Call, places, varlab  # noqa: F401
+from tests.conftest import tiny_hart
+from tests.test_minis import save_var
+from varlab.accelerators import build
+from varlab.errors import VarlabError
+from varlab.runs.trial import try_methods
+from varlab.weights import embedded, zoo
+from varlab.weights.places import data_folder
+
+UNFIT = {  # of a mini of four stages and four blocks
+    "truncate:last=20": "leaves no stage of",
+    "cfg-off:last=50": "cfg-off: last=50 is more than the",
+    "random-tokens:keep=0.5,last=9": "last=9 is more than the",
+    "uniform-tokens:keep=0.5,last=9": "last=9 is more than the",
+    "sparsevar:block=99": "block 99 is not one of",
+    "fastvar-all-scales:ratios=0.5,first=90,final=99": "is not one of the",
+    "freqexit:exits=99": "stage 1 is to run 99 blocks",
+    "skipvar": "at least 8 stages",
+}
+COMMANDS = {
+    "sample": ("sample", "mini-infinity", "a red star", "--out", "made", "--method"),
+    "log": ("log", "mini-infinity", "--n", 1, "--out", "made", "--method"),
+    "compare": ("compare", "mini-infinity", "--n", 1, "--out", "made"),
+    "generate": ("generate", "scenes", "mini-infinity", "--n", 1, "--out", "made"),
+    "score": ("score", "scenes", "mini-infinity", "--n", 1, "--json", "made.json", "--method"),
+    "latency": ("latency", "mini-infinity", "--out", "made.json"),
+    "report": ("report", "20_compare", "--out", "made", "-p"),
+}
+
+
+@pytest.fixture
+def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*given: Any) -> None:
+        raise AssertionError("the weights were read")
+
+    monkeypatch.setattr(embedded, "load_mini", load)
+    monkeypatch.setattr(zoo, "check_captions", lambda entry, captions: None)  # the mini knows six words
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_reads_no_weights_for_a_method_that_does_not_fit(
+    varlab: Call,
+    command: str,
+    no_weights: None,
+) -> None:
+    for spec, words in UNFIT.items():
+        given = f"methods={spec}" if command == "report" else spec
+        varlab(*COMMANDS[command], given).refused(words)
+    assert not Path("made").exists()
+
+
+OTHERS = {
+    "calibrate": (("calibrate", "skipvar", "mini-infinity", "--out", "made"), "at least 8 stages"),
+    "calibrate sparsevar": (("calibrate", "sparsevar", "mini-infinity", "--out", "made"), "leaves no stage to score"),
+    "split": (("split", "mini-infinity", "--n", 2, "--out", "made"), "at least 8 stages"),
+    "a calibration's report": (("report", "14_sparsevar_calibration", "-p", "last=20"), "last=20 is more than the"),
+    "a report's batch": (("report", "20_compare", "-p", "batch=0"), "batch must be at least 1"),
+    "export": (("export", "mini-var", "made.npz", "--method", "truncate:last=99"), "leaves no stage of"),
+    "exits": (("exits", "mini-var", "--exits", "99"), "is to run 99 blocks"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "words"), OTHERS.values(), ids=OTHERS)
+def test_other_commands_look_at_the_model_too(
+    varlab: Call, arguments: tuple[object, ...], words: str, no_weights: None
+) -> None:
+    if "mini-var" in arguments:
+        save_var(data_folder() / "mini-var")
+    varlab(*arguments).refused(words)
+    assert not Path("made").exists()
+
+
+@pytest.mark.parametrize("spec", UNFIT)
+def test_a_sweep_and_its_file_are_refused(varlab: Call, spec: str, no_weights: None) -> None:
+    plan = {"models": ["mini-infinity"], "specs": ["none", spec], "prompts": [{"set": "mine.txt", "n": 1}]}
+    Path("mine.txt").write_text("a red star")
+    with pytest.raises(VarlabError, match=UNFIT[spec]):
+        vl.sweep(plan, "made")
+    assert not Path("made").exists()
+
+
+@pytest.mark.parametrize("spec", UNFIT)
+def test_functions_that_take_a_name_read_no_weights(spec: str, no_weights: None) -> None:
+    for call in (
+        lambda: vl.sample("mini-infinity", ["a red star"], accelerators=spec),
+        lambda: vl.log("mini-infinity", n=1, folder="made", accelerators=[spec]),
+        lambda: vl.compare("mini-infinity", specs=[spec], n=1),
+    ):
+        with pytest.raises(VarlabError, match=UNFIT[spec]):
+            call()
+    assert not Path("made").exists()
+
+
+def test_settings_of_functions_are_looked_at_before_weights(no_weights: None) -> None:
+    for call in (vl.sample, vl.compare, vl.frontier, vl.log):
+        with pytest.raises(VarlabError, match=r"cgf.*cfg"):
+            call("mini-infinity", ["a red star"], cgf=3)
+        with pytest.raises(VarlabError, match="stages"):
+            call("mini-infinity", ["a red star"], cfg=(1.0, 2.0))
+
+
+def test_tokens_of_a_stage_that_carries_text_are_not_pruned() -> None:
+    model = tiny_hart()
+    most = len(model.schedule) - 1
+    try_methods(model, model.settings, build([f"random-tokens:keep=0.5,last={most}"]))
+    with pytest.raises(VarlabError, match=f"more than the {most} final stages"):
+        try_methods(model, model.settings, build([f"random-tokens:keep=0.5,last={most + 1}"]))
