@@ -14,6 +14,7 @@ ROOMS = {
     "outputs": "tables, JSON and pictures on disk, with how they were made",
     "context": "torch's and the process's settings during a run",
     "machine": "devices, memory and clocks",
+    "gpus": "published peak rates of GPUs, for predictions",
     "schedules": "the grids of the stages",
     "measures": "spectra, picture metrics and statistics: pure functions of arrays, each defined once",
     "models": "the networks behind one face, and nothing else",

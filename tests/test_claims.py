@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -201,3 +202,14 @@ def test_the_command() -> None:
     assert "skipvar" in run(app, ["claims", "--paper", "skipvar", "--outcome", "partly"]).output
     for words in (["--check", "--derive"], ["--documents", "x"], ["x", "--check"], ["--check", "--folder", "nowhere"]):
         assert isinstance(run(app, ["claims", *words]).exception, VarlabError)
+
+
+def test_no_dense_latency_beats_the_peak_of_its_gpu(book: Book) -> None:
+    name = "freqexit.table-1.imagenet-256.var-d20.latency"
+    (own,) = [check for check in checks(book, book.ids[name]) if check.rule == "share-of-peak"]
+    assert own.agrees is None and own.found == pytest.approx(1879e9 / 165.2e12)  # GFLOP of an image, an RTX 4090
+    assert "4.3% of the time that is printed" in own.text
+    faster = replace(book.ids[name], value=0.01)
+    assert [c.agrees for c in checks(book, faster) if c.rule == "share-of-peak"] == [False]
+    pruned = book.ids["freqexit.table-1.imagenet-256.freqexit-d.latency"]
+    assert not [check for check in checks(book, pruned) if check.rule == "share-of-peak"]

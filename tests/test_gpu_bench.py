@@ -14,7 +14,7 @@ from varlab.errors import VarlabError
 from varlab.models.hart_model import Hart
 from varlab.models.infinity_model import Infinity
 from varlab.models.text import RandomText
-from varlab.timing.benchmarks import gpu
+from varlab.timing.benchmarks import gpu, predicted
 from varlab.timing.latency import Latency
 from varlab.weights.hart_files import RandomHartText
 
@@ -102,3 +102,17 @@ def test_a_method_of_a_gpu_must_reach_its_speed_up(monkeypatch: pytest.MonkeyPat
     assert all(methods_of(spec) for spec in gpu.SPEED_UPS)
     failed = gpu.GpuBench(skipped={"speed-up": "failed: no memory"}).table().set_index("figure").verdict
     assert failed["speed-up cfg-off:last=3"] == "failed: no memory"
+
+
+def test_what_was_predicted_stands_beside_what_was_measured(tmp_path: Path) -> None:
+    table = predicted.predicted(["truncate:last=1"], models=["hart-0.7b"])
+    assert set(table.method) == {"none", "truncate:last=1"} and len(table) == 2 * len(predicted.ELSEWHERE)
+    assert (table.speed_up_graphs[table.method == "truncate:last=1"] > 1).all()
+    assert set(table.weights) == {"none: shapes alone"} and table.assumptions.str.startswith("assumed:").all()
+    table.to_csv(tmp_path / predicted.FILE, index=False)
+    said = predicted.figures(tmp_path, "NVIDIA H200")
+    own = table[(table.device == "NVIDIA H200 SXM") & (table.method == "none")].iloc[0]
+    assert said["hart transformer"] == pytest.approx(own.eager_ms / 1e3)
+    assert not predicted.figures(tmp_path, "NVIDIA B200") and not predicted.figures(tmp_path / "nowhere", "NVIDIA H200")
+    shown = gpu.GpuBench({"hart transformer": 0.1}, predicted=said).table().set_index("figure").loc["hart transformer"]
+    assert shown.measured == "0.100" and shown.predicted == f"{own.eager_ms / 1e3:.3f}"

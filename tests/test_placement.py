@@ -17,10 +17,10 @@ from varlab.accelerators import ACCELERATORS
 from varlab.comparison import methods_of
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
+from varlab.gpus import DEVICES, absent, described, rate_of
 from varlab.models.base import NextScaleModel
 from varlab.probes import PROBES
 from varlab.probes import build as build_probes
-from varlab.timing.devices import DEVICES, absent, described, rate_of
 from varlab.timing.estimate import shallow
 from varlab.timing.roofline import fit, predict
 from varlab.timing.shapes import shape_run
@@ -128,7 +128,7 @@ def test_a_model_fits_or_what_fits_is_said() -> None:
 def test_a_roofline_by_hand() -> None:
     """A stage takes its operations over the rate that is reached, or its bytes over the bandwidth."""
     model, device = by_shape("infinity-2b"), DEVICES["h200"]
-    made = predict(model, device, ["truncate:last=1"])
+    (made,) = predict(model, [device], ["truncate:last=1"])
     last = shape_run(model).stages[-1]
     expected = last.linear_flops / (989e12 * 0.6) + last.attention_flops / (989e12 * 0.4)
     assert made.stages.loc[("none", len(model.schedule)), "seconds"] == pytest.approx(expected)

@@ -4,6 +4,7 @@ from functools import cache
 from itertools import accumulate
 
 from varlab import schedules
+from varlab.gpus import DEVICES
 
 FIXED = 0.2  # s of a published SparseVAR latency on Infinity that no stage explains: text encoder and decoder
 PROFILE = 0.695
@@ -11,6 +12,8 @@ PROFILE = 0.695
 floor of 30 ms each."""
 HART_SCALES = 0.637  # s of 1.32 that grow with the tokens of stages 11 to 14
 EXIT_BLOCK, EXIT_DEPTH, EXIT_DENSE = 53.87, 20, 1879.0  # GFLOP of a block of VAR-d20, its depth, GFLOP of an image
+
+HARDWARE = {"RTX 3090": "3090", "RTX 4090": "4090", "L40": "l40", "A100": "a100-80", "H100": "h100"}
 
 
 def sides(model: str) -> tuple[int, ...]:
@@ -56,6 +59,16 @@ def implied_keep(model: str, dense: float, seconds: float, account: str = "flops
     else:
         grows = (PROFILE if account == "profile" else last_share(model, 3)) * (dense - FIXED)
     return 1 - (dense - seconds) / grows
+
+
+def least_seconds(model: str, hardware: str, stage: int | None = None) -> float | None:
+    """The time that the operations of a dense image, or of one stage, take at the peak of a GPU in half precision;
+    None for models and GPUs without an account. No text encoder, no decoder."""
+    device = next((one for name, one in HARDWARE.items() if name in hardware), None)
+    if device is None or model not in ("infinity-2b", "hart-0.7b", "var-d20"):
+        return None
+    flops = [EXIT_DENSE * 1e9] if model == "var-d20" else stage_flops(model)
+    return (sum(flops) if stage is None else flops[stage - 1]) / DEVICES[device].rates["fp16"]
 
 
 def exit_gflops(exits: tuple[int, ...]) -> float:

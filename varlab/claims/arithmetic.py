@@ -181,6 +181,24 @@ def keep_from_latency(book: Book, claim: Claim) -> Iterator[Check]:
                     f"computed, by {about}.")  # fmt: skip
 
 
+DENSE_ROWS = ("dense", "Infinity-2B", "HART", "VAR-d20", "all stages", "flash attention", "authors", "user, steady")
+
+
+def share_of_peak(book: Book, claim: Claim) -> Iterator[Check]:
+    """A dense latency is no less than its operations take at the GPU's peak; for information, the share of it."""
+    stage = re.fullmatch(r"stage (\d+)", claim.row)
+    if claim.column not in LATENCIES or not (stage or claim.row in DENSE_ROWS):
+        return
+    least = accounts.least_seconds(claim.model, claim.hardware, int(stage[1]) if stage else None)
+    if least is not None:
+        least *= 1000 if claim.unit == "ms" else 1
+        text = f"{least:.0f}" if least >= 100 else f"{least:.3g}"
+        yield Check("share-of-peak", {"hardware": claim.hardware}, claim.value, least,
+                    None if claim.value >= least else False,
+                    f"At the GPU's published peak in half precision its operations take {text} {claim.unit}, "
+                    f"{least / claim.value:.1%} of the time that is printed.")  # fmt: skip
+
+
 SOURCES = {"keep-geneval": "geneval", "keep-dpg": "dpg", "keep-imagereward": "preference",
            "keep-hpsv2.1": "preference"}  # fmt: skip
 
@@ -252,5 +270,6 @@ def recomputed(claim: Claim) -> float | None:
 
 
 RULES: tuple[Callable[[Book, Claim], Iterator[Check]], ...] = (
-    row_mean, same_setting, speed_up, throughput, operations_ceiling, keep_from_latency, inferred_keep, noise, account,
+    row_mean, same_setting, speed_up, throughput, operations_ceiling, keep_from_latency, share_of_peak, inferred_keep,
+    noise, account,
 )  # fmt: skip

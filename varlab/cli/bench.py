@@ -22,13 +22,14 @@ from varlab.cli.options import (
 from varlab.errors import VarlabError, unknown
 
 app = typer.Typer()
+OF_GPUS = ("gpu", "predicted")
 
 
 @app.command()
 def bench(
     topic: Annotated[
         list[str] | None,
-        typer.Argument(help="dense, growth, probes, probes-full (default: all four), or gpu on a CUDA device."),
+        typer.Argument(help="dense, growth, probes, probes-full (default: all four); gpu on a CUDA device; predicted."),
     ] = None,
     rounds: Annotated[
         int | None, typer.Option(help="Interleaved rounds; time grows in proportion. Default: 3, on a GPU 10.")
@@ -40,23 +41,28 @@ def bench(
     """Benchmarks, ratios within one run: the engine against an eager reference, growth of cost, cost of probes.
 
     All four take about an hour on one free core. Tables, figure and one more line of history go to the folder.
-    `varlab bench gpu` measures everything that is promised for a GPU in under ten minutes.
+    `varlab bench gpu` measures everything that is promised for a GPU in under ten minutes; `varlab bench predicted`
+    says by roofline, without one, what it would find on four GPUs.
     """
     import torch
 
+    from varlab.outputs import refuse_existing
     from varlab.runs.inputs import at_least, check_writable
+    from varlab.timing.benchmarks.predicted import FILE
     from varlab.timing.benchmarks.suite import TOPICS, keep, measure, refuse_former
 
     at_least(1, rounds=rounds, threads=threads)
     for name in topic or ():
-        if name not in (*TOPICS, "gpu"):
-            raise unknown("benchmark", name, [*TOPICS, "gpu"])
+        if name not in (*TOPICS, *OF_GPUS):
+            raise unknown("benchmark", name, [*TOPICS, *OF_GPUS])
     check_writable(out)
-    refuse_former([name for name in topic or TOPICS if name != "gpu"], out / "bench", overwrite)
+    refuse_former([name for name in topic or TOPICS if name not in OF_GPUS], out / "bench", overwrite)
+    if "predicted" in (topic or ()):
+        refuse_existing(out / "gpu" / FILE, overwrite=overwrite)
     torch.set_num_threads(threads)
     for name in topic or TOPICS:
-        if name == "gpu":
-            _gpu(rounds or 10, out / "gpu")
+        if name in OF_GPUS:
+            _gpu(rounds or 10, out / "gpu") if name == "gpu" else _predicted(out / "gpu")
             continue
         with image_bar() as progress:
             made = measure(name, rounds or 3, progress)
@@ -72,14 +78,28 @@ def bench(
 def _gpu(rounds: int, folder: Path) -> None:
     """The GPU benchmark, its table, and where it was written."""
     from varlab.timing.benchmarks.gpu import gpu_bench, keep
+    from varlab.timing.benchmarks.predicted import figures
 
     with image_bar() as progress:
         made = gpu_bench(rounds, progress, after_part=lambda found: keep(found, folder))
+    made.predicted = figures(folder, str(made.facts["device"]))
     console.print(as_table(made.table()))
     say(", ".join(f"{key} {value}" for key, value in made.facts.items()))
     for part, why in made.skipped.items():
         say(f"{part}: {why}")
     say(f"written to {keep(made, folder)}")
+
+
+def _predicted(folder: Path) -> None:
+    """The table of the roofline."""
+    from varlab.outputs import save_table
+    from varlab.timing.benchmarks.gpu import SPEED_UPS
+    from varlab.timing.benchmarks.predicted import FILE, predicted
+
+    table = predicted(list(SPEED_UPS))
+    console.print(as_table(table.drop(columns="assumptions")))
+    say(f"Predicted, not measured; {table.assumptions[0]}.")
+    say(f"written to {save_table(folder / FILE, table, digits='%.6g')}")
 
 
 @app.command()

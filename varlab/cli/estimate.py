@@ -31,8 +31,8 @@ def estimate(
     Of a long schedule one middle stage is measured and scaled by the operations, so that it takes seconds. For a device
     that is not here the time is that of a roofline: published peak rates, and shares of them that are assumed.
     """
+    from varlab.gpus import absent
     from varlab.runs.inputs import at_least
-    from varlab.timing.devices import absent
 
     at_least(1, batch=batch, threads=threads)
     require_known(model)
@@ -84,7 +84,7 @@ def elsewhere(
     strips: int | None,
 ) -> None:
     """By the data sheet of a GPU: whether it fits, and how long it takes at least."""
-    from varlab.timing.devices import described
+    from varlab.gpus import described
     from varlab.timing.roofline import fit, predict
     from varlab.weights.zoo import load
 
@@ -95,7 +95,7 @@ def elsewhere(
         say("No time is predicted for a bare size of memory.")
         return
     shapes = load(model, init="empty", precision=chosen, pixels=pixels, ratio=ratio)
-    made = predict(shapes, gpu, methods, batch, chosen)
+    (made,) = predict(shapes, [gpu], methods, batch, chosen)
     console.print(as_table(made.table.reset_index()))
     console.print(as_table(made.stages.loc["none"].reset_index()))
     say(", ".join(str(made.facts[key]) for key in ("model", "weights", "precision", "device", "schedule")))

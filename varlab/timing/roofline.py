@@ -13,9 +13,9 @@ import pandas as pd
 
 from varlab.accelerators import DENSE
 from varlab.engine.ledger import Ledger, StageWork
+from varlab.gpus import Device, rate_of
 from varlab.machine import Rates
 from varlab.models.base import NextScaleModel
-from varlab.timing.devices import Device, rate_of
 from varlab.timing.shapes import shape_run
 from varlab.weights.memory import ENCODERS, GIB, RESERVE, account, largest
 from varlab.weights.registry import find
@@ -83,21 +83,36 @@ class Prediction:
 
 def predict(
     model: NextScaleModel,
-    device: Device,
+    devices: Sequence[Device],
     specs: Sequence[str] = (DENSE,),
     batch: int = 1,
     precision: str = "bf16",
     assumed: Efficiency = Efficiency(),
-) -> Prediction:
-    """Of a model loaded with ``init="empty"``; a dense run is always there to compare with.
+) -> list[Prediction]:
+    """Of a model loaded with ``init="empty"``, on each device; a dense run is always there to compare with.
 
-    Raises VarlabError for a method that decides by values, and a precision that the device has no units for.
+    Raises VarlabError for a method that decides by values, and a precision that a device has no units for.
     """
-    peak = rate_of(device, precision)
+    peaks = [rate_of(device, precision) for device in devices]
+    ledgers = {spec: shape_run(model, spec, batch) for spec in dict.fromkeys((DENSE, *specs))}
+    return [
+        _on(model, device, peak, ledgers, batch, precision, assumed)
+        for device, peak in zip(devices, peaks, strict=True)
+    ]
+
+
+def _on(
+    model: NextScaleModel,
+    device: Device,
+    peak: float,
+    ledgers: Mapping[str, Ledger],
+    batch: int,
+    precision: str,
+    assumed: Efficiency,
+) -> Prediction:
     limits = Rates(peak * assumed.matmul, peak * assumed.attention, device.bandwidth * assumed.bandwidth)
     weights, parts, rows = block_bytes(model), [], []
-    for spec in dict.fromkeys((DENSE, *specs)):
-        ledger = shape_run(model, spec, batch)
+    for spec, ledger in ledgers.items():
         stages = _stages(model, ledger, weights, ELEMENT[precision], limits, assumed)
         parts.append(stages.assign(method=spec))
         rows.append({"method": spec, **_sums(stages, ledger, limits)})

@@ -78,12 +78,14 @@ AUTOREGRESSIVE = ("text", "plan", "transformer", "sampling")
 
 @dataclass
 class GpuBench:
-    """``figures`` by name; ``details``: the latency tables by run; ``skipped``: the parts that gave none, and why."""
+    """``figures`` by name; ``details``: the latency tables by run; ``skipped``: the parts that gave none, and why;
+    ``predicted``: what the roofline said before of some figures."""
 
     figures: dict[str, float] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    predicted: dict[str, float] = field(default_factory=dict)
 
     def table(self) -> pd.DataFrame:
         """Each figure beside its target; a figure that was not measured says why."""
@@ -95,10 +97,17 @@ class GpuBench:
             known, met = not math.isnan(found), found <= bound if side == "at most" else found >= bound
             why = self.skipped.get(PART_OF.get(name, "speed-up"), "not measured")
             verdict = why if not known else "met" if met else "NOT met"
-            rows.append([name, f"{found:.3f}" if known else "-", f"{side} {bound:g}", verdict])
+            rows.append([name, _number(found), self._said(name), f"{side} {bound:g}", verdict])
         others = [name for name in self.figures if name not in {name for name, *_ in targets}]
-        rows += [[name, f"{self.figures[name]:.3f}", "-", "no target"] for name in others]
-        return pd.DataFrame(rows, columns=["figure", "measured", "target", "verdict"])
+        rows += [[name, _number(self.figures[name]), self._said(name), "-", "no target"] for name in others]
+        return pd.DataFrame(rows, columns=["figure", "measured", "predicted", "target", "verdict"])
+
+    def _said(self, name: str) -> str:
+        return _number(self.predicted.get(name, math.nan))
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
 
 
 class Models:

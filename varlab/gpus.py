@@ -1,6 +1,6 @@
 """Published peak rates of GPUs, for predictions: dense products, without structured sparsity. None of them measured.
 
-Sources: NVIDIA's data sheets of H200 and H100 SXM, A100 SXM 80 GB and T4, its Ada (GeForce RTX 4090) and Ampere
+Sources: NVIDIA's data sheets of H200 and H100 SXM, A100 SXM 80 GB, L40 and T4, its Ada (GeForce RTX 4090) and Ampere
 GA102 (GeForce RTX 3090) architecture papers; of GeForce cards the rates with sums in fp32.
 """
 
@@ -32,6 +32,7 @@ DEVICES = {
     "4090": Device(
         "GeForce RTX 4090", {"bf16": 165.2 * TERA, "fp16": 165.2 * TERA, "fp32": 82.6 * TERA}, 1.008 * TERA, 24 * 2**30
     ),
+    "l40": Device("NVIDIA L40", {"bf16": 181 * TERA, "fp16": 181 * TERA, "fp32": 90.5 * TERA}, 864 * GIGA, 48 * 2**30),
     "3090": Device(
         "GeForce RTX 3090", {"bf16": 71 * TERA, "fp16": 71 * TERA, "fp32": 35.6 * TERA}, 936 * GIGA, 24 * 2**30
     ),
