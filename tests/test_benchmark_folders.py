@@ -57,7 +57,9 @@ def test_a_drawing_goes_on_and_batches_do_not_matter(tmp_path: Path) -> None:
     again = [np.asarray(Image.open(tmp_path / "a" / path)) for path in sorted(whole)]
     assert np.abs(np.subtract(again, pixels[:6], dtype=int)).max() <= 1
     assert generate({tmp_path / "a": drawing()}) == {tmp_path / "a": 0}
-    assert read_facts(tmp_path / "a" / "images" / "0001" / "000.png")["prompt"] == "1"
+    facts = read_facts(tmp_path / "a" / "images" / "0001" / "000.png")
+    assert facts["prompt"] == "1" and facts["spec"] == "none" and facts["seed"] == 3
+    assert {"model", "weights", "precision", "settings", "versions", "date", "benchmark"} <= facts.keys()
 
 
 def test_blind_specs_are_drawn_together_as_they_are_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from tests.test_minis import save_var
 from varlab.accelerators import build
 from varlab.errors import VarlabError
 from varlab.runs.trial import try_methods
+from varlab.studies.tuning import tune
 from varlab.weights import embedded, zoo
 from varlab.weights.places import data_folder
 
@@ -84,6 +85,13 @@ def test_a_sweep_and_its_file_are_refused(varlab: Call, spec: str, no_weights: N
     Path("mine.txt").write_text("a red star")
     with pytest.raises(VarlabError, match=UNFIT[spec]):
         vl.sweep(plan, "made")
+    assert not Path("made").exists()
+
+
+def test_a_search_wants_all_its_prompts_at_once(no_weights: None) -> None:
+    Path("mine.txt").write_text("a red star\n" * 9)
+    with pytest.raises(VarlabError, match="holds 9 prompts, not 16"):
+        tune("mini-infinity", "made", prompt_set="mine.txt", n=16)
     assert not Path("made").exists()
 
 

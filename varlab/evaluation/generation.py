@@ -138,10 +138,11 @@ def _prepare(drawing: Drawing, folder: Path) -> set[int]:
 def _generate(group: Mapping[Path, Drawing], progress: Progress | None) -> Iterator[tuple[Path, int]]:
     """The missing pictures of drawings that are made together: the folder of each, and 1 where it was not there."""
     wanting = sorted(set[int]().union(*(_prepare(drawing, folder) for folder, drawing in group.items())))
+    records = {folder: json.loads((folder / RECORD).read_text("utf-8")) for folder in group}
     for folder, item, samples in _drawn(group, wanting, progress):
         drawing = group[folder]
         for path, picture in zip(drawing.paths(item), drawing.benchmark.stored(samples), strict=True):
-            yield folder, int(_save(folder / IMAGES / path, picture, drawing, item))
+            yield folder, int(_save(folder / IMAGES / path, picture, drawing, _about(records[folder], item)))
 
 
 def _drawn(
@@ -193,12 +194,18 @@ def _neighbours(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
             first = i
 
 
-def _save(path: Path, picture: Image.Image, drawing: Drawing, item: Item) -> bool:
-    """Whether no whole picture was there. A PNG says its prompt and spec itself; of a JPG the folder's record does."""
+def _about(record: Mapping[str, Any], item: Item) -> dict[str, Any]:
+    """How a picture of a prompt was made, from the folder's record; ``drawn`` is what stood for the prompt."""
+    rewritten = record["rewritten"].get(item.id)
+    own = {name: value for name, value in record.items() if name not in ("items", "n", "rewritten")}
+    return {"prompt": item.text} | ({"drawn": rewritten} if rewritten else {}) | own
+
+
+def _save(path: Path, picture: Image.Image, drawing: Drawing, facts: Mapping[str, Any]) -> bool:
+    """Whether no whole picture was there. A PNG says how it was made itself; of a JPG the folder's record does."""
     if is_whole(path):
         return False
     if drawing.ending == ".png":
-        facts = {"prompt": item.text, "spec": drawing.spec, "seed": drawing.seed, "weights": str(drawing.model.weights)}
         save_image(path, picture, facts, overwrite=True)
         return True
     with beside(path) as part:

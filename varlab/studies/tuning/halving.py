@@ -14,6 +14,7 @@ from varlab.analysis.frontier import SAME, corners, mix_at
 from varlab.errors import VarlabError
 from varlab.measures.statistics import bootstrap_interval
 from varlab.runs.inputs import at_least
+from varlab.scenes.prompt_sets import choose
 from varlab.studies.tuning.space import space_of
 from varlab.sweeps import Sweep, sweep
 from varlab.weights.zoo import load
@@ -66,6 +67,7 @@ def tune(
     VarlabError: as ``sweep`` does, and for fewer than 16 prompts, which no half could choose on.
     """
     at_least(16, n=n)
+    choose(prompt_set, n, model)  # a file that is too short is told now, not after the half that chooses
     if not all(0 < work < 1 for work in works):
         raise VarlabError(f"Works are shares of the dense run's, between 0 and 1, not {', '.join(map(str, works))}.")
     declared, baselines = space_of(load(model, "empty"))
