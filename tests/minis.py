@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -30,8 +32,19 @@ def parts(seed: int = 5) -> tuple[InfinityTransformer, BSQTokenizer, CaptionEnco
 
 def make_mini(folder: Path, seed: int = 5, schedule: schedules.Schedule = SCHEDULE) -> str:
     """The hash of its weights."""
+    weights, files = _made(seed, schedule)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return weights
+
+
+@cache
+def _made(seed: int, schedule: schedules.Schedule) -> tuple[str, dict[str, bytes]]:
     settings = SETTINGS if schedule is SCHEDULE else replace(SETTINGS, cfg=2.0)
-    return save_mini(folder, Parts(*parts(seed)), schedule, settings, {"samples": 1000, "seed": seed})
+    with TemporaryDirectory() as folder:
+        weights = save_mini(folder, Parts(*parts(seed)), schedule, settings, {"samples": 1000, "seed": seed})
+        return weights, {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
 def make_encoder(folder: Path) -> None:

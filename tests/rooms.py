@@ -7,6 +7,7 @@ ROOMS = {
     "errors": "the one error that users see, with the fix in its text",
     "resources": "files that ship with the package",
     "writing": "files and folders written whole or not at all",
+    "json_files": "JSON read back: what is wrong with a file is said by its name and line",
     "locks": "one process at a time in a folder",
     "weight_labels": "how weights are named in records",
     "markup": "text for Markdown and HTML",

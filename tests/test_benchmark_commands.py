@@ -49,7 +49,7 @@ REFUSED = {
     "no classes": (["generate", "fid", "nano-infinity", "none", "--out", "o"], "mini-var"),
     "no images": (["generate", "scenes", "nano-infinity", "none", "--out", "o", "--n", "0"], "n must be at least 1"),
     "no rewritten": (
-        ["generate", "scenes", "nano-infinity", "none", "--out", "o", "--rewritten", "x.json"], "x.json cannot be read"
+        ["generate", "scenes", "nano-infinity", "none", "--out", "o", "--rewritten", "x.json"], "no file x.json"
     ),
     "neither": (["score", "geneval", "nowhere"], "There is no folder 'nowhere' either"),
     "from a model": (["score", "geneval", "nano-infinity"], "varlab generate geneval nano-infinity"),

@@ -76,8 +76,8 @@ def test_official_results_are_counted_but_not_mended(tmp_path: Path, geneval: Pa
 
 
 WRONG_LINES = {
-    "cut": ('{"filename": "00000/sam', "line 2: no JSON"),
-    "a list": ([1], "line 2: an object is expected"),
+    "cut": ('{"filename": "00000/sam', "line 2 is not valid JSON"),
+    "a list": ([1], "line 2 must be a JSON object"),
     "no such name": (seen(0, 0, filename="00000.jpg"), "line 2: filename is '00000.jpg'"),
     "no such prompt": (seen(0, 0, filename="00007/samples/0000.png"), "line 2: there is no prompt 00007"),
     "another prompt": (seen(1, 0, filename="00000/samples/0000.png"), "line 2: its metadata are not those of prompt"),
@@ -86,7 +86,7 @@ WRONG_LINES = {
     "colours": (seen(1, 0, colours={"cat": []}), "line 2: 0 colours of 1 'cat'"),
     "no colour": (seen(1, 0, colours={}), "line 2: a cat has no colour"),
     "lists": (seen(0, 0, detections=[]), "line 2: detections and colours are objects"),
-    "metadata": (seen(0, 0, metadata="{"), "line 2: metadata are no JSON"),
+    "metadata": (seen(0, 0, metadata="{"), "line 2: its text of metadata is not valid JSON"),
 }
 
 

@@ -112,7 +112,7 @@ def test_scores_are_compared_by_entry_with_those_of_a_file(mini: Path, tmp_path:
     assert "paired by entry" in note
     refused(lambda: score_command("scenes", model, 6, 1, 0, None, lambda *_: None, against=path), "same n")
     refused(lambda: score_command("frechet", model, 6, 1, 0, None, lambda *_: None, against=path), "--against pairs")
-    refused(lambda: former_score(tmp_path / "none.json"), "cannot be read", "--json")
+    refused(lambda: former_score(tmp_path / "none.json"), "There is no file", "--json")
     path.write_text("{}")
     refused(lambda: former_score(path), "no scores by entry")
 

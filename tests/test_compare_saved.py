@@ -141,7 +141,7 @@ def test_missing_partners_are_named_and_said(tmp_path: Path) -> None:
 
 
 BROKEN = {
-    "cut": ('{"filename": "a/00000/samples/0000.png", "correct": true}\n{"filen', "line 2 is no JSON"),
+    "cut": ('{"filename": "a/00000/samples/0000.png", "correct": true}\n{"filen', "line 2 is not valid JSON"),
     "twice": ('{"id": 1, "k": 0, "correct": true}\n{"id": 1, "k": 0, "correct": true}\n', "line 2: image 0 of '1'"),
     "no scores": ('{"id": 1, "reason": "x"}\n', "no column of numbers"),
     "empty": ("\n", "it is empty"),

@@ -35,7 +35,7 @@ def test_files_and_folders_that_hold_no_encoder_are_named(
     (folder / "tokenizer.json").write_text("{}")
     assert "tokenizer" not in refused(encoder(str(folder)).require, "lacks weights")
     (folder / "model.safetensors").write_bytes(b"damaged")
-    refused(encoder(str(folder)).require, "config.json", "damaged")
+    refused(encoder(str(folder)).require, "config.json", "not valid JSON")
 
 
 class Broken:

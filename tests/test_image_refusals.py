@@ -63,7 +63,7 @@ CASES = {
     "cut": "0001.png cannot be read", "cut jpg": "0001.jpg cannot be read", "no picture": "0001.png cannot be read",
     "twice": "are both image 1 of '00001'", "foreign": "copy of 0001.png is no number", "folder": "old is no number",
     "beside": "both beside and within folders", "no metadata": "There is no .*00001/metadata.jsonl",
-    "cut metadata": "metadata.jsonl, line 1 is no JSON", "prompt": "different prompts: 'a photo of 1' and 'rewritten'",
+    "cut metadata": "metadata.jsonl is not valid JSON", "prompt": "different prompts: 'a photo of 1' and 'rewritten'",
     "empty": "00001/samples holds no pictures", "transparent": "partly transparent", "deep": "is I;16, not RGB",
     "cmyk": "is CMYK, not RGB",
 }  # fmt: skip

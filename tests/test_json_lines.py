@@ -4,9 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from varlab.claims.ledger import as_lines, read_lines
-from varlab.comparison.saved import _jsonl
-from varlab.evaluation.results import read_lines as read_results
+from varlab.json_files import as_lines, read_lines
 from varlab.outputs import _of_last_line
 from varlab.parity.golden import load as load_golden
 
@@ -21,10 +19,8 @@ def path(tmp_path: Path) -> Path:
     return found
 
 
-def test_every_reader_of_lines_keeps_a_prompt_whole(path: Path) -> None:
+def test_the_reader_of_lines_keeps_a_prompt_whole(path: Path) -> None:
     assert [record for _, record in read_lines(path)] == RECORDS
-    assert [record for _, record in read_results(path)] == RECORDS
-    assert _jsonl(path).to_dict("records") == RECORDS
 
 
 def test_a_golden_and_a_history_too(tmp_path: Path) -> None:

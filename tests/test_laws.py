@@ -2,7 +2,7 @@
 
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -120,6 +120,10 @@ MODELS: dict[str, Callable[[], Model]] = {
 }
 
 
+# For what lies in a method or a probe rather than in the schedule and variant of a model.
+EACH_KIND = ("infinity-long", "infinity-official-wide-patchify", "hart-long", "hart-passes", "var-long-shared")
+
+
 @cache
 def model_of(name: str) -> Model:
     """One for all tests: no run may change it."""
@@ -132,14 +136,23 @@ def dense(name: str) -> Generation:
     return generate(model_of(name))
 
 
-def pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
+@cache
+def accelerated(name: str, method: str) -> Generation:
+    """Its image and work under the forced setting of a method."""
+    return generate(model_of(name), (engaging(method),))
+
+
+def pairs(methods: Sequence[str], models: Iterable[str] = MODELS) -> list[tuple[str, str]]:
     """Every model with every method that its schedule is long enough for."""
-    lengths = {name: len(SCHEDULES[build.args[0]]) for name, build in MODELS.items()}  # type: ignore[attr-defined]
+    lengths = {name: len(SCHEDULES[MODELS[name].args[0]]) for name in models}  # type: ignore[attr-defined]
     return [(name, method) for name, long in lengths.items() for method in methods if long >= METHODS[method].stages]
 
 
-@pytest.mark.parametrize("probes", [(name,) for name in LISTENERS] + [tuple(LISTENERS)], ids=str)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("model", "probes"),
+    [(model, tuple(LISTENERS)) for model in MODELS] + [(model, (name,)) for model in EACH_KIND for name in LISTENERS],
+    ids=str,
+)
 def test_probes_change_nothing(model: str, probes: tuple[str, ...]) -> None:
     assert torch.equal(dense(model).image, generate(model_of(model), probes=probes).image)
 
@@ -166,39 +179,31 @@ def test_neutral_settings_are_dense(model: str, name: str) -> None:
 
 @pytest.mark.parametrize(("model", "name"), pairs(ENGAGING))
 def test_real_settings_change_the_image_and_compute_less(model: str, name: str) -> None:
-    plain, fast = dense(model), generate(model_of(model), (engaging(name),))
+    plain, fast = dense(model), accelerated(model, name)
     assert fast.ledger.engaged and fast.image.isfinite().all()
     assert not torch.equal(plain.image, fast.image)
     assert fast.ledger.transformer_flops < plain.ledger.transformer_flops
     assert sum(w.pairs for w in fast.ledger.stages) < sum(w.pairs for w in plain.ledger.stages)
 
 
-@pytest.mark.parametrize(("model_name", "name"), pairs(ENGAGING))
+@pytest.mark.parametrize(("model_name", "name"), pairs(ENGAGING, EACH_KIND))
 def test_no_state_leaks_between_runs(model_name: str, name: str) -> None:
     method, model = accelerators((engaging(name),)), model_of(model_name)
 
-    def run(images: tuple[int, ...] = (0, 1), seed: int = 7, cfg: float = 2.0) -> torch.Tensor:
-        made = Run(model, replace(model.settings, cfg=cfg), SeededNoise(seed))
-        return made.generate(text_for(model, LENGTHS, images, seed=seed), images, method).image
-
-    first = run()
     other = "long" if METHODS[name].stages > 4 else "odd-tall"
     for stranger in (f"infinity-{other}", f"hart-{other}", "var-long-shared" if other == "long" else "var-square"):
         generate(model_of(stranger), tuple(method))
-    run((1,), seed=8, cfg=3.0)
-    assert torch.equal(first, run())
+    other_settings = Run(model, replace(model.settings, cfg=3.0), SeededNoise(8))
+    other_settings.generate(text_for(model, LENGTHS, (1,), seed=7), (1,), method)
+    assert torch.equal(accelerated(model_name, name).image, generate(model, tuple(method)).image)
 
 
-@pytest.mark.parametrize(("model_name", "name"), pairs(["none", *ENGAGING]))
+@pytest.mark.parametrize(("model_name", "name"), [*pairs(["none"]), *pairs(ENGAGING, EACH_KIND)])
 def test_a_seed_means_the_same_in_any_batch(model_name: str, name: str) -> None:
-    model = model_of(model_name)
-
-    def specs() -> tuple[str | Accelerator, ...]:
-        return () if name == "none" else (engaging(name),)
-
-    both = generate(model, specs())
+    model, plain = model_of(model_name), name == "none"
+    both = dense(model_name) if plain else accelerated(model_name, name)
     for image in (0, 1):
-        alone = generate(model, specs(), images=(image,))
+        alone = generate(model, () if plain else (engaging(name),), images=(image,))
         # Kernels sum in another order for another batch: no label may differ in what is drawn, pixels only by rounding,
         # which a softened mixture of codes divides by its temperature.
         rounding = 1e-3 if getattr(model.settings, "smooth", False) else 1e-5

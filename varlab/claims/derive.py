@@ -14,11 +14,12 @@ from typing import Any
 from varlab.analysis.settings_table import SettingsTable, read_settings_table
 from varlab.claims.arithmetic import Book, Check, checks
 from varlab.claims.evidence import Finding
-from varlab.claims.ledger import CLAIMS, NOT_STATED, VERDICTS, Claim, as_lines, claims_folder, read_claims, read_lines
+from varlab.claims.ledger import CLAIMS, NOT_STATED, VERDICTS, Claim, claims_folder, read_claims
 from varlab.claims.prose import prose
 from varlab.claims.questions import MINIS, questions, recipe_verdict
 from varlab.claims.verdict import Number, Outcome
 from varlab.errors import VarlabError
+from varlab.json_files import as_lines, read_lines
 from varlab.writing import beside
 
 RUNS = "runs"

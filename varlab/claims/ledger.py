@@ -4,13 +4,13 @@
 has one (``source_type``, ``evaluator_relationship``, ``evaluation_name``, ``lower_is_better``).
 """
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from varlab.errors import VarlabError, unknown
+from varlab.json_files import read_lines
 from varlab.resources import shipped
 
 CLAIMS, VERDICTS, DOCUMENTS = "claims.jsonl", "verdicts.jsonl", "documents.json"
@@ -79,42 +79,22 @@ def read_claims(folder: Path | None = None) -> list[Claim]:
     path = (folder or claims_folder()) / CLAIMS
     names = {field.name for field in fields(Claim)}
     found: list[Claim] = []
-    for number, record in read_lines(path):
+    for place, record in read_lines(path):
         if record.keys() != names:
             differing = ", ".join(sorted(record.keys() ^ names))
-            raise VarlabError(f"{path}, line {number}: missing or unknown fields: {differing}.")
+            raise VarlabError(f"{place}: missing or unknown fields: {differing}.")
         try:
             claim = Claim(**record)
         except ValueError as error:
-            raise VarlabError(f"{path}, line {number}: {error}.") from error
+            raise VarlabError(f"{place}: {error}.") from error
         if found and claim.id <= found[-1].id:
-            raise VarlabError(f"{path}, line {number}: {claim.id} stands twice or out of order; keep the file sorted.")
+            raise VarlabError(f"{place}: {claim.id} stands twice or out of order; keep the file sorted.")
         found.append(claim)
     known = {claim.id for claim in found}
     for claim in found:
         if claim.baseline and claim.baseline not in known:
             raise VarlabError(f"{path}: the baseline of {claim.id}, {claim.baseline}, is no claim of the ledger.")
     return found
-
-
-def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, object) of a JSON-lines file. Raises VarlabError with the line that cannot be read."""
-    if not path.is_file():
-        raise VarlabError(f"There is no {path}.")
-    for number, line in enumerate(path.read_text("utf-8").split("\n"), 1):  # a quote may hold U+2028
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise VarlabError(f"{path}, line {number} is not valid JSON ({error}).") from error
-        if not isinstance(record, dict):
-            raise VarlabError(f"{path}, line {number} holds no object.")
-        yield number, record
-
-
-def as_lines(records: Iterable[dict[str, Any]]) -> str:
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 def record(claim: Claim) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.sharing import shared_runs
 from varlab.errors import VarlabError
+from varlab.json_files import read_json
 from varlab.locks import one_writer
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
@@ -186,12 +187,8 @@ def _find(place: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
         if place.exists() and any(not item.name.startswith(".") for item in place.iterdir()):
             raise VarlabError(f"{place} is not empty and holds no frontier of baselines. Give another folder.")
         return None
-    try:
-        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        key = found["key"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise VarlabError(f"{path} is damaged ({error!r}). Remove the folder {place}.") from error
-    if key != asked["key"]:
+    found: dict[str, Any] = read_json(path, f"Remove the folder {place}.")
+    if found.get("key") != asked["key"]:
         held = ", ".join(f"{name} {found.get(name)}" for name in ("model", "prompt_set", "n", "seed", "settings"))
         raise VarlabError(f"{place} holds another frontier of baselines ({held}). Give another folder.")
     return found

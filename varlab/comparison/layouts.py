@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from varlab.errors import VarlabError
+from varlab.json_files import read_json
 from varlab.outputs import CHUNK
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -143,14 +144,7 @@ def _geneval(place: Path, folders: list[Path]) -> Iterator[Picture]:
 
 
 def _metadata(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise VarlabError(f"There is no {path}, which tells the prompt. Copy it from the folder of the dense run.")
-    try:
-        found = json.loads(path.read_text("utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError("no object")
-    except ValueError as error:
-        raise VarlabError(f"{path}, line 1 is no JSON ({error}): the file was cut or edited.") from error
+    found: dict[str, Any] = read_json(path, "It tells the prompt: copy it from the folder of the dense run.")
     return found
 
 

@@ -1,6 +1,5 @@
 """Scores read back from what was saved, so that any two of the same prompts can be paired."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import pandas as pd
 
 from varlab.comparison.likeness import facts_of
 from varlab.errors import VarlabError
+from varlab.json_files import read_json, read_lines
 
 KNOWN = ("method", "name", "k", "prompt", "category")  # columns that describe an image; all others may be scores
 ALIASES = {  # of other programs
@@ -74,25 +74,11 @@ def _csv(path: Path) -> pd.DataFrame:
 
 
 def _jsonl(path: Path) -> pd.DataFrame:
-    rows = []
-    for number, line in enumerate(path.read_text("utf-8").split("\n"), 1):  # a prompt may hold U+2028
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError("no object")
-        except ValueError as error:
-            raise VarlabError(f"{path}, line {number} is no JSON ({error}): the file was cut or edited.") from error
-        rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame([row for _, row in read_lines(path)])
 
 
 def _json(path: Path) -> pd.DataFrame:
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (ValueError, OSError) as error:
-        raise VarlabError(f"{path} cannot be read as JSON ({error}): the file was cut or edited.") from error
+    found = read_json(path, "The file was cut or edited.", object)
     entries = found.get("entries") if isinstance(found, dict) else found
     if not isinstance(entries, list) or not all(isinstance(row, dict) for row in entries):
         raise VarlabError(f"{path} holds no scores by image or entry. Give {WRITTEN}.")

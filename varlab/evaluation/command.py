@@ -1,6 +1,5 @@
 """What ``varlab score`` and ``varlab export`` do: samples, ceilings, a table, and the same as JSON."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +11,7 @@ from varlab.errors import VarlabError, unknown
 from varlab.evaluation.adm import export_npz, inception_scores, require_inception
 from varlab.evaluation.classes import check_classes, draw_classes, reference, score_classes
 from varlab.evaluation.scenes import lead, score_ceiling, score_samples
+from varlab.json_files import read_json
 from varlab.models.base import NextScaleModel
 from varlab.models.var_model import VAR
 from varlab.outputs import save_json
@@ -72,14 +72,9 @@ def score_command(
 
 def former_score(path: Path) -> dict[str, Any]:
     """What ``score scenes --json`` wrote."""
-    try:
-        found: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise VarlabError(
-            f"{path} cannot be read ({error}). Write it with: varlab score scenes MODEL --json."
-        ) from error
-    if not isinstance(found, dict) or not {"entries", "weights", "seed"} <= found.keys():
-        raise VarlabError(f"{path} holds no scores by entry. Write it with: varlab score scenes MODEL --json {path}.")
+    found: dict[str, Any] = read_json(path, fix := f"Write it with: varlab score scenes MODEL --json {path}.")
+    if not {"entries", "weights", "seed"} <= found.keys():
+        raise VarlabError(f"{path} holds no scores by entry. {fix}")
     return found
 
 

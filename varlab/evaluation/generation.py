@@ -1,6 +1,5 @@
 """The images that a benchmark asks for, drawn in its official layout; a drawing that was cut goes on."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +16,7 @@ from varlab.engine.randomness import SeededNoise
 from varlab.engine.sharing import shared_runs
 from varlab.errors import VarlabError
 from varlab.evaluation.contract import IMAGES, RECORD, SHOWN, Benchmark, Item
+from varlab.json_files import read_json
 from varlab.locks import one_writer
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
@@ -90,10 +90,7 @@ def check(drawing: Drawing, folder: Path) -> None:
         if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
             raise VarlabError(f"{folder} is not empty and holds no {RECORD}. Give another folder.")
         return
-    try:
-        held = json.loads((folder / RECORD).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise VarlabError(f"{folder / RECORD} cannot be read ({error}). Give another folder.") from error
+    held = read_json(folder / RECORD, "Give another folder.")
     asked = drawing.record()
     if differing := [name for name in asked if name not in PASSING and held.get(name) != asked[name]]:
         raise VarlabError(
@@ -223,10 +220,7 @@ def read_rewritten(path: Path | None) -> dict[str, str]:
     """original -> rewritten, of a JSON object. Raises VarlabError for anything else."""
     if path is None:
         return {}
-    try:
-        found = json.loads(path.read_text("utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise VarlabError(f"{path} cannot be read ({error}). Give a JSON object, original -> rewritten.") from error
-    if not isinstance(found, dict) or not all(isinstance(text, str) and text.strip() for text in found.values()):
-        raise VarlabError(f"{path} is no JSON object of texts, original -> rewritten.")
+    found: dict[str, str] = read_json(path, fix := "Give a JSON object of texts, original -> rewritten.")
+    if not all(isinstance(text, str) and text.strip() for text in found.values()):
+        raise VarlabError(f"{path} holds what is no text. {fix}")
     return found

@@ -1,33 +1,20 @@
 """Files of the model half, read back: what is wrong with one is said by file and line."""
 
 import csv
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from varlab.errors import VarlabError
-
-
-def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """("FILE, line N", object) of each line of a JSONL file."""
-    for number, line in enumerate(_text(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        place = f"{path}, line {number}"
-        try:
-            found = json.loads(line)
-        except ValueError as error:
-            raise VarlabError(f"{place}: no JSON ({error}). The file was cut or damaged: write it again.") from None
-        if not isinstance(found, dict):
-            raise VarlabError(f"{place}: an object is expected, not {type(found).__name__}.")
-        yield place, found
+from varlab.json_files import read_json
 
 
 def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """("FILE, line N", row) of each row of a CSV file that has these columns."""
-    with path.open(newline="", encoding="utf-8-sig") if path.is_file() else _absent(path) as file:
+    if not path.is_file():
+        raise VarlabError(f"There is no file {path}.")
+    with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file, strict=True)
         try:
             header = next(reader, [])
@@ -74,10 +61,7 @@ def facts_beside(path: Path, benchmark: str, versions: Sequence[str]) -> dict[st
     beside = path.with_suffix(".json")
     if not beside.is_file():
         return {}
-    try:
-        facts = json.loads(beside.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise VarlabError(f"{beside} cannot be read ({error}). Write the results again.") from error
+    facts = read_json(beside, "Write the results again.")
     return check_facts(facts, str(beside), benchmark, versions)
 
 
@@ -99,17 +83,3 @@ def said(facts: Mapping[str, Any]) -> list[str]:
         return ["how the results were made is not recorded beside them"]
     known = [f"{name} {value}" for name, value in facts.items() if name not in ("benchmark", "kind")]
     return [f"results: {', '.join(known)}"]
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8-sig")
-    except FileNotFoundError:
-        _absent(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise VarlabError(f"{path} cannot be read ({error}).") from error
-    return ""
-
-
-def _absent(path: Path) -> Any:
-    raise VarlabError(f"There is no file {path}.")

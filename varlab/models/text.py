@@ -1,7 +1,6 @@
 """Text encoders outside the checkpoints: Flan-T5 as the official models use it, and labelled random features."""
 
 import hashlib
-import json
 import os
 import re
 import warnings
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from varlab.errors import VarlabError, unknown
+from varlab.json_files import read_json
 from varlab.models.infinity import TextBatch
 
 LONGEST = 512
@@ -52,10 +52,7 @@ def check_folder(source: str) -> None:
     }
     if missing := [name for name, here in present.items() if not here]:
         raise VarlabError(f"The text encoder {path} lacks {' and '.join(missing)}. Give a folder downloaded whole.")
-    try:
-        json.loads((path / "config.json").read_text())
-    except ValueError as error:
-        raise VarlabError(f"{path / 'config.json'} is damaged ({error}). Download the text encoder again.") from error
+    read_json(path / "config.json", "Download the text encoder again.")
 
 
 class FlanT5:

@@ -5,7 +5,6 @@ header. The latter two have all but kind and tolerances in ``config``; a ``.json
 ``config["lines"]``.
 """
 
-import json
 import re
 import zipfile
 import zlib
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from varlab.errors import VarlabError
+from varlab.json_files import parse
 
 _HEADER = ("kind", "config_json", "tolerances_json")
 
@@ -152,10 +152,5 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _object(path: Path, name: str, text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise VarlabError(f"{path.name}: {name} is not valid JSON ({error}). Write the golden again.") from error
-    if not isinstance(value, dict):
-        raise VarlabError(f"{path.name}: {name} must be a JSON object, not {type(value).__name__}.")
+    value: dict[str, Any] = parse(text, f"{path.name}: {name}", "Write the golden again.")
     return value

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from varlab.weights.fitting import constants, dtype_of, grouped
+from varlab.weights.fitting import dtype_of, grouped, learnt
 from varlab.weights.writing import hash_tensors
 
 # Content hash -> name of the released file. None is known yet: to add one, load a download whose sha256 agrees with the
@@ -46,8 +46,7 @@ def content_of(module: nn.Module, files: Sequence[Path], part: str = "") -> Cont
 
 
 def _computed(module: nn.Module) -> Content:
-    tensors = module.state_dict()
-    return Content(_hash(tensors), fault_of({k: t for k, t in tensors.items() if k not in constants(module)}))
+    return Content(_hash(module.state_dict()), fault_of(learnt(module)))
 
 
 def _hash(tensors: Mapping[str, Tensor]) -> str:

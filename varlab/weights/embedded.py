@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from varlab.context import shapes_only
 from varlab.errors import VarlabError, unknown
+from varlab.json_files import read_json
 from varlab.models.captions import CaptionEncoder
 from varlab.models.guidance import Settings
 from varlab.resources import refuse_shipped
 from varlab.schedules import Schedule
 from varlab.weights.families import FAMILIES, TokenizerConfig, TransformerConfig, build, family_of
-from varlab.weights.fitting import constants, load_into
+from varlab.weights.fitting import learnt, load_into
 from varlab.weights.places import data_folder, mini_folders
 from varlab.weights.reading import listing, read
 from varlab.weights.writing import hash_tensors, write_safetensors
@@ -90,10 +91,7 @@ class MiniFacts:
 def _prefixed(parts: Parts) -> dict[str, Tensor]:
     """What was learnt, by its name in the file; constants follow from the config."""
     return {
-        f"{part}.{name}": tensor
-        for part, module in parts.named().items()
-        for name, tensor in module.state_dict().items()
-        if name not in constants(module)
+        f"{part}.{name}": tensor for part, module in parts.named().items() for name, tensor in learnt(module).items()
     }
 
 
@@ -169,11 +167,8 @@ def read_facts(folder: str | Path, scene_version: str | None = SCENE_VERSION) ->
         raise VarlabError(
             f"{path} does not exist: {Path(folder).name} is no trained mini. Give the folder that holds it."
         )
-    try:
-        record: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise VarlabError(f"{path} is not valid JSON ({error}).") from error
-    if missing := set(KEYS) - (record.keys() if isinstance(record, dict) else set()):
+    record: dict[str, Any] = read_json(path, "Train or copy the mini again.")
+    if missing := set(KEYS) - record.keys():
         raise VarlabError(f"{path} lacks {listing(missing)}.")
     if record["family"] not in FAMILIES:
         raise VarlabError(f"{path}: {unknown('family', str(record['family']), FAMILIES)}")

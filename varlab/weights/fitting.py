@@ -26,6 +26,12 @@ def constants(module: nn.Module) -> dict[str, Tensor]:
     return {name: value for name, value in known.items() if value is not None} | own
 
 
+def learnt(module: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a module without the constants."""
+    known = constants(module)
+    return {name: tensor for name, tensor in module.state_dict().items() if name not in known}
+
+
 def constant(name: str, shape: torch.Size) -> Tensor | None:
     """The value of a tensor that files hold but no model learns, else None."""
     if name.endswith("zero_k_bias"):

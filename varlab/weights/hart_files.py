@@ -4,7 +4,6 @@ The averaged weights (``ema_model.bin``) are those that the official program sam
 (arXiv 2410.10812).
 """
 
-import json
 import re
 import warnings
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from torch import nn
 
 from varlab.context import shapes_only
 from varlab.errors import VarlabError
+from varlab.json_files import read_json
 from varlab.models.hart import HartConfig, HartText, HartTransformer
 from varlab.models.hart_model import Hart, HartEncoder
 from varlab.models.hart_settings import Savings
@@ -40,6 +40,7 @@ from varlab.weights.reading import Checkpoint, read
 from varlab.weights.registry import empty
 
 UNUSED = re.compile(r"disc\.|decoder2\.|post_quant_conv2\.|quantize\.ema_vocab_hit_SV$")  # of the tokenizer's training
+AGAIN = "Copy or download it again."
 
 
 class RandomHartText:
@@ -166,7 +167,7 @@ def _from_files(files: HartFiles, entry: ModelEntry, precision: str, device: str
     usual = empty(entry).named()
     stored = choose(read(files.transformer), usual["transformer"].state_dict())
     images = tokenizer_tensors(choose(read(files.tokenizer), usual["tokenizer"].state_dict()))
-    config, schedule = detect(shapes_of(stored.tensors), _json(files.config), files.config)
+    config, schedule = detect(shapes_of(stored.tensors), read_json(files.config, AGAIN), files.config)
     modules = _empty(config, detect_tokenizer(shapes_of(images.tensors), files.tokenizer, _beside(files.tokenizer)))
     parts = []
     for module, part in zip(modules, (stored, images), strict=True):
@@ -190,17 +191,7 @@ def tokenizer_tensors(stored: Checkpoint) -> Checkpoint:
 def _beside(weights: Path) -> dict[str, Any]:
     """The ``config.json`` of a tokenizer's file or folder, empty where there is none."""
     path = (weights if weights.is_dir() else weights.parent) / "config.json"
-    return _json(path) if path.is_file() else {}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text())
-    except ValueError as error:
-        raise VarlabError(f"{path} is not valid JSON ({error}).") from error
-    if not isinstance(value, dict):
-        raise VarlabError(f"{path} must be a JSON object.")
-    return value
+    return read_json(path, AGAIN) if path.is_file() else {}
 
 
 # One part, for conversion
@@ -222,7 +213,7 @@ def part_of(entry: ModelEntry, source: Path, ema: bool) -> tuple[str, nn.Module,
         config = file.parent / "config.json"
         if not config.is_file():
             raise VarlabError(f"{config} is missing: the weights beside it do not tell the number of heads.")
-        return kind, HartTransformer(detect(shapes_of(stored.tensors), _json(config), config)[0]), stored
+        return kind, HartTransformer(detect(shapes_of(stored.tensors), read_json(config, AGAIN), config)[0]), stored
 
 
 def part_held(entry: ModelEntry, stored: Checkpoint) -> str:

@@ -13,6 +13,7 @@ from varlab.evaluation import adm_scores
 from varlab.evaluation.adm_scores import Statistics
 from varlab.evaluation.contract import Asked, Benchmark, Folder, Item, Scores, finished, plain_row, require_all
 from varlab.evaluation.results import check_facts, said
+from varlab.json_files import read_json
 from varlab.measures.statistics import wilson_interval
 
 if TYPE_CHECKING:
@@ -170,11 +171,11 @@ class Mjhq(Fid):
 
     def items(self, prompts: Path | None, model: "NextScaleModel | None" = None) -> list[Item]:
         place = self.require_prompts(prompts)
+        found = read_json(place, fix := f"MJHQ-30K needs {self.needs}.")
         try:
-            found = json.loads(place.read_text("utf-8-sig"))
             return [Item(name, about["prompt"], about["category"]) for name, about in found.items()]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise VarlabError(f"{place} cannot be read ({error!r}). MJHQ-30K needs {self.needs}.") from error
+        except (KeyError, TypeError) as error:
+            raise VarlabError(f"{place} cannot be read ({error!r}). {fix}") from error
 
     def paths(self, item: Item, count: int, ending: str) -> list[str]:
         return [f"{item.category}/{item.id}{ending}"]

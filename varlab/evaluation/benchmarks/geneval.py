@@ -11,7 +11,8 @@ import pandas as pd
 from varlab.errors import VarlabError
 from varlab.evaluation import geneval, geneval_matching
 from varlab.evaluation.contract import Asked, Benchmark, Folder, Item, Scores, finished, rates, require_all
-from varlab.evaluation.results import check_facts, number, once, read_lines, said
+from varlab.evaluation.results import check_facts, number, once, said
+from varlab.json_files import parse, read_lines
 from varlab.scenes.prompt_sets import GENEVAL
 
 if TYPE_CHECKING:
@@ -134,10 +135,7 @@ def _line(place: str, line: dict[str, Any], items: Mapping[str, Item], seen: set
     entry, image = named[1], int(named[2])
     once(seen, (entry, image), place, f"image {image} of {entry}")
     about = line.get("metadata")
-    try:
-        about = json.loads(about) if isinstance(about, str) else about
-    except ValueError as error:
-        raise VarlabError(f"{place}: metadata are no JSON ({error}).") from None
+    about = parse(about, f"{place}: its text of metadata") if isinstance(about, str) else about
     if entry not in items:
         raise VarlabError(f"{place}: there is no prompt {entry}; the prompts have {len(items)}.")
     if about != dict(items[entry].facts):

@@ -14,6 +14,7 @@ from varlab.evaluation import hps, imagereward
 from varlab.evaluation.contract import Asked, Benchmark, Folder, Item, Scores, finished, moved, rates, require_all
 from varlab.evaluation.results import facts_beside, number, once, read_table, said, whole
 from varlab.evaluation.scripts import imagereward_score
+from varlab.json_files import read_json
 
 if TYPE_CHECKING:
     from varlab.models.base import NextScaleModel
@@ -107,11 +108,8 @@ class Hps(Preference):
 
 
 def _texts(path: Path) -> list[str]:
-    try:
-        found = json.loads(path.read_text("utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise VarlabError(f"{path} cannot be read ({error}).") from error
-    if not isinstance(found, list) or not all(isinstance(text, str) and text.strip() for text in found):
+    found: list[str] = read_json(path, "It must be a list of texts.", list)
+    if not all(isinstance(text, str) and text.strip() for text in found):
         raise VarlabError(f"{path} is no list of texts.")
     return found
 
@@ -128,12 +126,8 @@ class ImageReward(Preference):
 
     def items(self, prompts: Path | None, model: "NextScaleModel | None" = None) -> list[Item]:
         place = self.require_prompts(prompts)
-        try:
-            found = json.loads(place.read_text("utf-8-sig"))
-        except (OSError, ValueError) as error:
-            raise VarlabError(f"{place} cannot be read ({error}). ImageReward needs {self.needs}.") from error
         items, seen = [], set[Any]()
-        for i, item in enumerate(found if isinstance(found, list) else [None]):
+        for i, item in enumerate(read_json(place, f"ImageReward needs {self.needs}.", list)):
             if not isinstance(item, dict) or not isinstance(item.get("prompt"), str) or "id" not in item:
                 raise VarlabError(f"{place}, entry {i}: no object with id and prompt. ImageReward needs {self.needs}.")
             once(seen, str(item["id"]), f"{place}, entry {i}", f"id {item['id']}")
