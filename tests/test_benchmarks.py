@@ -117,8 +117,11 @@ def test_the_reference_spends_part_of_its_time_in_each_of_torchs_kernels(
     assert kernel in dense.KERNELS
     monkeypatch.setattr(dense, "KERNELS", (kernel,))
     assert 0 < dense.kernel_share(256, precision, "0.06M", depth=1) < 1
+
+
+def test_the_reference_spends_no_time_in_a_kernel_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dense, "KERNELS", ("aten::no_such_kernel",))
-    assert dense.kernel_share(256, precision, "0.06M", depth=1) == 0
+    assert dense.kernel_share(256, "fp32", "0.06M", depth=1) == 0
 
 
 @pytest.mark.parametrize(("flags", "units"), [("avx512f avx512_bf16", False), ("avx512_bf16 amx_tile amx_bf16", True)])

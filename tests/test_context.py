@@ -97,18 +97,26 @@ def drawn(model: Any, methods: tuple[str, ...]) -> torch.Tensor:
 
 
 TEXTS = {family: text_for(make(), (3, 5), (0, 1)) for family, make in FAMILIES.items()}
+METHODS = ((), ("random-tokens:keep=0.5,last=2",))
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def plain(request: pytest.FixtureRequest) -> tuple[Any, list[torch.Tensor]]:
+    """A model of each family, and what it draws with nothing around it."""
+    model = FAMILIES[request.param]()
+    return model, [drawn(model, methods) for methods in METHODS]
 
 
 @pytest.mark.parametrize("around", AROUND)
-@pytest.mark.parametrize("family", FAMILIES)
-def test_images_are_the_same_whatever_is_switched_on_around_them(family: str, around: str) -> None:
-    model = FAMILIES[family]()
-    plain = [drawn(model, ()), drawn(model, ("random-tokens:keep=0.5,last=2",))]
+def test_images_are_the_same_whatever_is_switched_on_around_them(
+    plain: tuple[Any, list[torch.Tensor]], around: str
+) -> None:
+    model, images = plain
     with AROUND[around]():
         before = state()
-        found = [drawn(model, ()), drawn(model, ("random-tokens:keep=0.5,last=2",))]
+        found = [drawn(model, methods) for methods in METHODS]
         assert state() == before
-    for ours, theirs in zip(found, plain, strict=True):
+    for ours, theirs in zip(found, images, strict=True):
         assert ours.dtype == torch.float32 and torch.equal(ours, theirs)
 
 
@@ -133,18 +141,19 @@ def test_a_failing_run_gives_the_state_back() -> None:
         assert state() == before
 
 
-@pytest.mark.parametrize("around", ["autocast", "float64 by default", "another device by default", "inference mode"])
-def test_weights_load_the_same_and_can_be_trained(around: str) -> None:
-    def digest(model: Any) -> str:
-        return hash_tensors(dict(model.transformer.state_dict()) | dict(model.tokenizer.state_dict()))
+def digest(model: Any) -> str:
+    return hash_tensors(dict(model.transformer.state_dict()) | dict(model.tokenizer.state_dict()))
 
-    for options in ({}, {"init": "random"}):
-        plain = digest(vl.load("nano-infinity", **options))
+
+@pytest.mark.parametrize("init", ["checkpoint", "random"])
+def test_weights_load_the_same_and_can_be_trained(init: str) -> None:
+    plain = digest(vl.load("nano-infinity", init))
+    for around in ("autocast", "float64 by default", "another device by default", "inference mode"):
         with AROUND[around]():
             before = state()
-            model = vl.load("nano-infinity", **options)
+            model = vl.load("nano-infinity", init)
             assert state() == before
-        assert digest(model) == plain
+        assert digest(model) == plain, around
         weight = next(model.transformer.parameters())
         assert weight.dtype == torch.float32 and weight.device.type == "cpu" and not weight.is_inference()
 
@@ -157,11 +166,17 @@ def test_a_comparison_under_autocast_measures_the_same_fidelity() -> None:
     assert found.equals(plain)
 
 
-@pytest.mark.parametrize("around", AROUND)
-def test_a_whole_run_with_texts_and_probes_logs_the_same(around: str) -> None:
-    """Images are rounded to 8 bits; a log is not, and shows the text encoder's last digit."""
+@pytest.fixture(scope="module")
+def whole() -> tuple[Any, Any]:
+    """A model and a whole run of it with nothing around."""
     model = vl.load("nano-infinity")
-    plain = vl.sample(model, "a red star", probes=list(PROBES))
+    return model, vl.sample(model, "a red star", probes=list(PROBES))
+
+
+@pytest.mark.parametrize("around", AROUND)
+def test_a_whole_run_with_texts_and_probes_logs_the_same(whole: tuple[Any, Any], around: str) -> None:
+    """Images are rounded to 8 bits; a log is not, and shows the text encoder's last digit."""
+    model, plain = whole
     with AROUND[around]():
         before = state()
         found = vl.sample(model, "a red star", probes=list(PROBES))

@@ -29,15 +29,15 @@ def test_memory_is_counted_before_loading(monkeypatch: pytest.MonkeyPatch) -> No
     hart = find("hart-0.7b")
     both = [account(hart, hart.schedule(None, 1.0), without_encoder=without) for without in (False, True)]
     assert both[0].total - both[1].total == both[0].text_encoder == 1_544_000_000 * 4
-    monkeypatch.setattr(memory, "available", lambda device="cpu": 10 * GIB)
+    monkeypatch.setattr(memory, "available", lambda *_: 10 * GIB)
     refused(lambda: load("hart-0.7b"), "missing", "ema_model.bin")  # what is not here is said before what does not fit
     refused(lambda: load("hart-0.7b", text="features", checkpoint="/nowhere"), "/nowhere does not exist")
-    monkeypatch.setattr(memory, "available", lambda device="cpu": 18 * GIB)
+    monkeypatch.setattr(memory, "available", lambda *_: 18 * GIB)
     refused(lambda: load("infinity-8b", "random", precision="bf16"), "needs 25.4 GiB", "18.0 GiB left", "pixels 0.06M")
-    monkeypatch.setattr(memory, "available", lambda device="cpu": 8 * GIB)
+    monkeypatch.setattr(memory, "available", lambda *_: 8 * GIB)
     refused(lambda: load("infinity-2b", "random", precision="bf16"), "needs 9.0 GiB", "pixels 0.60M")
     model = tiny_infinity()
-    monkeypatch.setattr(memory, "available", lambda device="cpu": memory.RESERVE + 900_000)
+    monkeypatch.setattr(memory, "available", lambda *_: memory.RESERVE + 900_000)
     message = refused(lambda: memory.refuse_batch(model, 64), "A batch of 64", "largest batch")
     fits = int(message.split()[-1].rstrip("."))
     memory.refuse_batch(model, fits)

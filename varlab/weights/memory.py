@@ -1,5 +1,6 @@
 """What a run holds in memory, counted from shapes before anything is loaded, and what the machine has left."""
 
+import math
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -124,17 +125,22 @@ def _decoding(config: Any, tokenizer: Any, schedule: Schedule, element: int, str
     return int((held + STRIP * max(below, own) * min(strips + 2, height)) * width)
 
 
-def available(device: str = "cpu") -> int:
+def available(device: str = "cpu", enough: float = math.inf) -> int:
     """Bytes that a run may still take: of the GPU, else of the machine or of the control group that holds us.
 
-    What an earlier run freed counts, though torch's cache, the process or the system's cache of files holds it.
+    What an earlier run freed counts, though torch's cache, the process or the system's cache of files holds it. Where
+    ``enough`` are free anyhow, the process is not searched for what it could give back.
     """
     if torch.device(device).type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + cached
-    give_back_pages()
-    found = [_meminfo(), _control_group()]
-    return min(value for value in found if value is not None) if any(v is not None for v in found) else 1 << 62
+    if (free := _free()) < enough and give_back_pages():
+        return _free()
+    return free
+
+
+def _free() -> int:
+    return min((value for value in (_meminfo(), _control_group()) if value is not None), default=1 << 62)
 
 
 def _meminfo() -> int | None:
@@ -167,8 +173,8 @@ def refuse_what_cannot_fit(
     strips: int | None = None,
 ) -> None:
     """Raises VarlabError with the memory that is needed, what there is, and the largest choice that fits."""
-    free = available(device)
     needed = account(entry, schedule, precision, batch, without_encoder, strips).total
+    free = available(device, needed + RESERVE)
     if needed + RESERVE <= free:
         return
     advice = largest(entry, schedule, precision, free, batch, without_encoder, ratio, strips)
@@ -220,8 +226,9 @@ def refuse_batch(model: NextScaleModel, batch: int) -> None:
     configs = getattr(transformer, "config", None), getattr(tokenizer, "config", None)
     if None in configs:  # a model of one's own
         return
-    strips, free = getattr(tokenizer, "strips", None), available(str(model.device))
+    strips = getattr(tokenizer, "strips", None)
     each = sampling_account(configs[0], configs[1], model.schedule, model.precision, 1, strips).sampling
+    free = available(str(model.device), batch * each + RESERVE)
     if batch * each + RESERVE <= free:
         return
     fits = (free - RESERVE) // each
