@@ -11,13 +11,14 @@ from varlab.cli.options import (
     Overwrite,
     Seed,
     as_table,
+    check_file,
     check_readable,
     console,
     image_bar,
     load_model,
     say,
     say_alone,
-    with_loading,
+    with_options,
 )
 from varlab.errors import VarlabError, unknown
 
@@ -103,7 +104,7 @@ def _predicted(folder: Path) -> None:
 
 
 @app.command()
-@with_loading
+@with_options
 def latency(
     model: Model,
     spec: Annotated[
@@ -125,16 +126,16 @@ def latency(
     import torch
 
     from varlab.comparison import methods_of
-    from varlab.outputs import refuse_existing
+    from varlab.runs.inputs import at_least
     from varlab.scenes.prompt_sets import prompts
     from varlab.timing.latency import keep
     from varlab.timing.latency import latency as measure
     from varlab.weights.memory import refuse_batch
 
     sizes = batch or [1, 4]
-    _check_latency(min(sizes), rounds, threads, seed, out)
-    if out is not None:
-        refuse_existing(out, overwrite=overwrite)
+    at_least(1, rounds=rounds, threads=threads, batch=min(sizes))
+    at_least(0, seed=seed)
+    check_file(out, ".json", overwrite)
     check_readable(model, (), {}, methods=map(methods_of, spec or ()), **options)
     _check_execution(model, options["device"], compiled, graphs, spec or ())
     if threads is not None:
@@ -152,16 +153,6 @@ def latency(
         if out is not None:  # after each size: a device that vanishes must not take the former ones along
             keep(found, out)
             say(f"written to {out}")
-
-
-def _check_latency(batch: int, rounds: int, threads: int | None, seed: int, out: Path | None) -> None:
-    """Tells mistakes before a model is loaded."""
-    from varlab.runs.inputs import at_least, check_writable_file
-
-    at_least(1, rounds=rounds, threads=threads, batch=batch)
-    at_least(0, seed=seed)
-    if out is not None:
-        check_writable_file(out, ".json")
 
 
 def _check_execution(model: str, name: str, compiled: bool, graphs: bool, specs: Sequence[str]) -> None:

@@ -7,28 +7,26 @@ from typing import Annotated, Any
 import typer
 
 from varlab.cli.options import (
-    Cfg,
-    CfgLayers,
+    NONE,
     Method,
     Model,
     NoWait,
     Overwrite,
+    Sampling,
     Seed,
-    Tau,
-    TopK,
-    TopP,
     as_table,
+    check_file,
     check_readable,
     console,
     image_bar,
     load_model,
-    read_settings,
+    load_set,
     require_classes,
     require_known,
     resumable,
     say,
     say_alone,
-    with_loading,
+    with_options,
 )
 from varlab.errors import VarlabError
 
@@ -43,7 +41,7 @@ PromptFile = Annotated[
 
 
 @app.command()
-@with_loading
+@with_options
 def generate(
     benchmark: Bench,
     model: Model,
@@ -62,11 +60,7 @@ def generate(
         Path | None, typer.Option(help="JSON object, original -> rewritten prompt: what is drawn instead.")
     ] = None,
     batch: Annotated[int | None, typer.Option(help="Images at a time.")] = None,
-    cfg: Cfg = None,
-    tau: Tau = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    cfg_layers: CfgLayers = None,
+    settings: Sampling = NONE,
     no_wait: NoWait = False,
     **options: Any,
 ) -> None:
@@ -88,7 +82,7 @@ def generate(
     ending = found.ending if image is None else f".{image.lstrip('.')}"
     if ending not in found.endings:
         raise VarlabError(f"{found.title} is stored as {' or '.join(found.endings)}, not as {image}.")
-    texts, settings = read_rewritten(rewritten), read_settings(cfg, tau, top_k, top_p, cfg_layers)
+    texts = read_rewritten(rewritten)
     require_known(model)
     items = [] if benchmark in ("fid", "frechet") else found.items(prompts)[:n]  # else of the model's own classes
     if not items:
@@ -139,23 +133,20 @@ def adapter(
     """
     from varlab.evaluation.adapters import script_of
     from varlab.evaluation.judging import find_benchmark
-    from varlab.outputs import refuse_existing
-    from varlab.runs.inputs import check_writable_file
     from varlab.writing import beside
 
     text = script_of(find_benchmark(benchmark))
     if out is None:
         typer.echo(text, nl=False)
         return
-    check_writable_file(out, ".py")
-    refuse_existing(out, overwrite=overwrite)
+    check_file(out, ".py", overwrite)
     with beside(out) as part:
         part.write_text(text, "utf-8")
     say(f"written to {out}")
 
 
 @app.command()
-@with_loading
+@with_options
 def score(
     benchmark: Bench,
     what: Annotated[
@@ -189,11 +180,7 @@ def score(
     against: Annotated[
         Path | None, typer.Option(help="Model, scenes: what --json wrote of other weights; adds the paired lead.")
     ] = None,
-    cfg: Cfg = None,
-    tau: Tau = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    cfg_layers: CfgLayers = None,
+    settings: Sampling = NONE,
     overwrite: Overwrite = False,
     **options: Any,
 ) -> None:
@@ -204,15 +191,11 @@ def score(
     Example: `varlab score frechet mini-var-freqexit --method freqexit:exits=6`
     """
     from varlab.evaluation.judging import find_benchmark, judge, save_scores
-    from varlab.outputs import refuse_existing
-    from varlab.runs.inputs import check_writable_file
 
     found = find_benchmark(benchmark)
     own = (prompts, results, reference, network, allow_missing or None, mode if mode != "official" else None)
-    models = (n, per_prompt, seed, method, against, cfg, tau, top_k, top_p, cfg_layers, options.get("init"))
-    if json is not None:
-        check_writable_file(json, ".json")
-        refuse_existing(json, overwrite=overwrite)
+    models = (n, per_prompt, seed, method, against, settings or None, options.get("init"))
+    check_file(json, ".json", overwrite)
     if not _is_model(what):
         if any(value is not None for value in models):
             raise VarlabError(f"{what} is a folder of images: options of models and methods belong to varlab generate.")
@@ -227,7 +210,6 @@ def score(
             f"{what} is a model: --prompts, --results, --reference, --mode, --network and --allow-missing are of "
             f"folders. If it is a folder, write ./{what}."
         )
-    settings = read_settings(cfg, tau, top_k, top_p, cfg_layers)
     per_prompt, seed = 4 if per_prompt is None else per_prompt, seed or 0
     _score_model(found.name, what, n, per_prompt, seed, tuple(method or ()), json, against, settings, options)
 
@@ -262,7 +244,7 @@ def _score_model(
 ) -> None:  # fmt: skip
     from varlab.accelerators import build
     from varlab.evaluation.command import BENCHMARKS, former_score, score_command
-    from varlab.runs.inputs import at_least, with_overrides
+    from varlab.runs.inputs import at_least
     from varlab.scenes.prompt_sets import prompts
 
     if benchmark not in BENCHMARKS:
@@ -279,9 +261,7 @@ def _score_model(
     check_readable(model, texts, settings, methods=[built], **options)
     if benchmark != "scenes":
         require_classes(model, named=True)
-    loaded = load_model(model, **options)
-    loaded.settings = with_overrides(loaded.settings, **settings)
-    loaded.settings.check(len(loaded.schedule), loaded.depth)
+    loaded = load_set(model, settings, options)
     with image_bar() as progress:
         frame, note = score_command(benchmark, loaded, n, per_prompt, seed, json, progress, methods, against)
     console.print(as_table(frame))

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from varlab.cli.options import Overwrite, as_table, console, image_bar, say
+from varlab.cli.options import Overwrite, as_table, check_folder, console, image_bar, say
 from varlab.errors import VarlabError
 
 app = typer.Typer()
@@ -49,7 +49,7 @@ def compare_images(
     from varlab.api import compare_images as run
     from varlab.comparison.image_result import FILES
 
-    _check_out(out, overwrite, *FILES)
+    check_folder(out, overwrite, *FILES)
     margins = read_margin(margin)
     with image_bar() as progress:
         found = run(
@@ -95,7 +95,7 @@ def compare_saved(
     """
     from varlab.api import compare_saved as run
 
-    _check_out(out, overwrite, "paired.csv", "facts.json")
+    check_folder(out, overwrite, "paired.csv", "facts.json")
     found = run(
         a, b, first=first, second=second, measures=measure or (), margin=read_margin(margin), wanted=wanted,
         seeds="shared" if shared_seeds else "own", despite=despite or (), allow_missing=allow_missing,
@@ -128,15 +128,6 @@ def read_margin(given: list[str] | None) -> float | dict[str, float] | None:
     if "" in values and len(given) > 1:
         raise VarlabError("--margin takes one number for all measures, or MEASURE=NUMBER for each.")
     return values.get("", values)
-
-
-def _check_out(out: Path | None, overwrite: bool, *names: str) -> None:
-    from varlab.outputs import refuse_existing
-    from varlab.runs.inputs import check_writable
-
-    if out is not None:
-        check_writable(out)
-        refuse_existing(*(out / name for name in names), overwrite=overwrite)
 
 
 @settings.command()

@@ -7,34 +7,31 @@ import typer
 from rich.progress import MofNCompleteColumn
 
 from varlab.cli.options import (
-    Cfg,
-    CfgLayers,
+    NONE,
     Model,
     Overwrite,
     Prompts,
+    Sampling,
     Seed,
-    Tau,
-    TopK,
-    TopP,
     as_table,
     bars,
+    check_folder,
     check_readable,
     console,
     image_bar,
     load_model,
     read_numbers,
     read_prompts,
-    read_settings,
     say,
     say_alone,
-    with_loading,
+    with_options,
 )
 
 app = typer.Typer()
 
 
 @app.command()
-@with_loading
+@with_options
 def compare(
     model: Model,
     specs: Annotated[list[str], typer.Argument(help="e.g. none sparsevar:tau=0.6 truncate:last=1; a+b run together.")],
@@ -53,11 +50,7 @@ def compare(
     frontier: Annotated[
         bool, typer.Option(help="Judge by the frontier of all baselines, drawn once and kept under runs/.")
     ] = True,
-    cfg: Cfg = None,
-    tau: Tau = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    cfg_layers: CfgLayers = None,
+    settings: Sampling = NONE,
     overwrite: Overwrite = False,
     **options: Any,
 ) -> None:
@@ -71,19 +64,14 @@ def compare(
     from varlab.claims.methods import verdicts
     from varlab.comparison import PROMPTS, methods_of
     from varlab.figures import save, tradeoff
-    from varlab.outputs import refuse_existing
-    from varlab.runs.inputs import check_writable
     from varlab.weights.lpips import load_lpips
 
     load_lpips(lpips)
     methods = [methods_of(spec) for spec in specs]  # mistakes are told before a model is loaded
     chosen = read_prompts(model, prompts, n, most=PROMPTS)
-    if out is not None:
-        check_writable(out)
-        refuse_existing(out, overwrite=overwrite)
+    check_folder(out, overwrite)
     if threads is not None:
         torch.set_num_threads(threads)
-    settings = read_settings(cfg, tau, top_k, top_p, cfg_layers)
     check_readable(model, chosen, settings, methods=methods, **options)
     loaded = load_model(model, **options)
     with image_bar() as progress:
@@ -113,7 +101,7 @@ def compare(
 
 
 @app.command()
-@with_loading
+@with_options
 def calibrate(
     method: Annotated[str, typer.Argument(help="sparsevar (which open reading fits) or skipvar (decision models).")],
     model: Model,
@@ -137,17 +125,13 @@ def calibrate(
     **options: Any,
 ) -> None:
     """Settle what a method leaves open, on the model at hand."""
-    from varlab.outputs import refuse_existing
-    from varlab.runs.inputs import check_writable
     from varlab.studies.calibration.command import METHODS, calibrate_command, check_command
 
     found = read_numbers("targets", targets)
     aims = (found,) if isinstance(found, float) else found
     methods = check_command(method, held_out, aims)
     chosen = read_prompts(model, prompts)
-    if out is not None:
-        check_writable(out)
-        refuse_existing(*(out / name for name in METHODS[method]), overwrite=overwrite)
+    check_folder(out, overwrite, *METHODS[method])
     check_readable(model, chosen, {}, methods=[methods], **options)
     loaded = load_model(model, **options)
     with image_bar() as progress:
@@ -160,7 +144,7 @@ def calibrate(
 
 
 @app.command()
-@with_loading
+@with_options
 def split(
     model: Model,
     prompts: Prompts = None,
@@ -174,14 +158,12 @@ def split(
 
     The two files are prompt sets themselves: `varlab compare MODEL SPEC --prompts split/sensitive.txt`.
     """
-    from varlab.outputs import refuse_existing
-    from varlab.runs.inputs import at_least, check_writable
+    from varlab.runs.inputs import at_least
     from varlab.studies.calibration.command import HALVES, check_command, split_command
 
     at_least(0, seed=seed)
     chosen = read_prompts(model, prompts, n, most=100)
-    check_writable(out)
-    refuse_existing(*(out / name for name in HALVES), overwrite=overwrite)
+    check_folder(out, overwrite, *HALVES)
     check_readable(model, chosen, {}, methods=[check_command("skipvar", None, None)], **options)
     loaded = load_model(model, **options)
     with image_bar() as progress:
@@ -190,6 +172,7 @@ def split(
 
 
 @app.command()
+@with_options
 def savings(
     spec: Annotated[str, typer.Argument(help="The method.")] = "sparsevar:keep=0.25,last=3",
     repeats: Annotated[int, typer.Option(help="Interleaved rounds.")] = 5,
@@ -199,11 +182,7 @@ def savings(
     batch: Annotated[int, typer.Option(help="Images at a time.")] = 1,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: as torch has it.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the tables.")] = None,
-    cfg: Cfg = None,
-    tau: Tau = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    cfg_layers: CfgLayers = None,
+    settings: Sampling = NONE,
     overwrite: Overwrite = False,
 ) -> None:
     """Time how much of the work that a method saves becomes time, on a mid-size model of random weights."""
@@ -211,20 +190,17 @@ def savings(
 
     from varlab.comparison import methods_of
     from varlab.machine import device_name
-    from varlab.outputs import FACTS, refuse_existing, save_json, save_table
-    from varlab.runs.inputs import at_least, check_writable, with_overrides
+    from varlab.outputs import FACTS, save_json, save_table
+    from varlab.runs.inputs import at_least, with_overrides
     from varlab.runs.origins import made_with
     from varlab.timing.benchmarks.models import random_infinity
     from varlab.timing.benchmarks.pruning import savings as measure
 
     at_least(1, repeats=repeats, depth=depth, width=width, batch=batch, threads=threads)
     methods_of(spec)
-    if out is not None:
-        check_writable(out)
-        refuse_existing(out, overwrite=overwrite)
+    check_folder(out, overwrite)
     if threads is not None:
         torch.set_num_threads(threads)
-    settings = read_settings(cfg, tau, top_k, top_p, cfg_layers)
     model = random_infinity(depth, width, pixels)
     model.settings = with_overrides(model.settings, **settings)
     model.settings.check(len(model.schedule), model.depth)

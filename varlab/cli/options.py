@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -75,6 +76,10 @@ NoWait = Annotated[
 Ratio = Annotated[float, typer.Option(help="Height over width of official models; the nearest template is used.")]
 
 
+Sampling = dict[str, Any]  # what ``with_options`` reads from the options of sampling
+NONE: Sampling = {}
+
+
 def read_numbers(name: str, text: str | None) -> float | tuple[float, ...] | None:
     """One number, or a comma list with one a stage."""
     if text is None:
@@ -89,9 +94,10 @@ def read_numbers(name: str, text: str | None) -> float | tuple[float, ...] | Non
 
 
 def read_settings(
-    cfg: str | None, tau: str | None, top_k: int | None, top_p: float | None, cfg_layers: str | None = None
+    cfg: Cfg = None, tau: Tau = None, top_k: TopK = None, top_p: TopP = None, cfg_layers: CfgLayers = None
 ) -> dict[str, Any]:
-    """The options of sampling that were given, as the package takes them; the model's own stay."""
+    """The options of sampling that were given, as the package takes them; the model's own stay. They are those of every
+    command that is wrapped in ``with_options`` and takes ``settings``."""
     given = {"cfg": read_numbers("cfg", cfg), "tau": read_numbers("tau", tau), "top_k": top_k, "top_p": top_p}
     given["cfg_layers"] = _read_layers(cfg_layers)
     return {name: value for name, value in given.items() if value is not None}
@@ -117,7 +123,7 @@ def load_model(
     ratio: Ratio = 1.0,
     strips: Strips = None,
 ) -> Any:
-    """A model by name; these options are those of every command that is wrapped in ``with_loading``."""
+    """A model by name; these options are those of every command that is wrapped in ``with_options``."""
     from varlab.machine import usable
     from varlab.models.tokenizers.strips import check_strips
     from varlab.weights.precision import chosen
@@ -137,16 +143,31 @@ def load_model(
     )  # fmt: skip
 
 
-def with_loading(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the options of ``load_model`` in place of its ``**options``."""
+def load_set(name: str, settings: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    """A model that samples with these settings."""
+    from varlab.runs.inputs import with_overrides
+
+    loaded = load_model(name, **options)
+    loaded.settings = with_overrides(loaded.settings, **settings)
+    loaded.settings.check(len(loaded.schedule), loaded.depth)
+    return loaded
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the options of ``load_model`` in place of its ``**options``, and those of ``read_settings`` in
+    place of its ``settings``."""
+    own, sampling = inspect.signature(command).parameters, inspect.signature(read_settings).parameters
+    loading = [p for p in inspect.signature(load_model).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    replaced = {"settings": [*sampling.values()], "options": loading}
 
     @wraps(command)
     def wrapped(**given: Any) -> None:
+        if "settings" in own:
+            given["settings"] = read_settings(**{name: given.pop(name) for name in sampling})
         command(**given)
 
-    own = [p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD]
-    added = [p for p in inspect.signature(load_model).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    parameters = [*(p.replace(kind=p.KEYWORD_ONLY) for p in own), *added]
+    listed = [p for name, parameter in own.items() for p in replaced.get(name, [parameter])]
+    parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in listed]
     wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
     return wrapped
@@ -184,6 +205,27 @@ def require_classes(model: str, named: bool = False) -> None:
         raise VarlabError(f"{model} reads texts, and this is for class-conditional models, such as mini-var.")
     if named and not class_names(entry):
         raise VarlabError(f"The classes of {model} are no scenes: take those of a mini, such as mini-var.")
+
+
+def check_folder(out: Path | None, overwrite: bool, *names: str) -> None:
+    """Refuse a folder that cannot be written in, or that holds something: one of these files, or of none named, any."""
+    from varlab.outputs import refuse_existing
+    from varlab.runs.inputs import check_writable
+
+    if out is not None:
+        check_writable(out)
+        refuse_existing(*((out / name for name in names) if names else [out]), overwrite=overwrite)
+
+
+def check_file(out: Path | None, suffix: str, overwrite: bool, *beside: str) -> None:
+    """Refuse a file of another ending, in a folder that cannot be written in, or that is there; and those of other
+    endings beside it that are there."""
+    from varlab.outputs import refuse_existing
+    from varlab.runs.inputs import check_writable_file
+
+    if out is not None:
+        check_writable_file(out, suffix)
+        refuse_existing(out, *map(out.with_suffix, beside), overwrite=overwrite)
 
 
 def require_known(name: str) -> None:

@@ -10,28 +10,25 @@ import typer
 from rich.progress import MofNCompleteColumn
 
 from varlab.cli.options import (
-    Cfg,
-    CfgLayers,
+    NONE,
     Method,
     Model,
     Negative,
     NoWait,
     Overwrite,
     Prompts,
+    Sampling,
     Seed,
-    Tau,
-    TopK,
-    TopP,
     bars,
+    check_file,
     check_readable,
     console,
     image_bar,
     load_model,
     read_prompts,
-    read_settings,
     resumable,
     say,
-    with_loading,
+    with_options,
 )
 from varlab.errors import VarlabError
 
@@ -68,7 +65,7 @@ def models() -> None:
 
 
 @app.command()
-@with_loading
+@with_options
 def sample(
     model: Model,
     prompt: Annotated[
@@ -76,11 +73,7 @@ def sample(
     ],
     out: Annotated[Path, typer.Option(help="Folder for the PNG files, or of one prompt the .png.")] = Path("samples"),
     seed: Seed = 0,
-    cfg: Cfg = None,
-    tau: Tau = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    cfg_layers: CfgLayers = None,
+    settings: Sampling = NONE,
     negative: Negative = None,
     method: Method = None,
     overwrite: Overwrite = False,
@@ -94,17 +87,15 @@ def sample(
     """
     from varlab.accelerators import build
     from varlab.api import sample as draw
-    from varlab.outputs import image_facts, key_of, plain, refuse_existing, save_image
-    from varlab.runs.inputs import at_least, check_prompts, check_writable, check_writable_file
+    from varlab.outputs import image_facts, key_of, plain, save_image
+    from varlab.runs.inputs import at_least, check_prompts, check_writable
 
     check_prompts(prompt)  # mistakes are told before a model is loaded
     at_least(0, seed=seed)
     methods = build(method or ())
-    settings = read_settings(cfg, tau, top_k, top_p, cfg_layers)
     alone = len(prompt) == 1 and out.suffix.lower() == ".png" and not out.is_dir()
     if alone:
-        check_writable_file(out, ".png")
-        refuse_existing(out, overwrite=overwrite)
+        check_file(out, ".png", overwrite)
     else:
         check_writable(out)
     check_readable(model, prompt, settings, negative, [methods], **options)
@@ -122,7 +113,7 @@ def sample(
 
 
 @app.command()
-@with_loading
+@with_options
 def log(
     model: Model,
     prompts: Prompts = None,
@@ -136,11 +127,7 @@ def log(
     batch: Annotated[
         int | None, typer.Option(help="Images at a time; default: 16, fewer where keys and values pass 1 GiB.")
     ] = None,
-    cfg: Cfg = None,
-    tau: Tau = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    cfg_layers: CfgLayers = None,
+    settings: Sampling = NONE,
     negative: Negative = None,
     method: Method = None,
     no_wait: NoWait = False,
@@ -161,7 +148,6 @@ def log(
     at_least(0, seed=seed)
     at_least(1, batch=batch)
     chosen = read_prompts(model, prompts, n, most=48)
-    settings = read_settings(cfg, tau, top_k, top_p, cfg_layers)
     check_writable(out or runs_folder())
     check_readable(model, chosen, settings, negative, [methods], **options)
     loaded = load_model(model, **options)

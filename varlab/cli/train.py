@@ -6,29 +6,27 @@ from typing import Annotated, Any
 import typer
 
 from varlab.cli.options import (
-    Cfg,
-    CfgLayers,
+    NONE,
     Device,
     Method,
     Model,
     NoWait,
     Overwrite,
+    Sampling,
     Seed,
-    Tau,
-    TopK,
-    TopP,
     as_table,
+    check_file,
     check_readable,
     console,
     image_bar,
     load_model,
-    read_settings,
+    load_set,
     require_classes,
     require_known,
     resumable,
     say,
     say_alone,
-    with_loading,
+    with_options,
 )
 
 app = typer.Typer()
@@ -122,18 +120,14 @@ def card(
 
 
 @app.command()
-@with_loading
+@with_options
 def export(
     model: Model,
     out: Annotated[Path, typer.Argument(help="The .npz to write; an interrupted export goes on.")],
     n: Annotated[int, typer.Option(help="Images, classes in turn.")] = 50_000,
     seed: Seed = 0,
     method: Method = None,
-    cfg: Cfg = None,
-    tau: Tau = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    cfg_layers: CfgLayers = None,
+    settings: Sampling = NONE,
     overwrite: Overwrite = False,
     no_wait: NoWait = False,
     **options: Any,
@@ -141,27 +135,22 @@ def export(
     """Write samples of a class-conditional model as the npz that OpenAI's ADM evaluator reads."""
     from varlab.accelerators import build
     from varlab.evaluation.command import export_command
-    from varlab.outputs import refuse_existing
-    from varlab.runs.inputs import at_least, check_writable_file, with_overrides
+    from varlab.runs.inputs import at_least
 
     at_least(1, n=n)
     at_least(0, seed=seed)
     methods = build(method or ())
-    settings = read_settings(cfg, tau, top_k, top_p, cfg_layers)
-    check_writable_file(out, ".npz")
-    refuse_existing(out, out.with_suffix(".json"), overwrite=overwrite)
+    check_file(out, ".npz", overwrite, ".json")
     check_readable(model, (), settings, methods=[methods], **options)
     require_classes(model)
-    loaded = load_model(model, **options)
-    loaded.settings = with_overrides(loaded.settings, **settings)
-    loaded.settings.check(len(loaded.schedule), loaded.depth)
+    loaded = load_set(model, settings, options)
     with resumable(), image_bar() as progress:
         text = export_command(loaded, out, n, seed, tuple(method or ()), progress, not no_wait)
     say(text)
 
 
 @app.command()
-@with_loading
+@with_options
 def exits(
     model: Model = "mini-var",
     vector: Annotated[
@@ -179,14 +168,12 @@ def exits(
 
     from varlab.accelerators import build
     from varlab.machine import device_name
-    from varlab.outputs import refuse_existing, save_json, save_table
-    from varlab.runs.inputs import at_least, check_writable_file
+    from varlab.outputs import save_json, save_table
+    from varlab.runs.inputs import at_least
     from varlab.studies.exits.speed import exit_speed
 
     at_least(1, batch=batch, rounds=rounds, threads=threads)
-    if out is not None:
-        check_writable_file(out, ".csv")
-        refuse_existing(out, out.with_suffix(".json"), overwrite=overwrite)
+    check_file(out, ".csv", overwrite, ".json")
     require_classes(model)
     check_readable(model, (), {}, methods=[build([f"freqexit:exits={text}"]) for text in vector or ()], **options)
     torch.set_num_threads(threads)
