@@ -14,7 +14,7 @@ from varlab.cli.options import (
     load_model,
     resumable,
     say,
-    with_loading,
+    with_options,
 )
 from varlab.errors import VarlabError
 
@@ -70,7 +70,7 @@ def claims(
 
 
 @app.command()
-@with_loading
+@with_options
 def evidence(
     model: Model,
     study: Annotated[
