@@ -8,7 +8,7 @@ BIN := .venv/bin
 REPORT_ARGUMENTS ?=
 OF_ANY_FAMILY := 01_residual_spectra 02_block_token_mse 03_branch_divergence 04_step_redundancy
 
-.PHONY: install report test wheel slow lint lab docs clean
+.PHONY: install report test unit wheel slow lint lab docs clean
 
 install: .venv/installed
 
@@ -31,8 +31,12 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The linters beside the tests: mypy, which takes minutes where it has no cache, leaves no core without work.
+test: install
+	$(MAKE) --no-print-directory -j 2 lint unit
+
 # Two workers, one torch thread each. Each begins with one half of the tests in order, so most files' fixtures are made once.
-test: install lint
+unit: install
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --durations 10
 
 # The wheel, built and used alone in a fresh environment.

@@ -2,11 +2,14 @@
 
 import re
 import shlex
+import tomllib
 from glob import glob
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
+import yaml
+from packaging.specifiers import SpecifierSet
 from typer.testing import CliRunner
 
 from varlab.cli import app
@@ -42,6 +45,11 @@ def test_every_block_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
         for line in text.splitlines() if language == "sh" else ():
             run_command(line)
     plt.close("all")
+    reports = list(Path("reports").glob("*/"))
+    assert (len(reports) == 1) == (page == "docs/tutorial.md")
+    for report in reports:  # a real one through the runner: its page, notebook, figures and tables
+        held = {path.suffix for path in report.iterdir()}
+        assert {".html", ".ipynb", ".pdf", ".png", ".csv"} <= held and Path("reports/index.html").is_file()
 
 
 def test_links_lead_to_files() -> None:
@@ -49,6 +57,16 @@ def test_links_lead_to_files() -> None:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             made = target == "cli.md"  # by make docs
             assert made or (page.parent / target).exists(), f"{page.relative_to(ROOT)}: {target}"
+
+
+def test_hosted_ci_takes_the_steps_of_the_local_one() -> None:
+    hosted = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
+    steps = [step["run"].split()[1] for job in hosted.values() for step in job["steps"] if "run" in step]
+    local = re.findall(r"^make (\w+)$", (ROOT / ".ci" / "run").read_text(), re.M)
+    assert local and steps == [*local, "docs"]
+    (python,) = hosted["test"]["strategy"]["matrix"].values()
+    asked = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    assert all(SpecifierSet(asked).contains(version) for version in python)
 
 
 def test_the_landing_page_is_short() -> None:

@@ -37,7 +37,10 @@ def test_the_others_go_on_when_one_fails(batch: Path, made: tuple[list[Any], dic
     assert (out / "good" / "good.html").is_file() and (out / "nine" / "nine.html").is_file()
     assert (out / "bad" / "draft" / "bad.ipynb").is_file()  # what ran stays readable
     assert ("good", "done") in said and any(state.startswith("cell ") for _, state in said)
-    assert "It works" in (out / "index.html").read_text("utf-8")
+    index = (out / "index.html").read_text("utf-8")
+    assert "It works" in index
+    for words in ("It fails", "The last run stopped", "not recorded", 'href="bad/draft/bad.ipynb"'):
+        assert words in index  # a first run that fails has a card
 
 
 def test_an_unchanged_report_is_left_and_a_changed_one_made_again(

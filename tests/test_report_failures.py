@@ -48,15 +48,6 @@ def test_a_failing_cell_is_told_and_the_rest_is_kept(tmp_path: Path) -> None:
     assert 'href="fails/fails.html"' in index and "The last run stopped" in index and "fails/draft/fails.ipynb" in index
 
 
-def test_a_first_run_that_fails_has_a_card(tmp_path: Path) -> None:
-    source = write_notebook(tmp_path / "fails.ipynb", new_markdown_cell("# It fails"), new_code_cell("sum(['x'])"))
-    with pytest.raises(VarlabError, match=r"failed\. TypeError"):
-        reports.run_report(source, {}, tmp_path / "reports")
-    index = (tmp_path / "reports" / "index.html").read_text("utf-8")
-    assert "It fails" in index and "The last run stopped" in index and "not recorded" in index
-    assert 'href="fails/draft/fails.ipynb"' in index
-
-
 def test_a_run_that_succeeds_replaces_the_last_one(toy: Path, tmp_path: Path) -> None:
     last = tmp_path / "reports" / "toy"
     (last / "draft").mkdir(parents=True)

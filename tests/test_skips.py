@@ -28,5 +28,9 @@ def test_a_run_that_skips_for_another_reason_fails(
     made = pytester.runpytest_subprocess("-p", "no:cacheprovider", *workers)
     assert made.ret == pytest.ExitCode.TESTS_FAILED
     made.stdout.fnmatch_lines(["*skipped, by reason*", "*1*too lazy*", "*FAILED: 1 skipped*"])
+
+
+def test_a_run_that_skips_for_an_allowed_reason_passes(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest((Path(__file__).parent / "skips.py").read_text())
     pytester.makepyfile("import pytest\ndef test_a(): pytest.skip('no Chromium here')")
-    assert pytester.runpytest_subprocess("-p", "no:cacheprovider", *workers).ret == pytest.ExitCode.OK
+    assert pytester.runpytest_subprocess("-p", "no:cacheprovider", "-n", "1").ret == pytest.ExitCode.OK
