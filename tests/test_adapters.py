@@ -49,7 +49,7 @@ for path in sys.argv[1:]:
 
 def test_scripts_run_without_varlab(tmp_path: Path) -> None:
     """Alone, from another folder, and isolated from this package; one interpreter for all, which has torch to load."""
-    copies = [shutil.copy(path, tmp_path) for path in sorted(SCRIPTS.glob("[a-z]*.py"))]
+    copies = [Path(shutil.copy(path, tmp_path)) for path in sorted(SCRIPTS.glob("[a-z]*.py"))]
     command = [sys.executable, "-I", "-c", EACH, *map(str, copies)]
     found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert found.returncode == 0, found.stderr

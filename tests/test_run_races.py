@@ -67,7 +67,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> xr.DataTree:
     return log(tmp_path_factory.mktemp("whole") / "run").load()
 
 
-@pytest.mark.parametrize(("count", "named"), [(2, False), (6, True)], ids=["2, default folder", "6, --out"])
+@pytest.mark.parametrize(("count", "named"), [(2, False), (4, True)], ids=["2, default folder", "4, --out"])
 def test_processes_started_together_make_one_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: xr.DataTree, count: int, named: bool
 ) -> None:
