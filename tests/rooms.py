@@ -38,5 +38,6 @@ ROOMS = {
     "sweeps": "many runs in shards on dask: planned, scheduled, resumed, merged",
     "studies": "calibration and exits",
     "api": "what ``import varlab`` offers",
+    "report_inputs": "inputs of a notebook, checked before its kernel starts",
     "cli": "the command line",
 }

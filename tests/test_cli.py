@@ -145,7 +145,7 @@ def test_a_report_takes_from_its_run_what_was_not_given(
 
 
 def test_a_short_file_is_taken_whole(varlab: Call, places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from varlab.api import check_inputs
+    from varlab.report_inputs import check_inputs
 
     (places / "here" / "mine.txt").write_text("a red star\na blue ring\n")
     inputs = {"model": "nano-infinity", "prompt_set": "scenes", "n": 48}

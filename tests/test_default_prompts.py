@@ -3,8 +3,8 @@
 import pytest
 
 import varlab as vl
-from varlab.api import check_inputs
 from varlab.errors import VarlabError
+from varlab.report_inputs import check_inputs
 from varlab.scenes.prompt_sets import choose, dealt, distinct, prompts
 from varlab.training.var import class_names
 from varlab.weights.registry import MODELS

@@ -12,9 +12,9 @@ import varlab as vl
 from tests.minis import TEN_STAGES, make_mini, refused
 from tests.notebook_cells import run_cells
 from varlab.accelerators.decisions import load
-from varlab.api import check_inputs
 from varlab.cli import app
 from varlab.errors import VarlabError
+from varlab.report_inputs import check_inputs
 from varlab.reports import list_notebooks, notebook_parameters, run_report
 from varlab.scenes.prompt_sets import dealt
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from varlab.api import check_inputs
 from varlab.errors import VarlabError
+from varlab.report_inputs import check_inputs
 from varlab.runs.inputs import check_prompts
 from varlab.scenes.prompt_sets import PromptSet, choose, prompts
 

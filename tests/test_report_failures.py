@@ -13,9 +13,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from tests.toy_reports import DOT, toy, write_notebook  # noqa: F401
 from tests.waiting import HANG, until
 from varlab import reports
-from varlab.api import absent_models
 from varlab.claims import Outcome, Verdict
 from varlab.errors import VarlabError
+from varlab.report_inputs import absent_models
 from varlab.reports.facts import verdict_rows
 from varlab.reports.headings import first_sentence, plain
 from varlab.reports.page import markdown_html, take_offline

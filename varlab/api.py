@@ -1,7 +1,6 @@
 """The four-line face of the package: what ``import varlab as vl`` offers."""
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from os import PathLike
@@ -12,7 +11,6 @@ import xarray as xr
 
 from varlab import comparison, runs
 from varlab.accelerators import build
-from varlab.accelerators.skipvar import read_decisions
 from varlab.analysis.frontier import Frontier
 from varlab.comparison import Comparison, ImageComparison, Paired
 from varlab.errors import VarlabError
@@ -23,23 +21,38 @@ from varlab.probes import build as build_probes
 from varlab.runs import RunResult, folders, inputs
 from varlab.runs.folders import open_log
 from varlab.runs.inputs import at_least
-from varlab.runs.origins import plugin_options
-from varlab.runs.trial import Groups, check_methods, load_for
+from varlab.runs.trial import Groups, load_for
 from varlab.scenes.prompt_files import is_prompt_file
 from varlab.scenes.prompt_sets import CUSTOM, Given, PromptSet, choose, prompts
 from varlab.specs import spec_of
-from varlab.weights.official import ModelEntry
-from varlab.weights.registry import MODELS, find
-from varlab.weights.zoo import check_captions, load, require, shipped_weights
+from varlab.weights.registry import MODELS
+from varlab.weights.zoo import load
 
 NO_PART_OF_A_RUN = ("batch", "progress", "wait")  # options of ``log`` that change nothing in a run
-COUNTS = ("n", "removal_n", "rounds", "batch")
-SPECS = ("methods", "shown", "dropping", "pruning")  # inputs of a notebook that hold methods
-OF_A_RUN = ("model", "prompt_set", "n", "seed")  # inputs of a notebook that a run folder knows
 
 
 def sample(model: NextScaleModel | str, texts: inputs.Prompts, **options: Any) -> RunResult:
-    """Images of prompts, with probes if asked: see ``varlab.runs.sample``. A model may be given by name.
+    """Images of prompts, with probes if asked.
+
+    Parameters
+    ----------
+    model
+        A model or its name.
+    texts
+        A prompt, or several; class names or numbers of a class-conditional model; or text features.
+    **options
+        Those of ``varlab.runs.sample``: ``seed``, ``probes``, ``accelerators``, ``negative``, ``batch``, ``progress``,
+        and settings in place of the model's own (``cfg``, ``tau``, ``top_k``, ``top_p``, ``cfg_layers``).
+
+    Returns
+    -------
+    RunResult
+        ``images`` in the order of the prompts, the ``log`` of the probes, and the ``ledger`` of the work.
+
+    Raises
+    ------
+    VarlabError
+        Before any work, for what does not fit: names, numbers, prompts that the model cannot read.
 
     Examples
     --------
@@ -64,14 +77,38 @@ def log(
 ) -> xr.DataTree:
     """The log of a run: opened if the folder holds it, finished if it was interrupted, else made.
 
-    ``prompt_set`` is a name or a file for ``prompts``, or the texts themselves; None is the set that every model of
-    this kind can read: "scenes", or "classes" of a class-conditional one. ``folder`` defaults to one under
-    ``runs/`` that is named after the run and its key, so that other weights or settings get another one. ``seed``
-    defaults to 0, ``probes`` to all. ``options`` are those of ``varlab.runs.log_run`` (batch, cfg, tau, top_k, top_p,
-    accelerators, negative, wait). More prompts cost time and disk in proportion.
     A finished run is opened for a model given by name without loading that: only what is given here is compared with
     it, so a run may have other options (precision, device, tau).
-    Raises VarlabError for inputs that do not fit each other, and for a folder that holds another run or is damaged.
+
+    Parameters
+    ----------
+    model
+        A model or its name.
+    prompt_set
+        A name or a file for ``prompts``, or the texts themselves. None is the set that every model of this kind can
+        read: "scenes", or "classes" of a class-conditional one.
+    n
+        Prompts; time and disk grow in proportion. None is the whole set.
+    seed
+        Image i depends on (seed, i) alone. 0 by default.
+    folder
+        By default one under ``runs/`` that is named after the run and its key, so that other weights or settings get
+        another one.
+    probes
+        Names, specs or objects; all of them by default.
+    **options
+        Those of ``varlab.runs.log_run``: ``batch``, ``accelerators``, ``negative``, ``wait``, ``progress`` and
+        settings (``cfg``, ``tau``, ``top_k``, ``top_p``, ``cfg_layers``).
+
+    Returns
+    -------
+    xr.DataTree
+        A group for each probe, read chunk by chunk; ``attrs`` say how the run was made.
+
+    Raises
+    ------
+    VarlabError
+        For inputs that do not fit each other, and for a folder that holds another run or is damaged.
 
     Examples
     --------
@@ -81,7 +118,7 @@ def log(
     at_least(1, n=n)
     if isinstance(model, str) and folder and is_finished(folder):
         tree = open_log(folder)
-        asked = _asked(tree.attrs, model, prompt_set, n, seed=seed, probes=probes, **options)
+        asked = asked_of(tree.attrs, model, prompt_set, n, seed=seed, probes=probes, **options)
         folders.refuse_another(Path(folder), tree.attrs, asked)
         return tree
     chosen = choose(prompt_set, n, model)
@@ -99,7 +136,29 @@ def log(
 def compare(
     model: NextScaleModel | str, prompt_set: Given = None, specs: Sequence[str] = (), **options: Any
 ) -> Comparison:
-    """Methods against the dense run in one table: see ``varlab.comparison.compare``. A model may be given by name.
+    """Methods against the dense run in one table, interleaved in one run.
+
+    Parameters
+    ----------
+    model
+        A model or its name.
+    prompt_set
+        As for ``log``.
+    specs
+        Methods as text; those joined by ``+`` run together. The dense run is always there.
+    **options
+        Those of ``varlab.comparison.compare``: ``n`` (32, or all of a shorter file; intervals narrow with its root,
+        time grows with it), ``seed``, ``batch``, ``rounds``, ``lpips``, ``frontier``, ``stages_of``, and settings.
+
+    Returns
+    -------
+    Comparison
+        ``speed()`` and ``fidelity()`` with intervals; figures and verdicts take it as it is.
+
+    Raises
+    ------
+    VarlabError
+        Before any work, for unknown names, needs that are not met, and methods that cannot run together.
 
     Examples
     --------
@@ -111,7 +170,19 @@ def compare(
 
 
 def frontier(model: NextScaleModel | str, prompt_set: Given = None, **options: Any) -> Frontier:
-    """The best of leaving out work blindly, which ``compare`` judges by: see ``varlab.comparison.frontier``.
+    """The best of leaving out work blindly, which ``compare`` judges methods by.
+
+    Parameters
+    ----------
+    model, prompt_set
+        As for ``compare``.
+    **options
+        Those of ``varlab.comparison.frontier``: ``n``, ``seed``, ``folder``, ``lpips``, ``batch``, and settings.
+
+    Returns
+    -------
+    Frontier
+        Drawn once for these inputs, kept in a folder, and read from there afterwards.
 
     Examples
     --------
@@ -121,7 +192,27 @@ def frontier(model: NextScaleModel | str, prompt_set: Given = None, **options: A
 
 
 def compare_images(dense: Path | str, others: Sequence[Path | str] | Path | str, **options: Any) -> ImageComparison:
-    """Folders of pictures of any origin against those of a dense run: see ``varlab.comparison.compare_images``.
+    """Folders of pictures of any origin against those of a dense run.
+
+    Parameters
+    ----------
+    dense
+        The pictures of the dense run, in any of the official layouts.
+    others
+        Those of methods, a folder each, of the same prompts.
+    **options
+        Those of ``varlab.comparison.compare_images``: ``latency``, ``lpips``, ``dists``, ``grid``, ``margin``,
+        ``allow_missing``, ``despite``, ``seed``.
+
+    Returns
+    -------
+    ImageComparison
+        Fidelity and spectra of each folder, and the folders paired with one another.
+
+    Raises
+    ------
+    VarlabError
+        Before any work, for unknown layouts, missing partners, other prompts, and pictures that cannot be read.
 
     Examples
     --------
@@ -131,7 +222,25 @@ def compare_images(dense: Path | str, others: Sequence[Path | str] | Path | str,
 
 
 def compare_saved(a: Path | str, b: Path | str, **options: Any) -> Paired:
-    """Two saved comparisons or scores, paired image by image: see ``varlab.comparison.compare_saved``.
+    """Two saved comparisons or scores, paired image by image.
+
+    Parameters
+    ----------
+    a, b
+        Folders of comparisons or files of scores; the same one twice pairs two methods of it.
+    **options
+        Those of ``varlab.comparison.compare_saved``: ``first``, ``second``, ``measures``, ``margin``, ``wanted``,
+        ``seeds``, ``despite``, ``allow_missing``, ``seed``.
+
+    Returns
+    -------
+    Paired
+        Differences with intervals, tests, equivalence within the margin, and how many prompts would be needed.
+
+    Raises
+    ------
+    VarlabError
+        For files that cannot be read, fields that differ, and prompts without a partner.
 
     Examples
     --------
@@ -143,7 +252,24 @@ def compare_saved(a: Path | str, b: Path | str, **options: Any) -> Paired:
 def control(log: xr.DataTree, n: int, folder: Path | str | None = None) -> xr.DataTree:
     """The first n prompts of a log once more, on random weights of the same model: what shows here too was not learnt.
 
-    Raises VarlabError where the model of the log is not known here, or has another schedule than the log.
+    Parameters
+    ----------
+    log
+        Of a run of a model that is known here.
+    n
+        Prompts; time grows in proportion.
+    folder
+        As for ``log``.
+
+    Returns
+    -------
+    xr.DataTree
+        A log with the same settings and seed.
+
+    Raises
+    ------
+    VarlabError
+        The model of the log is not known here, or has another schedule than the log.
 
     Examples
     --------
@@ -188,7 +314,7 @@ def is_finished(folder: Path | str) -> bool:
     return folders.is_finished(Path(folder))
 
 
-def _asked(found: Mapping[Any, Any], model: str, prompt_set: Given, n: int | None, **options: Any) -> dict[str, Any]:
+def asked_of(found: Mapping[Any, Any], model: str, prompt_set: Given, n: int | None, **options: Any) -> dict[str, Any]:
     """The part of a finished run's record that these inputs of ``log`` decide; None is not asked."""
     given = {name: value for name, value in options.items() if value is not None and name not in NO_PART_OF_A_RUN}
     asked: dict[str, Any] = {"model": model, "prompts": _texts(found, model, prompt_set, n)}
@@ -214,95 +340,6 @@ def _texts(found: Mapping[Any, Any], model: str, prompt_set: Given, n: int | Non
     if str(name) == held and (name == CUSTOM or (is_prompt_file(str(name)) and not Path(name).is_file())):
         return list(found["prompts"][:n])
     return choose(name, found.get("n") if n is None else n, model if model in MODELS else None).texts
-
-
-# Notebooks
-
-
-def absent_models(declared: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """Models that a notebook takes by default, without which it cannot run: minis that are not trained yet.
-
-    ``declared``: its parameters, of which ``model`` and ``trained`` name models; those given decide for themselves.
-    """
-    names = [declared[key].default for key in ("model", "trained") if key in declared and key not in given]
-    return [name for name in names if name not in MODELS]
-
-
-def check_inputs(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs for a notebook with these parameters: those given, and where they are silent those of its run.
-
-    A finished run in ``run_folder`` decides what was not given, and a file of prompts that is shorter than the default
-    ``n`` decides that. Looked at are the names that the shipped notebooks share: model, prompt_set, n, seed, cfg,
-    run_folder, control_n, map_prompts, methods (also shown, dropping and pruning), targets and decision_model.
-    Raises VarlabError for what the notebook would fail on after its kernel has started.
-    """
-    values = {**defaults, **given}
-    folder, cfg = values.get("run_folder"), values.get("cfg")
-    at_least(1, **{name: values.get(name) for name in COUNTS})
-    at_least(0, seed=values.get("seed"), control_n=values.get("control_n"))
-    if isinstance(cfg, float) and not math.isfinite(cfg):
-        raise VarlabError(f"cfg must be a finite number, not {cfg}.")
-    specs = [spec for name in SPECS if isinstance(text := values.get(name), str) for spec in text.split()]
-    if "last" in values:  # of a calibration
-        specs.append(f"sparsevar:last={values['last']}")
-    if (methods := [comparison.methods_of(spec) for spec in specs]) and values.get("model"):
-        check_methods(find(values["model"]), methods, {"cfg": cfg})
-    if folder and is_finished(folder):
-        found = open_log(folder).attrs
-        values |= {name: found[name] for name in OF_A_RUN if name in found and name in defaults and name not in given}
-        model, prompt_set, n, seed = (values.get(name) for name in OF_A_RUN)
-        asked = _asked(found, str(model), prompt_set, n, seed=seed, cfg=cfg)
-        folders.refuse_another(Path(folder), found, asked)
-    else:
-        values |= _check_new(values, "n" in given)
-    if n := values.get("n"):
-        for number in given.get("map_prompts") or ():
-            if not 0 <= number < n:
-                raise VarlabError(f"map_prompts: {number} is none of the {n} prompts, which count from 0 to {n - 1}.")
-    return {name: value for name, value in values.items() if name in given or value != defaults[name]}
-
-
-def _check_new(values: Mapping[str, Any], n_given: bool) -> dict[str, Any]:
-    """Refuses a run that cannot be made or finished; returns ``n`` where a file of prompts is shorter than that."""
-    name, prompt_set, n = values.get("model"), values.get("prompt_set"), values.get("n")
-    entry = find(name) if name else None
-    chosen = None
-    if "prompt_set" in values:
-        short = not n_given and prompt_set is not None and is_prompt_file(prompt_set)
-        chosen = choose(prompt_set, model=name, most=n) if short else choose(prompt_set, n, name)
-    if entry is not None:
-        require(entry)
-        check_captions(entry, chosen or ())
-        _check_decisions(entry, values)
-        if folder := values.get("run_folder"):
-            folders.find_run(Path(folder), _planned(entry, chosen, values))
-    return {} if n is None or chosen is None else {"n": len(chosen)}
-
-
-def _check_decisions(entry: ModelEntry, values: Mapping[str, Any]) -> None:
-    """Refuses targets without a decision model for this model."""
-    for target in values.get("targets") or ():
-        model = read_decisions(values.get("decision_model"), entry.name, target)
-        model.check(entry.family, len(entry.schedule(None, 1.0)), shipped_weights(entry))
-
-
-def _planned(entry: ModelEntry, chosen: PromptSet | None, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of the run that a notebook would make, as far as it is known without loading the model."""
-    planned = {
-        "model": entry.name,
-        "precision": "fp32",
-        "schedule": entry.schedule(None, 1.0).grids,
-        "negative": None,
-        "seed": values.get("seed", 0),
-        "settings": asdict(inputs.with_overrides(entry.settings, cfg=values.get("cfg"))),
-        "probes": tuple(PROBES),
-        "accelerators": (),
-        "options": plugin_options(tuple(PROBES), ()),
-        "log_version": runs.LOG_VERSION,
-    }
-    if chosen is not None:
-        planned["prompts"] = chosen.texts
-    return dict(json.loads(json.dumps(planned)))
 
 
 __all__ = ["compare", "control", "frontier", "load", "log", "open_log", "prompts", "sample"]

@@ -196,7 +196,7 @@ def report(
 
     A batch holds entries such as `- report: 20_compare` with `parameters: {model: mini-hart, n: 32}` under it.
     """
-    from varlab.api import absent_models, check_inputs
+    from varlab.report_inputs import absent_models, check_inputs
     from varlab.reports import check_parameters, find_notebook, list_notebooks, notebook_parameters, run_report
     from varlab.runs.inputs import check_writable
 
@@ -240,7 +240,7 @@ def report(
 
 def _make_all(batch: Path, out: Path, fresh: bool, overwrite: bool) -> None:
     """Every report of a batch file; exit code 1 where one failed, after all others."""
-    from varlab.api import check_inputs
+    from varlab.report_inputs import check_inputs
     from varlab.reports import make_batch, read_batch
 
     orders = read_batch(batch, check_inputs)

@@ -108,7 +108,17 @@ class Explorer:
 def explore(run: Any | Log | Path | str, images: Images = None) -> Explorer:
     """Look around in a run: its figures with their prompts, stages, sublayers and guidance rows to choose.
 
-    ``run`` is what ``vl.sample`` gives, a log, or the folder of one.
+    Parameters
+    ----------
+    run
+        What ``vl.sample`` gives, a log, or the folder of one.
+    images
+        The pictures, or their folder, where the log does not know them.
+
+    Returns
+    -------
+    Explorer
+        Widgets in a notebook.
 
     Examples
     --------

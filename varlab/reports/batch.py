@@ -32,7 +32,7 @@ class Order:
 def read_batch(path: Path | str, check: Check | None = None) -> list[Order]:
     """The reports of a YAML file: a list of ``report`` (a name or path), ``parameters`` and, if wanted, ``name``.
 
-    All are checked before one is made; ``check`` completes the inputs as ``varlab.api.check_inputs`` does.
+    All are checked before one is made; ``check`` completes the inputs as ``varlab.report_inputs.check_inputs`` does.
 
     Raises
     ------

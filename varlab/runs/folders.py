@@ -65,10 +65,23 @@ def is_finished(folder: Path) -> bool:
 
 
 def open_log(folder: Path | str) -> xr.DataTree:
-    """The log of a run folder; an unfinished run gives the prompts it has. ``encoding["source"]`` is the folder.
+    """The log of a run folder; an unfinished run gives the prompts it has.
 
-    Values are read when they are used, chunk by chunk (dask arrays): a log may be larger than memory.
-    Raises VarlabError for a folder without a log, and for a damaged one.
+    Parameters
+    ----------
+    folder
+        What ``vl.log`` was given, or made.
+
+    Returns
+    -------
+    xr.DataTree
+        Values are read when they are used, chunk by chunk (dask arrays): a log may be larger than memory.
+        ``encoding["source"]`` is the folder.
+
+    Raises
+    ------
+    VarlabError
+        For a folder without a log, and for a damaged one.
 
     Examples
     --------

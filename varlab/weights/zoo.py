@@ -61,17 +61,42 @@ def load(
 ) -> Infinity | Hart | VAR:
     """A model of the registry, ready for the engine: eval mode, no gradients.
 
-    init: "checkpoint" (default; minis bring theirs, official models read ``checkpoint`` and ``tokenizer``, each a
-    path, a folder with the official file names or a hub id, else the checkpoint folder), "random" (from ``seed``,
-    no file needed), "empty" (shapes only, on the meta device). precision: "fp32"; "bf16" with the types of
-    ``fitting.dtype_of``, which halves memory and rounds the blocks as the official run does; "bf16-weights", the same
-    weights with arithmetic in fp32; "auto", see ``precision.chosen``. pixels, ratio:
-    the released schedule of an official model. text: an encoder, "flan-t5-xl", the folder or hub id of one, or
-    "random"; by default what fits the weights. strips: decode in strips of so many rows, see ``tokenizers.strips``.
-    HART reads a folder with ``llm/`` and ``tokenizer/``, and features where text is "features": see
-    ``hart_files.load_hart``. savings: of HART, switches that change no number beyond rounding, e.g.
-    {"one_null": True}: see ``hart_model.Savings``. ``model.weights`` always says which weights these are.
-    Raises VarlabError for every option or file that does not fit.
+    Parameters
+    ----------
+    name
+        One of ``varlab models``.
+    init
+        "checkpoint" (default): minis bring theirs, official models read ``checkpoint`` and ``tokenizer``. "random":
+        from ``seed``, no file needed. "empty": shapes only, on the meta device.
+    device
+        "cpu", "cuda" or "cuda:N".
+    precision
+        "fp32"; "bf16" with the types of ``fitting.dtype_of``, which halves memory and rounds the blocks as the
+        official run does; "bf16-weights", the same weights with arithmetic in fp32; "auto", see ``precision.chosen``.
+    pixels, ratio
+        The released schedule of an official model: 0.06M, 0.25M, 0.60M or 1M, and height over width.
+    checkpoint, tokenizer
+        Official weights: a path, a folder with the official file names or a hub id; by default the checkpoint folder.
+        HART reads a folder with ``llm/`` and ``tokenizer/``, see ``hart_files.load_hart``.
+    text
+        An encoder, "flan-t5-xl", the folder or hub id of one, or "random"; by default what fits the weights. HART
+        reads features where it is "features".
+    seed
+        Of random weights.
+    savings
+        Of HART, switches that change no number beyond rounding, e.g. {"one_null": True}: see ``hart_model.Savings``.
+    strips
+        Decode in strips of so many rows: less memory, the same image but for rounding. See ``tokenizers.strips``.
+
+    Returns
+    -------
+    Infinity, Hart or VAR
+        ``weights`` always says which weights these are.
+
+    Raises
+    ------
+    VarlabError
+        For every option or file that does not fit, and for what the memory cannot hold.
 
     Examples
     --------
