@@ -18,19 +18,23 @@ def test_skips_are_held_against_what_is_allowed(monkeypatch: pytest.MonkeyPatch)
     assert "3 skipped" in more and "I did not feel like it" in new
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "1")])
-def test_a_run_that_skips_for_another_reason_fails(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, workers: tuple[str, ...]
-) -> None:
-    source = (Path(__file__).parent / "skips.py").read_text()
-    pytester.makeconftest(source)
-    pytester.makepyfile("import pytest\ndef test_a(): pytest.skip('too lazy')\ndef test_b(): pass")
-    made = pytester.runpytest_subprocess("-p", "no:cacheprovider", *workers)
-    assert made.ret == pytest.ExitCode.TESTS_FAILED
-    made.stdout.fnmatch_lines(["*skipped, by reason*", "*1*too lazy*", "*FAILED: 1 skipped*"])
+LAZY = "import pytest\ndef test_a(): pytest.skip('too lazy')\ndef test_b(): pass"
+FAILS = ["*skipped, by reason*", "*1*too lazy*", "*FAILED: 1 skipped*"]
 
 
-def test_a_run_that_skips_for_an_allowed_reason_passes(pytester: pytest.Pytester) -> None:
+def test_a_run_that_skips_for_another_reason_fails(pytester: pytest.Pytester) -> None:
     pytester.makeconftest((Path(__file__).parent / "skips.py").read_text())
-    pytester.makepyfile("import pytest\ndef test_a(): pytest.skip('no Chromium here')")
-    assert pytester.runpytest_subprocess("-p", "no:cacheprovider", "-n", "1").ret == pytest.ExitCode.OK
+    pytester.makepyfile(test_lazy=LAZY, test_bare="import pytest\ndef test_a(): pytest.skip('no Chromium here')")
+    made = pytester.runpytest_inprocess("-p", "no:cacheprovider", "test_lazy.py")
+    assert made.ret == pytest.ExitCode.TESTS_FAILED
+    made.stdout.fnmatch_lines(FAILS)
+    assert pytester.runpytest_inprocess("-p", "no:cacheprovider", "test_bare.py").ret == pytest.ExitCode.OK
+
+
+def test_so_does_one_of_several_workers(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # seconds, in both processes
+    pytester.makeconftest((Path(__file__).parent / "skips.py").read_text())
+    pytester.makepyfile(LAZY)
+    made = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "xdist", "-n", "1")
+    assert made.ret == pytest.ExitCode.TESTS_FAILED
+    made.stdout.fnmatch_lines(FAILS)
