@@ -135,7 +135,7 @@ def _prepare(drawing: Drawing, folder: Path) -> set[int]:
 def _generate(group: Mapping[Path, Drawing], progress: Progress | None) -> Iterator[tuple[Path, int]]:
     """The missing pictures of drawings that are made together: the folder of each, and 1 where it was not there."""
     wanting = sorted(set[int]().union(*(_prepare(drawing, folder) for folder, drawing in group.items())))
-    records = {folder: json.loads((folder / RECORD).read_text("utf-8")) for folder in group}
+    records = {folder: read_json(folder / RECORD, "Give another folder.") for folder in group}
     for folder, item, samples in _drawn(group, wanting, progress):
         drawing = group[folder]
         for path, picture in zip(drawing.paths(item), drawing.benchmark.stored(samples), strict=True):
