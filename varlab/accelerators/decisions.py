@@ -112,6 +112,11 @@ def save(path: Path, models: dict[float, DecisionModel]) -> None:
     save_json(path, {str(target): asdict(model) for target, model in models.items()})
 
 
+def targets_of(path: Path) -> list[str]:
+    """The targets that a file holds models for; none where there is no file."""
+    return list(json.loads(path.read_text())) if path.is_file() else []
+
+
 def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 

@@ -79,6 +79,7 @@ class FreqExit(Accelerator):
     """Takes ``exits`` or ``row``, one of them; fewer blocks are faster and coarser."""
 
     name = "freqexit"
+    blind = True
 
     exits: str | None = option(None, "blocks of each stage: one number, or a list such as 16x5/12x5")
     row: Row | None = option(None, "published row of VAR-d20, scaled to the model's depth and stages")

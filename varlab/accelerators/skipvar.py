@@ -37,9 +37,14 @@ def features(new: Tensor, old: Tensor) -> Tensor:
     return torch.stack([skipvar_hf_diff(new, old), skipvar_hf_ratio(new)], -1)
 
 
+def decisions_file(name: str) -> Path:
+    """Of the decision models beside the weights of the mini ``name``."""
+    return data_folder() / name / "skipvar.json"
+
+
 def read_decisions(path: Path | str | None, name: str, target: float) -> DecisionModel:
     """From a JSON file or a folder of official models; None is the file beside the weights of the mini ``name``."""
-    place = Path(path) if path else data_folder() / name / "skipvar.json"
+    place = Path(path) if path else decisions_file(name)
     return load_official(place, target) if place.is_dir() else load(place, target)
 
 

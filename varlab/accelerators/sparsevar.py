@@ -86,6 +86,7 @@ class SparseVAR(TokenPruning):
     """
 
     name = "sparsevar"
+    waits = True
     keep: Keep | None = option(  # type: ignore[assignment]
         None, "share of tokens in place of tau; one number, or one a pruned stage"
     )

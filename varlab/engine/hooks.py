@@ -22,8 +22,9 @@ class Accelerator:
 
     name = "none"
     needs: ClassVar[tuple[str, ...]] = ()  # what a comparison must supply, such as a dense reference run
-    blind = (
-        False  # whether its plans depend on nothing but the stage, so that runs may share what comes before they differ
+    blind = False  # whether its plans depend on nothing but the stage
+    waits = (
+        False  # whether it neither acts nor listens before the first plan of its that is not RUN; so does a blind one
     )
     whole = False  # whether it reads whole grids, and so cannot follow a selection before block 0
 

@@ -18,11 +18,16 @@ from varlab.errors import VarlabError
 Methods = Mapping[str, Sequence[Accelerator]]
 
 
+def may_share(methods: Sequence[Accelerator]) -> bool:
+    """Whether none of them acts or listens before its plans leave the dense run."""
+    return all(method.blind or method.waits for method in methods)
+
+
 def shared_runs(run: Run, text: Any, samples: Sequence[int], methods: Methods) -> Iterator[tuple[str, Generation]]:
     """(name, what ``run.generate`` gives with these methods), in the order of the tree.
 
-    Only for methods whose plans depend on nothing but the stage, as those of the baselines do: until two of them
-    differ, only one hears what happens. Memory: one more canvas, not one more store, for each run that is open.
+    Only for methods that are blind or wait (see ``may_share``): until two plans differ, one method hears for all.
+    Memory: one more canvas, not one more store, for each run that is open.
     Raises VarlabError for a method that plans each image by itself.
     """
     walk = _begun(run, text, samples, methods)
@@ -61,7 +66,7 @@ def _walk(run: Run, state: State, k: int, spent: Ledger, methods: Methods) -> It
 
 
 def _parting(run: Run, state: State, k: int, methods: Methods) -> list[tuple[StagePlan, Methods]]:
-    """The methods by what they plan for a stage; whoever leaves tokens out goes alone."""
+    """The methods by what they plan for a stage; whoever leaves tokens out or listens goes alone."""
     stage = run.stage(state, k)
     groups: dict[Any, tuple[StagePlan, dict[str, Sequence[Accelerator]]]] = {}
     for name, joined in methods.items():
@@ -69,7 +74,7 @@ def _parting(run: Run, state: State, k: int, methods: Methods) -> list[tuple[Sta
         if any(isinstance(plan, list) for plan in plans):
             raise VarlabError(f"{name} plans each image by itself and cannot share a run with others.")
         plan = merge([plan for plan in plans if isinstance(plan, StagePlan)], run.model.depth)
-        whole = plan.selection is None
-        key = (plan.action, plan.depth, plan.rows, plan.scale, plan.watch, "" if whole else name)
+        same = plan.selection is None and not plan.watch
+        key = (plan.action, plan.depth, plan.rows, plan.scale, "" if same else name)
         groups.setdefault(key, (plan, {}))[1][name] = joined
     return list(groups.values())

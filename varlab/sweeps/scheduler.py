@@ -5,7 +5,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dask
@@ -87,7 +87,7 @@ def run_all(
     """All tasks; those that need images that another draws come after it.
 
     A task whose try fails, or whose worker is lost, is tried again up to ``TRIES`` times; then it is noted and the
-    rest goes on.
+    rest goes on. One of several methods is tried again method by method, so that only the one to blame is noted.
     Raises StoreLost when nothing can be written any more, and VarlabError when the cluster is gone.
     """
     ready, waiting = deque[Task](), iter(tasks)
@@ -120,7 +120,11 @@ def run_all(
         if outcome.stops:
             client.cancel(list(running))
             raise StoreLost(outcome.error)
-        if outcome.error and tries.setdefault(task, 1) < TRIES:
+        if outcome.error and len(task.shards) > 1 and not task.draws:
+            ready.extend(replace(task, shards=(shard,)) for shard in task.shards)
+            tally.total += len(task.shards) - 1
+            tally.retried += 1
+        elif outcome.error and tries.setdefault(task, 1) < TRIES:
             tries[task] += 1
             tally.retried += 1
             ready.append(task)

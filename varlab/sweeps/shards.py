@@ -8,10 +8,12 @@ from typing import Any
 
 from varlab.accelerators import DENSE
 from varlab.comparison.bench import methods_of
+from varlab.engine.sharing import may_share
 from varlab.sweeps.file import Plan
 from varlab.weights.registry import find
 from varlab.weights.zoo import shipped_weights
 
+TOGETHER = 16  # specs of a task: what they share is computed once, and a worker that is lost loses no more
 VERSION = 1  # raised when a row changes its meaning: shards of before are made again
 
 
@@ -77,8 +79,13 @@ def _key(parts: Sequence[Any]) -> str:
 
 
 def is_blind(spec: str) -> bool:
-    """Whether what a spec leaves out depends on nothing but the stage, so that it can share a run with others."""
+    """Whether what a spec leaves out depends on nothing but the stage."""
     return all(method.blind for method in methods_of(spec))
+
+
+def shares(spec: str) -> bool:
+    """Whether a spec can share the stages before it acts with others."""
+    return may_share(methods_of(spec))
 
 
 def images_of(plan: Plan) -> Iterator[tuple[Images, str, tuple[str, ...]]]:
@@ -100,16 +107,22 @@ def images_of(plan: Plan) -> Iterator[tuple[Images, str, tuple[str, ...]]]:
 
 
 def tasks_of(plan: Plan) -> Iterator[tuple[Task, list[Task]]]:
-    """For each part of the images the task that draws the dense ones, with all that can share its stages, and those
-    that need its images."""
+    """For each part of the images the task that draws the dense ones, with all blind methods, and those that need its
+    images: the methods that look at pictures, by up to ``TOGETHER`` where they share stages, else one by one."""
     specs = list(dict.fromkeys([DENSE, *plan.specs]))
     blind = [spec for spec in specs if is_blind(spec)]
+    rest = [spec for spec in specs if spec not in blind]
+    sharing = [spec for spec in rest if shares(spec)]
+    groups = [sharing[first : first + TOGETHER] for first in range(0, len(sharing), TOGETHER)]
+    groups += [[spec] for spec in rest if spec not in sharing]
     for images, prompt_set, categories in images_of(plan):
         shards = {spec: Shard(images, spec, prompt_set, categories) for spec in specs}
-        rest = [Task((shards[spec],), False) for spec in specs if spec not in blind]
-        yield Task(tuple(shards[spec] for spec in blind), True), rest
+        yield (
+            Task(tuple(shards[spec] for spec in blind), True),
+            [Task(tuple(shards[spec] for spec in group), False) for group in groups],
+        )
 
 
 def shards_of(plan: Plan) -> list[Shard]:
-    """In the order of the table."""
+    """In the order of the table: on the same images those that draw, then the others as the plan lists them."""
     return [shard for first, rest in tasks_of(plan) for task in (first, *rest) for shard in task.shards]

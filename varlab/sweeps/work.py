@@ -23,7 +23,7 @@ from varlab.models.base import NextScaleModel
 from varlab.runs import Job, to_pil
 from varlab.runs.inputs import with_overrides
 from varlab.scenes import CATEGORIES, score_images
-from varlab.sweeps.shards import Images, Shard, Task
+from varlab.sweeps.shards import Images, Shard, Task, shares
 from varlab.sweeps.store import Store, StoreLost, packed, sealed, unpacked, unsealed
 from varlab.weights.zoo import load
 
@@ -102,19 +102,23 @@ def _runs(model: NextScaleModel, task: Task, missing: list[Shard], draw: bool) -
     if task.draws and draw and not any(shard.spec == DENSE for shard in wanted):
         wanted = [shard for shard in task.shards if shard.spec == DENSE or shard in missing]
     images = task.images
-    if not task.draws and draw:
+    if not task.draws and draw and wanted:
         wanted = [replace(task.shards[0], spec=DENSE), *wanted]  # drawn once more: the store has lost it
     settings = with_overrides(model.settings, **dict(images.settings))
     job = Job(model, images.texts, settings, images.seed)
     samples = list(range(images.first, images.first + len(images.texts)))
-    run, text = Run(model, settings, SeededNoise(images.seed)), job.text(range(len(samples)))
+    text = job.text(range(len(samples)))
     by_spec = {shard.spec: shard for shard in sorted(wanted, key=lambda shard: shard.spec != DENSE)}
-    if task.draws:
-        for spec, out in shared_runs(run, text, samples, {spec: methods_of(spec) for spec in by_spec}):
+
+    def run() -> Run:
+        return Run(model, settings, SeededNoise(images.seed))
+
+    if len(by_spec) > 1 and all(shares(spec) for spec in by_spec):
+        for spec, out in shared_runs(run(), text, samples, {spec: methods_of(spec) for spec in by_spec}):
             yield by_spec[spec], out.image.clamp(0, 1).cpu(), _flops(out.ledger, samples)
         return
     for spec, shard in by_spec.items():
-        out = run.generate(text, samples, methods_of(spec))
+        out = run().generate(text, samples, methods_of(spec))
         yield shard, out.image.clamp(0, 1).cpu(), _flops(out.ledger, samples)
 
 
