@@ -7,7 +7,7 @@ from tests.conftest import text_for, tiny_hart, tiny_infinity, tiny_var
 from varlab.comparison import methods_of
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
-from varlab.engine.sharing import shared_runs
+from varlab.engine.sharing import may_share, shared_runs
 from varlab.errors import VarlabError
 
 SPECS = [
@@ -21,6 +21,11 @@ SPECS = [
     "random-tokens:keep=0.5,last=2,alpha=none",
     "uniform-tokens:keep=0.5,last=1,alpha=none",
     "random-tokens:keep=0.5,last=2,alpha=none+cfg-off:last=3",
+    "freqexit:exits=1",
+    "sparsevar:keep=0.5,last=1,alpha=none",
+    "sparsevar:keep=0.5,last=2,alpha=none,block=1",
+    "sparsevar:keep=0.5,last=2,alpha=none,block=1+cfg-off:last=2",  # listens to the rows that are left
+    "sparsevar:tau=0.9,last=2,alpha=none",
 ]
 
 
@@ -40,6 +45,12 @@ def test_each_run_is_the_run_alone(make) -> None:  # type: ignore[no-untyped-def
         assert torch.equal(out.image, alone.image), spec
         assert out.ledger == alone.ledger, spec
     assert not torch.equal(found["none"].image, found["cfg-off:last=1"].image)
+
+
+def test_methods_that_cannot_share_say_so() -> None:
+    assert all(may_share(methods_of(spec)) for spec in SPECS)
+    for spec in ("fastvar", "oracle-tokens:keep=0.5,last=1", "skipvar", "truncate:last=1+skipvar"):
+        assert not may_share(methods_of(spec)), spec  # they listen before they act
 
 
 def test_what_is_shared_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:

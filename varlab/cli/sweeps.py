@@ -110,13 +110,14 @@ def tune(
 ) -> None:
     """Search settings and compositions that keep more than the baselines at the same work.
 
-    Candidates are halved prompt by prompt on one half of the prompts; the other half reports, with intervals. Writes
-    front.csv, answers.csv and front.png.
+    Candidates are halved again and again on one half of the prompts; the other half reports, with intervals. Writes
+    front.csv, answers.csv, front.png and, on how they were made, tuned.json.
 
     Example: `varlab tune mini-infinity --n 64 --workers 2`
     """
     from varlab.cli.options import require_known
     from varlab.figures.tuning import front
+    from varlab.outputs import in_picture
     from varlab.studies.tuning import tune as run
 
     one_of(workers, cluster)
@@ -130,7 +131,7 @@ def tune(
     console.print(as_table(made.answers))
     figure = front(made.table, made.facts).get_figure(root=True)
     assert figure is not None
-    figure.savefig(place / "front.png", dpi=200)
+    figure.savefig(place / "front.png", dpi=200, metadata=in_picture(made.facts))
     told = made.recommended or "none: no difference to the baselines has an interval above zero"
     say((f"recommended: {told}", "bold"))
-    say(f"written to {place}: front.csv, answers.csv, front.png")
+    say(f"written to {place}: front.csv, answers.csv, front.png, tuned.json")

@@ -49,8 +49,9 @@ def _begun(run: Run, text: Any, samples: Sequence[int], methods: Methods) -> Ite
 def _walk(run: Run, state: State, k: int, spent: Ledger, methods: Methods) -> Iterator[tuple[str, Generation]]:
     """All runs that go on from this state, which has cost ``spent``."""
     stages = len(run.model.schedule)
-    for plan, group in _parting(run, state, k, methods) if k < stages else [(StagePlan("stop"), methods)]:
-        run.context.ledger = Ledger.of(stages)
+    ends = [(StagePlan("stop"), Ledger.of(stages), methods)]
+    for plan, charged, group in _parting(run, state, k, methods) if k < stages else ends:
+        run.context.ledger = charged
         own = state.with_methods(list(next(iter(group.values()))))
         if plan.action == "stop":
             for later in range(k, stages):
@@ -65,16 +66,18 @@ def _walk(run: Run, state: State, k: int, spent: Ledger, methods: Methods) -> It
         yield from _walk(run, own, k + 1, spent + run.ledger, group)
 
 
-def _parting(run: Run, state: State, k: int, methods: Methods) -> list[tuple[StagePlan, Methods]]:
-    """The methods by what they plan for a stage; whoever leaves tokens out or listens goes alone."""
+def _parting(run: Run, state: State, k: int, methods: Methods) -> list[tuple[StagePlan, Ledger, Methods]]:
+    """The methods by what they plan for a stage, and what planning cost; whoever leaves tokens out or listens goes
+    alone."""
     stage = run.stage(state, k)
-    groups: dict[Any, tuple[StagePlan, dict[str, Sequence[Accelerator]]]] = {}
+    groups: dict[Any, tuple[StagePlan, Ledger, dict[str, Sequence[Accelerator]]]] = {}
     for name, joined in methods.items():
+        run.context.ledger = Ledger.of(len(run.model.schedule))
         plans = [method.plan(stage) for method in joined]
         if any(isinstance(plan, list) for plan in plans):
             raise VarlabError(f"{name} plans each image by itself and cannot share a run with others.")
         plan = merge([plan for plan in plans if isinstance(plan, StagePlan)], run.model.depth)
         same = plan.selection is None and not plan.watch
         key = (plan.action, plan.depth, plan.rows, plan.scale, "" if same else name)
-        groups.setdefault(key, (plan, {}))[1][name] = joined
+        groups.setdefault(key, (plan, run.ledger, {}))[2][name] = joined
     return list(groups.values())

@@ -6,7 +6,13 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from varlab.figures.style import own_axes, theme
+from varlab.figures.style import BLUE, RED, own_axes, theme
+
+KINDS: dict[str, dict[str, Any]] = {
+    "baseline": {"marker": "s", "color": "0.6"},
+    "single": {"marker": "^", "color": BLUE},
+    "composition": {"marker": "o", "color": RED},
+}
 
 
 @theme()
@@ -16,15 +22,14 @@ def front(table: pd.DataFrame, facts: Mapping[str, Any], ax: Axes | None = None)
     ``table``, ``facts``: of ``varlab.studies.tuning.tune``.
     """
     ax = own_axes(ax, 5.2, 3.4)
-    for baseline, rows in table.groupby("baseline"):
+    for kind, marks in KINDS.items():
+        rows = table[table.kind == kind]
         ends = [rows.ssim - rows.ssim_low, rows.ssim_high - rows.ssim]
-        marks: dict[str, Any] = {"marker": "o", "label": "candidates"}
-        if baseline:
-            marks = {"marker": "s", "color": "0.6", "label": "baselines"}
-        ax.errorbar(rows.work_ratio, rows.ssim, yerr=ends, ls="", ms=3.5, elinewidth=0.7, **marks)
+        ax.errorbar(rows.work_ratio, rows.ssim, yerr=ends, ls="", ms=3.5, elinewidth=0.7, label=f"{kind}s", **marks)
     best = table[table.on_front]
     ax.plot(best.work_ratio, best.ssim, lw=0.8, color="0.3", label="front of the other half")
     ax.set(xlabel="work over dense", ylabel="SSIM to the dense image")
-    ax.set_title(f"{facts['model']}, {facts['reported on']} prompts held out, seed {facts['seed']}", fontsize=8)
+    about = f"{facts['weights']}; {facts['reported_on']} prompts held out, seed {facts['seed']}"
+    ax.set_title(about, fontsize=7)
     ax.legend(fontsize=7)
     return ax
