@@ -26,6 +26,16 @@ def try_methods(model: NextScaleModel, settings: Settings, methods: Iterable[Acc
         method.start(run.context)
 
 
+def shapes_of(
+    entry: ModelEntry, *, pixels: str | None = None, ratio: float = 1.0, trained: bool = True
+) -> NextScaleModel:
+    """A model without its weights; ``trained``: under their label, where they ship."""
+    shapes: Any = assemble(entry, LoadOptions("empty", pixels=pixels, ratio=ratio))
+    if trained and (label := shipped_weights(entry)):
+        shapes.weights = label
+    return shapes  # type: ignore[no-any-return]
+
+
 def check_methods(
     entry: ModelEntry,
     groups: Groups,
@@ -55,9 +65,7 @@ def check_methods(
     methods = [method for group in groups for method in group]
     if not methods:
         return
-    shapes: Any = assemble(entry, LoadOptions("empty", pixels=pixels, ratio=ratio))
-    if trained and (label := shipped_weights(entry)):
-        shapes.weights = label
+    shapes = shapes_of(entry, pixels=pixels, ratio=ratio, trained=trained)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they come when it runs
         try_methods(shapes, chosen, methods)

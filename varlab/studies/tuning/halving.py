@@ -11,11 +11,13 @@ from varlab.errors import VarlabError
 from varlab.outputs import refuse_existing, save_json, save_table
 from varlab.runs import Job, provenance
 from varlab.runs.inputs import at_least
+from varlab.runs.trial import shapes_of
 from varlab.scenes.prompt_sets import choose
 from varlab.studies.tuning.answers import ANSWERS, FRONT, answers_of, front_of
 from varlab.studies.tuning.points import Points, better_half, finalists_of
 from varlab.studies.tuning.space import space_of
 from varlab.sweeps import Sweep, sweep
+from varlab.weights.registry import find
 from varlab.weights.zoo import load
 
 FIRST = 4  # prompts of the first rung, at least; each rung but the last keeps half of the candidates
@@ -71,10 +73,10 @@ def tune(
     at_least(16, n=n)
     if not all(0 < work < 1 for work in works):
         raise VarlabError(f"Works are shares of the dense run's, between 0 and 1, not {', '.join(map(str, works))}.")
-    place, loaded, chosen = Path(out), load(model), choose(prompt_set, n, model)
+    place, chosen = Path(out), choose(prompt_set, n, model)
     if not (place / "choose-0").is_dir():
         refuse_existing(place)
-    declared, baselines = space_of(loaded)
+    declared, baselines = space_of(shapes_of(find(model)))
     left, n = list(dict.fromkeys(candidates or declared)), len(chosen)
     searched, half, rows, start = len(left), n // 2, list[pd.DataFrame](), 0
 
@@ -93,6 +95,7 @@ def tune(
             left = better_half(points, left)
     finalists = finalists_of(points, left, works)
     held = drawn("report", [*baselines, *finalists], half, n - half)
+    loaded = load(model)
     facts = provenance(Job(loaded, tuple(chosen.texts), loaded.settings, seed), chosen.name) | {
         "precision": "fp32",
         "chosen_on": half,

@@ -7,10 +7,9 @@ from varlab.accelerators.decisions import targets_of
 from varlab.accelerators.skipvar import decisions_file
 from varlab.comparison.baselines import baseline_specs
 from varlab.comparison.bench import methods_of
-from varlab.engine.loop import Run
-from varlab.engine.randomness import SeededNoise
 from varlab.errors import VarlabError
 from varlab.models.base import NextScaleModel
+from varlab.runs.trial import try_methods
 
 PUBLISHED = ("sparsevar", "sparsevar:keep=0.27", "sparsevar:keep=0.49")
 KEEPS = (  # a share of the tokens for each final stage that is pruned, the last stage's last
@@ -66,9 +65,7 @@ def _runs(model: NextScaleModel, spec: str) -> bool:
     """Whether the methods can run together, and on this model."""
     try:
         methods = methods_of(spec)
-        context = Run(model, model.settings, SeededNoise(0)).context
-        for method in methods:
-            method.start(context)
+        try_methods(model, model.settings, methods)
     except VarlabError:
         return False
     return model.guided(model.settings) or not any(method.name == "cfg-off" for method in methods)
