@@ -18,6 +18,7 @@ from varlab.models.hart import HartText, HartTransformer
 from varlab.models.hart_settings import HartConditioning, HartGuidance, HartSettings, Savings
 from varlab.models.infinity import TextBatch
 from varlab.models.labels import draw_label, keep_likeliest, pass_sizes, soften
+from varlab.models.layers import chosen
 from varlab.models.tokenizers.bsq import area
 from varlab.models.tokenizers.hybrid import HybridTokenizer, decoder_flops
 from varlab.models.widened import precision_of
@@ -153,12 +154,7 @@ class Hart(NextScaleModel[HartSettings, HartConditioning, HartGuidance]):
         level = (self.levels if self.savings.constants else self.transformer.levels())[k]
         if k == 0:
             return tokens + level
-        codes = self.next_input(k, canvas)
-        if index is not None and index.ndim == 2:
-            index = index[: codes.shape[0]]
-            codes = codes.gather(1, index[..., None].expand(-1, -1, codes.shape[-1]))
-        elif index is not None:
-            codes = codes[:, index]
+        codes = chosen(self.next_input(k, canvas), index)
         return self.transformer.embed(codes, level).repeat(tokens.shape[0] // codes.shape[0], 1, 1)
 
     def next_input(self, k: int, canvas: Tensor) -> Tensor:

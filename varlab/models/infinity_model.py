@@ -14,6 +14,7 @@ from varlab.models.base import Attend, Cost, Draw, NextScaleModel, Readout
 from varlab.models.captions import CaptionEncoder
 from varlab.models.guidance import Guidance, Settings, at
 from varlab.models.infinity import InfinityTransformer, TextBatch, TextState
+from varlab.models.layers import chosen
 from varlab.models.rotary import rotary_table
 from varlab.models.tokenizers.bsq import BSQTokenizer, decoder_flops, upsample
 from varlab.models.widened import precision_of
@@ -183,13 +184,8 @@ class Infinity(NextScaleModel[Settings, Conditioning, Guidance]):
     def embed(self, k: int, canvas: Tensor, conditioning: Conditioning, index: Tensor | None) -> Tensor:
         if k == 0:
             return self.transformer.start(conditioning.text.pooled)
-        codes = self.next_input(k, canvas)
+        codes = chosen(self.next_input(k, canvas), index)
         rows = conditioning.text.pooled.shape[0]
-        if index is not None and index.ndim == 2:
-            index = index[: codes.shape[0]]
-            codes = codes.gather(1, index[..., None].expand(-1, -1, codes.shape[-1]))
-        elif index is not None:
-            codes = codes[:, index]
         return self.transformer.embed(codes, k).repeat(rows // codes.shape[0], 1, 1)
 
     def next_input(self, k: int, canvas: Tensor) -> Tensor:

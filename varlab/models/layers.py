@@ -90,6 +90,15 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(-2)
 
 
+def chosen(tokens: Tensor, index: Tensor | None) -> Tensor:
+    """Tokens [B, n, C] at positions shared by the rows [m], or own ones of each guidance row [R, m]; None is all."""
+    if index is None:
+        return tokens
+    if index.ndim == 1:
+        return tokens[:, index]
+    return tokens.gather(1, index[: tokens.shape[0], :, None].expand(-1, -1, tokens.shape[-1]))
+
+
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scale: float | None = None) -> Tensor:
     """softmax(scale * q k^T) v; scale defaults to c ** -0.5. The mask is boolean or a bias."""
     if not (q.requires_grad and q.device.type == "cpu"):

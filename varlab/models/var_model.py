@@ -17,6 +17,7 @@ from varlab.models.base import Attend, Cost, Draw, NextScaleModel, Readout
 from varlab.models.classes import ClassReader
 from varlab.models.guidance import Guidance, Settings, at
 from varlab.models.labels import draw_label, keep_likeliest
+from varlab.models.layers import chosen
 from varlab.models.tokenizers.bsq import area
 from varlab.models.tokenizers.vqvae import VQTokenizer, decoder_flops
 from varlab.models.var import Modulation, VARTransformer
@@ -119,14 +120,10 @@ class VAR(NextScaleModel[Settings, Conditioning, Guidance]):
     def embed(self, k: int, canvas: Tensor, conditioning: Conditioning, index: Tensor | None) -> Tensor:
         if k == 0:
             return self.transformer.start(conditioning.label)
-        codes, positions = self.next_input(k, canvas), self.transformer.positions(k)
+        codes, positions = chosen(self.next_input(k, canvas), index), self.transformer.positions(k)
         rows = conditioning.label.shape[0]
-        if index is not None and index.ndim == 2:
-            index = index[: codes.shape[0]]
-            codes = codes.gather(1, index[..., None].expand(-1, -1, codes.shape[-1]))
-        elif index is not None:
-            codes = codes[:, index]
-        positions = positions if index is None else positions[index]
+        if index is not None:
+            positions = positions[index if index.ndim == 1 else index[: codes.shape[0]]]
         return self.transformer.embed(codes, positions).repeat(rows // codes.shape[0], 1, 1)
 
     def next_input(self, k: int, canvas: Tensor) -> Tensor:
