@@ -18,7 +18,7 @@ from varlab.weights.embedded import SCENE_VERSION, data_folder, mini_folders
 LIMITS = {
     "nano-infinity": 12e6,
     "mini-infinity": 30e6,
-    "mini-hart": 12e6,
+    "mini-hart": 20e6,
     "mini-var": 12e6,
     "mini-var-freqexit": 12e6,
 }  # bytes
