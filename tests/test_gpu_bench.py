@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.conftest import tiny_hart, tiny_infinity
+from tests.test_placement import by_shape
 from varlab.comparison import methods_of
 from varlab.engine import compiled as compiling
 from varlab.errors import VarlabError
@@ -104,7 +105,8 @@ def test_a_method_of_a_gpu_must_reach_its_speed_up(monkeypatch: pytest.MonkeyPat
     assert failed["speed-up cfg-off:last=3"] == "failed: no memory"
 
 
-def test_what_was_predicted_stands_beside_what_was_measured(tmp_path: Path) -> None:
+def test_what_was_predicted_stands_beside_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predicted, "load", lambda name, _: by_shape(name))  # the whole depth takes ten seconds
     table = predicted.predicted(["truncate:last=1"], models=["hart-0.7b"])
     assert set(table.method) == {"none", "truncate:last=1"} and len(table) == 2 * len(predicted.ELSEWHERE)
     assert (table.speed_up_graphs[table.method == "truncate:last=1"] > 1).all()
