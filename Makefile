@@ -6,7 +6,6 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := $(shell grep '^torch==' constraints.txt)
 BIN := .venv/bin
 REPORT_ARGUMENTS ?=
-OF_ANY_FAMILY := 01_residual_spectra 02_block_token_mse 03_branch_divergence 04_step_redundancy
 
 .PHONY: install report test unit wheel slow lint lab docs clean
 
@@ -21,10 +20,9 @@ install: .venv/installed
 	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
 	touch $@
 
+# Two at a time, unchanged ones left: make report REPORT_ARGUMENTS=--fresh makes all again.
 report: install
-	$(BIN)/varlab report $(REPORT_ARGUMENTS)
-	if [ -d data/mini-hart ]; then \
-	  $(BIN)/varlab report $(OF_ANY_FAMILY) -p model=mini-hart -p n=8; fi
+	$(BIN)/varlab report --batch notebooks/reports.yaml $(REPORT_ARGUMENTS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -20,6 +20,7 @@ from varlab.claims import sparsevar
 from varlab.errors import VarlabError
 from varlab.measures.metrics import concentration
 from varlab.measures.statistics import bootstrap_interval
+from varlab.measures.stored import concentrations, rank_correlations
 from varlab.probes.residual_spectrum import SOURCES
 from varlab.runs import folders
 
@@ -102,7 +103,7 @@ def test_maps_hold_every_cell_over_the_mean() -> None:
 def test_pairs_of_maps_and_edges() -> None:
     random = np.random.default_rng(0)
     maps, lines = random.random((3, 40)), np.round(random.random((3, 40)), 1)  # with ties
-    shares, ranks = controls.quarter_shares(maps, lines), controls.correlations(maps, lines)
+    shares, ranks = concentrations(maps, lines), rank_correlations(maps, lines)
     for i in range(3):
         for j in range(3):
             wanted = concentration(torch.tensor(maps[i]), torch.tensor(lines[j]))
@@ -111,16 +112,9 @@ def test_pairs_of_maps_and_edges() -> None:
 
 
 def test_a_map_of_one_cell_has_no_rank() -> None:
-    assert np.isnan(controls.correlations(np.ones((2, 1)), np.ones((2, 1)))).all()
+    assert np.isnan(rank_correlations(np.ones((2, 1)), np.ones((2, 1)))).all()
     pairs = controls.token_edges(toy_log(), toy_images(8))
     assert pairs["own"].sel(stage=1).isnull().all() and pairs["own"].sel(stage=6).notnull().all()
-
-
-def test_pairs_in_parts_equal_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    maps, lines = np.random.default_rng(0).random((2, 5, 40))
-    whole = controls.correlations(maps, lines)
-    monkeypatch.setattr(controls, "LARGEST", 400)
-    assert np.array_equal(controls.correlations(maps, lines), whole)
 
 
 def test_a_picture_without_edges_leaves_the_others_their_control() -> None:

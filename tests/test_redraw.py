@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -115,3 +117,29 @@ def test_what_is_there_stays(tmp_path: Path) -> None:
     assert [path.name for path in out.iterdir()] == ["saturation.png"]
     with pytest.raises(VarlabError, match="neither a run nor a comparison"):
         redraw([out], tmp_path / "other")
+
+
+WITHOUT_TORCH = """
+import sys
+class Without:
+    def find_spec(self, name, *rest):
+        if name.partition(".")[0] == "torch":
+            raise ImportError("no torch here")
+sys.meta_path.insert(0, Without())
+from varlab.cli import main
+main()
+"""
+
+
+def test_neither_a_run_nor_a_comparison_needs_torch(compared: Path, tmp_path: Path) -> None:
+    run = stored(tmp_path / "run")
+    for source in (run, compared):
+        for name in ("first", "second"):
+            out = tmp_path / name / source.name
+            call = [sys.executable, "-c", WITHOUT_TORCH, "figures", str(source), "--out", str(out), "--format", "png"]
+            said = subprocess.run(call, capture_output=True, text=True)
+            assert said.returncode == 0, said.stdout + said.stderr
+        files = sorted((tmp_path / "first" / source.name).iterdir())
+        assert len(files) > 6
+        for file in files:
+            assert file.read_bytes() == (tmp_path / "second" / source.name / file.name).read_bytes(), file.name

@@ -1,6 +1,7 @@
 """Texts that users give (prompts, specs, names, paths) within Markdown, so that they read as typed."""
 
 import re
+from collections.abc import Mapping
 from html import escape
 
 SIGNS = re.compile(r"[\\`*_\[\]<>&|~]")
@@ -39,8 +40,13 @@ def as_html(text: str) -> str:
     if not lines:
         return f"<code>{escape(title)}</code>"
     pairs = [re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in lines]
-    cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(''.join(rest))}</td></tr>" for name, *rest in pairs)
-    return f'<p>{escape(title)}</p><table class="mathjax_ignore">{cells}</table>'
+    return table_html(title, {name: "".join(rest) for name, *rest in pairs})
+
+
+def table_html(title: str, facts: Mapping[str, str]) -> str:
+    """A title and a row a fact, drawn as typed."""
+    cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in facts.items())
+    return f'<p class="mathjax_ignore">{escape(title)}</p><table class="mathjax_ignore">{cells}</table>'
 
 
 class Shown:

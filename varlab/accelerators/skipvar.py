@@ -6,7 +6,7 @@ the conditional one. Follows the released code (arXiv 2506.08908), with stages c
 schedules than its 13 stages work, and with one decision an image, so that a batch may split.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +147,7 @@ class SkipVAR(_Late):
         for name, model in (("drop", self.decisions.skip), ("replace", self.decisions.uncond)):
             report[f"{name}_probability"] = (("stages",), model.probabilities(measured, LATE + 1), "")
         fitted = {"weights": self.decisions.weights, "stages": self.decisions.stages, **self.decisions.facts}
+        fitted |= {"skip": asdict(self.decisions.skip), "uncond": asdict(self.decisions.uncond)}
         return report | {"target": self.target, "decision_model": fitted}
 
 

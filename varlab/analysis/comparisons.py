@@ -53,8 +53,25 @@ class SavedComparison:
     """A comparison in its folder, as figures of pictures take it; a picture is read when it is looked at."""
 
     def __init__(self, folder: Path | str) -> None:
-        table, self.facts = read_comparison(folder)
-        self.folder, self.names = Path(folder), [str(name) for name in table.index]
+        self.table, self.facts = read_comparison(folder)
+        self.folder, self.names = Path(folder), [str(name) for name in self.table.index]
+
+    @property
+    def prompts(self) -> pd.DataFrame:
+        """One row a prompt and method."""
+        return pd.read_csv(self.folder / "prompts.csv", keep_default_na=False, na_values={"ssim": ["", "nan"]})
+
+    @property
+    def stages(self) -> dict[str, list[dict[int, Image.Image]]]:
+        """By method and prompt the pictures after each stage, where they were kept."""
+        found: dict[str, list[dict[int, Image.Image]]] = {}
+        for row, name in enumerate(self.names):
+            for file in sorted((self.folder / "previews" / f"{row:02d}").glob("*-*.png")):
+                prompt, stage = map(int, file.stem.split("-"))
+                kept = found.setdefault(name, [])
+                kept.extend({} for _ in range(prompt + 1 - len(kept)))
+                kept[prompt][stage] = Image.open(file)
+        return found
 
     @property
     def images(self) -> dict[str, list[Image.Image]]:

@@ -1,5 +1,8 @@
 """What a method decided, as tables: tokens computed at each pruned stage, and how good a decision model was."""
 
+from typing import Any
+
+import numpy as np
 import pandas as pd
 
 from varlab.analysis.logs import Log, as_log, dataset, summary
@@ -44,3 +47,32 @@ def accuracy_table(log: Log) -> pd.DataFrame:
     One row a decision: "drop" first, then "replace" where nothing is dropped. Empty for a model that does not say.
     """
     return pd.DataFrame(as_log(log)["skipvar"].attrs["decision_model"].get("accuracy", []))
+
+
+def decision_regions(log: Log, side: int = 120) -> pd.DataFrame | None:
+    """What SkipVAR's two models decide on a grid of features around those of the log: hf_diff, hf_ratio, decision.
+
+    None for a log that does not hold the models.
+    """
+    data = dataset(log, "skipvar")
+    models = data.attrs["decision_model"]
+    if "skip" not in models:
+        return None
+    axes = []
+    for name in ("hf_diff", "hf_ratio"):
+        low, high = float(data[name].min()), float(data[name].max())
+        room = 0.15 * (high - low) or 0.1
+        axes.append(np.linspace(low - room, high + room, side))
+    points = np.stack([grid.ravel() for grid in np.meshgrid(*axes)], 1)
+    dropped, replaced = (_decided(models[part], points) for part in ("skip", "uncond"))
+    names = [f"drop {n}" if n else f"replace {m}" if m else "dense" for n, m in zip(dropped, replaced, strict=True)]
+    return pd.DataFrame({"hf_diff": points[:, 0], "hf_ratio": points[:, 1], "decision": names})
+
+
+def _decided(model: dict[str, Any], points: np.ndarray) -> np.ndarray:
+    """The class of each row of features by a standardised logistic regression."""
+    classes = np.array(model["classes"])
+    if len(classes) == 1:
+        return np.repeat(classes, len(points))
+    scores = (points - model["mean"]) / model["scale"] @ np.array(model["coef"]).T + model["intercept"]
+    return classes[(scores[:, 0] > 0).astype(int) if len(classes) == 2 else scores.argmax(1)]

@@ -11,6 +11,7 @@ from PIL import Image
 
 from varlab.errors import VarlabError, unknown
 from varlab.measures.statistics import bootstrap_interval
+from varlab.measures.stored import edge_energy
 from varlab.outputs import require_picture
 
 Log = xr.DataTree | Path | str
@@ -21,7 +22,7 @@ def as_log(log: Log) -> xr.DataTree:
     """The tree itself, or the log of a run folder."""
     if isinstance(log, xr.DataTree):
         return log
-    from varlab.runs.folders import open_log  # waits for torch, which a tree does not need
+    from varlab.runs.folders import open_log  # waits for zarr, which a tree does not need
 
     return open_log(Path(log))
 
@@ -183,11 +184,7 @@ def run_folder(log: Log, given: Path | str | None = None) -> Path:
 
 def edges(images: Iterable[np.ndarray], grid: tuple[int, int]) -> np.ndarray:
     """Edge energy [n, h, w] of n images [H, W, 3]: Sobel magnitude of the luma, resized by area."""
-    import torch
-
-    from varlab.measures.metrics import edge_energy
-
-    return np.concatenate([edge_energy(torch.from_numpy(image[None]).movedim(-1, 1), grid).numpy() for image in images])
+    return np.concatenate([edge_energy(image[None], grid) for image in images])
 
 
 PROVENANCE = ("model", "weights", "precision", "device", "prompt_set", "seed")

@@ -14,6 +14,7 @@ from varlab.analysis.logs import (
     Images,
     Log,
     both_rows,
+    dataset,
     grids,
     has_images,
     late_stages,
@@ -82,6 +83,12 @@ def _chance(log: Log, stage: int, n: int) -> float:
     sides = grids(log)
     cells = sides[stage - 1][0] * sides[stage - 1][1] if sides else 0
     return float("nan") if cells < 2 or n < 1 else float(1.96 / np.sqrt((cells - 1) * n))
+
+
+def poster_blocks(log: Log) -> list[int]:
+    """The blocks at the depth of those that SparseVAR's poster shows, 16 and 21 of 32, counted from 1."""
+    depth = int(dataset(log, "token-mse").sizes["block"])
+    return [max(1, round(depth * block / 32)) for block in (16, 21)]
 
 
 def extreme_blocks(log: Log, sublayer: str = "block", guidance_row: str = "both") -> list[int]:

@@ -83,7 +83,7 @@ def detail_matters(removed: Measured, name: str) -> Verdict:
 def layers_differ(lens: Measured) -> Verdict:
     """The paper: cosines of 0.2 to 0.6 between neighbouring layers, even the last two."""
     last = lens.table[lens.table.layer == lens.table.layer.max()].groupby("prompt")["similarity"].mean()
-    cosine = measured("cosine", last)
+    cosine = measured("cosine", last, reference=0.6)
     finding = f"Cosine of the last two layers' most likely codes: {cosine}; n = {cosine.n}."
     outcome, reason = below(cosine, 0.6), ""
     if outcome is not Outcome.TOO_FEW and outcome is not Outcome.HOLDS and cosine.high < 0.9:
@@ -96,7 +96,7 @@ def untrained_exits_fail(lens: Measured) -> Verdict:
     """At half the depth the most likely code is another in most tokens."""
     half = int(lens.table.layer.max()) // 2
     part = lens.table[lens.table.layer == half].groupby("prompt")["agreement"].mean()
-    agreement = measured("agreement", part)
+    agreement = measured("agreement", part, reference=0.5)
     finding = f"Top-1 agreement of layer {half} with the last: {agreement}; n = {agreement.n}."
     claim = "A block in the middle, read by the shared head, mostly names another code"
     return Verdict(claim, below(agreement, 0.5), finding, numbers=(agreement,))
@@ -108,7 +108,9 @@ def untrained_exits_fail(lens: Measured) -> Verdict:
 def half_is_faster(speed: Measured, exits: str) -> Verdict:
     """Half the blocks in at most ``ALLOWED`` of the time of all."""
     row = speed.table.set_index("exits").loc[exits]
-    ratio = Number("time ratio", float(row.transformer_ratio), float(row.low), float(row.high), int(row.rounds))
+    ratio = Number(
+        "time ratio", float(row.transformer_ratio), float(row.low), float(row.high), int(row.rounds), reference=ALLOWED
+    )
     finding = (
         f"{ratio} of the time at full depth, batch {row.batch:.0f}, {speed.facts['threads']} threads, "
         f"{row.rounds:.0f} interleaved rounds; operations {row.gflops / speed.table.gflops.iloc[0]:.2f}."

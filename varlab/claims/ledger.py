@@ -11,6 +11,7 @@ from typing import Any
 
 from varlab.errors import VarlabError, unknown
 from varlab.json_files import read_lines
+from varlab.markup import table_html
 from varlab.resources import shipped
 
 CLAIMS, VERDICTS, DOCUMENTS = "claims.jsonl", "verdicts.jsonl", "documents.json"
@@ -58,6 +59,13 @@ class Claim:
     hardware: str
     timer: str
     baseline: str
+
+    def _repr_html_(self) -> str:
+        title = f"{self.quote} ({self.evaluation_name}), {self.method} on {self.model}"
+        shown = ("id", "paper", "document", "source_kind", "locator", "quantity", "spec", "n", "hardware", "timer")
+        return table_html(
+            title, {name.replace("_", " "): str(value) for name in shown if (value := getattr(self, name))}
+        )
 
     def __post_init__(self) -> None:
         """Raises ValueError for a kind or quantity that is none, and for a value that is no number."""

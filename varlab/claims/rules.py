@@ -19,14 +19,14 @@ HOLDS, PARTLY, FAILS = Outcome.HOLDS, Outcome.PARTLY, Outcome.FAILS
 NO_DIFFERENCE, WIDE, TOO_FEW = Outcome.NO_DIFFERENCE, Outcome.WIDE, Outcome.TOO_FEW
 
 
-def measured(name: str, values: npt.ArrayLike, margin: float = 0.0) -> Number:
-    """The mean of values [n] with its bootstrap interval; NaN are left out."""
+def measured(name: str, values: npt.ArrayLike, margin: float = 0.0, reference: float = 0.0) -> Number:
+    """The mean of values [n] with its bootstrap interval, NaN left out. ``reference``: what it is judged against."""
     rows = np.asarray(values, dtype=float)
-    return number(name, bootstrap_interval(rows), int((~np.isnan(rows)).sum()), margin)
+    return number(name, bootstrap_interval(rows), int((~np.isnan(rows)).sum()), margin, reference)
 
 
-def number(name: str, interval: Interval, n: int, margin: float = 0.0) -> Number:
-    return Number(name, float(interval.estimate), float(interval.low), float(interval.high), n, margin)
+def number(name: str, interval: Interval, n: int, margin: float = 0.0, reference: float = 0.0) -> Number:
+    return Number(name, float(interval.estimate), float(interval.low), float(interval.high), n, margin, reference)
 
 
 def enough(found: Number) -> bool:

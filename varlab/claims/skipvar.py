@@ -1,5 +1,7 @@
 """SkipVAR's observations, checked on the log of a dense run."""
 
+from dataclasses import replace
+
 import numpy as np
 import xarray as xr
 
@@ -12,11 +14,11 @@ from varlab.measures.statistics import wilson_interval
 
 FEW = 0.05  # "minimal": guidance changes fewer than one bit in twenty
 MOST = 0.5  # "most of the cost": more than half
-ONE_ROW = "Without guidance only the conditional row ran in late stages, so there is no gap to measure."
+ONE_ROW = "Without guidance only the conditional branch ran in late stages, so there is no gap to measure."
 
 
 def gap_shrinks(log: Log) -> Verdict:
-    """Are conditional and unconditional row closer in late stages than in early ones, hidden and predicted?"""
+    """Are the two branches closer in late stages than in early ones, in hidden states and predictions?"""
     claim = "The gap between the conditional and the unconditional branch shrinks in late stages (SkipVAR)"
     if _unguided(log):
         return of_log(log, claim, Outcome.NOT_MEASURED, ONE_ROW)
@@ -47,10 +49,11 @@ def gap_minimal(log: Log) -> Verdict:
         finding = "Guidance acts within the network: there are no two sets of logits to compare."
         return of_log(log, claim, Outcome.NOT_MEASURED, finding)
     unit, bound = predicted(log), few(log)
+    changed = replace(changed, name=f"{unit}s that guidance flips", reference=bound)
     finding = (
-        f"In {late_name(log)} guidance (cfg {provenance(log)['cfg']}) changes {changed} of the {unit}s (minimal: "
-        f"below {bound:.2g}{_because(unit)}); the branches disagree on {shares['flip_share']}, drawing changes "
-        f"{shares['drawn_differs']}."
+        f"In {late_name(log)} guidance (cfg {provenance(log)['cfg']}) flips {changed.percent} of the {unit}s (minimal: "
+        f"below {100 * bound:.2g} %{_because(unit)}); the conditional and the unconditional branch disagree on "
+        f"{shares['flip_share'].percent}, and random sampling alone flips {shares['drawn_differs'].percent}."
     )
     return of_log(log, claim, below(changed, bound), finding, numbers=[changed])
 
@@ -90,7 +93,7 @@ def late_steps_redundant(log: Log) -> Verdict:
 
 
 def _before(log: Log, name: str, stage: int) -> Number:
-    return measured(name, variable(log, "step-redundancy", name).sel(stage=stage).values)
+    return measured(name.upper(), variable(log, "step-redundancy", name).sel(stage=stage).values, reference=ENOUGH)
 
 
 def _share_done(first: xr.DataArray, stage: int) -> Number:

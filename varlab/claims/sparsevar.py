@@ -41,16 +41,17 @@ def changes_on_edges(log: Log, images: Images = None) -> Verdict:
 def _on_edges(log: Log, claim: str, source: str, images: Images) -> Verdict:
     shares = pick(variable(log, "residual-spectrum", "concentration"), spread=source)
     pairs = energy_edges(log, images, source) if has_images(log, images) else None
-    own, before = measured("late share on edges", late(log, shares)), measured("early share", early(log, shares))
+    own = measured("late share on edges", late(log, shares), reference=EVEN)
+    before = measured("early share", early(log, shares))
     finding = (
-        f"In {late_name(log)} the quarter of the cells with the largest edges takes {own} of the energy of "
-        f"{ENERGIES[source]} (even spread {EVEN:g}); in {early_name(log)} {before}."
+        f"In {late_name(log)} {own} of the energy of {ENERGIES[source]} falls on the quarter of the cells with the "
+        f"strongest edges, where an even spread puts {EVEN:g}; in {early_name(log)} {before}."
     )
     numbers, beyond = [own], None
     if pairs is not None:
-        beyond = measured("beyond other images' edges", late(log, pairs["own"]) - late(log, pairs["other"]))
+        beyond = measured("more than with another prompt's edges", late(log, pairs["own"]) - late(log, pairs["other"]))
         numbers.append(beyond)
-        finding += f" Beyond the edges of other prompts' images, both on maps of at most 32 cells a side: {beyond}."
+        finding += f" That is {beyond} more than with another prompt's edges (control; on maps of at most 32 cells)."
     outcome, reason = _concentrated(own, beyond)
     return of_log(log, f"{claim} (SparseVAR, observation 1)", outcome, finding, reason, numbers)
 
@@ -102,7 +103,7 @@ def blocks_differ(log: Log, images: Images = None, guidance_row: str = "both") -
         pairs = token_edges(log, images, guidance_row=guidance_row)
         beyond = (late(log, pairs["own"]) - late(log, pairs["other"]))[measuring]
         first, second = measured(names[0], beyond[:, edge]), measured(names[1], beyond[:, ground])
-        finding += f" Beyond the edges of other prompts' images: {first} and {second}."
+        finding += f" That is {first} and {second} more than with another prompt's edges (control)."
         signs += [first, measured(names[1], -beyond[:, ground])]
     outcome, reason = _opposed(gap, signs)
     return of_log(log, claim, outcome, finding, reason, (gap, *signs))

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from varlab.markup import table_html
+
 
 class Outcome(StrEnum):
     """What may come of checking a claim. The value is the word that people read."""
@@ -44,7 +46,8 @@ class Outcome(StrEnum):
 class Number:
     """An estimate with its 95 % interval.
 
-    ``n`` is how many values it rests on; differences of up to ``margin`` count as none.
+    ``n`` is how many values it rests on; differences of up to ``margin`` count as none. ``reference``: what it is
+    judged against, 0 for a difference.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Number:
     high: float
     n: int
     margin: float = 0.0
+    reference: float = 0.0
 
     def __str__(self) -> str:
         """``0.41 (0.39 to 0.43)``: two decimals, more where all three are small; no bounds where there are none."""
@@ -63,6 +67,14 @@ class Number:
         digits = 2 if largest == 0 or largest >= 0.095 else int(np.ceil(-np.log10(largest))) + 1
         texts = [f"{round(float(value), digits) + 0.0:.{digits}f}" for value in values]
         return f"{texts[0]} (no interval)" if len(texts) == 1 else f"{texts[0]} ({texts[1]} to {texts[2]})"
+
+    @property
+    def percent(self) -> str:
+        """A share as ``8.3 % (7.1 to 9.6 %)``."""
+        if np.isnan(self.estimate):
+            return "not measured"
+        value = f"{100 * self.estimate:.1f} %"
+        return value if np.isnan(self.low) else f"{value} ({100 * self.low:.1f} to {100 * self.high:.1f} %)"
 
 
 @dataclass(frozen=True)
@@ -79,6 +91,11 @@ class Verdict:
     def text(self) -> str:
         """The finding with the reason after it, as a table shows them."""
         return f"{self.finding} {self.reason}".strip()
+
+    def _repr_html_(self) -> str:
+        numbers = {number.name: f"{number}, n = {number.n}" for number in self.numbers}
+        rows = {"verdict": self.outcome, "finding": self.text, **numbers}
+        return table_html(self.claim, {name: str(value) for name, value in rows.items()})
 
     def record(self) -> dict[str, Any]:
         """JSON: the parts, and ``verdict``, the word of the outcome. A bound that is not there is null."""

@@ -25,7 +25,7 @@ def figures(
     Example: `varlab figures runs/mine --style paper --format pdf --out paper/figures`
     """
     from varlab.figures.redraw import redraw
-    from varlab.runs.inputs import check_writable
+    from varlab.writing import check_writable
 
     check_writable(out)
     formats = [item.strip() for item in format.split(",") if item.strip()]

@@ -3,12 +3,12 @@
 from functools import partial
 from pathlib import Path
 from textwrap import wrap
-from time import monotonic
 from typing import Annotated, Any
 
 import typer
 from rich.progress import MofNCompleteColumn
 
+from varlab.cli.batches import make_all
 from varlab.cli.options import (
     NONE,
     Method,
@@ -184,8 +184,9 @@ def report(
     ] = None,
     batch: Annotated[
         Path | None,
-        typer.Option(help="A YAML list of reports, made two at a time; unchanged ones are left."),
+        typer.Option(help="A YAML list of reports, made several at a time; unchanged ones are left."),
     ] = None,
+    workers: Annotated[int, typer.Option(help="Of --batch, how many reports at a time.")] = 2,
     fresh: Annotated[bool, typer.Option("--fresh", help="Of --batch, make unchanged reports again too.")] = False,
     overwrite: Overwrite = False,
     no_wait: NoWait = False,
@@ -204,7 +205,7 @@ def report(
     if batch is not None:
         if name or parameter or suffix:
             raise VarlabError("--batch names reports and their parameters in its file; give neither beside it.")
-        return _make_all(batch, out, fresh, overwrite)
+        return make_all(batch, out, workers=workers, fresh=fresh, overwrite=overwrite)
     if fresh:
         raise VarlabError("--fresh goes with --batch; a single report is always made anew.")
     given = dict(_pair(item) for item in parameter or ())
@@ -236,24 +237,6 @@ def report(
                 )
             say(f"  {made.html}")
     say(f"index: {out / 'index.html'}")
-
-
-def _make_all(batch: Path, out: Path, fresh: bool, overwrite: bool) -> None:
-    """Every report of a batch file; exit code 1 where one failed, after all others."""
-    from varlab.report_inputs import check_inputs
-    from varlab.reports import make_batch, read_batch
-
-    orders = read_batch(batch, check_inputs)
-    start = monotonic()
-
-    def told(name: str, state: str) -> None:
-        say(f"{monotonic() - start:5.0f} s  {name}: {state}")
-
-    with resumable():
-        failed = make_batch(orders, out, fresh=fresh, overwrite=overwrite, told=told)
-    say(f"{len(orders) - len(failed)} of {len(orders)} reports are made; index: {out / 'index.html'}")
-    if failed:
-        raise typer.Exit(1)
 
 
 def _pair(item: str) -> tuple[str, str]:

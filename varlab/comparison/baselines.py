@@ -27,9 +27,10 @@ from varlab.locks import one_writer
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
 from varlab.outputs import save_json, save_table
-from varlab.runs import Job, default_batch, provenance, runs_folder
+from varlab.runs import Job, default_batch, runs_folder
 from varlab.runs.folders import run_key
 from varlab.runs.inputs import at_least, check_writable
+from varlab.runs.provenance import provenance
 from varlab.scenes.prompt_sets import Given
 
 Progress = Callable[[float, int], None]

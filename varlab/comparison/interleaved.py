@@ -20,9 +20,11 @@ from varlab.comparison.rows import method_row
 from varlab.context import fixed_context
 from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
-from varlab.runs import Progress, provenance
+from varlab.runs import Progress
 from varlab.runs.inputs import at_least
+from varlab.runs.provenance import provenance
 from varlab.runs.trial import try_methods
+from varlab.runs.watched import watched
 from varlab.scenes.prompt_sets import Given
 
 
@@ -56,6 +58,7 @@ def compare(
     viewer; they cost every method one more run and a decode a stage, in none of their times.
     Unknown names, needs that are not met and pairs that cannot run together stop before any work.
     """
+    progress = progress or watched()
     at_least(1, n=n, batch=batch, rounds=rounds)
     at_least(0, stages_of=stages_of)
     names = list(dict.fromkeys([DENSE, *specs]))

@@ -10,6 +10,7 @@ every figure stands on which model, weights and prompts it rests. ``save`` write
 
 from varlab.analysis.comparisons import log_of
 from varlab.analysis.decisions import accuracy_table, kept_share_table
+from varlab.analysis.pictures import difference_spectrum_table
 from varlab.analysis.redundancy import (
     energy_left_table,
     saturation_table,
@@ -27,6 +28,7 @@ from varlab.analysis.spectra import (
 from varlab.analysis.tokens import (
     block_edge_correlation_table,
     block_token_mse_table,
+    poster_blocks,
     step_change_table,
     sublayer_split_table,
 )
@@ -47,6 +49,7 @@ from varlab.figures.decisions import (
     keep_maps_table,
 )
 from varlab.figures.explore import explore
+from varlab.figures.forest import claim_figures, forest, forest_table
 from varlab.figures.maps import energy_maps, energy_maps_table, token_maps, token_maps_table
 from varlab.figures.overview import overview
 from varlab.figures.redraw import redraw
@@ -60,7 +63,7 @@ from varlab.figures.redundancy import (
 )
 from varlab.figures.save import save
 from varlab.figures.sheets import contact_sheet, contact_sheet_table
-from varlab.figures.sidebyside import difference_spectrum, difference_spectrum_table, side_by_side
+from varlab.figures.sidebyside import difference_spectrum, side_by_side
 from varlab.figures.spectra import (
     explained_share,
     high_frequency_share,
@@ -69,7 +72,8 @@ from varlab.figures.spectra import (
     wavelet_share,
 )
 from varlab.figures.spread import concentration, concentration_table, edge_correlation, edge_correlation_table
-from varlab.figures.style import panels, retitle
+from varlab.figures.stages import sensitive_prompts, stage_pictures
+from varlab.figures.style import one_legend, panels, retitle
 from varlab.figures.tokens import (
     block_edge_correlation,
     block_token_mse,
@@ -88,6 +92,7 @@ __all__ = [
     "block_token_mse_table",
     "branch_divergence",
     "branch_divergence_table",
+    "claim_figures",
     "concentration",
     "concentration_table",
     "contact_sheet",
@@ -105,6 +110,8 @@ __all__ = [
     "explained_share",
     "explained_share_table",
     "explore",
+    "forest",
+    "forest_table",
     "guidance_effect",
     "guidance_effect_table",
     "high_frequency_share",
@@ -113,8 +120,10 @@ __all__ = [
     "keep_maps_table",
     "kept_share_table",
     "log_of",
+    "one_legend",
     "overview",
     "panels",
+    "poster_blocks",
     "prediction_divergence",
     "prediction_divergence_table",
     "psnr",
@@ -126,6 +135,7 @@ __all__ = [
     "saturation",
     "saturation_table",
     "save",
+    "sensitive_prompts",
     "side_by_side",
     "similarity",
     "similarity_table",
@@ -133,6 +143,7 @@ __all__ = [
     "spectral_centroid_table",
     "stage_cost",
     "stage_cost_table",
+    "stage_pictures",
     "step_change",
     "step_change_table",
     "step_redundancy",

@@ -7,7 +7,7 @@ from varlab.analysis.ablation_axes import axis_table
 from varlab.analysis.comparisons import log_of
 from varlab.analysis.frontier import corners
 from varlab.analysis.settings_table import DENSE, SettingsTable
-from varlab.figures.style import BLUE, INK, PAGE, RED, SOFT, figure_of, finish, panels, theme
+from varlab.figures.style import BLUE, INK, PAGE, RED, SOFT, figure_of, finish, panels, reference, theme
 
 LABELS = {
     "tau": "tau (the poster's)",
@@ -21,27 +21,32 @@ LABELS = {
 
 @theme()
 def ablation(table: SettingsTable, axis: str) -> Figure:
-    """What does an option cost and save? Left: SSIM to the dense image by its value (bars: 95 % over prompts); right:
-    the same over the work of the ledger, with the best of blind baselines where the study holds them.
+    """What does an option cost and save? Left: SSIM to the dense image by its value (bars: 95 % over prompts); middle:
+    the scene score, where it was stored; right: SSIM over the work of the ledger, with the best of blind baselines.
 
     Raises
     ------
     VarlabError: an axis that the study has not drawn.
     """
     rows = axis_table(table, axis)
-    by_value, by_work = panels(2, width=PAGE, height=2.8)
-    place = range(len(rows))
+    measures = {"ssim": "SSIM to the dense image", "score": "scene score"}
+    shown = {name: label for name, label in measures.items() if name in rows}
+    *by_value, by_work = panels(len(shown) + 1, width=PAGE, height=2.6)
     below, above = rows.ssim - rows.ssim_low, rows.ssim_high - rows.ssim
-    by_value.errorbar(place, rows.ssim, (below, above), fmt="o", color=BLUE, ms=4, lw=1.1, capsize=2)
-    by_value.set(xticks=list(place), xlabel=LABELS[axis], ylabel="SSIM to the dense image")
-    by_value.set_xticklabels(rows[axis])
+    for ax, (name, label) in zip(by_value, shown.items(), strict=True):
+        ends = rows[name] - rows[f"{name}_low"], rows[f"{name}_high"] - rows[name]
+        ax.errorbar(range(len(rows)), rows[name], ends, fmt="o", color=BLUE, ms=4, lw=1.1, capsize=2)
+        ax.set(xticks=range(len(rows)), xlabel=LABELS[axis].replace(" (", "\n("), ylabel=label)
+        ax.set_xticklabels(rows[axis])
+    if "score" in shown:
+        reference(by_value[1], float(table.table(DENSE).score.iloc[0]), "dense")
     by_work.errorbar(rows.work, rows.ssim, (below, above), fmt="o", color=BLUE, ms=4, lw=1.1, capsize=2, label="method")
     for value, x, y in zip(rows[axis], rows.work, rows.ssim, strict=True):
         by_work.annotate(str(value), (x, y), xytext=(3, 3), textcoords="offset points", fontsize=6, color=INK)
     _blind(by_work, table)
     by_work.set(xlabel="work over dense", ylabel="SSIM to the dense image")
     by_work.legend(fontsize=6)
-    figure = figure_of(by_value)
+    figure = figure_of(by_work)
     finish(figure, log_of(table.facts), f"ablation {axis}", rows)
     return figure
 

@@ -92,7 +92,8 @@ def guidance_effect_table(log: Log) -> pd.DataFrame:
 def guidance_effect(log: Log, ax: Axes | None = None) -> Axes:
     """How many predictions does guidance decide? Beside those that the random draw decides."""
     table = guidance_effect_table(log)
-    lines = {e: (table[table["effect"] == e], colour) for e, colour in (("guidance", INK), ("drawing", ORANGE))}
+    effects = (("guidance", "guidance", INK), ("random sampling alone", "drawing", ORANGE))
+    lines = {label: (table[table["effect"] == effect], colour) for label, effect, colour in effects}
     ax = _by_stage(log, lines, f"share of {predicted(log)}s", f"{predicted(log).capitalize()}s changed by guidance", ax)
     ax.legend()
     finish(ax, log, "guidance_effect", table)

@@ -52,7 +52,9 @@ def readings(shares: pd.DataFrame, published: Sequence[float], log: Log) -> Figu
         y, low, high = ([row[f"below {tau}{end}"] for tau in taus] for end in ("", " low", " high"))
         label = f"{_name(row['norm'], row['root'])} (block {row['block']})"
         colour = CYCLE[i % len(CYCLE)]
-        lines.plot(taus, y, color=colour, marker=MARKERS[i % len(MARKERS)], mec="white", mew=0.5, label=label, zorder=3)
+        width = 1.2 + 0.5 * (len(best) - 1 - i)  # the first ones wider: lines on the same values show as a border
+        lines.plot(taus, y, color=colour, marker=MARKERS[i % len(MARKERS)], mec="white", mew=0.5, label=label,
+                   lw=width, ms=3 + width, zorder=3)  # fmt: skip
         lines.fill_between(taus, low, high, color=colour, alpha=0.15, lw=0)
     lines.set(xlabel="tau", ylabel="share of scores below tau", ylim=(-0.02, 1.02), xticks=taus)
     lines.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=6)

@@ -11,24 +11,33 @@ MIRRORS = {
     "energy_on_edges": f"{SPARSEVAR}, observation 1: the paper shows maps and no number",
     "high_frequency_share": f"{FREQEXIT}, figure 2: detail appears in the later steps",
     "residual_spectrum": f"{FREQEXIT}, figure 2: spectra by step",
-    "token_maps": f"{SPARSEVAR}, observation 2: maps of two blocks, one on edges and one on the background",
+    "token_maps": f"{SPARSEVAR}, observation 2: one block on edges and one on the background, as measured here",
+    "token_maps_poster": f"{SPARSEVAR}, observation 2: the blocks at the depth of the poster's two, side by side",
     "block_edge_correlation": f"{SPARSEVAR}, observation 2, for all blocks",
     "step_redundancy": f"{SKIPVAR}, figures of the cost and the gain of each step; {FASTVAR}, figure 2a",
     "guidance_effect": f"{SKIPVAR}: the unconditional branch matters little at the last steps",
     "keep_maps": f"{SPARSEVAR}, method figure: tokens kept and their anchors",
     "decisions": f"{SKIPVAR}, figure of its branches",
+    "sensitive_prompts": f"{SKIPVAR}: sensitive and robust prompts, chosen by the images' own SSIM",
+    "stage_pictures": f"{SPARSEVAR}, pictures after stages 11, 12 and 13 with their latency",
     "tradeoff_work": f"{SPARSEVAR}, {SKIPVAR} and {FASTVAR}, tables of speed and quality",
-    "tradeoff_speed": f"{SPARSEVAR}, {SKIPVAR} and {FASTVAR}, tables of speed and quality",
+    "tradeoff_speed": f"{SPARSEVAR}, its sweep of tau, {SKIPVAR} and {FASTVAR}, tables of speed and quality",
     "side_by_side": "the visual panels of all four papers",
     "difference": "",
     "difference_spectrum": "",
 }
-WITHOUT = {  # figures and tables of the papers that no stored log can redraw
+IN_REPORTS = {  # drawn by a report from what it measures or from shipped tables, and kept beside its page
+    f"{SPARSEVAR}: sweep of tau from .4 to .7": "30_ablations, tau and matched tau (SSIM, scene score, work); measured "
+    "latency of the shares kept: 10_sparsevar, tradeoff",
+    f"{SPARSEVAR}: tables of alpha and of P": "30_ablations, alpha and last; 41_poster_tables row for row",
+    f"{SKIPVAR}: strategies on sensitive and robust prompts": "30_ablations, table of strategies by halves",
+    f"{FREQEXIT}: sample grid by exit": "13_freqexit, samples_by_exit",
+    f"{FREQEXIT}: table 1, quality by exit": "13_freqexit, tradeoff; 30_ablations, depth",
+    f"{FREQEXIT}: table 3, ablation of its losses": "13_freqexit, ablation, the LayerSkip-like row at half the blocks",
+}
+WITHOUT = {  # figures and tables of the papers that nothing here redraws
     f"{SPARSEVAR}: GenEval, DPG and preference tables": "need official weights and scorers: varlab generate and score",
-    f"{SPARSEVAR}: tables of alpha and of P": "are tables: varlab compare MODEL sparsevar:alpha=...",
-    f"{SPARSEVAR}: pictures after stages 11, 12 and 13": "stand in the viewer of a comparison (stages_of=)",
-    f"{SKIPVAR}: sensitive and robust prompts": "need the paper's two sets of prompts, which are not published",
-    f"{FREQEXIT}: table 1, FID by exit": "needs weights trained on ImageNet; 13_freqexit shows it for the mini",
-    f"{FREQEXIT}: table 3, ablation": "needs training: notebook 13_freqexit reads its record",
-    f"{FREQEXIT}: sample grid by exit": "exits are drawn within notebook 13_freqexit, which keeps no log of them",
+    f"{FREQEXIT}: table 1, FID by exit on ImageNet": "needs weights trained on ImageNet",
+    f"{FREQEXIT}: LayerSkip at every exit": "the weights of that recipe are not kept: its shipped row is that at half "
+    "the blocks; varlab ablate measures others",
 }

@@ -1,6 +1,6 @@
 """What a method decided: which tokens it computed, over the picture, and what it left out of which image."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize, to_rgb
+from matplotlib.colors import ListedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 
-from varlab.analysis.decisions import pruned_stages, pruning_method
+from varlab.analysis.decisions import decision_regions, pruned_stages, pruning_method
 from varlab.analysis.logs import Images, Log, as_log, dataset, grids, images_of, prompt_count
-from varlab.figures.style import ENERGY, INK, MARKERS, PAGE, SOFT, clean_bar, finish, panels, stage_name, theme
+from varlab.figures.style import ENERGY, INK, MARKERS, PAGE, SOFT, clean_bar, finish, halo, panels, stage_name, theme
 from varlab.figures.text import wrapped
 
 OUT = np.array(to_rgb("#f2f2f2"))  # veil over tokens that were left out
@@ -146,12 +146,18 @@ def decisions_table(log: Log) -> pd.DataFrame:
 
 @theme()
 def decisions(log: Log) -> Figure:
-    """What does SkipVAR read, and what does it decide? Left: an image a point; right: how sure the first model is."""
+    """What does SkipVAR read, and what does it decide? Left: an image a point; right: how sure the first model is.
+
+    Behind the points what the two decision models would say of any pair of features, where the log holds them.
+    """
     table = decisions_table(log)
     points, bars = panels(2, width=PAGE, height=3.0)
+    regions = decision_regions(log)
     styles = {"dense": (INK, MARKERS[0])}
     styles |= {f"drop {n}": (colour, MARKERS[1]) for n, colour in enumerate(DROPPED, 1)}
     styles |= {f"replace {n}": (colour, MARKERS[2]) for n, colour in enumerate(REPLACED, 1)}
+    if regions is not None:
+        _draw_regions(points, regions, styles)
     for name, (colour, marker) in styles.items():
         part = table[table.decision == name]
         if len(part):
@@ -176,3 +182,20 @@ def decisions(log: Log) -> Figure:
     figure = points.get_figure(root=True)
     assert figure is not None
     return figure
+
+
+def _draw_regions(ax: Axes, regions: pd.DataFrame, styles: Mapping[str, tuple[str, str]]) -> None:
+    """The decision for every pair of features, faint, with a line where it changes."""
+    grid = regions.pivot(index="hf_ratio", columns="hf_diff", values="decision")
+    codes = grid.map(list(styles).index).to_numpy(float)
+    for code in np.unique(codes):
+        tint = ListedColormap([(*to_rgb(list(styles.values())[int(code)][0]), 0.16)])
+        ax.pcolormesh(grid.columns, grid.index, np.where(codes == code, 1.0, np.nan), cmap=tint, rasterized=True)
+        if len(np.unique(codes)) > 1:
+            ax.contour(
+                grid.columns, grid.index, (codes == code).astype(float), levels=[0.5], colors=INK, linewidths=0.7
+            )
+    for decision, part in regions.groupby("decision"):
+        if len(part) > 0.02 * len(regions):
+            place = part.hf_diff.median(), part.hf_ratio.median()
+            ax.annotate(str(decision), place, ha="center", fontsize=6, color=SOFT, path_effects=halo())

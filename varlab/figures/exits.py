@@ -1,7 +1,8 @@
 """Early exits: why layers can be left, what is lost and what is gained. All read tables of ``studies.exits``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -13,12 +14,15 @@ from varlab.errors import VarlabError, unknown
 from varlab.figures.style import (
     CYCLE,
     MARKERS,
+    PAGE,
     SOFT,
+    cut_note,
     figure_of,
     finish,
     line,
     own_axes,
     panels,
+    plain_log,
     reference,
     stage_axis,
     stage_bar,
@@ -77,7 +81,7 @@ def detail_share(found: Measured, ax: Axes | None = None) -> Axes:
 @theme()
 def detail_loss(found: Measured, measures: Sequence[str] = ("scattering_frechet", "class_accuracy", "ssim")) -> Figure:
     """What is lost when token maps lose their details at some stages? (``exits.detail.detail_removed``)"""
-    table, axes = found.table, panels(len(measures), 1, height=0.55 + 0.26 * len(found.table), sharey=True)
+    table, axes = found.table, panels(len(measures), 1, height=0.85 + 0.26 * len(found.table), sharey=True)
     y = np.arange(len(table))
     for ax, name in zip(axes, measures, strict=True):
         ax.hlines(y, table[f"{name}_low"], table[f"{name}_high"], color=CYCLE[0], lw=1)
@@ -104,8 +108,10 @@ def lens(found: Measured, measure: str = "agreement", ax: Axes | None = None) ->
     ax.set(xlabel="layer", ylabel=LENS[measure])
     layers = sorted(found.table["layer"].unique())
     ax.set_xticks(layers[:: 1 if len(layers) <= 14 else 4])
-    largest = 1.02 if measure in ("similarity", "agreement") else 1.15 * table["mean"].max()  # bands may be cut
+    largest = 1.02 if measure in ("similarity", "agreement") else 1.15 * table["mean"].max()
     ax.set_ylim(min(0, table["mean"].min()), largest)
+    if table["high"].max() > max(1.02, largest):
+        cut_note(ax, "intervals end above", top=True)
     stage_bar(ax, range(1, stages + 1), stages)
     finish(ax, log_of(found.facts), f"lens-{measure}", table)
     return ax
@@ -155,15 +161,14 @@ def exit_cost(found: Sequence[Measured]) -> Figure:
     costs = {"block_calls": "block calls over full depth", "gflops": "operations over full depth"}
     axes = panels(2, 1, height=2.7, sharey=True)
     for ax, (column, label) in zip(axes, costs.items(), strict=True):
-        for i, one in enumerate(found):
-            table = one.table
-            x, batch = table[column] / table[column].iloc[0], int(table["batch"].iloc[0])
+        for i, one in enumerate(found):  # beside each other, the first ones larger and open
+            table, shift = one.table, 0.012 * (i - (len(found) - 1) / 2)
+            x, batch = table[column] / table[column].iloc[0] + shift, int(table["batch"].iloc[0])
             ax.vlines(x, table["low"], table["high"], color=CYCLE[i], lw=0.9)
-            ax.plot(
-                x, table["transformer_ratio"], MARKERS[i], color=CYCLE[i], mec="white", mew=0.5, label=f"batch {batch}"
-            )
+            open_ = {"mfc": "none", "mew": 1.0, "ms": 6} if i < len(found) - 1 else {"mec": "white", "mew": 0.5}
+            ax.plot(x, table["transformer_ratio"], MARKERS[i], color=CYCLE[i], label=f"batch {batch}", **open_)
         ax.plot([0, 1.05], [0, 1.05], color=SOFT, lw=0.8, ls=(0, (4, 3)), zorder=1)
-        ax.set(xlabel=label, xlim=(0, 1.05), ylim=(0, None))
+        ax.set(xlabel=label, xlim=(0, 1.06), ylim=(0, None))
     axes[0].set_ylabel("transformer time over full depth")
     axes[0].legend()
     figure = figure_of(axes[0])
@@ -190,7 +195,36 @@ def ablation(found: Measured, exits: str, measures: Sequence[str] = ("scattering
             ax.hlines(spread, part[f"{name}_low"], part[f"{name}_high"], color=colour, lw=1)
             ax.plot(part[name], spread, "o", color=colour, mec="white", mew=0.5)
         ax.set(xlabel=MEASURES[name], ylim=(len(recipes) - 0.5, -0.5))
+        if name == "scattering_frechet":  # one recipe may be ten times as far as the others
+            ax.set_xscale("log")
+            plain_log(ax.xaxis)
     axes[0].set_yticks(range(len(recipes)), [as_typed(name) for name in recipes])
     figure = figure_of(axes[0])
     finish(figure, log_of(found.facts), f"ablation-exit{exits}".replace("/", "-"), table)
+    return figure
+
+
+@theme()
+def samples_by_exit(pictures: Mapping[str, Mapping[str, np.ndarray]], found: Measured) -> Figure:
+    """How do the images look at each exit? A row an exit, a block of columns a set of weights, the same noise in all.
+
+    ``pictures``: of ``exits.quality.exit_pictures``; ``found``: the table of those very models.
+    """
+    exits = list(next(iter(pictures.values())))
+    counts = {weights: len(rows[exits[0]]) for weights, rows in pictures.items()}
+    columns = sum(counts.values())
+    side = min(0.95, (PAGE - 0.9) / columns)
+    figure = plt.figure(figsize=(columns * side + 0.9, len(exits) * side + 0.6), layout="constrained")
+    parts = figure.subfigures(1, len(counts), width_ratios=list(counts.values()), squeeze=False)[0]
+    for part, (weights, rows) in zip(parts, pictures.items(), strict=True):
+        fields = part.subplots(len(exits), counts[weights], squeeze=False, gridspec_kw={"wspace": 0, "hspace": 0})
+        for line_of, (exit_, images) in zip(fields, rows.items(), strict=True):
+            for ax, image in zip(line_of, images, strict=True):
+                ax.imshow(image, interpolation="nearest")
+                ax.set(xticks=[], yticks=[])
+                ax.spines[:].set_visible(False)
+            if part is parts[0]:
+                line_of[0].set_ylabel(as_typed(exit_), fontsize=6)
+        part.suptitle(as_typed(weights), fontsize=7, fontweight="bold")
+    finish(figure, log_of(found.facts), "samples_by_exit", found.table[["weights", "exits", "block_calls", "gflops"]])
     return figure

@@ -33,7 +33,7 @@ from varlab.analysis.tokens import extreme_blocks
 from varlab.figures.style import ENERGY, PAGE, SOFT, clean_bar, finish, stage_name, theme
 
 SOURCES = ("contribution", "preview change")
-SMALL: dict[str, Any] = {"fontsize": 7, "pad": 3, "loc": "center"}
+SMALL: dict[str, Any] = {"fontsize": 6.5, "pad": 3, "loc": "center"}
 MOST_STAGES = 7  # columns that a page's width can show
 ENERGY_SCALE = PowerNorm(0.5, 0, 9)  # over the mean of the map; by the root, since few cells hold most
 CHANGE_SCALE = Normalize(-2, 2.5)  # standard deviations
@@ -107,7 +107,8 @@ def token_maps(
     """Which tokens does a block change most? By default the block closest to edges and the one farthest from them.
 
     The two blocks are chosen by their mean correlation with edges at the last stages; see
-    ``block_edge_correlation`` for all blocks and intervals.
+    ``block_edge_correlation`` for all blocks and intervals. ``blocks=vl.figures.poster_blocks(log)`` takes those at
+    the depth of the two on SparseVAR's poster.
     """
     chosen, shown = _existing(log, prompts), list(blocks or extreme_blocks(log))
     at, pictures = list(stages or _last_two(log)), images_of(log, images)

@@ -17,15 +17,17 @@ from matplotlib.text import Text
 from varlab.analysis.comparisons import SavedComparison
 from varlab.analysis.decisions import pruning_method
 from varlab.analysis.logs import Log, as_log
+from varlab.analysis.tokens import poster_blocks
 from varlab.errors import VarlabError, unknown
 from varlab.figures.branches import branch_divergence, guidance_effect, prediction_divergence
-from varlab.figures.counterparts import MIRRORS, WITHOUT
+from varlab.figures.counterparts import IN_REPORTS, MIRRORS, WITHOUT
 from varlab.figures.decisions import decisions, keep_maps
 from varlab.figures.maps import energy_maps, token_maps
 from varlab.figures.redundancy import saturation, step_redundancy
 from varlab.figures.sidebyside import difference_spectrum, side_by_side
 from varlab.figures.spectra import explained_share, high_frequency_share, residual_spectrum
 from varlab.figures.spread import concentration
+from varlab.figures.stages import sensitive_prompts, stage_pictures
 from varlab.figures.style import PROVENANCE, figure_of, kept, panels, theme
 from varlab.figures.tokens import block_edge_correlation, block_token_mse, step_change, sublayer_split
 from varlab.figures.tradeoff import tradeoff
@@ -40,9 +42,14 @@ MANIFEST = "figures.json"
 FIXED: Any = {"svg.hashsalt": "varlab", "svg.fonttype": "path", "pdf.fonttype": 42}
 
 
+def poster_maps(log: Log) -> Figure:
+    """Which tokens do the blocks change that stand at the depth of the poster's two?"""
+    return token_maps(log, blocks=poster_blocks(log))
+
+
 @dataclass(frozen=True)
 class Drawing:
-    """A figure by name: what draws it, the group of the log that it needs, whether it fills axes of a given width."""
+    """A figure by name: what draws it, what of its source it needs, whether it fills axes of a given width."""
 
     name: str
     draw: Callable[..., Axes | Figure]
@@ -63,6 +70,7 @@ OF_LOGS = (
     Drawing("sublayer_split", sublayer_split, "token-mse"),
     Drawing("block_edge_correlation", block_edge_correlation, "token-mse"),
     Drawing("token_maps", token_maps, "token-mse", axes=False),
+    Drawing("token_maps_poster", poster_maps, "token-mse", axes=False),
     Drawing("branch_divergence", branch_divergence, "branch-divergence"),
     Drawing("prediction_divergence", prediction_divergence, "branch-divergence"),
     Drawing("guidance_effect", guidance_effect, "branch-divergence"),
@@ -76,6 +84,8 @@ OF_COMPARISONS = (
     Drawing("difference_spectrum", difference_spectrum),
     Drawing("side_by_side", side_by_side, axes=False),
     Drawing("difference", partial(side_by_side, difference=True), axes=False),
+    Drawing("sensitive_prompts", sensitive_prompts, axes=False),
+    Drawing("stage_pictures", stage_pictures, "stages", axes=False),
 )
 
 
@@ -127,7 +137,7 @@ def redraw(
         made += [_written(figure, place / f"{stem}.{end}") for end in formats]
         records.append(_record(stem, folder, drawing, figure))
         plt.close(figure)
-    record = {"style": style, "columns": columns, "figures": records, "without": WITHOUT}
+    record = {"style": style, "columns": columns, "figures": records, "in reports": IN_REPORTS, "without": WITHOUT}
     return [*made, save_json(place / MANIFEST, record)]
 
 
@@ -147,7 +157,9 @@ def _drawings(folder: Path) -> list[Plan]:
         return [(one, partial(one.draw, log)) for one in OF_LOGS if one.needs in log.children]
     compared = SavedComparison(folder)
     found: list[Plan] = [
-        (one, partial(one.draw, folder if "tradeoff" in one.name else compared)) for one in OF_COMPARISONS
+        (one, partial(one.draw, folder if "tradeoff" in one.name else compared))
+        for one in OF_COMPARISONS
+        if not one.needs or getattr(compared, one.needs)
     ]
     for row, name in enumerate(compared.names):
         place = folder / "decisions" / f"{row:02d}"

@@ -2,48 +2,37 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Protocol
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 
 from varlab.analysis.comparisons import family, is_baseline, log_of
+from varlab.analysis.pictures import Pictured, as_array, difference_spectrum_table
 from varlab.figures.style import DASHES, PAGE, decades, finish, method_style, own_axes, theme
 from varlab.figures.text import as_typed, wrapped
-from varlab.measures.statistics import bootstrap_interval
 
 LABEL = 1.3  # inches for the names of the rows
 GAIN = 3.0  # of the difference pictures
 
 
-class Pictured(Protocol):
-    """What ``varlab.comparison`` returns."""
-
-    @property
-    def images(self) -> dict[str, list[Image.Image]]: ...
-
-    @property
-    def facts(self) -> dict[str, Any]: ...
-
-
-def _array(pictures: Sequence[Image.Image]) -> np.ndarray:
-    """[n, H, W, 3] in [0, 1]."""
-    return np.stack([np.asarray(picture, dtype=np.float32) / 255 for picture in pictures])
-
-
 @theme()
-def side_by_side(compared: Pictured, prompts: Sequence[int] = range(4), difference: bool = False) -> Figure:
+def side_by_side(
+    compared: Pictured,
+    prompts: Sequence[int] = range(4),
+    difference: bool = False,
+    methods: Sequence[str] | None = None,
+) -> Figure:
     """How do the pictures of each method look? A row a method, a column a prompt; all others stand in the viewer.
 
-    ``difference``: mid grey plus three times what differs from dense.
+    ``difference``: mid grey plus three times what differs from dense. ``methods``: by default the first two methods
+    and the first baselines, three rows beside dense.
     """
     shown = [i for i in prompts if i < len(compared.images["none"])]
-    names = [name for name in compared.images if not (difference and name == "none")]
-    dense = _array([compared.images["none"][i] for i in shown])
+    names = [name for name in methods or few(compared) if not (difference and name == "none")]
+    dense = as_array([compared.images["none"][i] for i in shown])
     side = min((PAGE - LABEL) / len(shown), 1.25)
     figure, axes = plt.subplots(
         len(names),
@@ -55,7 +44,7 @@ def side_by_side(compared: Pictured, prompts: Sequence[int] = range(4), differen
     figure.set_layout_engine("constrained", w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
     texts = compared.facts["prompts"]
     for row, name in enumerate(names):
-        pictures = _array([compared.images[name][i] for i in shown])
+        pictures = as_array([compared.images[name][i] for i in shown])
         if difference:
             pictures = np.clip(0.5 + GAIN * (pictures - dense), 0, 1)
         for ax, picture, i in zip(axes[row], pictures, shown, strict=True):
@@ -72,21 +61,12 @@ def side_by_side(compared: Pictured, prompts: Sequence[int] = range(4), differen
     return figure
 
 
-def difference_spectrum_table(compared: Pictured) -> pd.DataFrame:
-    """method, frequency (cycles/pixel), mean power of the luma difference to dense, low, high, n."""
-    import torch
-
-    from varlab.measures.spectra import radial_power
-
-    dense = _array(compared.images["none"]).mean(-1)
-    rows = []
-    for name, pictures in compared.images.items():
-        if name == "none":
-            continue
-        power, frequency = radial_power(torch.from_numpy(_array(pictures).mean(-1) - dense))
-        found = bootstrap_interval(power.numpy())
-        rows += [(name, *values, len(dense)) for values in zip(frequency.tolist(), *found, strict=True)]
-    return pd.DataFrame(rows, columns=["method", "frequency", "mean", "low", "high", "n"])
+def few(compared: Pictured, most: int = 3) -> list[str]:
+    """Dense and the rows that a figure has room for: at most two methods, then baselines."""
+    others = [name for name in compared.images if name != "none"]
+    own = [name for name in others if not is_baseline(name, "oracle-tokens")]
+    blind = [name for name in others if is_baseline(name)]
+    return ["none", *[*own[:2], *blind, *own[2:]][:most]]
 
 
 @theme()

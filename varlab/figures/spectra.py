@@ -29,8 +29,10 @@ from varlab.figures.style import (
     COLOURS,
     MARKERS,
     SOFT,
+    cut_note,
     decades,
     finish,
+    halo,
     line,
     own_axes,
     reference,
@@ -53,15 +55,21 @@ def residual_spectrum(
     """Which frequencies does each stage add? Radial power against cycles per image, one line a stage.
 
     A tick on the frequency axis in a stage's colour is the Nyquist limit of its grid. Previews go on beyond it,
-    as a thin line: a decoder turns one latent cell into many pixels.
+    as a thin line: a decoder turns one latent cell into many pixels. Early stages are drawn over late ones, and those
+    of one frequency as points beside each other.
     """
     table = residual_spectrum_table(log, source)
     table = table[(table["cycles_per_image"] > 0) & (table["mean"] > 0)]
     count = int(as_log(log)[PROBE].sizes["stage"])
     shown = list(stages or range(1, count + 1))
     ax = own_axes(ax)
-    for k in shown:
-        _stage_spectrum(ax, table[table["stage"] == k], stage_colours(count)[k - 1])
+    lone = 0  # stages of one frequency are points at the same place: each is set a little further to the left
+    for k in reversed(shown):
+        rows, colour = table[table["stage"] == k], stage_colours(count)[k - 1]
+        if len(rows) == 1:
+            lone += 1
+            rows = rows.assign(cycles_per_image=rows["cycles_per_image"] * 2.0 ** (-0.09 * lone))
+        _stage_spectrum(ax, rows, colour)
     _logarithmic(ax)
     ax.set_xlabel("frequency (cycles per image)")
     ax.set_ylabel("power")
@@ -77,11 +85,12 @@ def residual_spectrum(
 def _stage_spectrum(ax: Axes, rows: pd.DataFrame, colour: object) -> None:
     """Bold up to the stage's own Nyquist limit, thin beyond."""
     inside = rows[rows["cycles_per_image"] <= rows["nyquist"]]
-    line(ax, inside, "cycles_per_image", "", colour)
+    marked = [0, len(inside) - 1] if len(inside) else []
+    line(ax, inside, "cycles_per_image", "", colour, markevery=marked, path_effects=halo(2.6), lw=1.2, ms=3.2)
     beyond = rows[rows["cycles_per_image"] >= rows["nyquist"].clip(lower=1).map(np.floor)]
     if len(beyond) > 1:
         ax.plot(beyond["cycles_per_image"], beyond["mean"], color=colour, lw=0.9, zorder=2)
-        ax.fill_between(beyond["cycles_per_image"], beyond["low"], beyond["high"], color=colour, alpha=0.12, lw=0)
+        ax.fill_between(beyond["cycles_per_image"], beyond["low"], beyond["high"], color=colour, alpha=0.08, lw=0)
 
 
 def _logarithmic(ax: Axes) -> None:
@@ -170,8 +179,8 @@ def explained_share(log: Log, ax: Axes | None = None) -> Axes:
     reference(ax, 1, "")
     if ax.get_ylim()[0] < LEAST_EXPLAINED:
         ax.set_ylim(bottom=LEAST_EXPLAINED)
-        ax.annotate("lower values are cut off", (0.99, 0.02), xycoords="axes fraction", ha="right", va="bottom",
-                    fontsize=6, color=SOFT)  # fmt: skip
+        cut_note(ax, "lower values are cut off")
+    ax.set_ylim(top=1.06)
     ax.set_ylabel("explained share of the band")
     ax.set_title("How much of each band is there after each stage")
     ax.legend(title="cycles per image", loc="center left", bbox_to_anchor=(1, 0.5))

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 
 from varlab.analysis.logs import Log, grids, provenance, provenance_line
@@ -192,6 +193,31 @@ def reference(ax: Axes, y: float, text: str, side: str = "right") -> None:
         text, (float(side == "right"), y), xycoords=("axes fraction", "data"), xytext=(-2 if side == "right" else 2, 2),
         textcoords="offset points", ha=side, va="bottom", fontsize=6.5, color=SOFT,
     )  # fmt: skip
+
+
+def cut_note(ax: Axes, text: str, top: bool = False) -> None:
+    """Says in a corner what the limits of the axes leave out."""
+    ax.annotate(text, (0.99, 0.98 if top else 0.02), xycoords="axes fraction", ha="right",
+                va="top" if top else "bottom", fontsize=6, color=SOFT)  # fmt: skip
+
+
+def one_legend(*axes: Axes, columns: int = 4) -> None:
+    """One legend over a figure's panels in place of one in each; a name that several have stands once."""
+    with theme():
+        found: dict[str, Any] = {}
+        for ax in axes:
+            for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+                found.setdefault(label, handle)
+            if legend := ax.get_legend():
+                legend.remove()
+        figure = figure_of(axes[0])
+        figure.legend(list(found.values()), list(found), loc="outside upper center", ncols=columns, columnspacing=1.2)
+    _draw_as_typed(figure)
+
+
+def halo(width: float = 1.6) -> list[Any]:
+    """White around letters and lines, so that they stay readable over others."""
+    return [withStroke(linewidth=width, foreground="white")]
 
 
 def plain_log(axis: Any) -> None:

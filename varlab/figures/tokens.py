@@ -73,7 +73,8 @@ def block_map(log: Log, table: pd.DataFrame, title: str, unit: str, ax: Axes | N
     grid = table.pivot(index="block", columns="stage", values="mean").dropna(axis=1, how="all")
     ax = own_axes(ax, 3.9, 2.9)
     few = grid.size <= 80
-    scale = _log_scale(grid.values[grid.values > 0]) if logarithmic else None
+    middle = grid.values[1:-1] if len(grid) > 4 else grid.values  # first and last block would take half the scale
+    scale = _log_scale(middle[middle > 0]) if logarithmic else None
     labels, ends = grid.map(_short) if few else None, "both" if logarithmic else "neither"
     bar_as = {"label": unit, "pad": 0.02, "aspect": 24, "extend": ends}
     sns.heatmap(grid, ax=ax, cmap=ENERGY, norm=scale, annot=labels, fmt="", annot_kws={"fontsize": 6},
@@ -90,8 +91,7 @@ def block_map(log: Log, table: pd.DataFrame, title: str, unit: str, ax: Axes | N
 
 
 def _log_scale(values: np.ndarray, least: float = 2.0) -> LogNorm | None:
-    """Over the middle nine tenths of the values, which the first and last block would squeeze; at least a factor of
-    two, lest noise fills the colours."""
+    """Over the middle nine tenths of the values; at least a factor of two, lest noise fills the colours."""
     if not values.size:
         return None
     low, high = np.quantile(values, [0.05, 0.95])

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from varlab.analysis.comparisons import Compared, family, is_baseline, log_of, read_comparison, read_frontier
 from varlab.analysis.frontier import NO_MEAN
 from varlab.errors import VarlabError, unknown
-from varlab.figures.style import INK, SOFT, finish, method_style, own_axes, theme
+from varlab.figures.style import INK, SOFT, finish, halo, method_style, own_axes, theme
 from varlab.figures.text import as_typed
 
 MEASURES = {
@@ -51,7 +51,7 @@ def tradeoff(
             ax.vlines(part[against], part[f"{measure}_low"], part[f"{measure}_high"], color=colour, lw=0.9, zorder=1)
         if against == "speedup":
             ax.hlines(part[measure], part["speedup_low"], part["speedup_high"], color=colour, lw=0.9, zorder=1)
-        if len(part) > 1:
+        if len(part) > 1 or against == "speedup":  # over work the frontier names its baselines
             _name_settings(ax, part[[against, measure]], colour)
     frontier = read_frontier(source) if against == "work_ratio" else None
     if frontier is not None and measure in frontier.measures and measure not in NO_MEAN:
@@ -66,7 +66,8 @@ def _name_settings(ax: Axes, part: pd.DataFrame, colour: str) -> None:
     """Each point of a method with several by its options."""
     for name, x, y in part.itertuples():
         options = as_typed(str(name).partition(":")[2]) if "+" not in str(name) else ""
-        ax.annotate(options, (x, y), (3, 3), textcoords="offset points", fontsize=5, color=colour)
+        ax.annotate(options, (x, y), (3, 3), textcoords="offset points", fontsize=5, color=colour,
+                    path_effects=halo())  # fmt: skip
 
 
 def _line_to_beat(ax: Axes, table: pd.DataFrame, measure: str, least: float) -> None:
@@ -81,4 +82,5 @@ def _line_to_beat(ax: Axes, table: pd.DataFrame, measure: str, least: float) -> 
     ax.plot(edge.work_ratio, edge[measure], "o-", ms=2.5, lw=1.2, color=INK, label="frontier of baselines", zorder=2)
     for name, work, value in zip(edge.index, edge.work_ratio, edge[measure], strict=True):
         text = "dense" if name == "none" else str(name).replace(":last=", " ").replace("+", "\n")
-        ax.annotate(text, (work, value), (2, -3), textcoords="offset points", fontsize=4.5, va="top", color=INK)
+        ax.annotate(text, (work, value), (2, -3), textcoords="offset points", fontsize=4.5, va="top", color=INK,
+                    path_effects=halo())  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from varlab.analysis.comparisons import BASELINES, family
-from varlab.reports.facts import VIEWER, as_text, fact_rows, read_facts, verdict_rows
+from varlab.reports.facts import CLAIM_FIGURE, VIEWER, as_text, fact_rows, read_facts, verdict_rows
 from varlab.reports.headings import heading
 
 DRAFT = "draft"  # the folder, within a report's own, of a run that goes on or stopped
@@ -49,7 +49,9 @@ def card_of(folder: Path) -> dict[str, Any]:
     files = [file for file in run.get("files", []) if (folder / file).is_file()]
     known = {"weights": "not recorded"} | {name: asked[name] for name in FIRST if name in asked} | facts
     shown = fact_rows({name: known[name] for name in FIRST if name in known})
-    figures = _figures(folder, files, ", ".join(f"{name} {value}" for name, value in shown))
+    figures = _figures(
+        folder, files, [row["claim"] for row in verdicts], ", ".join(f"{name} {value}" for name, value in shown)
+    )
     rest = {name: value for name, value in facts.items() if name not in FIRST}
     card |= {
         "title": title or name,
@@ -63,6 +65,7 @@ def card_of(folder: Path) -> dict[str, Any]:
         "tally": [(*words, n) for words, n in Counter((row["verdict"], row["tone"]) for row in verdicts).items()],
         "contents": _contents(len(verdicts), len(figures)),
         "figures": figures,
+        "claim_figures": [_claim_href(folder, i) for i in range(len(verdicts))],
         "files": [(file, _href(folder, file)) for file in _other_files(files)],
         "facts": [*shown, *([("date", run["date"])] if "date" in run else []), ("report", name)],
         "settings": [*fact_rows(rest), *((key, as_text(value)) for key, value in asked.items())],
@@ -108,13 +111,31 @@ def _contents(verdicts: int, figures: int) -> str:
     return ", ".join([*(f"{n} {kind}{'s' * (n > 1)}" for n, kind in counted if n), "settings"]).capitalize()
 
 
-def _figures(folder: Path, files: list[str], data: str) -> list[dict[str, Any]]:
-    """The PNG files, each with the same figure's PDF and numbers; `data` tells what they are drawn from."""
+def claim_figure(folder: Path, row: int) -> Path | None:
+    """The figure of a verdict, counted from 0."""
+    path = folder / f"{CLAIM_FIGURE.format(row + 1)}.png"
+    return path if path.is_file() else None
+
+
+def _claim_href(folder: Path, row: int) -> str:
+    path = claim_figure(folder, row)
+    return _href(folder, path.name) if path else ""
+
+
+def _is_claim(file: str) -> bool:
+    return re.fullmatch(CLAIM_FIGURE.format(r"\d+") + ".png", file) is not None
+
+
+def _figures(folder: Path, files: list[str], claims: list[str], data: str) -> list[dict[str, Any]]:
+    """The PNG files, those of the claims first, each with the same figure's PDF and numbers; `data` tells what they are
+    drawn from."""
     figures = []
-    for png in (file for file in files if file.endswith(".png")):
+    for png in sorted((file for file in files if file.endswith(".png")), key=lambda file: not _is_claim(file)):
         kinds = [(suffix.upper(), png.removesuffix("png") + suffix) for suffix in ("pdf", "svg", "csv")]
         links = [(kind, _href(folder, file)) for kind, file in kinds if file in files]
         title = Path(png).stem.replace("_", " ").replace("-", " ")
+        if _is_claim(png) and (row := int(title.split()[-1]) - 1) < len(claims):
+            title = claims[row]
         figures.append({"png": _href(folder, png), "title": title, "alt": f"{title}: {data}", "links": links})
     return figures
 

@@ -12,6 +12,7 @@ from varlab.errors import VarlabError
 
 FOLDER_VARIABLE = "VARLAB_REPORT_FOLDER"
 FACTS = "facts.json"
+CLAIM_FIGURE = "claim_{}"  # the figure of a report's verdict, counted from 1
 VIEWER = "viewer.html"  # of kept pictures, in a folder of the report's
 SHOWN_FIRST = ("model", "weights", "n", "seed", "device", "dtype")
 

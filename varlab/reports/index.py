@@ -50,7 +50,9 @@ def _claims(cards: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Claim by claim what each model said: for each model the verdicts of its reports."""
     rows: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for card in cards:
-        for row in card["verdicts"]:
+        for i, row in enumerate(card["verdicts"]):
             own = card["filter"] | {"verdicts": [row["verdict"]], "text": row["claim"]}
-            rows.setdefault(row["claim"], {}).setdefault(card["model"], []).append(row | {"of": card, "filter": own})
+            rows.setdefault(row["claim"], {}).setdefault(card["model"], []).append(
+                row | {"of": card, "filter": own, "figure": card["claim_figures"][i]}
+            )
     return [{"claim": claim, "models": models} for claim, models in rows.items()]

@@ -7,6 +7,7 @@ security policy.
 
 import csv
 import re
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
 from traitlets.config import Config
 
+from varlab.reports.cards import claim_figure
 from varlab.reports.facts import VIEWER, as_text, fact_rows, read_facts, verdict_rows
 from varlab.reports.headings import heading
 from varlab.reports.mathematics import block_formula, inline_formula
@@ -53,7 +55,7 @@ def notebook_page(path: Path, declared: Mapping[str, Parameter], pictures: Path)
         "run": run,
         "viewers": [file.relative_to(path.parent).as_posix() for file in sorted(path.parent.glob(f"*/{VIEWER}"))],
         "facts": fact_rows(facts),
-        "verdicts": verdict_rows(facts),
+        "verdicts": [row | {"figure": _claim_data(path.parent, i)} for i, row in enumerate(verdict_rows(facts))],
         "parameters": _parameter_rows(declared, run.get("parameters", {})),
     }
     html, _ = exporter.from_notebook_node(notebook, resources)
@@ -90,6 +92,12 @@ def _replace_by_link(soup: BeautifulSoup, tag: Tag) -> None:
     link = soup.new_tag("a", href=address.split()[0])
     link.string = f"[not embedded: {tag.get('alt') or address.split()[0]}]"
     tag.replace_with(link)
+
+
+def _claim_data(folder: Path, row: int) -> str:
+    """The figure of a verdict as an address that holds it; none where there is none."""
+    path = claim_figure(folder, row)
+    return f"data:image/png;base64,{b64encode(path.read_bytes()).decode()}" if path else ""
 
 
 def _describe_images(notebook: nbformat.NotebookNode, folder: Path, facts: Mapping[str, Any]) -> None:

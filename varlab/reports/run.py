@@ -14,6 +14,7 @@ from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from io import StringIO
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import nbformat
@@ -101,7 +102,7 @@ def _make(
         "parameters": inputs,
         "key": report_key(source, inputs),
     }
-    path = draft / f"{name}.ipynb"
+    path, start = draft / f"{name}.ipynb", monotonic()
     try:
         error = _execute(source, path, values, progress, wait)
     except KeyboardInterrupt as interrupt:
@@ -109,7 +110,10 @@ def _make(
         write_index(out)
         interrupt.add_note(f"The half-run notebook: {path}")
         raise
-    _finish(path, {**facts, "status": "stopped" if error else "complete", "error": error})
+    _finish(
+        path,
+        {**facts, "status": "stopped" if error else "complete", "error": error, "seconds": round(monotonic() - start)},
+    )
     if error:
         write_index(out)
         raise VarlabError(f"Report {name}: {error}\nThe half-run notebook: {path}")

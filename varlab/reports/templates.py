@@ -27,6 +27,9 @@ PAGE_TEMPLATE = """
 {%- endfor -%}</dl>{% endif %}
 {% if resources.run.error %}<p class="stopped">This run stopped: {{ resources.run.error | escape_html
   }}</p>{% endif %}
+<div class="claims">{% for row in resources.verdicts if row.figure %}<figure>
+<img alt="{{ row.claim | escape_html }}: {{ row.verdict | escape_html }}" src="{{ row.figure }}"></figure>
+{% endfor %}</div>
 {% if resources.verdicts %}<table
   class="verdicts"><thead><tr><th>Claim</th><th>Finding</th><th>Verdict</th></tr>
 </thead><tbody>{% for row in resources.verdicts %}<tr><td>{{ row.claim | escape_html }}</td>

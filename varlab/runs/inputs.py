@@ -1,11 +1,9 @@
 """What callers give to a run, checked before any work: prompts, numbers, folders, settings and hooks."""
 
 import inspect
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from numbers import Integral
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,8 @@ from varlab.models.hart import HartText
 from varlab.models.infinity import TextBatch
 from varlab.scenes.prompt_files import as_text, whole
 from varlab.weights.writing import hash_tensors
+from varlab.writing import check_writable as check_writable
+from varlab.writing import check_writable_file as check_writable_file
 
 Features = TextBatch | HartText
 # Texts, or features [T, width] of each.
@@ -88,39 +88,6 @@ def at_least(least: int, **numbers: int | None) -> None:
             raise VarlabError(f"{name} must be a whole number, not {number!r}.")
         if number is not None and number < least:
             raise VarlabError(f"{name} must be at least {least}, not {number}.")
-
-
-FILES = (
-    ".csv", ".html", ".ipynb", ".jpeg", ".jpg", ".json", ".jsonl", ".npz", ".pdf", ".png", ".safetensors", ".svg",
-    ".tsv", ".txt",
-)  # fmt: skip
-
-
-def check_writable(folder: Path) -> None:
-    """Refuse a folder that cannot be made or written in, and a new one that is named as a file.
-
-    Makes nothing: another process may be at the same check.
-    """
-    if folder.suffix.lower() in FILES and not folder.exists():
-        raise VarlabError(f"{folder} is named as a file, and is to be a folder. Give a name without {folder.suffix}.")
-    try:
-        nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-        with tempfile.TemporaryFile(dir=nearest):
-            pass
-    except OSError as error:
-        raise VarlabError(f"{folder} cannot be written in ({error.strerror}). Give another folder.") from error
-
-
-def check_writable_file(file: Path, suffix: str) -> None:
-    """Refuse a file whose folder cannot be made or written in, one that is a folder, and another ending.
-
-    Makes nothing.
-    """
-    if file.is_dir():
-        raise VarlabError(f"{file} is a folder, not a file. Give the name of a file in it.")
-    if file.suffix != suffix:
-        raise VarlabError(f"{file} would hold {suffix[1:].upper()}. Give a name that ends in {suffix}.")
-    check_writable(file.parent)
 
 
 def with_overrides(settings: Settings, keywords: Sequence[str] = (), /, **given: Any) -> Settings:

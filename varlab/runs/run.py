@@ -28,6 +28,7 @@ from varlab.runs.manifest import image_path, lost_images, note_images
 from varlab.runs.parts import joined_lazily
 from varlab.runs.provenance import provenance, record_of, stage_seconds
 from varlab.runs.states import progress_of
+from varlab.runs.watched import watched
 from varlab.writing import beside
 
 Probes = Sequence[str | LoggingProbe] | str | LoggingProbe
@@ -94,6 +95,7 @@ def sample(
     batch = default_batch(model) if batch is None else batch
     at_least(1, batch=batch)
     chosen = with_overrides(model.settings, keywords(sample), **settings)
+    progress = progress or watched()
     job = _job(model, prompts, chosen, seed, probes, accelerators, negative, progress)
     record = provenance(job)  # before objects among the hooks have seen a run
     job.try_out()
@@ -153,6 +155,7 @@ def log_run(
     batch = default_batch(model) if batch is None else batch
     at_least(1, batch=batch)
     chosen = with_overrides(model.settings, keywords(log_run), **settings)
+    progress = progress or watched()
     job = _job(model, prompts, chosen, seed, probes, accelerators, negative, progress)
     record = record_of(job, prompt_set, batch)
     if folder is None:

@@ -28,8 +28,9 @@ from varlab.errors import VarlabError, unknown
 from varlab.measures.metrics import edge_energy, spearman
 from varlab.measures.statistics import bootstrap_interval
 from varlab.models.base import NextScaleModel
-from varlab.runs import Job, default_batch, provenance
+from varlab.runs import Job, default_batch
 from varlab.runs.inputs import at_least
+from varlab.runs.provenance import provenance
 from varlab.scenes.prompt_sets import choose
 
 Progress = Callable[[int, int], None]

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from varlab.models.base import NextScaleModel
-from varlab.runs import Job, provenance
+from varlab.runs import Job
+from varlab.runs.provenance import provenance
 
 
 def facts_of(model: NextScaleModel, prompts: Sequence[str], seed: int) -> dict[str, Any]:

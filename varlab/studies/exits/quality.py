@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from varlab.accelerators.exit_account import account
@@ -74,3 +75,14 @@ def exit_quality(
                 progress(len(rows), len(models) * len(exits))
     facts = facts_of(first, texts, seed) | {"weights": "; ".join(m.weights for m in models.values())}
     return Measured(pd.DataFrame(rows), facts)
+
+
+def exit_pictures(
+    models: Mapping[str, VAR], exits: Sequence[str], n: int = 6, seed: int = 0
+) -> dict[str, dict[str, np.ndarray]]:
+    """By weights and exit vector the first ``n`` images uint8 [n, H, W, 3] of ``exit_quality``: the same noise."""
+    specs = exit_specs(next(iter(models.values())), exits)
+    return {
+        weights: {text: draw_classes(model, n, seed, [spec]) for text, spec in zip(exits, specs, strict=True)}
+        for weights, model in models.items()
+    }

@@ -22,8 +22,9 @@ from varlab.errors import VarlabError
 from varlab.locks import one_writer
 from varlab.models.base import NextScaleModel
 from varlab.outputs import plain, save_json, save_table
-from varlab.runs import Job, default_batch, provenance, to_pil
+from varlab.runs import Job, default_batch, to_pil
 from varlab.runs.folders import run_key
+from varlab.runs.provenance import provenance
 from varlab.scenes import CATEGORIES, score_images
 from varlab.scenes.prompt_sets import PromptSet
 from varlab.studies.settings.plans import Plan, plan_of
