@@ -68,7 +68,8 @@ def only(compared: Comparison) -> Verdict:
 def test_an_unlisted_baseline_that_keeps_more_decides() -> None:
     verdict = only(constructed(0.9, 0.93))
     assert verdict.outcome is Outcome.FAILS
-    assert "against truncate:last=1, the best baseline at equal or less work (0.50 against 0.60)" in verdict.finding
+    assert "] below truncate:last=1, the best baseline at equal or less work (0.50 against 0.60)" in verdict.finding
+    assert ", 0.03" in verdict.finding and "-0.0" not in verdict.finding  # how far below, not a negative way
     assert verdict.numbers[0].estimate == pytest.approx(-0.03, abs=0.003) and verdict.numbers[0].high < 0
 
 
@@ -76,7 +77,10 @@ def test_a_method_must_beat_the_mix_at_its_work_too() -> None:
     """.91 against .90 at less work; but .6 of the work is truncate on 80 % of the images: .92."""
     verdict = only(constructed(0.91, 0.9))
     assert verdict.outcome is Outcome.FAILS
-    assert "truncate:last=1 on 80 % of the images, dense on the rest, the best mix at equal work" in verdict.finding
+    assert (
+        verdict.finding.count("above truncate:last=1") == 1 and "against the best mix at equal work" in verdict.finding
+    )
+    assert "below: truncate:last=1 on 80 % of the images, dense on the rest" in verdict.finding
     assert [round(number.estimate, 2) for number in verdict.numbers] == [0.01, -0.01] and "mix of two" in verdict.reason
     assert only(constructed(0.95, 0.9)).outcome is Outcome.HOLDS
     assert only(constructed(0.92, 0.9)).outcome is Outcome.NO_DIFFERENCE  # within .002 of the mix

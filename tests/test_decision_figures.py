@@ -9,6 +9,7 @@ import xarray as xr
 from PIL import Image
 
 from varlab import figures
+from varlab.analysis.decisions import decision_regions
 from varlab.claims.methods import matched_baselines
 from varlab.claims.published import COLUMNS, published
 from varlab.errors import VarlabError
@@ -80,6 +81,21 @@ def test_a_decision_is_told_with_the_probability_of_the_model_that_took_it(
     assert figures.accuracy_table(decided).majority.tolist() == [0.6]
     figures.save(figures.decisions(decided), "decisions", folder=tmp_path)
     assert (tmp_path / "decisions.png").stat().st_size > 5000
+
+
+def test_regions_are_what_the_models_say_of_any_features(decided: xr.DataTree, tmp_path: Path) -> None:
+    """The first model drops 2 stages up to hf_diff .2; beyond it the second replaces 3 from hf_ratio .45 on."""
+    skip = {"mean": [0.1, 0.0], "scale": [0.5, 1.0], "coef": [[-2.0, 0.0]], "intercept": [0.4], "classes": [0, 2]}
+    uncond = {"mean": [0.0, 0.45], "scale": [1.0, 1.0], "coef": [[0.0, 1.0]], "intercept": [0.0], "classes": [0, 3]}
+    decided["skipvar"].attrs["decision_model"] |= {"skip": skip, "uncond": uncond}
+    table = decision_regions(decided, side=41)
+    assert table is not None and len(table) == 41**2
+    for row in table.itertuples():
+        beyond = "replace 3" if row.hf_ratio > 0.45 else "dense"
+        assert row.decision == ("drop 2" if row.hf_diff < 0.2 else beyond), row
+    figures.save(figures.decisions(decided), "decisions", folder=tmp_path)
+    texts = {text.get_text() for text in figures.decisions(decided).axes[0].texts}
+    assert texts == {"drop 2", "replace 3", "dense"}
 
 
 def test_a_log_without_decisions_is_told(pruned: xr.DataTree, decided: xr.DataTree) -> None:

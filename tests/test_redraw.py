@@ -13,8 +13,9 @@ import varlab as vl
 from tests.toy_logs import toy_images, toy_log
 from varlab.errors import VarlabError
 from varlab.figures import redraw
-from varlab.figures.counterparts import MIRRORS, WITHOUT
+from varlab.figures.counterparts import IN_REPORTS, MIRRORS, WITHOUT
 from varlab.figures.redraw import OF_COMPARISONS, OF_LOGS
+from varlab.reports import find_notebook
 from varlab.runs.folders import keep
 
 
@@ -34,9 +35,8 @@ def stored(folder: Path, *groups: str) -> Path:
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    found = vl.compare(
-        "nano-infinity", "scenes", ["sparsevar:keep=0.5,last=1", "truncate:last=1"], n=2, batch=2, frontier=False
-    )
+    specs = ["sparsevar:keep=0.5,last=1", "truncate:last=1"]
+    found = vl.compare("nano-infinity", "scenes", specs, n=2, batch=2, frontier=False, stages_of=1)
     return found.save(tmp_path_factory.mktemp("compared") / "saved")
 
 
@@ -80,7 +80,7 @@ def test_a_comparison_is_drawn_from_its_folder(compared: Path, tmp_path: Path) -
     made = redraw([compared], tmp_path / "out", formats=["png"])
     names = {path.stem for path in made if path.suffix == ".png"}
     assert names == {"tradeoff_work", "tradeoff_speed", "difference_spectrum", "side_by_side", "difference",
-                     "keep_maps-01"}  # fmt: skip
+                     "sensitive_prompts", "stage_pictures", "keep_maps-01"}  # fmt: skip
 
 
 def test_the_manifest_says_what_each_figure_shows(compared: Path, tmp_path: Path) -> None:
@@ -90,6 +90,18 @@ def test_the_manifest_says_what_each_figure_shows(compared: Path, tmp_path: Path
     assert shown["tradeoff_work"]["data"]["model"] == "nano-infinity"
     assert all(figure["question"].endswith((".", "?")) for figure in record["figures"])
     assert record["without"] == WITHOUT and all(WITHOUT.values())
+    assert record["in reports"] == IN_REPORTS and not set(IN_REPORTS) & set(WITHOUT)
+
+
+def test_what_reports_draw_is_drawn_by_them() -> None:
+    """Each line names a notebook and a figure that it saves, or a table that it shows."""
+    for text in IN_REPORTS.values():
+        for part in text.split("; "):
+            notebook = re.search(r"\d\d_\w+", part)
+            assert notebook is not None, part
+            source = find_notebook(notebook[0]).read_text("utf-8")
+            figure = re.search(r"(samples_by_exit|tradeoff|ablation)", part)
+            assert figure is None or figure[0] in source, part
 
 
 def test_every_counterpart_is_a_figure() -> None:
@@ -131,15 +143,12 @@ main()
 """
 
 
-def test_neither_a_run_nor_a_comparison_needs_torch(compared: Path, tmp_path: Path) -> None:
-    run = stored(tmp_path / "run")
-    for source in (run, compared):
-        for name in ("first", "second"):
-            out = tmp_path / name / source.name
-            call = [sys.executable, "-c", WITHOUT_TORCH, "figures", str(source), "--out", str(out), "--format", "png"]
-            said = subprocess.run(call, capture_output=True, text=True)
-            assert said.returncode == 0, said.stdout + said.stderr
-        files = sorted((tmp_path / "first" / source.name).iterdir())
-        assert len(files) > 6
-        for file in files:
-            assert file.read_bytes() == (tmp_path / "second" / source.name / file.name).read_bytes(), file.name
+def test_without_torch_the_bytes_are_the_same(compared: Path, tmp_path: Path) -> None:
+    run = stored(tmp_path / "run", "residual-spectrum", "token-mse")
+    call = [sys.executable, "-c", WITHOUT_TORCH, "figures", str(run), str(compared), "--format", "png", "--out"]
+    said = subprocess.run([*call, str(tmp_path / "without")], capture_output=True, text=True)
+    assert said.returncode == 0, said.stdout + said.stderr
+    made = redraw([run, compared], tmp_path / "with", formats=["png"])
+    assert {"run-token_maps.png", "saved-difference_spectrum.png"} < {file.name for file in made}
+    for file in made:
+        assert file.read_bytes() == (tmp_path / "without" / file.name).read_bytes(), file.name

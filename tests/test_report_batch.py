@@ -9,14 +9,22 @@ from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from tests.toy_reports import write_notebook
 from varlab import reports
+from varlab.cli.batches import Lines
 from varlab.errors import VarlabError
+from varlab.reports.batch import Pace
+
+SAYS = """print("n is", n)
+from time import sleep
+from varlab.runs.watched import watched
+watched()(3, 8)
+sleep(1.5)"""
 
 
 @pytest.fixture(scope="module")
 def batch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two reports of one notebook and one that fails in between."""
     place = tmp_path_factory.mktemp("batch")
-    good = write_notebook(place / "good.ipynb", new_markdown_cell("# It works"), new_code_cell("print('n is', n)"))
+    good = write_notebook(place / "good.ipynb", new_markdown_cell("# It works"), new_code_cell(SAYS))
     bad = write_notebook(place / "bad.ipynb", new_markdown_cell("# It fails"), new_code_cell("sum(['x'])"))
     text = f"- {good}\n- report: {bad}\n- report: {good}\n  parameters:\n    n: 9\n  name: nine\n"
     (place / "batch.yaml").write_text(text)
@@ -36,7 +44,9 @@ def test_the_others_go_on_when_one_fails(batch: Path, made: tuple[list[Any], dic
     out = batch.parent / "out"
     assert (out / "good" / "good.html").is_file() and (out / "nine" / "nine.html").is_file()
     assert (out / "bad" / "draft" / "bad.ipynb").is_file()  # what ran stays readable
-    assert ("good", "done") in said and any(state.startswith("cell ") for _, state in said)
+    states = {(name, state) for name, state, _ in said}
+    assert ("good", "done") in states and ("good", "cell 3 of 3, prompt 3 of 8") in states
+    assert all(left >= 0 for _, _, left in said if left is not None)
     index = (out / "index.html").read_text("utf-8")
     assert "It works" in index
     for words in ("It fails", "The last run stopped", "not recorded", 'href="bad/draft/bad.ipynb"'):
@@ -50,7 +60,7 @@ def test_an_unchanged_report_is_left_and_a_changed_one_made_again(
     good = reports.read_batch(batch)[0]
     before = (out / "good" / "good.html").stat().st_mtime_ns
     assert reports.make_batch([good], out, told=lambda *words: said.append(words)) == {}
-    assert said == [("good", "unchanged")] and (out / "good" / "good.html").stat().st_mtime_ns == before
+    assert said == [("good", "unchanged", None)] and (out / "good" / "good.html").stat().st_mtime_ns == before
     notebook = nbformat.read(good.notebook, as_version=4)
     notebook.cells[-1].source = "print('another', n)"
     nbformat.write(notebook, good.notebook)
@@ -80,3 +90,37 @@ def test_a_wrong_file_is_refused_before_a_report_is_made(tmp_path: Path, text: s
         reports.read_batch(tmp_path / "batch.yaml")
     with pytest.raises(VarlabError, match="cannot be read"):
         reports.read_batch(tmp_path / "absent.yaml")
+
+
+def test_the_time_left_goes_by_what_each_report_took_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("varlab.reports.batch.monotonic", lambda: now[0])
+    pace = Pace({"long": 30.0, "short": 10.0, "new": None})  # a new one counts as the mean of the others, 20
+    now[0] = 106.0
+    assert pace.left("long", 0.0) is None  # nothing is done
+    assert pace.left("long", 0.5) == pytest.approx(6 * (60 - 15) / 15)
+    now[0] = 120.0
+    assert pace.left("short", 1.0) == pytest.approx(20 * (60 - 25) / 25)
+
+
+def test_lines_of_a_log_are_few(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("varlab.cli.batches.monotonic", lambda: now[0])
+    lines = Lines()
+    for i in range(60):
+        now[0] = i / 10
+        lines("a", f"cell 2 of 9, prompt {i} of 60", 75.0)
+    lines("a", "done", 0.0)
+    said = capsys.readouterr()
+    assert (said.out + said.err).splitlines() == [
+        "    0 s  a: cell 2 of 9, prompt 0 of 60; about 0:01:15 left",
+        "    5 s  a: cell 2 of 9, prompt 50 of 60; about 0:01:15 left",
+        "    6 s  a: done; about 0:00:00 left",
+    ]
+
+
+def test_make_report_makes_every_notebook() -> None:
+    orders = reports.read_batch(reports.notebook_folder() / "reports.yaml")
+    assert {order.notebook.stem for order in orders} == set(reports.list_notebooks())
+    plain = {order.notebook.stem for order in orders if not order.inputs}
+    assert plain == set(reports.list_notebooks())  # each as it stands, beside those for another model

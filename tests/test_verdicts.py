@@ -171,7 +171,7 @@ def test_labels_have_their_own_word_and_bound() -> None:
     log["branch-divergence"]["kl"].attrs["units"] = "nats/label"
     log["branch-divergence"].attrs["values"] = 4096
     verdict = skipvar.gap_minimal(log)
-    assert verdict.outcome is Outcome.HOLDS and "of the labels (minimal: below 0.46" in verdict.finding
+    assert verdict.outcome is Outcome.HOLDS and "of the labels (minimal: below 46 %" in verdict.finding
     assert "bits" not in verdict.finding.split("(minimal")[0] and "per label" in skipvar.gap_shrinks(log).finding
     axes = figures.guidance_effect(log)
     assert axes.get_ylabel() == "share of labels" and "Labels" in axes.get_title(loc="left") + axes.get_title()

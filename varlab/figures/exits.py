@@ -1,6 +1,7 @@
 """Early exits: why layers can be left, what is lost and what is gained. All read tables of ``studies.exits``."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -165,8 +166,8 @@ def exit_cost(found: Sequence[Measured]) -> Figure:
             table, shift = one.table, 0.012 * (i - (len(found) - 1) / 2)
             x, batch = table[column] / table[column].iloc[0] + shift, int(table["batch"].iloc[0])
             ax.vlines(x, table["low"], table["high"], color=CYCLE[i], lw=0.9)
-            open_ = {"mfc": "none", "mew": 1.0, "ms": 6} if i < len(found) - 1 else {"mec": "white", "mew": 0.5}
-            ax.plot(x, table["transformer_ratio"], MARKERS[i], color=CYCLE[i], label=f"batch {batch}", **open_)
+            face: Any = {"mfc": "none", "mew": 1.0, "ms": 6} if i < len(found) - 1 else {"mec": "white", "mew": 0.5}
+            ax.plot(x, table["transformer_ratio"], MARKERS[i], color=CYCLE[i], label=f"batch {batch}", **face)
         ax.plot([0, 1.05], [0, 1.05], color=SOFT, lw=0.8, ls=(0, (4, 3)), zorder=1)
         ax.set(xlabel=label, xlim=(0, 1.06), ylim=(0, None))
     axes[0].set_ylabel("transformer time over full depth")

@@ -77,7 +77,8 @@ def claim_figures(found: Sequence[Verdict], log: Log) -> None:
 
     In a notebook opened by hand they are shown in their place.
     """
-    for i, verdict in enumerate(found, 1):
+    single = {verdict.claim: verdict for verdict in found}  # as a report keeps them: one a claim, the later one
+    for i, verdict in enumerate(single.values(), 1):
         drawn = forest(verdict, log)
         save(drawn, CLAIM_FIGURE.format(i))
         if os.environ.get(FOLDER_VARIABLE):

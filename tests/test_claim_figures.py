@@ -1,0 +1,115 @@
+"""One figure a claim: its numbers, the width of a column, and its place on the page and the index."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import numpy as np
+import pandas as pd
+import pytest
+from bs4 import BeautifulSoup
+from PIL import Image
+
+from tests.toy_logs import toy_log
+from tests.toy_pages import write_report
+from varlab import figures, reports
+from varlab.analysis.pictures import sensitivity_table
+from varlab.claims import Number, Outcome, Verdict
+from varlab.claims.ledger import read_claims
+from varlab.figures.sidebyside import few
+from varlab.figures.style import figure_of
+from varlab.reports.facts import FOLDER_VARIABLE
+from varlab.reports.page import notebook_page
+
+SHARE = Number("late share on edges", 0.93, 0.89, 0.96, 24, 0.0, 0.25)
+GAIN = Number("random-tokens", 0.04, 0.028, 0.051, 24, 0.002)
+VERDICT = Verdict("It keeps <more> for $5", Outcome.HOLDS, "SSIM .942. A second sentence.", numbers=(SHARE, GAIN))
+
+
+def test_a_forest_draws_the_distance_to_what_each_number_is_judged_against() -> None:
+    ax = figures.forest(VERDICT, toy_log())
+    points = [np.asarray(line.get_xdata(), float) for line in ax.lines if line.get_marker() == "s"]
+    assert [point[0] for point in points] == pytest.approx([0.93 - 0.25, 0.04])
+    spans = [xs for xs in (np.asarray(line.get_xdata(), float) for line in ax.lines) if len(xs) == 2][:2]
+    assert np.allclose(spans, [[0.64, 0.71], [0.028, 0.051]])
+    assert [label.get_text().replace("\n", " ") for label in ax.get_yticklabels()] == [
+        "late share on edges against 0.25", "random-tokens",
+    ]  # fmt: skip
+    said = [text.get_text().replace("\n", " ") for text in ax.texts]
+    assert said == ["0.93 (0.89 to 0.96)", "0.040 (0.028 to 0.051)"]
+    assert "HOLDS. SSIM .942." in ax.get_xlabel() and "second" not in ax.get_xlabel()
+    figure = figure_of(ax)
+    assert figure.get_figwidth() == 3.25 and figure.get_suptitle() == "It keeps <more> for $5"
+
+
+def test_a_claim_without_numbers_still_says_what_came_of_it() -> None:
+    ax = figures.forest(Verdict("c", Outcome.NOT_MEASURED, "Nothing was there."), toy_log())
+    assert ax.get_xlabel() == "NOT MEASURED. Nothing was there."
+
+
+def test_the_figure_of_a_claim_stands_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = write_report(tmp_path / "report", verdict=VERDICT)
+    folder = page.parent
+    monkeypatch.setenv(FOLDER_VARIABLE, str(folder))
+    figures.claim_figures([VERDICT], toy_log())
+    notebook = json.loads((folder / "report.ipynb").read_text())
+    notebook["metadata"]["varlab"]["files"] += ["claim_1.png", "claim_1.pdf", "claim_1.csv"]
+    (folder / "report.ipynb").write_text(json.dumps(notebook))
+    table = pd.read_csv(folder / "claim_1.csv")
+    assert table.estimate.tolist() == [0.93, 0.04] and set(table.verdict) == {"holds"}
+    soup = BeautifulSoup(notebook_page(folder / "report.ipynb", {}, folder), "html.parser")
+    first = soup.select_one("main img")
+    assert first is not None and first["alt"] == "It keeps <more> for $5: holds"
+    index = BeautifulSoup(reports.write_index(tmp_path).read_text(), "html.parser")
+    assert index.select_one(".matrix a img")["src"] == "report/claim_1.png"  # type: ignore[index]
+    assert index.select_one(".thumb img")["src"] == "report/claim_1.png"  # type: ignore[index]
+    heads = [head.get_text() for head in index.select("h2")]
+    assert heads.index("Claims by model") < heads.index("All reports")
+
+
+def test_claims_and_verdicts_are_tables_in_a_notebook() -> None:
+    html = VERDICT._repr_html_()
+    assert "It keeps &lt;more&gt; for $5" in html and "0.93 (0.89 to 0.96), n = 24" in html and "holds" in html
+    claim = read_claims()[0]
+    assert claim.id in claim._repr_html_() and "<table" in claim._repr_html_()
+
+
+TEXTS = ["a star", "a ring", "a $5 note"]
+NAMES = ("none", "sparsevar:tau=0.6", "fastvar", "skipvar", "truncate:last=1", "cfg-off:last=1")
+
+
+def compared() -> Any:
+    """Three prompts by five methods, in the form of a comparison."""
+    pictures = [Image.fromarray(np.full((16, 16, 3), 60 * i, np.uint8)) for i in range(3)]
+    rows = [(name, *row) for name in NAMES for row in zip(TEXTS, (0.9, 0.5, 0.7), strict=True)]
+    costs = {"seconds": 0.2, "speedup": 2.0, "work_ratio": 0.5}
+    return SimpleNamespace(
+        facts={
+            "model": "toy", "weights": "random (seed 0)", "precision": "fp32", "device": "cpu", "prompt_set": "x",
+            "seed": 0, "settings": {"cfg": 2.0}, "schedule": [[1, 1], [2, 2], [4, 4]], "n": 3, "prompts": TEXTS,
+        },
+        images=dict.fromkeys(NAMES, pictures),
+        table=pd.DataFrame(costs, index=pd.Index(NAMES, name="method")),
+        prompts=pd.DataFrame(rows, columns=["method", "prompt", "ssim"]),
+        stages={"none": [dict.fromkeys((1, 2, 3), pictures[1])], "truncate:last=1": [{1: pictures[0]}]},
+    )  # fmt: skip
+
+
+def test_prompts_are_ordered_by_what_the_method_changes(tmp_path: Path) -> None:
+    table = sensitivity_table(compared(), "truncate:last=1")
+    assert table.prompt.tolist() == [0, 2, 1] and table.text.tolist() == ["a star", "a $5 note", "a ring"]
+    drawn = figures.sensitive_prompts(compared(), "truncate:last=1")
+    assert [ax.get_xlabel() for ax in drawn.axes if ax.get_xlabel()] == ["robust: SSIM 0.90", "sensitive: SSIM 0.50"]
+
+
+def test_a_figure_shows_few_rows_and_says_what_did_not_run() -> None:
+    assert few(compared()) == ["none", "sparsevar:tau=0.6", "fastvar", "truncate:last=1"]
+    drawn = figures.stage_pictures(compared())
+    rows = [ax.get_ylabel().split("\n")[0] for ax in drawn.axes if ax.get_ylabel()]
+    assert rows == ["dense", "truncate:last=1"]
+    assert sum(text.get_text() == "not run" for ax in drawn.axes for text in ax.texts) == 2
