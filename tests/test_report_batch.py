@@ -45,7 +45,7 @@ def test_the_others_go_on_when_one_fails(batch: Path, made: tuple[list[Any], dic
     assert (out / "good" / "good.html").is_file() and (out / "nine" / "nine.html").is_file()
     assert (out / "bad" / "draft" / "bad.ipynb").is_file()  # what ran stays readable
     states = {(name, state) for name, state, _ in said}
-    assert ("good", "done") in states and ("good", "cell 3 of 3, prompt 3 of 8") in states
+    assert ("good", "done") in states and ("good", "cell 4 of 4, prompt 3 of 8") in states
     assert all(left >= 0 for _, _, left in said if left is not None)
     index = (out / "index.html").read_text("utf-8")
     assert "It works" in index
