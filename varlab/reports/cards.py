@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from varlab.analysis.comparisons import BASELINES, family
-from varlab.reports.facts import CLAIM_FIGURE, VIEWER, as_text, fact_rows, read_facts, verdict_rows
+from varlab.reports.facts import CLAIM_FIGURE, VIEWER, as_text, claim_figure, fact_rows, read_facts, verdict_rows
 from varlab.reports.headings import heading
 
 DRAFT = "draft"  # the folder, within a report's own, of a run that goes on or stopped
@@ -109,12 +109,6 @@ def _contents(verdicts: int, figures: int) -> str:
     """What the folded part of an entry holds."""
     counted = [(verdicts, "verdict"), (figures, "figure")]
     return ", ".join([*(f"{n} {kind}{'s' * (n > 1)}" for n, kind in counted if n), "settings"]).capitalize()
-
-
-def claim_figure(folder: Path, row: int) -> Path | None:
-    """The figure of a verdict, counted from 0."""
-    path = folder / f"{CLAIM_FIGURE.format(row + 1)}.png"
-    return path if path.is_file() else None
 
 
 def _claim_href(folder: Path, row: int) -> str:

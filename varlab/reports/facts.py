@@ -60,6 +60,12 @@ def read_facts(folder: Path) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
+def claim_figure(folder: Path, row: int) -> Path | None:
+    """The figure of a verdict, counted from 0."""
+    path = folder / f"{CLAIM_FIGURE.format(row + 1)}.png"
+    return path if path.is_file() else None
+
+
 def fact_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The facts as (name, text), the usual ones first, verdicts left out."""
     names = [name for name in SHOWN_FIRST if name in facts]

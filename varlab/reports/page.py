@@ -21,8 +21,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
 from traitlets.config import Config
 
-from varlab.reports.cards import claim_figure
-from varlab.reports.facts import VIEWER, as_text, fact_rows, read_facts, verdict_rows
+from varlab.reports.facts import VIEWER, as_text, claim_figure, fact_rows, read_facts, verdict_rows
 from varlab.reports.headings import heading
 from varlab.reports.mathematics import block_formula, inline_formula
 from varlab.reports.notebooks import read_notebook

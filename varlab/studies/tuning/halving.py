@@ -9,8 +9,9 @@ import pandas as pd
 
 from varlab.errors import VarlabError
 from varlab.outputs import refuse_existing, save_json, save_table
-from varlab.runs import Job, provenance
+from varlab.runs import Job
 from varlab.runs.inputs import at_least
+from varlab.runs.provenance import provenance
 from varlab.runs.trial import shapes_of
 from varlab.scenes.prompt_sets import choose
 from varlab.studies.tuning.answers import ANSWERS, FRONT, answers_of, front_of
