@@ -20,10 +20,11 @@ from varlab.scenes.prompt_sets import dealt
 
 TEXTS = ["a red star", "a blue ring above a star", "a ring", "a blue star", "a red ring above a blue star", "a star"]
 ALIKE = ("11_skipvar", "12_fastvar")  # the cells of 10_sparsevar, on other methods
+PICTURES = ("side_by_side", "difference", "difference_spectrum", "stage_pictures", "tradeoff")
 FIGURES = {
-    "10_sparsevar": {"keep_maps", "side_by_side", "difference", "difference_spectrum", "tradeoff"},
-    "11_skipvar": {"decisions", "side_by_side", "difference", "difference_spectrum", "tradeoff"},
-    "12_fastvar": {"keep_maps", "side_by_side", "difference", "difference_spectrum", "tradeoff"},
+    "10_sparsevar": {"keep_maps", *PICTURES},
+    "11_skipvar": {"decisions", "sensitive_prompts", *PICTURES},
+    "12_fastvar": {"keep_maps", *PICTURES},
     "14_sparsevar_calibration": {"readings", "block_edges"},
 }
 
@@ -63,7 +64,8 @@ def test_a_notebook_runs_and_says_what_it_shows(place: Path, name: str) -> None:
     assert facts["weights"].startswith("trained (varlab mini-infinity") and facts["n"] == 3
     assert facts["verdicts"] and all(item["verdict"] for item in facts["verdicts"])
     for kind in ("pdf", "png", "csv"):
-        assert {path.stem for path in folder.glob(f"*.{kind}")} == FIGURES[name]
+        claims = {f"claim_{i}" for i in range(1, 1 + len(facts["verdicts"]))}
+        assert {path.stem for path in folder.glob(f"*.{kind}")} == FIGURES[name] | claims
     judged = [item for item in facts["verdicts"] if "the decision (drop) beats one fixed answer" in item["claim"]]
     assert len(judged) == (3 if name == "11_skipvar" else 0)  # of 2 held-out prompts, by target
     assert all("(" in item["finding"] and item["finding"].endswith("n = 2.") for item in judged)
