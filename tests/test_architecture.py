@@ -90,14 +90,15 @@ def test_figures_and_reports_need_no_model() -> None:
         assert not imports(path) & {"models", "weights", "engine", "accelerators"}, path
 
 
-def test_tables_need_neither_torch_nor_a_drawing_and_verdicts_no_drawing() -> None:
-    """Asked of a fresh interpreter: what a file imports may import more."""
+def test_tables_need_neither_torch_nor_a_drawing_verdicts_no_drawing_and_figures_no_notebook() -> None:
+    """Asked of a fresh interpreter: what a file imports may import more, and nbformat takes seconds."""
     asked = ["import sys"]
-    for name, forbidden in (("analysis", {"torch", "matplotlib"}), ("claims", {"matplotlib"})):
+    rooms = (("analysis", {"torch", "matplotlib"}), ("claims", {"matplotlib"}), ("figures", {"nbformat"}))
+    for name, forbidden in rooms:
         asked += [f"import varlab.{name}.{path.stem}" for path in (PACKAGE / name).glob("[a-z]*.py")]
         asked += [f"print({name!r}, {forbidden} & sys.modules.keys())"]
     found = subprocess.run([sys.executable, "-c", "\n".join(asked)], capture_output=True, text=True)
-    assert found.stdout.split("\n") == ["analysis set()", "claims set()", ""], found
+    assert found.stdout.split("\n") == ["analysis set()", "claims set()", "figures set()", ""], found
 
 
 def test_no_file_hides_a_name_of_the_package() -> None:

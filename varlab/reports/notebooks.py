@@ -1,11 +1,13 @@
 """Where the notebooks are, and reading one."""
 
 from pathlib import Path
-
-import nbformat
+from typing import TYPE_CHECKING
 
 from varlab.errors import VarlabError, unknown
 from varlab.resources import shipped
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 
 def notebook_folder() -> Path:
@@ -50,11 +52,13 @@ def find_notebook(notebook: Path | str, folder: Path | str | None = None) -> Pat
     return known[name]
 
 
-def read_notebook(path: Path | str) -> nbformat.NotebookNode:
+def read_notebook(path: Path | str) -> "NotebookNode":
     """A notebook as nbformat 4.
 
     Errors: no such file, or a file that is not a notebook.
     """
+    import nbformat  # seconds, which a figure need not wait for
+
     try:
         return nbformat.read(Path(path), as_version=4)
     except FileNotFoundError:
@@ -63,6 +67,6 @@ def read_notebook(path: Path | str) -> nbformat.NotebookNode:
         raise VarlabError(f"{path} is not a readable notebook: {str(error).splitlines()[0]}") from None
 
 
-def tags(cell: nbformat.NotebookNode) -> list[str]:
+def tags(cell: "NotebookNode") -> list[str]:
     """The tags of a cell."""
     return list(cell.get("metadata", {}).get("tags", []))

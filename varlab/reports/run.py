@@ -17,8 +17,6 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import nbformat
-
 from varlab.errors import VarlabError
 from varlab.locks import NO_WAIT, one_writer
 from varlab.outputs import key_of, plain
@@ -309,6 +307,8 @@ def _finish(path: Path, facts: Mapping[str, Any]) -> None:
     """Tidy the executed notebook and its facts and note in it what the run was and wrote."""
     if not path.is_file():
         return
+    import nbformat
+
     files = _listed(path)
     clean = path_cleaner(path.parent.parent.parent, path.parent)
     notebook = read_notebook(path)

@@ -5,12 +5,13 @@ import sys
 import sysconfig
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
-
-import nbformat
+from typing import TYPE_CHECKING, Any
 
 from varlab.reports.notebooks import tags
 from varlab.resources import PACKAGE, checkout
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 CELL_FILE = re.compile(r"/[\w./-]*ipykernel_\d+/\d+\.py")  # where IPython says that a cell lives
 WAITED = re.compile(r"^varlab: .*; waiting for it\n", re.MULTILINE)
@@ -42,7 +43,7 @@ def path_cleaner(out: Path, draft: Path | None = None) -> Callable[[Any], Any]:
     return clean
 
 
-def tidy_notebook(notebook: nbformat.NotebookNode, name: str, clean: Callable[[Any], Any]) -> None:
+def tidy_notebook(notebook: "NotebookNode", name: str, clean: Callable[[Any], Any]) -> None:
     """Strip, in place, what papermill and the kernel left about the machine and the clock."""
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
@@ -63,7 +64,9 @@ def tidy_notebook(notebook: nbformat.NotebookNode, name: str, clean: Callable[[A
     notebook.metadata["kernelspec"] = dict(KERNEL)
 
 
-def _clean_output(output: nbformat.NotebookNode, clean: Callable[[Any], Any]) -> None:
+def _clean_output(output: "NotebookNode", clean: Callable[[Any], Any]) -> None:
+    from nbformat import from_dict
+
     if output.get("name") == "stderr":  # that a run folder was another process's for a while is no result
         output["text"] = WAITED.sub("", output["text"])
     for key in ("text", "evalue", "traceback"):
@@ -71,7 +74,7 @@ def _clean_output(output: nbformat.NotebookNode, clean: Callable[[Any], Any]) ->
             output[key] = clean(output[key])
     for mime, value in output.get("data", {}).items():
         if mime == "image/svg+xml" or not mime.startswith("image/"):  # base64 is left alone
-            output["data"][mime] = nbformat.from_dict(clean(value))
+            output["data"][mime] = from_dict(clean(value))
 
 
 def _roots(out: Path) -> list[tuple[str, str]]:
