@@ -50,6 +50,14 @@ def compare(
     frontier: Annotated[
         bool, typer.Option(help="Judge by the frontier of all baselines, drawn once and kept under runs/.")
     ] = True,
+    foreign: Annotated[
+        list[Path] | None,
+        typer.Option(help="Pictures that other code drew of these prompts and seed; may be repeated."),
+    ] = None,
+    foreign_latency: Annotated[
+        Path | None,
+        typer.Option(help="CSV of their latencies: method (the folder, or none: their dense run) and seconds."),
+    ] = None,
     settings: Sampling = NONE,
     overwrite: Overwrite = False,
     **options: Any,
@@ -77,7 +85,7 @@ def compare(
     with image_bar() as progress:
         result = run(
             loaded, chosen, specs, n=len(chosen), seed=seed, batch=batch, lpips=lpips, frontier=frontier,
-            progress=progress, **settings,
+            progress=progress, foreign=foreign or (), foreign_latency=foreign_latency, **settings,
         )  # fmt: skip
     for half in (result.speed(), result.fidelity()):
         console.print(as_table(half))
@@ -92,7 +100,13 @@ def compare(
         say(f"baselines: {len(result.frontier.specs) - 1}, kept in {result.frontier.facts['folder']}")
     for verdict in verdicts(result):
         say(f"{verdict.claim}: {verdict.outcome}. {verdict.text}")
-    for note in facts["notes"]:
+    notes = list(facts["notes"])
+    if result.foreign is not None:
+        say(("beside pictures of other code, all as stored", "bold"))
+        for part in result.foreign.shown():
+            console.print(as_table(part))
+        notes += result.foreign.facts["notes"]
+    for note in notes:
         say((note, "yellow"))
     if out is not None:
         result.save(out, overwrite)

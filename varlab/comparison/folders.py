@@ -49,23 +49,30 @@ def labels(folders: Sequence[Path]) -> list[str]:
     return ["/".join(part[-depth:]) for part in parts]
 
 
-def gather(dense: Path, others: Sequence[Path], grid: int | None, allow_missing: bool, despite: Sequence[str]) -> Set:
+def gather(
+    dense: Path, others: Sequence[Path], names: Sequence[str], grid: int | None, allow_missing: bool,
+    despite: Sequence[str],
+) -> Set:  # fmt: skip
     """All pictures checked and paired. Errors: see ``compare_images``."""
-    names = labels([dense, *others])
-    found = [read_layout(folder) for folder in (dense, *others)]
-    kinds = {layout.kind for layout in found}
-    if kinds == {"varlab", "flat"}:
-        found = [by_name(layout) if layout.kind == "varlab" else layout for layout in found]
-    elif len(kinds) > 1:
-        shown = ", ".join(f"{name}: {layout.kind}" for name, layout in zip(names, found, strict=True))
-        raise VarlabError(f"The folders have different layouts ({shown}) and cannot be paired. Bring them into one.")
-    notes = [note for other in found[1:] for note in _unlike(found[0], other, despite)]
-    rows, expected, said = _pair(names, found, allow_missing)
+    found = alike(names, [read_layout(folder) for folder in (dense, *others)])
+    notes = [note for other in found[1:] for note in unlike(found[0], other, despite)]
+    rows, expected, said = pair_up(names, found, allow_missing)
     size, formats, more = _check(names, rows, grid)
     return Set(rows, expected, found[0].kind, names[0], size, formats, grid, found[0].facts, [*notes, *said, *more])
 
 
-def _unlike(dense: Layout, other: Layout, despite: Sequence[str]) -> list[str]:
+def alike(names: Sequence[str], found: Sequence[Layout]) -> list[Layout]:
+    """Layouts that can be paired. Raises VarlabError where there is no way."""
+    kinds = {layout.kind for layout in found}
+    if kinds == {"varlab", "flat"}:
+        return [by_name(layout) if layout.kind == "varlab" else layout for layout in found]
+    if len(kinds) > 1:
+        shown = ", ".join(f"{name}: {layout.kind}" for name, layout in zip(names, found, strict=True))
+        raise VarlabError(f"The folders have different layouts ({shown}) and cannot be paired. Bring them into one.")
+    return list(found)
+
+
+def unlike(dense: Layout, other: Layout, despite: Sequence[str]) -> list[str]:
     """Pictures of varlab must be of one model, with the same settings; others do not say, foreign ones cannot be."""
     if foreign := [layout.facts for layout in (dense, other) if layout.facts.get("source") == "attached"]:
         names = " and ".join(dict.fromkeys(f"{facts['model']} ({facts['module']['class']})" for facts in foreign))
@@ -74,7 +81,8 @@ def _unlike(dense: Layout, other: Layout, despite: Sequence[str]) -> list[str]:
     return refuse_unlike(ours, theirs, despite) if ours and theirs else []
 
 
-def _pair(names: Sequence[str], found: Sequence[Layout], allow_missing: bool) -> tuple[list[Row], int, list[str]]:
+def pair_up(names: Sequence[str], found: Sequence[Layout], allow_missing: bool) -> tuple[list[Row], int, list[str]]:
+    """(rows, images that any has, notes). Raises VarlabError for missing partners and for other prompts."""
     every = dict.fromkeys(key for layout in found for key in layout.pictures)
     common = [key for key in found[0].pictures if all(key in layout.pictures for layout in found)]
     if len(common) < len(every) and (not allow_missing or not common):

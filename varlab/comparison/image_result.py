@@ -55,7 +55,7 @@ class ImageComparison:
         """The table as people read it, in pieces that fit a page."""
         columns = [name for name in SHOWN if name in self.table]
         for start in range(0, len(columns), 4):
-            shown = self.table[["method", "n", "prompts"]].copy()
+            shown = self.table[[name for name in ("method", "origin", "n", "prompts") if name in self.table]].copy()
             for name in columns[start : start + 4]:
                 title, form = SHOWN[name]
                 bounds = zip(*(self.table[name + end] for end in ("", "_low", "_high")), strict=True)

@@ -42,6 +42,7 @@ def compare_images(
     allow_missing: bool = False,
     despite: Sequence[str] = (),
     seed: int = 0,
+    names: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> ImageComparison:
     """Likeness of each folder's pictures to those of the dense run, and of the folders to one another.
@@ -58,6 +59,7 @@ def compare_images(
     allow_missing: compare what all folders have, and say how much that is.
     despite: fields in which pictures of varlab may differ from the dense ones, beside the method.
     seed: of the bootstrap.
+    names: of the rows, the dense run's first; by default the last parts of the paths.
 
     Raises
     ------
@@ -69,8 +71,8 @@ def compare_images(
     if not folders:
         raise VarlabError("There is nothing to compare with: give at least one folder beside that of the dense run.")
     learned = measures_of(load_lpips(lpips), load_dists(dists))
-    found = gather(Path(dense), [Path(folder) for folder in folders], grid, allow_missing, despite)
-    names = labels([Path(dense), *map(Path, folders)])
+    names = labels([Path(dense), *map(Path, folders)]) if names is None else list(names)
+    found = gather(Path(dense), [Path(folder) for folder in folders], names, grid, allow_missing, despite)
     seconds = None if latency is None else read_latencies(Path(latency), names)
     rows, spectra = _measure(found, names[1:], learned, progress)
     table = summary(rows, seed)

@@ -5,6 +5,7 @@ machine falls on all alike. What a method needs beside (a dense run for an oracl
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pandas as pd
 from varlab.accelerators import DENSE
 from varlab.comparison.baselines import frontier_of
 from varlab.comparison.bench import Bench, job_of, measures_of, methods_of
+from varlab.comparison.foreign import Folders, beside, check_foreign
 from varlab.comparison.notes import fitted_notes
 from varlab.comparison.previews import stage_pictures
 from varlab.comparison.result import Comparison
@@ -42,6 +44,8 @@ def compare(
     frontier: bool | Path | str = True,
     progress: Progress | None = None,
     stages_of: int = 0,
+    foreign: Folders = (),
+    foreign_latency: Path | str | None = None,
     **settings: Any,
 ) -> Comparison:
     """One row for the dense run and for each method; joined specs (``sparsevar:tau=0.6+skipvar``) run together.
@@ -55,7 +59,9 @@ def compare(
     no such column. frontier: all baselines on these prompts, which the methods are judged by, drawn once and kept in
     the given folder or in one under ``runs/``; they cost about four dense runs. False leaves them out, and then no
     verdict says that a method holds. stages_of: of how many prompts the picture after each stage is kept, for the
-    viewer; they cost every method one more run and a decode a stage, in none of their times.
+    viewer; they cost every method one more run and a decode a stage, in none of their times. foreign: folders of
+    pictures that other code drew of the same prompts and seed, or runs of ``vl.attach``; they stand beside ours in
+    ``Comparison.foreign``. foreign_latency: a CSV of their seconds, as ``compare_images`` takes it.
     Unknown names, needs that are not met and pairs that cannot run together stop before any work.
     """
     progress = progress or watched()
@@ -65,6 +71,7 @@ def compare(
     job, chosen = job_of(model, prompt_set, n, seed, settings)
     for name in names:  # what is missing is told before the first image
         try_methods(model, job.settings, methods_of(name))
+    check_foreign(foreign, foreign_latency, model, provenance(job, chosen.name))
     measures = measures_of(model, lpips)
     place = None if isinstance(frontier, bool) else Path(frontier)
     blind = None if frontier is False else frontier_of(job, chosen.name, place, measures, progress, batch)
@@ -77,4 +84,5 @@ def compare(
     logs = bench.method_logs(facts)
     facts["notes"] = fitted_notes(logs, chosen.texts)
     stages = stage_pictures(job, names, stages_of)
-    return Comparison(table, rows, timings, bench.images, bench.ledgers, logs, facts, blind, stages)
+    found = Comparison(table, rows, timings, bench.images, bench.ledgers, logs, facts, blind, stages)
+    return replace(found, foreign=beside(found, foreign, foreign_latency)) if foreign else found

@@ -113,8 +113,12 @@ def _varlab(place: Path, files: list[Path]) -> Iterator[Picture]:
         facts = _facts(file)
         if not {"prompt", "image", "seed"} <= facts.keys():
             raise VarlabError(f"{file} is not of varlab, the others of {place} are. Move it.")
-        name = f"{facts['prompt']}, seed {facts['seed']}".replace("/", " ")  # what is drawn again in intervals
-        yield Picture(name, int(facts["image"]), file, "", str(facts["prompt"]))
+        yield Picture(in_run(str(facts["prompt"]), facts["seed"]), int(facts["image"]), file, "", str(facts["prompt"]))
+
+
+def in_run(prompt: str, seed: int) -> str:
+    """The name of a prompt in a run of varlab: what is drawn again in intervals."""
+    return f"{prompt}, seed {seed}".replace("/", " ")
 
 
 def _flat(place: Path, files: list[Path]) -> Iterator[Picture]:

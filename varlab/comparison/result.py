@@ -14,6 +14,7 @@ from PIL import Image
 
 from varlab.accelerators import DENSE
 from varlab.analysis.frontier import Frontier
+from varlab.comparison.image_result import ImageComparison
 from varlab.comparison.previews import Stages
 from varlab.engine.ledger import Ledger
 from varlab.markup import count
@@ -29,7 +30,7 @@ class Comparison:
     method. ``timings``: one row a batch and method. ``ledgers`` by method, and ``logs`` of those that tell what they
     decided; ``facts`` are the provenance, the same for all rows, and ``notes`` on what a reader of the table must know;
     ``frontier`` is what the methods are judged by; ``stages``, where they were asked for, the pictures after each stage
-    by method and prompt.
+    by method and prompt; ``foreign``, where folders were given, pictures of other code beside ours.
     All rows come from one call and share its settings: tables made apart are not to be joined.
     """
 
@@ -42,6 +43,7 @@ class Comparison:
     facts: dict[str, Any]
     frontier: Frontier | None = None
     stages: dict[str, list[Stages]] = field(default_factory=dict)
+    foreign: ImageComparison | None = None
 
     def __repr__(self) -> str:
         shown = self._shown().to_string(index=False).replace("\n", "\n  ")
@@ -100,7 +102,8 @@ class Comparison:
     def save(self, folder: Path | str, overwrite: bool = False) -> Path:
         """Write ``comparison.csv`` and ``.json``, ``frontier.csv`` and ``.json``, ``prompts.csv``, ``timings.csv``,
         ``images/<row>/<prompt>.png``, ``previews/<row>/<prompt>-<stage>.png`` where stages were kept, and
-        ``decisions/<row>``, each a log that ``open_log`` and the figures read. Rows count from 0, the dense run.
+        ``decisions/<row>``, each a log that ``open_log`` and the figures read, and ``foreign/`` as ``compare_images``
+        saves it. Rows count from 0, the dense run.
         Raises VarlabError for a folder that holds another comparison, unless ``overwrite``, or something else."""
         place = Path(folder)
         self._refuse_another(place, overwrite)
@@ -116,16 +119,26 @@ class Comparison:
         for row, name in enumerate(self.images):
             if name in self.logs:
                 keep(place / "decisions" / f"{row:02d}", self.logs[name])
-        for row, (name, pictures) in enumerate(self.images.items()):
-            about = self.facts | {"accelerators": name.split("+")}
-            for i, picture in enumerate(pictures):
-                path = place / "images" / f"{row:02d}" / f"{i:04d}.png"
-                save_image(path, picture, image_facts(about, i), overwrite=True)
+        if self.foreign is not None:
+            self.foreign.save(place / "foreign", overwrite=True)
+        self.save_pictures(place / "images")
+        for row, name in enumerate(self.images):
+            about = self._about(name)
             for i, stages in enumerate(self.stages.get(name, ())):
                 for k, picture in stages.items():
                     path = place / "previews" / f"{row:02d}" / f"{i:04d}-{k:02d}.png"
                     save_image(path, picture, image_facts(about, i) | {"stage": k}, overwrite=True)
         return place
+
+    def save_pictures(self, place: Path) -> None:
+        """Each row's in a folder of its number."""
+        for row, (name, pictures) in enumerate(self.images.items()):
+            for i, picture in enumerate(pictures):
+                facts = image_facts(self._about(name), i)
+                save_image(place / f"{row:02d}" / f"{i:04d}.png", picture, facts, overwrite=True)
+
+    def _about(self, name: str) -> dict[str, Any]:
+        return self.facts | {"accelerators": name.split("+")}
 
     def _refuse_another(self, place: Path, overwrite: bool) -> None:
         """This very comparison may be saved again; another is replaced whole, and only when asked to."""
@@ -133,7 +146,7 @@ class Comparison:
         if record.is_file() and read_facts(record) == plain(self.facts):
             return
         refuse_existing(place, overwrite=overwrite)
-        for name in ("images", "previews", "decisions", "viewer"):  # of another comparison there may be more
+        for name in ("images", "previews", "decisions", "viewer", "foreign"):  # of another comparison there may be more
             shutil.rmtree(place / name, ignore_errors=True)
         for name in ("frontier.csv", "frontier.json", "viewer.html"):
             (place / name).unlink(missing_ok=True)
