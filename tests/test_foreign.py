@@ -15,6 +15,7 @@ from varlab.comparison import Comparison
 from varlab.comparison.bench import Bench
 from varlab.errors import VarlabError
 from varlab.outputs import save_image
+from varlab.report_inputs import check_inputs
 from varlab.scenes.prompt_sets import choose
 
 N, SEED, SPEC = 3, 2, "truncate:last=1"
@@ -126,3 +127,8 @@ def test_latencies_are_of_foreign_folders(own: Comparison, tmp_path: Path, monke
                 "nano-infinity", None, [], n=N, seed=SEED, frontier=False, foreign=folders,
                 foreign_latency=tmp_path / "times.csv",
             )  # fmt: skip
+
+
+def test_a_report_asks_for_the_folders_before_its_kernel_starts(tmp_path: Path) -> None:
+    with pytest.raises(VarlabError, match="There is no folder"):
+        check_inputs({"foreign": None}, {"foreign": [str(tmp_path / "none")]})

@@ -10,6 +10,7 @@ from typing import Any
 from varlab import comparison, runs
 from varlab.accelerators.skipvar import read_decisions
 from varlab.api import asked_of, is_finished
+from varlab.comparison.layouts import read_layout
 from varlab.errors import VarlabError
 from varlab.probes import PROBES
 from varlab.runs import folders, inputs
@@ -42,7 +43,7 @@ def check_inputs(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[
 
     A finished run in ``run_folder`` decides what was not given, and a file of prompts that is shorter than the default
     ``n`` decides that. Looked at are the names that the shipped notebooks share: model, prompt_set, n, seed, cfg,
-    run_folder, control_n, map_prompts, methods (also shown, dropping and pruning), targets and decision_model.
+    run_folder, control_n, map_prompts, methods (also shown, dropping and pruning), foreign, targets and decision_model.
     Raises VarlabError for what the notebook would fail on after its kernel has started.
     """
     values = {**defaults, **given}
@@ -52,6 +53,8 @@ def check_inputs(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[
     if isinstance(cfg, float) and not math.isfinite(cfg):
         raise VarlabError(f"cfg must be a finite number, not {cfg}.")
     specs = [spec for name in SPECS if isinstance(text := values.get(name), str) for spec in text.split()]
+    for place in values.get("foreign") or ():
+        read_layout(Path(place))
     if "last" in values:  # of a calibration
         specs.append(f"sparsevar:last={values['last']}")
     if (methods := [comparison.methods_of(spec) for spec in specs]) and values.get("model"):

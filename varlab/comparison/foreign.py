@@ -64,7 +64,7 @@ def check_foreign(
 
 def _expected(facts: Mapping[str, Any]) -> Layout:
     """Our dense pictures as they will be saved."""
-    own = plain(facts | {"accelerators": [DENSE]})
+    own = plain({**facts, "accelerators": [DENSE]})
     found = [
         Picture(in_run(text, own["seed"]), i, Path(f"{i:04d}.png"), "", text) for i, text in enumerate(own["prompts"])
     ]
