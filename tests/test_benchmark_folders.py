@@ -62,8 +62,9 @@ def test_a_drawing_goes_on_and_batches_do_not_matter(tmp_path: Path) -> None:
     assert {"model", "weights", "precision", "settings", "versions", "date", "benchmark"} <= facts.keys()
 
 
-def test_blind_specs_are_drawn_together_as_they_are_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    specs = ("none", "truncate:last=1", "cfg-off:last=1", "random-tokens:keep=0.5,last=1", "freqexit:exits=2")
+def test_specs_that_share_are_drawn_together_as_they_are_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = ("none", "truncate:last=1", "cfg-off:last=1", "sparsevar:keep=0.5,last=1,alpha=none", "freqexit:exits=2",
+             "fastvar-all-scales:ratios=0.5,first=1")  # fmt: skip
     alone, together = (
         {tmp_path / name / str(i): drawing(spec=spec, batch=6) for i, spec in enumerate(specs)} for name in "ab"
     )
@@ -77,7 +78,7 @@ def test_blind_specs_are_drawn_together_as_they_are_alone(tmp_path: Path, monkey
 
     monkeypatch.setattr(generation, "shared_runs", counted)
     assert generate(together) == dict.fromkeys(together, 6)
-    assert shared == [4]
+    assert shared == [5]
     for own, other in zip(alone, together, strict=True):
         for path in (f"images/{i:04d}/{k:03d}.png" for i in range(3) for k in range(2)):
             assert np.array_equal(np.asarray(Image.open(own / path)), np.asarray(Image.open(other / path))), (own, path)

@@ -13,7 +13,7 @@ from varlab.comparison.bench import methods_of
 from varlab.context import fixed_context
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
-from varlab.engine.sharing import shared_runs
+from varlab.engine.sharing import may_share, shared_runs
 from varlab.errors import VarlabError
 from varlab.evaluation.contract import IMAGES, RECORD, SHOWN, Benchmark, Item
 from varlab.json_files import read_json
@@ -29,7 +29,6 @@ from varlab.writing import beside
 
 Progress = Callable[[float, int], None]
 QUALITY = 95  # of JPG: the default of OpenCV, by which the official scripts of Infinity and its kin write
-BLIND = (DENSE, "truncate", "cfg-off", "random-tokens", "uniform-tokens")
 PASSING = ("date", "device", "threads", "git", "versions")  # of a record: what may differ when a drawing goes on
 
 
@@ -68,9 +67,9 @@ class Drawing:
         return Job(self.model, tuple(texts), self.settings, self.seed, accelerators=methods)
 
     @property
-    def is_blind(self) -> bool:
-        """Whether its methods plan by the stage alone, so that other runs may share what comes before."""
-        return all(part.partition(":")[0] in BLIND for part in self.spec.split("+"))
+    def shares(self) -> bool:
+        """Whether its methods do nothing before their plans leave the dense run, so that other runs may share that."""
+        return may_share(methods_of(self.spec))
 
     def paths(self, item: Item) -> list[str]:
         return self.benchmark.paths(item, self.per_prompt, self.ending)
@@ -101,14 +100,14 @@ def check(drawing: Drawing, folder: Path) -> None:
 def generate(drawings: Mapping[Path, Drawing], progress: Progress | None = None, wait: bool = True) -> dict[Path, int]:
     """Draw what is not there yet or cannot be read, folder by folder; returns how many pictures were made in each.
 
-    All drawings are checked before the first one begins, and are of the same prompts. Specs that plan blindly are
+    All drawings are checked before the first one begins, and are of the same prompts. Specs that can share are
     drawn together: the stages that they have in common with the dense run, and with each other, are computed once.
     A picture is written whole or not at all. Memory: ``batch`` images at a time, and the samples of one prompt.
     """
     for folder, drawing in drawings.items():
         check(drawing, folder)
-    together = {folder: drawing for folder, drawing in drawings.items() if drawing.is_blind}
-    alone = [{folder: drawing} for folder, drawing in drawings.items() if not drawing.is_blind]
+    together = {folder: drawing for folder, drawing in drawings.items() if drawing.shares}
+    alone = [{folder: drawing} for folder, drawing in drawings.items() if not drawing.shares]
     made = dict.fromkeys(drawings, 0)
     for group in [together, *alone] if together else alone:
         with ExitStack() as locks:
