@@ -44,14 +44,15 @@ def _on_edges(log: Log, claim: str, source: str, images: Images) -> Verdict:
     own = measured("late share on edges", late(log, shares), reference=EVEN)
     before = measured("early share", early(log, shares))
     finding = (
-        f"In {late_name(log)} {own} of the energy of {ENERGIES[source]} falls on the quarter of the cells with the "
-        f"strongest edges, where an even spread puts {EVEN:g}; in {early_name(log)} {before}."
+        f"In {late_name(log)}, {own} of the energy of {ENERGIES[source]} falls on the quarter of the cells with the "
+        f"strongest edges, where an even spread puts {EVEN:g}; in {early_name(log)}, {before}."
     )
     numbers, beyond = [own], None
     if pairs is not None:
         beyond = measured("more than with another prompt's edges", late(log, pairs["own"]) - late(log, pairs["other"]))
         numbers.append(beyond)
-        finding += f" That is {beyond} more than with another prompt's edges (control; on maps of at most 32 cells)."
+        more = f"That is {beyond} more than" if beyond.estimate >= 0 else f"It differs by {beyond} from that"
+        finding += f" {more} with another prompt's edges (control; on maps of at most 32 cells a side)."
     outcome, reason = _concentrated(own, beyond)
     return of_log(log, f"{claim} (SparseVAR, observation 1)", outcome, finding, reason, numbers)
 
