@@ -13,6 +13,7 @@ from tests.minis import TEN_STAGES, make_mini, refused
 from tests.notebook_cells import run_cells
 from varlab.accelerators.decisions import load
 from varlab.cli import app
+from varlab.comparison import baselines
 from varlab.errors import VarlabError
 from varlab.report_inputs import check_inputs
 from varlab.reports import list_notebooks, notebook_parameters, run_report
@@ -21,6 +22,7 @@ from varlab.scenes.prompt_sets import dealt
 TEXTS = ["a red star", "a blue ring above a star", "a ring", "a blue star", "a red ring above a blue star", "a star"]
 ALIKE = ("11_skipvar", "12_fastvar")  # the cells of 10_sparsevar, on other methods
 PICTURES = ("side_by_side", "difference", "difference_spectrum", "stage_pictures", "tradeoff")
+BASELINES = ["none", "truncate:last=1", "truncate:last=2", "cfg-off:last=2"]
 FIGURES = {
     "10_sparsevar": {"keep_maps", *PICTURES},
     "11_skipvar": {"decisions", "sensitive_prompts", *PICTURES},
@@ -57,7 +59,8 @@ def test_the_decision_models_know_how_good_they_are(place: Path) -> None:
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if name in ALIKE else ()) for name in FIGURES]
 )
-def test_a_notebook_runs_and_says_what_it_shows(place: Path, name: str) -> None:
+def test_a_notebook_runs_and_says_what_it_shows(place: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baselines, "baseline_specs", lambda *_: BASELINES)  # the whole grid is drawn elsewhere
     folder = place / name
     ran = run_cells(name, {"prompt_set": str(place / "texts.txt"), "n": 3}, folder)
     facts = ran.facts

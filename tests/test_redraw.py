@@ -41,12 +41,11 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_second_call_gives_the_same_bytes(tmp_path: Path) -> None:
-    run = stored(tmp_path / "run", "step-redundancy", "branch-divergence")
+    run = stored(tmp_path / "run", "step-redundancy")
     first, second = (redraw([run], tmp_path / name) for name in "ab")
     assert [path.name for path in first] == [path.name for path in second]
     assert {path.name for path in first} == {
-        *(f"{name}.{end}" for name in ("branch_divergence", "prediction_divergence", "guidance_effect",
-                                       "step_redundancy", "saturation") for end in ("pdf", "png", "svg")),
+        *(f"{name}.{end}" for name in ("step_redundancy", "saturation") for end in ("pdf", "png", "svg")),
         "figures.json",
     }  # fmt: skip
     for one, other in zip(first, second, strict=True):

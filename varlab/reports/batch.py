@@ -106,6 +106,14 @@ def make_batch(
     for order in orders:
         if order not in waiting:
             tell(order.name, "unchanged", None)
+    failed = _made(waiting, place, workers, overwrite, tell) if waiting else {}
+    if place.is_dir():
+        write_index(place)
+    return failed
+
+
+def _made(waiting: Sequence[Order], place: Path, workers: int, overwrite: bool, tell: Told) -> dict[str, str]:
+    """Why reports failed, by name."""
     pace = Pace({order.name: _seconds(order, place) for order in waiting})
     failed: dict[str, str] = {}
     context = multiprocessing.get_context("spawn")  # a kernel is started from a process without threads of torch
@@ -123,8 +131,6 @@ def make_batch(
                 if state:
                     failed[name] = state
                 tell(name, state or "done", pace.left(name, 1.0))
-    if place.is_dir():
-        write_index(place)
     return failed
 
 
