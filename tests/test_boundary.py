@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from rich.console import Console
 
 from tests.cli_calls import Call, places, varlab  # noqa: F401  (fixtures)
 from tests.conftest import hart_features, tiny_hart
@@ -42,6 +44,26 @@ from varlab.runs.inputs import check_writable, check_writable_file
 def test_every_error_has_a_line_and_a_code(error: Exception, line: str, code: int) -> None:
     said, given = boundary.explain(error)
     assert said.startswith(line) and "\n" not in said and given == code
+
+
+def test_lines_of_a_terminal_show_every_character(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = "a\x0bb\x85c\x1b[31md\u2028e :star: [b] 星 \U0001f468\u200d\U0001f469"
+    seen = "a⟨U+000B⟩b⟨U+0085⟩c⟨U+001B⟩[31md⟨U+2028⟩e :star: [b] 星 \U0001f468\u200d\U0001f469"
+    monkeypatch.setattr(options, "console", Console(width=200))
+    options.say(typed)
+    options.say(("prompt: ", "bold"), typed)
+    options.console.print(options.as_table(pd.DataFrame({"prompt": [typed]})))
+    first, second, *table = capsys.readouterr().out.splitlines()
+    assert (first, second) == (seen, f"prompt: {seen}") and any(seen in line for line in table)
+
+    def fails(_: object) -> None:
+        raise VarlabError(typed)
+
+    with pytest.raises(SystemExit):
+        boundary.guarded(fails)
+    assert capsys.readouterr().err == f"varlab: {seen}\n"
 
 
 @pytest.mark.parametrize("place", [0, 1, 3, None])

@@ -6,6 +6,7 @@ import torch
 
 import varlab as vl
 from varlab.errors import VarlabError
+from varlab.evaluation.scattering import scattering, scattering_of
 from varlab.measures import edges, metrics, spectra
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -42,6 +43,18 @@ def test_pairs_outside_their_range_are_refused(measure) -> None:
                 measure(*pair)
     with pytest.raises(VarlabError, match="of one size"):
         measure(good, good[:, :12])
+
+
+def test_features_of_another_range_or_type_are_refused() -> None:
+    good = REFERENCE[None].float() / 255
+    scattering(good)
+    for bad, fix in ((REFERENCE[None], "torch.uint8"), (good * 255, "image / 255"), (good * 2 - 1, "image \\+ 1")):
+        with pytest.raises(VarlabError, match=fix):
+            scattering(bad)
+    pictures = REFERENCE.movedim(0, -1)[None].numpy()
+    assert np.allclose(scattering_of(pictures), scattering(good).numpy(), atol=1e-5)
+    with pytest.raises(VarlabError, match="uint8"):
+        scattering_of(pictures / 255)
 
 
 @pytest.mark.parametrize("function", MAPS)

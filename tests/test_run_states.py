@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 import xarray as xr
 from PIL import Image
 
@@ -13,6 +14,7 @@ from tests.test_run_races import log, untimed  # noqa: F401  (a fixture)
 from tests.test_runs import PROMPTS, same
 from varlab.analysis.logs import images_of
 from varlab.api import is_finished
+from varlab.cli.folders import verify as verify_command
 from varlab.errors import VarlabError
 from varlab.runs.folders import open_log
 from varlab.runs.manifest import MANIFEST, STORE
@@ -97,6 +99,17 @@ def test_a_log_beside_its_batches_is_not_finished(run: Path, whole: xr.DataTree)
     (run / "parts").mkdir()
     assert not is_finished(run)
     assert same(log(run), whole) and is_finished(run)
+
+
+def test_a_damaged_run_is_told_with_the_command_that_mends_it(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = run.rename(tmp_path / "мой run")
+    (place / "images/000000.png").write_bytes(b"")
+    with pytest.raises(typer.Exit):
+        verify_command([place])
+    said = capsys.readouterr().out
+    assert "damaged: images/000000.png has 0 bytes" in said and f"`varlab runs repair '{place}'`" in said
 
 
 def test_a_lost_record_comes_back_from_the_log(run: Path) -> None:

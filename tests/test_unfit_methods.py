@@ -1,5 +1,6 @@
 """Methods and settings that do not fit a model are refused from its name alone: no weights are read."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 import varlab as vl
 from tests.cli_calls import Call, places, varlab  # noqa: F401
-from tests.conftest import tiny_hart
+from tests.conftest import tiny_hart, tiny_infinity
 from tests.test_minis import save_var
 from varlab.accelerators import build
 from varlab.errors import VarlabError
@@ -113,6 +114,23 @@ def test_settings_of_functions_are_looked_at_before_weights(no_weights: None) ->
             call("mini-infinity", ["a red star"], cgf=3)
         with pytest.raises(VarlabError, match="stages"):
             call("mini-infinity", ["a red star"], cfg=(1.0, 2.0))
+
+
+@pytest.mark.parametrize("command", ("sample", "log", "compare", "score"))
+def test_guidance_after_a_block_that_does_not_run_is_refused(varlab: Call, command: str, no_weights: None) -> None:
+    given = (*COMMANDS[command], "freqexit:exits=2", "--cfg-layers")
+    varlab(*given, "0,-1").refused("after block 3", "only 2 blocks run")
+    with pytest.raises(VarlabError, match="only 2 blocks run"):
+        vl.sample("mini-infinity", ["a red star"], accelerators="freqexit:exits=2", cfg_layers=[-1])
+    assert not Path("made").exists()
+
+
+def test_guidance_that_the_shallow_stages_do_not_have_is_none_of_theirs() -> None:
+    model = tiny_infinity()
+    settings = replace(model.settings, cfg_layers=(-1,))
+    for methods in (["freqexit:exits=2", "cfg-off:last=4"], ["freqexit:exits=4"]):
+        try_methods(model, settings, build(methods))
+    try_methods(model, replace(settings, cfg=1.0), build(["freqexit:exits=2"]))
 
 
 def test_tokens_of_a_stage_that_carries_text_are_not_pruned() -> None:

@@ -1,10 +1,12 @@
-"""Texts that users give (prompts, specs, names, paths) within Markdown, so that they read as typed."""
+"""Texts that users give (prompts, specs, names, paths) within Markdown and terminals, so that they read as typed."""
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from html import escape
 
 SIGNS = re.compile(r"[\\`*_\[\]<>&|~]")
+UNSEEN = ("Cc", "Cs", "Zl", "Zp")  # kinds of characters that a terminal obeys or drops
 
 
 def as_markdown(text: object) -> str:
@@ -15,6 +17,15 @@ def as_markdown(text: object) -> str:
     """
     plain = SIGNS.sub(lambda sign: f"&#{ord(sign[0])};", str(text))
     return re.sub(r"\r\n?|\n", "<br>", plain.replace("$", "<span>&#36;</span>"))
+
+
+def in_terminal(text: object) -> str:
+    """The text with characters that a terminal would obey or drop by their code points, as figures draw them."""
+    kept = (
+        sign if sign in "\n\t" or unicodedata.category(sign) not in UNSEEN else f"⟨U+{ord(sign):04X}⟩"
+        for sign in str(text).replace("\r\n", "\n")
+    )
+    return "".join(kept)
 
 
 def summary(title: str, **facts: object) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from shlex import quote
 from typing import Any, Protocol
 
 import pandas as pd
@@ -44,7 +45,8 @@ def read_comparison(source: Compared | Path | str) -> tuple[pd.DataFrame, dict[s
         return source.table, source.facts
     path = Path(source) / "comparison.json"
     if not path.is_file():
-        raise VarlabError(f"There is no comparison in {source}. Make one: varlab compare MODEL SPEC... --out {source}.")
+        out = quote(str(source))
+        raise VarlabError(f"There is no comparison in {source}. Make one: varlab compare MODEL SPEC... --out {out}.")
     record = json.loads(path.read_text())
     return pd.DataFrame(record["rows"]).set_index("method"), record["facts"]
 

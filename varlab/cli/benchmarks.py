@@ -111,12 +111,14 @@ def validate(
     prompts: PromptFile = None,
 ) -> None:
     """Find what is wrong with a folder of images before it is scored. The exit code is 1 when something is."""
-    from varlab.evaluation.judging import find_faults
+    from varlab.evaluation.judging import find_faults, who_mends
 
     lines, count = find_faults(benchmark, folder, prompts)
     for line in lines:
         say(line)
     say(f"{len(lines)} faults; {count} pictures are expected")
+    for line in who_mends(benchmark, folder) if lines else ():
+        say(line)
     if lines:
         raise typer.Exit(1)
 

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from rich.console import Console
+from rich.text import Text
 
 from varlab.cli.options import Stopped
 from varlab.errors import VarlabError
+from varlab.markup import in_terminal
 
 DEBUG = "--debug"
 GPU = ("CUDA", "CUDNN", "cuDNN", "NVML")
@@ -79,4 +81,4 @@ def _first(error: Exception) -> str:
 
 
 def _print(line: str, style: str | None = None) -> None:
-    Console(stderr=True, soft_wrap=True).print(f"varlab: {line}", markup=False, highlight=False, style=style)
+    Console(stderr=True, soft_wrap=True).print(Text(in_terminal(f"varlab: {line}")), style=style)

@@ -7,6 +7,7 @@ import typer
 from rich.progress import DownloadColumn
 
 from varlab.cli.options import Overwrite, Precision, bars, say
+from varlab.markup import in_terminal
 
 app = typer.Typer()
 
@@ -42,7 +43,7 @@ def show(
     from varlab.outputs import as_json, as_lines, read_facts
 
     facts = read_facts(path)
-    for line in [as_json(facts)] if json else as_lines(facts):
+    for line in [as_json(facts)] if json else map(in_terminal, as_lines(facts)):
         typer.echo(line)
 
 

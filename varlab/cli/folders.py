@@ -1,6 +1,7 @@
 """Commands on run folders: ``runs ls``, ``show``, ``verify``, ``repair``, ``du``, ``rm``."""
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -52,6 +53,8 @@ def verify(folders: Annotated[list[Path], typer.Argument(help="Run folders.")]) 
     states = {folder: check(folder) for folder in folders}
     for folder, state in states.items():
         say(f"{folder}: {state}")
+        if state.word == "damaged":
+            say(f"`varlab runs repair {quote(str(folder))}` mends what it can; the command that made it does the rest")
     if any(state.word == "damaged" for state in states.values()):
         raise typer.Exit(1)
 

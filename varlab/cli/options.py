@@ -26,6 +26,7 @@ from rich.progress import (
 from rich.text import Text as Line
 
 from varlab.errors import VarlabError
+from varlab.markup import in_terminal
 
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 1000)  # whole tables in files
 
@@ -259,7 +260,8 @@ def resumable() -> Iterator[None]:
 
 def say(*parts: str | tuple[str, str]) -> None:
     """A line as it is, so that paths stay whole and prompts may hold brackets; a pair is text and style."""
-    console.print(Line.assemble(*parts), soft_wrap=True)
+    pairs = ((part, "") if isinstance(part, str) else part for part in parts)
+    console.print(Line.assemble(*((in_terminal(text), style) for text, style in pairs)), soft_wrap=True)
 
 
 def say_alone(counts: Mapping[str, int]) -> None:
@@ -323,4 +325,4 @@ def as_table(frame: Any) -> Any:
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return "-" if math.isnan(value) else f"{value:.4g}"
-    return str(value)
+    return in_terminal(value)

@@ -6,6 +6,7 @@ from varlab.engine.hooks import Accelerator, overrides
 from varlab.engine.stage import Stage
 from varlab.errors import VarlabError
 from varlab.models.base import NextScaleModel
+from varlab.models.guidance import Guidance
 
 
 def refuse_clashes(accelerators: Sequence[Accelerator]) -> None:
@@ -29,8 +30,14 @@ def refuse_misread(model: NextScaleModel, stage: Stage) -> None:
         raise VarlabError(
             f"A selection over {plan.selection.length} tokens cannot serve stage {stage.index + 1} of {tokens}."
         )
-    if stage.guided and plan.depth is not None and any(block >= plan.depth for block in stage.guidance.blocks):
+    if stage.guided and plan.depth is not None:
+        refuse_shallow(plan.depth, stage.guidance)
+
+
+def refuse_shallow(depth: int, guidance: Guidance) -> None:
+    """Guidance after a block that does not run."""
+    if any(block >= depth for block in guidance.blocks):
         raise VarlabError(
-            f"Guidance mixes the branches after block {max(stage.guidance.blocks)}, "
-            f"but only {plan.depth} blocks run. Guide the logits (cfg_layers=0) or an earlier block."
+            f"Guidance mixes the branches after block {max(guidance.blocks)}, "
+            f"but only {depth} blocks run. Guide the logits (cfg_layers=0) or an earlier block."
         )

@@ -26,6 +26,7 @@ class Accelerator:
     waits = (
         False  # whether it neither acts nor listens before the first plan of its that is not RUN; so does a blind one
     )
+    depths: tuple[int, ...] = ()  # blocks that run in each stage, where that is settled once the method has started
     whole = False  # whether it reads whole grids, and so cannot follow a selection before block 0
 
     def start(self, context: Context) -> None:

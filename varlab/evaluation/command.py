@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -72,7 +73,9 @@ def score_command(
 
 def former_score(path: Path) -> dict[str, Any]:
     """What ``score scenes --json`` wrote."""
-    found: dict[str, Any] = read_json(path, fix := f"Write it with: varlab score scenes MODEL --json {path}.")
+    found: dict[str, Any] = read_json(
+        path, fix := f"Write it with: varlab score scenes MODEL --json {quote(str(path))}."
+    )
     if not {"entries", "weights", "seed"} <= found.keys():
         raise VarlabError(f"{path} holds no scores by entry. {fix}")
     return found

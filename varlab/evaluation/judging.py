@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pandas as pd
@@ -50,6 +51,16 @@ def find_faults(name: str, place: Path, prompts: Path | None) -> tuple[list[str]
         count += sum(len(benchmark.paths(item, per, benchmark.ending)) for item in items)
         lines += faults(benchmark, folder, items, prompts)
     return lines, count
+
+
+def who_mends(name: str, place: Path) -> list[str]:
+    """For folders of ``varlab generate``, the command that draws missing and damaged pictures again."""
+    return [
+        f"missing and damaged pictures are drawn again by the same command: varlab generate {name} "
+        f"{folder.record['model']} {quote(folder.record['spec'])} --out {quote(str(folder.home.parent))} ..."
+        for folder in folders_at(place, find_benchmark(name))
+        if folder.home is not None
+    ]
 
 
 def judge(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from varlab.context import fixed_context
 from varlab.errors import VarlabError
-from varlab.measures.metrics import luma
+from varlab.measures.metrics import check_range, luma
 
 SCALES, ORIENTATIONS = 3, 4
 MARGIN = 2**SCALES  # pixels mirrored around the image, so that opposite edges do not meet
@@ -63,6 +63,7 @@ def _mean(maps: Tensor) -> Tensor:
 
 def scattering(images: Tensor) -> Tensor:
     """Images [B, 3, H, W] in [0, 1], at least 16 pixels a side -> features [B, 87]."""
+    check_range(images)
     if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[-2:]) < 2 * MARGIN:
         raise VarlabError(
             f"Scattering needs images [B, 3, H, W] of at least {2 * MARGIN} pixels, not {list(images.shape)}."
@@ -82,6 +83,9 @@ def scattering_of(pictures: Sequence[np.ndarray] | np.ndarray, batch: int = 100)
     """Pictures uint8 [n, H, W, 3], all of one size -> features float64 [n, 87]."""
     parts = []
     for first in range(0, len(pictures), batch):
-        images = torch.from_numpy(np.stack(list(pictures[first : first + batch]))).movedim(-1, 1) / 255
+        stack = np.stack(list(pictures[first : first + batch]))
+        if stack.dtype != np.uint8:
+            raise VarlabError(f"Pictures are uint8 [n, H, W, 3] here, not {stack.dtype}. Give those of 0 to 255.")
+        images = torch.from_numpy(stack).movedim(-1, 1) / 255
         parts.append(scattering(images).double().numpy())
     return np.concatenate(parts)

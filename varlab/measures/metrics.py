@@ -165,15 +165,20 @@ def _blur(x: Tensor) -> Tensor:
     return x
 
 
+def check_range(image: Tensor) -> None:
+    """Refuse what is no image in [0, 1], and say how to convert it."""
+    check_maps(image, "An image")
+    low, high = (float(bound) for bound in image.aminmax()) if image.numel() else (0.0, 0.0)
+    if low < -MARGIN or high > 1 + MARGIN:
+        fix = "(image + 1) / 2" if low >= -1 - MARGIN and high <= 1 + MARGIN else "image / 255"
+        fix = fix if low >= -1 - MARGIN and high <= 255 else "image.clamp(0, 1)"
+        raise VarlabError(f"Images are measured in [0, 1], this one lies in [{low:.3g}, {high:.3g}]. Give {fix}.")
+
+
 def check_pair(image: Tensor, reference: Tensor) -> None:
     """Refuse what is no pair of images [..., channels, H, W] in [0, 1] of one size, and say how to convert it."""
     for pixels in (image, reference):
-        check_maps(pixels, "An image")
-        low, high = (float(bound) for bound in pixels.aminmax()) if pixels.numel() else (0.0, 0.0)
-        if low < -MARGIN or high > 1 + MARGIN:
-            fix = "(image + 1) / 2" if low >= -1 - MARGIN and high <= 1 + MARGIN else "image / 255"
-            fix = fix if low >= -1 - MARGIN and high <= 255 else "image.clamp(0, 1)"
-            raise VarlabError(f"Images are compared in [0, 1], this one lies in [{low:.3g}, {high:.3g}]. Give {fix}.")
+        check_range(pixels)
     if image.ndim < 3 or image.shape[-3:] != reference.shape[-3:]:
         raise VarlabError(
             f"Images [..., channels, H, W] of one size are compared, not {tuple(image.shape)} with "

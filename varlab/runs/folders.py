@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import xarray as xr
@@ -98,7 +99,7 @@ def _open(folder: Path) -> xr.DataTree:
         return _open_store(folder)
     parts, record = parts_of(folder), read_record(folder)
     if record is None or not parts:
-        raise VarlabError(f"{folder} holds no log. Make one: varlab log MODEL --out {folder}.")
+        raise VarlabError(f"{folder} holds no log. Make one: varlab log MODEL --out {quote(str(folder))}.")
     try:
         tree = logs.tree(joined_lazily(parts), record)
         return named(tree, record.get("log_version", 1))

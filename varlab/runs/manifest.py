@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from varlab.errors import VarlabError
@@ -90,7 +91,8 @@ def damaged(path: Path, why: object, folder: Path) -> VarlabError:
     reason = f"{type(why).__name__}: {why}" if isinstance(why, Exception) else str(why)
     first = reason.splitlines()[0]
     return VarlabError(
-        f"{path} is damaged ({first}). `varlab runs repair {folder}` mends what it can; the same command then goes on."
+        f"{path} is damaged ({first}). `varlab runs repair {quote(str(folder))}` mends what it can; the same command "
+        "then goes on."
     )
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pandas as pd
@@ -113,7 +114,7 @@ def _repair_record(folder: Path) -> Iterator[str]:
     if record is None:
         raise VarlabError(
             f"{folder / RECORD} cannot be restored: no whole log says what the run was. "
-            f"Remove the folder (varlab runs rm {folder}) and run it again."
+            f"Remove the folder (varlab runs rm {quote(str(folder))}) and run it again."
         )
     write_record(folder, record)
     yield f"wrote {RECORD} again from the log"

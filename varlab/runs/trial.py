@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from varlab.engine.checks import refuse_shallow
 from varlab.engine.hooks import Accelerator
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
@@ -19,11 +20,15 @@ from varlab.weights.zoo import assemble, check_captions, load, shipped_weights
 Groups = Iterable[Sequence[Accelerator]]  # methods; those of a group run together
 
 
-def try_methods(model: NextScaleModel, settings: Settings, methods: Iterable[Accelerator]) -> None:
-    """Raises VarlabError for a method that this model cannot run; draws nothing."""
+def try_methods(model: NextScaleModel, settings: Settings, methods: Sequence[Accelerator]) -> None:
+    """Raises VarlabError for methods that this model cannot run together with these settings; draws nothing."""
     run = Run(model, settings, SeededNoise(0))
     for method in methods:
         method.start(run.context)
+    # Beside others a method may be without the unconditional row, or a stage, where it is shallow: the run tells.
+    if len(methods) == 1 and model.guided(settings):
+        for stage, depth in enumerate(methods[0].depths):
+            refuse_shallow(depth, model.guidance(stage, settings, guided=True))
 
 
 def shapes_of(
@@ -62,13 +67,13 @@ def check_methods(
     """
     chosen = with_overrides(entry.settings, keywords, **settings)
     chosen.check(len(entry.schedule(pixels, ratio)), entry.transformer.depth)
-    methods = [method for group in groups for method in group]
-    if not methods:
+    if not any(groups := [list(group) for group in groups]):
         return
     shapes = shapes_of(entry, pixels=pixels, ratio=ratio, trained=trained)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they come when it runs
-        try_methods(shapes, chosen, methods)
+        for methods in groups:
+            try_methods(shapes, chosen, methods)
 
 
 def load_for(
