@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from PIL import Image
@@ -12,8 +13,10 @@ from tests.toy_logs import toy_images, toy_log
 from varlab import claims, figures
 from varlab.analysis import logs
 from varlab.claims import Outcome, Verdict, freqexit, rules, skipvar, sparsevar
+from varlab.claims.methods import _decision
 from varlab.claims.verdict import Number
 from varlab.measures.statistics import bootstrap_interval
+from varlab.studies.calibration.sparsevar import _with_bounds
 
 STAGES = np.arange(1, 7)
 LATE = STAGES >= 5
@@ -257,3 +260,11 @@ def test_the_account_names_weights_and_limits() -> None:
     assert not any("verified" in limit for limit in official)
     assert not any("not the official" in limit for limit in official)
     assert any("texture" in limit for limit in claims.limits(toy_log(model="nano-infinity")))
+
+
+def test_one_prompt_has_no_interval_in_any_sentence() -> None:
+    row = {"accuracy": 1.0, "n_held_out": 1, "gain": 0.25, "gain low": np.nan, "gain high": np.nan}
+    told = _decision("the decision", row)
+    assert told.outcome is Outcome.TOO_FEW and "0.25 (no interval). n = 1." in told.text
+    shares = pd.Series({"below 0.5": 0.25, "below 0.5 low": np.nan, "below 0.5 high": np.nan})
+    assert _with_bounds(shares, "below 0.5") == "0.25"

@@ -114,7 +114,8 @@ class Calibration:
 
 
 def _with_bounds(row: pd.Series, name: str) -> str:
-    return f"{row[name]:.2f} ({row[f'{name} low']:.2f} to {row[f'{name} high']:.2f})"
+    low, high = row[f"{name} low"], row[f"{name} high"]
+    return f"{row[name]:.2f}" + ("" if np.isnan(low) else f" ({low:.2f} to {high:.2f})")
 
 
 @fixed_context()
