@@ -91,6 +91,12 @@ def test_nan_is_left_out_per_column():
 
 
 @pytest.mark.filterwarnings("error")
+def test_bounds_of_infinite_values_are_no_nan():
+    found = bootstrap_interval([42.0, 45.0, 47.0, np.inf], np.nanmedian)
+    assert found.estimate == 46 and found.low == 42 and found.high == np.inf
+    assert bootstrap_interval([np.inf] * 4, np.nanmedian)[1:] == (np.inf, np.inf)
+
+
 def test_infinite_values_warn_not_and_have_a_median():
     values = [30.0, 31, 32, 33, 34, np.inf]
     assert bootstrap_interval(values).estimate == np.inf

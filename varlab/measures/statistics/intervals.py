@@ -33,8 +33,8 @@ def bootstrap_interval(
     Percentile bootstrap (Efron and Tibshirani 1993, chapter 13): whole rows are drawn with replacement, the
     same for all columns. `statistic(sample, axis)` must leave NaN out itself, as `np.nanmean` and
     `np.nanmedian` do. The bounds are NaN where fewer than two values are there; the estimate too where there
-    is none. An infinite value (the PSNR of identical images) makes a mean infinite and its bounds infinite or
-    NaN: take the median. Errors: no row, a level outside (0, 1).
+    is none. An infinite value (the PSNR of identical images) makes a mean infinite: take the median, whose upper
+    bound may be infinite. Errors: no row, a level outside (0, 1).
     """
     rows = np.asarray(values, dtype=np.float64)
     if rows.ndim == 0 or len(rows) == 0:
@@ -57,7 +57,12 @@ def quantile_interval(estimate: Any, draws: np.ndarray, level: float = 0.95) -> 
     """The estimate with percentile bounds of bootstrap draws [n, ...]; NaN among these are left out."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of a column without a number: NaN is the answer
-        low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        ends = (1 - level) / 2, (1 + level) / 2
+        low, high = np.nanquantile(draws, ends, axis=0)
+        if np.isinf(draws).any():  # between two infinite draws, and beside one, numpy finds NaN: take the outer draw
+            outer = (np.nanquantile(draws, ends[0], axis=0, method="lower"),
+                     np.nanquantile(draws, ends[1], axis=0, method="higher"))  # fmt: skip
+            low, high = (np.where(np.isnan(x), y, x)[()] for x, y in zip((low, high), outer, strict=True))
     return Interval(estimate, low, high)
 
 
