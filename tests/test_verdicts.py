@@ -263,7 +263,7 @@ def test_the_account_names_weights_and_limits() -> None:
 
 
 def test_one_prompt_has_no_interval_in_any_sentence() -> None:
-    row = {"accuracy": 1.0, "n_held_out": 1, "gain": 0.25, "gain low": np.nan, "gain high": np.nan}
+    row: dict[Any, Any] = {"accuracy": 1.0, "n_held_out": 1, "gain": 0.25, "gain low": np.nan, "gain high": np.nan}
     told = _decision("the decision", row)
     assert told.outcome is Outcome.TOO_FEW and "0.25 (no interval). n = 1." in told.text
     shares = pd.Series({"below 0.5": 0.25, "below 0.5 low": np.nan, "below 0.5 high": np.nan})
