@@ -18,11 +18,11 @@ from varlab.engine.randomness import SeededNoise
 from varlab.errors import VarlabError
 from varlab.locks import one_writer
 from varlab.measures.metrics import ssim
+from varlab.runs.store import Store, StoreLost, packed, sealed, unpacked, unsealed
 from varlab.sweeps import Tally, forecast, read_plan, sweep
 from varlab.sweeps.file import refuse_changes
 from varlab.sweeps.merge import as_rows
 from varlab.sweeps.shards import Task, tasks_of
-from varlab.sweeps.store import Store, StoreLost, packed, sealed, unpacked, unsealed
 from varlab.sweeps.work import RECORD, Outcome, work
 from varlab.weights.zoo import load
 

@@ -8,6 +8,7 @@ import typer
 
 from varlab.cli.options import (
     NONE,
+    Dense,
     Method,
     Model,
     NoWait,
@@ -61,6 +62,7 @@ def generate(
     ] = None,
     batch: Annotated[int | None, typer.Option(help="Images at a time.")] = None,
     settings: Sampling = NONE,
+    dense: Dense = None,
     no_wait: NoWait = False,
     **options: Any,
 ) -> None:
@@ -72,6 +74,7 @@ def generate(
     from varlab.evaluation.generation import Drawing, folder_of, read_rewritten
     from varlab.evaluation.generation import generate as draw
     from varlab.evaluation.judging import find_benchmark
+    from varlab.runs.dense import DenseImages
     from varlab.runs.inputs import at_least, with_overrides
 
     found = find_benchmark(benchmark)
@@ -94,7 +97,17 @@ def generate(
     items = items or found.items(prompts, loaded)[:n]
     drawings = {
         folder_of(out, spec): Drawing(
-            found, loaded, items, spec, seed, per_prompt or found.per_prompt, ending, texts, chosen, batch
+            found,
+            loaded,
+            items,
+            spec,
+            seed,
+            per_prompt or found.per_prompt,
+            ending,
+            texts,
+            chosen,
+            batch,
+            DenseImages.at(dense),
         )
         for spec in dict.fromkeys(specs)
     }

@@ -8,6 +8,7 @@ from rich.progress import MofNCompleteColumn
 
 from varlab.cli.options import (
     NONE,
+    Dense,
     Model,
     Overwrite,
     Prompts,
@@ -50,6 +51,7 @@ def compare(
     frontier: Annotated[
         bool, typer.Option(help="Judge by the frontier of all baselines, drawn once and kept under runs/.")
     ] = True,
+    dense: Dense = None,
     foreign: Annotated[
         list[Path] | None,
         typer.Option(help="Pictures that other code drew of these prompts and seed; may be repeated."),
@@ -85,7 +87,7 @@ def compare(
     with image_bar() as progress:
         result = run(
             loaded, chosen, specs, n=len(chosen), seed=seed, batch=batch, lpips=lpips, frontier=frontier,
-            progress=progress, foreign=foreign or (), foreign_latency=foreign_latency, **settings,
+            progress=progress, foreign=foreign or (), foreign_latency=foreign_latency, dense=dense, **settings,
         )  # fmt: skip
     for half in (result.speed(), result.fidelity()):
         console.print(as_table(half))

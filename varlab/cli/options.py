@@ -71,6 +71,10 @@ Method = Annotated[
     list[str] | None, typer.Option(help="What leaves work out, e.g. truncate:last=1; may be repeated, to run together.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there; without it that is refused.")]
+Dense = Annotated[
+    str | None,
+    typer.Option(help="Folder or URL of dense images that sweeps, comparisons and benchmarks of equal batches share."),
+]
 NoWait = Annotated[
     bool, typer.Option("--no-wait", help="Refuse, instead of waiting, while another process writes in the folder.")
 ]

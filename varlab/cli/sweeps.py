@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import MofNCompleteColumn
 
-from varlab.cli.options import Model, NoWait, Seed, as_table, bars, console, resumable, say
+from varlab.cli.options import Dense, Model, NoWait, Seed, as_table, bars, console, resumable, say
 from varlab.errors import VarlabError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def sweep(
     out: Out = None,
     workers: Workers = 0,
     cluster: Cluster = None,
-    dense: Annotated[str | None, typer.Option(help="Store of dense images that several sweeps share.")] = None,
+    dense: Dense = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the file; print shards, work and time.")] = False,
     extend: Annotated[bool, typer.Option("--extend", help="Take new rows into a sweep that is there.")] = False,
     no_wait: NoWait = False,

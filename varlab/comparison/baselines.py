@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from varlab.accelerators import DENSE
 from varlab.analysis.frontier import Frontier
@@ -28,6 +29,7 @@ from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
 from varlab.outputs import save_json, save_table
 from varlab.runs import Job, default_batch, runs_folder
+from varlab.runs.dense import Batch, DenseImages
 from varlab.runs.folders import run_key
 from varlab.runs.inputs import at_least, check_writable
 from varlab.runs.provenance import provenance
@@ -66,6 +68,7 @@ def frontier_of(
     measures: Mapping[str, Measure],
     progress: Progress | None = None,
     batch: int | None = None,
+    dense: DenseImages | None = None,
 ) -> Frontier:
     """The frontier of a job's model and prompts: read from its folder, where anything is missing drawn first.
 
@@ -75,6 +78,7 @@ def frontier_of(
     measures: image and dense image [B, 3, H, W] in [0, 1] -> a number for each.
     progress: called with the prompts that are done, and all of them.
     batch: images at a time, at most; memory grows in proportion. None: as many as ``default_batch``, up to eight.
+    dense: where the dense images of the same batches may lie already, and are kept.
 
     Raises
     ------
@@ -89,7 +93,9 @@ def frontier_of(
         with one_writer(place):  # a second process waits, and then finds what the first has drawn
             found = _claim(place, record)
             for path, samples, missing in _missing(place, job, found["batch"], specs):
-                parts = [_drawn(job, part, missing, measures) for part in _split(samples, record["batch"]) if missing]
+                parts = [
+                    _drawn(job, part, missing, measures, dense) for part in _split(samples, record["batch"]) if missing
+                ]
                 if parts:
                     there = [_read(path, samples)] if path.exists() else []
                     save_table(path, pd.concat([*there, *parts]))
@@ -111,35 +117,52 @@ def frontier(
     lpips: Path | str | None = None,
     progress: Progress | None = None,
     batch: int | None = None,
+    dense: Path | str | None = None,
     **settings: Any,
 ) -> Frontier:
     """What leaving out work blindly reaches on these prompts, as ``compare`` with the same inputs judges by.
 
     ``compare`` calls this itself. The inputs are those of ``compare``; ``folder``, ``batch`` and errors as in
-    ``frontier_of``.
+    ``frontier_of``; ``dense``: a place of dense images that sweeps, comparisons and benchmarks share.
     """
     at_least(1, n=n, batch=batch)
     job, chosen = job_of(model, prompt_set, n, seed, settings)
-    return frontier_of(job, chosen.name, Path(folder) if folder else None, measures_of(model, lpips), progress, batch)
+    place, kept = Path(folder) if folder else None, DenseImages.at(dense)
+    return frontier_of(job, chosen.name, place, measures_of(model, lpips), progress, batch, kept)
 
 
-def _drawn(job: Job, samples: range, specs: Sequence[str], measures: Mapping[str, Measure]) -> pd.DataFrame:
-    """These baselines of these prompts."""
+def _drawn(
+    job: Job, samples: range, specs: Sequence[str], measures: Mapping[str, Measure], kept: DenseImages | None
+) -> pd.DataFrame:
+    """These baselines of these prompts; the dense images are read where they are kept, and kept where not."""
+    run, n = Run(job.model, job.settings, SeededNoise(job.seed)), len(samples)
+    others = [spec for spec in specs if spec != DENSE]
+    batch = Batch(job.model, job.settings, job.seed, samples.start, [str(job.prompts[i]) for i in samples])
+    dense = kept.read(batch) if kept is not None and others else None
     rows: list[pd.DataFrame] = []
-    run, dense = Run(job.model, job.settings, SeededNoise(job.seed)), None
-    methods = {spec: methods_of(spec) for spec in dict.fromkeys([DENSE, *specs])}
+    methods = {spec: methods_of(spec) for spec in (others if dense is not None else [DENSE, *others])}
     for spec, out in shared_runs(run, job.text(samples), list(samples), methods):  # the first name comes first
-        image = out.image.clamp(0, 1)
-        dense = image if dense is None else dense
-        if spec not in specs:
-            continue
-        flops = out.ledger.transformer_flops / len(samples)
-        row: dict[str, Any] = {"baseline": spec, "prompt": list(samples), "flops": flops}
-        for name, measure in measures.items():
-            large = min(image.shape[-2:]) >= SMALLEST
-            row[name] = measure(image, dense).double().cpu().numpy() if large else np.nan
-        rows.append(pd.DataFrame(row))
+        image = out.image.clamp(0, 1).cpu()
+        if dense is None:
+            dense = image
+            if kept is not None:
+                kept.write(batch, dense)
+        if DENSE in specs and not rows:
+            rows.append(_row(DENSE, samples, out.ledger.dense_flops / n, dense, dense, measures))
+        if spec != DENSE:
+            rows.append(_row(spec, samples, out.ledger.transformer_flops / n, image, dense, measures))
     return pd.concat(rows)
+
+
+def _row(
+    spec: str, samples: range, flops: float, image: Tensor, dense: Tensor, measures: Mapping[str, Measure]
+) -> pd.DataFrame:
+    """One row a prompt."""
+    row: dict[str, Any] = {"baseline": spec, "prompt": list(samples), "flops": flops}
+    for name, measure in measures.items():
+        large = min(image.shape[-2:]) >= SMALLEST
+        row[name] = measure(image, dense).double().numpy() if large else np.nan
+    return pd.DataFrame(row)
 
 
 def _split(samples: range, batch: int) -> list[range]:

@@ -23,6 +23,7 @@ from varlab.context import fixed_context
 from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
 from varlab.runs import Progress
+from varlab.runs.dense import DenseImages
 from varlab.runs.inputs import at_least
 from varlab.runs.provenance import provenance
 from varlab.runs.trial import try_methods
@@ -44,6 +45,7 @@ def compare(
     frontier: bool | Path | str = True,
     progress: Progress | None = None,
     stages_of: int = 0,
+    dense: Path | str | None = None,
     foreign: Folders = (),
     foreign_latency: Path | str | None = None,
     **settings: Any,
@@ -59,9 +61,11 @@ def compare(
     no such column. frontier: all baselines on these prompts, which the methods are judged by, drawn once and kept in
     the given folder or in one under ``runs/``; they cost about four dense runs. False leaves them out, and then no
     verdict says that a method holds. stages_of: of how many prompts the picture after each stage is kept, for the
-    viewer; they cost every method one more run and a decode a stage, in none of their times. foreign: folders of
-    pictures that other code drew of the same prompts and seed, or runs of ``vl.attach``; they stand beside ours in
-    ``Comparison.foreign``. foreign_latency: a CSV of their seconds, as ``compare_images`` takes it.
+    viewer; they cost every method one more run and a decode a stage, in none of their times.
+    dense: a place of dense images that sweeps, comparisons and benchmarks share; the frontier reads and keeps them
+    there, what is timed is always drawn. foreign: folders of pictures that other code drew of the same prompts and
+    seed, or runs of ``vl.attach``; they stand beside ours in ``Comparison.foreign``. foreign_latency: a CSV of their
+    seconds, as ``compare_images`` takes it.
     Unknown names, needs that are not met and pairs that cannot run together stop before any work.
     """
     progress = progress or watched()
@@ -74,7 +78,8 @@ def compare(
     check_foreign(foreign, foreign_latency, model, provenance(job, chosen.name))
     measures = measures_of(model, lpips)
     place = None if isinstance(frontier, bool) else Path(frontier)
-    blind = None if frontier is False else frontier_of(job, chosen.name, place, measures, progress, batch)
+    kept = DenseImages.at(dense)
+    blind = None if frontier is False else frontier_of(job, chosen.name, place, measures, progress, batch, kept)
     bench = Bench(job, names, batch, measures)
     bench.run(rounds, progress)
     rows = bench.prompt_rows(chosen.texts, chosen.categories)

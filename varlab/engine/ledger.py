@@ -74,6 +74,11 @@ class Ledger(Shown):
         return self.text_flops + sum(work.flops for work in self.stages)
 
     @property
+    def dense_flops(self) -> int:
+        """What ``transformer_flops`` of a run without methods is."""
+        return self.text_flops + sum(work.dense_flops for work in self.stages)
+
+    @property
     def engaged(self) -> bool:
         """Whether less was computed than a dense run would have, the methods' own work included."""
         return sum(work.flops for work in self.stages) < sum(work.dense_flops for work in self.stages)

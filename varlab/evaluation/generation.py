@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from torch import Tensor
 
 from varlab.accelerators import DENSE
 from varlab.comparison.bench import methods_of
@@ -22,6 +23,7 @@ from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
 from varlab.outputs import is_whole, plain, save_image, save_json
 from varlab.runs import Job, default_batch, to_pil
+from varlab.runs.dense import Batch, DenseImages
 from varlab.runs.inputs import check_writable
 from varlab.runs.origins import made_with
 from varlab.weights.memory import refuse_batch
@@ -37,6 +39,7 @@ class Drawing:
     """What is drawn and how it is stored.
 
     rewritten : what is drawn in place of a prompt, by the prompt; the layout and the record keep the original.
+    kept : where dense images of the same batches may lie already, and are kept.
     """
 
     benchmark: Benchmark
@@ -49,6 +52,7 @@ class Drawing:
     rewritten: Mapping[str, str]
     settings: Settings
     batch: int | None = None
+    kept: DenseImages | None = None
 
     def record(self) -> dict[str, Any]:
         """What the folder says of itself."""
@@ -167,18 +171,35 @@ def _drawn(
 def _images(
     group: Mapping[Path, Drawing], samples: range, progress: Progress | None
 ) -> Iterator[tuple[Path, list[Image.Image]]]:
-    """A batch for each folder: on its own, or as branches of one run."""
+    """A batch for each folder: read where the dense images are kept, else on its own, or as branches of one run."""
+    drawing = next(iter(group.values()))
+    job, kept = drawing.job(), drawing.kept
+    batch = Batch(job.model, job.settings, job.seed, samples.start, [str(job.prompts[i]) for i in samples])
+    dense = {place for place, own in group.items() if own.spec == DENSE and kept is not None}
+    if kept is not None and dense and (held := kept.read(batch)) is not None:
+        yield from ((place, to_pil(held)) for place in dense)
+        group, dense = {place: own for place, own in group.items() if place not in dense}, set()
+    for place, image in _run(group, samples, progress):
+        if kept is not None and place in dense:
+            kept.write(batch, image.clamp(0, 1))
+        yield place, to_pil(image)
+
+
+def _run(group: Mapping[Path, Drawing], samples: range, progress: Progress | None) -> Iterator[tuple[Path, Tensor]]:
+    """A batch of each folder [B, 3, H, W]."""
+    if not group:
+        return
     (folder, drawing), *others = group.items()
     job = drawing.job()
     if not others:
         with fixed_context():
             out, _ = (job if progress is None else replace(job, progress=progress)).run(samples)
-        yield folder, to_pil(out.image)
+        yield folder, out.image
         return
     run = Run(drawing.model, drawing.settings, SeededNoise(drawing.seed))
     methods = {str(place): methods_of(own.spec) for place, own in group.items()}
     for name, generation in shared_runs(run, job.text(samples), list(samples), methods):
-        yield Path(name), to_pil(generation.image)
+        yield Path(name), generation.image
 
 
 def _neighbours(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:

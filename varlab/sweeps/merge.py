@@ -11,8 +11,8 @@ from varlab.accelerators import DENSE
 from varlab.comparison.bench import FIDELITY
 from varlab.errors import VarlabError
 from varlab.measures.statistics import bootstrap_interval, wilson_interval
+from varlab.runs.store import Store, unsealed
 from varlab.sweeps.shards import Shard
-from varlab.sweeps.store import Store, unsealed
 from varlab.sweeps.work import SHARDS
 
 GROUP = ["model", "settings", "prompt_set", "seed", "method"]

@@ -16,9 +16,9 @@ from varlab.markup import count
 from varlab.models.base import NextScaleModel
 from varlab.runs import Job
 from varlab.runs.inputs import with_overrides
+from varlab.runs.store import Store
 from varlab.sweeps.file import Plan
 from varlab.sweeps.shards import Shard, is_blind, shards_of
-from varlab.sweeps.store import Store
 from varlab.timing.estimate import estimate, shallow
 from varlab.weights.memory import GIB, refuse_what_cannot_fit
 from varlab.weights.official import ModelEntry

@@ -14,12 +14,12 @@ from varlab.locks import one_writer
 from varlab.markup import count
 from varlab.runs.inputs import at_least, check_writable
 from varlab.runs.origins import git_state
+from varlab.runs.store import Store
 from varlab.sweeps.file import Plan, read_plan, refuse_changes
 from varlab.sweeps.merge import as_csv, method_rows, prompt_rows
 from varlab.sweeps.predict import refuse_what_has_no_room
 from varlab.sweeps.scheduler import Failure, Tally, connected, run_all
 from varlab.sweeps.shards import Shard, Task, shards_of, tasks_of
-from varlab.sweeps.store import Store
 from varlab.sweeps.work import RECORD, SHARDS, Work, work
 
 TABLE, PROMPTS, DENSE_IMAGES = "table.csv", "prompts.csv", "dense"

@@ -14,8 +14,8 @@ from distributed.scheduler import KilledWorker
 from distributed.utils import get_mp_context, silence_logging_cmgr
 
 from varlab.errors import VarlabError
+from varlab.runs.store import StoreLost
 from varlab.sweeps.shards import Task
-from varlab.sweeps.store import StoreLost
 from varlab.sweeps.work import Outcome, Work, work
 
 TRIES = 3

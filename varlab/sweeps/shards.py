@@ -34,11 +34,6 @@ class Images:
     def key(self) -> str:
         return _key([VERSION, asdict(self)])
 
-    @property
-    def dense(self) -> str:
-        """The file of the dense images."""
-        return f"{self.key}.npy"
-
 
 @dataclass(frozen=True)
 class Shard:

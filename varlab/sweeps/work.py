@@ -21,10 +21,11 @@ from varlab.engine.sharing import shared_runs
 from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
 from varlab.runs import Job, to_pil
+from varlab.runs.dense import Batch, DenseImages
 from varlab.runs.inputs import with_overrides
+from varlab.runs.store import Store, StoreLost, sealed, unsealed
 from varlab.scenes import CATEGORIES, score_images
 from varlab.sweeps.shards import Images, Shard, Task, shares
-from varlab.sweeps.store import Store, StoreLost, packed, sealed, unpacked, unsealed
 from varlab.weights.zoo import load
 
 RECORD = "sweep.json"  # of a store that a sweep was begun in
@@ -50,7 +51,7 @@ def work(task: Task, place: str, dense: str) -> Outcome:
         store = Store.at(place)
         if not store.exists(RECORD):
             raise StoreLost(f"{place} is gone: it holds no {RECORD} any more. The same command begins anew.")
-        _make(task, store.child(SHARDS), Store.at(dense))
+        _make(task, store.child(SHARDS), DenseImages(Store.at(dense)))
     except StoreLost as error:
         return Outcome(str(error), stops=True)
     except Exception as error:  # whatever a method, a model or a file may raise
@@ -60,23 +61,23 @@ def work(task: Task, place: str, dense: str) -> Outcome:
     return Outcome()
 
 
-def _make(task: Task, shards: Store, store: Store) -> None:
+def _make(task: Task, shards: Store, store: DenseImages) -> None:
     images = task.images
     before = torch.get_num_threads()
     torch.set_num_threads(images.threads)
     try:
         model = loaded(images)
-        dense = unpacked(store.read(images.dense))
+        settings = with_overrides(model.settings, **dict(images.settings))
+        batch = Batch(model, settings, images.seed, images.first, images.texts)
+        dense = store.read(batch)
         missing = [shard for shard in task.shards if unsealed(shards.read(shard.name)) is None]
         for shard, image, flops in _runs(model, task, missing, dense is None):
             if shard.spec == DENSE and dense is None:
-                dense = image.numpy()
-                store.write(images.dense, packed(dense))
+                dense = image
+                store.write(batch, dense)
             if shard in missing:
                 assert dense is not None
-                shards.write(
-                    shard.name, sealed(rows(model, shard, image, torch.from_numpy(dense), flops).to_csv(index=False))
-                )
+                shards.write(shard.name, sealed(rows(model, shard, image, dense, flops).to_csv(index=False)))
     finally:
         torch.set_num_threads(before)
 
