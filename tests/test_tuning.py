@@ -32,17 +32,18 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_chosen_on_one_half_is_reported_on_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = tune("nano-infinity", tmp_path / "t", n=16, candidates=CANDIDATES, works=(0.9,))
+    made = tune("nano-infinity", tmp_path / "t", n=16, candidates=CANDIDATES, works=(0.9, 0.3))
     chosen = [pd.read_csv(tmp_path / "t" / f"choose-{i}" / "prompts.csv") for i in range(3)]
     held = pd.read_csv(tmp_path / "t" / "report" / "prompts.csv")
     assert [sorted(rows.prompt.unique()) for rows in chosen] == [[0, 1], [2, 3], [4, 5, 6, 7]]
     assert sorted(held.prompt.unique()) == list(range(8, 16))
     counts = [len(set(rows.method) & set(CANDIDATES)) for rows in chosen]
-    assert counts == [4, 3, 2] and made.table.n.eq(8).all()
-    single, both, against_singles = made.answers.to_dict("records")
+    assert counts == [4, 3, 3] and made.table.n.eq(8).all()
+    single, both, against_singles, cheap, none, _ = made.answers.to_dict("records")
     assert [single["kind"], both["kind"], against_singles["against"]] == ["single", "composition", "singles"]
-    assert single["candidate"] == "truncate:last=3" and single["rival"] == "no baseline does as little work"
-    for answer in (both, against_singles):
+    assert cheap["candidate"] == "truncate:last=3" and cheap["rival"] == "no baseline does as little work"
+    assert pd.isna(none["candidate"]) and none["rival"] == "no candidate does as little work"
+    for answer in (single, both, against_singles):
         own = held[held.method == answer["candidate"]].sort_values("prompt").ssim.to_numpy()
         shares = [part.split(" % ") for part in answer["rival"].split(" and ")]
         rival = sum(
@@ -51,12 +52,12 @@ def test_what_is_chosen_on_one_half_is_reported_on_the_other(tmp_path: Path, mon
         )
         assert answer["difference"] == pytest.approx(np.mean(own - rival), abs=0.01)
         assert answer["ssim"] - answer["rival_ssim"] == pytest.approx(answer["difference"])
-    assert (made.recommended is None) == (both["low"] <= 0)
+    assert (made.recommended is None) == (max(single["low"], both["low"]) <= 0)
     assert front(made.table, made.facts).get_xlabel() == "work over dense"
     facts = read_facts(tmp_path / "t" / "tuned.json")
     assert (facts["seed"], facts["chosen_on"], facts["candidates"]) == (0, 8, 4) and "2e7f6b04" in facts["weights"]
     monkeypatch.setattr("varlab.sweeps.run.connected", lambda *_: pytest.fail("all of it was there"))
-    again = tune("nano-infinity", tmp_path / "t", n=16, candidates=CANDIDATES, works=(0.9,))
+    again = tune("nano-infinity", tmp_path / "t", n=16, candidates=CANDIDATES, works=(0.9, 0.3))
     pd.testing.assert_frame_equal(again.answers, made.answers)
 
 
@@ -73,7 +74,9 @@ def points() -> Points:
 
 
 def test_the_worse_half_of_either_kind_goes_and_the_front_decides() -> None:
-    assert better_half(points(), ["a", "b", "c", "d", "a+b", "c+d"]) == ["a", "c", "c+d"]
+    specs = ["a", "b", "c", "d", "a+b", "c+d"]
+    assert better_half(points(), specs, ()) == ["a", "c", "c+d"]
+    assert better_half(points(), specs, (0.4,)) == ["a", "c", "a+b", "c+d"]  # the best at this work stays
     assert finalists_of(points(), ["a", "c", "c+d"], (0.2, 0.6)) == ["a", "c+d"]
 
 

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from varlab.figures.style import BLUE, RED, own_axes, theme
 
 KINDS: dict[str, dict[str, Any]] = {
-    "baseline": {"marker": "s", "color": "0.6"},
-    "single": {"marker": "^", "color": BLUE},
-    "composition": {"marker": "o", "color": RED},
+    "baseline": {"marker": "s", "color": "0.6", "label": "baselines"},
+    "single": {"marker": "^", "color": BLUE, "label": "single methods"},
+    "composition": {"marker": "o", "color": RED, "label": "compositions"},
 }
 
 
@@ -25,7 +25,7 @@ def front(table: pd.DataFrame, facts: Mapping[str, Any], ax: Axes | None = None)
     for kind, marks in KINDS.items():
         rows = table[table.kind == kind]
         ends = [rows.ssim - rows.ssim_low, rows.ssim_high - rows.ssim]
-        ax.errorbar(rows.work_ratio, rows.ssim, yerr=ends, ls="", ms=3.5, elinewidth=0.7, label=f"{kind}s", **marks)
+        ax.errorbar(rows.work_ratio, rows.ssim, yerr=ends, ls="", ms=3.5, elinewidth=0.7, **marks)
     best = table[table.on_front]
     ax.plot(best.work_ratio, best.ssim, lw=0.8, color="0.3", label="front of the other half")
     ax.set(xlabel="work over dense", ylabel="SSIM to the dense image")

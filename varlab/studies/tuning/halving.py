@@ -93,7 +93,7 @@ def tune(
         rows.append(drawn(f"choose-{rung}", [*baselines, *left], start, end - start).prompts)
         start, points = end, Points.of(pd.concat(rows), [*baselines, *left])
         if end != ends[-1]:
-            left = better_half(points, left)
+            left = better_half(points, left, works)
     finalists = finalists_of(points, left, works)
     held = drawn("report", [*baselines, *finalists], half, n - half)
     loaded = load(model)

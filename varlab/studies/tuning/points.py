@@ -37,14 +37,15 @@ class Points:
         return [specs[i] for i in corners(works, means)]
 
 
-def better_half(points: Points, left: Sequence[str]) -> list[str]:
-    """Half of the single methods and half of the compositions: those least below the front of all, in their order."""
+def better_half(points: Points, left: Sequence[str], works: Sequence[float]) -> list[str]:
+    """Half of the single methods and half of the compositions, in their order: those least below the front of all, and
+    the best at no more than each work, so that there is a rival of either kind at each."""
     edge = points.edge(list(points.works.index))
     front = np.interp(points.works, points.works[edge], points.means[edge])
     below, both = pd.Series(front, points.works.index) - points.means, composed(left)
     best = set[str]()
     for group in ([spec for spec in left if spec not in both], both):
-        best |= set(below[group].nsmallest((len(group) + 1) // 2).index)
+        best |= set(below[group].nsmallest((len(group) + 1) // 2).index) | _best(points, group, works)
     return [spec for spec in left if spec in best]
 
 
@@ -55,8 +56,12 @@ def finalists_of(points: Points, left: Sequence[str], works: Sequence[float]) ->
     singles = [spec for spec in left if spec not in both]
     best = {*points.edge(list(points.works.index)), *points.edge([DENSE, *singles])}
     for group in (singles, both):
-        best |= {chosen for work in works if (chosen := best_at(points, group, work)) is not None}
+        best |= _best(points, group, works)
     return [spec for spec in left if spec in best]
+
+
+def _best(points: Points, specs: Sequence[str], works: Sequence[float]) -> set[str]:
+    return {spec for work in works if (spec := best_at(points, specs, work)) is not None}
 
 
 def best_at(points: Points, specs: Sequence[str], work: float) -> str | None:
