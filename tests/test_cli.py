@@ -136,7 +136,7 @@ def test_a_report_takes_from_its_run_what_was_not_given(
     monkeypatch.setattr("varlab.reports.run_report", run_report)
     options = ["--prompts", "mine.txt", "--precision", "bf16", "--tau", "0.5", "--seed", 3, "--probe", "token-mse"]
     assert varlab("log", "mini-infinity", *options, "--out", "run").code == 0
-    monkeypatch.setattr("varlab.api.require", lambda *_: pytest.fail("weights were asked for"))
+    monkeypatch.setattr("varlab.report_inputs.require", lambda *_: pytest.fail("weights were asked for"))
     assert varlab("report", "02_block_token_mse", "-p", "run_folder=run", "-p", "map_prompts=1").code == 0
     assert seen[0] == {"run_folder": "run", "map_prompts": [1], "n": 2, "prompt_set": "mine.txt", "seed": 3}
     assert varlab("report", "02_block_token_mse", "-p", "run_folder=run", "--suffix", "other").code == 0
