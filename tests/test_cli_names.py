@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 from tests.cli_calls import Call, places, varlab  # noqa: F401
@@ -190,4 +191,6 @@ def test_reports_that_make_runs_are_named_after_their_inputs() -> None:
     """Under a name given by hand, another n would be refused."""
     lines = (Path(__file__).parents[1] / "Makefile").read_text().splitlines()
     reports = [line for line in lines if "varlab report" in line]
-    assert len(reports) == 2 and not any("--suffix" in line for line in reports)
+    assert reports and not any("--suffix" in line for line in reports)
+    batch = yaml.safe_load((Path(__file__).parents[1] / "notebooks" / "reports.yaml").read_text())
+    assert batch and all(isinstance(one, str) or set(one) == {"report", "parameters"} for one in batch)

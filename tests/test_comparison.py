@@ -133,7 +133,7 @@ def test_a_decision_is_judged_by_its_held_out_prompts(compared: Comparison) -> N
         return verdict
 
     known = judged(**{"gain": 0.1, "gain low": 0.05, "gain high": 0.2, "verdict": "holds"})
-    assert known.outcome is Outcome.HOLDS and "+0.100 (+0.050 to +0.200)" in known.finding
+    assert known.outcome is Outcome.HOLDS and "best fixed answer is 0.10 (0.05 to 0.20)" in known.finding
     assert "fit it again" in judged().reason  # fitted before the gain was kept
     assert methods.decisions(compared) == []  # no row of SkipVAR
 

@@ -140,7 +140,7 @@ def _decision(claim: str, row: dict[Hashable, Any]) -> Verdict:
         reason = "The decision model does not say what it gains over one fixed answer; fit it again."
         return Verdict(claim, Outcome.NOT_MEASURED, f"{finding}. n = {n}.", reason)
     gain = number("gain", Interval(row["gain"], row["gain low"], row["gain high"]), n)
-    finding += f", less the best fixed answer {gain}. n = {n}."
+    finding += f"; the difference to the best fixed answer is {gain}. n = {n}."
     return Verdict(claim, positive(gain), finding, numbers=(gain,))
 
 
