@@ -127,6 +127,17 @@ def test_every_table_scrolls_within_its_own_box(pages: list[Path]) -> None:
         assert ".scroll { overflow-x: auto;" in style and "img { max-width: 100%;" in style
 
 
+def test_only_short_facts_stand_on_one_line_in_the_index(tmp_path: Path) -> None:
+    """A report on stored runs says the n and seed of each: on one line that pushed verdicts and date out of sight."""
+    each = "mini-infinity/sparsevar 8, mini-infinity/methods 32, mini-hart/sparsevar 12, mini-hart/methods 16"
+    write_report(tmp_path / "30_ablations")
+    reports.record(report_folder=tmp_path / "30_ablations", **{**FACTS, "n": each, "verdicts": [VERDICT]})
+    table = parsed(reports.write_index(tmp_path)).select_one("table.reports")
+    assert table is not None
+    (cell,) = (cell for cell in table.find_all("td") if cell.get_text() == each)
+    assert not cell.get("class") and "3" in [cell.get_text() for cell in table.select("td.number")]
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_no_page_is_wider_than_its_window(pages: list[Path], browser: Any, width: int) -> None:
     for path in pages:
