@@ -24,7 +24,6 @@ COLUMNS = (
     "question_natural_language",
 )  # fmt: skip
 NEEDED = ("item_id", "proposition_id", "dependency", "tuple", "question_natural_language")
-L1 = ("entity", "attribute", "relation", "global", "other")
 
 Answers = Mapping[str, Mapping[str, Sequence[str]]]  # file -> question -> an answer a crop
 

@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 
 STYLES = ("anime", "concept-art", "paintings", "photo")
-PER_STYLE = 800
 CHUNK = 80
 
 

@@ -78,8 +78,3 @@ def ranks(rewards: Sequence[float]) -> list[int]:
     """1 is the best; of equal rewards the earlier image."""
     order = sorted(range(len(rewards)), key=lambda i: -rewards[i])
     return [order.index(i) + 1 for i in range(len(rewards))]
-
-
-def normalised(raw: float) -> float:
-    """The reward that is reported, of what the head gives."""
-    return (raw - MEAN) / DEVIATION

@@ -29,7 +29,6 @@ COLORS: dict[str, tuple[float, float, float]] = {
 TEXTURES = ("plain", "striped", "dotted", "checkered")
 BACKGROUNDS = ("dark", "light")
 RELATIONS = ("left of", "right of", "above", "below")
-INVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 NUMBERS = {2: "two", 3: "three", 4: "four"}
 PLURALS = {shape: shape + ("es" if shape.endswith("s") else "s") for shape in SHAPES}
 

@@ -33,7 +33,6 @@ from varlab.scenes.prompt_sets import dealt, digest_of, prompts
 
 Progress = Callable[[int, int], None]
 TARGETS = (0.84, 0.86, 0.88, 0.94, 0.97)  # the paper's three, and two at which small flat pictures differ
-STRATEGIES = (*(f"drop {n}" for n in range(1, LATE + 1)), *(f"replace {m}" for m in range(1, LATE + 1)))
 
 
 @fixed_context()
