@@ -10,6 +10,7 @@ from bs4 import BeautifulSoup, Tag
 
 from tests.toy_pages import FACTS, PROMPTS, SPEC, VERDICT, browser, write_report  # noqa: F401
 from varlab import reports
+from varlab.claims import Outcome, Verdict
 from varlab.markup import as_markdown
 from varlab.reports.page import markdown_html
 
@@ -136,6 +137,16 @@ def test_only_short_facts_stand_on_one_line_in_the_index(tmp_path: Path) -> None
     assert table is not None
     (cell,) = (cell for cell in table.find_all("td") if cell.get_text() == each)
     assert not cell.get("class") and "3" in [cell.get_text() for cell in table.select("td.number")]
+
+
+def test_a_report_on_no_model_gives_the_table_of_claims_neither_row_nor_column(tmp_path: Path) -> None:
+    ledger = Verdict("a published number", Outcome.HOLDS, "by its own table")
+    write_report(tmp_path / "20_compare")
+    write_report(tmp_path / "40_claims", model="", verdict=ledger)
+    page = parsed(reports.write_index(tmp_path))
+    assert ledger.claim in text_of(page, "[id='40_claims']")
+    assert [head.get_text() for head in page.select(".matrix th")] == ["Claim", "mini-infinity"]
+    assert [row.td.get_text() for row in page.select(".matrix tbody tr") if row.td] == [VERDICT.claim]
 
 
 @pytest.mark.parametrize("width", [390, 1280])

@@ -25,7 +25,9 @@ def write_index(out: Path | str = "reports") -> Path:
     if not place.is_dir():
         raise VarlabError(f"No reports folder at {place}.")
     cards = [card_of(folder) for folder in sorted(place.iterdir()) if notebook_of(folder).is_file()]
-    page = render("index", {"cards": cards, "overview": _overview(cards), "claims": _claims(cards)})
+    claims = _claims(cards)
+    models = sorted({model for row in claims for model in row["models"]})
+    page = render("index", {"cards": cards, "overview": _overview(cards), "claims": claims, "models": models})
     index, draft = place / "index.html", place / f".index.{os.getpid()}.html"
     draft.write_text(page, "utf-8")
     draft.replace(index)  # a reader, or a second report ending now, never sees half a page
@@ -47,9 +49,10 @@ def _overview(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _claims(cards: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Claim by claim what each model said: for each model the verdicts of its reports."""
+    """Claim by claim what each model said: for each model the verdicts of its reports. Those of a report on no model,
+    such as the ledger's, stand in that report."""
     rows: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for card in cards:
+    for card in (card for card in cards if card["model"]):
         for i, row in enumerate(card["verdicts"]):
             own = card["filter"] | {"verdicts": [row["verdict"]], "text": row["claim"]}
             rows.setdefault(row["claim"], {}).setdefault(card["model"], []).append(
