@@ -1,4 +1,4 @@
-"""The speed of an exit: counts that are exact, and a half that costs about half."""
+"""The speed of an exit: counts that are exact, and a time with its interval."""
 
 import pytest
 
@@ -11,8 +11,7 @@ def test_an_exit_is_timed_beside_its_account() -> None:
     table = exit_speed(tiny_var("long"), ["2", "4x4/2x4"], batch=2, rounds=3).table.set_index("exits")
     assert table.block_calls.tolist() == [32, 16, 24] and table.loc["4", "transformer_ratio"] == 1
     assert table.weighted_depth.tolist()[:2] == [4, 2]
-    assert 0.2 < table.loc["2", "transformer_ratio"] < 0.9
-    assert table.loc["2", "low"] <= table.loc["2", "transformer_ratio"] <= table.loc["2", "high"]
+    assert 0 < table.loc["2", "low"] <= table.loc["2", "transformer_ratio"] <= table.loc["2", "high"]
     assert table.loc["4", "gflops"] > table.loc["4x4/2x4", "gflops"] > table.loc["2", "gflops"]
 
 
