@@ -1,7 +1,5 @@
 """Clustered intervals, tests, equivalence and power against scipy, closed forms and published tables."""
 
-import time
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -185,9 +183,7 @@ def test_what_is_detectable_is_detected_as_often_as_promised() -> None:
 def test_the_table_of_two_full_geneval_runs() -> None:
     a, design = answers(1)
     b, _ = answers(2)
-    start = time.process_time()
     table = adjusted(paired_rows(a, b, design, margin=0.02))
-    assert time.process_time() - start < 10
     assert table.category.tolist() == [*GENEVAL, OVERALL] and table.n.tolist()[-1] == 2212
     assert table.prompts.tolist() == [*GENEVAL.values(), 553]
     overall = table.iloc[-1]
