@@ -18,7 +18,7 @@ from varlab.engine.context import Context
 from varlab.engine.hooks import Accelerator
 from varlab.errors import VarlabError
 from varlab.runs import log_run
-from varlab.runs.inputs import check_writable, check_writable_file
+from varlab.writing import check_writable, check_writable_file
 
 
 @pytest.mark.parametrize(

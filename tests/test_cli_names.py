@@ -14,7 +14,8 @@ from varlab.locks import NO_WAIT, one_writer
 from varlab.outputs import read_facts, save_image, save_json
 from varlab.reports.parameters import Parameter
 from varlab.reports.run import _kernel_manager
-from varlab.runs.inputs import check_prompts, check_writable, check_writable_file
+from varlab.runs.inputs import check_prompts
+from varlab.writing import check_writable, check_writable_file
 
 NEAR = {
     "mistyped": (["sample", "nano-infinity", "a", "--metod", "x"], "Did you mean --method?"),

@@ -15,10 +15,11 @@ from varlab.accelerators.fastvar import FastVAR
 from varlab.engine.hooks import Accelerator
 from varlab.errors import VarlabError
 from varlab.models.infinity_model import Infinity
-from varlab.runs import LOG_VERSION, folders, inputs, log_run, sample
+from varlab.runs import LOG_VERSION, folders, log_run, sample
 from varlab.runs import run as runs
 from varlab.runs.folders import open_log
 from varlab.runs.provenance import record_of, stage_seconds
+from varlab.writing import check_writable
 
 
 def same(a: xr.DataTree, b: xr.DataTree) -> bool:
@@ -116,7 +117,7 @@ def test_an_unwritable_folder_is_told_before_work_and_leaves_nothing(
     (tmp_path / "file").write_text("")
     with pytest.raises(VarlabError, match="cannot be written in"):
         log_run(model, PROMPTS, tmp_path / "file" / "run", probes=PROBES)
-    inputs.check_writable(tmp_path / "a" / "b")
+    check_writable(tmp_path / "a" / "b")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

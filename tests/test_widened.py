@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 
 import varlab as vl
 from varlab.cli import app
+from varlab.engine.kv import KVStore
 from varlab.errors import VarlabError
 from varlab.models.base import NextScaleModel
 from varlab.weights import precision
@@ -36,7 +37,11 @@ def test_keys_and_values_are_kept_in_bf16():
     own, other = (vl.sample(model, ["a red star"], seed=3, probes=["token-mse"]) for model in (kept, whole))
     assert kept.kept_type == torch.bfloat16 and own.log.attrs["precision"] == "bf16-weights"
     first, second = (torch.tensor(run.log["token-mse"]["mse"].values[..., :1]) for run in (own, other))
-    assert torch.equal(first, second) or torch.allclose(first, second, rtol=0.05, equal_nan=True)
+    assert torch.allclose(first, second, rtol=0.05, equal_nan=True)
+    store, k = KVStore(1, 4, torch.bfloat16), torch.full((1, 1, 2, 1), 1 / 3)
+    keys, values, _ = store.append(0, k, 2 * k, None)
+    assert store.keys[0].dtype == torch.bfloat16 and keys.dtype == torch.float32  # type: ignore[union-attr]
+    assert torch.equal(keys, k.bfloat16().float()) and torch.equal(values, (2 * k).bfloat16().float())
 
 
 @pytest.mark.parametrize(
@@ -51,6 +56,13 @@ def test_keys_and_values_are_kept_in_bf16():
 def test_large_random_weights_are_kept_small(name, init, gain, expected, monkeypatch):
     monkeypatch.setattr(precision, "bf16_gain", lambda device: gain)
     assert precision.chosen(find(name), None, init, "cpu")[0] == expected
+
+
+@pytest.mark.parametrize("gain, expected", [(0.25, "fp32"), (4.0, "bf16")])
+def test_a_gpu_that_emulates_bf16_computes_in_fp32(gain, expected, monkeypatch):
+    """Nothing is widened there: such a model would be refused."""
+    monkeypatch.setattr(precision, "bf16_gain", lambda device: gain)
+    assert precision.chosen(find("infinity-2b"), None, "random", "cuda:0")[0] == expected
 
 
 @pytest.mark.parametrize("gain, expected", [(0.25, "fp32"), (4.0, "bf16")])

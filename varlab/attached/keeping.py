@@ -29,10 +29,9 @@ from varlab.runs.folders import (
     sweep,
     write_record,
 )
-from varlab.runs.inputs import check_writable
 from varlab.runs.manifest import image_path
 from varlab.runs.parts import joined_lazily, load_part
-from varlab.writing import beside
+from varlab.writing import beside, check_writable
 
 Record = dict[str, Any]
 

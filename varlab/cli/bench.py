@@ -48,9 +48,10 @@ def bench(
     import torch
 
     from varlab.outputs import refuse_existing
-    from varlab.runs.inputs import at_least, check_writable
+    from varlab.runs.inputs import at_least
     from varlab.timing.benchmarks.predicted import FILE
     from varlab.timing.benchmarks.suite import TOPICS, keep, measure, refuse_former
+    from varlab.writing import check_writable
 
     at_least(1, rounds=rounds, threads=threads)
     for name in topic or ():

@@ -215,7 +215,7 @@ def require_classes(model: str, named: bool = False) -> None:
 def check_folder(out: Path | None, overwrite: bool, *names: str) -> None:
     """Refuse a folder that cannot be written in, or that holds something: one of these files, or of none named, any."""
     from varlab.outputs import refuse_existing
-    from varlab.runs.inputs import check_writable
+    from varlab.writing import check_writable
 
     if out is not None:
         check_writable(out)
@@ -226,7 +226,7 @@ def check_file(out: Path | None, suffix: str, overwrite: bool, *beside: str) -> 
     """Refuse a file of another ending, in a folder that cannot be written in, or that is there; and those of other
     endings beside it that are there."""
     from varlab.outputs import refuse_existing
-    from varlab.runs.inputs import check_writable_file
+    from varlab.writing import check_writable_file
 
     if out is not None:
         check_writable_file(out, suffix)

@@ -88,7 +88,8 @@ def sample(
     from varlab.accelerators import build
     from varlab.api import sample as draw
     from varlab.outputs import image_facts, key_of, plain, save_image
-    from varlab.runs.inputs import at_least, check_prompts, check_writable
+    from varlab.runs.inputs import at_least, check_prompts
+    from varlab.writing import check_writable
 
     check_prompts(prompt)  # mistakes are told before a model is loaded
     at_least(0, seed=seed)
@@ -141,7 +142,8 @@ def log(
     from varlab.api import log as run_log
     from varlab.probes import PROBES, build
     from varlab.runs import MADE, runs_folder
-    from varlab.runs.inputs import at_least, check_writable
+    from varlab.runs.inputs import at_least
+    from varlab.writing import check_writable
 
     build(probe or ())  # mistakes are told before a model is loaded
     methods = build_accelerators(method or ())
@@ -199,7 +201,7 @@ def report(
     """
     from varlab.report_inputs import absent_models, check_inputs
     from varlab.reports import check_parameters, find_notebook, list_notebooks, notebook_parameters, run_report
-    from varlab.runs.inputs import check_writable
+    from varlab.writing import check_writable
 
     check_writable(out)
     if batch is not None:

@@ -65,10 +65,11 @@ def train(
     from varlab.errors import unknown
     from varlab.machine import usable
     from varlab.outputs import refuse_existing
-    from varlab.runs.inputs import at_least, check_writable
+    from varlab.runs.inputs import at_least
     from varlab.training.command import train_command
     from varlab.training.freqexit.command import NAME, freqexit_command, plan_of
     from varlab.training.recipes import RECIPES
+    from varlab.writing import check_writable
 
     if name not in (*RECIPES, NAME):
         raise unknown("training recipe", name, (*RECIPES, NAME))
@@ -213,8 +214,9 @@ def ablate(
 ) -> None:
     """Fine-tune by every FreqExit recipe, judge all at the same exits. Ctrl-C keeps all; the same command goes on."""
     from varlab.machine import usable
-    from varlab.runs.inputs import at_least, check_writable
+    from varlab.runs.inputs import at_least
     from varlab.studies.exits.command import ablate_command
+    from varlab.writing import check_writable
 
     at_least(1, steps=steps, pool=pool, n=n, workers=workers)
     usable(device)

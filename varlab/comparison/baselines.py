@@ -31,9 +31,10 @@ from varlab.outputs import save_json, save_table
 from varlab.runs import Job, default_batch, runs_folder
 from varlab.runs.dense import Batch, DenseImages
 from varlab.runs.folders import run_key
-from varlab.runs.inputs import at_least, check_writable
+from varlab.runs.inputs import at_least
 from varlab.runs.provenance import provenance
 from varlab.scenes.prompt_sets import Given
+from varlab.writing import check_writable
 
 Progress = Callable[[float, int], None]
 RECORD, PARTS = "frontier.json", "baselines-{:06d}.csv"
@@ -138,11 +139,12 @@ def _drawn(
     run, n = Run(job.model, job.settings, SeededNoise(job.seed)), len(samples)
     others = [spec for spec in specs if spec != DENSE]
     batch = Batch(job.model, job.settings, job.seed, samples.start, [str(job.prompts[i]) for i in samples])
-    dense = kept.read(batch) if kept is not None and others else None
+    held = kept.read(batch) if kept is not None and others else None
+    dense = None if held is None else held.to(job.model.device)
     rows: list[pd.DataFrame] = []
     methods = {spec: methods_of(spec) for spec in (others if dense is not None else [DENSE, *others])}
     for spec, out in shared_runs(run, job.text(samples), list(samples), methods):  # the first name comes first
-        image = out.image.clamp(0, 1).cpu()
+        image = out.image.clamp(0, 1)
         if dense is None:
             dense = image
             if kept is not None:
@@ -161,7 +163,7 @@ def _row(
     row: dict[str, Any] = {"baseline": spec, "prompt": list(samples), "flops": flops}
     for name, measure in measures.items():
         large = min(image.shape[-2:]) >= SMALLEST
-        row[name] = measure(image, dense).double().numpy() if large else np.nan
+        row[name] = measure(image, dense).double().cpu().numpy() if large else np.nan
     return pd.DataFrame(row)
 
 

@@ -23,9 +23,8 @@ class Accelerator:
     name = "none"
     needs: ClassVar[tuple[str, ...]] = ()  # what a comparison must supply, such as a dense reference run
     blind = False  # whether its plans depend on nothing but the stage
-    waits = (
-        False  # whether it neither acts nor listens before the first plan of its that is not RUN; so does a blind one
-    )
+    # Whether it neither acts nor listens before its first plan that is not RUN; so does a blind one.
+    waits = False
     depths: tuple[int, ...] = ()  # blocks that run in each stage, where that is settled once the method has started
     whole = False  # whether it reads whole grids, and so cannot follow a selection before block 0
 

@@ -24,10 +24,9 @@ from varlab.models.guidance import Settings
 from varlab.outputs import is_whole, plain, save_image, save_json
 from varlab.runs import Job, default_batch, to_pil
 from varlab.runs.dense import Batch, DenseImages
-from varlab.runs.inputs import check_writable
 from varlab.runs.origins import made_with
 from varlab.weights.memory import refuse_batch
-from varlab.writing import beside
+from varlab.writing import beside, check_writable
 
 Progress = Callable[[float, int], None]
 QUALITY = 95  # of JPG: the default of OpenCV, by which the official scripts of Infinity and its kin write

@@ -17,8 +17,6 @@ from varlab.models.hart import HartText
 from varlab.models.infinity import TextBatch
 from varlab.scenes.prompt_files import as_text, whole
 from varlab.weights.writing import hash_tensors
-from varlab.writing import check_writable as check_writable
-from varlab.writing import check_writable_file as check_writable_file
 
 Features = TextBatch | HartText
 # Texts, or features [T, width] of each.

@@ -22,14 +22,14 @@ from varlab.probes import log as logs
 from varlab.probes.log import Log
 from varlab.resources import checkout
 from varlab.runs.folders import find_run, forget, has_begun, is_finished, keep, open_log, sweep, write_record
-from varlab.runs.inputs import Prompts, as_hooks, at_least, check_writable, keywords, read_prompts, with_overrides
+from varlab.runs.inputs import Prompts, as_hooks, at_least, keywords, read_prompts, with_overrides
 from varlab.runs.job import Job, Progress, default_batch, dense_flops, to_pil
 from varlab.runs.manifest import image_path, lost_images, note_images
 from varlab.runs.parts import joined_lazily
 from varlab.runs.provenance import provenance, record_of, stage_seconds
 from varlab.runs.states import progress_of
 from varlab.runs.watched import watched
-from varlab.writing import beside
+from varlab.writing import beside, check_writable
 
 Probes = Sequence[str | LoggingProbe] | str | LoggingProbe
 Accelerators = Sequence[str | Accelerator] | str | Accelerator

@@ -9,10 +9,11 @@ import yaml
 
 from varlab.comparison.bench import methods_of
 from varlab.errors import VarlabError, unknown
-from varlab.machine import DTYPES, usable
+from varlab.machine import usable
 from varlab.runs.inputs import at_least
 from varlab.runs.trial import check_methods
 from varlab.scenes.prompt_sets import PromptSet, choose
+from varlab.weights.precision import PRECISIONS
 from varlab.weights.registry import find
 from varlab.weights.zoo import check_captions, require
 
@@ -122,7 +123,7 @@ def _check(plan: Plan) -> None:
     for item in plan.prompts:
         at_least(0, **{f"first of {item['set']}": item["first"]})
     _one_of("init", plan.init, INITS)
-    _one_of("precision", plan.precision, tuple(DTYPES))
+    _one_of("precision", plan.precision, PRECISIONS)
     usable(plan.device)
     methods = [methods_of(spec) for spec in plan.specs]
     for name in plan.models:

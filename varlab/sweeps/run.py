@@ -12,7 +12,7 @@ import pandas as pd
 from varlab.errors import VarlabError
 from varlab.locks import one_writer
 from varlab.markup import count
-from varlab.runs.inputs import at_least, check_writable
+from varlab.runs.inputs import at_least
 from varlab.runs.origins import git_state
 from varlab.runs.store import Store
 from varlab.sweeps.file import Plan, read_plan, refuse_changes
@@ -21,6 +21,7 @@ from varlab.sweeps.predict import refuse_what_has_no_room
 from varlab.sweeps.scheduler import Failure, Tally, connected, run_all
 from varlab.sweeps.shards import Shard, Task, shards_of, tasks_of
 from varlab.sweeps.work import RECORD, SHARDS, Work, work
+from varlab.writing import check_writable
 
 TABLE, PROMPTS, DENSE_IMAGES = "table.csv", "prompts.csv", "dense"
 Given = Path | str | Mapping[str, Any]

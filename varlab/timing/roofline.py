@@ -17,10 +17,10 @@ from varlab.gpus import Device, rate_of
 from varlab.machine import Rates
 from varlab.models.base import NextScaleModel
 from varlab.timing.shapes import shape_run
-from varlab.weights.memory import ENCODERS, GIB, RESERVE, account, largest
+from varlab.weights.memory import BYTES, ENCODERS, GIB, RESERVE, account, largest
 from varlab.weights.registry import find
 
-ELEMENT = {"fp32": 4, "bf16": 2, "fp16": 2, "bf16-weights": 4}
+ELEMENT = BYTES | {"fp16": 2}
 
 
 @dataclass(frozen=True)

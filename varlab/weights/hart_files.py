@@ -24,7 +24,6 @@ from varlab.models.qwen import HUB, QwenText
 from varlab.models.text import random_text
 from varlab.models.tokenizers.hybrid import HybridConfig, HybridTokenizer
 from varlab.models.tokenizers.maps import channels_last
-from varlab.models.widened import BF16_WEIGHTS
 from varlab.schedules import Schedule
 from varlab.weight_labels import EMPTY, RANDOM, WeightsLabel
 from varlab.weights.choosing import choose, coverage
@@ -36,6 +35,7 @@ from varlab.weights.initialise import randomise
 from varlab.weights.official import ModelEntry
 from varlab.weights.pairs import Part, labelled
 from varlab.weights.places import checkpoint_folder, weight_file
+from varlab.weights.precision import text_precision
 from varlab.weights.reading import Checkpoint, read
 from varlab.weights.registry import empty
 
@@ -115,8 +115,7 @@ def _encoder(
     source = HUB if text in (None, entry.text) else text
     given = () if checkpoint is None else (Path(checkpoint).expanduser(),)
     folders = (*given, *(folder.parent for folder in given if folder.name == "llm"), *prompt_folders(entry))
-    kept = "bf16" if precision == BF16_WEIGHTS else precision
-    return QwenText(source, config.text_length, config.text_width, device, kept, folders=folders)
+    return QwenText(source, config.text_length, config.text_width, device, text_precision(precision), folders=folders)
 
 
 def prompt_folders(entry: ModelEntry) -> tuple[Path, Path]:

@@ -68,14 +68,9 @@ class LoadOptions:
         if self.precision == "bf16" and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
             raise VarlabError(f"{torch.cuda.get_device_name(self.device)} has no bf16: take precision fp32.")
         if self.precision == BF16_WEIGHTS and kind == "cuda":
-            raise VarlabError(f"precision {BF16_WEIGHTS} is for processors that multiply bf16 slowly: take bf16.")
+            raise VarlabError(f"precision {BF16_WEIGHTS} is for slow bf16 on processors: take bf16 or fp32.")
         if kind == "meta":
             raise VarlabError("For shapes without weights use init='empty', not device='meta'.")
-
-    @property
-    def text_precision(self) -> str:
-        """Of the text encoder, which runs once an image."""
-        return "bf16" if self.precision == BF16_WEIGHTS else self.precision
 
     def check_memory(self, entry: ModelEntry) -> None:
         """Refuse a model that cannot be held and draw one image."""

@@ -39,7 +39,7 @@ from varlab.weights.initialise import randomise
 from varlab.weights.official import ModelEntry
 from varlab.weights.options import LoadOptions
 from varlab.weights.places import split_part
-from varlab.weights.precision import AUTO, chosen
+from varlab.weights.precision import AUTO, chosen, text_precision
 from varlab.weights.registry import empty, find, mini
 
 
@@ -228,7 +228,9 @@ def _reader(entry: ModelEntry, options: LoadOptions) -> TextEncoder | None:
     if text in (None, "captions") and (entry.folder is not None or options.init == "empty"):
         return None
     default = "random" if options.init == "random" else entry.text
-    encoder = choose(text, entry.transformer.text_width, default, options.device, options.text_precision, options.seed)
+    encoder = choose(
+        text, entry.transformer.text_width, default, options.device, text_precision(options.precision), options.seed
+    )
     if isinstance(encoder, FlanT5):
         encoder.require()
     return encoder
