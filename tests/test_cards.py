@@ -99,7 +99,10 @@ def test_a_pair_narrows_the_interval() -> None:
     assert a.summary.loc["overall", "low"] < b.summary.loc["overall", "high"]
 
 
-def test_scores_are_compared_by_entry_with_those_of_a_file(mini: Path, tmp_path: Path) -> None:
+def test_scores_are_compared_by_entry_with_those_of_a_file(
+    mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     model, path = zoo.load("mini-hart"), tmp_path / "scores.json"
     score_command("scenes", model, 12, 1, 0, path, lambda *_: None)
     stored = json.loads(path.read_text())

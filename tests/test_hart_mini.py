@@ -119,7 +119,8 @@ def test_no_other_text_encoder_is_taken(text: object) -> None:
     assert zoo.load("mini-hart", text="captions").text is not None
 
 
-def test_the_scene_score_of_an_untrained_one_is_low() -> None:
+def test_the_scene_score_of_an_untrained_one_is_low(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     frame, _ = score_command("scenes", zoo.load("mini-hart"), 6, 1, 0, None, lambda *_: None)
     overall = frame[frame.category == "overall"].set_index("source")
     assert overall["mean"]["samples"] < 0.1 < overall["mean"]["ground truth"]

@@ -9,7 +9,7 @@ import typer
 from varlab.cli.options import NoWait, say
 from varlab.errors import VarlabError
 
-app = typer.Typer(no_args_is_help=True, help="List, check, mend and remove run folders.")
+app = typer.Typer(no_args_is_help=True, help="List, check, mend and remove folders of runs, comparisons, sweeps.")
 Folder = Annotated[Path, typer.Argument(help="A run folder.")]
 Root = Annotated[Path | None, typer.Argument(help="A folder of run folders, or one; default: runs.")]
 
@@ -27,7 +27,10 @@ def _found(root: Path | None) -> list[Path]:
 
 @app.command()
 def ls(root: Root = None) -> None:
-    """List runs: model, methods, prompts, state (running, partial, complete, damaged), size, age."""
+    """List runs of every kind: log, comparison, benchmark, sweep, tuning, frontier; their state, size and age.
+
+    A state is running, partial, complete or damaged.
+    """
     from varlab.runs.states import table
 
     found = _found(root)

@@ -1,5 +1,6 @@
 """Commands on methods: ``compare``, ``calibrate``, ``split``, ``savings``."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ from varlab.cli.options import (
     NONE,
     Dense,
     Model,
+    NoWait,
     Overwrite,
     Prompts,
     Sampling,
@@ -23,6 +25,7 @@ from varlab.cli.options import (
     load_model,
     read_numbers,
     read_prompts,
+    resumable,
     say,
     say_alone,
     with_options,
@@ -47,7 +50,10 @@ def compare(
     lpips: Annotated[
         Path | None, typer.Option(help="Folder with AlexNet and LPIPS weights; default: $VARLAB_LPIPS, else no LPIPS.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for tables, JSON and the trade-off figure.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for tables, JSON, pictures, the trade-off figure. The same command goes on in it."),
+    ] = None,
     frontier: Annotated[
         bool, typer.Option(help="Judge by the frontier of all baselines, drawn once and kept under runs/.")
     ] = True,
@@ -61,6 +67,7 @@ def compare(
         typer.Option(help="CSV of their latencies: method (the folder, or none: their dense run) and seconds."),
     ] = None,
     settings: Sampling = NONE,
+    no_wait: NoWait = False,
     overwrite: Overwrite = False,
     **options: Any,
 ) -> None:
@@ -73,21 +80,24 @@ def compare(
     from varlab.api import compare as run
     from varlab.claims.methods import verdicts
     from varlab.comparison import PROMPTS, methods_of
+    from varlab.comparison.resumed import check_place
     from varlab.figures import save, tradeoff
     from varlab.weights.lpips import load_lpips
 
     load_lpips(lpips)
     methods = [methods_of(spec) for spec in specs]  # mistakes are told before a model is loaded
     chosen = read_prompts(model, prompts, n, most=PROMPTS)
-    check_folder(out, overwrite)
+    if out is not None:
+        check_place(out, None, overwrite)
     if threads is not None:
         torch.set_num_threads(threads)
     check_readable(model, chosen, settings, methods=methods, **options)
     loaded = load_model(model, **options)
-    with image_bar() as progress:
+    with resumable() if out else nullcontext(), image_bar() as progress:
         result = run(
             loaded, chosen, specs, n=len(chosen), seed=seed, batch=batch, lpips=lpips, frontier=frontier,
-            progress=progress, foreign=foreign or (), foreign_latency=foreign_latency, dense=dense, **settings,
+            progress=progress, foreign=foreign or (), foreign_latency=foreign_latency, dense=dense, folder=out,
+            overwrite=overwrite, wait=not no_wait, **settings,
         )  # fmt: skip
     for half in (result.speed(), result.fidelity()):
         console.print(as_table(half))
@@ -111,9 +121,8 @@ def compare(
     for note in notes:
         say((note, "yellow"))
     if out is not None:
-        result.save(out, overwrite)
-        save(tradeoff(result, against="work_ratio"), "tradeoff", folder=out, overwrite=overwrite)
-        say(f"written to {out}")
+        save(tradeoff(result, against="work_ratio"), "tradeoff", folder=out, overwrite=True)
+        say(f"written to {out} ({facts['date']})")
 
 
 @app.command()

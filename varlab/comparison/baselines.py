@@ -17,7 +17,7 @@ from torch import Tensor
 
 from varlab.accelerators import DENSE
 from varlab.analysis.frontier import Frontier
-from varlab.comparison.bench import Measure, job_of, measures_of, methods_of
+from varlab.comparison.bench import SMALLEST, Measure, job_of, measures_of, methods_of
 from varlab.context import fixed_context
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
@@ -42,7 +42,6 @@ DROPPED, UNGUIDED = 3, 5  # final stages, at most
 TOKENS = ((0.5, 1), (0.5, 2), (0.25, 3))  # keep, last
 VERSION = 1  # raised when a measure or a baseline changes its meaning
 AT_ONCE = 8  # images
-SMALLEST = 11  # pixels: the window of SSIM
 
 
 def baseline_specs(model: NextScaleModel, settings: Settings) -> list[str]:

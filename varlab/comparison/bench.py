@@ -1,31 +1,30 @@
 """The bench that runs methods in turn, times them and keeps what they gave."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 import xarray as xr
-from PIL import Image
 from torch import Tensor
 
 from varlab.accelerators import DENSE, build
+from varlab.comparison.turns import Made, Turn, Turns
 from varlab.engine.hooks import Accelerator
-from varlab.engine.ledger import Ledger
 from varlab.measures.metrics import high_frequency_ssim, psnr, ssim
 from varlab.models.base import NextScaleModel
-from varlab.probes.log import Log, join, of_methods, tree
+from varlab.outputs import plain
+from varlab.probes.log import Log, of_methods, tree
 from varlab.runs import Job, Progress, to_pil
-from varlab.runs.clock import interleaved, timed_run
+from varlab.runs.clock import Times, interleaved, timed_run
 from varlab.runs.inputs import with_overrides
 from varlab.scenes import CATEGORIES, score_images
 from varlab.scenes.prompt_sets import Given, PromptSet, choose
 from varlab.weights.lpips import load_lpips
 
 PROMPTS = 32  # by default
+SMALLEST = 11  # pixels: the window of SSIM
 SCORE_FROM = 100  # prompts below which a scene score says too little
 Measure = Callable[[Tensor, Tensor], Tensor]
 FIDELITY: dict[str, Measure] = {
@@ -57,72 +56,78 @@ def methods_of(spec: str) -> list[Accelerator]:
 
 
 class Bench:
-    """Runs the methods in turn and keeps what they gave."""
+    """Runs the methods in turn and keeps what they gave; what is in ``place`` already is not run again."""
 
-    def __init__(self, job: Job, names: Sequence[str], batch: int, measures: Mapping[str, Measure]) -> None:
+    def __init__(
+        self, job: Job, names: Sequence[str], batch: int, measures: Mapping[str, Measure], place: Path | None = None
+    ) -> None:
         self.job, self.names, self.batch, self.measures = job, list(names), batch, measures
-        self.timings: list[dict[str, Any]] = []
-        self.tensors: dict[str, list[Tensor]] = {name: [] for name in names}
-        self.images: dict[str, list[Image.Image]] = {name: [] for name in names}
-        self.ledgers = {name: Ledger.of(len(job.model.schedule)) for name in names}
-        self.parts: dict[str, list[Log]] = {name: [] for name in names}
+        self.batches, self.turns = job.batches(batch), Turns(place)
         self.methods = {name: methods_of(name) for name in names}
-        self.peaks: dict[str, float] = {}
+        self._made: dict[str, tuple[Times, Tensor, Log]] = {}
 
     def run(self, rounds: int, progress: Progress | None = None) -> None:
         """Every batch of prompts ``rounds`` times by every method, in turning order."""
-        batches, n = self.job.batches(self.batch), len(self.job.prompts)
+        total, n, there = rounds * len(self.batches), len(self.job.prompts), set(self.turns.done)
 
-        def one(name: str, turn: int) -> None:
-            place = max(0, turn - 1)
-            self._run(name, batches[place % len(batches)], turn, 0 < turn <= len(batches))
-
-        def report(done: int, total: int) -> None:
+        def end(turn: int, _: int) -> None:
+            if turn and turn not in there:
+                self._keep(turn)
             if progress is not None:
-                progress(min(n, done * self.batch // rounds), n)
+                progress(min(n, turn * self.batch // rounds), n)
 
-        self.peaks = interleaved(self.names, one, rounds * len(batches), self.job.model.device, report).peaks
+        if len(there) < total or not self.turns.peaks:
+            timed = interleaved(self.names, self._run, total, self.job.model.device, end, done=there)
+            self.turns.keep_peaks(timed.peaks)
 
-    def _run(self, name: str, samples: range, turn: int, keep: bool) -> None:
-        """One method on one batch; turn 0 warms up, and what the first round gives is kept."""
-        job = self.job
+    def _samples(self, turn: int) -> range:
+        return self.batches[max(0, turn - 1) % len(self.batches)]
+
+    def _run(self, name: str, turn: int) -> None:
+        """One method on one batch; turn 0 warms up."""
+        job, samples = self.job, self._samples(turn)
         texts = [job.prompts[i] for i in samples]
         out, times = timed_run(
             job.model, texts, list(samples), self.methods[name], settings=job.settings, seed=job.seed
         )
-        if turn:
-            self.timings.append(
-                {
-                    "method": name,
-                    "turn": turn - 1,
-                    "images": len(samples),
-                    "seconds": times.seconds / len(samples),
-                    "transformer_seconds": times.transformer / len(samples),
-                }
-            )
-        if keep:
-            self.tensors[name].append(out.image.cpu())
-            self.images[name] += to_pil(out.image)
-            self.ledgers[name] += out.ledger
-            self.parts[name].append(of_methods(out.reports, samples))
+        self._made[name] = times, out.image.cpu(), of_methods(out.reports, samples)
 
-    def method_logs(self, facts: dict[str, Any]) -> dict[str, xr.DataTree]:
-        """What the methods decided, of those that say."""
-        plain = json.loads(json.dumps(facts, default=list))
-        joined = {name: join(parts) for name, parts in self.parts.items()}
-        return {name: tree(log, plain | {"accelerators": name.split("+")}) for name, log in joined.items() if log}
+    def _keep(self, turn: int) -> None:
+        """What all methods gave in a turn; of the first round also the pictures, held against the dense ones."""
+        samples, dense = self._samples(turn), self._made[DENSE][1].clamp(0, 1)
+        found = Turn(tuple(samples) if turn <= len(self.batches) else ())
+        for name, (times, image, decided) in self._made.items():  # in the order in which they ran
+            row, per = self.names.index(name), len(samples)
+            timing = {"method": name, "turn": turn - 1, "images": per, "seconds": times.seconds / per}
+            timing["transformer_seconds"] = times.transformer / per
+            found.add(row, timing, times.ledger)
+            if found.samples:
+                found.add_pictures(row, to_pil(image), decided)
+                for measure, function in self.measures.items():
+                    small = min(image.shape[-2:]) < SMALLEST
+                    values = np.full(per, np.nan) if small else function(image.clamp(0, 1), dense).double().numpy()
+                    found.add_values(row, measure, values)
+        self.turns.keep(turn, found)
+        self._made = {}
 
-    def prompt_rows(self, texts: Sequence[str], categories: Sequence[str]) -> pd.DataFrame:
-        """One row a prompt and method: fidelity to the dense image, and whether the scene is right."""
-        dense = torch.cat(self.tensors[DENSE]).clamp(0, 1)
-        scored = len(texts) >= SCORE_FROM and set(categories) <= set(CATEGORIES)
-        parts = []
-        for name in self.names:
-            image = torch.cat(self.tensors[name]).clamp(0, 1)
-            part = pd.DataFrame({"method": name, "prompt": texts, "category": categories})
-            for measure, function in self.measures.items():
-                part[measure] = function(image, dense).double().numpy() if min(image.shape[-2:]) >= 11 else np.nan
-            pictures = [np.asarray(picture) for picture in self.images[name]]
-            part["correct"] = score_images(pictures, texts, categories)["correct"] if scored else np.nan
-            parts.append(part)
-        return pd.concat(parts, ignore_index=True)
+    def found(self) -> Made:
+        return self.turns.joined(self.names, len(self.batches))
+
+
+def prompt_rows(made: Made, texts: Sequence[str], categories: Sequence[str]) -> pd.DataFrame:
+    """One row a prompt and method: fidelity to the dense image, and whether the scene is right."""
+    scored = len(texts) >= SCORE_FROM and set(categories) <= set(CATEGORIES)
+    parts = []
+    for name, measured in made.measured.items():
+        part = pd.DataFrame({"method": name, "prompt": texts, "category": categories}).join(measured)
+        pictures = [np.asarray(picture) for picture in made.images[name]]
+        part["correct"] = score_images(pictures, texts, categories)["correct"] if scored else np.nan
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def method_logs(made: Made, facts: dict[str, Any]) -> dict[str, xr.DataTree]:
+    """What the methods decided, of those that say."""
+    return {
+        name: tree(log, plain(facts) | {"accelerators": name.split("+")}) for name, log in made.decided.items() if log
+    }

@@ -12,12 +12,14 @@ from typing import Any
 import pandas as pd
 
 from varlab.accelerators import DENSE
+from varlab.analysis.frontier import Frontier
 from varlab.comparison.baselines import frontier_of
-from varlab.comparison.bench import Bench, job_of, measures_of, methods_of
+from varlab.comparison.bench import Bench, job_of, measures_of, method_logs, methods_of, prompt_rows
 from varlab.comparison.foreign import Folders, beside, check_foreign
 from varlab.comparison.notes import fitted_notes
-from varlab.comparison.previews import stage_pictures
+from varlab.comparison.previews import Stages, stage_pictures
 from varlab.comparison.result import Comparison
+from varlab.comparison.resumed import growing
 from varlab.comparison.rows import method_row
 from varlab.context import fixed_context
 from varlab.machine import device_name
@@ -28,7 +30,7 @@ from varlab.runs.inputs import at_least
 from varlab.runs.provenance import provenance
 from varlab.runs.trial import try_methods
 from varlab.runs.watched import watched
-from varlab.scenes.prompt_sets import Given
+from varlab.scenes.prompt_sets import Given, PromptSet
 
 
 @fixed_context()
@@ -48,6 +50,9 @@ def compare(
     dense: Path | str | None = None,
     foreign: Folders = (),
     foreign_latency: Path | str | None = None,
+    folder: Path | str | None = None,
+    overwrite: bool = False,
+    wait: bool = True,
     **settings: Any,
 ) -> Comparison:
     """One row for the dense run and for each method; joined specs (``sparsevar:tau=0.6+skipvar``) run together.
@@ -66,6 +71,10 @@ def compare(
     there, what is timed is always drawn. foreign: folders of pictures that other code drew of the same prompts and
     seed, or runs of ``vl.attach``; they stand beside ours in ``Comparison.foreign``. foreign_latency: a CSV of their
     seconds, as ``compare_images`` takes it.
+    folder: where the comparison is kept as it grows, and saved. The same call goes on after its last whole turn (a
+    batch by all methods), and opens what is whole; the clock then ran in several sittings, which a note says.
+    ``overwrite`` replaces another comparison there. A folder has one writer: a second process waits, or is refused
+    without ``wait``.
     Unknown names, needs that are not met and pairs that cannot run together stop before any work.
     """
     progress = progress or watched()
@@ -75,19 +84,39 @@ def compare(
     job, chosen = job_of(model, prompt_set, n, seed, settings)
     for name in names:  # what is missing is told before the first image
         try_methods(model, job.settings, methods_of(name))
-    check_foreign(foreign, foreign_latency, model, provenance(job, chosen.name))
-    measures = measures_of(model, lpips)
-    place = None if isinstance(frontier, bool) else Path(frontier)
-    kept = DenseImages.at(dense)
-    blind = None if frontier is False else frontier_of(job, chosen.name, place, measures, progress, batch, kept)
-    bench = Bench(job, names, batch, measures)
-    bench.run(rounds, progress)
-    rows = bench.prompt_rows(chosen.texts, chosen.categories)
     facts = provenance(job, chosen.name) | {"batch": batch, "rounds": rounds, "device": device_name(model.device)}
-    timings = pd.DataFrame(bench.timings)
-    table = pd.DataFrame([method_row(name, bench, rows, timings) for name in names]).set_index("method")
-    logs = bench.method_logs(facts)
-    facts["notes"] = fitted_notes(logs, chosen.texts)
-    stages = stage_pictures(job, names, stages_of)
-    found = Comparison(table, rows, timings, bench.images, bench.ledgers, logs, facts, blind, stages)
-    return replace(found, foreign=beside(found, foreign, foreign_latency)) if foreign else found
+    check_foreign(foreign, foreign_latency, model, facts)
+    measures = measures_of(model, lpips)
+    facts["compared"] = {
+        "methods": names, "measures": list(measures), "frontier": frontier is not False, "stages_of": stages_of,
+        "foreign": list(map(str, foreign)),
+    }  # fmt: skip
+    with growing(None if folder is None else Path(folder), facts, overwrite, wait) as place:
+        found = place.whole
+        if found is None:
+            blind, shared = None, DenseImages.at(dense)
+            if frontier is not False:
+                baselines = None if frontier is True else Path(frontier)
+                blind = frontier_of(job, chosen.name, baselines, measures, progress, batch, shared)
+            bench = Bench(job, names, batch, measures, place.turns)
+            bench.run(rounds, progress)
+            found = _found(bench, chosen, place.facts, blind, stage_pictures(job, names, stages_of))
+        if foreign:
+            found = replace(found, foreign=beside(found, foreign, foreign_latency))
+        return place.finish(found)
+
+
+def _found(
+    bench: Bench, chosen: PromptSet, facts: dict[str, Any], blind: Frontier | None, stages: dict[str, list[Stages]]
+) -> Comparison:
+    """The tables of what a bench kept."""
+    made, timings = bench.found(), bench.turns.timings()
+    rows = prompt_rows(made, chosen.texts, chosen.categories)
+    table = pd.DataFrame([method_row(name, bench, made, rows, timings) for name in bench.names]).set_index("method")
+    logs = method_logs(made, facts)
+    notes = fitted_notes(logs, chosen.texts)
+    if (sittings := bench.turns.sittings) > 1:
+        notes.append(
+            f"Timed in {sittings} sittings, as the comparison was interrupted; ratios pair times of one batch."
+        )
+    return Comparison(table, rows, timings, made.images, made.ledgers, logs, facts | {"notes": notes}, blind, stages)

@@ -13,7 +13,7 @@ from varlab.outputs import plain, read_facts
 ALWAYS = ("date", "key", "stage_seconds", "seconds")  # differ from run to run and decide nothing
 COMPARED = (  # what is compared, and how
     "accelerators", "methods", "options", "folder", "others", "dense", "notes", "frontier", "formats", "latency",
-    "margin", "expected", "spec",
+    "margin", "expected", "spec", "compared",
 )  # fmt: skip
 AROUND = ("git", "versions", "threads", "device", "execution", "probes", "batch", "rounds", "log_version")  # said only
 SHOWN = 60  # characters of a value

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,22 @@ import xarray as xr
 from PIL import Image
 
 from varlab.accelerators import DENSE
+from varlab.analysis.comparisons import SavedComparison
 from varlab.analysis.frontier import Frontier
 from varlab.comparison.image_result import ImageComparison
 from varlab.comparison.previews import Stages
 from varlab.engine.ledger import Ledger
+from varlab.errors import VarlabError
+from varlab.json_files import read_json
 from varlab.markup import count
 from varlab.outputs import image_facts, plain, read_facts, refuse_existing, save_image, save_json, save_table
-from varlab.runs.folders import keep
+from varlab.runs.folders import keep, open_log
+from varlab.runs.manifest import MANIFEST, faults, write_manifest
+
+RECORD = "comparison.json"
+FILES = (RECORD, "comparison.csv", "prompts.csv", "timings.csv", "frontier.csv", "frontier.json")
+TEXT = ("method", "prompt", "category")  # columns
+FOLDERS = ("images", "previews", "decisions", "foreign")
 
 
 @dataclass(frozen=True)
@@ -103,32 +112,68 @@ class Comparison:
         """Write ``comparison.csv`` and ``.json``, ``frontier.csv`` and ``.json``, ``prompts.csv``, ``timings.csv``,
         ``images/<row>/<prompt>.png``, ``previews/<row>/<prompt>-<stage>.png`` where stages were kept, and
         ``decisions/<row>``, each a log that ``open_log`` and the figures read, and ``foreign/`` as ``compare_images``
-        saves it. Rows count from 0, the dense run.
+        saves it; last ``complete.json``, which lists them. Rows count from 0, the dense run.
         Raises VarlabError for a folder that holds another comparison, unless ``overwrite``, or something else."""
         place = Path(folder)
-        self._refuse_another(place, overwrite)
+        if not ((record := place / RECORD).is_file() and read_facts(record) == plain(self.facts)):
+            refuse_existing(place, overwrite=overwrite)
+        return self.write(place)
+
+    def write(self, place: Path) -> Path:
+        """As ``save``, in place of any comparison that is there."""
+        (place / MANIFEST).unlink(missing_ok=True)
+        for name in (*FOLDERS, "viewer"):  # of another comparison there may be more
+            shutil.rmtree(place / name, ignore_errors=True)
+        for name in (*FILES, "viewer.html"):
+            (place / name).unlink(missing_ok=True)
         save_table(place / "comparison.csv", self.table, index=True)
         save_table(place / "prompts.csv", self.prompts)
         save_table(place / "timings.csv", self.timings)
         rows = json.loads(self.table.reset_index().to_json(orient="records"))
-        record = {"facts": self.facts, "rows": rows}
+        ledgers = {name: asdict(ledger) for name, ledger in self.ledgers.items()}
+        save_json(place / RECORD, {"facts": self.facts, "rows": rows, "ledgers": ledgers})
         if self.frontier is not None:
             save_table(place / "frontier.csv", self.frontier.prompts)
             save_json(place / "frontier.json", self.frontier.facts)
-        save_json(place / "comparison.json", record)
         for row, name in enumerate(self.images):
             if name in self.logs:
                 keep(place / "decisions" / f"{row:02d}", self.logs[name])
         if self.foreign is not None:
             self.foreign.save(place / "foreign", overwrite=True)
         self.save_pictures(place / "images")
+        self._save_stages(place / "previews")
+        write_manifest(place, [*FILES, *FOLDERS])
+        return place
+
+    def _save_stages(self, place: Path) -> None:
         for row, name in enumerate(self.images):
             about = self._about(name)
             for i, stages in enumerate(self.stages.get(name, ())):
                 for k, picture in stages.items():
-                    path = place / "previews" / f"{row:02d}" / f"{i:04d}-{k:02d}.png"
+                    path = place / f"{row:02d}" / f"{i:04d}-{k:02d}.png"
                     save_image(path, picture, image_facts(about, i) | {"stage": k}, overwrite=True)
-        return place
+
+    @classmethod
+    def read(cls, folder: Path | str) -> "Comparison":
+        """What ``save`` wrote, but for pictures of other code.
+
+        Raises VarlabError for a folder without a comparison, one of an older version, and one that is damaged.
+        """
+        place = Path(folder)
+        if wrong := faults(place):
+            raise VarlabError(f"{place} is damaged ({'; '.join(wrong[:3])}). Make it again with --overwrite.")
+        saved = SavedComparison(place)
+        held = read_json(place / RECORD, "Make the comparison again.").get("ledgers")
+        if held is None:
+            raise VarlabError(f"{place} holds a comparison of an older version, without its ledgers. Make it again.")
+        prompts, timings = (_read(place / name) for name in ("prompts.csv", "timings.csv"))
+        table = _read(place / "comparison.csv").set_index("method")
+        decided = {name: place / "decisions" / f"{row:02d}" for row, name in enumerate(saved.names)}
+        logs = {name: open_log(path) for name, path in decided.items() if path.is_dir()}
+        ledgers = {name: Ledger.read(each) for name, each in held.items()}
+        return cls(
+            table, prompts, timings, saved.images, ledgers, logs, saved.facts, Frontier.read(place), saved.stages
+        )
 
     def save_pictures(self, place: Path) -> None:
         """Each row's in a folder of its number."""
@@ -138,18 +183,20 @@ class Comparison:
                 save_image(place / f"{row:02d}" / f"{i:04d}.png", picture, facts, overwrite=True)
 
     def _about(self, name: str) -> dict[str, Any]:
-        return self.facts | {"accelerators": name.split("+")}
+        own = {field: value for field, value in self.facts.items() if field != "compared"}
+        return own | {"accelerators": name.split("+")}
 
-    def _refuse_another(self, place: Path, overwrite: bool) -> None:
-        """This very comparison may be saved again; another is replaced whole, and only when asked to."""
-        record = place / "comparison.json"
-        if record.is_file() and read_facts(record) == plain(self.facts):
-            return
-        refuse_existing(place, overwrite=overwrite)
-        for name in ("images", "previews", "decisions", "viewer", "foreign"):  # of another comparison there may be more
-            shutil.rmtree(place / name, ignore_errors=True)
-        for name in ("frontier.csv", "frontier.json", "viewer.html"):
-            (place / name).unlink(missing_ok=True)
+
+def _read(path: Path) -> pd.DataFrame:
+    """A table as it was saved, to the bit: pandas' own parser of numbers rounds."""
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    return table.assign(**{name: [*map(_value, table[name])] for name in table if name not in TEXT})
+
+
+def _value(text: str) -> bool | int | float:
+    if text in ("True", "False"):
+        return text == "True"
+    return int(text) if text.removeprefix("-").isdecimal() else float(text or "nan")
 
 
 def _cells(table: pd.DataFrame, name: str, form: str) -> list[str]:

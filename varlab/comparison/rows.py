@@ -7,11 +7,12 @@ import pandas as pd
 
 from varlab.accelerators import DENSE
 from varlab.comparison.bench import Bench
+from varlab.comparison.turns import Made
 from varlab.measures.statistics import bootstrap_interval, paired_shares
 from varlab.runs.clock import paired_ratio
 
 
-def method_row(name: str, bench: Bench, rows: pd.DataFrame, timings: pd.DataFrame) -> dict[str, Any]:
+def method_row(name: str, bench: Bench, made: Made, rows: pd.DataFrame, timings: pd.DataFrame) -> dict[str, Any]:
     """All figures of one method, differences paired with the dense run's over batches or prompts."""
     own, dense = (timings[timings.method == which].sort_values("turn") for which in (name, DENSE))
     q25, median, q75 = own.seconds.quantile([0.25, 0.5, 0.75])
@@ -19,7 +20,7 @@ def method_row(name: str, bench: Bench, rows: pd.DataFrame, timings: pd.DataFram
         q25 = q75 = np.nan
     speedup = paired_ratio(dense.seconds, own.seconds)
     transformer = paired_ratio(own.transformer_seconds, dense.transformer_seconds)
-    ledger, reference = bench.ledgers[name], bench.ledgers[DENSE]
+    ledger, reference = made.ledgers[name], made.ledgers[DENSE]
     work = ledger.transformer_flops / reference.transformer_flops
     row: dict[str, Any] = {
         "method": name,
@@ -37,7 +38,7 @@ def method_row(name: str, bench: Bench, rows: pd.DataFrame, timings: pd.DataFram
         "work_ratio": work,
         "efficiency": (1 - transformer.estimate) / (1 - work) if work < 1 else np.nan,
         "engaged": ledger.engaged,
-        "peak_mib": bench.peaks[name],
+        "peak_mib": bench.turns.peaks[name],
     }
     part, plain = rows[rows.method == name], rows[rows.method == DENSE]
     for measure in bench.measures:

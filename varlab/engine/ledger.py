@@ -1,6 +1,8 @@
 """The work ledger: what was really computed, stage by stage."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import pandas as pd
 
@@ -46,6 +48,11 @@ class Ledger(Shown):
     @classmethod
     def of(cls, count: int) -> "Ledger":
         return cls([StageWork() for _ in range(count)])
+
+    @classmethod
+    def read(cls, held: Mapping[str, Any]) -> "Ledger":
+        """From what ``asdict`` gives."""
+        return cls([StageWork(**work) for work in held["stages"]], held["text_flops"], held["decode_flops"])
 
     def __add__(self, other: "Ledger") -> "Ledger":
         stages = [

@@ -8,17 +8,22 @@ from typing import Any
 
 import pandas as pd
 
+from varlab.accelerators import DENSE
 from varlab.errors import VarlabError, unknown
 from varlab.evaluation.adm import export_npz, inception_scores, require_inception
 from varlab.evaluation.classes import check_classes, draw_classes, reference, score_classes
-from varlab.evaluation.scenes import lead, score_ceiling, score_samples
+from varlab.evaluation.generation import Drawing, drawn_at, kept_at
+from varlab.evaluation.judging import find_benchmark
+from varlab.evaluation.scenes import lead, score, score_ceiling
 from varlab.json_files import read_json
 from varlab.models.base import NextScaleModel
 from varlab.models.var_model import VAR
 from varlab.outputs import save_json
 from varlab.runs.origins import made_with
+from varlab.scenes.prompt_sets import prompts
 
 Progress = Callable[[float, int], None]
+FIELDS = ("text", "category")  # of a prompt, that the scorer takes
 BENCHMARKS = {"scenes": 553, "frechet": 2000, "fid": 2000}  # and how many prompts or images by default
 
 
@@ -35,7 +40,8 @@ def score_command(
 ) -> tuple[pd.DataFrame, str]:
     """The table (scenes: one row a category and source; else one row a source) and a line on how it was made.
 
-    against: what an earlier call wrote to its ``json_path``; the table then also holds the lead over it.
+    The pictures of scenes are drawn into a folder under ``runs/`` and read from there, so that a score that was stopped
+    goes on. against: what an earlier call wrote to its ``json_path``; the table then also holds the lead over it.
     """
     if benchmark not in BENCHMARKS:
         raise unknown("benchmark", benchmark, BENCHMARKS)
@@ -47,9 +53,12 @@ def score_command(
     if benchmark == "scenes":
         if methods:
             raise VarlabError("The scene benchmark scores models alone; methods are compared by varlab compare.")
-        table, drawn, facts["prompts"] = _scenes(model, count, per_prompt, seed, progress)
-        facts |= {"images_per_prompt": per_prompt, "entries": drawn.to_dict("records")}
-        note = "95 % intervals over prompt entries"
+        drawing = scene_drawing(model, count, per_prompt, seed)
+        place = kept_at(drawing)
+        table, drawn = _scenes(drawing, place, progress)
+        facts |= {"prompts": prompts("scenes", n=count).digest, "images_per_prompt": per_prompt}
+        facts["entries"] = drawn.to_dict("records")
+        note = f"95 % intervals over prompt entries; pictures: {place}"
         if former is not None:
             ahead = lead(drawn, pd.DataFrame(former["entries"])).reset_index()
             table = pd.concat([table, ahead.assign(source=f"lead over {former['weights']}")], ignore_index=True)
@@ -81,14 +90,21 @@ def former_score(path: Path) -> dict[str, Any]:
     return found
 
 
-def _scenes(
-    model: NextScaleModel, n: int, per_prompt: int, seed: int, progress: Progress
-) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    ceiling = score_ceiling(model, n)
-    drawn, _, chosen = score_samples(model, n, per_prompt, seed, progress=progress)
-    parts = {"samples": drawn, "reconstructions": ceiling.rebuilt, "ground truth": ceiling.truth}
+def _scenes(drawing: Drawing, place: Path, progress: Progress) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The table, and the score of every entry, of pictures that are drawn where they are not there."""
+    pictures, per = drawn_at(drawing, place, progress), drawing.per_prompt
+    texts, categories = ([value for item in drawing.items for value in [getattr(item, name)] * per] for name in FIELDS)
+    samples = score(pictures, texts, categories, [i // per for i in range(len(pictures))])
+    ceiling = score_ceiling(drawing.model, len(drawing.items))
+    parts = {"samples": samples, "reconstructions": ceiling.rebuilt, "ground truth": ceiling.truth}
     table = pd.concat({name: part.summary for name, part in parts.items()}, names=["source"]).reset_index()
-    return table, drawn.entries, chosen.digest
+    return table, samples.entries
+
+
+def scene_drawing(model: NextScaleModel, n: int, per_prompt: int, seed: int) -> Drawing:
+    """What the scene benchmark asks a model for: the same pictures as ``varlab generate scenes``."""
+    scenes = find_benchmark("scenes")
+    return Drawing(scenes, model, scenes.items(None)[:n], DENSE, seed, per_prompt, scenes.ending, {}, model.settings)
 
 
 def _fid(model: NextScaleModel, n: int, seed: int, methods: tuple[str, ...], progress: Progress) -> pd.DataFrame:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from torch import Tensor
 
@@ -21,8 +22,8 @@ from varlab.json_files import read_json
 from varlab.locks import one_writer
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
-from varlab.outputs import is_whole, plain, save_image, save_json
-from varlab.runs import Job, default_batch, to_pil
+from varlab.outputs import is_whole, key_of, plain, save_image, save_json
+from varlab.runs import Job, default_batch, runs_folder, to_pil
 from varlab.runs.dense import Batch, DenseImages
 from varlab.runs.origins import made_with
 from varlab.weights.memory import refuse_batch
@@ -30,7 +31,14 @@ from varlab.writing import beside, check_writable
 
 Progress = Callable[[float, int], None]
 QUALITY = 95  # of JPG: the default of OpenCV, by which the official scripts of Infinity and its kin write
-PASSING = ("date", "device", "threads", "git", "versions")  # of a record: what may differ when a drawing goes on
+PASSING = (
+    "date",
+    "device",
+    "threads",
+    "git",
+    "versions",
+    "pictures",
+)  # of a record: what may differ when a drawing goes on
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,8 @@ class Drawing:
         return plain({
             "benchmark": self.benchmark.name, "spec": self.spec, **made, "images_per_prompt": self.per_prompt,
             "ending": self.ending, "quality": QUALITY if self.ending == ".jpg" else None, "rewritten": replaced,
-            "n": len(self.items) * self.per_prompt, "items": [asdict(item) for item in self.items],
+            "n": len(self.items) * self.per_prompt, "pictures": sum(len(self.paths(item)) for item in self.items),
+            "items": [asdict(item) for item in self.items],
         })  # fmt: skip
 
     def job(self) -> Job:
@@ -119,6 +128,24 @@ def generate(drawings: Mapping[Path, Drawing], progress: Progress | None = None,
             for folder, count in _generate(group, progress):
                 made[folder] += count
     return made
+
+
+def kept_at(drawing: Drawing) -> Path:
+    """A folder under ``runs/`` that is named after all that decides the pictures."""
+    record = drawing.record()
+    key = key_of({name: value for name, value in record.items() if name not in PASSING})
+    size = f"{len(drawing.items)}x{drawing.per_prompt}"
+    return runs_folder() / f"{drawing.benchmark.name}-{drawing.model.name}-{size}-seed{drawing.seed}-{key}"
+
+
+def drawn_at(drawing: Drawing, folder: Path, progress: Progress | None = None) -> list[np.ndarray]:
+    """The pictures [H, W, 3] of a drawing in the order of its samples, drawn where they are not there."""
+    generate({folder: drawing}, progress)
+    found = []
+    for path in (folder / IMAGES / name for item in drawing.items for name in drawing.paths(item)):
+        with Image.open(path) as picture:
+            found.append(np.asarray(picture.convert("RGB")))
+    return found
 
 
 def _prepare(drawing: Drawing, folder: Path) -> set[int]:
@@ -213,7 +240,7 @@ def _neighbours(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
 def _about(record: Mapping[str, Any], item: Item) -> dict[str, Any]:
     """How a picture of a prompt was made, from the folder's record; ``drawn`` is what stood for the prompt."""
     rewritten = record["rewritten"].get(item.id)
-    own = {name: value for name, value in record.items() if name not in ("items", "n", "rewritten")}
+    own = {name: value for name, value in record.items() if name not in ("items", "n", "pictures", "rewritten")}
     return {"prompt": item.text} | ({"drawn": rewritten} if rewritten else {}) | own
 
 

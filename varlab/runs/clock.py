@@ -6,7 +6,7 @@ codes, canvas); then ``decode``.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -141,14 +141,16 @@ def interleaved(
     device: torch.device,
     progress: Callable[[int, int], None] | None = None,
     warm_up: bool = True,
+    done: Container[int] = (),
 ) -> Rounds[T]:
     """Call ``run(variant, round)`` for all variants in every round, in turning order: a drift of the machine hits all.
 
-    Rounds count from 1; before them round 0 warms up, and its results are dropped.
+    Rounds count from 1; before them round 0 warms up, and its results are dropped. ``done``: rounds that an earlier
+    call ran.
     """
     found = Rounds[T]({variant: [] for variant in variants}, {})
     for turn in range(0 if warm_up else 1, rounds + 1):
-        for i in range(len(variants)):
+        for i in range(0 if turn in done else len(variants)):
             variant = variants[(i + turn) % len(variants)]
             forgot = not turn and reset_peak(device)  # not while time is taken: the pages that it frees cost some
             made = run(variant, turn)

@@ -182,7 +182,7 @@ def find_run(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
     """
     found = read_record(folder)
     if found is None:
-        if not all(_passing(item) for item in _items(folder)):
+        if not all(is_passing(item) for item in _items(folder)):
             raise VarlabError(f"{folder} is not empty and holds no run. Give another folder.")
         return None
     if _different(found, asked) and not has_begun(folder):
@@ -200,7 +200,7 @@ def _items(folder: Path) -> list[Path]:
         return []
 
 
-def _passing(item: Path) -> bool:
+def is_passing(item: Path) -> bool:
     """Files of a lock, and what a killed process left of a write."""
     return item.name.startswith((LOCK, OWNER, DRAFT))
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -15,9 +15,9 @@ STORE = "log.zarr"
 MANIFEST = "complete.json"
 
 
-def write_manifest(folder: Path) -> None:
-    """Note every file of the log and every image."""
-    files = {path.relative_to(folder).as_posix(): [path.stat().st_size, _hash(path)] for path in _files(folder)}
+def write_manifest(folder: Path, names: Sequence[str] = (STORE, "images")) -> None:
+    """Note every file of these names and folders: by default of the log, and every image."""
+    files = {path.relative_to(folder).as_posix(): [path.stat().st_size, _hash(path)] for path in _files(folder, names)}
     _write(folder, files)
 
 
@@ -96,9 +96,10 @@ def damaged(path: Path, why: object, folder: Path) -> VarlabError:
     )
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    yield from sorted(path for path in (folder / STORE).rglob("*") if path.is_file())
-    yield from sorted((folder / "images").glob("[0-9]*.png"))
+def _files(folder: Path, names: Sequence[str]) -> Iterator[Path]:
+    for place in (folder / name for name in names):
+        found = [place] if place.is_file() else sorted(place.rglob("*"))
+        yield from (path for path in found if path.is_file() and not path.name.startswith("."))
 
 
 def _hash(path: Path) -> str:

@@ -4,7 +4,6 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -22,19 +21,11 @@ from varlab.runs.folders import (
     sweep,
     write_record,
 )
+from varlab.runs.kinds import State, kind_at, others_in
 from varlab.runs.manifest import MANIFEST, STORE, faults, read_manifest, unreadable_images, write_manifest
 from varlab.runs.parts import load_part
 
-
-@dataclass(frozen=True)
-class State:
-    """``word``: running, complete, partial or damaged; ``notes`` say what is wrong, or who runs it."""
-
-    word: str
-    notes: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return f"{self.word}: {'; '.join(self.notes)}" if self.notes else self.word
+LOG, LOG_FILES = "log", (RECORD, STORE, MANIFEST, "parts", "images")
 
 
 def progress_of(folder: Path) -> str:
@@ -53,11 +44,13 @@ def verify(folder: Path | str, full: bool = True) -> State:
     Raises VarlabError where there is no run.
     """
     folder = Path(folder)
-    if not is_run(folder):
+    if kind_of(folder) is None:
         raise VarlabError(f"{folder} holds no run. `varlab runs ls` lists those that are here.")
     if owner := owner_of(folder):
-        return State("running", (str(owner), progress_of(folder)))
+        return State("running", tuple(filter(None, (str(owner), progress_of(folder)))))
     try:
+        if (kind := kind_at(folder)) is not None:
+            return kind.state(folder, full)
         wrong = _wrong(folder, full)
     except VarlabError as error:
         return State("damaged", (str(error),))
@@ -84,7 +77,14 @@ def _wrong(folder: Path, full: bool) -> list[str]:
 
 
 def is_run(folder: Path) -> bool:
+    """Whether it holds what ``log`` writes."""
     return (folder / RECORD).is_file() or (folder / STORE).is_dir() or bool(parts_of(folder))
+
+
+def kind_of(folder: Path) -> str | None:
+    """log, comparison, benchmark, sweep, tuning or frontier; None for a folder of something else."""
+    kind = kind_at(folder)
+    return kind.name if kind is not None else LOG if is_run(folder) else None
 
 
 def repair(folder: Path | str, *, wait: bool = True) -> list[str]:
@@ -93,13 +93,16 @@ def repair(folder: Path | str, *, wait: bool = True) -> list[str]:
     Drafts of killed processes go. A damaged record is written again from the log; a damaged batch is removed, and so
     is a damaged log: the command that made the run then makes these again. An older log without a manifest that is
     whole gets one. Images are removed where they cannot be read.
+    Of other kinds only the drafts go: their commands make again what is damaged.
     Raises VarlabError where there is no run, and where nothing is left that says what the run was.
     """
     folder = Path(folder)
-    if not is_run(folder):
+    if (kind := kind_of(folder)) is None:
         raise VarlabError(f"{folder} holds no run. `varlab runs ls` lists those that are here.")
     with one_writer(folder, wait=wait):
         done = [f"removed {count} unfinished files"] if (count := sweep(folder)) else []
+        if kind != LOG:
+            return done
         done += [*_repair_record(folder), *_repair_parts(folder), *_repair_images(folder), *_repair_log(folder)]
     return done
 
@@ -180,46 +183,61 @@ def _image_faults(folder: Path) -> str:
 
 
 def runs_in(root: Path | str) -> list[Path]:
-    """Run folders at ``root`` and one level below."""
+    """Folders of any kind of run at ``root`` and one level below."""
     root = Path(root)
     places = [root, *sorted(root.iterdir())] if root.is_dir() else []
-    return [place for place in places if place.is_dir() and is_run(place)]
+    return [place for place in places if place.is_dir() and kind_of(place)]
 
 
 def table(folders: list[Path]) -> pd.DataFrame:
-    """One row a run: model, methods, n, state, MB on disk, age of the last write, folder."""
+    """One row a run: kind, model, methods, n, state, MB on disk, age of the last write, folder."""
     return pd.DataFrame([_row(folder) for folder in folders])
 
 
 def _row(folder: Path) -> dict[str, Any]:
-    try:
-        record = read_record(folder) or {}
-    except VarlabError:
-        record = {}
-    state = verify(folder, full=False)
+    kind = kind_at(folder)
+    model, methods, n = _of_log(folder) if kind is None else kind.row(folder)
     return {
-        "model": record.get("model", "?"),
-        "methods": "+".join(record.get("accelerators", ())) or "none",
-        "n": str(record.get("n", "?")),
-        "state": state.word,
+        "kind": str(kind_of(folder)),
+        "model": model,
+        "methods": methods,
+        "n": n,
+        "state": verify(folder, full=False).word,
         "MB": f"{size(folder) / 1e6:.1f}",
         "age": age(folder),
         "folder": str(folder),
     }
 
 
+def _of_log(folder: Path) -> tuple[str, str, str]:
+    """Model, methods and n."""
+    record = _record_of(folder)
+    return record.get("model", "?"), "+".join(record.get("accelerators", ())) or "none", str(record.get("n", "?"))
+
+
+def _record_of(folder: Path) -> dict[str, Any]:
+    """What a folder says of itself; nothing where that cannot be read."""
+    kind = kind_at(folder)
+    try:
+        record = kind.record(folder) if kind is not None else read_record(folder) or {}
+    except VarlabError:
+        return {}
+    return dict(record.get("facts", record))
+
+
 def shown(folder: Path | str) -> dict[str, str]:
     """What a run was, for people. Raises VarlabError where there is no run."""
     folder = Path(folder)
     state = verify(folder, full=False)
-    try:
-        record = read_record(folder) or {}
-    except VarlabError:
-        record = {}
+    record = _record_of(folder)
     names = ("model", "weights", "precision", "prompt_set", "n", "negative", "seed", "settings", "accelerators",
              "probes", "device", "date", "key")  # fmt: skip
     found = {name: str(record[name]) for name in names if record.get(name) not in (None, [], "")}
-    return {"state": str(state), "size": f"{size(folder) / 1e6:.1f} MB, written {age(folder)} ago"} | found
+    return {
+        "kind": str(kind_of(folder)),
+        "state": str(state),
+        "size": f"{size(folder) / 1e6:.1f} MB, written {age(folder)} ago",
+    } | found
 
 
 def size(folder: Path) -> int:
@@ -244,19 +262,20 @@ def remove(folder: Path | str) -> int:
     other files in it.
     """
     folder = Path(folder)
-    if not is_run(folder):
+    if kind_of(folder) is None:
         raise VarlabError(f"{folder} holds no run; nothing was removed.")
+    kind = kind_at(folder)
+    records, own = ((MANIFEST, RECORD), LOG_FILES) if kind is None else (kind.records, kind.own)
     with one_writer(folder, wait=False):
         sweep(folder)
-        own = {RECORD, STORE, MANIFEST, "parts", "images", LOCK, OWNER}
-        if other := sorted(item.name for item in folder.iterdir() if item.name not in own):
+        if other := list(others_in(folder, (*own, LOCK, OWNER))):
             raise VarlabError(
                 f"{folder} also holds {', '.join(other)}, which is no part of a run; nothing was removed."
             )
         freed = size(folder)
-        for name in (MANIFEST, RECORD):  # first: what is left of a removal that is cut is no run
+        for name in records:  # first: what is left of a removal that is cut is no run
             (folder / name).unlink(missing_ok=True)
-        for name in (STORE, "parts", "images"):
-            shutil.rmtree(folder / name, ignore_errors=True)
+        for item in [item for item in folder.iterdir() if item.name not in (LOCK, OWNER)]:
+            shutil.rmtree(item) if item.is_dir() else item.unlink()
     folder.rmdir()
     return freed

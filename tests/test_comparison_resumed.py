@@ -1,0 +1,167 @@
+"""A comparison in its folder: an interruption loses the turn under way, what is whole is opened, another is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from pandas.testing import assert_frame_equal
+
+import varlab as vl
+from varlab.comparison import Comparison, compare, frontier
+from varlab.comparison.bench import Bench
+from varlab.comparison.turns import TURNS
+from varlab.errors import VarlabError
+from varlab.evaluation.command import scene_drawing, score_command
+from varlab.evaluation.generation import generate
+from varlab.evaluation.scenes import score_samples
+from varlab.models.base import NextScaleModel
+from varlab.runs.states import kind_of, remove, runs_in, table, verify
+
+SPECS = ["truncate:last=1", "oracle-tokens:keep=0.5,last=1"]
+
+
+@pytest.fixture(scope="module")
+def model() -> NextScaleModel:
+    return vl.load("nano-infinity")
+
+
+def compared(model: NextScaleModel, folder: Path | None, *specs: str, **options: Any) -> Comparison:
+    return compare(model, "scenes", specs or SPECS, n=5, batch=2, frontier=False, folder=folder, **options)
+
+
+@pytest.fixture
+def stopped(model: NextScaleModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A comparison of three turns that was stopped in the third."""
+    plain = Bench._run
+
+    def run(bench: Bench, name: str, turn: int) -> None:
+        if turn == 3 and name == SPECS[0]:
+            raise KeyboardInterrupt
+        plain(bench, name, turn)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Bench, "_run", run)
+        compared(model, tmp_path / "c")
+    return tmp_path / "c"
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The turns that run, a number a method."""
+    plain, turns = Bench._run, list[int]()
+
+    def run(bench: Bench, name: str, turn: int) -> None:
+        turns.append(turn)
+        plain(bench, name, turn)
+
+    monkeypatch.setattr(Bench, "_run", run)
+    return turns
+
+
+def test_what_was_stopped_goes_on_after_its_last_turn(model: NextScaleModel, stopped: Path, ran: list[int]) -> None:
+    assert (kind_of(stopped), str(verify(stopped))) == ("comparison", "partial: 2 turns")
+    found = compared(model, stopped)
+    assert ran == [0, 0, 0, 3, 3, 3] and not (stopped / TURNS).exists()  # the machine warms up again
+    assert any("2 sittings" in note for note in found.facts["notes"])
+    whole = compared(model, stopped.parent / "whole")
+    for name in ("prompts.csv", "images/02/0004.png"):
+        ours, other = ((folder / name).read_bytes() for folder in (stopped, stopped.parent / "whole"))
+        assert ours == other or name.endswith("png")  # whose record holds its date
+    assert whole.images["none"][4].tobytes() == found.images["none"][4].tobytes()
+    assert list(found.timings.turn) == [0] * 3 + [1] * 3 + [2] * 3 == list(whole.timings.turn)
+    assert not any("sittings" in note for note in whole.facts["notes"])
+
+
+def test_what_is_whole_is_opened(model: NextScaleModel, tmp_path: Path, ran: list[int]) -> None:
+    made = compared(model, tmp_path)
+    assert str(verify(tmp_path)) == "complete"
+    ran.clear()
+    found = compared(model, tmp_path)
+    assert ran == [] and found.facts == made.facts and found.ledgers == made.ledgers
+    for ours, other in ((found.table, made.table), (found.prompts, made.prompts), (found.timings, made.timings)):
+        assert_frame_equal(pd.DataFrame(ours), other, check_dtype=False)
+    assert found.logs[SPECS[1]]["oracle-tokens"].share.equals(made.logs[SPECS[1]]["oracle-tokens"].share)
+    assert found.images[SPECS[0]][1].tobytes() == made.images[SPECS[0]][1].tobytes()
+
+
+def test_a_damaged_turn_runs_again(model: NextScaleModel, stopped: Path, ran: list[int]) -> None:
+    (stopped / TURNS / "000001.npz").write_bytes(b"PK cut")
+    compared(model, stopped)
+    assert [turn for turn in ran if turn] == [1] * 3 + [3] * 3
+
+
+def test_another_comparison_is_refused_by_field_and_replaced_when_asked(
+    model: NextScaleModel, stopped: Path, ran: list[int]
+) -> None:
+    with pytest.raises(VarlabError, match="different: methods"):
+        compared(model, stopped, "truncate:last=2")
+    with pytest.raises(VarlabError, match="different: seed"):
+        compared(model, stopped, seed=1)
+    assert ran == []
+    compared(model, stopped, "truncate:last=2", overwrite=True)
+    assert list(pd.read_csv(stopped / "comparison.csv").method) == ["none", "truncate:last=2"]
+    assert not (stopped / "images" / "02").exists()
+    with pytest.raises(VarlabError, match="different: methods"):
+        compared(model, stopped)
+
+
+def test_a_folder_of_other_files_is_left_alone(model: NextScaleModel, tmp_path: Path, ran: list[int]) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(VarlabError, match="holds no comparison"):
+        compared(model, tmp_path)
+    assert ran == [] and [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_lost_picture_of_a_whole_one_is_said(model: NextScaleModel, tmp_path: Path) -> None:
+    compared(model, tmp_path)
+    (tmp_path / "images" / "01" / "0003.png").unlink()
+    assert "images/01/0003.png is missing" in str(verify(tmp_path))
+    with pytest.raises(VarlabError, match="--overwrite"):
+        compared(model, tmp_path)
+
+
+def test_folders_of_every_kind_are_listed_and_only_their_own_files_go(model: NextScaleModel, tmp_path: Path) -> None:
+    compared(model, tmp_path / "c")
+    frontier(model, "scenes", n=3, folder=tmp_path / "f", batch=2)
+    generate({tmp_path / "g": scene_drawing(model, 2, 1, seed=0)})
+    vl.sweep({"models": ["nano-infinity"], "specs": ["none"], "prompts": [{"set": "scenes", "n": 2}]}, tmp_path / "s")
+    rows = table(runs_in(tmp_path))[["kind", "model", "methods", "n", "state"]].to_numpy().tolist()
+    assert rows == [
+        ["comparison", "nano-infinity", "2 beside none", "5", "complete"],
+        ["frontier", "nano-infinity", "baselines", "3", "complete"],
+        ["benchmark", "nano-infinity", "none", "2", "complete"],
+        ["sweep", "nano-infinity", "1 specs", "2", "complete"],
+    ]
+    next((tmp_path / "g" / "images").rglob("*.png")).unlink()
+    (tmp_path / "f" / "baselines-000002.csv").unlink()
+    assert [str(verify(tmp_path / name)) for name in "gf"] == [
+        "partial: 1 of 2 pictures", "partial: 1 of 2 batches"
+    ]  # fmt: skip
+    (tmp_path / "c" / "mine.txt").write_text("mine")
+    with pytest.raises(VarlabError, match=r"mine\.txt"):
+        remove(tmp_path / "c")
+    for name in "fgs":
+        assert remove(tmp_path / name) > 0 and not (tmp_path / name).exists()
+
+
+def test_a_score_that_was_stopped_goes_on(
+    model: NextScaleModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def stop(done: float, total: int) -> None:
+        if done >= 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score_command("scenes", model, 24, 1, 0, None, stop)
+    (place,) = runs_in("runs")
+    there = {path: path.stat().st_mtime_ns for path in place.rglob("*.png")}
+    assert len(there) == 16 and verify(place).word == "partial"
+    table_, note = score_command("scenes", model, 24, 1, 0, None, lambda *_: None)
+    assert str(place) in note and verify(place).word == "complete"
+    assert {path: path.stat().st_mtime_ns for path in there} == there
+    plain, _, _ = score_samples(model, 24, 1)
+    ours = table_[table_.source == "samples"].set_index("category")
+    assert ours["mean"].equals(plain.summary["mean"])

@@ -1,0 +1,139 @@
+"""Folders that other commands than ``log`` fill: known by a record, listed, verified and removed as runs are."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from varlab.errors import VarlabError
+from varlab.runs.manifest import MANIFEST, faults, read_manifest
+
+
+@dataclass(frozen=True)
+class State:
+    """``word``: running, complete, partial or damaged; ``notes`` say what is wrong, or who runs it."""
+
+    word: str
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.word}: {'; '.join(self.notes)}" if self.notes else self.word
+
+
+@dataclass(frozen=True)
+class Kind:
+    """``records``: files of which any makes a folder one of this kind, the first one the newest. ``own``: what it
+    consists of. ``state``: how far it is. ``facts``: model, methods and n, of what its record holds."""
+
+    name: str
+    records: tuple[str, ...]
+    own: tuple[str, ...]
+    state: Callable[[Path, bool], State]
+    facts: Callable[[Mapping[str, Any]], tuple[str, str, str]]
+
+    def record(self, folder: Path) -> dict[str, Any]:
+        """Raises VarlabError where it cannot be read."""
+        path = next(folder / name for name in self.records if (folder / name).is_file())
+        try:
+            return dict(json.loads(path.read_text("utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise VarlabError(f"{path} is damaged ({error}).") from error
+
+    def row(self, folder: Path) -> tuple[str, str, str]:
+        """Model, methods and n; question marks where its record does not say."""
+        try:
+            return self.facts(self.record(folder))
+        except (VarlabError, KeyError, TypeError, AttributeError):
+            return "?", "?", "?"
+
+
+def _listed(folder: Path, full: bool) -> State | None:
+    """By the manifest; None where there is none."""
+    if read_manifest(folder) is None:
+        return None
+    wrong = faults(folder, full)
+    return State("damaged", tuple(wrong)) if wrong else State("complete")
+
+
+def _counted(there: int, wanted: int, what: str) -> State:
+    return State("complete") if there >= wanted else State("partial", (f"{there} of {wanted} {what}",))
+
+
+def _comparison(folder: Path, full: bool) -> State:
+    if (folder / "turns").is_dir():
+        count = len(list((folder / "turns").glob("[0-9]*.npz")))
+        return State("partial", (f"{count} {'turn' if count == 1 else 'turns'}",))
+    return _listed(folder, full) or _whole(folder, "comparison.csv", "prompts.csv")
+
+
+def _whole(folder: Path, *names: str) -> State:
+    """Written at the end of all, or not there yet."""
+    missing = [name for name in names if not (folder / name).is_file()]
+    return State("partial", (f"no {' and no '.join(missing)} yet",)) if missing else State("complete")
+
+
+def _benchmark(folder: Path, full: bool) -> State:
+    record = _BENCHMARK.record(folder)
+    pictures = [path for path in (folder / "images").rglob("*") if path.suffix == record["ending"]]
+    return _counted(len(pictures), int(record.get("pictures", len(record["items"]))), "pictures")
+
+
+def _frontier(folder: Path, full: bool) -> State:
+    record = _FRONTIER.record(folder)
+    batches = -(-int(record["n"]) // int(record["batch"]))
+    return _counted(len(list(folder.glob("baselines-*.csv"))), batches, "batches")
+
+
+def _compared(record: Mapping[str, Any]) -> tuple[str, str, str]:
+    facts = record.get("facts", record)  # begun: the facts alone
+    names = facts["compared"]["methods"] if "compared" in facts else [row["method"] for row in record["rows"]]
+    return str(facts.get("model", "?")), f"{len(names) - 1} beside none", str(facts.get("n", "?"))
+
+
+def _planned(record: Mapping[str, Any]) -> tuple[str, str, str]:
+    plan = record["plan"]
+    return (
+        ", ".join(plan["models"]),
+        f"{len(plan['specs'])} specs",
+        "+".join(str(each["n"]) for each in plan["prompts"]),
+    )
+
+
+def _tuned(record: Mapping[str, Any]) -> tuple[str, str, str]:
+    facts = record["facts"]
+    return facts["model"], f"{facts['candidates']} candidates", str(facts["chosen_on"] + facts["reported_on"])
+
+
+_BENCHMARK = Kind(
+    "benchmark", ("benchmark.json",), ("benchmark.json", "images"), _benchmark,
+    lambda record: (record["model"], record["spec"], str(record["n"])),
+)  # fmt: skip
+_FRONTIER = Kind(
+    "frontier", ("frontier.json",), ("frontier.json", "baselines-*.csv"), _frontier,
+    lambda record: (record["model"], "baselines", str(record["n"])),
+)  # fmt: skip
+KINDS = (  # a folder is of the first kind that knows it: comparisons hold a copy of their frontier
+    Kind(
+        "comparison", ("turns/begun.json", "comparison.json"),
+        ("comparison.csv", "comparison.json", "prompts.csv", "timings.csv", "spectra.csv", "paired.csv", "frontier.*",
+         "tradeoff.*", "viewer.html", "viewer", "images", "previews", "decisions", "foreign", "turns", MANIFEST),
+        _comparison, _compared,
+    ),
+    _BENCHMARK,
+    Kind("sweep", ("sweep.json",), ("sweep.json", "shards", "dense", "table.csv", "prompts.csv"),
+         lambda folder, full: _whole(folder, "table.csv"), _planned),
+    Kind("tuning", ("tuned.json",), ("tuned.json", "front.*", "answers.csv", "choose-*", "report", "dense"),
+         lambda folder, full: _whole(folder, "answers.csv"), _tuned),
+    _FRONTIER,
+)  # fmt: skip
+
+
+def kind_at(folder: Path) -> Kind | None:
+    """What a folder holds, besides runs of ``log``."""
+    return next((kind for kind in KINDS if any((folder / name).is_file() for name in kind.records)), None)
+
+
+def others_in(folder: Path, own: tuple[str, ...]) -> Iterator[str]:
+    """Names in a folder that fit none of these patterns."""
+    yield from (item.name for item in sorted(folder.iterdir()) if not any(item.match(name) for name in own))
