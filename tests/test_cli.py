@@ -15,7 +15,12 @@ def forbid(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     def work(*_: object, **__: object) -> None:
         raise AssertionError("work was started")
 
-    for module in ("varlab.api", "varlab.studies.exits.ablation", "varlab.studies.tuning.halving", "varlab.sweeps.work"):
+    for module in (
+        "varlab.api",
+        "varlab.studies.exits.ablation",
+        "varlab.studies.tuning.halving",
+        "varlab.sweeps.work",
+    ):
         import_module(module)  # a first import under the patch would keep the forbidden function for good
     for name in names:
         monkeypatch.setattr(name, work)

@@ -1,0 +1,52 @@
+"""Weights in bf16 laid out once as the processor's matrix units take them: the same bits, in less time.
+
+oneDNN lays a weight out anew in every product; what it multiplies, and in which order, does not change. The layout
+serves any number of rows and takes the memory of the weight, which it replaces.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PackedLinear(nn.Module):
+    """A linear layer of an inference: x [..., in] -> [..., out] in bf16. ``weight`` is laid out back when asked for."""
+
+    dtype = torch.bfloat16
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach())
+        self.bias = layer.bias
+
+    @property
+    def weight(self) -> Tensor:
+        return self.packed.to_dense()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.product(x, self.bias)
+
+    def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        made: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, bias, "none", [], "")
+        return made
+
+
+def typed(layer: nn.Module, x: Tensor) -> Tensor:
+    """x as the layer computes."""
+    return x.to(layer.dtype if isinstance(layer, PackedLinear) else layer.weight.dtype)
+
+
+def biased(layer: nn.Module, x: Tensor, bias: Tensor) -> Tensor:
+    """The layer without its own bias, and with this one: some of a checkpoint's are put together from parts."""
+    if isinstance(layer, PackedLinear):
+        return layer.product(x.to(layer.dtype), bias)
+    weight: Tensor = layer.weight
+    return F.linear(x.to(weight.dtype), weight, bias)
+
+
+def pack(module: nn.Module) -> None:
+    """Lay out the bf16 weights of all linear layers below. For inference on the CPU: nobody may train or move them."""
+    for parent in list(module.modules()):
+        for name, layer in list(parent.named_children()):
+            if type(layer) is nn.Linear and layer.weight.dtype == torch.bfloat16:
+                setattr(parent, name, PackedLinear(layer))
