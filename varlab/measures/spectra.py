@@ -113,6 +113,22 @@ def radial_power(m: Tensor) -> tuple[Tensor, Tensor]:
     return sums / bins, frequency
 
 
+def power_exponent(m: Tensor, low: int = 2, high: int = 24) -> Tensor:
+    """a of maps [..., H, W] whose power falls as frequency ** -a from ``low`` to ``high`` cycles along the longer side.
+
+    A line through the logarithms of the rings, every octave of the same weight, under a Hann window, without which the
+    jump between opposite borders would count as a slope of its own. 0 is white noise; infinite or NaN of constant maps.
+    """
+    check_maps(m)
+    window = torch.outer(*(torch.hann_window(n, dtype=m.dtype, device=m.device) for n in m.shape[-2:]))
+    middle = (m * window).sum((-2, -1), keepdim=True) / window.sum()
+    power, frequency = radial_power((m - middle) * window)
+    x, y = frequency[low : high + 1].log(), power[..., low : high + 1].log()
+    x = x - (x / x.exp()).sum() / (1 / x.exp()).sum()
+    share = (x / x.exp()) / (x.square() / x.exp()).sum()
+    return -(y * share).sum(-1)
+
+
 def band_power(m: Tensor, edges: Sequence[float]) -> Tensor:
     """Sum of P over each band [..., n_bands]; band b holds the bins with edges[b] < rho <= edges[b + 1].
 

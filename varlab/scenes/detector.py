@@ -10,16 +10,13 @@ from PIL import Image
 from scipy import ndimage
 
 from varlab.errors import VarlabError
-from varlab.scenes.grammar import COLORS
+from varlab.scenes.backgrounds import SIDE, Standout, standout
+from varlab.scenes.grammar import COLORS, SCENE_VERSION
 from varlab.scenes.templates import match_shape
 
-SIDE = 64
-CONTRAST = 0.10
-"""Largest channel difference from the background (of 1) above which a pixel belongs to something."""
 MIN_AREA = 24
 MIN_SECOND_HUE = 0.2
 COLOR_DISTANCE = 0.30
-NOISE = 0.03
 COVERAGE_QUANTILES = (0.08, 0.25, 0.7)
 MAX_OBJECTS = 16
 _OPENING = np.ones((2, 2), dtype=bool)
@@ -44,11 +41,14 @@ class Detection:
     margin: float
 
 
-def detect(image: np.ndarray) -> list[Detection]:
-    """Objects of an image uint8 [height, width, 3], the most confident first, at most 16."""
+def detect(image: np.ndarray, version: str = SCENE_VERSION) -> list[Detection]:
+    """Objects of an image uint8 [height, width, 3], the most confident first, at most 16.
+
+    The two versions of the scenes differ in how objects are told from the background, and in nothing else.
+    """
     pixels = _normalised(image)
-    difference = np.abs(pixels - fit_background(pixels)).max(axis=2)
-    found = [_describe(pixels, difference, region, others) for region, others in _regions(pixels, difference)]
+    against = standout(pixels, version)
+    found = [_describe(pixels, against, region, others) for region, others in _regions(pixels, against.mask)]
     return sorted(found, key=lambda detection: -detection.confidence)[:MAX_OBJECTS]
 
 
@@ -64,31 +64,9 @@ def _normalised(image: np.ndarray) -> np.ndarray:
     return image / 255.0
 
 
-def fit_background(pixels: np.ndarray) -> np.ndarray:
-    """The bilinear gradient [64, 64, 3] that explains the border, then all that resembles it.
-
-    Objects that touch the border are dropped as outliers.
-    """
-    steps = np.linspace(-1, 1, SIDE)
-    y, x = np.meshgrid(steps, steps, indexing="ij")
-    basis = np.stack([np.ones_like(x), x, y, x * y], axis=-1).reshape(-1, 4)
-    values = pixels.reshape(-1, 3)
-    border = (np.maximum(np.abs(x), np.abs(y)) > 1 - 4.5 / SIDE).reshape(-1)  # two pixels wide
-    inlier = border & (np.abs(values - np.median(values[border], axis=0)).max(axis=1) < 0.25)
-    for tolerance in (0.15, 0.10, 0.06, 0.06):
-        if inlier.sum() < 16:
-            inlier = border
-        chosen = basis[inlier]
-        weights = np.linalg.solve(chosen.T @ chosen + 1e-6 * np.eye(4), chosen.T @ values[inlier])
-        fitted = basis @ weights
-        near = np.abs(values - fitted).max(axis=1) < tolerance
-        inlier = near if tolerance <= 0.06 else near & border
-    return fitted.reshape(pixels.shape)
-
-
-def _regions(pixels: np.ndarray, difference: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+def _regions(pixels: np.ndarray, mask: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """(mask of an object, mask of all other objects), each bool [64, 64]."""
-    mask = ndimage.binary_opening(difference > CONTRAST, _OPENING)
+    mask = ndimage.binary_opening(mask, _OPENING)
     labels, count = ndimage.label(mask)
     regions = []
     for label in range(1, count + 1):
@@ -127,26 +105,32 @@ def _nearest_color(colors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return best, distance[np.arange(len(colors)), best]
 
 
+def _core(region: np.ndarray) -> np.ndarray:
+    """The inner pixels, where there are enough."""
+    inner = ndimage.binary_erosion(region)
+    return inner if inner.sum() >= MIN_AREA // 2 else region
+
+
 def _color(pixels: np.ndarray, region: np.ndarray) -> str:
     """Palette name of the median over the brighter half of the inner pixels."""
-    inner = ndimage.binary_erosion(region)
-    colors = pixels[inner if inner.sum() >= MIN_AREA // 2 else region]
+    colors = pixels[_core(region)]
     brightness = colors.sum(axis=1)
     middle = np.median(colors[brightness >= np.median(brightness)], axis=0)
     best, distance = _nearest_color(middle[None])
     return _NAMES[best[0]] if distance[0] < COLOR_DISTANCE else "unknown"
 
 
-def _describe(pixels: np.ndarray, difference: np.ndarray, region: np.ndarray, others: np.ndarray) -> Detection:
-    inner = ndimage.binary_erosion(region)
-    inside = difference[inner if inner.sum() >= MIN_AREA // 2 else region]
+def _describe(pixels: np.ndarray, against: Standout, region: np.ndarray, others: np.ndarray) -> Detection:
+    core = _core(region)
+    difference, noise = against.difference(core), against.noise
+    inside = difference[core]
     around = ndimage.binary_dilation(region, iterations=2) & ~others
     # Full coverage is where a texture's shade lies, or, in a blurred plain shape, near its peak: try both.
     candidates = []
     for quantile in COVERAGE_QUANTILES:
-        full = np.quantile(inside, quantile) - NOISE
-        coverage = np.where(around, np.clip((difference - NOISE) / full, 0, 1), 0)
-        candidates.append(match_shape(coverage))
+        full = max(np.quantile(inside, quantile) - noise, noise)
+        coverage = np.where(around, np.clip((difference - noise) / full, 0, 1), 0)
+        candidates.append(match_shape(coverage if coverage.any() else region.astype(float)))
     match = max(candidates, key=lambda found: (found.shape != "unknown", found.confidence))
     return Detection(
         match.shape,

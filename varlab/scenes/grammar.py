@@ -10,9 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from varlab.errors import VarlabError, require_words, unknown
+from varlab.scenes.surfaces import Surface
 
 SCENE_VERSION = "1"
 """Stored with checkpoints; changes whenever the distribution of scenes, captions or pixels changes."""
+TEXTURED = "2"
+"""The world of textured pictures; its captions and words are those of version 1."""
+SCENE_VERSIONS = (SCENE_VERSION, TEXTURED)
 
 CATEGORIES = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 SHAPES = ("circle", "square", "triangle", "star", "ring", "cross")
@@ -67,12 +71,23 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture before it is drawn; `background` holds the RGB of the corners in reading order."""
+    """A picture before it is drawn; `background` holds the RGB of the corners in reading order.
+
+    `surface`: the texture of a picture of version 2, None in version 1.
+    """
 
     category: str
     objects: tuple[SceneObject, ...]
     background: tuple[tuple[float, float, float], ...]
     background_name: str
+    surface: Surface | None = None
+
+
+def require_version(version: str) -> str:
+    """The version of scenes, where there is one; else VarlabError names those there are."""
+    if version not in SCENE_VERSIONS:
+        raise unknown("version of the scenes", version, SCENE_VERSIONS)
+    return version
 
 
 def tokenize(prompt: str) -> list[str]:

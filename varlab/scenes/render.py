@@ -7,12 +7,17 @@ import numpy as np
 
 from varlab.errors import VarlabError, unknown
 from varlab.scenes.grammar import COLORS, SHAPES, TEXTURES, Scene, SceneObject
+from varlab.scenes.surfaces import paint
 
 PERIOD = 0.088
 """Texture period as a fraction of the side: 5.6 pixels at 64."""
 SHADE = 0.55
 WHITE_SHADE = 0.70
 """The darker tone of a texture relative to the colour; white stays above every background."""
+WHITE_ON_TEXTURE = 0.84
+"""The same of white where the background is textured, whose brightest spots it stays above."""
+WHITE_GRAIN = 0.4
+"""Strength of white's grain, relative to that of other colours."""
 WINDOW = 1.25
 BATCH = 256
 CHUNK = 32
@@ -26,10 +31,11 @@ def render(scenes: Sequence[Scene], size: int = 64) -> np.ndarray:
     for start in range(0, len(scenes), BATCH):
         batch = scenes[start : start + BATCH]
         canvas = _backgrounds(batch, size)
-        for (shape, texture), members in _groups(batch).items():
+        grain = _textured(canvas, batch)
+        for (shape, texture, grained), members in _groups(batch).items():
             members.sort(key=lambda member: member[1].radius)
             for chunk in range(0, len(members), CHUNK):
-                _draw(canvas, members[chunk : chunk + CHUNK], shape, texture)
+                _draw(canvas, members[chunk : chunk + CHUNK], shape, texture, grain if grained else None)
         np.clip(canvas, 0, 1, out=canvas)
         canvas *= 255
         canvas += 0.5
@@ -46,16 +52,35 @@ def _backgrounds(scenes: Sequence[Scene], size: int) -> np.ndarray:
     return np.ascontiguousarray(np.einsum("yi,nicx->nyxc", blend, columns, optimize=True))
 
 
-def _groups(scenes: Sequence[Scene]) -> dict[tuple[str, str], list[tuple[int, SceneObject]]]:
-    """(image index, object) by shape and texture. Objects never overlap, so the order does not matter."""
-    groups: dict[tuple[str, str], list[tuple[int, SceneObject]]] = defaultdict(list)
+def _textured(canvas: np.ndarray, scenes: Sequence[Scene]) -> np.ndarray | None:
+    """Textures the backgrounds of scenes that have a surface; returns the grain of objects there."""
+    found = [(i, scene.surface) for i, scene in enumerate(scenes) if scene.surface is not None]
+    if not found:
+        return None
+    index = [i for i, _ in found]
+    grain, part = np.zeros(canvas.shape[:3], np.float32), canvas[index]
+    grain[index] = paint(part, [surface for _, surface in found])
+    canvas[index] = part
+    return grain
+
+
+def _groups(scenes: Sequence[Scene]) -> dict[tuple[str, str, bool], list[tuple[int, SceneObject]]]:
+    """(image index, object) by shape, texture, and whether there is a grain. Objects never overlap, so the order does
+    not matter."""
+    groups: dict[tuple[str, str, bool], list[tuple[int, SceneObject]]] = defaultdict(list)
     for index, scene in enumerate(scenes):
         for item in scene.objects:
-            groups[item.shape, item.texture].append((index, item))
+            groups[item.shape, item.texture, scene.surface is not None].append((index, item))
     return groups
 
 
-def _draw(canvas: np.ndarray, members: list[tuple[int, SceneObject]], shape: str, texture: str) -> None:
+def _draw(
+    canvas: np.ndarray,
+    members: list[tuple[int, SceneObject]],
+    shape: str,
+    texture: str,
+    grain: np.ndarray | None,
+) -> None:
     """Blends objects of one shape and texture into the canvas, each inside a window around it."""
     size = canvas.shape[1]
     numbers = np.array([(o.x, o.y, o.radius, o.rotation) for _, o in members], dtype=np.float32)
@@ -72,15 +97,19 @@ def _draw(canvas: np.ndarray, members: list[tuple[int, SceneObject]], shape: str
     distance = shape_distance(shape, across / radius, down / radius) * radius
     alpha = np.clip(0.5 - distance * size, 0, 1)[..., None]
     colors = np.array([np.multiply(COLORS[o.color], o.brightness) for _, o in members], dtype=np.float32)
-    paint = np.minimum(colors, 1)[:, None, None]  # [b, 1, 1, 3]
+    tone = np.minimum(colors, 1)[:, None, None]  # [b, 1, 1, 3]
     if texture != "plain":
-        shades = np.array([WHITE_SHADE if o.color == "white" else SHADE for _, o in members], np.float32)
+        white = WHITE_SHADE if grain is None else WHITE_ON_TEXTURE
+        shades = np.array([white if o.color == "white" else SHADE for _, o in members], np.float32)
         shades = shades[:, None, None]
-        paint = paint * (shades + (1 - shades) * _bright(texture, across, down, size))[..., None]
+        tone = tone * (shades + (1 - shades) * _bright(texture, across, down, size))[..., None]
     images = np.array([index for index, _ in members])[:, None, None]
+    if grain is not None:
+        strength = np.array([WHITE_GRAIN if o.color == "white" else 1 for _, o in members], np.float32)
+        tone = tone * (1 - strength[:, None, None] * grain[images, rows, columns])[..., None]
     under = canvas[images, rows, columns]
     # Two objects of one image may share a window's corner: add the changes instead of assigning.
-    np.add.at(canvas, (images, rows, columns), alpha * (paint - under))
+    np.add.at(canvas, (images, rows, columns), alpha * (tone - under))
 
 
 def shape_distance(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
