@@ -13,7 +13,9 @@ from varlab.probes import log as logs
 from varlab.probes.log import Group
 from varlab.runs import parts as parts_module
 from varlab.runs.folders import keep, open_log
+from varlab.runs.naming import numbered
 from varlab.runs.parts import joined_lazily
+from varlab.runs.zarr_files import write_store
 
 SIDE = 32
 ROOT = Path(__file__).parents[1]
@@ -118,3 +120,43 @@ def test_the_record_of_the_store_is_that_of_the_run(tmp_path: Path) -> None:
     logs.save(path, part(range(2)))
     keep(tmp_path, logs.tree(joined_lazily([path]), record(2)))
     assert json.loads((tmp_path / "log.zarr" / "zarr.json").read_text())["attributes"]["model"] == "synthetic"
+
+
+def test_the_files_are_those_that_xarray_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a chunk ends early, with NaN among the values, and axes with names."""
+    from zarr.codecs import BloscCodec
+
+    monkeypatch.setattr(parts_module, "CHUNK", 5 * 24 * SIDE * SIDE * 4)
+    (tmp_path / "parts").mkdir()
+    paths = [tmp_path / "parts" / "0.npz", tmp_path / "parts" / "1.npz"]
+    for path, samples in zip(paths, (range(4), range(4, 7)), strict=True):
+        batch = part(samples)
+        dims, maps, unit = batch["maps/stage-06"].variables["mse"]
+        maps[0, 0, 3] = np.nan
+        batch["maps/stage-06"].variables["mse"] = (dims, maps[:, :1], unit)
+        logs.save(path, batch)
+    tree = numbered(logs.tree(joined_lazily(paths), record(7)))
+    assert tree["maps/stage-06"].mse.chunks[0] == (5, 2)
+    write_store(tree, tmp_path / "own")
+
+    def encoding(values: xr.Variable) -> dict[str, object]:
+        codec = BloscCodec(cname="zstd", clevel=5, shuffle="shuffle", typesize=values.dtype.itemsize)
+        keys = {"name": "default", "separator": "."}
+        return {"compressors": [codec], "chunk_key_encoding": keys, "write_empty_chunks": True}
+
+    groups = {node.path: node.to_dataset(inherit=False).variables for node in tree.subtree}
+    encodings = {path: {name: encoding(values) for name, values in group.items()} for path, group in groups.items()}
+    tree.to_zarr(tmp_path / "theirs", consolidated=False, encoding=encodings)
+
+    def files(folder: Path) -> dict[str, object]:
+        return {str(path.relative_to(folder)): held(path) for path in folder.rglob("*") if path.is_file()}
+
+    def held(path: Path) -> object:
+        if path.name != "zarr.json":
+            return path.read_bytes()
+        facts = json.loads(path.read_text())
+        assert facts.pop("storage_transformers", []) == []
+        facts["attributes"].pop("_FillValue", None)  # xarray's own, beside the fill value of zarr
+        return facts
+
+    assert files(tmp_path / "own") == files(tmp_path / "theirs")

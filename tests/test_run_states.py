@@ -41,7 +41,7 @@ def whole(made: Path) -> xr.DataTree:
 
 def chunk(run: Path) -> Path:
     """The file with the values of a variable."""
-    return next(path for path in sorted((run / STORE / "token-mse").rglob("c/*")) if path.is_file())
+    return next(path for path in sorted((run / STORE / "token-mse").rglob("c.*")) if path.is_file())
 
 
 def test_a_finished_run_is_complete(run: Path) -> None:

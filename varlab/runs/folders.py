@@ -16,6 +16,7 @@ from varlab.probes import log as logs
 from varlab.runs.manifest import MANIFEST, STORE, damaged, faults, write_manifest
 from varlab.runs.naming import named, numbered
 from varlab.runs.parts import joined_lazily
+from varlab.runs.zarr_files import write_store
 from varlab.writing import DRAFT, beside, draft_of
 
 RECORD = "run.json"
@@ -31,7 +32,7 @@ def keep(folder: Path, tree: xr.DataTree) -> None:
     draft, former = draft_of(folder / STORE), draft_of(folder / STORE)
     try:
         with dask.config.set(scheduler="synchronous"):  # a region at a time, whoever else computes in this process
-            tree.to_zarr(draft, consolidated=False, encoding=packed(tree))
+            write_store(tree, draft)
         (folder / MANIFEST).unlink(missing_ok=True)
         if (folder / STORE).exists():
             (folder / STORE).rename(former)
@@ -40,18 +41,6 @@ def keep(folder: Path, tree: xr.DataTree) -> None:
     finally:
         for left in (draft, former):
             shutil.rmtree(left, ignore_errors=True)
-
-
-def packed(tree: xr.DataTree) -> dict[str, dict[str, Any]]:
-    """How zarr stores maps: bytes of one place together, since those of rounded values repeat."""
-    from zarr.codecs import BloscCodec
-
-    codec = BloscCodec(cname="zstd", clevel=5, shuffle="shuffle", typesize=4)
-    return {
-        node.path: {str(name): {"compressors": [codec]} for name in node.data_vars}
-        for node in tree.subtree
-        if node.data_vars
-    }
 
 
 def parts_of(folder: Path) -> list[Path]:

@@ -50,9 +50,14 @@ def joined_lazily(paths: Sequence[Path]) -> Log:
 def _lazy(rows: "Rows") -> Any:
     import dask.array as da
 
-    each = max(1, int(np.prod(rows.shape[1:], dtype=np.int64)) * rows.dtype.itemsize)
-    chunks = (max(1, CHUNK // each), *(-1,) * (rows.ndim - 1))
+    chunks = chunk_of(rows.shape, rows.dtype.itemsize)
     return da.from_array(rows, chunks, name=False, asarray=False, fancy=False, inline_array=True)  # type: ignore[no-untyped-call]
+
+
+def chunk_of(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """The part of a variable that is read, and stored, together: whole rows of the first axis, in ``CHUNK`` bytes."""
+    each = max(1, int(np.prod(shape[1:], dtype=np.int64)) * itemsize)
+    return tuple(max(1, size) for size in (min(shape[0], CHUNK // each), *shape[1:])) if shape else ()
 
 
 @dataclass(frozen=True)
