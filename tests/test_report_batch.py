@@ -16,17 +16,31 @@ from varlab.reports.batch import Pace
 SAYS = """print("n is", n)
 from time import sleep
 from varlab.runs.watched import watched
-watched()(3, 8)
-sleep(1.5)"""
+if tell := watched():  # in a batch
+    tell(3, 8)
+    sleep(1.5)"""
+DRAWS = """import builtins
+import pandas as pd
+import varlab as vl
+assert not hasattr(builtins, "mine"), "another notebook was here"
+builtins.mine = True
+axes = vl.figures.panels(1)[0]
+axes.plot([1, 2, n])
+vl.figures.save(axes, "drawn", pd.DataFrame({"n": [n, 0.1]}))
+print("depth", vl.load("nano-infinity").depth)
+"""
 
 
 @pytest.fixture(scope="module")
 def batch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two reports of one notebook and one that fails in between."""
+    """Two reports of one notebook, one that fails in between, and one whose kernel dies."""
     place = tmp_path_factory.mktemp("batch")
-    good = write_notebook(place / "good.ipynb", new_markdown_cell("# It works"), new_code_cell(SAYS))
+    good = write_notebook(
+        place / "good.ipynb", new_markdown_cell("# It works"), new_code_cell(DRAWS), new_code_cell(SAYS)
+    )
     bad = write_notebook(place / "bad.ipynb", new_markdown_cell("# It fails"), new_code_cell("sum(['x'])"))
-    text = f"- {good}\n- report: {bad}\n- report: {good}\n  parameters:\n    n: 9\n  name: nine\n"
+    dies = write_notebook(place / "dies.ipynb", new_markdown_cell("# It dies"), new_code_cell("import os; os._exit(1)"))
+    text = f"- {good}\n- report: {bad}\n- {dies}\n- report: {good}\n  parameters:\n    n: 9\n  name: nine\n"
     (place / "batch.yaml").write_text(text)
     return place / "batch.yaml"
 
@@ -40,17 +54,29 @@ def made(batch: Path) -> tuple[list[Any], dict[str, str]]:
 
 def test_the_others_go_on_when_one_fails(batch: Path, made: tuple[list[Any], dict[str, str]]) -> None:
     said, failed = made
-    assert list(failed) == ["bad"] and "TypeError" in failed["bad"]
+    assert set(failed) == {"bad", "dies"} and "TypeError" in failed["bad"] and "died" in failed["dies"]
     out = batch.parent / "out"
     assert (out / "good" / "good.html").is_file() and (out / "nine" / "nine.html").is_file()
     assert (out / "bad" / "draft" / "bad.ipynb").is_file()  # what ran stays readable
     states = {(name, state) for name, state, _ in said}
-    assert ("good", "done") in states and ("good", "cell 4 of 4, prompt 3 of 8") in states
+    assert ("good", "done") in states and ("good", "cell 5 of 5, prompt 3 of 8") in states
     assert all(left >= 0 for _, _, left in said if left is not None)
     index = (out / "index.html").read_text("utf-8")
     assert "It works" in index
     for words in ("It fails", "The last run stopped", "not recorded", 'href="bad/draft/bad.ipynb"'):
         assert words in index  # a first run that fails has a card
+
+
+def test_a_report_of_a_batch_is_that_of_one_made_alone(batch: Path, made: tuple[list[Any], dict[str, str]]) -> None:
+    """Its kernel is a fork of a process that knows the package; of other notebooks it knows nothing."""
+    alone = reports.run_report(batch.parent / "good.ipynb", {}, batch.parent / "alone").folder
+    for name in ("drawn.csv", "drawn.png", "drawn.pdf"):
+        assert (alone / name).read_bytes() == (batch.parent / "out" / "good" / name).read_bytes()
+    outputs = [
+        [cell.get("outputs") for cell in nbformat.read(place / "good.ipynb", 4).cells]
+        for place in (alone, batch.parent / "out" / "good")
+    ]
+    assert outputs[0] == outputs[1]
 
 
 def test_an_unchanged_report_is_left_and_a_changed_one_made_again(

@@ -32,8 +32,9 @@ def energy_left_table(log: Log) -> pd.DataFrame:
 def stage_cost_table(log: Log) -> pd.DataFrame:
     """Shares of a whole image: stage, cost (FLOP, time), mean, low, high, n.
 
-    FLOPs are counted by the ledger (without decoding). Time is that of passes without probes on the logging
-    machine; its mean is the median pass, low and high the extremes of the n passes. Without times: FLOPs only.
+    FLOPs are counted by the ledger (without decoding). Time is that of passes of at most four images without probes
+    on the logging machine; its mean is the median pass, low and high the extremes of the n passes. Without times:
+    FLOPs only.
     """
     flops = variable(log, PROBE, "flops").mean("prompt")
     share = (flops / flops.sum("stage")).values

@@ -17,7 +17,7 @@ from varlab.errors import VarlabError, unknown
 from varlab.reports.index import write_index
 from varlab.reports.notebooks import find_notebook, read_notebook
 from varlab.reports.parameters import REPORT_FOLDER, check_parameters, notebook_parameters
-from varlab.reports.run import checked_name, report_key, report_name, run_report
+from varlab.reports.run import INLINE, checked_name, report_key, report_name, run_report
 from varlab.runs.watched import WATCHED
 
 FIELDS = ("report", "parameters", "name")
@@ -178,7 +178,10 @@ class Pace:
 
 def _make_one(order: Order, out: Path, overwrite: bool, workers: int, queue: Any) -> str:
     """In a process of its own: what went wrong, or nothing."""
+    from varlab.reports.forked import serve
+
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+    serve(INLINE)
     with TemporaryDirectory() as folder:
         prompts, cells = Path(folder) / "prompts", [0.0, 0.0]
         os.environ[WATCHED] = str(prompts)

@@ -28,6 +28,7 @@ from varlab.reports.tidy import path_cleaner, tidy_notebook
 from varlab.resources import PACKAGE
 
 LONGEST = 80  # letters of a report's name
+INLINE = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # what matplotlib reads when it is imported
 VERSIONS = ("varlab", "torch", "numpy", "matplotlib")
 KEPT = (
     ".png",
@@ -187,16 +188,23 @@ def _kernel_manager(folder: Path, wait: bool) -> type:
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
 
+    from varlab.reports.forked import Forked, served
+
     spec = KernelSpec(
         **get_kernel_dict(["--log-level=50"]),  # its command is sys.executable; its own log is noise
         env={
-            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+            **INLINE,
             FOLDER_VARIABLE: str(folder),
             **({} if wait else {NO_WAIT: "1"}),
         },
     )
 
     class ThisInterpreter(AsyncKernelManager):
+        def __init__(self, **arguments: Any) -> None:
+            super().__init__(**arguments)
+            if served():
+                self.provisioner = Forked(kernel_id="", kernel_spec=spec, parent=self)
+
         @property
         def kernel_spec(self) -> KernelSpec:
             return spec

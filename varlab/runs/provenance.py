@@ -61,14 +61,18 @@ def record_of(job: Job, prompt_set: str, batch: int) -> dict[str, Any]:
     return record | {"key": run_key(record), "batch": batch}
 
 
+TIMED_IMAGES = 4  # at most, a pass: four passes of a whole batch cost more than many a run
+
+
 def stage_seconds(job: Job, batch: int, repeats: int = 3, longest: float = 60.0) -> list[list[float]]:
-    """Wall seconds of each stage for one batch, text and probes left out [repeats, stages].
+    """Wall seconds of each stage for one batch of at most ``TIMED_IMAGES``, text and probes left out [repeats, stages].
 
     A first pass warms up; where it takes more than ``longest`` seconds it is the only one, and counts.
     """
     rounds: list[list[float]] = []
+    images = range(min(batch, TIMED_IMAGES))
     for _ in range(repeats + 1):
-        _, times = timed_run(job.model, job.text(range(batch)), range(batch), settings=job.settings, seed=job.seed)
+        _, times = timed_run(job.model, job.text(images), images, settings=job.settings, seed=job.seed)
         rounds.append([round(seconds, 6) for seconds in times.stages.values()])
         if sum(rounds[0]) > longest:
             return rounds
