@@ -94,18 +94,19 @@ def test_large_maps_lose_little() -> None:
 
 def test_targets_are_judged_by_the_median() -> None:
     medians = {"engine fp32": 9.0, "reference fp32": 10.0, "engine bf16": 4.0, "reference bf16": 4.0}
+    medians["engine packed"] = 3.0
     seconds = pd.DataFrame([medians] * 3)
     kernels = {"fp32": 0.93, "bf16": 0.9}
     table = _table(seconds, {"fp32": 0.9, "bf16": 0.5}, kernels, units=True).set_index("figure")
     assert table.met.to_dict() == {
-        "fp32 / reference": True, "bf16 / reference": False, "bf16 / fp32": False,
+        "fp32 / reference": True, "bf16 / reference": False, "bf16 / fp32": False, "packed / bf16": True,
         "linear fp32 / matmul": True, "linear bf16 / matmul": False,
         "kernels / reference fp32": None, "kernels / reference bf16": None,
     }  # fmt: skip
     assert set(TARGETS) <= set(table.index)
     assert table["median"]["kernels / reference fp32"] == 0.93
     without = _table(seconds, {"fp32": 0.9, "bf16": 0.7}, kernels, units=False)
-    assert without.met.tolist() == [True, False, None, True, True, None, None]
+    assert without.met.tolist() == [True, False, None, None, True, True, None, None]
     assert "there are none" in without.target[2]
 
 
@@ -133,7 +134,8 @@ def test_a_target_for_matrix_units_is_judged_where_there_are_some(
         dense,
         "_variants",
         lambda *shape: {
-            name: lambda: 1.0 for name in ("engine fp32", "reference fp32", "engine bf16", "reference bf16")
+            name: lambda: 1.0
+            for name in ("engine fp32", "reference fp32", "engine bf16", "reference bf16", "engine packed")
         },
     )
     monkeypatch.setattr(dense, "linear_share", lambda width, precision: 0.9)
@@ -141,7 +143,7 @@ def test_a_target_for_matrix_units_is_judged_where_there_are_some(
     made = suite.dense(1, None)
     assert made.facts["bf16 matrix units"] is units
     assert ("bf16 / fp32" in made.verdict.split("not applicable")[0]) is units
-    assert ("not applicable without bf16 matrix units: bf16 / fp32" in made.verdict) is not units
+    assert ("not applicable without bf16 matrix units: bf16 / fp32, packed / bf16" in made.verdict) is not units
 
 
 def test_the_account_is_work_over_rates(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,9 @@ def sweep(
     cluster: Cluster = None,
     dense: Dense = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the file; print shards, work and time.")] = False,
+    rehearsed: Annotated[
+        bool, typer.Option("--rehearse", help="Run its shards without pictures; print what each costs beside them.")
+    ] = False,
     extend: Annotated[bool, typer.Option("--extend", help="Take new rows into a sweep that is there.")] = False,
     no_wait: NoWait = False,
 ) -> None:
@@ -67,7 +70,7 @@ def sweep(
 
     Example: `varlab sweep study.yaml --workers 2`
     """
-    from varlab.sweeps import forecast, read_plan
+    from varlab.sweeps import forecast, read_plan, rehearse
     from varlab.sweeps import sweep as run
 
     one_of(workers, cluster)
@@ -76,6 +79,10 @@ def sweep(
         expected = forecast(plan, workers)
         console.print(as_table(expected.table))
         say(expected.line())
+        return
+    if rehearsed:
+        with watching() as progress:
+            say(rehearse(file, workers=workers, cluster=cluster, progress=progress, tell=say).line())
         return
     with resumable(), watching() as progress:
         made = run(

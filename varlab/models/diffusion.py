@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from varlab.models.layers import modulate
+from varlab.models.packed import typed
 
 TRAINED_STEPS = 1000
 FREQUENCIES = 256
@@ -157,7 +158,7 @@ class ResidualDiffusion(nn.Module):
         no more than 0 does. ``normal(kind)`` gives one draw for the start and one for each step but the last.
         """
         rows, steps = hidden.shape[0] // batch if extra not in (0, 1) else 1, len(times)
-        condition = self.net.cond_embed(hidden[: rows * batch].to(self.net.cond_embed.weight.dtype))
+        condition = self.net.cond_embed(typed(self.net.cond_embed, hidden[: rows * batch]))
         x = normal("diffusion-start")
         for step in reversed(range(steps)):
             out = self.net(x.to(condition.dtype).repeat(rows, 1, 1), times[step], condition).float()

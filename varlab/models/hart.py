@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from varlab.errors import VarlabError
 from varlab.models.diffusion import ResidualDiffusion, ScalarEmbedding
 from varlab.models.layers import RMSNorm, merge_heads, split_heads
+from varlab.models.packed import biased, typed
 from varlab.models.rotary import rotate_halves, text_rotary
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v [R, H, n, c] -> [R, H, n, c]
@@ -128,9 +129,8 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, rotary: Tensor, attend: Attend) -> Tensor:
-        weight = self.qkv_proj.weight
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        qkv = F.linear(x.to(weight.dtype), weight, bias)
+        qkv = biased(self.qkv_proj, x, bias)
         q, k, v = (split_heads(part, self.heads) for part in qkv.chunk(3, -1))
         if hasattr(self, "scale_mul_1H11"):
             scale = self.scale_mul_1H11.float().clamp(max=math.log(100.0)).exp()
@@ -149,7 +149,7 @@ class SwiGLU(nn.Module):
         self.down_proj = nn.Linear(hidden, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.to(self.gate_proj.weight.dtype)
+        x = typed(self.gate_proj, x)
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
@@ -170,8 +170,7 @@ class Block(nn.Module):
     def modulation(self, pooled: Tensor) -> Six | None:
         """The text of a row [R, C] -> what it does to both branches; None where the blocks do not look at it."""
         if hasattr(self, "ada_lin"):
-            projection: nn.Linear = self.ada_lin[1]  # type: ignore[assignment]
-            return self.ada_lin(pooled.to(projection.weight.dtype)).float().unflatten(-1, (6, 1, -1)).unbind(1)
+            return self.ada_lin(typed(self.ada_lin[1], pooled)).float().unflatten(-1, (6, 1, -1)).unbind(1)
         if hasattr(self, "scale_shift_table"):
             return (self.scale_shift_table.float() + pooled[:, None]).unsqueeze(2).unbind(1)
         return None

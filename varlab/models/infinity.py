@@ -26,6 +26,7 @@ from varlab.models.layers import (
     split_heads,
     without_autocast,
 )
+from varlab.models.packed import biased, typed
 
 LEVELS = 15
 
@@ -143,9 +144,8 @@ class SelfAttention(nn.Module):
 
     def queries_keys_values(self, x: Tensor, rotary: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[R, n, C] -> turned queries and keys, and values, each [R, H, n, c]."""
-        weight = self.mat_qkv.weight
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        qkv = F.linear(x.to(weight.dtype), weight, bias).unflatten(-1, (3, self.heads, -1))  # [R, n, 3, H, c]
+        qkv = biased(self.mat_qkv, x, bias).unflatten(-1, (3, self.heads, -1))  # [R, n, 3, H, c]
         both, v = qkv[..., :2, :, :].flatten(-3, -2).float(), qkv[..., 2, :, :]
         q, k = rotate(scaled(both, self._lengthen(both)), rotary).to(v.dtype).unflatten(-2, (2, -1)).unbind(-3)
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
@@ -175,13 +175,12 @@ class CrossAttention(nn.Module):
 
     def keys_values(self, text: Tensor) -> tuple[Tensor, Tensor]:
         """[R, T, C] -> K, V [R, H, T, c]."""
-        weight = self.mat_kv.weight
         bias = torch.cat([torch.zeros_like(self.v_bias), self.v_bias])
-        k, v = F.linear(text.to(weight.dtype), weight, bias).chunk(2, -1)
+        k, v = biased(self.mat_kv, text, bias).chunk(2, -1)
         return split_heads(k, self.config.heads), split_heads(v, self.config.heads)
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        q = split_heads(self.mat_q(x.to(self.mat_q.weight.dtype)), self.config.heads)
+        q = split_heads(self.mat_q(typed(self.mat_q, x)), self.config.heads)
         return self.proj(merge_heads(text_attention(q, keys, values, mask, self.config.bf16_text_attention)))
 
 

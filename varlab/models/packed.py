@@ -16,18 +16,20 @@ class PackedLinear(nn.Module):
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
-        self.packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach())
+        packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach())
+        self.packed = nn.Parameter(packed, requires_grad=False)
         self.bias = layer.bias
 
     @property
     def weight(self) -> Tensor:
-        return self.packed.to_dense()
+        dense: Tensor = self.packed.to_dense()  # type: ignore[no-untyped-call]
+        return dense
 
     def forward(self, x: Tensor) -> Tensor:
         return self.product(x, self.bias)
 
     def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        made: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, bias, "none", [], "")
+        made: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), self.packed, bias, "none", [], "")
         return made
 
 

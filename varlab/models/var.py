@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from varlab.errors import VarlabError
 from varlab.models.layers import Attend, FeedForward, merge_heads, modulate, split_heads, without_autocast
+from varlab.models.packed import biased, typed
 
 Places = Sequence[Tensor | None] | None  # of stages 1, 2, ...: positions of the tokens that are given
 Modulation = tuple[Tensor, ...]  # gamma1, gamma2, scale1, scale2, shift1, shift2, each [R, 1, C] fp32
@@ -70,9 +71,8 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
-        weight = self.mat_qkv.weight
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        qkv = F.linear(x.to(weight.dtype), weight, bias)
+        qkv = biased(self.mat_qkv, x, bias)
         q, k, v = (split_heads(part, self.heads) for part in qkv.chunk(3, -1))
         if self.cosine:
             scale = self.scale_mul_1H11.float().clamp(max=math.log(100.0)).exp()
@@ -98,7 +98,7 @@ class Block(nn.Module):
         """From class embeddings [R, C], or from the shared projection [R, 1, 6, C] where there is one."""
         if label.ndim == 4:
             return (self.ada_gss.float() + label).unbind(2)
-        parts = self.ada_lin(label.to(self.attn.proj.weight.dtype))
+        parts = self.ada_lin(typed(self.attn.proj, label))
         return parts.float().view(-1, 1, 6, self.width).unbind(2)
 
     def attention(self, x: Tensor, modulation: Modulation, attend: Attend) -> Tensor:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from varlab.models.packed import PackedLinear
+
 BF16_WEIGHTS = "bf16-weights"  # the precision of such a model
 
 
@@ -38,8 +40,10 @@ def widen(module: nn.Module) -> None:
             parametrize.register_parametrization(layer, "weight", Widened(spaces), unsafe=True)  # another dtype
 
 
-def precision_of(layer: nn.Linear) -> str:
+def precision_of(layer: nn.Linear | PackedLinear) -> str:
     """fp32, bf16, or ``BF16_WEIGHTS``."""
+    if isinstance(layer, PackedLinear):
+        return "bf16"
     if parametrize.is_parametrized(layer, "weight"):
         return BF16_WEIGHTS
     return "bf16" if layer.weight.dtype == torch.bfloat16 else "fp32"

@@ -108,14 +108,15 @@ def sweep(
         facts = {"plan": plan.as_dict(), "git": git_state(), "latency": "not measured in a sweep: see varlab compare"}
         if held is None or held["plan"] != facts["plan"]:
             store.write(RECORD, json.dumps(facts, indent=1).encode())
-        tally = _run(plan, store, images, workers, cluster, progress, tell, act)
+        tally = run_shards(plan, store, images, workers, cluster, progress, tell, act)
         return _merged(store, shards, tally)
 
 
-def _run(
+def run_shards(
     plan: Plan, store: Store, images: Store, workers: int, cluster: str | None,
     progress: Callable[[Tally], Any], tell: Callable[[str], Any], act: Work,
 ) -> Tally:  # fmt: skip
+    """Those that are not there, on workers that end with this."""
     there = store.names(SHARDS)
     todo = list(_missing(plan, there))
     total = sum(1 + len(rest) if first is not None else len(rest) for first, rest in todo)

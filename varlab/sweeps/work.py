@@ -49,8 +49,7 @@ def work(task: Task, place: str, dense: str) -> Outcome:
     """Make the shards of a task that are not there. Never raises: an error may not survive the way to the client."""
     try:
         store = Store.at(place)
-        if not store.exists(RECORD):
-            raise StoreLost(f"{place} is gone: it holds no {RECORD} any more. The same command begins anew.")
+        refuse_lost(store)
         _make(task, store.child(SHARDS), DenseImages(Store.at(dense)))
     except StoreLost as error:
         return Outcome(str(error), stops=True)
@@ -59,6 +58,12 @@ def work(task: Task, place: str, dense: str) -> Outcome:
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", traceback.format_exc()
         )
     return Outcome()
+
+
+def refuse_lost(store: Store) -> None:
+    """Raises StoreLost where the sweep's record is gone."""
+    if not store.exists(RECORD):
+        raise StoreLost(f"{store.place} is gone: it holds no {RECORD} any more. The same command begins anew.")
 
 
 def _make(task: Task, shards: Store, store: DenseImages) -> None:

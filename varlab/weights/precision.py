@@ -1,16 +1,20 @@
 """In which type weights are kept and in which is computed, and the choice of both by a measurement of the machine."""
 
 from functools import cache
+from statistics import median
 
 import torch
+from torch import nn
 
-from varlab.machine import rates
+from varlab.machine import fastest, rates
+from varlab.models.packed import PackedLinear
 from varlab.models.widened import BF16_WEIGHTS
 from varlab.weights.official import ModelEntry
 from varlab.weights.registry import parameters
 
 PRECISIONS = ("fp32", "bf16", BF16_WEIGHTS)
 AUTO = "auto"
+ROWS, ROUNDS = 256, 3  # of the measurement of packed weights
 LARGE = 500_000_000  # parameters from which half the memory counts
 
 
@@ -24,6 +28,19 @@ def bf16_gain(device: str) -> float:
     """How many times as fast as fp32 this device multiplies bf16, measured once a process in about a second."""
     first, second = (rates(torch.device(device), kind, tokens=128, keys=128).matmul for kind in ("bf16", "fp32"))
     return first / second
+
+
+@cache
+def packs_faster(device: str, width: int) -> bool:
+    """Whether this processor multiplies bf16 weights of this width faster once they are laid out for it; measured once
+    a process, in some ten milliseconds."""
+    if torch.device(device).type != "cpu":
+        return False
+    x, layer = torch.zeros(ROWS, width, dtype=torch.bfloat16), nn.Linear(width, width, dtype=torch.bfloat16)
+    with torch.inference_mode():
+        packed = PackedLinear(layer)
+        rounds = [(fastest(lambda: packed(x), x.device), fastest(lambda: layer(x), x.device)) for _ in range(ROUNDS)]
+    return median(own / plain for own, plain in rounds) < 1
 
 
 def chosen(entry: ModelEntry, asked: str | None, init: str | None, device: str) -> tuple[str, str]:

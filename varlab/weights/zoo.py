@@ -17,6 +17,7 @@ from varlab.models.hart_model import Hart, HartEncoder
 from varlab.models.hart_settings import HartSettings, Savings
 from varlab.models.infinity import InfinityConfig, InfinityTransformer
 from varlab.models.infinity_model import Infinity
+from varlab.models.packed import pack
 from varlab.models.qwen import QwenText
 from varlab.models.text import FlanT5, RandomText, TextEncoder, choose
 from varlab.models.tokenizers.bsq import BSQTokenizer
@@ -39,7 +40,7 @@ from varlab.weights.initialise import randomise
 from varlab.weights.official import ModelEntry
 from varlab.weights.options import LoadOptions
 from varlab.weights.places import split_part
-from varlab.weights.precision import AUTO, chosen, text_precision
+from varlab.weights.precision import AUTO, chosen, packs_faster, text_precision
 from varlab.weights.registry import empty, find, mini
 
 
@@ -128,6 +129,8 @@ def assemble(entry: ModelEntry, options: LoadOptions) -> Infinity | Hart | VAR:
     made = loaded or _assembled(entry, options, schedule)
     if options.precision == BF16_WEIGHTS:
         widen(made.transformer)
+    if options.precision == "bf16" and options.init != "empty" and packs_faster(options.device, made.width):
+        pack(made.transformer)
     return cast(Infinity | Hart | VAR, in_strips(made, options.strips))
 
 

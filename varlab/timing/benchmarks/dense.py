@@ -12,6 +12,7 @@ from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.machine import has_bf16_units, now, rates
 from varlab.models.infinity_model import Infinity
+from varlab.models.packed import pack
 from varlab.runs.clock import interleaved, timed_run
 from varlab.timing.benchmarks.models import random_infinity
 from varlab.timing.benchmarks.reference import reference
@@ -22,8 +23,9 @@ TARGETS = {
     "fp32 / reference": ("engine fp32", "reference fp32", 0.95),
     "bf16 / reference": ("engine bf16", "reference bf16", 0.85),
     "bf16 / fp32": ("engine bf16", "engine fp32", 0.40),
+    "packed / bf16": ("engine packed", "engine bf16", 0.95),
 }
-NEEDS_UNITS = "bf16 / fp32"  # judged only where the processor multiplies bf16 on matrix units (AMX)
+NEEDS_UNITS = ("bf16 / fp32", "packed / bf16")  # judged only where the processor multiplies bf16 on matrix units (AMX)
 LEAST_LINEAR = 0.60  # of the matrix rate on the same threads
 PRODUCTS = ("aten::addmm", "aten::mm")
 KERNELS = (*PRODUCTS, "aten::bmm", "aten::_scaled_dot_product_flash_attention_for_cpu")  # torch's, of both sides
@@ -41,10 +43,10 @@ class DenseBench:
 def dense_bench(
     depth: int = 8, width: int = 1024, pixels: str = "1M", rounds: int = 3, progress: Progress | None = None
 ) -> DenseBench:
-    """Engine and reference in fp32 and bf16 on random weights, batch 1 with guidance; a short pass warms up.
+    """Engine and reference in fp32 and bf16, and the engine with packed weights, random ones, batch 1 with guidance.
 
-    Time grows with depth, rounds and the square of the width. The reference runs in bf16 under autocast, as the
-    official code does.
+    A short pass warms up. Time grows with depth, rounds and the square of the width. The reference runs in bf16 under
+    autocast, as the official code does.
     """
     for warm in _variants(1, width, "0.06M").values():
         warm()
@@ -67,7 +69,9 @@ def _variants(depth: int, width: int, pixels: str) -> dict[str, Callable[[], flo
         model = random_infinity(depth, width, pixels, precision)
         found[f"engine {precision}"] = lambda model=model: engine_seconds(model)  # type: ignore[misc]
         found[f"reference {precision}"] = lambda model=model: reference_seconds(model)  # type: ignore[misc]
-    return found
+    packed = random_infinity(depth, width, pixels, "bf16")
+    pack(packed.transformer)
+    return found | {"engine packed": lambda: engine_seconds(packed)}
 
 
 def engine_seconds(model: Infinity, batch: int = 1) -> float:
@@ -118,7 +122,7 @@ def _table(seconds: pd.DataFrame, shares: dict[str, float], kernels: dict[str, f
     rows = []
     for figure, (above, below, target) in TARGETS.items():
         low, median, high = np.quantile(seconds[above] / seconds[below], [0.25, 0.5, 0.75])
-        applies = units or figure != NEEDS_UNITS
+        applies = units or figure not in NEEDS_UNITS
         asked = f"<= {target}" if applies else f"<= {target} with bf16 matrix units; there are none"
         rows.append([figure, median, low, high, len(seconds), asked, bool(median <= target) if applies else None])
     for precision, share in shares.items():

@@ -42,8 +42,8 @@ def dense(rounds: int, progress: Progress | None) -> Measured:
     table = made.table
     missed = list(table.figure[[met is False for met in table.met]])
     verdict = "all targets that apply are met" if not missed else f"NOT met: {', '.join(missed)}"
-    silent = table.set_index("figure").met[NEEDS_UNITS] is None
-    verdict += f"; not applicable without bf16 matrix units: {NEEDS_UNITS}" if silent else ""
+    silent = table.set_index("figure").met[NEEDS_UNITS[0]] is None
+    verdict += f"; not applicable without bf16 matrix units: {', '.join(NEEDS_UNITS)}" if silent else ""
     return Measured("dense", made.table, verdict, made.facts)
 
 
