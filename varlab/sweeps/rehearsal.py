@@ -40,7 +40,7 @@ class Rehearsal:
     def line(self) -> str:
         return (
             f"{self.shards} shards in {self.tasks} tasks: {self.milliseconds:.2f} ms of processor time a shard "
-            f"beside its pictures; {min(self.tenths):.2f} to {max(self.tenths):.2f} of this process by tenths, the last "
+            f"beside its pictures; {min(self.tenths):.2f} to {max(self.tenths):.2f} in here by tenths, the last "
             f"{self.tenths[-1]:.2f}; at most {self.peak_mib:.0f} MiB, and {self.listing:.2f} s to list the store"
         )
 
