@@ -1,6 +1,8 @@
 """Methods and settings that do not fit a model are refused from its name alone: no weights are read."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +10,21 @@ import pytest
 
 import varlab as vl
 from tests.cli_calls import Call, places, varlab  # noqa: F401
-from tests.conftest import tiny_hart, tiny_infinity
+from tests.conftest import text_for, tiny_hart, tiny_infinity, tiny_var
 from tests.test_minis import save_var
 from varlab.accelerators import build
+from varlab.engine.loop import Run
+from varlab.engine.randomness import SeededNoise
 from varlab.errors import VarlabError
+from varlab.models.hart_model import Hart
+from varlab.models.infinity_model import Infinity
+from varlab.models.var_model import VAR
 from varlab.runs.trial import try_methods
 from varlab.studies.tuning import tune
 from varlab.weights import embedded, zoo
 from varlab.weights.places import data_folder
 
+Model = Infinity | Hart | VAR
 UNFIT = {  # of a mini of four stages and four blocks
     "truncate:last=20": "leaves no stage of",
     "cfg-off:last=50": "cfg-off: last=50 is more than the",
@@ -123,6 +131,56 @@ def test_guidance_after_a_block_that_does_not_run_is_refused(varlab: Call, comma
     with pytest.raises(VarlabError, match="only 2 blocks run"):
         vl.sample("mini-infinity", ["a red star"], accelerators="freqexit:exits=2", cfg_layers=[-1])
     assert not Path("made").exists()
+
+
+JOINED = {  # of a mini of four stages and four blocks
+    "freqexit:exits=1+sparsevar:keep=0.5,last=2,block=2": "Block 2 is to be read but only 1 blocks run",
+    "freqexit:exits=1/4/4+fastvar-all-scales:ratios=0.5/0.5,first=0": "stage 2 restores blocks from stage 1",
+    "truncate:last=1+truncate:last=9": "leaves no stage of",
+}
+
+
+@pytest.mark.parametrize("command", ("compare", "latency"))
+@pytest.mark.parametrize("spec", JOINED)
+def test_methods_that_clash_read_no_weights(varlab: Call, command: str, spec: str, no_weights: None) -> None:
+    varlab(*COMMANDS[command], spec).refused(JOINED[spec])
+    assert not Path("made").exists()
+
+
+def test_guidance_after_a_block_that_does_not_run_is_refused_beside_other_methods(
+    varlab: Call, no_weights: None
+) -> None:
+    given = (*COMMANDS["sample"], "freqexit:exits=2", "--method", "truncate:last=1", "--cfg-layers", "0,-1")
+    varlab(*given).refused("only 2 blocks run")
+    assert not Path("made").exists()
+
+
+CUTS = ("freqexit:exits=1", "freqexit:exits=1/1/4/4", "freqexit:exits=4/4/1/1", "cfg-off:last=4", "truncate:last=3")
+BESIDE = (
+    *CUTS, "sparsevar:keep=0.5,last=2,block=2", "sparsevar:tau=0,last=2,block=2", "skipvar-hybrid", "fastvar:ratios=0",
+    "fastvar:ratios=0.5,drop=1,first=0", "fastvar-all-scales:ratios=0.5/0.5,first=0", "oracle-tokens:keep=0.5,last=2",
+)  # fmt: skip
+
+
+def outcome(call: Callable[[], object]) -> str:
+    try:
+        call()
+    except VarlabError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("model", (tiny_infinity(), tiny_hart(), tiny_var()), ids=lambda model: model.family)
+def test_what_a_run_refuses_is_refused_before_it_and_nothing_else(model: Model) -> None:
+    refused = set()
+    for layers in ((0,), (-2,)) if model.family == "infinity" else ((0,),):
+        settings = replace(model.settings, cfg_layers=layers)
+        for joined in {frozenset(pair) for pair in product(CUTS, BESIDE)}:
+            run, specs = Run(model, settings, SeededNoise(7)), sorted(joined)
+            before = outcome(lambda: try_methods(model, settings, build(specs)))
+            assert before == outcome(lambda: run.generate(text_for(model, (3,), (0,)), (0,), build(specs))), specs
+            refused.add(before)
+    assert len(refused) > 3  # some of them, and some are run
 
 
 def test_guidance_that_the_shallow_stages_do_not_have_is_none_of_theirs() -> None:

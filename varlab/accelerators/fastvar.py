@@ -5,6 +5,7 @@ same sub-layer added at the cache stage, resized by area. The token count stays 
 guidance rows choose their own tokens. Follows the released Infinity code, with stages counted from the end.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,6 +76,7 @@ class FastVAR(Accelerator):
             raise VarlabError(
                 f"{self.name}: {len(self.ratios)} pruned and {self.drop} dropped stages leave none of {stages}."
             )
+        self.cached = stages - 1 - self.drop - len(self.ratios)
         for name, block in (("first", self.first), ("final", self.final or 0)):
             if block >= depth:
                 raise VarlabError(
@@ -101,6 +103,23 @@ class FastVAR(Accelerator):
     def plan(self, stage: Stage) -> StagePlan:
         return StagePlan(action="stop") if stage.from_end < self.drop else RUN
 
+    def outline(self, stage: Stage) -> StagePlan:
+        return self.plan(stage)
+
+    def check(self, outline: Sequence[StagePlan]) -> None:
+        depth = self.context.model.depth
+        ran = [(plan.depth or depth) if plan.action == "run" else 0 for plan in outline]
+        for k, ratio in enumerate(self.ratios, start=self.cached + 1):
+            pruning = min(ran[k], self.last + 1) if ratio and k < len(ran) else 0  # blocks up to the last that prunes
+            if pruning > max(self.first, ran[self.cached]):
+                raise self._uncached(k)
+
+    def _uncached(self, k: int) -> VarlabError:
+        return VarlabError(
+            f"{self.name}: stage {k + 1} restores blocks from stage {self.cached + 1}, where another method leaves them "
+            "out. Run as many blocks there as later, or leave one of the two methods out."
+        )
+
     def sublayer(self, site: Site, x: Tensor, compute: Compute) -> Tensor:
         stage, key = site.stage, (site.block, str(site.sublayer))
         if self.idle or not self.first <= site.block <= self.last:
@@ -109,7 +128,7 @@ class FastVAR(Accelerator):
         if ratio:
             return self._restored(site, x, ratio, compute)
         y = compute(x)
-        if stage.from_end == self.drop + len(self.ratios):
+        if stage.index == self.cached:
             self.cache[key], self.grid, self.batch = y, (stage.grid[0], stage.grid[1]), stage.batch
         return y
 
@@ -120,9 +139,7 @@ class FastVAR(Accelerator):
     def _restored(self, site: Site, x: Tensor, ratio: float, compute: Compute) -> Tensor:
         stage, key = site.stage, (site.block, str(site.sublayer))
         if key not in self.cache:
-            raise VarlabError(
-                f"{self.name}: stage {stage.index + 1} finds no cache: another method skipped the stage before."
-            )
+            raise self._uncached(stage.index)
         tokens = x.shape[1]
         index = self.choose(site, x, tokens - int(ratio * tokens))
         old = self.cache[key][: x.shape[0]]  # conditional rows come first, should the others be gone

@@ -71,6 +71,9 @@ class TokenPruning(Accelerator):
         anchors = self._anchors(stage)
         return StagePlan(selection=self._choose(stage, anchors))
 
+    def outline(self, stage: Stage) -> StagePlan:
+        return RUN  # which tokens run clashes with no other plan
+
     def _anchors(self, stage: Stage) -> Tensor | None:
         if self.alpha is None:
             return None

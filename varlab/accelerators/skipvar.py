@@ -172,3 +172,6 @@ class SkipVARHybrid(_Late):
 
     def strategy(self, image: int) -> tuple[int, int]:
         return self.drop, self.replace
+
+    def outline(self, stage: Stage) -> StagePlan:
+        return self._plan(stage, self.drop, self.replace)

@@ -17,7 +17,7 @@ from varlab.accelerators.anchors import Fill, resize
 from varlab.accelerators.pruning import Keep, TokenPruning
 from varlab.engine.context import Context
 from varlab.engine.hooks import Accelerator
-from varlab.engine.plan import Selection, StagePlan, select
+from varlab.engine.plan import RUN, Selection, StagePlan, select
 from varlab.engine.stage import Site, Stage
 from varlab.errors import VarlabError, unknown
 from varlab.schedules import Grid
@@ -156,13 +156,15 @@ class SparseVAR(TokenPruning):
         return twin
 
     def plan(self, stage: Stage) -> StagePlan:
-        plan = super().plan(stage)
-        idle = self.keep is None and self.threshold == 0
-        scores_next = 0 < stage.from_end <= self.last and not idle
-        selection = plan.selection
+        selection = super().plan(stage).selection
         if selection is not None and self.readings.keys == "weighted":
             selection = replace(selection, counts=self._counts(stage, selection))
-        return StagePlan(selection=selection, watch=frozenset({self.scorer}) if scores_next else frozenset())
+        return replace(self.outline(stage), selection=selection)
+
+    def outline(self, stage: Stage) -> StagePlan:
+        idle = self.keep is None and self.threshold == 0
+        scores_next = 0 < stage.from_end <= self.last and not idle
+        return StagePlan(watch=frozenset({self.scorer})) if scores_next else RUN
 
     def _counts(self, stage: Stage, selection: Selection) -> Tensor:
         """How many positions take the prediction of each computed one, itself included."""

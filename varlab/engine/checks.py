@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
+from varlab.engine.context import Context
 from varlab.engine.hooks import Accelerator, overrides
+from varlab.engine.plan import StagePlan, merge, stays_guided
 from varlab.engine.stage import Stage
 from varlab.errors import VarlabError
 from varlab.models.base import NextScaleModel
-from varlab.models.guidance import Guidance
 
 
 def refuse_clashes(accelerators: Sequence[Accelerator]) -> None:
@@ -23,6 +24,29 @@ def refuse_clashes(accelerators: Sequence[Accelerator]) -> None:
         )
 
 
+def refuse_unfit(context: Context, accelerators: Sequence[Accelerator]) -> None:
+    """Methods, started, that cannot run together with a model and settings, as far as no image is needed to tell."""
+    model, guided = context.model, context.model.guided(context.settings)
+    outline: list[StagePlan] = []
+    for k in range(len(model.schedule)):
+        stage = context.stage(k, (0,), guided)
+        plan = merge([method.outline(stage) for method in accelerators], model.depth)
+        refuse_cut_text(model, k, plan)
+        outline.append(plan)
+        if plan.action == "stop":
+            break
+        if plan.action == "run":
+            guided = stays_guided(plan, k, guided)
+            refuse_misread(model, context.stage(k, (0,), guided, plan))
+    for method in accelerators:
+        method.check(outline)
+
+
+def refuse_cut_text(model: NextScaleModel, k: int, plan: StagePlan) -> None:
+    if model.prefix(k) and (plan.action != "run" or plan.selection is not None):
+        raise VarlabError(f"Stage {k + 1} carries the text of {model.name} and runs whole: skip or prune later stages.")
+
+
 def refuse_misread(model: NextScaleModel, stage: Stage) -> None:
     """Plans that would be misread in silence."""
     plan, tokens = stage.plan, model.schedule.lengths[stage.index]
@@ -30,14 +54,8 @@ def refuse_misread(model: NextScaleModel, stage: Stage) -> None:
         raise VarlabError(
             f"A selection over {plan.selection.length} tokens cannot serve stage {stage.index + 1} of {tokens}."
         )
-    if stage.guided and plan.depth is not None:
-        refuse_shallow(plan.depth, stage.guidance)
-
-
-def refuse_shallow(depth: int, guidance: Guidance) -> None:
-    """Guidance after a block that does not run."""
-    if any(block >= depth for block in guidance.blocks):
+    if stage.guided and plan.depth is not None and any(block >= plan.depth for block in stage.guidance.blocks):
         raise VarlabError(
-            f"Guidance mixes the branches after block {max(guidance.blocks)}, "
-            f"but only {depth} blocks run. Guide the logits (cfg_layers=0) or an earlier block."
+            f"Guidance mixes the branches after block {max(stage.guidance.blocks)}, "
+            f"but only {plan.depth} blocks run. Guide the logits (cfg_layers=0) or an earlier block."
         )

@@ -11,6 +11,7 @@ from varlab.engine.dense import Dense
 from varlab.engine.ledger import Ledger
 from varlab.engine.memory import Buffers
 from varlab.engine.norms import norms
+from varlab.engine.plan import RUN, StagePlan
 from varlab.engine.randomness import Noise
 from varlab.engine.stage import Stage
 from varlab.models.base import NextScaleModel
@@ -33,6 +34,11 @@ class Context:
         self.buffers = Buffers(self.model.device)
         self._previewed: tuple[Tensor, Grid, Tensor] | None = None
         self._lengths = WeakTensorKeyDictionary()
+
+    def stage(self, k: int, samples: tuple[int, ...], guided: bool, plan: StagePlan = RUN) -> Stage:
+        """A stage as hooks are told of it."""
+        guidance = self.model.guidance(k, self.settings, guided, plan.scale)
+        return Stage(k, self.model.schedule, samples, plan, guidance, guided)
 
     def preview(self, canvas: Tensor, grid: Grid, stage: Stage, charge: bool = False) -> Tensor:
         """Images [B, 3, h, w] of the canvas resized to a latent grid; hooks that ask for the same one share it.

@@ -1,7 +1,7 @@
 """The two ways to extend a run: probes listen, accelerators intervene. Every verb is optional."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -25,7 +25,6 @@ class Accelerator:
     blind = False  # whether its plans depend on nothing but the stage
     # Whether it neither acts nor listens before its first plan that is not RUN; so does a blind one.
     waits = False
-    depths: tuple[int, ...] = ()  # blocks that run in each stage, where that is settled once the method has started
     whole = False  # whether it reads whole grids, and so cannot follow a selection before block 0
 
     def start(self, context: Context) -> None:
@@ -34,6 +33,15 @@ class Accelerator:
     def plan(self, stage: Stage) -> StagePlan | list[StagePlan]:
         """Before a stage: one plan, or one for each sample (the engine then splits the batch)."""
         return RUN
+
+    def outline(self, stage: Stage) -> StagePlan:
+        """What of its plan is settled once it has started: methods that clash are refused by it, before any work."""
+        plan = self.plan(stage) if self.blind else RUN
+        assert isinstance(plan, StagePlan)
+        return plan
+
+    def check(self, outline: Sequence[StagePlan]) -> None:
+        """Raises VarlabError for stages, as all methods that run together outline them, that it cannot work with."""
 
     def sublayer(self, site: Site, x: Tensor, compute: Compute) -> Tensor:
         """Around a sublayer (attention, cross, ffn): x [R, n, C] -> what is added to it [R, n, C]."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from varlab.context import fixed_context
 from varlab.engine.blocks import Blocks
 from varlab.engine.canvases import CanvasKeeper
-from varlab.engine.checks import refuse_clashes, refuse_misread
+from varlab.engine.checks import refuse_clashes, refuse_cut_text, refuse_misread
 from varlab.engine.context import Context
 from varlab.engine.counting import count_dense
 from varlab.engine.dense import Dense
@@ -26,7 +26,6 @@ from varlab.engine.rows import on_grid, part, row_index
 from varlab.engine.sampling import Sampler, noise_of
 from varlab.engine.stage import Stage
 from varlab.engine.state import Generation, State
-from varlab.errors import VarlabError
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
 
@@ -153,10 +152,7 @@ class Run:
                 return
             plan, given = next(iter(groups.values())), None
             assert plan is not None
-            if self.model.prefix(k) and (plan.action != "run" or plan.selection is not None):
-                raise VarlabError(
-                    f"Stage {k + 1} carries the text of {self.model.name} and runs whole: skip or prune later stages."
-                )
+            refuse_cut_text(self.model, k, plan)
             count_dense(self.context, state, k)
             if plan.action == "stop":
                 for later in range(k + 1, len(self.model.schedule)):
@@ -181,8 +177,7 @@ class Run:
         return {tuple(index): merge([part(a, index) for a in answers], self.model.depth) for index in groups.values()}
 
     def stage(self, state: State, k: int, plan: StagePlan = RUN) -> Stage:
-        guidance = self.model.guidance(k, self.settings, state.guided, plan.scale)
-        return Stage(k, self.model.schedule, state.samples, plan, guidance, state.guided)
+        return self.context.stage(k, state.samples, state.guided, plan)
 
     def run_stage(self, state: State, k: int, plan: StagePlan) -> None:
         state.set_rows(plan, k)

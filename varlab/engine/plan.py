@@ -136,3 +136,12 @@ def merge(plans: Sequence[StagePlan], depth: int) -> StagePlan:
             f"Block {late[0]} is to be read but only {ran} blocks run. Choose an earlier block or a greater depth."
         )
     return plan if ran < depth else replace(plan, depth=None)
+
+
+def stays_guided(plan: StagePlan, k: int, guided: bool) -> bool:
+    """Whether the unconditional rows are there in stage k, ``guided`` saying whether they are before it."""
+    if plan.rows == "both" and not guided:
+        raise VarlabError(
+            f"Stage {k + 1} asks for both guidance rows, but the unconditional one is gone for these images."
+        )
+    return guided and plan.rows != "cond"

@@ -9,8 +9,7 @@ from torch import Tensor
 from varlab.engine.hooks import Accelerator
 from varlab.engine.images import Images
 from varlab.engine.ledger import Ledger
-from varlab.engine.plan import StagePlan
-from varlab.errors import VarlabError
+from varlab.engine.plan import StagePlan, stays_guided
 
 
 @dataclass
@@ -40,11 +39,7 @@ class State(Images):
 
     def set_rows(self, plan: StagePlan, k: int) -> None:
         """Drop the unconditional rows if asked to. One way: their keys would be stale if they came back."""
-        if plan.rows == "both" and not self.guided:
-            raise VarlabError(
-                f"Stage {k + 1} asks for both guidance rows, but the unconditional one is gone for these images."
-            )
-        if plan.rows == "cond" and self.guided:
+        if stays_guided(plan, k, self.guided) != self.guided:
             rows = torch.arange(self.batch, device=self.canvas.device)
             self.conditioning, self.guided = self.conditioning.rows(rows), False
             self.kv = self.kv.rows(slice(self.batch))

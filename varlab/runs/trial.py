@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from varlab.engine.checks import refuse_shallow
+from varlab.engine.checks import refuse_unfit
 from varlab.engine.hooks import Accelerator
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
@@ -25,10 +25,7 @@ def try_methods(model: NextScaleModel, settings: Settings, methods: Sequence[Acc
     run = Run(model, settings, SeededNoise(0))
     for method in methods:
         method.start(run.context)
-    # Beside others a method may be without the unconditional row, or a stage, where it is shallow: the run tells.
-    if len(methods) == 1 and model.guided(settings):
-        for stage, depth in enumerate(methods[0].depths):
-            refuse_shallow(depth, model.guidance(stage, settings, guided=True))
+    refuse_unfit(run.context, methods)
 
 
 def shapes_of(
