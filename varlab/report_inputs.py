@@ -12,6 +12,7 @@ from varlab.accelerators.skipvar import read_decisions
 from varlab.api import asked_of, is_finished
 from varlab.comparison.layouts import read_layout
 from varlab.errors import VarlabError
+from varlab.evaluation.distances import check_enough
 from varlab.probes import PROBES
 from varlab.runs import folders, inputs
 from varlab.runs.folders import open_log
@@ -50,6 +51,8 @@ def check_inputs(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[
     folder, cfg = values.get("run_folder"), values.get("cfg")
     at_least(1, **{name: values.get(name) for name in COUNTS})
     at_least(0, seed=values.get("seed"), control_n=values.get("control_n"))
+    if compared := values.get("n" if "trained" in values else "removal_n"):
+        check_enough(compared)  # images whose distance to scenes is told
     if isinstance(cfg, float) and not math.isfinite(cfg):
         raise VarlabError(f"cfg must be a finite number, not {cfg}.")
     specs = [spec for name in SPECS if isinstance(text := values.get(name), str) for spec in text.split()]

@@ -116,8 +116,8 @@ class FastVAR(Accelerator):
 
     def _uncached(self, k: int) -> VarlabError:
         return VarlabError(
-            f"{self.name}: stage {k + 1} restores blocks from stage {self.cached + 1}, where another method leaves them "
-            "out. Run as many blocks there as later, or leave one of the two methods out."
+            f"{self.name}: stage {k + 1} restores blocks from stage {self.cached + 1}, where another method leaves "
+            "them out. Run as many blocks there as later, or leave one of the two methods out."
         )
 
     def sublayer(self, site: Site, x: Tensor, compute: Compute) -> Tensor:

@@ -260,6 +260,7 @@ def _score_model(
 ) -> None:  # fmt: skip
     from varlab.accelerators import build
     from varlab.evaluation.command import BENCHMARKS, former_score, score_command
+    from varlab.evaluation.distances import check_enough
     from varlab.runs.inputs import at_least
     from varlab.scenes.prompt_sets import prompts
 
@@ -270,6 +271,8 @@ def _score_model(
         )
     at_least(1, n=n, per_prompt=per_prompt)
     at_least(0, seed=seed)
+    if n is not None and benchmark == "frechet":
+        check_enough(n)
     built = build(methods)
     if against is not None:
         former_score(against)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from varlab.errors import VarlabError
+from varlab.evaluation.scattering import FEATURES
 from varlab.measures.statistics import Interval, wilson_interval
 
 NEIGHBOURS = 3
@@ -17,12 +18,15 @@ class Moments(NamedTuple):
     covariance: Tensor
 
 
+def check_enough(n: int, features: int = FEATURES) -> None:
+    """Refuse so few images that their covariance lacks full rank, and that n alone explains their distances."""
+    if n <= features:
+        raise VarlabError(f"A Frechet distance over {features} features needs more images than that, not {n}.")
+
+
 def moments(features: np.ndarray) -> Moments:
-    """Of features [n, d], n above d: fewer give a covariance without full rank and distances that n alone explains."""
-    if features.ndim != 2 or len(features) <= features.shape[1]:
-        raise VarlabError(
-            f"A Frechet distance over {features.shape[-1]} features needs more images than that, not {len(features)}."
-        )
+    """Of features [n, d], n above d."""
+    check_enough(len(features), features.shape[1])
     rows = torch.from_numpy(features)
     return Moments(rows.mean(0), torch.cov(rows.T))
 

@@ -16,7 +16,7 @@ import pandas as pd
 from varlab.analysis.measured import Measured, read_measured
 from varlab.errors import VarlabError
 from varlab.evaluation.classes import ClassSamples, as_row, described, draw_classes, labels, measures, reference
-from varlab.evaluation.distances import FrechetSpace
+from varlab.evaluation.distances import FrechetSpace, check_enough
 from varlab.evaluation.scattering import scattering_of
 from varlab.measures.statistics import centred_interval
 from varlab.models.var_model import VAR
@@ -47,6 +47,9 @@ class Ablation:
     n: int = 2000
     sample_seed: int = 0
     resamples: int = 200
+
+    def __post_init__(self) -> None:
+        check_enough(self.n)
 
     def plans(self) -> Iterator[Plan]:
         """Seed by seed, so that an interrupted ablation has whole seeds."""
