@@ -1,5 +1,6 @@
 """Errors of commands end in one line; nothing is made before all is checked; progress without a terminal."""
 
+import ast
 import errno
 import os
 import subprocess
@@ -16,7 +17,7 @@ from tests.test_cli import forbid
 from varlab.cli import boundary, options
 from varlab.engine.context import Context
 from varlab.engine.hooks import Accelerator
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 from varlab.runs import log_run
 from varlab.writing import check_writable, check_writable_file
 
@@ -44,6 +45,45 @@ from varlab.writing import check_writable, check_writable_file
 def test_every_error_has_a_line_and_a_code(error: Exception, line: str, code: int) -> None:
     said, given = boundary.explain(error)
     assert said.startswith(line) and "\n" not in said and given == code
+
+
+TYPED = r"\blue of $5 красный 红"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    (
+        ("sample", "nano-infinity", TYPED),
+        ("sample", TYPED, "a red star"),
+        ("sample", "nano-infinity", "a red star", "--method", f"{TYPED}:last=1"),
+        ("sample", "nano-infinity", "a red star", "--method", f"truncate:last={TYPED}"),
+        ("sample", "nano-infinity", "a red star", "--cfg", TYPED),
+        ("log", "nano-infinity", "--prompts", f"{TYPED}.txt"),
+        ("report", TYPED),
+        ("report", "20_compare", "-p", f"n={TYPED}"),
+        ("score", TYPED, "nano-infinity"),
+        ("runs", "verify", TYPED),
+        ("show", f"{TYPED}.png"),
+        ("compare", "folder", TYPED),
+    ),
+)
+def test_errors_quote_what_was_typed(varlab: Call, arguments: tuple[str, ...]) -> None:
+    varlab(*arguments).refused(TYPED)
+
+
+def test_a_quoted_text_is_one_line_as_typed() -> None:
+    assert [quoted(given) for given in (r"\b", "it's", "a\nb", "", 3, None, [r"\b", 2])] == [
+        r"'\b'", '"it\'s"', "'a⟨U+000A⟩b'", "''", "3", "None", r"['\b', 2]"
+    ]  # fmt: skip
+
+
+def test_no_error_writes_a_text_as_python_does() -> None:
+    own = {"error", "delimiter"}  # exceptions, and a tab
+    for path in Path(boundary.__file__).parents[1].rglob("*.py"):
+        calls = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+        for call in (call for call in calls if getattr(call.func, "id", "") == "VarlabError"):
+            parts = (part for part in ast.walk(call) if isinstance(part, ast.FormattedValue))
+            assert not [part for part in parts if part.conversion == ord("r") and ast.unparse(part.value) not in own]
 
 
 def test_lines_of_a_terminal_show_every_character(

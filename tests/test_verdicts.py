@@ -230,7 +230,9 @@ JUDGES = [
 
 @pytest.mark.parametrize("judge", JUDGES)
 def test_one_prompt_is_not_enough(judge: Any) -> None:
-    assert judge(toy_log(n=1)).outcome is Outcome.TOO_FEW
+    alone = judge(toy_log(n=1), toy_images(1)) if judge in (sparsevar.changes_on_edges,) else judge(toy_log(n=1))
+    assert alone.outcome is Outcome.TOO_FEW and not {"nan", "not measured"} & set(alone.text.split())
+    assert "1 prompts" not in claims.account(toy_log(n=1), [alone]) and "differs by" not in alone.text
 
 
 @pytest.mark.parametrize("judge", JUDGES)

@@ -1,6 +1,7 @@
 """Errors meant for people: one sentence of what is wrong, then how to mend it."""
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from functools import wraps
@@ -12,6 +13,16 @@ T = TypeVar("T")
 
 class VarlabError(Exception):
     """A mistake of the caller or of a file. The command line prints it without a traceback."""
+
+
+def quoted(value: object) -> str:
+    """A text as typed, in quotation marks and on one line; anything but text as Python writes it."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(quoted, value))}]"
+    if not isinstance(value, str):
+        return repr(value)
+    mark = '"' if "'" in value and '"' not in value else "'"
+    return mark + re.sub(r"[\r\n]", lambda sign: f"⟨U+{ord(sign[0]):04X}⟩", value) + mark
 
 
 def all_at_once(*checks: Callable[[], Any]) -> list[Any]:
@@ -32,7 +43,7 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> VarlabError:
     names = sorted(known)
     near = near_names(str(name), names)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
-    return VarlabError(f"Unknown {kind} {str(name)!r}. {hint}Known: {', '.join(names) or 'none'}.")
+    return VarlabError(f"Unknown {kind} {quoted(str(name))}. {hint}Known: {', '.join(names) or 'none'}.")
 
 
 def require_words(words: Sequence[str], known: Sequence[str], text: str, reader: str) -> None:
@@ -42,8 +53,8 @@ def require_words(words: Sequence[str], known: Sequence[str], text: str, reader:
         return
     near = [name for word in strange for name in get_close_matches(word, known, n=3, cutoff=0.5)]
     hint = f"near words: {', '.join(dict.fromkeys(near))}" if near else f"known words: {', '.join(known)}"
-    named = f"word{'s' if len(strange) > 1 else ''} {', '.join(map(repr, strange))}"
-    raise VarlabError(f"{reader} does not know the {named} in {text!r}; {hint}.")
+    named = f"word{'s' if len(strange) > 1 else ''} {', '.join(map(quoted, strange))}"
+    raise VarlabError(f"{reader} does not know the {named} in {quoted(text)}; {hint}.")
 
 
 def names_keywords(function: Callable[P, T]) -> Callable[P, T]:

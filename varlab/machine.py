@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from varlab.context import fixed_context
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "bf16-weights": torch.float32}  # of products, by precision
 
@@ -38,7 +38,7 @@ def usable(name: str) -> torch.device:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise VarlabError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}. Take cpu.") from error
+        raise VarlabError(f"device {quoted(name)} cannot be used: {str(error).splitlines()[0]}. Take cpu.") from error
     return torch.device(name)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from itertools import accumulate
 
-from varlab.errors import VarlabError, unknown
+from varlab.errors import VarlabError, quoted, unknown
 
 Grid = tuple[int, int]  # (height, width) in tokens
 
@@ -25,7 +25,9 @@ class Schedule:
             raise VarlabError("A schedule needs at least one stage.")
         for grid in (*self.grids, self.extent):
             if len(grid) != 2 or min(grid) < 1:
-                raise VarlabError(f"Schedule {self.name!r}: {grid} is not a (height, width) of positive integers.")
+                raise VarlabError(
+                    f"Schedule {quoted(self.name)}: {grid} is not a (height, width) of positive integers."
+                )
 
     def __len__(self) -> int:
         return len(self.grids)

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from varlab.errors import VarlabError, unknown
+from varlab.errors import VarlabError, quoted, unknown
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def make(kind: str, spec: str, registry: Mapping[str, type]) -> Any:
     given = read_options(spec, known)
     for item in known.values():
         if item.default is MISSING and item.name not in given:
-            raise VarlabError(f"{spec!r} lacks {item.name}. Write {name}:{item.name}=VALUE.")
+            raise VarlabError(f"{quoted(spec)} lacks {item.name}. Write {name}:{item.name}=VALUE.")
     kinds: dict[str, Any] = {item.name: item.type for item in fields(target)} if given else {}
     for group in {item.group for item in known.values() if item.group}:
         values = {key: given.pop(key) for key in list(given) if known[key].group == group}
@@ -86,9 +86,9 @@ def read_options(spec: str, known: Mapping[str, Option]) -> dict[str, Any]:
         if key not in known:
             raise unknown(f"option of {name}", key, known)
         if not equals:
-            raise VarlabError(f"{spec!r}: option {key} has no value. Write {name}:{key}=VALUE.")
+            raise VarlabError(f"{quoted(spec)}: option {key} has no value. Write {name}:{key}=VALUE.")
         if key in given:
-            raise VarlabError(f"{spec!r} gives {key} twice.")
+            raise VarlabError(f"{quoted(spec)} gives {key} twice.")
         given[key] = _value(spec, key, text, known[key].kind)
     return given
 
@@ -143,16 +143,16 @@ def _value(spec: str, key: str, text: str, kind: Any) -> Any:
     plain = kinds[0]
     if get_origin(plain) is Literal:
         if text not in get_args(plain):
-            raise unknown(f"{key} in {spec!r}", text, get_args(plain))
+            raise unknown(f"{key} in {quoted(spec)}", text, get_args(plain))
         return text
     if plain is bool:
         if text not in ("true", "false"):
-            raise VarlabError(f"{spec!r}: {key} is true or false, not {text!r}.")
+            raise VarlabError(f"{quoted(spec)}: {key} is true or false, not {quoted(text)}.")
         return text == "true"
     try:
         return plain(text)
     except ValueError:
-        raise VarlabError(f"{spec!r}: {key} takes a {plain.__name__}, not {text!r}.") from None
+        raise VarlabError(f"{quoted(spec)}: {key} takes a {plain.__name__}, not {quoted(text)}.") from None
 
 
 def _text(name: str, value: Any, kind: Any) -> str:
@@ -175,7 +175,9 @@ def _text(name: str, value: Any, kind: Any) -> str:
     except VarlabError:
         same = False
     if not same:
-        shown = f"{value!r}" if isinstance(value, str | int | float | tuple | list | Path) else type(value).__name__
+        shown = (
+            f"{quoted(value)}" if isinstance(value, str | int | float | tuple | list | Path) else type(value).__name__
+        )
         raise VarlabError(
             f"{name} = {shown} cannot be written down in a spec, so that a run with it could not be told from another. "
             "Give a value that a spec can hold (a decision model: save it, and give its file)."

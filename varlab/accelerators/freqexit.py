@@ -15,7 +15,7 @@ from varlab.engine.context import Context
 from varlab.engine.hooks import Accelerator
 from varlab.engine.plan import StagePlan
 from varlab.engine.stage import Stage
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 from varlab.models.var_model import VAR
 from varlab.specs import option
 
@@ -41,7 +41,9 @@ def read_exits(text: str, stages: int) -> tuple[int, ...]:
     for part in str(text).split("/"):
         match = re.fullmatch(r"(\d+)(?:x(\d+))?", part.strip())
         if match is None:
-            raise VarlabError(f"freqexit: {part!r} in exits={text} is neither a number of blocks nor such as 16x5.")
+            raise VarlabError(
+                f"freqexit: {quoted(part)} in exits={text} is neither a number of blocks nor such as 16x5."
+            )
         values += [int(match[1])] * int(match[2] or 1)
     if len(values) == 1:
         return tuple(values * stages)
@@ -88,7 +90,7 @@ class FreqExit(Accelerator):
         if (self.exits is None) == (self.row is None):
             raise VarlabError(f"freqexit takes exits or row, one of them. Rows: {', '.join(get_args(Row))}.")
         if self.row is not None and self.row not in ROWS:
-            raise VarlabError(f"freqexit: row {self.row!r} is none of {', '.join(ROWS)}.")
+            raise VarlabError(f"freqexit: row {quoted(self.row)} is none of {', '.join(ROWS)}.")
         self.depths: tuple[int, ...] = ()
 
     def start(self, context: Context) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 from varlab.models.guidance import Settings
 from varlab.models.hart_settings import HartSettings
 from varlab.schedules import Schedule
@@ -36,7 +36,7 @@ def schedule_of(scales: Any) -> Schedule:
     except (TypeError, ValueError):
         fits = False
     if not fits:
-        raise VarlabError(f"scale_schedule is a list of (1, height, width), not {scales!r}.")
+        raise VarlabError(f"scale_schedule is a list of (1, height, width), not {quoted(scales)}.")
     if any(triple[0] != 1 for triple in triples):
         raise VarlabError(
             f"scale_schedule ends with {triples[-1]}: more than one frame. For images its first entries are 1, as in "

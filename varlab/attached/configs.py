@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 from varlab.models.hart import HartConfig
 from varlab.models.infinity import InfinityConfig
 from varlab.models.tokenizers.bsq import BSQConfig
@@ -41,7 +41,9 @@ def sides_of(module: Any) -> tuple[int, ...]:
     """The sides of VAR's and HART's grids."""
     sides = tuple(module.patch_nums)
     if not all(isinstance(side, int) for side in sides):
-        raise VarlabError(f"patch_nums lists the sides of square grids as whole numbers, not {module.patch_nums!r}.")
+        raise VarlabError(
+            f"patch_nums lists the sides of square grids as whole numbers, not {quoted(module.patch_nums)}."
+        )
     return sides
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from varlab.attached.structure import ENTRY, Structure
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 from varlab.models.base import NextScaleModel
 from varlab.models.hart import HartText
 from varlab.models.infinity import TextBatch
@@ -61,7 +61,7 @@ def _var(text: Any, ours: Model | None, settings: Mapping[str, Any]) -> dict[str
     try:
         labels = torch.as_tensor([int(label) for label in text])
     except (TypeError, ValueError):
-        raise VarlabError(f"text= of a VAR is a list of class numbers, not {text!r}.") from None
+        raise VarlabError(f"text= of a VAR is a list of class numbers, not {quoted(text)}.") from None
     return {"B": len(labels), "label_B": labels, "cfg": settings.get("cfg", 1.5), "more_smooth": False}
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from varlab.analysis.logs import Log, as_log, grids, prompt_count, provenance
 from varlab.claims.rules import FEWEST
 from varlab.claims.verdict import Verdict
-from varlab.markup import as_markdown
+from varlab.markup import as_markdown, count
 from varlab.weight_labels import NAMED, OFFICIAL, RANDOM, WeightsLabel
 
 
@@ -13,10 +13,10 @@ def account(log: Log, verdicts: Sequence[Verdict]) -> str:
     """Markdown: what is seen, on which weights and prompts, with the verdicts and the limits."""
     known = {name: as_markdown(fact) for name, fact in provenance(log).items()}
     head = (
-        f"**What is seen here.** {known['model']}, weights: **{known['weights']}**; n = {known['n']} prompts of "
-        f"*{known['prompt_set']}*, seed {known['seed']}, cfg {known['cfg']}, {known['precision']} on "
-        f"{known['device']}. Numbers are means over prompts with 95 % bootstrap intervals (low to high). Stages and "
-        "blocks count from 1; the option block= of a method counts from 0."
+        f"**What is seen here.** {known['model']}, weights: **{known['weights']}**; n = "
+        f"{count(prompt_count(log), 'prompt')} of *{known['prompt_set']}*, seed {known['seed']}, cfg {known['cfg']}, "
+        f"{known['precision']} on {known['device']}. Numbers are means over prompts with 95 % bootstrap intervals (low "
+        "to high). Stages and blocks count from 1; the option block= of a method counts from 0."
     )
     rows = [" | ".join(map(as_markdown, (v.claim, v.text, v.outcome))) for v in verdicts]
     table = ["| claim | finding | verdict |", "|---|---|---|", *(f"| {row} |" for row in rows)]

@@ -9,6 +9,7 @@ from varlab.analysis.spectra import band_labels
 from varlab.claims.parts import column, column_rise, early, early_name, late, late_name, of_log
 from varlab.claims.rules import FEWEST, all_of, below, measured, positive
 from varlab.claims.verdict import Number, Outcome, Verdict
+from varlab.markup import count
 
 RISE = 0.02  # smallest rise of a high-frequency share worth naming
 ALLOWED = 0.60  # transformer time at half the depth, as a multiple of full depth's, on a CPU at batch 8
@@ -35,7 +36,8 @@ def high_frequency_rises(log: Log, control: Log | None = None) -> Verdict:
     if control is not None:
         weights = provenance(control)["weights"]
         finding += (
-            f" With weights {weights} and {prompt_count(control)} prompts the share rises by {_rise(control)[2]}."
+            f" With weights {weights} and {count(prompt_count(control), 'prompt')} the share rises by "
+            f"{_rise(control)[2]}."
         )
     outcome, reason = all_of([positive(rise), positive(gap)])
     return of_log(log, claim, outcome, finding, reason, (rise, gap))

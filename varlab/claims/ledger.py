@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from varlab.errors import VarlabError, unknown
+from varlab.errors import VarlabError, quoted, unknown
 from varlab.json_files import read_lines
 from varlab.markup import table_html
 from varlab.resources import shipped
@@ -70,11 +70,11 @@ class Claim:
     def __post_init__(self) -> None:
         """Raises ValueError for a kind or quantity that is none, and for a value that is no number."""
         if self.source_kind not in KINDS:
-            raise ValueError(f"source_kind {self.source_kind!r} is none of {', '.join(KINDS)}")
+            raise ValueError(f"source_kind {quoted(self.source_kind)} is none of {', '.join(KINDS)}")
         if self.quantity not in QUANTITIES:
-            raise ValueError(f"quantity {self.quantity!r} is none of {', '.join(QUANTITIES)}")
+            raise ValueError(f"quantity {quoted(self.quantity)} is none of {', '.join(QUANTITIES)}")
         if isinstance(self.value, bool) or not isinstance(self.value, int | float) or self.value != self.value:
-            raise ValueError(f"value {self.value!r} is no number")
+            raise ValueError(f"value {quoted(self.value)} is no number")
 
 
 def read_claims(folder: Path | None = None) -> list[Claim]:

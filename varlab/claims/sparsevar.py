@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from varlab.analysis.controls import energy_edges, token_edges
-from varlab.analysis.logs import Images, Log, has_images, pick, variable
+from varlab.analysis.logs import Images, Log, has_images, pick, prompt_count, variable
 from varlab.analysis.tokens import edge_correlations
 from varlab.claims.parts import early, early_name, late, late_name, of_log
 from varlab.claims.rules import enough, measured
@@ -40,7 +40,8 @@ def changes_on_edges(log: Log, images: Images = None) -> Verdict:
 
 def _on_edges(log: Log, claim: str, source: str, images: Images) -> Verdict:
     shares = pick(variable(log, "residual-spectrum", "concentration"), spread=source)
-    pairs = energy_edges(log, images, source) if has_images(log, images) else None
+    seen = has_images(log, images)
+    pairs = energy_edges(log, images, source) if seen and prompt_count(log) > 1 else None
     own = measured("late share on edges", late(log, shares), reference=EVEN)
     before = measured("early share", early(log, shares))
     finding = (
@@ -53,6 +54,8 @@ def _on_edges(log: Log, claim: str, source: str, images: Images) -> Verdict:
         numbers.append(beyond)
         more = f"That is {beyond} more than" if beyond.estimate >= 0 else f"It differs by {beyond} from that"
         finding += f" {more} with another prompt's edges (control; on maps of at most 32 cells a side)."
+    elif seen:
+        finding += " One prompt has no other's edges to be held against (control)."
     outcome, reason = _concentrated(own, beyond)
     return of_log(log, f"{claim} (SparseVAR, observation 1)", outcome, finding, reason, numbers)
 

@@ -30,7 +30,7 @@ from varlab.cli.options import (
     say_alone,
     with_options,
 )
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 
 app = typer.Typer()
 
@@ -241,7 +241,7 @@ def _is_model(what: str) -> bool:
     except VarlabError as error:
         if Path(what).exists():
             return False
-        raise VarlabError(f"{error} There is no folder {what!r} either.") from None
+        raise VarlabError(f"{error} There is no folder {quoted(what)} either.") from None
     return True
 
 

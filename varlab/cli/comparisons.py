@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from varlab.cli.options import Overwrite, as_table, check_folder, console, image_bar, say
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 
 app = typer.Typer()
 settings = typer.Typer(no_args_is_help=True, help="Settings of runs: in what they differ.")
@@ -124,7 +124,7 @@ def read_margin(given: list[str] | None) -> float | dict[str, float] | None:
     try:
         values = {name: float(number) for name, _, number in pairs}
     except ValueError:
-        raise VarlabError(f"--margin takes a number or MEASURE=NUMBER, not {' '.join(given)!r}.") from None
+        raise VarlabError(f"--margin takes a number or MEASURE=NUMBER, not {quoted(' '.join(given))}.") from None
     if "" in values and len(given) > 1:
         raise VarlabError("--margin takes one number for all measures, or MEASURE=NUMBER for each.")
     return values.get("", values)

@@ -25,7 +25,7 @@ from rich.progress import (
 )
 from rich.text import Text as Line
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 from varlab.markup import in_terminal
 
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 1000)  # whole tables in files
@@ -92,9 +92,9 @@ def read_numbers(name: str, text: str | None) -> float | tuple[float, ...] | Non
     try:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise VarlabError(f"--{name} takes a number or a comma list of numbers, not {text!r}.") from None
+        raise VarlabError(f"--{name} takes a number or a comma list of numbers, not {quoted(text)}.") from None
     if not all(map(math.isfinite, values)):
-        raise VarlabError(f"--{name} takes finite numbers, not {text!r}.")
+        raise VarlabError(f"--{name} takes finite numbers, not {quoted(text)}.")
     return values[0] if len(values) == 1 else values
 
 
@@ -112,7 +112,7 @@ def _read_layers(text: str | None) -> tuple[int, ...] | None:
     try:
         return None if text is None else tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise VarlabError(f"--cfg-layers takes whole numbers, such as 0,-2, not {text!r}.") from None
+        raise VarlabError(f"--cfg-layers takes whole numbers, such as 0,-2, not {quoted(text)}.") from None
 
 
 def load_model(

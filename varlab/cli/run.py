@@ -30,7 +30,7 @@ from varlab.cli.options import (
     say,
     with_options,
 )
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 
 app = typer.Typer()
 
@@ -244,5 +244,5 @@ def report(
 def _pair(item: str) -> tuple[str, str]:
     name, equals, value = item.partition("=")
     if not equals:
-        raise VarlabError(f"{item!r} is not NAME=VALUE. Write, for example, -p n=16.")
+        raise VarlabError(f"{quoted(item)} is not NAME=VALUE. Write, for example, -p n=16.")
     return name, value

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from varlab.comparison.layouts import Layout, Picture, by_name, read_layout
 from varlab.comparison.likeness import refuse_unlike
 from varlab.comparison.pictures import check_grid, check_picture
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 
 OF_ONE = ("prompt", "image", "seed")  # of a picture: they pair it, and are compared as its key
 
@@ -90,7 +90,7 @@ def pair_up(names: Sequence[str], found: Sequence[Layout], allow_missing: bool) 
         for name, layout in zip(names, found, strict=True):
             gone = [key for key in every if key not in layout.pictures]
             if gone:
-                parts.append(f"{name} lacks {len(gone)}, such as image {gone[0][1]} of {gone[0][0]!r}")
+                parts.append(f"{name} lacks {len(gone)}, such as image {gone[0][1]} of {quoted(gone[0][0])}")
         raise VarlabError(
             f"Of {len(every)} images {len(common)} are in all folders: {'; '.join(parts)}. Draw the missing ones, or "
             "add --allow-missing (allow_missing=True) to compare what all have."
@@ -100,8 +100,8 @@ def pair_up(names: Sequence[str], found: Sequence[Layout], allow_missing: bool) 
         for other in row.others:
             if row.dense.prompt and other.prompt and row.dense.prompt != other.prompt:
                 raise VarlabError(
-                    f"{row.dense.path} and {other.path} have different prompts: {row.dense.prompt!r} and "
-                    f"{other.prompt!r}. Compare pictures of the same prompts."
+                    f"{row.dense.path} and {other.path} have different prompts: {quoted(row.dense.prompt)} and "
+                    f"{quoted(other.prompt)}. Compare pictures of the same prompts."
                 )
     lost = len(every) - len(common)
     return (

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 from varlab.measures.statistics import bootstrap_interval, independent_ratio
 
 KEYS = ("turn", "name", "image", "prompt")  # columns that pair the timings of two methods
@@ -39,7 +39,7 @@ def read_latencies(path: Path, names: list[str], optional: Sequence[str] = ()) -
     seconds = pd.to_numeric(table[unit], errors="coerce") / (1000 if unit == "ms" else 1)
     if (bad := ~(np.isfinite(seconds) & (seconds > 0))).any():
         line = int(np.flatnonzero(bad)[0])
-        raise VarlabError(f"{path}, line {line + 2}: {table[unit].iloc[line]!r} is no time in {unit}.")
+        raise VarlabError(f"{path}, line {line + 2}: {quoted(table[unit].iloc[line])} is no time in {unit}.")
     found = pd.DataFrame({"method": methods, "seconds": seconds})
     pairing = next((name for name in KEYS if name in table), None)
     if pairing is not None:

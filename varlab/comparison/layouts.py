@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 from varlab.json_files import read_json
 from varlab.outputs import CHUNK
 
@@ -65,7 +65,7 @@ def read_layout(folder: Path) -> Layout:
     for picture in reader(place, inner or flat):
         if (other := found.get(picture.key)) is not None:
             raise VarlabError(
-                f"{picture.path} and {other.path} are both image {picture.k} of {picture.name!r}. Remove one."
+                f"{picture.path} and {other.path} are both image {picture.k} of {quoted(picture.name)}. Remove one."
             )
         found[picture.key] = picture
     if not found:

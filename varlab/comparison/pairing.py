@@ -10,7 +10,7 @@ import pandas as pd
 from varlab.accelerators import DENSE
 from varlab.comparison.likeness import refuse_unlike
 from varlab.comparison.saved import Scores, read_scores
-from varlab.errors import VarlabError, unknown
+from varlab.errors import VarlabError, quoted, unknown
 from varlab.measures.statistics import Design, adjusted, paired_rows
 from varlab.outputs import FACTS, refuse_existing, save_json, save_table
 from varlab.runs.origins import signed
@@ -206,7 +206,9 @@ def _partners(
     if lost and (not allow_missing or common.empty):
         rows = [(left.index.difference(right.index), two), (right.index.difference(left.index), one)]
         shown = "; ".join(
-            f"{len(index)} are not in {scores.path}, such as {index[0][0]!r}" for index, scores in rows if len(index)
+            f"{len(index)} are not in {scores.path}, such as {quoted(index[0][0])}"
+            for index, scores in rows
+            if len(index)
         )
         raise VarlabError(
             f"{_label(one, ours)} and {_label(two, theirs)} are not of the same images: {shown}. Score the same "
@@ -217,8 +219,8 @@ def _partners(
     if other.any():
         name = other.index[other.to_numpy()][0]
         raise VarlabError(
-            f"Image {name[0]!r} has other prompts: {left.loc[name, 'prompt']!r} in {one.path} and "
-            f"{right.loc[name, 'prompt']!r} in {two.path}. Score the same prompts in the same order."
+            f"Image {quoted(name[0])} has other prompts: {quoted(left.loc[name, 'prompt'])} in {one.path} and "
+            f"{quoted(right.loc[name, 'prompt'])} in {two.path}. Score the same prompts in the same order."
         )
     note = f"{_label(one, ours)}: only the {len(common)} images that both have; {lost} are without a partner."
     return left, right, [note] if lost else []
@@ -242,5 +244,5 @@ def _refuse_holes(scores: Scores, rows: pd.DataFrame, measures: Sequence[str]) -
             image, k = rows.index[gone.to_numpy()][0]
             raise VarlabError(
                 f"{scores.path}: {int(gone.sum())} of {len(rows)} values of {name} are missing or NaN, the first for "
-                f"image {k} of {image!r}. Score it, leave the measure out with --measure, or add --allow-missing."
+                f"image {k} of {quoted(image)}. Score it, leave the measure out with --measure, or add --allow-missing."
             )

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from varlab.comparison.likeness import facts_of
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 from varlab.json_files import read_json, read_lines
 
 KNOWN = ("method", "name", "k", "prompt", "category")  # columns that describe an image; all others may be scores
@@ -110,7 +110,7 @@ def _tidy(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     if twice.any():
         row = named[twice].iloc[0]
         line = int(np.flatnonzero(twice)[0]) + (2 if path.suffix == ".csv" else 1)
-        raise VarlabError(f"{path}, line {line}: image {row.k} of {row['name']!r} was there before. Remove one.")
+        raise VarlabError(f"{path}, line {line}: image {row.k} of {quoted(row['name'])} was there before. Remove one.")
     return named.assign(**scores)
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 
 COLUMNS = (
     "item_id", "text", "keywords", "proposition_id", "dependency", "category_broad", "category_detailed", "tuple",
@@ -174,7 +174,7 @@ def score(
     for file in answers if files is None else files:
         if file not in answers:
             if rules.any_file:
-                run.dropped[file] = f"cannot identify image file {file!r}"
+                run.dropped[file] = f"cannot identify image file {quoted(file)}"
             continue
         block = blocks.get(key_of(file))
         if block is None:
@@ -203,7 +203,7 @@ def _crops(
     """The scores of each crop by question, as answered and after failed parents count."""
     for question in block.values():
         if len(answers.get(question.text, ())) < crops:
-            raise VarlabError(f"{file} has no answers for all {crops} crops to {question.text!r}.")
+            raise VarlabError(f"{file} has no answers for all {crops} crops to {quoted(question.text)}.")
     for crop in range(crops):
         answered = {number: float(answers[q.text][crop] == "yes") for number, q in block.items()}
         run.lines += len(answered)

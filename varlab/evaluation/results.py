@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 from varlab.json_files import read_json
 
 
@@ -38,14 +38,14 @@ def number(text: Any, place: str, what: str) -> float:
     except (TypeError, ValueError):
         value = math.nan
     if not math.isfinite(value) or isinstance(text, bool):
-        raise VarlabError(f"{place}: {what} is {text!r}, not a finite number. Compute it again.")
+        raise VarlabError(f"{place}: {what} is {quoted(text)}, not a finite number. Compute it again.")
     return value
 
 
 def whole(text: Any, place: str, what: str) -> int:
     """A number from 0."""
     if not str(text).isdecimal():
-        raise VarlabError(f"{place}: {what} is {text!r}, not a whole number.")
+        raise VarlabError(f"{place}: {what} is {quoted(text)}, not a whole number.")
     return int(text)
 
 
@@ -68,10 +68,10 @@ def facts_beside(path: Path, benchmark: str, versions: Sequence[str]) -> dict[st
 def check_facts(facts: Mapping[str, Any], place: str, benchmark: str, versions: Sequence[str]) -> dict[str, Any]:
     """Refuse results of another benchmark or version."""
     if facts.get("benchmark") != benchmark:
-        raise VarlabError(f"{place}: results of {facts.get('benchmark')!r}, not of {benchmark!r}.")
+        raise VarlabError(f"{place}: results of {quoted(facts.get('benchmark'))}, not of {quoted(benchmark)}.")
     if facts.get("version") not in versions:
         raise VarlabError(
-            f"{place}: results of version {facts.get('version')!r}; {' or '.join(versions)} is scored here, and "
+            f"{place}: results of version {quoted(facts.get('version'))}; {' or '.join(versions)} is scored here, and "
             "versions are not comparable."
         )
     return dict(facts)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from varlab.analysis.decisions import pruned_stages, pruning_method
 from varlab.analysis.logs import Images, Log, as_log, has_images, prompt_count, stage_count
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 from varlab.figures.branches import HIDDEN, branch_divergence
 from varlab.figures.decisions import keep_maps
 from varlab.figures.maps import energy_maps, token_maps
@@ -46,11 +46,11 @@ class Explorer:
     def choose(self, figure: str, **options: Any) -> "Explorer":
         """Another figure, or other options of it. Errors: what ``choices`` does not list."""
         if figure not in self.drawings:
-            raise VarlabError(f"There is no figure {figure!r}; there are {', '.join(self.drawings)}.")
+            raise VarlabError(f"There is no figure {quoted(figure)}; there are {', '.join(self.drawings)}.")
         known = self.drawings[figure][1]
         for name, value in options.items():
             if name not in known or value not in known[name]:
-                raise VarlabError(f"{figure} has no {name} = {value!r}; there are {known}.")
+                raise VarlabError(f"{figure} has no {name} = {quoted(value)}; there are {known}.")
         self.chosen, self.options = figure, options
         return self
 

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 import torch
 from torch import Tensor
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 
 
 class ClassReader:
@@ -37,8 +37,8 @@ class ClassReader:
         hint = f" Near names: {', '.join(near)}." if near else ""
         known = "a class number" + (" or name" if self.names else "")
         raise VarlabError(
-            f"{text!r} is no class of this model. Give {known} from 0 to {self.classes - 1}, or take the prompt set "
-            f"'classes'.{hint}"
+            f"{quoted(text)} is no class of this model. Give {known} from 0 to {self.classes - 1}, or take the prompt "
+            f"set 'classes'.{hint}"
         )
 
     def __call__(self, labels: Sequence[str | int] | Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from numbers import Integral, Real
 
 from torch import Tensor
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Settings:
             if isinstance(values, tuple) and len(values) < stages:
                 raise VarlabError(f"{name} has {len(values)} values; the schedule has {stages} stages.")
             if not all(map(_finite, values if isinstance(values, tuple) else (values,))):
-                raise VarlabError(f"{name} must be a finite number, or one a stage, not {values!r}.")
+                raise VarlabError(f"{name} must be a finite number, or one a stage, not {quoted(values)}.")
         if min(self.tau if isinstance(self.tau, tuple) else (self.tau,)) <= 0:
             raise VarlabError("tau must be above 0. For the most likely bits use top_k=1.")
         if not (_finite(self.top_p) and _finite(self.top_k)) or not 0 <= self.top_p <= 1 or self.top_k < 0:
             raise VarlabError("top_p must lie in [0, 1] and top_k must not be negative.")
         if not isinstance(self.cfg_layers, tuple) or not all(isinstance(layer, Integral) for layer in self.cfg_layers):
-            raise VarlabError(f"cfg_layers is a list of whole numbers such as [0], not {self.cfg_layers!r}.")
+            raise VarlabError(f"cfg_layers is a list of whole numbers such as [0], not {quoted(self.cfg_layers)}.")
         for layer in self.cfg_layers:
             if layer > 0 or -layer >= depth:
                 raise VarlabError(f"cfg_layers: {layer} is neither 0 (logits) nor a block from -1 to -{depth - 1}.")

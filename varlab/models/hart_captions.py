@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 from varlab.models.captions import CaptionEncoder
 from varlab.models.hart import HartText
 from varlab.models.infinity import TextBatch
@@ -29,7 +29,9 @@ class HartCaptions:
     def check(self, captions: Sequence[str]) -> None:
         for caption in captions:
             if (count := len(self.captions.words(caption))) > self.length:
-                raise VarlabError(f"The prompt has {count} words; this model reads at most {self.length}: {caption!r}.")
+                raise VarlabError(
+                    f"The prompt has {count} words; this model reads at most {self.length}: {quoted(caption)}."
+                )
 
     def __call__(self, captions: Sequence[str]) -> HartText:
         self.check(captions)

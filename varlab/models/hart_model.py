@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 from varlab.models.base import Attend, Cost, Draw, EqualPrefix, NextScaleModel, Reading, Readout
 from varlab.models.diffusion import denoiser_flops, embedding_flops
 from varlab.models.guidance import at
@@ -54,7 +54,8 @@ class Hart(NextScaleModel[HartSettings, HartConditioning, HartGuidance]):
             )
         if schedule.grids[0] != (1, 1) or not 2 <= len(schedule) <= config.stages:
             raise VarlabError(
-                f"Schedule {schedule.name!r}: HART begins with (1, 1) and this one knows 2 to {config.stages} stages."
+                f"Schedule {quoted(schedule.name)}: HART begins with (1, 1) and this one knows 2 to "
+                f"{config.stages} stages."
             )
         self.transformer, self.tokenizer, self.schedule, self.text = transformer, tokenizer, schedule, text
         self.name, self.weights, self.settings = name, weights, settings or HartSettings()

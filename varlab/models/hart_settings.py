@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 import torch
 from torch import Tensor
 
-from varlab.errors import VarlabError, unknown
+from varlab.errors import VarlabError, quoted, unknown
 from varlab.models.guidance import Guidance, Settings
 from varlab.models.hart import ContextState
 from varlab.models.rotary import grid_rotary, text_rotary
@@ -66,7 +66,7 @@ class Savings:
             if name not in known:
                 raise unknown("saving", name, known)
             if not isinstance(value, bool):
-                raise VarlabError(f"The saving {name} is True or False, not {value!r}.")
+                raise VarlabError(f"The saving {name} is True or False, not {quoted(value)}.")
         return cls(**(given or {}))
 
 

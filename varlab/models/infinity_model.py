@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 from varlab.models.base import Attend, Cost, Draw, NextScaleModel, Readout
 from varlab.models.captions import CaptionEncoder
 from varlab.models.guidance import Guidance, Settings, at
@@ -70,10 +70,14 @@ def image_from(decoded: Tensor) -> Tensor:
 def check_growth(schedule: Schedule) -> None:
     """Refuse grids that the sampler cannot follow: stage 1 is the one token of the text, and no stage shrinks."""
     if schedule.grids[0] != (1, 1):
-        raise VarlabError(f"Schedule {schedule.name!r} begins with {schedule.grids[0]}: Infinity begins with (1, 1).")
+        raise VarlabError(
+            f"Schedule {quoted(schedule.name)} begins with {schedule.grids[0]}: Infinity begins with (1, 1)."
+        )
     for before, after in pairwise(schedule.grids):
         if after[0] < before[0] or after[1] < before[1]:
-            raise VarlabError(f"Schedule {schedule.name!r} shrinks from {before} to {after}: give grids that grow.")
+            raise VarlabError(
+                f"Schedule {quoted(schedule.name)} shrinks from {before} to {after}: give grids that grow."
+            )
 
 
 class Infinity(NextScaleModel[Settings, Conditioning, Guidance]):

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from varlab.errors import VarlabError, unknown
+from varlab.errors import VarlabError, quoted, unknown
 from varlab.models.hart import HartText
 from varlab.models.text import HUB_ID, TYPES, check_folder, checked, first_line, require_transformers
 
@@ -109,7 +109,7 @@ class QwenText:
         tokenizer, encoder, prefix = self.parts()
         if (count := len(tokenizer(prompt)["input_ids"])) > self.length:
             warnings.warn(
-                f"Only the first {self.length} of {count} tokens of this prompt are read: {prompt[:80]!r}...",
+                f"Only the first {self.length} of {count} tokens of this prompt are read: {quoted(prompt[:80])}...",
                 stacklevel=4,
             )
         tokens = tokenizer(prompt, max_length=self.length, padding="max_length", truncation=True, return_tensors="pt")[

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from varlab.errors import VarlabError, unknown
+from varlab.errors import VarlabError, quoted, unknown
 from varlab.json_files import read_json
 from varlab.models.infinity import TextBatch
 
@@ -103,7 +103,7 @@ class FlanT5:
         mask = batch["attention_mask"]
         for prompt, length in zip(prompts, mask.sum(1).tolist(), strict=True):
             if length == LONGEST and len(tokenizer([prompt])["input_ids"][0]) > LONGEST:
-                warnings.warn(f"Only {LONGEST} tokens of this prompt are read: {prompt[:80]!r}...", stacklevel=2)
+                warnings.warn(f"Only {LONGEST} tokens of this prompt are read: {quoted(prompt[:80])}...", stacklevel=2)
         hidden = encoder(input_ids=batch["input_ids"].to(self.device), attention_mask=mask.to(self.device))
         rows = hidden.last_hidden_state.float()[mask.bool().to(self.device)]  # [sum(lengths), text_width]
         return TextBatch(rows, tuple(mask.sum(1).tolist()))
@@ -112,7 +112,7 @@ class FlanT5:
 def checked(prompts: Sequence[str]) -> list[str]:
     """The prompts as a list; a bare string, which would be read letter by letter, and no prompt at all are errors."""
     if isinstance(prompts, str) or not prompts or not all(isinstance(prompt, str) for prompt in prompts):
-        raise VarlabError(f"Give a list of prompts, for example ['a red star'], not {prompts!r}.")
+        raise VarlabError(f"Give a list of prompts, for example ['a red star'], not {quoted(prompts)}.")
     return list(prompts)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 from varlab.json_files import parse
 
 _HEADER = ("kind", "config_json", "tolerances_json")
@@ -42,7 +42,7 @@ class Golden:
         """An array without which there is nothing to compute."""
         if not self.stored(name):
             raise VarlabError(
-                f"{self.path.name} has no {name!r} array, which every {self.kind} golden needs. Copy it again."
+                f"{self.path.name} has no {quoted(name)} array, which every {self.kind} golden needs. Copy it again."
             )
         return self.arrays[name]
 
@@ -60,7 +60,7 @@ class Golden:
         config = self.config if config is None else config
         if name not in config:
             raise VarlabError(
-                f"{self.path.name}: config_json lacks {name!r}, needed to rebuild the {self.kind} run. "
+                f"{self.path.name}: config_json lacks {quoted(name)}, needed to rebuild the {self.kind} run. "
                 "Write the golden again with its full configuration."
             )
         return config[name]
@@ -68,7 +68,7 @@ class Golden:
     def tolerance(self, name: str) -> float:
         if not isinstance(self.tolerances.get(name), int | float):
             raise VarlabError(
-                f"{self.path.name}: tolerances_json gives no number for {name!r} (it has "
+                f"{self.path.name}: tolerances_json gives no number for {quoted(name)} (it has "
                 f"{', '.join(sorted(self.tolerances)) or 'nothing'}). State it in the golden; parity assumes none."
             )
         return float(self.tolerances[name])
@@ -87,14 +87,16 @@ class Golden:
         part = next((part for text in texts for part in re.split(r"[;,]", text) if about in part), None)
         if part is None:
             raise VarlabError(
-                f"{self.path.name}: its tolerances say nothing of {name!r} {about!r} (they name "
+                f"{self.path.name}: its tolerances say nothing of {quoted(name)} {quoted(about)} (they name "
                 f"{', '.join(sorted(self.tolerances)) or 'nothing'}). State it in the golden; parity assumes none."
             )
         number = re.search(
             r"(?<![\w.])\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.])", part.replace(about, "") if about else part
         )
         if number is None and "equal" not in part:
-            raise VarlabError(f"{self.path.name}: the tolerance of {name!r} holds no number: {part.strip()!r}.")
+            raise VarlabError(
+                f"{self.path.name}: the tolerance of {quoted(name)} holds no number: {quoted(part.strip())}."
+            )
         return float(number[0]) if number else 0.0
 
 
@@ -107,7 +109,7 @@ def load(path: str | Path) -> Golden:
     for name in _HEADER:
         if name not in arrays:
             raise VarlabError(
-                f"{path.name} has no {name!r} array, so it is not a golden file. "
+                f"{path.name} has no {quoted(name)} array, so it is not a golden file. "
                 f"A golden states {', '.join(_HEADER)} beside its arrays."
             )
     kind, config, tolerances = (str(arrays.pop(name)) for name in _HEADER)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 from varlab.models.base import Attend, Reading
 from varlab.models.hart import HartConfig, HartText, HartTransformer
 from varlab.models.hart_model import Hart
@@ -163,7 +163,7 @@ def config_of(model: dict[str, Any], vocabulary: int, latents: int, stages: int)
 def text_of(seed: int, config: HartConfig, lengths: Sequence[int], pad: str) -> HartText:
     """Features of every row, padding included, and a mask with the real tokens on the side that is not padded."""
     if pad not in ("left", "right"):
-        raise VarlabError(f"pad {pad!r} in config_json is neither left nor right.")
+        raise VarlabError(f"pad {quoted(pad)} in config_json is neither left nor right.")
     shape = config.text_length, config.text_width
     features = [weights.normal(f"input.context.{b}", seed, shape).astype(np.float32) for b in range(len(lengths))]
     place = torch.arange(config.text_length)

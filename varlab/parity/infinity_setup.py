@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 from varlab.models.guidance import Settings
 from varlab.models.infinity import InfinityConfig, InfinityTransformer, TextBatch
 from varlab.models.infinity_model import Infinity
@@ -85,7 +85,7 @@ def _schedule(golden: Golden) -> Schedule:
     """A released table (its last 1M grid sets the positions) or a custom one (its own last grid does)."""
     grids, table = tuple(grids_of(golden.require("schedule"))), golden.config.get("table", "official")
     if table not in ("official", "custom"):
-        raise VarlabError(f"{golden.path.name}: table {table!r} in config_json is neither official nor custom.")
+        raise VarlabError(f"{golden.path.name}: table {quoted(table)} in config_json is neither official nor custom.")
     return matching(grids) if table == "official" else custom(grids, golden.path.stem)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from varlab.accelerators.decisions import Classifier, DecisionModel
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 from varlab.measures.edges import skipvar_hf_diff, skipvar_hf_ratio, sobel_magnitude
 from varlab.parity.comparison import Comparison
 from varlab.parity.golden import Golden
@@ -55,7 +55,9 @@ def _column(name: str, kind: int, new: Tensor, old: Tensor) -> float:
     height, width, difference = new.shape[-2], new.shape[-1], float(skipvar_hf_diff(new, old).mean())
     known = {"H": height, "W": width, "kind": kind, "HF_Diff": difference}
     if name not in known:
-        raise VarlabError(f"The column {name!r} of skipvar features is not known. Known: {', '.join(known)}, HF_Ratio.")
+        raise VarlabError(
+            f"The column {quoted(name)} of skipvar features is not known. Known: {', '.join(known)}, HF_Ratio."
+        )
     return float(known[name])
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 from varlab.probes.base import LoggingProbe
 from varlab.probes.branch_divergence import BranchDivergence
 from varlab.probes.residual_spectrum import ResidualSpectrum
@@ -22,7 +22,7 @@ def build(specs: Sequence[str | LoggingProbe] | str) -> list[LoggingProbe]:
     names = [p.name for p in made]
     for name in names:
         if names.count(name) > 1:
-            raise VarlabError(f"The probe {name!r} is given twice.")
+            raise VarlabError(f"The probe {quoted(name)} is given twice.")
     return made
 
 

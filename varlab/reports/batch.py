@@ -13,7 +13,7 @@ from threading import Event, Thread
 from time import monotonic
 from typing import Any
 
-from varlab.errors import VarlabError, unknown
+from varlab.errors import VarlabError, quoted, unknown
 from varlab.reports.index import write_index
 from varlab.reports.notebooks import find_notebook, read_notebook
 from varlab.reports.parameters import REPORT_FOLDER, check_parameters, notebook_parameters
@@ -71,7 +71,7 @@ def _order(entry: Any, place: str, check: Check | None) -> Order:
         raise VarlabError(f"{place}: {unknown('field', strange[0], FIELDS)}")
     given = entry.get("parameters") or {}
     if not isinstance(given, dict):
-        raise VarlabError(f"{place}: `parameters:` takes NAME: VALUE lines, not {given!r}.")
+        raise VarlabError(f"{place}: `parameters:` takes NAME: VALUE lines, not {quoted(given)}.")
     try:
         notebook = find_notebook(str(entry["report"]))
         declared = notebook_parameters(notebook)

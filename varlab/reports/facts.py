@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from varlab.claims.verdict import Verdict
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 
 FOLDER_VARIABLE = "VARLAB_REPORT_FOLDER"
 FACTS = "facts.json"
@@ -98,7 +98,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, str]:
 
 def _record(item: Any) -> dict[str, Any]:
     if not isinstance(item, Verdict):
-        raise VarlabError(f"verdicts takes varlab.claims.Verdict(claim, outcome, finding), not {item!r}.")
+        raise VarlabError(f"verdicts takes varlab.claims.Verdict(claim, outcome, finding), not {quoted(item)}.")
     return item.record()
 
 

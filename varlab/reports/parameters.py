@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from varlab.errors import VarlabError, unknown
+from varlab.errors import VarlabError, quoted, unknown
 from varlab.reports.notebooks import read_notebook, tags
 
 REPORT_FOLDER = "report_folder"
@@ -45,7 +45,7 @@ class Parameter:
         try:
             return _coerce(value, kind)
         except (TypeError, ValueError):
-            message = f"Parameter {self.name} expects {self.annotation}, got {value!r}."
+            message = f"Parameter {self.name} expects {self.annotation}, got {quoted(value)}."
             raise VarlabError(f"{message} {self.help}".rstrip()) from None
 
 
@@ -118,7 +118,7 @@ def _read_statement(statement: ast.stmt, comment: str) -> Parameter:
         raise VarlabError(f"the default of {name} is not a plain value: {text}.") from None
     parameter = Parameter(name, annotation, default, comment)
     if isinstance(default, str) and _kind(statement.annotation).scalar != "str":
-        raise VarlabError(f"Parameter {name} expects {annotation}, its default is {default!r}.")
+        raise VarlabError(f"Parameter {name} expects {annotation}, its default is {quoted(default)}.")
     return Parameter(name, annotation, parameter.coerce(default), comment)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 from varlab.locks import NO_WAIT, one_writer
 from varlab.outputs import key_of, plain
 from varlab.reports.facts import FACTS, FOLDER_VARIABLE, as_text
@@ -155,7 +155,7 @@ def _execute(source: Path, path: Path, values: Mapping[str, Any], progress: Prog
     except PapermillExecutionError as error:
         head = next((line for line in error.source.splitlines() if line.strip()), "")
         kind = "" if error.ename == "VarlabError" else f"{error.ename}: "
-        return f"the cell that begins {head.strip()!r} failed. {kind}{_one_line(error.evalue)}".rstrip()
+        return f"the cell that begins {quoted(head.strip())} failed. {kind}{_one_line(error.evalue)}".rstrip()
     except RuntimeError as error:  # nbclient and jupyter_client: the kernel did not start, or died
         return f"the kernel did not start or died ({error}). Not enough memory is the usual cause."
     return ""
@@ -268,7 +268,7 @@ def _refuse_another(folder: Path, name: str, inputs: Mapping[str, Any]) -> None:
 
 def checked_name(name: str) -> str:
     if name != Path(name).name or name.startswith("."):
-        raise VarlabError(f"{name!r} cannot name a report: use a plain folder name.")
+        raise VarlabError(f"{quoted(name)} cannot name a report: use a plain folder name.")
     return name
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from varlab.engine.hooks import Accelerator, Probe
-from varlab.errors import VarlabError, unknown
+from varlab.errors import VarlabError, quoted, unknown
 from varlab.models.guidance import Settings
 from varlab.models.hart import HartText
 from varlab.models.infinity import TextBatch
@@ -83,7 +83,7 @@ def at_least(least: int, **numbers: int | None) -> None:
     """Refuse numbers that are too small or not whole, by their names; None is left to whoever reads it."""
     for name, number in numbers.items():
         if number is not None and (isinstance(number, bool) or not isinstance(number, Integral)):
-            raise VarlabError(f"{name} must be a whole number, not {number!r}.")
+            raise VarlabError(f"{name} must be a whole number, not {quoted(number)}.")
         if number is not None and number < least:
             raise VarlabError(f"{name} must be at least {least}, not {number}.")
 

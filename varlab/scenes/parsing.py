@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 from varlab.scenes.grammar import BACKGROUNDS, COLORS, NUMBERS, PLURALS, SHAPES, TEXTURES, tokenize
 
 _COUNTS = {word: count for count, word in NUMBERS.items()}
@@ -68,9 +68,9 @@ class _Reader:
         return word
 
     def error(self, expected: str) -> VarlabError:
-        found = f"{self.word()!r} (word {self.at + 1})" if self.word() else "the end"
+        found = f"{quoted(self.word())} (word {self.at + 1})" if self.word() else "the end"
         return VarlabError(
-            f"The prompt {self.prompt!r} cannot be read: expected {expected}, found {found}. "
+            f"The prompt {quoted(self.prompt)} cannot be read: expected {expected}, found {found}. "
             "Write for example 'a red star above a blue ring', 'three striped green circles' "
             "or 'a ring and a square on a dark background'."
         )

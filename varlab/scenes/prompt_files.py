@@ -24,7 +24,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 
 FIELDS = ("prompt", "caption", "text")
 LINE_END = re.compile(r"\r\n|\n|\r")
@@ -54,22 +54,24 @@ def read_prompts(path: Path) -> FilePrompts:
     """
     reader = _READERS.get(path.suffix.lower(), None if path.suffix else _lines)
     if os.path.isdir(path):
-        raise VarlabError(f"{str(path)!r} is a folder. Give a prompt file in it ({', '.join(_READERS)}).")
+        raise VarlabError(f"{quoted(str(path))} is a folder. Give a prompt file in it ({', '.join(_READERS)}).")
     if not os.path.exists(path):
-        raise VarlabError(f"There is no prompt file {str(path)!r}. Give the path of one that exists.")
+        raise VarlabError(f"There is no prompt file {quoted(str(path))}. Give the path of one that exists.")
     if reader is None:
-        raise VarlabError(f"Prompts are read from {', '.join(_READERS)} files, and {str(path)!r} is none of them.")
+        raise VarlabError(
+            f"Prompts are read from {', '.join(_READERS)} files, and {quoted(str(path))} is none of them."
+        )
     entries = []
     try:
         for place, text in reader(_decoded(path.read_bytes()), path):
             entries.append((place, LINE_END.sub(" ", text).strip().strip(INVISIBLE).strip()))
         texts = [as_text(text, i) for i, text in enumerate(text for _, text in entries if text)]
     except OSError as error:
-        raise VarlabError(f"{str(path)!r} cannot be read ({error.strerror}).") from error
+        raise VarlabError(f"{quoted(str(path))} cannot be read ({error.strerror}).") from error
     except VarlabError as error:
-        raise VarlabError(f"{str(path)!r}: {error}") from None
+        raise VarlabError(f"{quoted(str(path))}: {error}") from None
     if not texts:
-        raise VarlabError(f"The prompt file {str(path)!r} is empty: it holds no prompt.")
+        raise VarlabError(f"The prompt file {quoted(str(path))} is empty: it holds no prompt.")
     return FilePrompts(texts, tuple(f"{path.name}: {note}" for note in _notes(entries, texts)))
 
 
@@ -104,7 +106,7 @@ def whole(text: str, what: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise VarlabError(f"{what} holds half a character, which is no text: {text!r}.") from None
+        raise VarlabError(f"{what} holds half a character, which is no text: {quoted(text)}.") from None
     return text
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from varlab.errors import VarlabError, unknown
+from varlab.errors import VarlabError, quoted, unknown
 from varlab.resources import shipped
 from varlab.scenes.grammar import CATEGORIES, COLORS, NUMBERS, RELATIONS, SHAPES, noun_phrase
 from varlab.scenes.prompt_files import ENDINGS, FilePrompts, as_text, is_prompt_file, read_prompts
@@ -46,7 +46,7 @@ class PromptSet(Sequence[str]):
 
     def __post_init__(self) -> None:
         if not self.items:
-            raise VarlabError(f"The prompt set {self.name!r} is empty. Give at least one prompt.")
+            raise VarlabError(f"The prompt set {quoted(self.name)} is empty. Give at least one prompt.")
         for i, item in enumerate(self.items):
             as_text(item.text, i)
 
@@ -55,7 +55,7 @@ class PromptSet(Sequence[str]):
         """A set of plain strings, all of category "custom"; whole numbers name classes."""
         if isinstance(texts, str) or not isinstance(texts, Iterable):
             kind = "string" if isinstance(texts, str) else type(texts).__name__
-            raise VarlabError(f"Expected a list of prompts, not one {kind}: [{texts!r}].")
+            raise VarlabError(f"Expected a list of prompts, not one {kind}: [{quoted(texts)}].")
         return cls(tuple(Prompt(as_text(text, i)) for i, text in enumerate(texts)), name)
 
     @property
@@ -85,7 +85,7 @@ class PromptSet(Sequence[str]):
         return self.items[index].text
 
     def __repr__(self) -> str:
-        lines = [f"PromptSet {self.name!r}: {len(self)} prompts, seed {self.seed}"]
+        lines = [f"PromptSet {quoted(self.name)}: {len(self)} prompts, seed {self.seed}"]
         lines += [f"  {i}  {text}" for i, text in enumerate(self.texts[:SHOWN])]
         return "\n".join([*lines, *["  ..."][: len(self) > SHOWN], *(f"  {note}" for note in self.notes)])
 
@@ -169,8 +169,8 @@ def distinct(name: str | None, n: int, model: "NextScaleModel | str | None" = No
         found = list(islice(_unlike(item.text for item in _interleaved(counts, 0)), min(n, known)))
     if n > known:
         raise VarlabError(
-            f"The prompt set {chosen.name!r} holds {known} different texts, and {n} are asked for. Ask for fewer, or "
-            "take a larger set."
+            f"The prompt set {quoted(chosen.name)} holds {known} different texts, and {n} are asked for. Ask for "
+            "fewer, or take a larger set."
         )
     return found[:n]
 
@@ -208,7 +208,8 @@ def _sets() -> dict[str, dict[str, int]]:
 def _first(found: FilePrompts, n: int | None, name: str) -> PromptSet:
     if n is not None and n > len(found.texts):
         raise VarlabError(
-            f"The prompt file {name!r} holds {len(found.texts)} prompts, not {n}. Give n={len(found.texts)} or fewer."
+            f"The prompt file {quoted(name)} holds {len(found.texts)} prompts, not {n}. "
+            f"Give n={len(found.texts)} or fewer."
         )
     return PromptSet(tuple(map(Prompt, found.texts[:n])), name, notes=found.notes)
 

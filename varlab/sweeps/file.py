@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from varlab.comparison.bench import methods_of
-from varlab.errors import VarlabError, unknown
+from varlab.errors import VarlabError, quoted, unknown
 from varlab.machine import usable
 from varlab.runs.inputs import at_least
 from varlab.runs.trial import check_methods
@@ -89,7 +89,7 @@ def _plan(given: dict[str, Any]) -> Plan:
         values["prompts"] = tuple(_prompts(item) for item in values["prompts"])
     for item in values.get("settings", ()):
         if not isinstance(item, dict):
-            raise VarlabError(f"settings takes mappings such as `cfg: 3`, not {item!r}.")
+            raise VarlabError(f"settings takes mappings such as `cfg: 3`, not {quoted(item)}.")
     return Plan(**values)
 
 
@@ -100,9 +100,9 @@ def _listed(key: str, value: Any) -> tuple[Any, ...]:
     kind: Any = {"models": str, "specs": str, "seeds": int}.get(key, object)
     for i, item in enumerate(items):
         if not isinstance(item, kind) or isinstance(item, bool):
-            raise VarlabError(f"{key} takes {'whole numbers' if kind is int else 'texts'}, not {item!r}.")
+            raise VarlabError(f"{key} takes {'whole numbers' if kind is int else 'texts'}, not {quoted(item)}.")
         if item in items[:i]:
-            raise VarlabError(f"{key} holds {item!r} twice.")
+            raise VarlabError(f"{key} holds {quoted(item)} twice.")
     return tuple(items)
 
 
@@ -112,7 +112,7 @@ def _prompts(item: Any) -> dict[str, Any]:
         if key not in ("set", "n", "first"):
             raise unknown("key of prompts", key, ("set", "n", "first"))
     if not isinstance(given.get("set"), str | None):
-        raise VarlabError(f"prompts takes names and files of prompt sets, not {given['set']!r}.")
+        raise VarlabError(f"prompts takes names and files of prompt sets, not {quoted(given['set'])}.")
     return {"set": given.get("set"), "n": given.get("n"), "first": given.get("first", 0)}
 
 

@@ -13,7 +13,7 @@ from distributed import Client, LocalCluster, as_completed
 from distributed.scheduler import KilledWorker
 from distributed.utils import get_mp_context, silence_logging_cmgr
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 from varlab.runs.store import StoreLost
 from varlab.sweeps.shards import Task
 from varlab.sweeps.work import Outcome, Work, work
@@ -154,4 +154,4 @@ def _outcome(future: Any) -> Outcome:
         return Outcome(f"{type(error).__name__}: {error}")
     finally:
         future.release()
-    return answer if isinstance(answer, Outcome) else Outcome(f"unexpected answer {answer!r}")
+    return answer if isinstance(answer, Outcome) else Outcome(f"unexpected answer {quoted(answer)}")

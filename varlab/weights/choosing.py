@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 from varlab.weights.reading import Checkpoint, listing
 
 AVERAGED = re.compile(r"(^|[._])ema([._]|$)|averag")
@@ -96,7 +96,7 @@ def _asked(stored: Checkpoint, scores: Mapping[str, Score]) -> str:
         return max(below, key=lambda prefix: scores[prefix])
     if any(name.startswith(under) for name in stored.tensors):
         return under
-    raise VarlabError(f"{stored.name} has no part {stored.part!r}. With names of this model: {_names(scores)}.")
+    raise VarlabError(f"{stored.name} has no part {quoted(stored.part)}. With names of this model: {_names(scores)}.")
 
 
 def _under(stored: Checkpoint, prefix: str, scores: Mapping[str, Score]) -> Checkpoint:

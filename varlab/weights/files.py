@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 from varlab.weight_labels import WeightsLabel
 from varlab.weights.choosing import choose, coverage
 from varlab.weights.content import content_of
@@ -49,7 +49,7 @@ def require_files(
 
 def ways(entry: ModelEntry) -> str:
     """What else a caller of ``load`` can do about missing files."""
-    hub = f" (checkpoint={entry.hub!r} downloads both)" if entry.file else ""
+    hub = f" (checkpoint={quoted(entry.hub)} downloads both)" if entry.file else ""
     return (
         f"Or give checkpoint=PATH and tokenizer=PATH{hub}, or init='random' for untrained weights. "
         "(On the command line: --checkpoint PATH --tokenizer PATH, or --init random.)"

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 from varlab.models.hart import HartConfig
 from varlab.models.tokenizers.hybrid import HybridConfig
 from varlab.schedules import Schedule, square
@@ -67,7 +67,7 @@ def _sides(value: Any, where: Path | str) -> tuple[int, ...]:
     """Scales as a list, or as the official command line writes them: 1_2_3."""
     sides = value.split("_") if isinstance(value, str) else value
     if not isinstance(sides, list) or not sides or not all(WHOLE.fullmatch(str(side)) for side in sides):
-        raise VarlabError(f"{where}: patch_nums is a list of whole numbers above 0, not {value!r}.")
+        raise VarlabError(f"{where}: patch_nums is a list of whole numbers above 0, not {quoted(value)}.")
     return tuple(map(int, sides))
 
 
@@ -84,7 +84,11 @@ def _ratio(hidden: int, width: int, stated: float) -> float:
 
 def _differences(found: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
     """What a config says other than the weights."""
-    return [f"{name} {given[name]!r} for {value!r}" for name, value in found.items() if given.get(name, value) != value]
+    return [
+        f"{name} {quoted(given[name])} for {quoted(value)}"
+        for name, value in found.items()
+        if given.get(name, value) != value
+    ]
 
 
 def _refuse_contradictions(
@@ -127,20 +131,20 @@ def _refuse_unknown(given: Mapping[str, Any], where: Path | str) -> None:
     for name, values in KNOWN.items():
         if given.get(name, values[0]) not in values:
             known = " or ".join(map(repr, values))
-            raise VarlabError(f"{where}: {name} {given[name]!r} is not supported, only {known} as released.")
+            raise VarlabError(f"{where}: {name} {quoted(given[name])} is not supported, only {known} as released.")
     if given.get("use_cross_attn", False):
         raise VarlabError(f"{where}: use_cross_attn is not supported; the released model has none.")
     for name, most in {"num_heads": math.inf, "num_sampling_steps": 1000, "context_token": math.inf}.items():
         if not WHOLE.fullmatch(text := str(given.get(name, 1))) or int(text) > most:
             limit = "above 0" if most == math.inf else f"from 1 to {most}"
-            raise VarlabError(f"{where}: {name} must be a whole number {limit}, not {given[name]!r}.")
+            raise VarlabError(f"{where}: {name} must be a whole number {limit}, not {quoted(given[name])}.")
 
 
 def _number(given: Mapping[str, Any], name: str, default: float, where: Path | str) -> float:
     try:
         return float(given.get(name, default))
     except (TypeError, ValueError):
-        raise VarlabError(f"{where}: {name} must be a number, not {given[name]!r}. Copy the release's.") from None
+        raise VarlabError(f"{where}: {name} must be a number, not {quoted(given[name])}. Copy the release's.") from None
 
 
 def detect_tokenizer(shapes: Mapping[str, Shape], where: Path | str, given: Mapping[str, Any]) -> HybridConfig:

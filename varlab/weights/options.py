@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from varlab.errors import VarlabError, unknown
+from varlab.errors import VarlabError, quoted, unknown
 from varlab.machine import usable
 from varlab.models.hart_model import HartEncoder
 from varlab.models.hart_settings import Savings
@@ -43,7 +43,7 @@ class LoadOptions:
         if self.precision not in PRECISIONS:
             raise unknown("precision", self.precision, PRECISIONS)
         if self.init != "checkpoint" and (self.checkpoint or self.tokenizer):
-            raise VarlabError(f"init={self.init!r} reads no files: leave checkpoint and tokenizer out, or init.")
+            raise VarlabError(f"init={quoted(self.init)} reads no files: leave checkpoint and tokenizer out, or init.")
         if entry.folder is not None and self.tokenizer:
             raise VarlabError(f"{entry.name} brings its own tokenizer: leave tokenizer out.")
         if self.savings is not None and entry.family != "hart":
@@ -58,10 +58,10 @@ class LoadOptions:
             raise VarlabError(f"{entry.name} reads class labels, such as 207, and no text: leave text out.")
         if entry.family == "hart" and entry.folder is not None and text not in (None, "captions"):
             raise VarlabError(
-                f"{entry.name} reads the captions of its card with its own encoder: leave text={text!r} out."
+                f"{entry.name} reads the captions of its card with its own encoder: leave text={quoted(text)} out."
             )
         if isinstance(text, str) and text not in ("random", entry.text) and "captions" in (text, entry.text):
-            raise VarlabError(f"{entry.name} reads {entry.text}, not text={text!r}: leave text out.")
+            raise VarlabError(f"{entry.name} reads {entry.text}, not text={quoted(text)}: leave text out.")
 
     def _check_device(self) -> None:
         kind = usable(self.device).type

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 from varlab.weights.places import INDEX, split_part, weight_file
 
 DAMAGED = (  # what torch and safetensors raise for a file that is cut or edited
@@ -93,7 +93,7 @@ def refuse_what_is_no_weights(path: Path) -> None:
             raise VarlabError(f"{path} is {what}")
     if head.isascii() and all(byte >= 32 or byte in b"\r\n\t" for byte in head):
         line = head.decode().strip().splitlines()[0][:60]
-        raise VarlabError(f"{path} is text ({line!r}), not weights. Is the download a damaged one, or a message?")
+        raise VarlabError(f"{path} is text ({quoted(line)}), not weights. Is the download a damaged one, or a message?")
 
 
 def _content(path: Path) -> tuple[Any, dict[str, str]]:

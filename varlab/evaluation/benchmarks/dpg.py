@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from PIL import Image
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 from varlab.evaluation import dpg
 from varlab.evaluation.contract import (
     ENDINGS,
@@ -48,7 +48,7 @@ class Dpg(Benchmark):
         for place, row in read_table(table, ("item_id", "text")):
             texts.setdefault(row["item_id"], row["text"])
             if not row["text"].strip() and row["item_id"] in known:
-                raise VarlabError(f"{place}: the text of {row['item_id']!r} is empty.")
+                raise VarlabError(f"{place}: the text of {quoted(row['item_id'])} is empty.")
         return [Item(name, texts[name]) for name in known]
 
     def paths(self, item: Item, count: int, ending: str) -> list[str]:
@@ -75,9 +75,9 @@ class Dpg(Benchmark):
                 by_key[dpg.key_of(place.name)].append(place)
         for key, places in by_key.items():
             if key not in known:
-                yield f"{places[0]}: no prompt {key!r}, so that it counts for nothing"
+                yield f"{places[0]}: no prompt {quoted(key)}, so that it counts for nothing"
             elif len(places) > 1:
-                yield f"{places[1]}: a second picture of {key!r} beside {places[0].name}; both would count"
+                yield f"{places[1]}: a second picture of {quoted(key)} beside {places[0].name}; both would count"
         for place in (place for places in by_key.values() for place in places):
             try:
                 with Image.open(place) as picture:
@@ -105,7 +105,7 @@ class Dpg(Benchmark):
             raise VarlabError(f"{results}: {strange[0]} belongs to no prompt of {table}.")
         keys = [dpg.key_of(file) for file in answers]
         if twice := sorted({key for key in keys if keys.count(key) > 1}):
-            raise VarlabError(f"{results}: two pictures of {twice[0]!r}, both of which would count. Remove one.")
+            raise VarlabError(f"{results}: two pictures of {quoted(twice[0])}, both of which would count. Remove one.")
         missing = require_all(asked, list(texts), keys, "pictures")
         lost = {file: why for file, why in run.dropped.items() if asked.corrected}
         if lost and not asked.allow_missing:
@@ -143,14 +143,19 @@ def read_answers(path: Path) -> dict[str, dict[str, list[str]]]:
         crop = whole(row["crop"], place, "crop")
         if crop > 3:
             raise VarlabError(f"{place}: crop {crop}; a picture has 4, from 0.")
-        once(seen, (row["file"], row["question"], crop), place, f"crop {crop} of {row['file']}, {row['question']!r},")
+        once(
+            seen,
+            (row["file"], row["question"], crop),
+            place,
+            f"crop {crop} of {row['file']}, {quoted(row['question'])},",
+        )
         found.setdefault(row["file"], {}).setdefault(row["question"], {})[crop] = row["answer"]
     if not found:
         raise VarlabError(f"{path} holds no answers.")
     for file, asks in found.items():
         for question, own in asks.items():
             if sorted(own) != list(range(len(own))):
-                raise VarlabError(f"{path}: {file}, {question!r} has crops {sorted(own)}, not all from 0.")
+                raise VarlabError(f"{path}: {file}, {quoted(question)} has crops {sorted(own)}, not all from 0.")
     return {
         file: {question: [own[crop] for crop in sorted(own)] for question, own in asks.items()}
         for file, asks in found.items()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 from varlab.evaluation import geneval, geneval_matching
 from varlab.evaluation.contract import Asked, Benchmark, Folder, Item, Scores, finished, rates, require_all
 from varlab.evaluation.results import check_facts, number, once, said
@@ -64,11 +64,11 @@ class GenEval(Benchmark):
                 continue
             if isinstance(about, dict) and about | {"prompt": ""} == known | {"prompt": ""}:
                 yield (
-                    f"{place}: a rewritten prompt stands in place of the original {item.text!r}; images of one prompt "
-                    "are no longer counted together"
+                    f"{place}: a rewritten prompt stands in place of the original {quoted(item.text)}; images of one "
+                    "prompt are no longer counted together"
                 )
             else:
-                yield f"{place}: not line {int(item.id) + 1} of the prompts ({item.text!r})"
+                yield f"{place}: not line {int(item.id) + 1} of the prompts ({quoted(item.text)})"
         for place in sorted(folder.images.glob("*/samples/*")):
             if place.suffix.lower() in (".jpg", ".jpeg", ".png") and not re.match(geneval.OFFICIAL_NAME, place.name):
                 yield f"{place}: the official evaluator reads no file of that name, and says nothing"
@@ -131,7 +131,9 @@ def read_detections(path: Path, items: Mapping[str, Item]) -> tuple[dict[str, An
 def _line(place: str, line: dict[str, Any], items: Mapping[str, Item], seen: set[tuple[str, int]]) -> dict[str, Any]:
     named = PICTURE.search(str(line.get("filename", "")))
     if named is None:
-        raise VarlabError(f"{place}: filename is {line.get('filename')!r}, not 00000/samples/0000.png or its like.")
+        raise VarlabError(
+            f"{place}: filename is {quoted(line.get('filename'))}, not 00000/samples/0000.png or its like."
+        )
     entry, image = named[1], int(named[2])
     once(seen, (entry, image), place, f"image {image} of {entry}")
     about = line.get("metadata")
@@ -140,8 +142,8 @@ def _line(place: str, line: dict[str, Any], items: Mapping[str, Item], seen: set
         raise VarlabError(f"{place}: there is no prompt {entry}; the prompts have {len(items)}.")
     if about != dict(items[entry].facts):
         raise VarlabError(
-            f"{place}: its metadata are not those of prompt {entry} ({items[entry].text!r}): it is of another version "
-            "of the prompts, or of rewritten ones."
+            f"{place}: its metadata are not those of prompt {entry} ({quoted(items[entry].text)}): it is of another "
+            "version of the prompts, or of rewritten ones."
         )
     return line | {"entry": entry, "image": image, "item": items[entry]}
 
@@ -153,7 +155,7 @@ def _row(place: str, line: Mapping[str, Any], corrected: bool) -> dict[str, Any]
         if corrected:
             raise VarlabError(f"{place}: official results hold verdicts, which can be counted but not mended.")
         if not isinstance(line.get("correct"), bool):
-            raise VarlabError(f"{place}: correct is {line.get('correct')!r}, not true or false.")
+            raise VarlabError(f"{place}: correct is {quoted(line.get('correct'))}, not true or false.")
         return row | {"correct": line["correct"]}
     return row | {"correct": _verdict(place, line, item, corrected).correct}
 
@@ -168,7 +170,7 @@ def _verdict(place: str, line: Mapping[str, Any], item: Item, corrected: bool) -
         rows = _boxes(place, name, boxes)
         labels = labelled.get(name, [None] * len(rows))
         if len(labels) != len(rows):
-            raise VarlabError(f"{place}: {len(labels)} colours of {len(rows)} {name!r}.")
+            raise VarlabError(f"{place}: {len(labels)} colours of {len(rows)} {quoted(name)}.")
         kept = rules.keep(rows, options.threshold_of(item.category), options)
         if kept:
             objects[name], colours[name] = rows[kept], [labels[i] for i in kept]
@@ -183,5 +185,5 @@ def _verdict(place: str, line: Mapping[str, Any], item: Item, corrected: bool) -
 
 def _boxes(place: str, name: str, boxes: Any) -> geneval.Rows:
     if not isinstance(boxes, list) or any(not isinstance(box, list) or len(box) != 5 for box in boxes):
-        raise VarlabError(f"{place}: detections of {name!r} are rows x1, y1, x2, y2, score.")
-    return geneval.as_rows([[number(value, place, f"a box of {name!r}") for value in box] for box in boxes])
+        raise VarlabError(f"{place}: detections of {quoted(name)} are rows x1, y1, x2, y2, score.")
+    return geneval.as_rows([[number(value, place, f"a box of {quoted(name)}") for value in box] for box in boxes])

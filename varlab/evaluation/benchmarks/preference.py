@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 from varlab.evaluation import hps, imagereward
 from varlab.evaluation.contract import Asked, Benchmark, Folder, Item, Scores, finished, moved, rates, require_all
 from varlab.evaluation.results import facts_beside, number, once, read_table, said, whole
@@ -43,8 +43,8 @@ class Preference(Benchmark):
         for place, row in read_table(results, (*self.columns, "score")):
             name, image = self.entry(row, place)
             if name not in items:
-                raise VarlabError(f"{place}: there is no prompt {name!r} among the {len(items)}.")
-            once(seen, (name, image), place, f"image {image} of {name!r}")
+                raise VarlabError(f"{place}: there is no prompt {quoted(name)} among the {len(items)}.")
+            once(seen, (name, image), place, f"image {image} of {quoted(name)}")
             value, item = number(row["score"], place, "score"), items[name]
             rows.append({"entry": name, "image": image, "category": item.category, "prompt": item.text,
                          self.name: value * self.factor})  # fmt: skip
@@ -171,4 +171,4 @@ class ImageReward(Preference):
                 return
             for item in items:
                 if known.get(item.id, item.text) != item.text:
-                    yield f"{listed}: prompt {item.id} is a rewritten one in place of {item.text!r}"
+                    yield f"{listed}: prompt {item.id} is a rewritten one in place of {quoted(item.text)}"

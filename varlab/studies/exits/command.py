@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 from varlab.studies.exits.ablation import Ablation, ablate, summary
 from varlab.training.freqexit.command import plan_of, show_freqexit
 from varlab.training.freqexit.recipes import BASES, freqexit_recipe
@@ -33,7 +33,7 @@ def ablate_command(
     try:
         numbers = tuple(int(part) for part in seeds.split(","))
     except ValueError:
-        raise VarlabError(f"--seeds takes whole numbers with commas between, not {seeds!r}.") from None
+        raise VarlabError(f"--seeds takes whole numbers with commas between, not {quoted(seeds)}.") from None
     vectors = tuple(exits.split())
     asked = Ablation(plan_of(model, chosen[0], 0, steps, pool), chosen, numbers, vectors, n)
     if not ablate(asked, folder, out, workers, device, show_freqexit, note, overwrite):

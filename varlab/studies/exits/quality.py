@@ -8,7 +8,7 @@ import pandas as pd
 from varlab.accelerators.exit_account import account
 from varlab.accelerators.freqexit import ROWS, read_exits, row_exits
 from varlab.analysis.measured import Measured
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, quoted
 from varlab.evaluation.classes import as_row, described, draw_classes, labels, measures, reference
 from varlab.evaluation.distances import FrechetSpace
 from varlab.evaluation.scattering import scattering_of
@@ -24,7 +24,7 @@ def scaled_rows(model: VAR, rows: Sequence[str] = ("full", "a", "b", "c", "d", "
     found: dict[str, str] = {}
     for row in rows:
         if row not in ROWS:
-            raise VarlabError(f"{row!r} is no published row. Known: {', '.join(ROWS)}.")
+            raise VarlabError(f"{quoted(row)} is no published row. Known: {', '.join(ROWS)}.")
         found.setdefault(shorthand(row_exits(row, model.depth, len(model.schedule))), row)
     return found
 
