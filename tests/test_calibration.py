@@ -163,3 +163,13 @@ def test_short_schedules_are_refused() -> None:
         skipvar.calibrate(tiny_infinity("square"), n=2, held_out=1)
     with pytest.raises(VarlabError, match="no stage to score"):
         sparsevar.calibrate(tiny_infinity("square"), n=2, last=4)
+
+
+@pytest.mark.parametrize(("n", "expected"), ((1, "too few"), (5, "too few"), (6, "holds")))
+def test_a_reading_of_few_prompts_is_no_verdict(n: int, expected: str) -> None:
+    row = {"norm": "mean", "root": False, "block": 3, "distance": 0.01}
+    for tau in sparsevar.TAUS:
+        row |= {f"below {tau}": 0.5, f"below {tau} low": np.nan, f"below {tau} high": np.nan}
+    edges = pd.DataFrame({"block": [1], "correlation": [0.5]})
+    found = sparsevar.Calibration(pd.DataFrame([row]), edges, np.zeros((n, 1)), (0.5,) * 4, 1, {"n": n})
+    assert str(found.reading_verdict().outcome) == expected

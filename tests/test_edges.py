@@ -43,10 +43,10 @@ def test_skipvar_closed_forms():
     # Radius int(.4 * 32 / 2) = 6, the rim inside.
     ratios = [edges.skipvar_hf_ratio(wave(32, 32, 0, k).expand(3, 32, 32)).item() for k in (6, 7)]
     assert ratios == pytest.approx([0, 1], abs=1e-5)
-    # Magnitude, not power, and DC counts: amplitudes 1/2 + 1/2 of the wave against a mean of 3.
-    assert edges.skipvar_hf_ratio(3 + wave(32, 32, 9, 0).expand(3, 32, 32)) == pytest.approx(0.25, rel=1e-5)
+    # Magnitude, not power, and DC counts: amplitudes 1/2 + 1/2 of the wave against a mean of 3, all over 4.
+    assert edges.skipvar_hf_ratio((3 + wave(32, 32, 9, 0).expand(3, 32, 32)) / 4) == pytest.approx(0.25, rel=1e-5)
     # The channels are averaged before the transform: opposite ones vanish.
-    opposite = torch.stack([wave(32, 32, 9, 0), -wave(32, 32, 9, 0), torch.zeros(32, 32)]) + 1
+    opposite = torch.stack([wave(32, 32, 9, 0), -wave(32, 32, 9, 0), torch.zeros(32, 32)]) / 2 + 0.5
     assert edges.skipvar_hf_ratio(opposite) < 1e-5
 
 
@@ -82,7 +82,7 @@ def test_skipvar_features_of_the_official_code_on_constants():
 
 @pytest.mark.parametrize("size", [(20, 20), (15, 22)])
 def test_skipvar_features_as_convolution_and_shifted_disc(size):
-    new, old = noise(2, 3, *size), noise(2, 3, *size, seed=1)
+    new, old = noise(2, 3, *size).tanh(), noise(2, 3, *size, seed=1).tanh()
     y, x = np.ogrid[: size[0], : size[1]]
     outside = np.hypot(y - size[0] // 2, x - size[1] // 2) > int(0.4 * min(size) / 2)
     magnitude = np.abs(np.fft.fftshift(np.fft.fft2(new.mean(1).numpy()), axes=(-2, -1)))

@@ -57,6 +57,17 @@ def test_features_of_another_range_or_type_are_refused() -> None:
         scattering_of(pictures / 255)
 
 
+def test_features_of_skipvar_are_taken_of_pictures_in_their_range() -> None:
+    good = REFERENCE.float() / 127.5 - 1
+    for measure in (edges.skipvar_hf_ratio, lambda x: edges.skipvar_hf_diff(x, good)):
+        measure(good * (1 + 5e-4))
+        for bad, fix in ((REFERENCE.float(), r"Give image / 127.5 - 1"), (good * 300, r"Give image.clamp\(-1, 1\)")):
+            with pytest.raises(VarlabError, match=rf"measured in \[-1, 1\].*{fix}"):
+                measure(bad)
+    with pytest.raises(VarlabError, match="of one size"):
+        edges.skipvar_hf_diff(good, good[:, :12])
+
+
 @pytest.mark.parametrize("function", MAPS)
 def test_maps_of_whole_numbers_and_arrays_are_refused(function) -> None:
     for bad in (REFERENCE, REFERENCE.long(), REFERENCE > 9, torch.zeros(3, 16, 16, dtype=torch.complex64)):

@@ -56,7 +56,9 @@ def limits(log: Log) -> list[str]:
     known, sides = provenance(log), grids(log)
     found = weight_limits(WeightsLabel(known["weights"]))
     size = f"{sides[-1][0]} x {sides[-1][1]} latents in {len(sides)} stages" if sides else "a schedule not recorded"
-    found.append(f"One resolution, {size}; SparseVAR and SkipVAR look at 64 x 64. Previews are {known['preview']}.")
+    found.append(f"One resolution, {size}; SparseVAR and SkipVAR look at 64 x 64.")
+    if known["preview"] != "none":
+        found[-1] += f" Previews are {known['preview']}."
     if sides and max(sides[-1]) <= 16:
         found.append("A token covers so much of the picture that edges and small objects can hardly be told apart.")
     if known["model"].startswith("nano"):

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from varlab.context import fixed_context
 from varlab.errors import VarlabError
-from varlab.measures.metrics import check_range, luma
+from varlab.measures.metrics import luma
+from varlab.measures.spectra import check_range
 
 SCALES, ORIENTATIONS = 3, 4
 MARGIN = 2**SCALES  # pixels mirrored around the image, so that opposite edges do not meet

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from varlab.context import fixed_context
 from varlab.errors import VarlabError, unknown
-from varlab.measures.spectra import check_maps
+from varlab.measures.spectra import check_maps, check_range
 
 
 def sobel_magnitude(m: Tensor, padding: Literal["replicate", "zeros"] = "replicate") -> Tensor:
@@ -38,7 +38,7 @@ def sobel_magnitude(m: Tensor, padding: Literal["replicate", "zeros"] = "replica
 
 
 def _check_image(image: Tensor) -> None:
-    check_maps(image, "An image")
+    check_range(image, least=-1)
     if image.ndim < 3:
         raise VarlabError(f"SkipVAR's features need images [..., C, H, W], not shape {tuple(image.shape)}.")
 
@@ -64,8 +64,10 @@ def skipvar_hf_diff(new: Tensor, old: Tensor) -> Tensor:
     constant images. The official code, for images in [-1, 1], averages over the batch as well; a higher value
     makes it skip less.
     """
-    _check_image(new)
-    _check_image(old)
+    for image in (new, old):
+        _check_image(image)
+    if new.shape[-3:] != old.shape[-3:]:
+        raise VarlabError(f"Images of one size are compared, not {tuple(new.shape)} with {tuple(old.shape)}.")
     edges_new = sobel_magnitude(new.float().mean(-3), padding="zeros")
     edges_old = sobel_magnitude(old.float().mean(-3), padding="zeros")
     return (edges_new - edges_old).abs().mean((-2, -1))

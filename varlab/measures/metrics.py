@@ -15,7 +15,7 @@ from torch import Tensor
 
 from varlab.errors import VarlabError
 from varlab.measures.edges import sobel_magnitude
-from varlab.measures.spectra import check_maps
+from varlab.measures.spectra import check_maps, check_range
 
 __all__ = [
     "concentration",
@@ -37,7 +37,6 @@ SIGMA = 1.5
 POWERS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of MS-SSIM's scales, the finest first
 STRIP = 64  # rows of windows at a time
 LEAST_MS = WINDOW * 2 ** (len(POWERS) - 1)  # pixels a side
-MARGIN = 1e-3  # beyond [0, 1]: rounding, not another range
 
 
 # --- fidelity of an image to its reference ------------------------------------------------------------------
@@ -163,16 +162,6 @@ def _blur(x: Tensor) -> Tensor:
             blurred.add_(x.narrow(dim, start, length), alpha=tap / sum(taps))
         x = blurred
     return x
-
-
-def check_range(image: Tensor) -> None:
-    """Refuse what is no image in [0, 1], and say how to convert it."""
-    check_maps(image, "An image")
-    low, high = (float(bound) for bound in image.aminmax()) if image.numel() else (0.0, 0.0)
-    if low < -MARGIN or high > 1 + MARGIN:
-        fix = "(image + 1) / 2" if low >= -1 - MARGIN and high <= 1 + MARGIN else "image / 255"
-        fix = fix if low >= -1 - MARGIN and high <= 255 else "image.clamp(0, 1)"
-        raise VarlabError(f"Images are measured in [0, 1], this one lies in [{low:.3g}, {high:.3g}]. Give {fix}.")
 
 
 def check_pair(image: Tensor, reference: Tensor) -> None:

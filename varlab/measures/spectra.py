@@ -29,6 +29,7 @@ from varlab.context import fixed_context
 from varlab.errors import VarlabError, unknown
 
 NO_POWER = 1e-12
+MARGIN = 1e-3  # beyond the range of an image: rounding, not another range
 
 
 # --- the frequency plane ------------------------------------------------------------------------------------
@@ -81,6 +82,19 @@ def check_maps(m: Tensor, what: str = "A map") -> None:
     if not m.is_floating_point():
         fix = "x.float() / 255" if m.dtype == torch.uint8 else "x.abs()" if m.is_complex() else "x.float()"
         raise VarlabError(f"{what} holds real numbers, an image those in [0, 1]; this one is {m.dtype}. Give {fix}.")
+
+
+def check_range(image: Tensor, least: int = 0) -> None:
+    """Refuse what is no image in [``least``, 1], 0 or -1, and say how to convert it."""
+    check_maps(image, "An image")
+    low, high = (float(bound) for bound in image.aminmax()) if image.numel() else (0.0, 0.0)
+    if low < least - MARGIN or high > 1 + MARGIN:
+        fix = "image.clamp(0, 1)" if least == 0 else "image.clamp(-1, 1)"
+        if low >= -1 - MARGIN and high <= 255:
+            fix = "image / 255" if least == 0 else "image / 127.5 - 1"
+        if least == 0 and low >= -1 - MARGIN and high <= 1 + MARGIN:
+            fix = "(image + 1) / 2"
+        raise VarlabError(f"Images are measured in [{least}, 1], this one lies in [{low:.3g}, {high:.3g}]. Give {fix}.")
 
 
 def power_spectrum(m: Tensor) -> Tensor:

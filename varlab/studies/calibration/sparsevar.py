@@ -17,7 +17,7 @@ from torch import Tensor
 
 from varlab.accelerators.anchors import resize
 from varlab.accelerators.sparsevar import Norm, normalise
-from varlab.claims.rules import measured, positive
+from varlab.claims.rules import FEWEST, measured, positive
 from varlab.claims.verdict import Outcome, Verdict
 from varlab.context import fixed_context
 from varlab.engine.hooks import Probe
@@ -86,7 +86,9 @@ class Calibration:
             f"{', '.join(map(str, self.published))}; root mean square distance {best.distance:.3f}, "
             f"allowed {CLOSE}. It is the best of {len(self.shares)} readings. n = {self.facts['n']}."
         )
-        outcome = Outcome.HOLDS if best.distance <= CLOSE else Outcome.FAILS
+        outcome = Outcome.TOO_FEW
+        if self.facts["n"] >= FEWEST:
+            outcome = Outcome.HOLDS if best.distance <= CLOSE else Outcome.FAILS
         return Verdict("A reading of tau gives the published shares on this model", outcome, finding)
 
     def block_verdict(self) -> Verdict:
