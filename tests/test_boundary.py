@@ -5,6 +5,7 @@ import errno
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -45,6 +46,17 @@ from varlab.writing import check_writable, check_writable_file
 def test_every_error_has_a_line_and_a_code(error: Exception, line: str, code: int) -> None:
     said, given = boundary.explain(error)
     assert said.startswith(line) and "\n" not in said and given == code
+
+
+def test_a_warning_is_one_line_without_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["varlab"])
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    boundary.guarded(
+        lambda arguments: sys.stderr.write(warnings.formatwarning("taken: \x1b ema.", UserWarning, "x.py", 3))
+    )
+    assert capsys.readouterr().err == "varlab: note: taken: ⟨U+001B⟩ ema.\n"
 
 
 TYPED = r"\blue of $5 красный 红"

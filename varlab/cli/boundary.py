@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -26,6 +27,7 @@ def guarded(app: Callable[[list[str]], object]) -> None:
     with suppress(AttributeError):  # a terminal that knows only ASCII still gets every line
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    warnings.formatwarning = _note
     try:
         app(arguments)
     except SystemExit as end:  # what typer makes of Ctrl-C
@@ -78,6 +80,13 @@ def _first(error: Exception) -> str:
     """The line of a message that holds the cause: the first, or, where a worker's traceback is passed on, the last."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1 if "Traceback (most recent call last):" in lines else 0] if lines else "no message"
+
+
+def _note(message: Warning | str, category: type[Warning], *place: object) -> str:
+    """A warning meant for the caller as one line; one meant for programmers as Python writes it."""
+    if category is UserWarning:
+        return in_terminal(f"varlab: note: {message}\n")
+    return f"{category.__name__}: {message}\n"
 
 
 def _print(line: str, style: str | None = None) -> None:

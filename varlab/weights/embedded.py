@@ -165,7 +165,8 @@ def read_facts(folder: str | Path, scene_version: str | None = SCENE_VERSION) ->
     path = Path(folder) / "model.json"
     if not path.exists():
         raise VarlabError(
-            f"{path} does not exist: {Path(folder).name} is no trained mini. Give the folder that holds it."
+            f"{folder} is no trained mini, which is a folder with model.json and model.safetensors. Give the folder "
+            "that holds them."
         )
     record: dict[str, Any] = read_json(path, "Train or copy the mini again.")
     if missing := set(KEYS) - record.keys():
