@@ -83,6 +83,14 @@ def test_errors_quote_what_was_typed(varlab: Call, arguments: tuple[str, ...]) -
     varlab(*arguments).refused(TYPED)
 
 
+def test_refusals_speak_of_numbers_as_people_do(varlab: Call) -> None:
+    draw = ("sample", "nano-infinity", "a red star", "--method")
+    varlab(*draw, "truncate:last=x").refused("last takes a whole number, not 'x'")
+    varlab(*draw, "sparsevar:tau=x").refused("tau takes a number, not 'x'")
+    Path("one.txt").write_text("a red star")
+    varlab("log", "nano-infinity", "--prompts", "one.txt", "--n", "2").refused("holds 1 prompt, not 2")
+
+
 def test_a_quoted_text_is_one_line_as_typed() -> None:
     assert [quoted(given) for given in (r"\b", "it's", "a\nb", "", 3, None, [r"\b", 2])] == [
         r"'\b'", '"it\'s"', "'a⟨U+000A⟩b'", "''", "3", "None", r"['\b', 2]"

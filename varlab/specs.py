@@ -152,7 +152,7 @@ def _value(spec: str, key: str, text: str, kind: Any) -> Any:
     try:
         return plain(text)
     except ValueError:
-        raise VarlabError(f"{quoted(spec)}: {key} takes a {plain.__name__}, not {quoted(text)}.") from None
+        raise VarlabError(f"{quoted(spec)}: {key} takes a {_choices(plain)}, not {quoted(text)}.") from None
 
 
 def _text(name: str, value: Any, kind: Any) -> str:

@@ -27,7 +27,7 @@ def guarded(app: Callable[[list[str]], object]) -> None:
     with suppress(AttributeError):  # a terminal that knows only ASCII still gets every line
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    warnings.formatwarning = _note
+    warnings.formatwarning = _note  # type: ignore[assignment]
     try:
         app(arguments)
     except SystemExit as end:  # what typer makes of Ctrl-C

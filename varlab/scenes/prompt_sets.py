@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 
 from varlab.errors import VarlabError, quoted, unknown
+from varlab.markup import count as numbered
 from varlab.resources import shipped
 from varlab.scenes.grammar import CATEGORIES, COLORS, NUMBERS, RELATIONS, SHAPES, noun_phrase
 from varlab.scenes.prompt_files import ENDINGS, FilePrompts, as_text, is_prompt_file, read_prompts
@@ -208,7 +209,7 @@ def _sets() -> dict[str, dict[str, int]]:
 def _first(found: FilePrompts, n: int | None, name: str) -> PromptSet:
     if n is not None and n > len(found.texts):
         raise VarlabError(
-            f"The prompt file {quoted(name)} holds {len(found.texts)} prompts, not {n}. "
+            f"The prompt file {quoted(name)} holds {numbered(len(found.texts), 'prompt')}, not {n}. "
             f"Give n={len(found.texts)} or fewer."
         )
     return PromptSet(tuple(map(Prompt, found.texts[:n])), name, notes=found.notes)
