@@ -4,6 +4,8 @@ oneDNN lays a weight out anew in every product; what it multiplies, and in which
 serves any number of rows and takes the memory of the weight, which it replaces.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -35,14 +37,15 @@ class PackedLinear(nn.Module):
 
 def typed(layer: nn.Module, x: Tensor) -> Tensor:
     """x as the layer computes."""
-    return x.to(layer.dtype if isinstance(layer, PackedLinear) else layer.weight.dtype)
+    weight = layer.packed if isinstance(layer, PackedLinear) else layer.weight
+    return x.to(cast(Tensor, weight).dtype)
 
 
 def biased(layer: nn.Module, x: Tensor, bias: Tensor) -> Tensor:
     """The layer without its own bias, and with this one: some of a checkpoint's are put together from parts."""
     if isinstance(layer, PackedLinear):
         return layer.product(x.to(layer.dtype), bias)
-    weight: Tensor = layer.weight
+    weight = cast(Tensor, layer.weight)
     return F.linear(x.to(weight.dtype), weight, bias)
 
 
