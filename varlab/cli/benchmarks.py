@@ -31,6 +31,7 @@ from varlab.cli.options import (
     with_options,
 )
 from varlab.errors import VarlabError, quoted
+from varlab.markup import count as plural
 
 app = typer.Typer()
 
@@ -115,7 +116,9 @@ def generate(
     with resumable(), image_bar() as progress:
         made = draw(drawings, progress, not no_wait)
     for folder, count in made.items():
-        say(f"{folder}: {count} pictures drawn, {len(items)} prompts; {loaded.weights}, seed {seed}")
+        say(
+            f"{folder}: {plural(count, 'picture')} drawn, {plural(len(items), 'prompt')}; {loaded.weights}, seed {seed}"
+        )
 
 
 @app.command()

@@ -31,6 +31,7 @@ from varlab.cli.options import (
     with_options,
 )
 from varlab.errors import VarlabError, quoted
+from varlab.markup import count
 
 app = typer.Typer()
 
@@ -167,7 +168,7 @@ def log(
             wait=not no_wait,
             **settings,
         )
-    say(f"{tree.attrs['n']} prompts, weights: {tree.attrs['weights']}, groups: {', '.join(tree.children)}")
+    say(f"{count(tree.attrs['n'], 'prompt')}, weights: {tree.attrs['weights']}, groups: {', '.join(tree.children)}")
     made, source = tree.encoding[MADE], tree.encoding["source"]
     say(f"{made} to {source}" if made == "written" else f"{source} was there, finished; {made or 'nothing was drawn'}")
 

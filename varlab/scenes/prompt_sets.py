@@ -86,7 +86,7 @@ class PromptSet(Sequence[str]):
         return self.items[index].text
 
     def __repr__(self) -> str:
-        lines = [f"PromptSet {quoted(self.name)}: {len(self)} prompts, seed {self.seed}"]
+        lines = [f"PromptSet {quoted(self.name)}: {numbered(len(self), 'prompt')}, seed {self.seed}"]
         lines += [f"  {i}  {text}" for i, text in enumerate(self.texts[:SHOWN])]
         return "\n".join([*lines, *["  ..."][: len(self) > SHOWN], *(f"  {note}" for note in self.notes)])
 
