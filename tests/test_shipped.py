@@ -11,14 +11,16 @@ import varlab as vl
 from tests.notebook_cells import run_cells
 from varlab.claims.rules import FEWEST
 from varlab.reports import list_notebooks, notebook_parameters, run_report
-from varlab.scenes import VOCABULARY
+from varlab.scenes import SCENE_VERSION, TEXTURED, VOCABULARY
 from varlab.training.var import class_names
-from varlab.weights.embedded import SCENE_VERSION, data_folder, mini_folders
+from varlab.weights.embedded import data_folder, mini_folders
 
 LIMITS = {
     "nano-infinity": 12e6,
     "mini-infinity": 30e6,
     "mini-hart": 20e6,
+    "mini-infinity-textured": 30e6,
+    "mini-hart-textured": 20e6,
     "mini-var": 12e6,
     "mini-var-freqexit": 12e6,
 }  # bytes
@@ -46,7 +48,8 @@ def test_a_mini_keeps_its_promises(folder: Path) -> None:
     facts = json.loads((folder / "model.json").read_text())
     assert (folder / "model.safetensors").stat().st_size <= LIMITS[folder.name]
     words = class_names() if facts["family"] == "var" else VOCABULARY
-    assert facts["scene_version"] == SCENE_VERSION and tuple(facts["vocabulary"]) == words
+    assert facts["scene_version"] == (TEXTURED if folder.name.endswith("-textured") else SCENE_VERSION)
+    assert tuple(facts["vocabulary"]) == words
     model = vl.load(folder.name)
     assert model.weights == f"trained (varlab {folder.name}, {facts['weights']})"
     a, b = vl.sample(model, ["a red star"], seed=1), vl.sample(model, ["a red star"], seed=1)

@@ -147,9 +147,11 @@ def test_a_tokenizer_may_start_from_a_shipped_one(
 
     shipped = load_mini(tmp_path / "first")[0].tokenizer.state_dict()
     pool = ScenePool(finished / "pool")
-    assert all(torch.equal(value, shipped[key]) for key, value in new_tokenizer(second, pool).state_dict().items())
+    assert all(
+        torch.equal(value, shipped[key]) for key, value in new_tokenizer(second, pool, tmp_path).state_dict().items()
+    )
     with pytest.raises(VarlabError, match="another one"):
-        new_tokenizer(replace(second, tokenizer=replace(TINY.tokenizer, channels=16)), pool)
+        new_tokenizer(replace(second, tokenizer=replace(TINY.tokenizer, channels=16)), pool, tmp_path)
 
 
 @pytest.mark.slow

@@ -176,7 +176,7 @@ def test_damaged_minis_are_refused_with_the_difference(places: Path) -> None:
     after("does not fit this InfinityTransformer", "missing", transformer={**record["transformer"], "depth": 6})
     after("does not fit this CaptionEncoder", "word.weight", vocabulary=[*WORDS, "moon"])
     after("predicts 8 bits", "takes 12", tokenizer={**record["tokenizer"], "bits": 12})
-    assert load_mini(folder, scene_version=None)[1].scene_version == embedded.SCENE_VERSION
+    assert load_mini(folder, scene_versions=None)[1].scene_version == embedded.SCENE_VERSION
     (folder / "model.json").write_text("{}")
     refused(lambda: load_mini(folder), "lacks", "family", "vocabulary")
     (folder / "model.json").write_text(whole)
@@ -200,9 +200,9 @@ def test_mini_is_not_saved_with_values_that_are_not_finite(places: Path) -> None
 
 
 def test_scene_version_is_that_of_the_scenes() -> None:
-    from varlab.scenes import SCENE_VERSION
+    from varlab.scenes import SCENE_VERSION, SCENE_VERSIONS
 
-    assert embedded.SCENE_VERSION == SCENE_VERSION
+    assert (embedded.SCENE_VERSION, embedded.SCENE_VERSIONS) == (SCENE_VERSION, SCENE_VERSIONS)
 
 
 def test_data_folder_is_that_of_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:

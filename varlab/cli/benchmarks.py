@@ -193,6 +193,9 @@ def score(
         typer.Option(help="Model: prompts of scenes (553, the whole set), images of frechet and fid (2000)."),
     ] = None,
     per_prompt: Annotated[int | None, typer.Option(help="Model, scenes: images a prompt (4).")] = None,
+    scene_version: Annotated[
+        str | None, typer.Option(help="Of scenes, 1 (flat) or 2 (textured): for pictures that do not say which.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Model: image i depends on (seed, i) alone (0).")] = None,
     method: Method = None,
     json: Annotated[Path | None, typer.Option(help="Write the table and the score of every image here.")] = None,
@@ -219,7 +222,7 @@ def score(
         if any(value is not None for value in models):
             raise VarlabError(f"{what} is a folder of images: options of models and methods belong to varlab generate.")
         place, words = Path(what), shlex.split(network or "")
-        scores = judge(found.name, place, prompts, results, reference or (), mode, allow_missing, words)
+        scores = judge(found.name, place, prompts, results, reference or (), mode, allow_missing, words, scene_version)
         _show(scores)
         if json is not None:
             say(f"written to {save_scores(json, found.name, place, scores, mode=mode)}")
@@ -229,8 +232,19 @@ def score(
             f"{what} is a model: --prompts, --results, --reference, --mode, --network and --allow-missing are of "
             f"folders. If it is a folder, write ./{what}."
         )
+    _check_scenes(what, scene_version)
     per_prompt, seed = 4 if per_prompt is None else per_prompt, seed or 0
     _score_model(found.name, what, n, per_prompt, seed, tuple(method or ()), json, against, settings, options)
+
+
+def _check_scenes(model: str, asked: str | None) -> None:
+    """Refuse to judge a model's samples as scenes that it does not draw."""
+    from varlab.runs.origins import scene_version
+    from varlab.weights.registry import find
+    from varlab.weights.zoo import scenes_known
+
+    if asked is not None:
+        scene_version({"model": model, "weights": "", "scene_version": scenes_known(find(model))}, asked)
 
 
 def _is_model(what: str) -> bool:

@@ -34,7 +34,9 @@ app = typer.Typer()
 
 @app.command()
 def train(
-    name: Annotated[str, typer.Argument(help="What to train: a mini from nothing, e.g. mini-var, or freqexit.")],
+    name: Annotated[
+        str, typer.Argument(help="What to train: a mini, e.g. mini-var or mini-infinity-textured, or freqexit.")
+    ],
     folder: Annotated[Path | None, typer.Option(help="Checkpoints; the same folder resumes.")] = None,
     workers: Annotated[
         int | None, typer.Option(help="Data-parallel processes, one thread each. Default: the recipe's.")
@@ -60,7 +62,8 @@ def train(
 ) -> None:
     """Train a mini from nothing, or fine-tune one for early exits (`freqexit`).
 
-    From nothing: scenes, tokenizer, transformer. Ctrl-C keeps the state; the same command goes on.
+    From nothing: scenes, tokenizer, transformer; a textured mini goes on from the flat one, tokenizer included. Ctrl-C
+    keeps the state; the same command goes on.
     """
     from varlab.errors import unknown
     from varlab.machine import usable

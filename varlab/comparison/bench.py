@@ -114,14 +114,15 @@ class Bench:
         return self.turns.joined(self.names, len(self.batches))
 
 
-def prompt_rows(made: Made, texts: Sequence[str], categories: Sequence[str]) -> pd.DataFrame:
-    """One row a prompt and method: fidelity to the dense image, and whether the scene is right."""
+def prompt_rows(made: Made, texts: Sequence[str], categories: Sequence[str], scene_version: str) -> pd.DataFrame:
+    """One row a prompt and method: fidelity to the dense image, and whether the scene, of that version, is right."""
     scored = len(texts) >= SCORE_FROM and set(categories) <= set(CATEGORIES)
     parts = []
     for name, measured in made.measured.items():
         part = pd.DataFrame({"method": name, "prompt": texts, "category": categories}).join(measured)
         pictures = [np.asarray(picture) for picture in made.images[name]]
-        part["correct"] = score_images(pictures, texts, categories)["correct"] if scored else np.nan
+        right = score_images(pictures, texts, categories, version=scene_version)["correct"] if scored else np.nan
+        part["correct"] = right
         parts.append(part)
     return pd.concat(parts, ignore_index=True)
 

@@ -18,7 +18,7 @@ from varlab.comparison.pictures import COLOUR, band_edges, crops, fidelity, meas
 from varlab.context import fixed_context
 from varlab.errors import VarlabError
 from varlab.measures.statistics import adjusted
-from varlab.runs.origins import signed
+from varlab.runs.origins import scene_version, signed
 from varlab.scenes import parse, score_images
 from varlab.scenes.prompt_sets import prompts
 from varlab.weights.dists import load_dists
@@ -149,9 +149,11 @@ def _scene_scorer(found: Set) -> Callable[[torch.Tensor, str], bool] | None:
     except VarlabError:
         return None
 
+    version = scene_version(found.facts)
+
     def score(image: torch.Tensor, prompt: str) -> bool:
         pixels = (image * 255).round().byte().movedim(0, -1).numpy()
-        return bool(score_images([pixels], [prompt], [""])["correct"][0])
+        return bool(score_images([pixels], [prompt], [""], version=version)["correct"][0])
 
     return score
 

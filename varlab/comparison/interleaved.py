@@ -111,7 +111,7 @@ def _found(
 ) -> Comparison:
     """The tables of what a bench kept."""
     made, timings = bench.found(), bench.turns.timings()
-    rows = prompt_rows(made, chosen.texts, chosen.categories)
+    rows = prompt_rows(made, chosen.texts, chosen.categories, bench.job.model.scene_version)
     table = pd.DataFrame([method_row(name, bench, made, rows, timings) for name in bench.names]).set_index("method")
     logs = method_logs(made, facts)
     notes = fitted_notes(logs, chosen.texts)

@@ -84,6 +84,7 @@ class Asked:
     allow_missing: bool = False
     prompts: Path | None = None
     references: tuple[Path, ...] = ()
+    scene_version: str | None = None
 
     @property
     def corrected(self) -> bool:

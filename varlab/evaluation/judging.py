@@ -72,6 +72,7 @@ def judge(
     mode: str = "official",
     allow_missing: bool = False,
     options: Sequence[str] = (),
+    scene_version: str | None = None,
 ) -> Scores:
     """Scores of one folder, or of all that ``varlab generate`` made in it, beside each other.
 
@@ -84,6 +85,7 @@ def judge(
     mode : ``official``, with the faults of the official code, or ``corrected``.
     allow_missing : score what is there; else a missing image is an error.
     options : of the adapter's script, where it runs here.
+    scene_version : of the scenes that pictures show which do not say.
 
     Raises
     ------
@@ -100,7 +102,7 @@ def judge(
     asked = [
         Asked(
             items_of(benchmark, folder, prompts), folder, _results(benchmark, folder, results), mode, allow_missing,
-            prompts, tuple(references),
+            prompts, tuple(references), scene_version,
         )
         for folder in found
     ]  # fmt: skip

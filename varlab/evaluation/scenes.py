@@ -12,7 +12,7 @@ from varlab.errors import VarlabError
 from varlab.measures.spectra import band_power
 from varlab.models.base import NextScaleModel
 from varlab.runs import sample
-from varlab.scenes import benchmark_prompt, render, sample_scenes, score_images, summarise
+from varlab.scenes import SCENE_VERSION, benchmark_prompt, render, sample_scenes, score_images, summarise
 from varlab.scenes.prompt_sets import PromptSet, prompts
 
 Progress = Callable[[float, int], None]
@@ -49,9 +49,13 @@ class Ceiling:
 
 
 def score(
-    pictures: list[np.ndarray], texts: list[str], categories: list[str], entries: list[int] | None = None
+    pictures: list[np.ndarray],
+    texts: list[str],
+    categories: list[str],
+    entries: list[int] | None = None,
+    version: str = SCENE_VERSION,
 ) -> SceneScore:
-    table = score_images(pictures, texts, categories, entries=entries)
+    table = score_images(pictures, texts, categories, entries, version)
     return SceneScore(table, summarise(table))
 
 
@@ -78,7 +82,7 @@ def score_samples(
     entries = [i for i in range(len(chosen)) for _ in range(per_prompt)]
     images = sample(model, texts, seed=seed, batch=batch, progress=progress).images
     pictures = [np.asarray(image) for image in images]
-    return score(pictures, texts, categories, entries), pictures, chosen
+    return score(pictures, texts, categories, entries, model.scene_version), pictures, chosen
 
 
 @torch.inference_mode()
@@ -94,15 +98,15 @@ def reconstruct(model: NextScaleModel, images: np.ndarray, batch: int = 64) -> n
 
 
 def score_ceiling(model: NextScaleModel, n: int = 553, seed: int = HELD_OUT_SEED) -> Ceiling:
-    """Held-out scenes as rendered, and after the tokenizer."""
-    scenes = sample_scenes(n, seed)
+    """Held-out scenes of the version that the model knows, as rendered, and after the tokenizer."""
+    scenes = sample_scenes(n, seed, version=model.scene_version)
     texts, categories = [benchmark_prompt(scene) for scene in scenes], [scene.category for scene in scenes]
     truth = render(scenes, model.latent_grid(model.schedule.final)[0] * model.stride)
     rebuilt = reconstruct(model, truth)
     error = float(((truth.astype(np.float64) - rebuilt) ** 2).mean())
     return Ceiling(
-        score(list(truth), texts, categories),
-        score(list(rebuilt), texts, categories),
+        score(list(truth), texts, categories, version=model.scene_version),
+        score(list(rebuilt), texts, categories, version=model.scene_version),
         psnr=float(10 * np.log10(255**2 / error)),
         detail_kept=detail(rebuilt) / detail(truth),
         power=detail(truth) / len(truth),

@@ -112,6 +112,7 @@ class NextScaleModel(Shown, ABC, Generic[SettingsT, ConditioningT, GuidanceT]):
     sublayers: tuple[str, ...]
     attention_scale: float
     settings: SettingsT
+    scene_version: str = "1"  # of the procedural scenes that a mini was trained on; of others without a meaning
     execution: str = "eager"  # or "compiled", and what else differs from it by rounding alone
 
     def __repr__(self) -> str:
@@ -147,7 +148,7 @@ class NextScaleModel(Shown, ABC, Generic[SettingsT, ConditioningT, GuidanceT]):
     def with_(self, kind: type[Self] | None = None, **changes: Any) -> Self:
         """The same weights with other parts: a schedule, settings, savings. ``kind``: a subclass in place of this."""
         made = (kind or type(self))(**self.parts() | changes)
-        made.execution = self.execution
+        made.execution, made.scene_version = self.execution, self.scene_version
         return made
 
     def check_text(self, text: Any) -> None:

@@ -1,6 +1,6 @@
 """What a run was made of, as records say it: the model's architecture, its text encoder."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -11,11 +11,13 @@ import torch
 from varlab.accelerators import ACCELERATORS
 from varlab.accelerators import build as build_accelerators
 from varlab.engine.hooks import Accelerator
+from varlab.errors import VarlabError
 from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
 from varlab.probes import PROBES, LoggingProbe
 from varlab.probes import build as build_probes
 from varlab.resources import git_state
+from varlab.scenes.grammar import SCENE_VERSION, require_version
 from varlab.specs import spec_of, written
 
 
@@ -40,6 +42,7 @@ def made_with(model: NextScaleModel, **more: Any) -> dict[str, Any]:
     return {
         "model": model.name,
         "weights": model.weights,
+        **scenes_of(model),
         "precision": model.precision,
         **more,
         "settings": asdict(model.settings),
@@ -47,6 +50,25 @@ def made_with(model: NextScaleModel, **more: Any) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         **signed(),
     }
+
+
+def scenes_of(model: NextScaleModel) -> dict[str, str]:
+    """The version of the scenes that a model knows; records of version 1 name none, as those from before version 2."""
+    return {} if model.scene_version == SCENE_VERSION else {"scene_version": model.scene_version}
+
+
+def scene_version(record: Mapping[str, Any], asked: str | None = None) -> str:
+    """The version of the scenes that the pictures of a record show; of pictures without one, the one ``asked`` for.
+
+    Raises VarlabError where the two differ.
+    """
+    known = record.get("scene_version", SCENE_VERSION if "weights" in record else asked or SCENE_VERSION)
+    if asked is not None and require_version(asked) != known:
+        raise VarlabError(
+            f"{record.get('model', 'The model')} draws scenes of version {known}, and version {asked} is asked for. "
+            "Leave the version out, or take a model of those scenes."
+        )
+    return str(known)
 
 
 def signed() -> dict[str, Any]:

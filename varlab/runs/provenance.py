@@ -18,7 +18,7 @@ from varlab.runs.clock import timed_run
 from varlab.runs.folders import run_key
 from varlab.runs.inputs import prompt_label
 from varlab.runs.job import Job
-from varlab.runs.origins import architecture, plugin_options, text_encoder
+from varlab.runs.origins import architecture, plugin_options, scenes_of, text_encoder
 from varlab.specs import spec_of
 
 PACKAGES = ("varlab", "torch", "numpy", "xarray", "zarr", "pywavelets")
@@ -34,6 +34,7 @@ def provenance(job: Job, prompt_set: str = "custom") -> dict[str, Any]:
         "weights_content": dict(getattr(model.weights, "content", {})),
         "architecture": architecture(model),
         "text_encoder": text_encoder(model),
+        **scenes_of(model),
         "precision": model.precision,
         "execution": model.execution,
         "schedule": [list(grid) for grid in model.schedule.grids],

@@ -141,6 +141,7 @@ def rows(model: NextScaleModel, shard: Shard, image: Tensor, dense: Tensor, flop
         table[name] = measure(image, dense).double().numpy() if large else np.nan
     scored = set(shard.categories) <= set(CATEGORIES)
     pictures = [np.asarray(picture) for picture in to_pil(image)]
-    right = score_images(pictures, list(images.texts), list(shard.categories))["correct"] if scored else np.nan
+    asked, version = (list(images.texts), list(shard.categories)), model.scene_version
+    right = score_images(pictures, *asked, version=version)["correct"] if scored else np.nan
     table["correct"] = np.asarray(right, dtype=float)
     return table.assign(weights=str(model.weights), device=device_name(model.device))

@@ -7,15 +7,16 @@ import pandas as pd
 import torch
 
 from varlab.machine import device_name
-from varlab.scenes import SCENE_VERSION, shortened
+from varlab.scenes import shortened
 from varlab.scenes.prompt_sets import prompts
-from varlab.training.pipeline import FROM, PARTS, load_average, start_of, trained_tokenizer
+from varlab.training.pipeline import FROM, PARTS, continued, load_average, start_of, trained_tokenizer
 from varlab.training.pool import ScenePool
 from varlab.training.recipe import Recipe
 from varlab.training.records import parts_of
-from varlab.weights.embedded import load_mini, save_mini
+from varlab.weights.embedded import read_facts, save_mini
 
 BENCHMARK = 553  # prompts of the scene benchmark
+ORIGIN = "fine_tuned_from"  # of facts: weights of another world of scenes, from which both parts went on
 
 
 def export(recipe: Recipe, run: Path, folder: Path, device: str = "cpu") -> str:
@@ -27,17 +28,18 @@ def export(recipe: Recipe, run: Path, folder: Path, device: str = "cpu") -> str:
     weights = save_mini(
         folder, recipe.parts(tokenizer, trained), recipe.schedule, recipe.settings, facts, recipe.classes
     )
-    _copy_logs(run, folder / "training")
+    _copy_logs(run, run / FROM / "training" if continued(recipe, run) else None, folder / "training")
     return weights
 
 
-def _copy_logs(run: Path, folder: Path) -> None:
-    """The logs of all parts; a continued one goes on where the mini that it began from had stopped."""
-    start, former = start_of(run), run / FROM / "training"
+def _copy_logs(run: Path, former: Path | None, folder: Path) -> None:
+    """The logs of all parts; a continued one goes on where the mini that it began from, with its ``former`` logs, had
+    stopped."""
+    start = start_of(run)
     folder.mkdir(exist_ok=True)
     for part in PARTS:
         rows = []
-        if (former / f"{part}.csv").exists():
+        if former is not None and (former / f"{part}.csv").exists():
             rows.append(pd.read_csv(former / f"{part}.csv"))
         if (run / part / "log.csv").exists():
             log = pd.read_csv(run / part / "log.csv")
@@ -59,7 +61,7 @@ def _trained_on(recipe: Recipe, pool: ScenePool) -> float:
 
 def _facts(recipe: Recipe, run: Path, device: str) -> dict[str, Any]:
     facts: dict[str, Any] = {
-        "scene_version": SCENE_VERSION,
+        "scene_version": recipe.scene_version,
         "image_size": recipe.image_size,
         "pool": recipe.pool,
         "pool_seed": recipe.pool_seed,
@@ -80,5 +82,12 @@ def _facts(recipe: Recipe, run: Path, device: str) -> dict[str, Any]:
             f"{part}_samples": state["step"] * batches[part] * state["world"] + before[f"{part}_samples"],
             f"{part}_hours": round(state["seconds"] / 3600 + before[f"{part}_hours"], 3),
         }
-    former = load_mini(run / FROM)[1].extra.get("parts", []) if (run / FROM).exists() else []
+    former: list[Any] = []
+    if (run / FROM).exists():
+        source = read_facts(run / FROM)
+        origin = {"weights": source.weights, "scene_version": source.scene_version}
+        if continued(recipe, run):
+            former = source.extra.get("parts", [])
+            origin = source.extra.get(ORIGIN, {})
+        facts |= {ORIGIN: origin} if origin else {}
     return facts | {"parts": former + parts_of(run / "transformer", before["transformer_steps"], int(state["step"]))}

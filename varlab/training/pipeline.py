@@ -20,7 +20,7 @@ from varlab.training.loop import Loop, Progress
 from varlab.training.pool import ScenePool, build_pool
 from varlab.training.recipe import Material, Recipe, Trained
 from varlab.training.records import note, settings_of
-from varlab.weights.embedded import MiniFacts, data_folder, load_mini, mini_folder
+from varlab.weights.embedded import MiniFacts, data_folder, load_mini, mini_folder, read_facts
 
 Report = Callable[[str, Progress], None]
 PARTS = ("tokenizer", "transformer")
@@ -36,10 +36,12 @@ def unseen(step: int) -> None:
     """What is called at a checkpoint that nobody looks at."""
 
 
-def new_tokenizer(recipe: Recipe, pool: ScenePool) -> Any:
-    """Fresh, or with the weights of the mini whose tokenizer it starts from."""
+def new_tokenizer(recipe: Recipe, pool: ScenePool, folder: Path) -> Any:
+    """Fresh, or with the weights of the mini whose tokenizer it starts from, or that the run fine-tunes."""
     tokenizer = recipe.new_tokenizer()
-    if recipe.tokenizer_from is not None:
+    if (folder / FROM).exists():
+        tokenizer.load_state_dict(load_mini(folder / FROM)[0].tokenizer.state_dict())
+    elif recipe.tokenizer_from is not None:
         recipe.adopt(tokenizer, *load_mini(data_folder() / recipe.tokenizer_from), pool)
     return tokenizer
 
@@ -54,20 +56,25 @@ def load_average(module: nn.Module, folder: Path) -> None:
 def begin_from(recipe: Recipe, folder: Path, mini: Path) -> None:
     """The run continues from shipped weights, of which it keeps a copy: they may be replaced by what comes of it.
 
-    Their tokenizer is kept, their transformer trained on.
+    Their tokenizer is kept, their transformer trained on; where they know other scenes than a recipe that fine-tunes,
+    both are, and updates count from 0.
     """
     mini = mini_folder(mini)
     _, facts = load_mini(mini)
     if different := _differences(facts, recipe):
-        raise VarlabError(f"{mini} is of another architecture than the recipe {recipe.name}: {'; '.join(different)}.")
-    record = {"weights": facts.weights} | {k: facts.extra.get(k, 0) for k in NOTHING_BEFORE}
-    path = folder / "start.json"
-    if path.exists() and (folder / "transformer").exists():
+        raise VarlabError(
+            f"{mini} is of another architecture or of other scenes than the recipe {recipe.name}: "
+            f"{'; '.join(different)}."
+        )
+    known = facts.extra if facts.scene_version == recipe.scene_version else {}
+    record = {"weights": facts.weights} | {k: known.get(k, 0) for k in NOTHING_BEFORE}
+    path, begun = folder / "start.json", any((folder / part).exists() for part in PARTS)
+    if path.exists() and begun:
         found = json.loads(path.read_text())
         if found != record:
             raise VarlabError(f"{folder} continues from other weights ({found}, not {record}). Give another --folder.")
         return
-    if (folder / "transformer").exists():
+    if begun:
         raise VarlabError(f"{folder} holds a run from nothing. Give another --folder for --init-from.")
     shutil.rmtree(folder / FROM, ignore_errors=True)
     shutil.copytree(mini, folder / FROM)
@@ -79,6 +86,7 @@ def _differences(facts: MiniFacts, recipe: Recipe) -> list[str]:
     whole = {
         "schedule": (facts.schedule.grids, recipe.schedule.grids),
         "image_size": (facts.extra.get("image_size"), recipe.image_size),
+        "scene_version": (facts.scene_version, facts.scene_version if recipe.fine_tunes else recipe.scene_version),
         "words": (facts.vocabulary, recipe.classes or VOCABULARY),
     }
     for part in PARTS:
@@ -93,9 +101,14 @@ def start_of(folder: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else dict(NOTHING_BEFORE)
 
 
+def continued(recipe: Recipe, folder: Path) -> bool:
+    """Whether the run goes on from a mini of the same scenes, whose tokenizer it keeps."""
+    return (folder / FROM).exists() and read_facts(folder / FROM).scene_version == recipe.scene_version
+
+
 def trained_tokenizer(recipe: Recipe, folder: Path) -> Any:
     tokenizer = recipe.new_tokenizer()
-    if (folder / FROM).exists():
+    if continued(recipe, folder):
         tokenizer.load_state_dict(load_mini(folder / FROM)[0].tokenizer.state_dict())
         return tokenizer.eval()
     load_average(tokenizer, folder / "tokenizer")
@@ -117,7 +130,7 @@ def encoded(recipe: Recipe, pool: ScenePool, folder: Path, device: str) -> np.nd
 
 def train_tokenizer(rank: int, world: int, recipe: Recipe, folder: Path, device: str, report: Report) -> None:
     pool = ScenePool(folder / "pool")
-    task = recipe.tokenizer_task(new_tokenizer(recipe, pool).to(device), pool, device)
+    task = recipe.tokenizer_task(new_tokenizer(recipe, pool, folder).to(device), pool, device)
     loop = Loop(task, recipe.tokenizer_loop, folder / "tokenizer", rank, world)
     loop.run(lambda progress: report("tokenizer", progress))
 
@@ -165,11 +178,15 @@ def train(
     rank 0, so they must pickle.
     """
     count = recipe.workers if workers is None else workers
+    if init_from is None and recipe.fine_tunes is not None and not (folder / "start.json").exists():
+        init_from = data_folder() / recipe.fine_tunes
     if init_from is not None:
         begin_from(recipe, folder, init_from)
-    pool = build_pool(folder / "pool", recipe.pool, recipe.pool_seed, recipe.image_size, recipe.make_scenes)
+    pool = build_pool(
+        folder / "pool", recipe.pool, recipe.pool_seed, recipe.image_size, recipe.make_scenes, recipe.scene_version
+    )
     steps = recipe.tokenizer_loop.steps
-    if not (folder / FROM).exists() and not finished(folder / "tokenizer", steps):
+    if not continued(recipe, folder) and not finished(folder / "tokenizer", steps):
         launch(count, train_tokenizer, recipe, folder, device, report)
         if not finished(folder / "tokenizer", steps):
             return False

@@ -33,9 +33,9 @@ class ScenePool:
         return torch.from_numpy(self.images[np.sort(self.indices(batch, seed, step, rank))])
 
 
-def build_pool(folder: Path, n: int, seed: int, size: int, make: Make) -> ScenePool:
+def build_pool(folder: Path, n: int, seed: int, size: int, make: Make, scene_version: str = SCENE_VERSION) -> ScenePool:
     """Render the pool if it is not there; a finished one of other settings is refused."""
-    meta = {"n": n, "seed": seed, "size": size, "scene_version": SCENE_VERSION}
+    meta = {"n": n, "seed": seed, "size": size, "scene_version": scene_version}
     record = folder / "pool.json"
     if record.exists():
         found = json.loads(record.read_text())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from varlab.errors import VarlabError
 from varlab.models.captions import CaptionEncoder
 from varlab.models.guidance import Settings
-from varlab.scenes import VOCABULARY, make_dataset
+from varlab.scenes import SCENE_VERSION, VOCABULARY, make_dataset
 from varlab.schedules import Schedule
 from varlab.training.loop import LoopConfig, Task
 from varlab.training.pool import ScenePool
@@ -81,6 +81,8 @@ class Recipe(ABC):
 
     ``tokenizer_from``: a shipped mini whose tokenizer this one starts from, None for one that starts from nothing.
     ``classes``: names of the classes, in the order of their numbers, where the model reads no captions.
+    ``scene_version``: of the scenes that it learns. ``fine_tunes``: a shipped mini of the same architecture but other
+    scenes, from which tokenizer and transformer both go on; ``--init-from`` may give another in its place.
     """
 
     name: str
@@ -98,6 +100,8 @@ class Recipe(ABC):
     workers: int = 2
     tokenizer_from: str | None = None
     classes: tuple[str, ...] = ()
+    scene_version: str = SCENE_VERSION
+    fine_tunes: str | None = None
 
     def with_sizes(self, steps: int | None = None, pool: int | None = None) -> Self:
         """The recipe with another number of transformer updates or training scenes; None keeps its own."""
@@ -153,4 +157,4 @@ class Recipe(ABC):
 
     def make_scenes(self, n: int, first: int) -> tuple[np.ndarray, list[str]]:
         """Scenes ``first`` to ``first + n`` of the pool: images uint8 [n, H, W, 3] and their captions or classes."""
-        return make_dataset(n, self.pool_seed, size=self.image_size, first=first)
+        return make_dataset(n, self.pool_seed, size=self.image_size, first=first, version=self.scene_version)

@@ -1,5 +1,7 @@
 """What is trained and how: one recipe a shipped mini."""
 
+from dataclasses import replace
+
 from varlab.errors import unknown
 from varlab.models.guidance import Settings
 from varlab.models.hart import HartConfig
@@ -9,6 +11,7 @@ from varlab.models.tokenizers.bsq import BSQConfig
 from varlab.models.tokenizers.hybrid import HybridConfig
 from varlab.models.tokenizers.vqvae import VQConfig
 from varlab.models.var import VARConfig
+from varlab.scenes import TEXTURED
 from varlab.schedules import square
 from varlab.training.hart import HartRecipe
 from varlab.training.infinity import InfinityRecipe
@@ -80,6 +83,30 @@ MINI_HART = HartRecipe(
     tokenizer_from="mini-infinity",
 )
 
+MINI_INFINITY_TEXTURED = replace(
+    MINI_INFINITY,
+    name="mini-infinity-textured",
+    pool=40_000,
+    scene_version=TEXTURED,
+    fine_tunes="mini-infinity",
+    tokenizer_from=None,
+    tokenizer_loop=LoopConfig(steps=1500, learning_rate=6e-4, warmup=50, decay=0.8, average=0.995, seed=1),
+    correction=replace(MINI_INFINITY.correction, whole_from=2900),
+    loop=LoopConfig(steps=3000, learning_rate=1e-3, warmup=100, decay=0.7, seed=2),
+    workers=1,
+)
+
+MINI_HART_TEXTURED = replace(
+    MINI_HART,
+    name="mini-hart-textured",
+    pool=40_000,
+    scene_version=TEXTURED,
+    fine_tunes="mini-hart",
+    tokenizer_from=None,
+    tokenizer_loop=LoopConfig(steps=1500, learning_rate=6e-4, warmup=50, decay=0.8, average=0.995, seed=1),
+    correction=replace(MINI_HART.correction, whole_from=1500),
+    loop=LoopConfig(steps=1500, learning_rate=1.2e-3, warmup=100, decay=0.7, seed=2),
+)
 
 MINI_VAR = VarRecipe(
     name="mini-var",
@@ -108,7 +135,10 @@ MINI_VAR = VarRecipe(
     classes=class_names(),
 )
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (NANO_INFINITY, MINI_INFINITY, MINI_HART, MINI_VAR)}
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (NANO_INFINITY, MINI_INFINITY, MINI_HART, MINI_VAR, MINI_INFINITY_TEXTURED, MINI_HART_TEXTURED)
+}
 
 
 def recipe(name: str) -> Recipe:

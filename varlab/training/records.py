@@ -18,6 +18,7 @@ def settings_of(recipe: Recipe, workers: int, device: str, compiled: bool) -> Pa
     return {
         **asdict(recipe.correction), "learning_rate": recipe.loop.learning_rate, "warmup": recipe.loop.warmup,
         "decay": recipe.loop.decay, "updates": recipe.loop.steps, "pool": recipe.pool, "pool_seed": recipe.pool_seed,
+        "scene_version": recipe.scene_version,
         "workers": workers, "device": device_name(torch.device(device)), "compiled": compiled,
     }  # fmt: skip
 

@@ -27,7 +27,8 @@ from varlab.weights.places import data_folder, mini_folders
 from varlab.weights.reading import listing, read
 from varlab.weights.writing import hash_tensors, write_safetensors
 
-SCENE_VERSION = "1"  # of varlab.scenes, which models do not import; a test holds the two together
+SCENE_VERSIONS = ("1", "2")  # of varlab.scenes, which models do not import; a test holds the two together
+SCENE_VERSION = SCENE_VERSIONS[0]
 T = TypeVar("T")
 KEYS = ("family", "transformer", "tokenizer", "text", "vocabulary", "schedule", "settings", "scene_version", "weights")
 
@@ -156,11 +157,11 @@ def _built(kind: type[T], values: Any, where: str) -> T:
     return kind(**{name: _tuples(value) for name, value in values.items()})
 
 
-def read_facts(folder: str | Path, scene_version: str | None = SCENE_VERSION) -> MiniFacts:
-    """``model.json`` of a mini, checked. ``scene_version`` None accepts any.
+def read_facts(folder: str | Path, scene_versions: Sequence[str] | None = SCENE_VERSIONS) -> MiniFacts:
+    """``model.json`` of a mini, checked. ``scene_versions``: those accepted; None accepts any.
 
     Raises VarlabError, naming the difference, for a missing or damaged file, another architecture format or
-    scenes of another version, whose words and pictures the weights were not trained on.
+    scenes of an unknown version, whose words and pictures the weights were not trained on.
     """
     path = Path(folder) / "model.json"
     if not path.exists():
@@ -174,10 +175,10 @@ def read_facts(folder: str | Path, scene_version: str | None = SCENE_VERSION) ->
     if record["family"] not in FAMILIES:
         raise VarlabError(f"{path}: {unknown('family', str(record['family']), FAMILIES)}")
     family = FAMILIES[record["family"]]
-    if scene_version is not None and record["scene_version"] != scene_version:
+    if scene_versions is not None and record["scene_version"] not in scene_versions:
         raise VarlabError(
             f"{path} was trained on scenes of version {record['scene_version']}; this varlab draws version "
-            f"{scene_version}. Train it again, or use the varlab that trained it."
+            f"{' and '.join(scene_versions)}. Train it again, or use the varlab that trained it."
         )
     return MiniFacts(
         record["family"],
@@ -194,13 +195,16 @@ def read_facts(folder: str | Path, scene_version: str | None = SCENE_VERSION) ->
 
 
 def load_mini(
-    folder: str | Path, precision: str = "fp32", device: str = "cpu", scene_version: str | None = SCENE_VERSION
+    folder: str | Path,
+    precision: str = "fp32",
+    device: str = "cpu",
+    scene_versions: Sequence[str] | None = SCENE_VERSIONS,
 ) -> tuple[Parts, MiniFacts]:
     """A mini from its folder, in eval mode; "fp32" holds the stored bf16 values exactly.
 
     Raises VarlabError when a file is missing, the hash differs, or architecture and tensors do not agree.
     """
-    facts, path = read_facts(folder, scene_version), Path(folder) / "model.safetensors"
+    facts, path = read_facts(folder, scene_versions), Path(folder) / "model.safetensors"
     tensors = read(path).tensors
     if (found := hash_tensors(tensors)) != facts.weights:
         raise VarlabError(

@@ -127,6 +127,7 @@ def assemble(entry: ModelEntry, options: LoadOptions) -> Infinity | Hart | VAR:
         options.check_memory(entry)  # before gigabytes come over the network
     loaded = _official_hart(entry, options) if entry.family == "hart" and entry.folder is None else None
     made = loaded or _assembled(entry, options, schedule)
+    made.scene_version = scenes_known(entry)
     if options.precision == BF16_WEIGHTS:
         widen(made.transformer)
     if options.precision == "bf16" and options.init != "empty" and packs_faster(options.device, made.width):
@@ -205,6 +206,11 @@ def shipped_weights(entry: ModelEntry) -> str | None:
 
 def _trained(name: str, facts: embedded.MiniFacts) -> WeightsLabel:
     return WeightsLabel.of(TRAINED, f"varlab {name}, {facts.weights}", content={"all parts": facts.weights})
+
+
+def scenes_known(entry: ModelEntry) -> str:
+    """The version of the scenes that a mini was trained on; of other models without a meaning."""
+    return embedded.SCENE_VERSION if entry.folder is None else embedded.read_facts(entry.folder).scene_version
 
 
 def class_names(entry: ModelEntry) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from varlab.evaluation.classes import MEASURES, described, held_out, measures
 from varlab.evaluation.contract import Asked, Benchmark, Item, Scores, finished, rates, require_all
 from varlab.evaluation.distances import FrechetSpace
 from varlab.evaluation.scattering import scattering_of
+from varlab.runs.origins import scene_version
 from varlab.scenes import score_images
 from varlab.scenes.prompt_sets import prompts as prompt_set
 
@@ -39,7 +40,10 @@ class Scenes(Benchmark):
 
     def score(self, asked: Asked) -> Scores:
         rows, pictures, missing = _pictures(self, asked)
-        found = score_images(pictures, [row["prompt"] for row in rows], [row["category"] for row in rows])
+        texts, categories = ([row[name] for row in rows] for name in ("prompt", "category"))
+        found = score_images(
+            pictures, texts, categories, version=scene_version(asked.folder.record, asked.scene_version)
+        )
         entries = pd.DataFrame(rows).assign(correct=found["correct"].to_numpy(bool))
         return finished(rates(entries, "correct"), asked, missing, entries)
 

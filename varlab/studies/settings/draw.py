@@ -152,7 +152,8 @@ class _Drawing:
         if set(self.categories) <= set(CATEGORIES):
             texts, categories = ([values[i] for i in samples] for values in (self.texts, self.categories))
             pictures = [np.asarray(picture) for picture in to_pil(out.image)]
-            row["correct"] = score_images(pictures, texts, categories)["correct"].to_numpy(int)
+            version = self.job.model.scene_version
+            row["correct"] = score_images(pictures, texts, categories, version=version)["correct"].to_numpy(int)
         for method in methods:
             row |= told(method, self.job.model.schedule.lengths)
         return pd.DataFrame(row).reindex(columns=list(COLUMNS))
