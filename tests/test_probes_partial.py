@@ -8,12 +8,14 @@ from tests.engine_runs import Keep, Split
 from tests.probe_runs import run, values
 from varlab.engine.hooks import Accelerator
 from varlab.engine.plan import RUN, StagePlan
+from varlab.engine.previews import Previews
 from varlab.engine.stage import Stage
 from varlab.errors import VarlabError
 from varlab.measures.spectra import high_frequency_share
+from varlab.models.infinity_model import Infinity
 from varlab.probes import PROBES, build
 from varlab.probes.base import preview_grid
-from varlab.probes.log import join, load, save
+from varlab.probes.log import Group, join, load, save
 from varlab.probes.residual_spectrum import SOURCES
 
 
@@ -123,3 +125,45 @@ def test_groups_survive_the_disk_and_join_along_prompts(tmp_path) -> None:  # ty
         assert again[path].dataset().identical(group.dataset())
         for name in group.variables:
             assert np.array_equal(values(both[path], name)[2:], values(group, name), equal_nan=True)
+
+
+def test_previews_of_all_stages_are_decoded_together_once_the_run_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn() -> tuple[list[int], dict[str, Group]]:
+        sizes: list[int] = []
+        decode = Infinity.decode
+
+        def counted(self: Infinity, canvas: torch.Tensor) -> torch.Tensor:
+            sizes.append(len(canvas))
+            return decode(self, canvas)
+
+        monkeypatch.setattr(Infinity, "decode", counted)
+        log, _, _, _ = run(("residual-spectrum", "step-redundancy"))
+        monkeypatch.setattr(Infinity, "decode", decode)
+        return sizes, log
+
+    sizes, together = drawn()
+    assert sizes == [2, 8]  # both images, then four previews of each, which the two probes share
+    monkeypatch.setattr("varlab.engine.previews.LEAST", 0)  # no more at once than the final images
+    sizes, alone = drawn()
+    assert sizes == [2, 2, 2, 2, 2]
+    for name, (_, found, _) in together["step-redundancy"].variables.items():
+        assert np.allclose(found, values(alone["step-redundancy"], name), rtol=1e-5, equal_nan=True)
+
+
+def test_a_preview_that_a_method_needs_at_once_is_not_decoded_again() -> None:
+    decoded: list[torch.Tensor] = []
+
+    class Decoder:
+        def resize(self, canvas: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+            return canvas
+
+        def decode(self, canvas: torch.Tensor) -> torch.Tensor:
+            decoded.append(canvas)
+            return canvas + 1
+
+    previews, first, second = Previews(Decoder()), torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)  # type: ignore[arg-type]
+    waits = [previews.later(first, (2, 2)), previews.later(second, (2, 2)), previews.later(second, (2, 2))]
+    assert previews.now(second, (2, 2)) is previews.now(second, (2, 2)) and len(decoded) == 1
+    previews.draw()
+    assert waits[1] is waits[2] and len(decoded) == 2
+    assert [float(w.image.mean()) for w in waits if w.image is not None] == [1, 2, 2]

@@ -97,11 +97,12 @@ class Ears:
     # Listening
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
-        """Computing beside the loop: without its autocast, without gradients, deaf."""
+    def aside(self, in_loop: bool = True) -> Iterator[None]:
+        """Computing beside the loop, or after it: without its autocast, without gradients, deaf."""
         kind = next(self.structure.module.parameters()).device.type
-        cast = torch.is_autocast_enabled(kind)
-        self.surroundings = (cast, torch.get_autocast_dtype(kind), torch.is_inference_mode_enabled())
+        if in_loop:
+            cast = torch.is_autocast_enabled(kind)
+            self.surroundings = (cast, torch.get_autocast_dtype(kind), torch.is_inference_mode_enabled())
         self.deaf = True
         try:
             with torch.inference_mode(), torch.autocast(kind, enabled=False):

@@ -267,7 +267,7 @@ class Attached:
                 "Hooks are on the decoder of the attached model: was another one used, or the loop left early?"
             )
         assert self.ears is not None
-        with self.ears.aside():
+        with self.ears.aside(in_loop=False):
             log = call.log(self.spent)
         prompts = self.named or arguments.classes_of(self.arguments)
         first = len(self.prompts)

@@ -15,8 +15,14 @@ def small(x: Tensor) -> bool:
     return x.numel() <= SMALL
 
 
-def norms(tokens: Sequence[Tensor], buffers: Buffers) -> Sequence[Tensor]:
-    """Norms over channels of tokens [R, n, C] each -> [R, n] each, in these buffers; of small ones in one call."""
+def together(tensors: Sequence[Tensor]) -> Tensor:
+    """Tensors of one shape [...] each as one [m, ...]; a single one as it is, not copied."""
+    return torch.stack(list(tensors)) if len(tensors) > 1 else tensors[0][None]
+
+
+def norms(tokens: Tensor, buffers: Buffers) -> Tensor:
+    """Norms over channels of tokens [m, R, n, C] -> [m, R, n]; those of large ones, which outlive them, in these
+    buffers."""
     if len(tokens) > 1 and small(tokens[0]):
-        return torch.linalg.vector_norm(torch.stack(list(tokens)), dim=-1).unbind()
-    return [torch.linalg.vector_norm(x, dim=-1, out=buffers.empty(x.shape[:-1], x.dtype)) for x in tokens]
+        return torch.linalg.vector_norm(tokens, dim=-1)
+    return torch.linalg.vector_norm(tokens, dim=-1, out=buffers.empty(tokens.shape[:-1], tokens.dtype))

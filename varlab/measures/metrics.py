@@ -8,6 +8,7 @@ TF32 or, under autocast, in bfloat16, and an SSIM would be wrong in its third di
 """
 
 import math
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -263,6 +264,13 @@ def _centred_ranks(x: Tensor) -> Tensor:
         up_to = torch.searchsorted(ascending, ascending, right=True, out_int32=True)
         centred = (below + up_to - n).float() / (2 * n)
     else:  # nothing is tied, as is usual for energies: a place in the order is a rank, at a third of the time
-        centred = ((2 * torch.arange(n, device=x.device) + 1 - n).float() / (2 * n)).expand_as(ascending)
+        centred = _places(n, x.device).expand_as(ascending)
     ranks = torch.empty_like(centred, memory_format=torch.contiguous_format).scatter_(-1, order, centred)
-    return torch.where(x.isnan().any(-1, keepdim=True), torch.nan, ranks)
+    return torch.where(ascending[..., -1:].isnan(), torch.nan, ranks) if n else ranks  # NaN comes last in the order
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _places(n: int, device: torch.device) -> Tensor:
+    """Places in the order of n cells, less their mean, over n."""
+    return (2 * torch.arange(n, device=device) + 1 - n).float() / (2 * n)

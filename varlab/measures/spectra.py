@@ -175,12 +175,11 @@ def spectral_summary(m: Tensor, q: float = 0.125) -> tuple[Tensor, Tensor, Tenso
     """
     power = power_spectrum(m).sum(-3)
     table = rings(m.shape[-2], m.shape[-1], m.device)
-    sums = ring_sums(power)
     rho = bin_frequency(m.shape[-2], m.shape[-1], m.device).float()
-    whole = _beyond_dc(power)
-    high = _share(_sum_bands(power, (q, torch.inf))[..., 0], whole, power)
-    centroid = _share((rho * power).sum((-2, -1)), whole, power)
-    return sums / table.bins / m.shape[-3], high, centroid
+    above, whole = (_bands(m.shape[-2], m.shape[-1], m.device, (low, torch.inf))[0] for low in (q, 0))
+    high, whole, weighted = torch.stack([power * above, power * whole, rho * power]).sum((-2, -1)).unbind()
+    shares = _share(torch.stack([high, weighted]), whole, power)
+    return ring_sums(power) / table.bins / m.shape[-3], shares[0], shares[1]
 
 
 def explained_share(final: Tensor, partial: Tensor, edges: Sequence[float], channel_dim: int | None = None) -> Tensor:
@@ -206,10 +205,18 @@ def _check_edges(edges: Sequence[float]) -> None:
 
 
 def _sum_bands(power: Tensor, edges: Sequence[float]) -> Tensor:
-    rho = bin_frequency(power.shape[-2], power.shape[-1], power.device)
-    edges = [round(edge, 12) for edge in edges]  # as rho is, so that a bin on an edge is on it
-    bands = [(rho > low) & (rho <= high) for low, high in pairwise(edges)]
+    bands = _bands(power.shape[-2], power.shape[-1], power.device, tuple(edges))
     return torch.stack([(power * band).sum((-2, -1)) for band in bands], dim=-1)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+@fixed_context()
+def _bands(height: int, width: int, device: torch.device, edges: tuple[float, ...]) -> Tensor:
+    """[bands, H, W] bool: the bins of each band."""
+    rho = bin_frequency(height, width, device)
+    edges = tuple(round(edge, 12) for edge in edges)  # as rho is, so that a bin on an edge is on it
+    return torch.stack([(rho > low) & (rho <= high) for low, high in pairwise(edges)])
 
 
 def _add_channels(power: Tensor, channel_dim: int | None) -> Tensor:
@@ -254,21 +261,20 @@ def wavelet_energy(m: Tensor, wavelet: str = "haar", channel_dim: int | None = N
     check_maps(m)
     if m.ndim < 2:
         raise VarlabError(f"Wavelet bands need maps [..., H, W], not shape {tuple(m.shape)}.")
-    low_x, high_x = _analyse(m.float(), wavelet)
-    bands = [band.mT for half in (low_x, high_x) for band in _analyse(half.mT, wavelet)]  # LL, LH, HL, HH
-    energies = [_add_channels(band.square(), channel_dim).sum((-2, -1)) for band in bands]
+    bands = _analyse(_analyse(m.float(), wavelet).mT, wavelet).mT  # [y, x, ...]: LL, HL; LH, HH
+    energies = _add_channels(bands.square(), channel_dim).sum((-2, -1))
     if min(m.shape[-2:]) == 1:
-        energies = [torch.full_like(energy, torch.nan) for energy in energies]
-    ll, lh, hl, hh = energies
+        energies = torch.full_like(energies, torch.nan)
+    (ll, hl), (lh, hh) = energies.unbind()
     details = lh + hl + hh
     return WaveletEnergy(ll, lh, hl, hh, details / (ll + details))
 
 
-def _analyse(x: Tensor, wavelet: str) -> tuple[Tensor, Tensor]:
-    """Low- and high-pass coefficients of one transform step along the last dimension."""
+def _analyse(x: Tensor, wavelet: str) -> Tensor:
+    """Low- and high-pass coefficients of one transform step along the last dimension [2, ..., coefficients]."""
     index, low, high = _wavelet_taps(x.shape[-1], wavelet, x.device)
     windows = x[..., index]  # [..., coefficients, taps]
-    return (windows * low).sum(-1), (windows * high).sum(-1)
+    return torch.stack([(windows * taps).sum(-1) for taps in (low, high)])
 
 
 @lru_cache(maxsize=64)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from varlab.engine.context import Context
 from varlab.engine.hooks import Probe
+from varlab.engine.previews import Preview
 from varlab.engine.stage import Stage
 from varlab.errors import unknown
 from varlab.probes.log import Group, Log, Variables
@@ -19,7 +20,7 @@ from varlab.specs import option
 
 GUIDANCE_ROWS = ("conditional", "unconditional")
 LARGEST_MAP = 32
-Preview = Literal["auto", "full", "off"]
+PreviewSize = Literal["auto", "full", "off"]
 
 
 class LoggingProbe(Probe):
@@ -56,19 +57,28 @@ class PreviewProbe(LoggingProbe):
     ``auto`` decodes at 1/8 of the final side (at least 8 latents), ``full`` at the final side, ``off`` not at all.
     """
 
-    preview: Preview = option("auto", "size of the previews; full costs a full decode a stage")
+    preview: PreviewSize = option("auto", "size of the previews; full costs a full decode a stage")
 
     def __post_init__(self) -> None:
-        if self.preview not in get_args(Preview):
-            raise unknown("preview size", self.preview, get_args(Preview))
+        if self.preview not in get_args(PreviewSize):
+            raise unknown("preview size", self.preview, get_args(PreviewSize))
 
     def start(self, context: Context) -> None:
         super().start(context)
         self.grid = preview_grid(self.preview, final_latent(context))
+        self.asked: list[tuple[Stage, Preview]] = []
 
     def keep_preview(self, stage: Stage, canvas: Tensor) -> None:
         if self.grid is not None:
-            self.recorder.put(("preview", stage.index), stage.samples, self.context.preview(canvas, self.grid, stage))
+            self.asked.append((stage, self.context.previews.later(canvas, self.grid)))
+
+    def on_image(self, samples: tuple[int, ...], image: Tensor) -> None:
+        super().on_image(samples, image)
+        self.context.previews.draw()
+        for stage, preview in self.asked:
+            assert preview.image is not None
+            self.recorder.put(("preview", stage.index), stage.samples, preview.image)
+        self.asked = []
 
     def previews(self) -> list[Tensor | None]:
         """Preview of every stage [n, 3, h, w]; None for a stage that did not run."""
@@ -130,5 +140,5 @@ def on_grid(values: Tensor, stage: Stage) -> Tensor:
 def by_row(values: Tensor, stage: Stage) -> Tensor:
     """Rows [..., R, n] -> [..., B, 2, n]: conditional and unconditional; the latter NaN without guidance."""
     if stage.guided:
-        return torch.stack(values.chunk(2, -2), -2)
+        return values.unflatten(-2, (2, stage.batch)).transpose(-3, -2)
     return torch.stack([values, torch.full_like(values, torch.nan)], -2)

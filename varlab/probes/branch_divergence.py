@@ -9,10 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from varlab.engine.context import Context
-from varlab.engine.norms import norms, small
+from varlab.engine.norms import norms, small, together
 from varlab.engine.stage import Site, Stage
 from varlab.probes.base import LoggingProbe, on_grid, pooled
 from varlab.probes.log import Log, Variables
+
+PREDICTIONS = ("kl", "flip_share", "guidance_changes", "guidance_code_change", "drawn_differs")
+
+
+def differing(a: Tensor, b: Tensor) -> Tensor:
+    """Share of labels [B, n, d] that differ [B]."""
+    return (a != b).float().mean((1, 2))
 
 
 def bit_divergence(cond: Tensor, uncond: Tensor) -> Tensor:
@@ -54,32 +61,37 @@ class BranchDivergence(LoggingProbe):
         self.reduce(stage)
 
     def reduce(self, stage: Stage) -> None:
-        """Norms of both branches and of their gap [B, 3, h*w], of all blocks that are pending."""
+        """Norms of the gap and of both branches, of all blocks that are pending."""
         pending, self.pending = self.pending, []
-        outs, batch = [out for _, out in pending], stage.batch
-        gaps = norms([out[:batch] - out[batch:] for out in outs], self.context.buffers)
-        for (block, _), gap, length in zip(pending, gaps, self.context.all_lengths(outs), strict=True):
-            room = self.context.buffers.empty((3, *gap.shape), gap.dtype)
-            sides = torch.stack([gap, length[:batch], length[batch:]], out=room)  # [3, B, n]
-            self.recorder.put(("sides", stage.index, block), stage.samples, on_grid(sides, stage).movedim(0, 1))
+        if not pending:
+            return
+        batch, outs = stage.batch, [out for _, out in pending]
+        tokens = together(outs)
+        gap = norms(tokens[:, :batch] - tokens[:, batch:], self.context.buffers)  # [m, B, n]
+        length = self.context.lengths(outs)
+        room = self.context.buffers.empty((3, *gap.shape), gap.dtype)
+        sides = torch.stack([gap, length[:, :batch], length[:, batch:]], out=room)
+        blocks = tuple(block for block, _ in pending)
+        values = on_grid(sides, stage).permute(2, 1, 0, 3)  # [B, m, 3, h*w]
+        self.recorder.put(("sides", stage.index, blocks), stage.samples, values)
 
     def on_logits(
         self, stage: Stage, cond: Tensor, uncond: Tensor | None, guided: Tensor, labels: Tensor | None
     ) -> None:
-        k, samples = stage.index, stage.samples
+        k, batch = stage.index, stage.batch
         likeliest, chosen = cond.argmax(-1), guided.argmax(-1)
         self.values = cond.shape[-1]
+        figures: dict[str, Tensor] = {}
         if labels is not None:
-            self.recorder.put(("drawn", k), samples, (labels != chosen).float().mean((1, 2)))
-        if uncond is None or stage.guidance.blocks:
-            return  # no guidance here, or the rows are already mixed: there is nothing to compare
-        self.recorder.put(("kl", k), samples, label_divergence(cond, uncond).mean((1, 2)))
-        flips = (likeliest != uncond.argmax(-1)).float().mean((1, 2))
-        self.recorder.put(("flips", k), samples, flips)
-        self.recorder.put(("guided", k), samples, (likeliest != chosen).float().mean((1, 2)))
-        plain, moved = self.context.model.codes(k, likeliest), self.context.model.codes(k, chosen)
-        change = (moved - plain).square().sum((1, 2)) / plain.square().sum((1, 2))
-        self.recorder.put(("code", k), samples, change)
+            figures["drawn_differs"] = differing(labels, chosen)
+        if uncond is not None and not stage.guidance.blocks:  # else there are no two rows, or they are already mixed
+            figures["kl"] = label_divergence(cond, uncond).mean((1, 2))
+            figures["flip_share"] = differing(likeliest, uncond.argmax(-1))
+            figures["guidance_changes"] = differing(likeliest, chosen)
+            plain, moved = self.context.model.codes(k, torch.cat([likeliest, chosen])).split(batch)
+            figures["guidance_code_change"] = (moved - plain).square().sum((1, 2)) / plain.square().sum((1, 2))
+        for name, values in figures.items():
+            self.recorder.put((name, k), stage.samples, values)
 
     def log(self) -> Log:
         blocks = range(self.context.model.depth)
@@ -87,10 +99,9 @@ class BranchDivergence(LoggingProbe):
         mse, cosine = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
         groups = {}
         for k in self.stages:
-            ran = [b for b in blocks if ("sides", k, b) in self.recorder.parts]
-            if not ran:
+            if (kept := self.recorder.by_block("sides", k, self.samples)) is None:
                 continue
-            sides = torch.stack([self.recorder.collect(("sides", k, b), self.samples) for b in ran], 1)  # type: ignore[misc]
+            ran, sides = kept
             gap, c, u = sides.unbind(2)  # [n, blocks, h*w]
             relative = (gap / c).square()
             mse[:, k, ran] = relative.nanmean(-1).cpu().numpy()
@@ -105,15 +116,7 @@ class BranchDivergence(LoggingProbe):
             "relative_mse": (("stage", "block"), mse, "1"),
             "cosine": (("stage", "block"), cosine, "1"),
         }
-        predictions = (("kl", "kl", "nats/bit" if self.values == 2 else "nats/label"), *_PREDICTIONS)
-        for name, key, unit in predictions:
-            variables[name] = (("stage",), self.recorder.table([(key, k) for k in self.stages], self.samples), unit)
+        for name in PREDICTIONS:
+            unit = "1" if name != "kl" else "nats/bit" if self.values == 2 else "nats/label"
+            variables[name] = (("stage",), self.recorder.table([(name, k) for k in self.stages], self.samples), unit)
         return {self.name: self.group(variables, {"values": self.values}), **groups}
-
-
-_PREDICTIONS = (
-    ("flip_share", "flips", "1"),
-    ("guidance_changes", "guided", "1"),
-    ("guidance_code_change", "code", "1"),
-    ("drawn_differs", "drawn", "1"),
-)

@@ -32,6 +32,21 @@ class Recorder:
             out[rows] = torch.where(values.isnan(), out[rows], values.float())  # tokens of one image may come in parts
         return out
 
+    def by_block(self, name: str, stage: int, order: Sequence[int]) -> tuple[list[int], Tensor] | None:
+        """Blocks that were recorded of a stage and their values [len(order), blocks, ...], from keys (name, stage,
+        numbers of blocks) whose values are [len(samples), numbers, ...]; None when there are none."""
+        keys = [key for key in self.parts if isinstance(key, tuple) and key[:2] == (name, stage)]
+        found = [(key[2], values) for key in keys if (values := self.collect(key, order)) is not None]
+        if len(found) < 2:
+            return (list(found[0][0]), found[0][1]) if found else None
+        ran = sorted({block for blocks, _ in found for block in blocks})
+        first = found[0][1]
+        out = first.new_full((len(order), len(ran), *first.shape[2:]), torch.nan)
+        for blocks, values in found:
+            at = [ran.index(block) for block in blocks]
+            out[:, at] = torch.where(values.isnan(), out[:, at], values)  # some images may have run fewer blocks
+        return ran, out
+
     def table(self, keys: Sequence[Hashable], order: Sequence[int]) -> np.ndarray:
         """Stack of ``collect`` over keys on axis 1 [len(order), len(keys), ...]; a missing key is NaN."""
         found = [self.collect(key, order) for key in keys]

@@ -4,6 +4,8 @@ Radial FFT power and Haar bands per stage of the stage's own residual, of its co
 the canvas, of the decoded preview and of the preview's change.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -25,6 +27,9 @@ FIGURES = (
     ("wavelet", ("stage", "source", "band"), "1"),
     ("detail_share", ("stage", "source"), "1"),
 )
+
+
+Energies = list[Tensor | None]  # [n, stage, h, w] of each of ``SPREADS``
 
 
 def spectrum(maps: Tensor) -> dict[str, Tensor]:
@@ -66,11 +71,12 @@ class ResidualSpectrum(PreviewProbe):
         if change is not None:  # what stage 1 draws is measured against mid grey
             change = changes(change, 0.5)
         maps["preview change"] = change
-        variables = self._spectra(maps) | self._explained(maps["preview"]) | self._spread(maps)
+        energies = [None if (stack := maps[source]) is None else stack.square().sum(2) for source in SPREADS]
+        variables = self._spectra(maps) | self._explained(maps["preview"]) | self._spread(energies)
         nyquist = [max(grid) / 2 for grid in self.context.model.schedule.grids]
         facts = {"nyquist": nyquist, "band_edges": [str(edge) for edge in BAND_EDGES], **self.preview_facts()}
         names = {"source": SOURCES, "band": BANDS, "spread": SPREADS, "frequency_band": interval_names(BAND_EDGES)}
-        return {self.name: self.group(variables, facts, **names), **self._energy_maps(maps)}
+        return {self.name: self.group(variables, facts, **names), **self._energy_maps(energies)}
 
     def _stack(self, source: str) -> Tensor | None:
         """[n, stage, c, h, w] of a source whose grid does not change; NaN for a stage that did not run."""
@@ -86,24 +92,20 @@ class ResidualSpectrum(PreviewProbe):
         return torch.stack([torch.full_like(some, torch.nan) if values is None else values for values in found], 1)
 
     def _spectra(self, maps: dict[str, Tensor | None]) -> Variables:
-        spectra = {source: spectrum(stack) for source, stack in maps.items() if stack is not None}
-        own = {
-            k: spectrum(codes)
-            for k in self.stages
-            if (codes := self.recorder.collect(("residual", k), self.samples)) is not None
-        }
+        parts: list[tuple[Any, Any, dict[str, Tensor]]] = []  # stages, sources, figures
+        contribution, canvas = maps["contribution"], maps["canvas"]
+        assert contribution is not None and canvas is not None
+        parts.append((slice(None), slice(1, 3), spectrum(torch.stack([contribution, canvas], 2))))
+        previews = [(slice(None), s, maps[SOURCES[s]]) for s in (3, 4)]
+        own = [(k, 0, self.recorder.collect(("residual", k), self.samples)) for k in self.stages]
+        parts += [(k, s, spectrum(values)) for k, s, values in (*previews, *own) if values is not None]
         variables: Variables = {}
         for name, dims, unit in FIGURES:
-            parts = [figures[name] for figures in (*spectra.values(), *own.values())]
-            tail = (max(part.shape[-1] for part in parts),) if len(dims) == 3 else ()
+            tail = (max(figures[name].shape[-1] for _, _, figures in parts),) if len(dims) == 3 else ()
             table = np.full((len(self.samples), len(self.stages), len(SOURCES), *tail), np.nan, np.float32)
-            for source, figures in spectra.items():
+            for stages, sources, figures in parts:
                 values = figures[name].cpu().numpy()
-                place = table[:, :, SOURCES.index(source)]
-                (place[..., : values.shape[-1]] if tail else place)[:] = values
-            for k, figures in own.items():
-                values = figures[name].cpu().numpy()
-                place = table[:, k, 0]
+                place = table[:, stages, sources]
                 (place[..., : values.shape[-1]] if tail else place)[:] = values
             variables[name] = (dims, table, unit)
         return variables
@@ -116,27 +118,23 @@ class ResidualSpectrum(PreviewProbe):
         shares = explained_share(last[:, None], previews, BAND_EDGES, channel_dim=-3)
         return {"explained_share": (("stage", "frequency_band"), shares.cpu().numpy(), "1")}
 
-    def _spread(self, maps: dict[str, Tensor | None]) -> Variables:
+    def _spread(self, energies: Energies) -> Variables:
         """Does a stage's energy keep to the edges of the final image?"""
         names = ("concentration", "edge_correlation", "gini")
         out = np.full((len(names), len(self.samples), len(self.stages), len(SPREADS)), np.nan, np.float32)
-        for s, source in enumerate(SPREADS):
-            stack = maps[source]
-            if stack is None:
+        for s, energy in enumerate(energies):
+            if energy is None:
                 continue
-            energy = stack.square().sum(2)
             edges = edge_energy(self.image, (energy.shape[-2], energy.shape[-1])).flatten(1)[:, None]
             energy = energy.flatten(2)
             figures = (concentration(energy, edges.expand_as(energy)), spearman(energy, edges), gini(energy))
             out[..., s] = torch.stack(figures).cpu().numpy()
         return {name: (("stage", "spread"), values, "1") for name, values in zip(names, out, strict=True)}
 
-    def _energy_maps(self, maps: dict[str, Tensor | None]) -> Log:
+    def _energy_maps(self, energies: Energies) -> Log:
         variables: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
-        for source, suffix in zip(SPREADS, ("", "_preview"), strict=True):
-            stack = maps[source]
-            if stack is not None:
-                energy = stack.square().sum(2)
+        for energy, suffix in zip(energies, ("", "_preview"), strict=True):
+            if energy is not None:
                 small = pooled(energy.flatten(2), (energy.shape[-2], energy.shape[-1])).cpu().numpy()
                 variables["energy" + suffix] = ((f"y{suffix}", f"x{suffix}"), small)
         return {

@@ -39,30 +39,31 @@ class StepRedundancy(PreviewProbe):
         self.keep_preview(stage, canvas)
 
     def log(self) -> Log:
-        previews = self.previews()
-        final = last_of_each(previews)
         variables: Variables = {"energy_left": (("stage",), self._energy_left(), "1")}
         if self.grid is not None:
-            for name, measure, unit in FIGURES:
-                missing = torch.full((len(self.samples),), torch.nan)
-                values = [
-                    missing if p is None or final is None else measure(p.clamp(0, 1), final.clamp(0, 1)).cpu()
-                    for p in previews
-                ]
-                variables[name] = (("stage",), torch.stack(values, 1).numpy(), unit)
+            variables |= self._likeness()
         flops = np.array([work.flops / max(1, work.images) for work in self.context.ledger.stages])
         variables["flops"] = (("stage",), np.broadcast_to(flops, (len(self.samples), len(flops))), "FLOP/image")
         return {self.name: self.group(variables, self.preview_facts())}
+
+    def _likeness(self) -> Variables:
+        previews = self.previews()
+        final = last_of_each(previews)
+        ran = [k for k in self.stages if previews[k] is not None]
+        tables = {name: np.full((len(self.samples), len(self.stages)), np.nan, np.float32) for name, _, _ in FIGURES}
+        if final is not None:
+            shown = torch.stack([p.clamp(0, 1) for p in previews if p is not None], 1)
+            for name, measure, _ in FIGURES:
+                tables[name][:, ran] = measure(shown, final.clamp(0, 1)[:, None]).cpu().numpy()
+        return {name: (("stage",), tables[name], unit) for name, _, unit in FIGURES}
 
     def _energy_left(self) -> np.ndarray:
         """||f_K - f_k||^2 / ||f_K||^2 [n, stage]."""
         canvases = [self.recorder.collect(("canvas", k), self.samples) for k in self.stages]
         final = last_of_each(canvases)
-        missing = torch.full((len(self.samples),), torch.nan)
-        left = [
-            missing
-            if c is None or final is None
-            else ((final - c).square().sum((1, 2, 3)) / final.square().sum((1, 2, 3))).cpu()
-            for c in canvases
-        ]
-        return torch.stack(left, 1).numpy()
+        left = np.full((len(self.samples), len(self.stages)), np.nan, np.float32)
+        if final is not None:
+            found = torch.stack([c for c in canvases if c is not None], 1)
+            gap = (final[:, None] - found).square().sum((2, 3, 4)) / final.square().sum((1, 2, 3))[:, None]
+            left[:, [k for k in self.stages if canvases[k] is not None]] = gap.cpu().numpy()
+        return left

@@ -3,6 +3,7 @@
 Source of the question: SparseVAR, observation 2 (different blocks attend to different regions).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from varlab.engine.context import Context
-from varlab.engine.norms import norms, small
+from varlab.engine.norms import norms, small, together
 from varlab.engine.stage import Site, Stage
 from varlab.measures.edges import sobel_magnitude
 from varlab.measures.metrics import edges_on_grid, luma, spearman
@@ -39,7 +40,9 @@ class TokenMSE(LoggingProbe):
 
     def start(self, context: Context) -> None:
         super().start(context)
-        self.norms: dict[int, dict[Key, list[tuple[Stage, Tensor, Tensor]]]] = {}
+        # By stage, of all blocks or, where tokens are large, of each sublayer: norms [m, R, n] of what m keys add to
+        # the stream, and of the stream before it.
+        self.norms: dict[int, list[tuple[Stage, list[Key], Tensor, Tensor]]] = {}
         self.outputs: dict[int, tuple[Stage, Tensor, Tensor]] = {}  # last stage, output [B, n, C], its norms [B, n]
         self.room: Tensor | None = None
         self.pending: list[tuple[Key, Tensor, Tensor]] = []  # what a stream x [R, n, C] grows by, y
@@ -64,42 +67,54 @@ class TokenMSE(LoggingProbe):
         pending, self.pending = self.pending, []
         if not pending:
             return
-        changes = norms([y - x if name == "block" else y for (_, name), x, y in pending], self.context.buffers)
-        levels = self.context.all_lengths([x for _, x, _ in pending])
-        places = self.norms.setdefault(stage.index, {})
-        for (key, _, _), change, level in zip(pending, changes, levels, strict=True):
-            places.setdefault(key, []).append((stage, change, level))
-        outs = {block: out for (block, name), _, out in pending if name == "block"}
-        if self.previous and outs and stage.plan.selection is None:
-            self._against_previous(stage, outs)
+        added = [(key, x, y) for key, x, y in pending if key[1] != "block"]
+        ran = [(key, x, y) for key, x, y in pending if key[1] == "block"]
+        keys, streams = [key for key, _, _ in added + ran], [x for _, x, _ in added + ran]
+        outs = together([out for _, _, out in ran]) if ran else None
+        changes = [] if outs is None else [outs - together([x for _, x, _ in ran])]
+        if added:
+            changes.insert(0, together([y for _, _, y in added]))
+        change = [norms(values, self.context.buffers) for values in changes]
+        lengths = self.context.lengths([*streams, *[out for _, _, out in ran]])
+        parts = self.norms.setdefault(stage.index, [])
+        parts.append((stage, keys, torch.cat(change) if len(change) > 1 else change[0], lengths[: len(keys)]))
+        if self.previous and outs is not None and stage.plan.selection is None:
+            rows = slice(stage.batch)  # the conditional ones
+            self._against_previous(
+                stage, [block for (block, _), _, _ in ran], outs[:, rows], lengths[len(keys) :, rows]
+            )
 
-    def _against_previous(self, stage: Stage, outs: dict[int, Tensor]) -> None:
-        """outs: by block [R, n, C]; only the conditional rows are compared."""
-        now = {block: out[: stage.batch] for block, out in outs.items()}
-        lengths = dict(zip(outs, self.context.all_lengths(list(outs.values())), strict=True))
-        former = {block: self.outputs.pop(block) for block in outs if block in self.outputs}
+    def _against_previous(self, stage: Stage, blocks: list[int], outs: Tensor, lengths: Tensor) -> None:
+        """Outputs [m, B, n, C] of these blocks, and their norms [m, B, n]."""
+        former = {block: self.outputs.pop(block) for block in blocks if block in self.outputs}
         ready = [b for b, (past, _, _) in former.items() if past.samples == stage.samples and past.index < stage.index]
         for past in dict.fromkeys(former[b][0].index for b in ready):  # one, unless plans skip blocks
-            blocks = [b for b in ready if former[b][0].index == past]
-            cell = nearest(former[blocks[0]][0].grid, stage.grid, outs[blocks[0]].device)
-            up = [former[b][1].index_select(1, cell) for b in blocks]
-            gaps = norms([now[b] - x for b, x in zip(blocks, up, strict=True)], self.context.buffers)
-            for b, gap in zip(blocks, gaps, strict=True):
-                then = former[b][2].index_select(1, cell)
-                room = self.context.buffers.empty((stage.batch, 3, gap.shape[-1]), gap.dtype)
-                sides = torch.stack([gap, lengths[b][: stage.batch], then], 1, out=room)
-                self.recorder.put(("sides", stage.index, b), stage.samples, sides)
+            chosen = [b for b in ready if former[b][0].index == past]
+            now, length = outs, lengths
+            if chosen != blocks:
+                now, length = (together([values[blocks.index(b)] for b in chosen]) for values in (outs, lengths))
+            cell = nearest(former[chosen[0]][0].grid, stage.grid, outs.device)
+            before = together([former[b][1] for b in chosen]).index_select(2, cell)
+            then = together([former[b][2] for b in chosen]).index_select(2, cell)
+            gap = norms(now - before, self.context.buffers)
+            room = self.context.buffers.empty((len(chosen), stage.batch, 3, gap.shape[-1]), gap.dtype)
+            sides = torch.stack([gap, length, then], 2, out=room).transpose(0, 1)
+            self.recorder.put(("sides", stage.index, tuple(chosen)), stage.samples, sides)
         if stage.from_end > 0:
-            for block, x in now.items():
-                self.outputs[block] = (stage, self._keep(block, x), lengths[block][: stage.batch])
+            kept = zip(self._keep(blocks, outs), lengths, strict=True)
+            self.outputs |= {block: (stage, out, length) for block, (out, length) in zip(blocks, kept, strict=True)}
 
-    def _keep(self, block: int, x: Tensor) -> Tensor:
-        """A copy of a block's output [B, n, C] where its former one was, in room that lasts for all stages."""
-        if self.room is None or self.room.shape[1] < x.numel():  # the parts of a split batch differ in size
+    def _keep(self, blocks: list[int], outs: Tensor) -> Sequence[Tensor]:
+        """Copies of blocks' outputs [m, B, n, C] where their former ones were, in room that lasts for all stages."""
+        size = outs[0].numel()
+        if self.room is None or self.room.shape[1] < size:  # the parts of a split batch differ in size
             kept = torch.bfloat16 if self.context.model.precision == "bf16" else torch.float32
-            most = len(x) * max(self.context.model.schedule.lengths[:-1])
-            self.room = x.new_empty((self.context.model.depth, most * x.shape[-1]), dtype=kept)
-        return self.room[block, : x.numel()].view(x.shape).copy_(x)
+            most = outs.shape[1] * max(self.context.model.schedule.lengths[:-1])
+            self.room = outs.new_empty((self.context.model.depth, most * outs.shape[-1]), dtype=kept)
+        room = self.room[:, :size].unflatten(1, outs.shape[1:])
+        if len(blocks) == blocks[-1] - blocks[0] + 1:
+            return room[blocks[0] : blocks[-1] + 1].copy_(outs).unbind()
+        return [room[block].copy_(out) for block, out in zip(blocks, outs, strict=True)]
 
     def log(self) -> Log:
         self.outputs, self.pending, self.room = {}, [], None
@@ -110,17 +125,21 @@ class TokenMSE(LoggingProbe):
         edge_rows = np.full(shape[:-1], np.nan, np.float32)
         groups = {}
         sobel = sobel_magnitude(luma(self.image))
-        for k in self.norms:
-            ran = [b for b in blocks if (b, "block") in self.norms[k]]
-            change, level = self._squares(k, [(b, name) for b in ran for name in sublayers])
+        for k, parts in self.norms.items():
+            keys = {key for _, listed, _, _ in parts for key in listed}
+            ran = [b for b in blocks if (b, "block") in keys]
             pairs = (len(self.samples), len(ran), len(sublayers), len(GUIDANCE_ROWS))
-            mse[:, k, ran] = change.nanmean(-1).view(pairs).cpu().numpy()
-            relative[:, k, ran] = (change.nanmean(-1) / level.nanmean(-1)).view(pairs).cpu().numpy()
-            edges = edges_on_grid(sobel, model.schedule.grids[k]).flatten(1)
-            edge[:, k, ran] = spearman(change, edges[:, None, None]).view(pairs).cpu().numpy()
-            rows = change.nanmean(2)  # both rows, or the one that ran
-            edge_rows[:, k, ran] = spearman(rows, edges[:, None]).view(pairs[:-1]).cpu().numpy()
-            maps = change.view(*pairs, -1)
+            squares = self._squares(k, [(b, name) for b in ran for name in sublayers])
+            means, change = squares.nanmean(-1).cpu().numpy(), squares[:, 0]  # [n, 2, keys, rows]
+            mse[:, k, ran] = means[:, 0].reshape(pairs)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                relative[:, k, ran] = (means[:, 0] / means[:, 1]).reshape(pairs)
+            edges = edges_on_grid(sobel, model.schedule.grids[k]).flatten(1)[:, None, None]
+            both = change.nanmean(2, keepdim=True)  # both rows, or the one that ran
+            ranked = spearman(torch.cat([change, both], 2), edges).cpu().numpy()  # [n, keys, rows + 1]
+            edge[:, k, ran] = ranked[..., :-1].reshape(pairs)
+            edge_rows[:, k, ran] = ranked[..., -1].reshape(pairs[:-1])
+            maps = change.reshape(*pairs, -1)
             groups[f"{self.name}/stage-{k + 1:02d}"] = self._map_group(maps, ran, model.schedule.grids[k], sublayers)
         dims = ("stage", "block", "sublayer", "guidance_row")
         variables: Variables = {
@@ -133,21 +152,22 @@ class TokenMSE(LoggingProbe):
             variables |= self._previous(blocks)
         return {self.name: self.group(variables, sublayer=sublayers, guidance_row=GUIDANCE_ROWS), **groups}
 
-    def _squares(self, k: int, keys: list[Key]) -> tuple[Tensor, Tensor]:
-        """Mean squares over channels of change and level of stage k [n, len(keys), rows, h*w]."""
-        found = [{id(part[0]): part for part in self.norms[k].get(key, ())} for key in keys]
-        # One, unless plans split the batch or the stage ran in parts.
-        for own in dict.fromkeys(own for parts in found for own in parts):
-            stage, ran, _ = next(parts[own] for parts in found if own in parts)
-            missing = stage, *[torch.full_like(ran, torch.nan)] * 2  # of a block that was not reached, or not seen
-            _, changes, levels = zip(*(parts.get(own, missing) for parts in found), strict=True)
-            for name, values in (("change", changes), ("level", levels)):
-                rows = torch.stack(values)  # [keys, R, n]
-                squares = by_row(on_grid(rows, stage), stage).movedim(0, 2).square() / self.context.model.width
-                self.recorder.put((name, k), stage.samples, squares.transpose(1, 2))
-        change, level = (self.recorder.collect((name, k), self.samples) for name in ("change", "level"))
-        assert change is not None and level is not None
-        return change, level
+    def _squares(self, k: int, keys: list[Key]) -> Tensor:
+        """Mean squares over channels of change and level of stage k [n, 2, len(keys), rows, h*w]."""
+        parts = {id(part[0]): part[0] for part in self.norms[k]}
+        for own, stage in parts.items():  # one, unless plans split the batch or the stage ran in parts
+            mine = [part for part in self.norms[k] if id(part[0]) == own]
+            place = {key: i for i, key in enumerate(key for _, listed, _, _ in mine for key in listed)}
+            rows = torch.cat([torch.stack([change, level]) for _, _, change, level in mine], 1)  # [2, m, R, n]
+            if not place.keys() >= set(keys):  # a block was not reached, or not seen
+                rows = torch.cat([rows, torch.full_like(rows[:, :1], torch.nan)], 1)
+            order = torch.tensor([place.get(key, rows.shape[1] - 1) for key in keys], device=rows.device)
+            rows = on_grid(rows.index_select(1, order), stage)
+            squares = by_row(rows, stage).square() / self.context.model.width  # [2, keys, B, rows, h*w]
+            self.recorder.put(("squares", k), stage.samples, squares.movedim(2, 0))
+        found = self.recorder.collect(("squares", k), self.samples)
+        assert found is not None
+        return found
 
     def _map_group(self, maps: Tensor, ran: list[int], grid: Grid, sublayers: tuple[str, ...]) -> Group:
         """maps [n, blocks that ran, sublayers, rows, h*w]."""
@@ -161,14 +181,13 @@ class TokenMSE(LoggingProbe):
         shape = (len(self.samples), len(self.stages), len(blocks))
         step, relative, cosine = (np.full(shape, np.nan, np.float32) for _ in range(3))
         for k in self.stages:
-            found = {b: self.recorder.collect(("sides", k, b), self.samples) for b in blocks}
-            sides = {b: values for b, values in found.items() if values is not None}
-            if not sides:
+            if (kept := self.recorder.by_block("sides", k, self.samples)) is None:
                 continue
-            ran = list(sides)
-            gap, now, then = torch.stack(list(sides.values()), 1).square().unbind(2)
-            step[:, k, ran] = (gap.mean(-1) / self.context.model.width).cpu().numpy()
-            relative[:, k, ran] = (gap.mean(-1) / now.mean(-1)).cpu().numpy()
+            ran, sides = kept
+            squares = sides.square()
+            means, (gap, now, then) = squares.mean(-1).cpu().numpy(), squares.unbind(2)
+            step[:, k, ran] = means[..., 0] / self.context.model.width
+            relative[:, k, ran] = means[..., 0] / means[..., 1]
             # The third side of the triangle gives the angle.
             cosine[:, k, ran] = ((now + then - gap) / (2 * (now * then).sqrt())).mean(-1).cpu().numpy()
         dims = ("stage", "block")
