@@ -109,8 +109,8 @@ def test_no_error_writes_a_text_as_python_does() -> None:
 def test_lines_of_a_terminal_show_every_character(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    typed = "a\x0bb\x85c\x1b[31md\u2028e :star: [b] 星 \U0001f468\u200d\U0001f469"
-    seen = "a⟨U+000B⟩b⟨U+0085⟩c⟨U+001B⟩[31md⟨U+2028⟩e :star: [b] 星 \U0001f468\u200d\U0001f469"
+    typed = "a\x0bb\x85c\x1b[31md\u2028e\u202ef\u2066g :star: [b] 星 \U0001f468\u200d\U0001f469"
+    seen = "a⟨U+000B⟩b⟨U+0085⟩c⟨U+001B⟩[31md⟨U+2028⟩e⟨U+202E⟩f⟨U+2066⟩g :star: [b] 星 \U0001f468\u200d\U0001f469"
     monkeypatch.setattr(options, "console", Console(width=200))
     options.say(typed)
     options.say(("prompt: ", "bold"), typed)

@@ -7,6 +7,7 @@ from html import escape
 
 SIGNS = re.compile(r"[\\`*_\[\]<>&|~]")
 UNSEEN = ("Cc", "Cs", "Zl", "Zp")  # kinds of characters that a terminal obeys or drops
+TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")  # and what turns the rest of a line round
 
 
 def as_markdown(text: object) -> str:
@@ -21,11 +22,13 @@ def as_markdown(text: object) -> str:
 
 def in_terminal(text: object) -> str:
     """The text with characters that a terminal would obey or drop by their code points, as figures draw them."""
-    kept = (
-        sign if sign in "\n\t" or unicodedata.category(sign) not in UNSEEN else f"⟨U+{ord(sign):04X}⟩"
-        for sign in str(text).replace("\r\n", "\n")
-    )
-    return "".join(kept)
+
+    def seen(sign: str) -> bool:
+        return sign in "\n\t" or (
+            unicodedata.category(sign) not in UNSEEN and unicodedata.bidirectional(sign) not in TURNS
+        )
+
+    return "".join(s if seen(s) else f"⟨U+{ord(s):04X}⟩" for s in str(text).replace("\r\n", "\n"))
 
 
 def summary(title: str, **facts: object) -> str:
