@@ -234,7 +234,7 @@ def test_log_says_where_it_wrote_and_lists_it(varlab: Call, places: Path) -> Non
     (folder,) = (places / "here" / "runs").iterdir()
     assert made.code == 0 and f"written to {folder.relative_to(places / 'here')}" in made.out
     listed = varlab("runs", "ls")
-    assert listed.code == 0 and "nano-infinity" in listed.out and "complete" in listed.out and "1 runs" in listed.out
+    assert listed.code == 0 and "nano-infinity" in listed.out and "complete" in listed.out and "1 run\n" in listed.out
     assert f"{folder}: complete" in varlab("runs", "verify", folder).out
     next(path for path in (folder / "log.zarr" / "token-mse").rglob("*") if path.is_file()).unlink()
     assert varlab("runs", "verify", folder).code == 1

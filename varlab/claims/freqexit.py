@@ -114,7 +114,7 @@ def half_is_faster(speed: Measured, exits: str) -> Verdict:
         "time ratio", float(row.transformer_ratio), float(row.low), float(row.high), int(row.rounds), reference=ALLOWED
     )
     finding = (
-        f"{ratio} of the time at full depth, batch {row.batch:.0f}, {speed.facts['threads']} threads, "
+        f"{ratio} of the time at full depth, batch {row.batch:.0f}, {count(int(speed.facts['threads']), 'thread')}, "
         f"{row.rounds:.0f} interleaved rounds; operations {row.gflops / speed.table.gflops.iloc[0]:.2f}."
     )
     outcome = below(ratio, ALLOWED)

@@ -21,6 +21,7 @@ from varlab.cli.options import (
     with_options,
 )
 from varlab.errors import VarlabError, unknown
+from varlab.markup import count
 
 app = typer.Typer()
 OF_GPUS = ("gpu", "predicted")
@@ -71,7 +72,8 @@ def bench(
         console.print(as_table(made.table))
         facts = made.facts
         say(
-            f"{name}: {made.verdict}; {facts['device']}, {threads} threads, n={facts['n']}, random weights unless named"
+            f"{name}: {made.verdict}; {facts['device']}, {count(threads, 'thread')}, n={facts['n']}, "
+            "random weights unless named"
         )
         keep(made, out / "bench")
         say(f"written to {out / 'bench'}")
@@ -184,5 +186,5 @@ def _show_latency(made: Any) -> None:
     share = launch_bound_share(dense)
     bound = "launch-bound share: only on a GPU" if share != share else f"launch-bound share {share:.2f}"
     say(", ".join(str(facts[key]) for key in ("model", "weights", "precision", "device", "execution")))
-    say(f"{facts['threads']} threads; {bound}")
+    say(f"{count(facts['threads'], 'thread')}; {bound}")
     say_alone({"round": facts["n"]})

@@ -133,7 +133,7 @@ def validate(
     lines, count = find_faults(benchmark, folder, prompts)
     for line in lines:
         say(line)
-    say(f"{len(lines)} faults; {count} pictures are expected")
+    say(f"{plural(len(lines), 'fault')}; {count} pictures are expected")
     for line in who_mends(benchmark, folder) if lines else ():
         say(line)
     if lines:

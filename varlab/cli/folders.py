@@ -8,6 +8,7 @@ import typer
 
 from varlab.cli.options import NoWait, say
 from varlab.errors import VarlabError
+from varlab.markup import count
 
 app = typer.Typer(no_args_is_help=True, help="List, check, mend and remove folders of runs, comparisons, sweeps.")
 Folder = Annotated[Path, typer.Argument(help="A run folder.")]
@@ -36,7 +37,7 @@ def ls(root: Root = None) -> None:
     found = _found(root)
     if found:
         say(table(found).to_string(index=False))
-    say(f"{len(found)} runs")
+    say(count(len(found), "run"))
 
 
 @app.command()
@@ -79,8 +80,8 @@ def du(root: Root = None) -> None:
     from varlab.runs.states import size
 
     sizes = {folder: size(folder) for folder in _found(root)}
-    for folder, count in sorted(sizes.items(), key=lambda item: -item[1]):
-        say(f"{count / 1e6:10.1f} MB  {folder}")
+    for folder, held in sorted(sizes.items(), key=lambda item: -item[1]):
+        say(f"{held / 1e6:10.1f} MB  {folder}")
     say(f"{sum(sizes.values()) / 1e6:10.1f} MB  in all")
 
 

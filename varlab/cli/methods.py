@@ -30,6 +30,7 @@ from varlab.cli.options import (
     say_alone,
     with_options,
 )
+from varlab.markup import count
 
 app = typer.Typer()
 
@@ -103,7 +104,8 @@ def compare(
         console.print(as_table(half))
     facts = result.facts
     say(
-        f"{facts['model']}, {facts['weights']}, {facts['precision']}, {facts['device']}, {facts['threads']} threads, "
+        f"{facts['model']}, {facts['weights']}, {facts['precision']}, {facts['device']}, "
+        f"{count(facts['threads'], 'thread')}, "
         f"batch {batch}, n {facts['n']}, seed {seed}; ms: median and quartiles of timed batches; [low, high]: 95 % "
         "bootstrap over prompts, of the speed-up over timed batches"
     )

@@ -28,6 +28,7 @@ from varlab.cli.options import (
     say_alone,
     with_options,
 )
+from varlab.markup import count
 
 app = typer.Typer()
 
@@ -186,7 +187,8 @@ def exits(
     table = found.table
     console.print(as_table(table))
     say(
-        f"{loaded.name}, {loaded.weights}, {loaded.precision}, {device_name(loaded.device)}, {threads} threads; "
+        f"{loaded.name}, {loaded.weights}, {loaded.precision}, {device_name(loaded.device)}, "
+        f"{count(threads, 'thread')}; "
         "ratio to full depth of the transformer's time: median, 95 % bootstrap over rounds"
     )
     say_alone({"round": rounds})
