@@ -83,6 +83,14 @@ def test_errors_quote_what_was_typed(varlab: Call, arguments: tuple[str, ...]) -
     varlab(*arguments).refused(TYPED)
 
 
+def test_a_file_that_cannot_be_read_is_named_once_as_typed(varlab: Call) -> None:
+    Path(f"{TYPED}.png").write_text("no image")
+    for arguments, why in ((("show", f"{TYPED}.png"), "it is no image"), (("sweep", f"{TYPED}.yaml"), "No such file")):
+        refused = varlab(*arguments)
+        refused.refused(TYPED, why)
+        assert refused.err.count("blue") == 1 and "Errno" not in refused.err
+
+
 def test_refusals_speak_of_numbers_as_people_do(varlab: Call) -> None:
     draw = ("sample", "nano-infinity", "a red star", "--method")
     varlab(*draw, "truncate:last=x").refused("last takes a whole number, not 'x'")

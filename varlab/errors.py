@@ -25,6 +25,13 @@ def quoted(value: object) -> str:
     return mark + re.sub(r"[\r\n]", lambda sign: f"⟨U+{ord(sign[0]):04X}⟩", value) + mark
 
 
+def cause(error: BaseException) -> str:
+    """What went wrong, without the path, which the sentence around it names as typed."""
+    if type(error).__name__ == "UnidentifiedImageError":  # of Pillow
+        return "it is no image"
+    return getattr(error, "strerror", None) or str(error)
+
+
 def all_at_once(*checks: Callable[[], Any]) -> list[Any]:
     """What all checks return; what several of them find missing is one error, so that it can be mended in one go."""
     found, missing = [], []

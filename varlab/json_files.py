@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, cause
 
 NAMES: dict[type, str] = {dict: "a JSON object", list: "a JSON list"}
 
@@ -17,7 +17,7 @@ def read_text(path: Path) -> str:
     except FileNotFoundError:
         raise VarlabError(f"There is no file {path}.") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise VarlabError(f"{path} cannot be read ({error}).") from error
+        raise VarlabError(f"{path} cannot be read ({cause(error)}).") from error
 
 
 def parse(text: str, place: str, fix: str = "", kind: type = dict) -> Any:
@@ -25,7 +25,7 @@ def parse(text: str, place: str, fix: str = "", kind: type = dict) -> Any:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise VarlabError(f"{place} is not valid JSON ({error}). {fix}".rstrip()) from None
+        raise VarlabError(f"{place} is not valid JSON ({cause(error)}). {fix}".rstrip()) from None
     if not isinstance(found, kind):
         raise VarlabError(f"{place} must be {NAMES[kind]}, not {type(found).__name__}. {fix}".rstrip())
     return found

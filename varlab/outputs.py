@@ -17,7 +17,7 @@ import pandas as pd
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, cause
 from varlab.writing import beside
 
 CHUNK = "varlab"  # of a PNG: the facts as JSON
@@ -166,7 +166,7 @@ def read_facts(path: Path | str) -> dict[str, Any]:
         found = _facts(place)
         picture = None if found or not place.is_dir() else _first_picture(place)
     except (OSError, ValueError) as error:
-        raise VarlabError(f"{place} cannot be read ({error}).") from error
+        raise VarlabError(f"{place} cannot be read ({cause(error)}).") from error
     if picture is not None:
         raise VarlabError(f"{place} holds pictures, each of which says itself how it was made: varlab show {picture}")
     if not found:

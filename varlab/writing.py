@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, cause
 
 DRAFT = ".draft-"  # what the names of unfinished files and folders begin with
 FILES = (
@@ -35,7 +35,7 @@ def beside(path: Path) -> Iterator[Path]:
         yield draft
         draft.replace(path)
     except OSError as error:
-        raise VarlabError(f"{path} could not be written ({error}). What was there is unchanged.") from error
+        raise VarlabError(f"{path} could not be written ({cause(error)}). What was there is unchanged.") from error
     finally:
         draft.unlink(missing_ok=True)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, cause
 from varlab.outputs import save_json
 from varlab.weight_labels import EMPTY, WeightsLabel
 
@@ -139,5 +139,5 @@ def load(path: Path, target: float) -> DecisionModel:
         return DecisionModel(**{**record, **parts})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise VarlabError(
-            f"{path} is no decision model ({error}). Fit it again: varlab calibrate skipvar MODEL."
+            f"{path} is no decision model ({cause(error)}). Fit it again: varlab calibrate skipvar MODEL."
         ) from error

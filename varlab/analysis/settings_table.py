@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from varlab.analysis.comparisons import is_baseline
-from varlab.errors import VarlabError, unknown
+from varlab.errors import VarlabError, cause, unknown
 from varlab.measures.statistics import bootstrap_interval, paired_shares, wilson_interval
 
 DENSE = "none"
@@ -102,7 +102,9 @@ def read_settings_table(folder: Path, name: str) -> SettingsTable:
         facts: dict[str, Any] = json.loads(paths[1].read_text("utf-8"))
         check_rows(rows, facts)
     except (ValueError, KeyError, AttributeError) as error:
-        raise VarlabError(f"{paths[0]} is damaged ({error}). Draw it again: varlab evidence, --overwrite.") from error
+        raise VarlabError(
+            f"{paths[0]} is damaged ({cause(error)}). Draw it again: varlab evidence, --overwrite."
+        ) from error
     whole = hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
     return SettingsTable(rows, facts, whole)
 

@@ -22,7 +22,7 @@ from varlab.context import fixed_context
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.sharing import shared_runs
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, cause
 from varlab.json_files import read_json
 from varlab.locks import one_writer
 from varlab.models.base import NextScaleModel
@@ -188,7 +188,9 @@ def _read(path: Path, samples: range) -> pd.DataFrame:
         if not whole or not text.endswith("\n"):
             raise ValueError("rows are missing")
     except (ValueError, AttributeError, OSError) as error:  # pandas' parser errors are ValueErrors
-        raise VarlabError(f"{path} is damaged ({error}). Remove this file: its batch is then drawn again.") from error
+        raise VarlabError(
+            f"{path} is damaged ({cause(error)}). Remove this file: its batch is then drawn again."
+        ) from error
     return rows
 
 

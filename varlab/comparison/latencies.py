@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from varlab.errors import VarlabError, quoted
+from varlab.errors import VarlabError, cause, quoted
 from varlab.measures.statistics import bootstrap_interval, independent_ratio
 
 KEYS = ("turn", "name", "image", "prompt")  # columns that pair the timings of two methods
@@ -28,7 +28,7 @@ def read_latencies(path: Path, names: list[str], optional: Sequence[str] = ()) -
     try:
         table = pd.read_csv(path)
     except (OSError, ValueError) as error:
-        raise VarlabError(f"{path} cannot be read as CSV ({error}).") from error
+        raise VarlabError(f"{path} cannot be read as CSV ({cause(error)}).") from error
     method = next((name for name in ("method", "folder") if name in table), None)
     unit = next((name for name in ("seconds", "ms") if name in table), None)
     if method is None or unit is None:

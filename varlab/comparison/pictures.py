@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, cause
 from varlab.measures.differences import BANDS, SpectrumDifference, spectrum_difference, wavelet_difference
 from varlab.measures.metrics import LEAST_MS, WINDOW, high_frequency_ssim, psnr, ssim, ssims
 from varlab.weights.dists import DISTS
@@ -39,7 +39,7 @@ def check_picture(path: Path) -> tuple[tuple[int, int], str]:
                     raise VarlabError(f"{path} is partly transparent. Lay it on a background, and save it as RGB.")
             return image.size, kind
     except (OSError, ValueError, SyntaxError) as error:
-        raise VarlabError(f"{path} cannot be read ({error}): draw or copy it again.") from error
+        raise VarlabError(f"{path} cannot be read ({cause(error)}): draw or copy it again.") from error
 
 
 def _has_end(path: Path, kind: str) -> bool:
@@ -60,7 +60,7 @@ def read_picture(path: Path) -> Tensor:
         with Image.open(path) as image:
             pixels = np.array(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError) as error:
-        raise VarlabError(f"{path} cannot be read ({error}): draw or copy it again.") from error
+        raise VarlabError(f"{path} cannot be read ({cause(error)}): draw or copy it again.") from error
     return torch.from_numpy(pixels).movedim(-1, 0).float() / 255
 
 

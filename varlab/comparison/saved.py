@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from varlab.comparison.likeness import facts_of
-from varlab.errors import VarlabError, quoted
+from varlab.errors import VarlabError, cause, quoted
 from varlab.json_files import read_json, read_lines
 
 KNOWN = ("method", "name", "k", "prompt", "category")  # columns that describe an image; all others may be scores
@@ -70,7 +70,7 @@ def _csv(path: Path) -> pd.DataFrame:
         text = {name: str for name in (*KNOWN, *ALIASES) if name != "k"}
         return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=["", "nan", "NaN"])  # ids stay text
     except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
-        raise VarlabError(f"{path} cannot be read as CSV ({error}).") from error
+        raise VarlabError(f"{path} cannot be read as CSV ({cause(error)}).") from error
 
 
 def _jsonl(path: Path) -> pd.DataFrame:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, cause
 from varlab.locks import one_writer
 from varlab.models.var_model import VAR
 from varlab.outputs import save_json
@@ -113,8 +113,8 @@ def require_inception() -> ModuleType:
         return importlib.import_module("torch_fidelity")
     except ImportError as error:
         raise VarlabError(
-            f"FID needs torch-fidelity, which is not here ({error}). pip install torch-fidelity; it brings torchvision "
-            "and downloads Inception weights. `varlab score frechet` needs neither, and is no FID."
+            f"FID needs torch-fidelity, which is not here ({cause(error)}). pip install torch-fidelity; it brings "
+            "torchvision and downloads Inception weights. `varlab score frechet` needs neither, and is no FID."
         ) from error
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, cause
 from varlab.measures.statistics import Design, Interval, clustered_interval
 
 if TYPE_CHECKING:
@@ -54,7 +54,9 @@ class Folder:
             for item in record["items"]:
                 Item(**item)
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise VarlabError(f"{place / RECORD} cannot be read ({error}). Generate the images again.") from error
+            raise VarlabError(
+                f"{place / RECORD} cannot be read ({cause(error)}). Generate the images again."
+            ) from error
         return cls(place / IMAGES, place, record)
 
     @property

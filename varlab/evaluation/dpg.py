@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from varlab.errors import VarlabError, quoted
+from varlab.errors import VarlabError, cause, quoted
 
 COLUMNS = (
     "item_id", "text", "keywords", "proposition_id", "dependency", "category_broad", "category_detailed", "tuple",
@@ -107,7 +107,7 @@ def read_csv(source: str | Path, rules: Rules = CORRECTED) -> dict[Any, Block]:
     try:
         frame = pd.read_csv(io.StringIO(text), **options)
     except (ValueError, pd.errors.ParserError) as error:
-        raise VarlabError(f"{name} is no table ({error}). Give the official dpg_bench.csv.") from error
+        raise VarlabError(f"{name} is no table ({cause(error)}). Give the official dpg_bench.csv.") from error
     if missing := [column for column in NEEDED if column not in frame.columns]:
         raise VarlabError(f"{name} has no column {', '.join(missing)}. Give the official dpg_bench.csv.")
     blocks: dict[Any, Block] = {}
@@ -128,7 +128,7 @@ def _text(path: Path) -> str:
     try:
         return path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise VarlabError(f"{path} cannot be read ({error}). Give the official dpg_bench.csv.") from error
+        raise VarlabError(f"{path} cannot be read ({cause(error)}). Give the official dpg_bench.csv.") from error
 
 
 def _question(row: Mapping[Any, Any], place: str, rules: Rules) -> tuple[Question, int]:
@@ -138,7 +138,7 @@ def _question(row: Mapping[Any, Any], place: str, rules: Rules) -> tuple[Questio
     except ValueError as error:
         if rules.guess_types:
             raise
-        raise VarlabError(f"{place}: proposition_id and dependency are whole numbers ({error}).") from None
+        raise VarlabError(f"{place}: proposition_id and dependency are whole numbers ({cause(error)}).") from None
     text, about = row["question_natural_language"], row["tuple"]
     if not rules.guess_types and not (str(text).strip() and str(about).strip() and str(row["item_id"]).strip()):
         raise VarlabError(f"{place}: item_id, tuple and question_natural_language must not be empty.")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from varlab.errors import cause
 from varlab.evaluation.contract import ENDINGS, Benchmark, Folder, Item
 
 PASSED_OVER = ("grid.png", "grid.jpg")  # that official scripts write beside the samples
@@ -54,7 +55,7 @@ def _damaged(folder: Folder, pictures: Sequence[str]) -> Iterator[str]:
                 picture.load()
                 sizes[name] = picture.size
         except (OSError, SyntaxError, ValueError) as error:
-            yield f"{place}: damaged ({error})"
+            yield f"{place}: damaged ({cause(error)})"
     if not sizes:
         return
     usual, _ = Counter(sizes.values()).most_common(1)[0]

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from varlab.errors import VarlabError, quoted, unknown
+from varlab.errors import VarlabError, cause, quoted, unknown
 from varlab.models.hart import HartText
 from varlab.models.text import HUB_ID, TYPES, check_folder, checked, first_line, require_transformers
 
@@ -137,7 +137,9 @@ def read_system_prompt(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise VarlabError(f"{path} cannot be read ({error}). Give the official hart/utils/constants.py.") from error
+        raise VarlabError(
+            f"{path} cannot be read ({cause(error)}). Give the official hart/utils/constants.py."
+        ) from error
     for candidate in (text, *_strings(text)):
         if hashlib.sha256(candidate.encode()).hexdigest() == SYSTEM_PROMPT_SHA256:
             return candidate

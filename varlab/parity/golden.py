@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from varlab.errors import VarlabError, quoted
+from varlab.errors import VarlabError, cause, quoted
 from varlab.json_files import parse
 
 _HEADER = ("kind", "config_json", "tolerances_json")
@@ -124,7 +124,7 @@ def _load_text(path: Path) -> Golden:
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise VarlabError(f"{path.name} cannot be read as a golden file ({error}). Copy it again.") from error
+        raise VarlabError(f"{path.name} cannot be read as a golden file ({cause(error)}). Copy it again.") from error
     if path.suffix == ".json":
         head = _object(path, "the file", text)
     else:
@@ -149,7 +149,9 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             return {name: file[name] for name in file.files}
     except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, AttributeError) as error:
         zipped = zipfile.is_zipfile(path)  # what numpy says of another file is advice to unpickle it
-        what = f"is damaged or holds pickled objects ({error})" if zipped else "is no .npz file, or a damaged one"
+        what = (
+            f"is damaged or holds pickled objects ({cause(error)})" if zipped else "is no .npz file, or a damaged one"
+        )
         raise VarlabError(f"{path.name} {what}, so it is not a golden file. Copy or produce it again.") from error
 
 

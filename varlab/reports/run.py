@@ -17,7 +17,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from varlab.errors import VarlabError, quoted
+from varlab.errors import VarlabError, cause, quoted
 from varlab.locks import NO_WAIT, one_writer
 from varlab.outputs import key_of, plain
 from varlab.reports.facts import FACTS, FOLDER_VARIABLE, as_text
@@ -157,7 +157,7 @@ def _execute(source: Path, path: Path, values: Mapping[str, Any], progress: Prog
         kind = "" if error.ename == "VarlabError" else f"{error.ename}: "
         return f"the cell that begins {quoted(head.strip())} failed. {kind}{_one_line(error.evalue)}".rstrip()
     except RuntimeError as error:  # nbclient and jupyter_client: the kernel did not start, or died
-        return f"the kernel did not start or died ({error}). Not enough memory is the usual cause."
+        return f"the kernel did not start or died ({cause(error)}). Not enough memory is the usual cause."
     return ""
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, cause
 from varlab.runs.manifest import MANIFEST, faults, read_manifest
 
 
@@ -38,7 +38,7 @@ class Kind:
         try:
             return dict(json.loads(path.read_text("utf-8")))
         except (OSError, ValueError, TypeError) as error:
-            raise VarlabError(f"{path} is damaged ({error}).") from error
+            raise VarlabError(f"{path} is damaged ({cause(error)}).") from error
 
     def row(self, folder: Path) -> tuple[str, str, str]:
         """Model, methods and n; question marks where its record does not say."""

@@ -10,7 +10,7 @@ from typing import Any
 import fsspec
 import numpy as np
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, cause
 from varlab.writing import beside
 
 DIGEST = 64  # hexadecimal digits of sha256, the last line of a table's file
@@ -33,7 +33,7 @@ class Store:
         try:
             store._system  # noqa: B018
         except (ValueError, ImportError) as error:
-            raise VarlabError(f"{place} cannot be used as a store ({error}).") from error
+            raise VarlabError(f"{place} cannot be used as a store ({cause(error)}).") from error
         return store
 
     @cached_property
@@ -104,7 +104,7 @@ class Store:
             raise
         except Exception as error:  # each kind of store has its own
             raise StoreLost(
-                f"{self.place} cannot be reached ({error}). The same command goes on from there."
+                f"{self.place} cannot be reached ({cause(error)}). The same command goes on from there."
             ) from error
 
 

@@ -24,7 +24,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from varlab.errors import VarlabError, quoted
+from varlab.errors import VarlabError, cause, quoted
 
 FIELDS = ("prompt", "caption", "text")
 LINE_END = re.compile(r"\r\n|\n|\r")
@@ -187,7 +187,7 @@ def _row(rows: Any) -> list[str]:
         return next((row for row in rows if row), [])
     except csv.Error as error:
         raise VarlabError(
-            f'line {rows.line_num} is no row of a table ({error}). Fields with quotes: "a ""quoted"" word".'
+            f'line {rows.line_num} is no row of a table ({cause(error)}). Fields with quotes: "a ""quoted"" word".'
         ) from None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from varlab.comparison.bench import methods_of
-from varlab.errors import VarlabError, quoted, unknown
+from varlab.errors import VarlabError, cause, quoted, unknown
 from varlab.machine import usable
 from varlab.runs.inputs import at_least
 from varlab.runs.trial import check_methods
@@ -66,7 +66,7 @@ def _load(given: Path | str | Mapping[str, Any]) -> dict[str, Any]:
     try:
         found = yaml.safe_load(Path(given).read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise VarlabError(f"{given} cannot be read ({error}).") from error
+        raise VarlabError(f"{given} cannot be read ({cause(error)}).") from error
     except yaml.YAMLError as error:
         raise VarlabError(f"{given} is no YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(found, dict):

@@ -13,7 +13,7 @@ from distributed import Client, LocalCluster, as_completed
 from distributed.scheduler import KilledWorker
 from distributed.utils import get_mp_context, silence_logging_cmgr
 
-from varlab.errors import VarlabError, quoted
+from varlab.errors import VarlabError, cause, quoted
 from varlab.runs.store import StoreLost
 from varlab.sweeps.shards import Task
 from varlab.sweeps.work import Outcome, Work, work
@@ -60,7 +60,9 @@ def connected(workers: int, cluster: str | None, tell: Tell) -> Iterator[Client]
             try:
                 client = stack.enter_context(Client(cluster, timeout=CONNECT))
             except (OSError, ValueError) as error:
-                raise VarlabError(f"There is no cluster at {cluster} ({error}). Start it: dask scheduler.") from error
+                raise VarlabError(
+                    f"There is no cluster at {cluster} ({cause(error)}). Start it: dask scheduler."
+                ) from error
         else:
             stack.enter_context(dask.config.set(LOCAL))
             if FORKS == "forkserver":

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, cause
 
 
 class Task(Protocol):
@@ -109,7 +109,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     except (OSError, RuntimeError) as error:  # torch writes archives itself and has its own error for a full disk
         part.unlink(missing_ok=True)
         raise VarlabError(
-            f"{path} could not be written ({error}); the former checkpoint is kept. Free some disk."
+            f"{path} could not be written ({cause(error)}); the former checkpoint is kept. Free some disk."
         ) from error
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, cause
 
 Report = Callable[[int, int], None]  # bytes done, bytes in all
 
@@ -54,6 +54,6 @@ def write_safetensors(
                 report(header[name]["data_offsets"][1], end)
         os.replace(part, target)
     except OSError as error:
-        raise VarlabError(f"{target} could not be written ({error}). Nothing was changed.") from error
+        raise VarlabError(f"{target} could not be written ({cause(error)}). Nothing was changed.") from error
     finally:
         part.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, cause
 from varlab.evaluation import adm_scores
 from varlab.evaluation.adm_scores import Statistics
 from varlab.evaluation.contract import Asked, Benchmark, Folder, Item, Scores, finished, plain_row, require_all
@@ -76,7 +76,9 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise VarlabError(f"There is no file {path}. Write it with: varlab adapter fid.") from None
     except Exception as error:  # numpy, zipfile and zlib have a class each for a damaged file
-        raise VarlabError(f"{path} cannot be read as npz ({error}). It was cut or damaged: write it again.") from error
+        raise VarlabError(
+            f"{path} cannot be read as npz ({cause(error)}). It was cut or damaged: write it again."
+        ) from error
 
 
 class Real(NamedTuple):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from varlab.errors import VarlabError, quoted
+from varlab.errors import VarlabError, cause, quoted
 from varlab.evaluation import geneval, geneval_matching
 from varlab.evaluation.contract import Asked, Benchmark, Folder, Item, Scores, finished, rates, require_all
 from varlab.evaluation.results import check_facts, number, once, said
@@ -57,7 +57,7 @@ class GenEval(Benchmark):
             try:
                 about = json.loads(place.read_text("utf-8"))
             except ValueError as error:
-                yield f"{place}: no JSON in one line ({error})"
+                yield f"{place}: no JSON in one line ({cause(error)})"
                 continue
             known = dict(item.facts)
             if about == known:
@@ -180,7 +180,9 @@ def _verdict(place: str, line: Mapping[str, Any], item: Item, corrected: bool) -
     try:
         return rules.judge(item.facts, objects, colours, options)
     except (KeyError, IndexError) as error:
-        raise VarlabError(f"{place}: the official rules end with {type(error).__name__} ({error}) here.") from None
+        raise VarlabError(
+            f"{place}: the official rules end with {type(error).__name__} ({cause(error)}) here."
+        ) from None
 
 
 def _boxes(place: str, name: str, boxes: Any) -> geneval.Rows:

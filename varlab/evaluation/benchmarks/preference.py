@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from varlab.errors import VarlabError, quoted
+from varlab.errors import VarlabError, cause, quoted
 from varlab.evaluation import hps, imagereward
 from varlab.evaluation.contract import Asked, Benchmark, Folder, Item, Scores, finished, moved, rates, require_all
 from varlab.evaluation.results import facts_beside, number, once, read_table, said, whole
@@ -167,7 +167,7 @@ class ImageReward(Preference):
             try:
                 known = {str(entry["id"]): entry["prompt"] for entry in json.loads(listed.read_text("utf-8-sig"))}
             except (ValueError, TypeError, KeyError) as error:
-                yield f"{listed}: no list of objects with id and prompt ({error})"
+                yield f"{listed}: no list of objects with id and prompt ({cause(error)})"
                 return
             for item in items:
                 if known.get(item.id, item.text) != item.text:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from varlab.errors import VarlabError
+from varlab.errors import VarlabError, cause
 from varlab.evaluation.classes import MEASURES, described, held_out, measures
 from varlab.evaluation.contract import Asked, Benchmark, Item, Scores, finished, rates, require_all
 from varlab.evaluation.distances import FrechetSpace
@@ -98,4 +98,4 @@ def _read(places: Iterator[Path]) -> Iterator[np.ndarray]:
             with Image.open(place) as picture:
                 yield np.asarray(picture.convert("RGB"))
         except OSError as error:
-            raise VarlabError(f"{place} cannot be read as an image ({error}). Make it again.") from error
+            raise VarlabError(f"{place} cannot be read as an image ({cause(error)}). Make it again.") from error
