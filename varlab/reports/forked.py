@@ -6,6 +6,7 @@ which ends with the notebook.
 """
 
 import atexit
+import gc
 import multiprocessing
 import os
 import signal
@@ -91,6 +92,7 @@ def _run(arguments: list[str], environment: dict[str, str], folder: Path) -> Non
 
     from ipykernel import kernelapp
 
+    gc.freeze()  # collections need not look through all that was imported
     os.setsid()  # its own children get its signals
     os.chdir(folder)
     os.environ.clear()
