@@ -57,6 +57,10 @@ def test_time_follows_calls_or_operations() -> None:
     assert freqexit.time_follows_calls(timed(calls, 1), timed(operations, 8)).outcome is HOLDS
     assert freqexit.time_follows_calls(timed(operations, 1), timed(operations, 8)).outcome is PARTLY
     assert freqexit.time_follows_calls(timed(operations, 1), timed(calls, 8)).outcome is FAILS
+    hasty = timed(operations, 8)
+    hasty.table["rounds"] = 5
+    found = freqexit.time_follows_calls(timed(calls, 1), hasty)
+    assert found.outcome is Outcome.TOO_FEW and "6 rounds" in found.text
     assert freqexit.half_is_faster(timed([1, 0.55, 0.7], 8), "12/6").outcome is HOLDS
     assert freqexit.half_is_faster(timed([1, 0.55, 0.7], 8), "6/12").outcome is FAILS
 

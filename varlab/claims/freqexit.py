@@ -13,6 +13,7 @@ from varlab.markup import count
 
 RISE = 0.02  # smallest rise of a high-frequency share worth naming
 ALLOWED = 0.60  # transformer time at half the depth, as a multiple of full depth's, on a CPU at batch 8
+NEEDS_ROUNDS = f"A verdict on a time needs {FEWEST} rounds."
 
 
 # --- high frequencies ---------------------------------------------------------------------------------------
@@ -118,7 +119,7 @@ def half_is_faster(speed: Measured, exits: str) -> Verdict:
         f"{row.rounds:.0f} interleaved rounds; operations {row.gflops / speed.table.gflops.iloc[0]:.2f}."
     )
     outcome = below(ratio, ALLOWED)
-    reason = f"An interval of a time needs {FEWEST} rounds." if outcome is Outcome.TOO_FEW else ""
+    reason = NEEDS_ROUNDS if outcome is Outcome.TOO_FEW else ""
     claim = f"Half the blocks take at most {ALLOWED:.2f} of the transformer's time"
     return Verdict(claim, outcome, finding, reason, (ratio,))
 
@@ -138,6 +139,8 @@ def time_follows_calls(alone: Measured, many: Measured) -> Verdict:
         f"calls, by {misses[name, 'gflops']:.3f} from that of operations"
         for name, found in (("alone", alone), ("many", many))
     )
-    outcome = (Outcome.FAILS, Outcome.PARTLY, Outcome.HOLDS)[first + second]
+    outcome, reason = (Outcome.FAILS, Outcome.PARTLY, Outcome.HOLDS)[first + second], ""
+    if min(found.table.rounds.min() for found in (alone, many)) < FEWEST:
+        outcome, reason = Outcome.TOO_FEW, NEEDS_ROUNDS
     claim = "At batch 1 latency follows block calls, in batches operations (root mean square over exit vectors)"
-    return Verdict(claim, outcome, finding + ".")
+    return Verdict(claim, outcome, finding + ".", reason)
