@@ -47,6 +47,11 @@ BEFORE = {
     "split": (["split", "var-d16", "--prompts", "scenes", "--init", "random"], "is no class of this model"),
     "calibrate": (["calibrate", "skipvar", "var-d16", "--prompts", "scenes", "--init", "random"], "is no class of"),
     "score": (["score", "scenes", "var-d16", "--init", "random"], "is no class of this model"),
+    "other scenes": (["score", "scenes", "nano-infinity", "--scene-version", "2"], "version 1, and version 2 is asked"),
+    "no scenes": (
+        ["score", "frechet", "mini-var", "--scene-version", "1"],
+        "--scene-version is of the scene benchmark",
+    ),
     "frechet": (["score", "frechet", "var-d16", "--init", "random"], "The classes of var-d16 are no scenes"),
     "texts": (["score", "frechet", "infinity-125m", "--init", "random"], "infinity-125m reads texts"),
     "export": (["export", "nano-infinity", "x.npz"], "nano-infinity reads texts"),

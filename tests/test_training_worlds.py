@@ -3,17 +3,25 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.minis import refused
 from tests.test_training import TINY, finished  # noqa: F401  (a fixture)
-from varlab.scenes import TEXTURED, make_dataset
+from varlab.evaluation import scenes
+from varlab.evaluation.benchmarks import scenes as benchmarks
+from varlab.evaluation.command import score_command
+from varlab.evaluation.judging import judge
+from varlab.runs.origins import made_with, scene_version
+from varlab.scenes import TEXTURED, make_dataset, render, sample_scenes, score_images
 from varlab.training.export import export
 from varlab.training.pipeline import begin_from, train
 from varlab.training.recipes import RECIPES
+from varlab.weights import zoo
 from varlab.weights.embedded import load_mini
 
 LOOP = replace(TINY.loop, steps=2)
@@ -79,3 +87,47 @@ def test_shipped_recipes_fit_the_minis_that_they_go_on_from(name: str, tmp_path:
     assert recipe.scene_version == TEXTURED and recipe.fine_tunes == name
     begin_from(recipe, tmp_path, Path(name))
     assert load_mini(tmp_path / "from")[1].scene_version == "1"
+
+
+def test_a_model_knows_its_scenes_and_is_judged_by_them(
+    textured: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VARLAB_DATA", str(textured[1]))
+    model, flat = zoo.load("tiny-textured"), zoo.load("tiny")
+    assert model.scene_version == model.with_().scene_version == TEXTURED and flat.scene_version == "1"
+    assert made_with(model)["scene_version"] == TEXTURED and "scene_version" not in made_with(flat)
+    asked: list[str] = []
+
+    def score(*given: Any) -> Any:
+        asked.append(given[-1])
+        return score_images(*given)
+
+    monkeypatch.setattr(scenes, "score_images", score)
+    truth = scenes.score_ceiling(model, 6).truth.images
+    scenes.score_samples(model, 6, 1)
+    scenes.score_samples(flat, 6, 1)
+    former = tmp_path / "flat.json"
+    former.write_text(json.dumps({"entries": [], "weights": "w", "seed": 0}))
+    command = lambda: score_command("scenes", model, 6, 1, 0, None, lambda *_: None, against=former)  # noqa: E731
+    refused(command, "scenes of version 1", "tiny-textured draws version 2")
+    assert len(truth) == 6 and asked == [TEXTURED, TEXTURED, TEXTURED, "1"]
+
+
+def test_pictures_are_judged_by_the_scenes_that_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = tmp_path / "images" / "00000" / "0000.png"
+    image.parent.mkdir(parents=True)
+    Image.fromarray(render(sample_scenes(1, 3, version=TEXTURED))[0]).save(image)
+    asked: list[str] = []
+
+    def score(*given: Any, version: str) -> Any:
+        asked.append(version)
+        return score_images(*given)
+
+    monkeypatch.setattr(benchmarks, "score_images", score)
+    for given in (None, TEXTURED):
+        judge("scenes", tmp_path, allow_missing=True, scene_version=given)
+    assert asked == ["1", TEXTURED]
+    refused(lambda: judge("scenes", tmp_path, allow_missing=True, scene_version="3"), "version of the scenes", "1, 2")
+    record = {"model": "tiny", "weights": "trained"}
+    refused(lambda: scene_version(record, TEXTURED), "tiny draws scenes of version 1", "version 2 is asked for")
+    assert scene_version(record | {"scene_version": TEXTURED}) == scene_version({}, TEXTURED) == TEXTURED

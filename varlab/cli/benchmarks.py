@@ -218,6 +218,8 @@ def score(
     own = (prompts, results, reference, network, allow_missing or None, mode if mode != "official" else None)
     models = (n, per_prompt, seed, method, against, settings or None, options.get("init"))
     check_file(json, ".json", overwrite)
+    if scene_version is not None and found.name != "scenes":
+        raise VarlabError(f"--scene-version is of the scene benchmark; {found.name} has none. Leave it out.")
     if not _is_model(what):
         if any(value is not None for value in models):
             raise VarlabError(f"{what} is a folder of images: options of models and methods belong to varlab generate.")

@@ -19,7 +19,7 @@ from varlab.json_files import read_json
 from varlab.models.base import NextScaleModel
 from varlab.models.var_model import VAR
 from varlab.outputs import save_json
-from varlab.runs.origins import made_with
+from varlab.runs.origins import made_with, scene_version
 from varlab.scenes.prompt_sets import prompts
 
 Progress = Callable[[float, int], None]
@@ -48,6 +48,11 @@ def score_command(
     if against is not None and benchmark != "scenes":
         raise VarlabError("--against pairs the prompts of the scene benchmark; other benchmarks have none.")
     former = None if against is None else former_score(against)
+    if former is not None and (known := scene_version(former)) != model.scene_version:
+        raise VarlabError(
+            f"{against} holds scores of scenes of version {known}; {model.name} draws version {model.scene_version}. "
+            "Give those of a model of the same scenes."
+        )
     count = BENCHMARKS[benchmark] if n is None else n
     facts: dict[str, Any] = {"n": count}
     if benchmark == "scenes":
