@@ -1,6 +1,7 @@
 """Pictures of other code beside a comparison of our own: one table, marked, refused before anything is drawn."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,13 @@ import varlab as vl
 from varlab.cli import app
 from varlab.comparison import Comparison
 from varlab.comparison.bench import Bench
+from varlab.comparison.foreign import token_logs
+from varlab.comparison.image_result import ImageComparison
 from varlab.errors import VarlabError
 from varlab.outputs import save_image
+from varlab.probes.log import Group, tree
 from varlab.report_inputs import check_inputs
+from varlab.runs.folders import keep
 from varlab.scenes.prompt_sets import choose
 
 N, SEED, SPEC = 3, 2, "truncate:last=1"
@@ -132,3 +137,19 @@ def test_latencies_are_of_foreign_folders(own: Comparison, tmp_path: Path, monke
 def test_a_report_asks_for_the_folders_before_its_kernel_starts(tmp_path: Path) -> None:
     with pytest.raises(VarlabError, match="There is no folder"):
         check_inputs({"foreign": None}, {"foreign": [str(tmp_path / "none")]})
+
+
+def test_maps_of_an_attached_run_stand_beside_ours(own: Comparison, tmp_path: Path) -> None:
+    """Of a fork that was attached with ``places=``; pictures alone have none, and neither has a truncated run."""
+    place = attached(tmp_path / "run", own)
+    kept = np.zeros((N, 8, 8), np.float32)
+    kept[:, :, :4] = 1
+    group = Group(tuple(range(N)), {"kept": (("y", "x"), kept, "1")})
+    keep(place, tree({"attached/stage-06": group}, {"prompts": list(TEXTS)}))
+    names = ["fork", "run"]
+    table = pd.DataFrame({"method": [SPEC, *names], "origin": ["ours", "foreign", "foreign"]})
+    facts = {"others": [SPEC, str(fork(tmp_path / "fork", own)), str(place)]}
+    found = token_logs(replace(own, foreign=ImageComparison(table, table, table, table, facts)))
+    assert list(found) == ["run (foreign)"] and token_logs(own) == {}
+    shown = vl.figures.keep_maps_table(found["run (foreign)"])
+    assert shown.kept.mean() == 0.5 and len(shown) == N * 64

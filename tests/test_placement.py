@@ -69,6 +69,19 @@ def test_no_probe_mixes_host_and_device_or_waits_before_its_log(shapes: NextScal
     assert shape_run(shapes, probes=build_probes(list(PROBES))).stages[0].tokens > 0
 
 
+def test_passes_of_the_last_stage_are_laid_out_without_a_wait() -> None:
+    """What repeats by counts that lie on the device waits for them, and stops on meta."""
+    hart = by_shape("hart-0.7b")
+    last, settings = len(hart.schedule) - 1, replace(hart.settings, passes=3)
+    length = hart.schedule.lengths[last]
+
+    def numbers(kind: str, width: int, distribution: Any = "uniform") -> torch.Tensor:
+        return torch.empty(2, length, width, device="meta")
+
+    found = hart.passes(last, settings, numbers)
+    assert found is not None and found.shape == (2, length) and found.is_meta
+
+
 def test_the_ledger_by_shapes_is_that_of_a_real_run() -> None:
     model = vl.load("nano-infinity")
     empty = vl.load("nano-infinity", init="empty")

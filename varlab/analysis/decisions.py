@@ -29,12 +29,20 @@ def pruned_stages(log: Log) -> list[int]:
     return sorted(int(name.removeprefix("stage-")) for name in node.children if "kept" in node[name])
 
 
+def tells_tokens(log: Log) -> bool:
+    """Whether a log says which tokens were computed."""
+    return _pruning(log) is not None
+
+
+def _pruning(log: Log) -> str | None:
+    found = [name for name, node in as_log(log).children.items() if any("kept" in c for c in node.children.values())]
+    return str(found[0]) if found else None
+
+
 def pruning_method(log: Log) -> str:
     """The first method of the log that tells which tokens it computed."""
-    tree = as_log(log)
-    for name, node in tree.children.items():
-        if any("kept" in child for child in node.children.values()):
-            return str(name)
+    if (name := _pruning(log)) is not None:
+        return name
     raise VarlabError(
         "This log says nothing of tokens left out. It takes a run with sparsevar, fastvar or a token control that "
         "engaged; see log.children."

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, Protocol
 
@@ -47,6 +47,7 @@ class Ears:
         self.structure, self.vae, self.listener = structure, vae, listener
         self.patches = Patches()
         self.deaf = False
+        self.kind = next(structure.module.parameters()).device.type
         self.picture_of: Callable[..., Any] = nn.Identity()  # the decoder, once it is known
         self.surroundings = (False, torch.float32, False)  # autocast, its type, inference mode of the loop
 
@@ -99,13 +100,16 @@ class Ears:
     @contextmanager
     def aside(self, in_loop: bool = True) -> Iterator[None]:
         """Computing beside the loop, or after it: without its autocast, without gradients, deaf."""
-        kind = next(self.structure.module.parameters()).device.type
+        kind = self.kind
+        cast, inference = torch.is_autocast_enabled(kind), torch.is_inference_mode_enabled()
         if in_loop:
-            cast = torch.is_autocast_enabled(kind)
-            self.surroundings = (cast, torch.get_autocast_dtype(kind), torch.is_inference_mode_enabled())
+            self.surroundings = (cast, torch.get_autocast_dtype(kind), inference)
         self.deaf = True
-        try:
-            with torch.inference_mode(), torch.autocast(kind, enabled=False):
+        try:  # of a stage of a small model, entering both would take longer than what is done within
+            with (
+                nullcontext() if inference else torch.inference_mode(),
+                torch.autocast(kind, enabled=False) if cast else nullcontext(),
+            ):
                 yield
         finally:
             self.deaf = False

@@ -18,6 +18,7 @@ from varlab.attached.streams import BlockCall, Snapshots, stream_of
 from varlab.attached.stretch import Stretch, same_tokens, whole
 from varlab.attached.structure import Structure
 from varlab.engine.context import Context
+from varlab.engine.hooks import Probe, overrides
 from varlab.engine.ledger import Ledger
 from varlab.engine.norms import small
 from varlab.engine.plan import RUN, Selection, StagePlan
@@ -57,6 +58,8 @@ class Hearing:
         self.samples, self.settings = tuple(range(first, first + batch)), settings
         self.context = Context(face, settings or face.settings, SeededNoise(0), Ledger.of(len(face.schedule)))  # type: ignore[arg-type]
         self.unseen, self.snapshots = Unseen(), Snapshots()
+        verbs = ("on_stage", "on_sublayer", "on_block")
+        self.inside = any(overrides(probe, verb, Probe) for probe in probes for verb in verbs)  # who listens to blocks
         self.now: Stretch | None = None
         self.stage: Stage | None = None  # of the block calls at hand
         self.block: BlockCall | None = None
@@ -89,22 +92,26 @@ class Hearing:
         if stage is not self.stage:
             self.settle()
             self.stage = stage
-        self.block = BlockCall(
-            self.structure.blocks[b], b, self.snapshots.take(x), given, list(self.structure.sublayers)
-        )
+        stream = self.snapshots.take(x) if self.inside else x
+        self.block = BlockCall(self.structure.blocks[b], b, stream, given, list(self.structure.sublayers))
         if not self.now.called:
             for probe in self.probes:
                 probe.on_stage(stage, self._grid(self.block.x))
 
     def leave_projection(self, b: int, out: Any) -> None:
         """Of a block's own modulation, which its gates are a part of."""
-        if self.block is not None and self.block.index == b and isinstance(out, Tensor):
+        if self.inside and self.block is not None and self.block.index == b and isinstance(out, Tensor):
             self.block.modulation = out.clone()
 
     def leave_sublayer(self, b: int, name: str, out: Any) -> None:
         if self.block is None or self.block.index != b or self.stage is None:
             return
-        seen = self.block.add(name, out)
+        raw = stream_of(out)
+        if raw is not None:
+            self.block.tokens[name] = raw.shape[1]
+        if not self.inside:
+            return
+        seen = self.block.add(name, raw)
         if seen is None:
             self.unseen.note("sublayers that ran on other tokens, in another order or behind a hidden gate", self.k)
             return
@@ -121,16 +128,21 @@ class Hearing:
         if raw is None or raw.shape != block.x.shape:
             self.unseen.note("blocks that return other tokens than they were given", self.k)
             return
+        if self.inside:
+            self._tell_block(b, block, raw)
+        known = None if (self.k, b) in self.unseen.unplaced else self.stage
+        if not self.work.count(self.k, block, known):
+            self.unseen.no_work = True
+            self.unseen.note("work (the number of text tokens)", self.k)
+
+    def _tell_block(self, b: int, block: BlockCall, raw: Tensor) -> None:
+        assert self.stage is not None
         x_out = self.snapshots.take(raw)
         if block.running is not None and not block.left and small(x_out) and raw.dtype == torch.float32:
             gap, change = (torch.linalg.vector_norm(part) for part in (block.running - x_out, x_out - block.x))
             self.errors.append(gap / change)
         for probe in self.probes:
             probe.on_block(Site(self.stage, b), self._grid(block.x), self._grid(x_out))
-        known = None if (self.k, b) in self.unseen.unplaced else self.stage
-        if not self.work.count(self.k, block, known):
-            self.unseen.no_work = True
-            self.unseen.note("work (the number of text tokens)", self.k)
 
     # Stages
 

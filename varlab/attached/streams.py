@@ -71,13 +71,10 @@ class BlockCall:
         self.modulation: Tensor | None = None
         self.tokens: dict[str, int] = {}
 
-    def add(self, sublayer: str, out: Any) -> tuple[Tensor, Tensor] | None:
+    def add(self, sublayer: str, raw: Tensor | None) -> tuple[Tensor, Tensor] | None:
         """The stream before a sublayer and what it adds to it, both [R, n, C]; None where that cannot be seen."""
-        raw = stream_of(out)
         in_turn = bool(self.left) and self.left.pop(0) == sublayer
         before, self.running = self.running, None
-        if raw is not None:
-            self.tokens[sublayer] = raw.shape[1]
         if before is None or raw is None or raw.shape != before.shape or not in_turn:
             return None
         factor = gate(self.block, sublayer, self.given.get("cond_BD"), self.modulation)

@@ -5,14 +5,17 @@ foreign rows are marked, and latencies of theirs are never set against ours.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
+import xarray as xr
 
 from varlab.accelerators import DENSE
+from varlab.analysis.decisions import tells_tokens
 from varlab.comparison.folders import alike, labels, pair_up, unlike
 from varlab.comparison.image_result import ImageComparison
 from varlab.comparison.images import compare_images
@@ -23,6 +26,7 @@ from varlab.comparison.result import Comparison
 from varlab.errors import VarlabError
 from varlab.models.base import NextScaleModel
 from varlab.outputs import image_facts, plain
+from varlab.runs.folders import open_log
 
 OURS, FOREIGN = "ours", "foreign"
 Folders = Sequence[Path | str]
@@ -102,3 +106,17 @@ def beside(result: Comparison, folders: Folders, latency: Path | str | None = No
         "dense": DENSE, "others": [*own[1:], *map(str, places)], "latency": None if latency is None else str(latency),
     }  # fmt: skip
     return replace(found, table=table, facts=facts)
+
+
+def token_logs(result: Comparison) -> dict[str, xr.DataTree]:
+    """Logs that say which tokens were computed, by row: of our methods, then of foreign runs, marked so.
+
+    ``vl.attach`` keeps such logs where it was told the ``places``.
+    """
+    found = dict(result.logs)
+    if result.foreign is not None:
+        names = result.foreign.table.method[result.foreign.table.origin == FOREIGN]
+        for name, place in zip(names, result.foreign.facts["others"][-len(names) :], strict=True):
+            with suppress(VarlabError):  # pictures alone
+                found[f"{name} ({FOREIGN})"] = open_log(place)
+    return {name: log for name, log in found.items() if tells_tokens(log)}

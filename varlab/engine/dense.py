@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from varlab.engine.memory import upload
+
 
 @dataclass(frozen=True)
 class Dense:
@@ -21,5 +23,5 @@ class Dense:
 
     def after(self, stages: int, samples: Sequence[int]) -> Tensor:
         """Pictures [n, 3, H, W] of these images after so many stages."""
-        order = torch.tensor([self.samples.index(image) for image in samples], device=self.image.device)
+        order = upload(torch.tensor([self.samples.index(image) for image in samples]), self.image.device)
         return self.images[stages][order]

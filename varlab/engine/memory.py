@@ -59,7 +59,7 @@ class Buffers:
 
 
 def upload(x: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on the device of a run, without waiting for what the device still computes."""
-    if device.type != "cuda":
+    """A tensor on the device of a run; one of the CPU comes without waiting for what the device still computes."""
+    if device.type != "cuda" or x.device.type != "cpu":
         return x.to(device)
     return x.pin_memory().to(device, non_blocking=True)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from varlab.engine.memory import upload
 from varlab.engine.plan import StagePlan
 from varlab.engine.stage import Stage
 from varlab.models.base import NextScaleModel
@@ -17,7 +18,7 @@ def part(answer: StagePlan | list[StagePlan], index: list[int]) -> StagePlan:
     if answer.selection is None:
         return answer
     return replace(
-        answer, selection=answer.selection.samples(torch.tensor(index, device=answer.selection.index.device))
+        answer, selection=answer.selection.samples(upload(torch.tensor(index), answer.selection.index.device))
     )
 
 

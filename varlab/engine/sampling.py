@@ -57,7 +57,7 @@ class Sampler:
         self.context.ledger.stages[k].linear_flops += cost.linear
         forced = self.forced.get(k)
         if forced is not None:
-            labels = forced[list(stage.samples)].to(x.device)
+            labels = upload(forced[list(stage.samples)], x.device)
             labels = labels if selection is None else take(labels, selection.index)
         return model.realise(k, labels, Reading(x, out.guided, stage.guidance, settings, noise))
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from varlab.engine.hooks import Accelerator
 from varlab.engine.images import Images
 from varlab.engine.ledger import Ledger
+from varlab.engine.memory import upload
 from varlab.engine.plan import StagePlan, stays_guided
 
 
@@ -20,7 +21,7 @@ class State(Images):
 
     def fork(self, index: list[int]) -> "State":
         """The state of some of the images, on its own from here on."""
-        samples = torch.tensor(index, device=self.canvas.device)
+        samples = upload(torch.tensor(index), self.canvas.device)
         rows = torch.cat([samples, samples + self.batch]) if self.guided else samples
         return replace(
             self,

@@ -5,6 +5,7 @@ stage, and the last stage repeats that of the one before, as in the released cod
 """
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -138,7 +139,8 @@ class Hart(NextScaleModel[HartSettings, HartConditioning, HartGuidance]):
             return None
         order = noise("order", 1)[..., 0].argsort(dim=-1, stable=True)  # its first tokens come last
         sizes = pass_sizes(self.schedule.lengths[k], settings.passes)
-        turn = torch.arange(len(sizes), device=order.device).repeat_interleave(torch.tensor(sizes, device=order.device))
+        places = torch.arange(order.shape[1], device=order.device)
+        turn = torch.stack([places >= end for end in accumulate(sizes[:-1])]).sum(0)  # of no sizes that are waited for
         return torch.empty_like(order).scatter(1, order, turn.flip(0).expand_as(order))
 
     def guidance(self, k: int, settings: HartSettings, guided: bool, scale: float | None = None) -> HartGuidance:
