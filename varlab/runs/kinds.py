@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from varlab.errors import VarlabError, cause
+from varlab.markup import count
 from varlab.runs.manifest import MANIFEST, faults, read_manifest
 
 
@@ -37,15 +38,22 @@ class Kind:
         path = next(folder / name for name in self.records if (folder / name).is_file())
         try:
             return dict(json.loads(path.read_text("utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise VarlabError(f"{path} is damaged ({cause(error)}).") from error
 
     def row(self, folder: Path) -> tuple[str, str, str]:
-        """Model, methods and n; question marks where its record does not say."""
+        """Model, methods and n; question marks where its record is damaged."""
         try:
             return self.facts(self.record(folder))
-        except (VarlabError, KeyError, TypeError, AttributeError):
+        except VarlabError:
             return "?", "?", "?"
+
+    def knows(self, folder: Path) -> bool:
+        """Whether a record is there, which may be damaged; other programs give files such names too."""
+        try:
+            return any((folder / name).is_file() for name in self.records) and bool(self.row(folder))
+        except (KeyError, TypeError, AttributeError):
+            return False
 
 
 def _listed(folder: Path, full: bool) -> State | None:
@@ -61,10 +69,13 @@ def _counted(there: int, wanted: int, what: str) -> State:
 
 
 def _comparison(folder: Path, full: bool) -> State:
-    if (folder / "turns").is_dir():
-        count = len(list((folder / "turns").glob("[0-9]*.npz")))
-        return State("partial", (f"{count} {'turn' if count == 1 else 'turns'}",))
-    return _listed(folder, full) or _whole(folder, "comparison.csv", "prompts.csv")
+    if (folder / "turns" / "begun.json").is_file():
+        return State("partial", (count(len(list((folder / "turns").glob("[0-9]*.npz"))), "turn"),))
+    if listed := _listed(folder, full):
+        return listed
+    if "ledgers" in _COMPARISON.record(folder):  # of compare, whose manifest is written last
+        return State("partial", (f"no {MANIFEST} yet",))
+    return _whole(folder, "comparison.csv", "prompts.csv")
 
 
 def _whole(folder: Path, *names: str) -> State:
@@ -95,14 +106,14 @@ def _planned(record: Mapping[str, Any]) -> tuple[str, str, str]:
     plan = record["plan"]
     return (
         ", ".join(plan["models"]),
-        f"{len(plan['specs'])} specs",
+        count(len(plan["specs"]), "spec"),
         "+".join(str(each["n"]) for each in plan["prompts"]),
     )
 
 
 def _tuned(record: Mapping[str, Any]) -> tuple[str, str, str]:
     facts = record["facts"]
-    return facts["model"], f"{facts['candidates']} candidates", str(facts["chosen_on"] + facts["reported_on"])
+    return facts["model"], count(facts["candidates"], "candidate"), str(facts["chosen_on"] + facts["reported_on"])
 
 
 _BENCHMARK = Kind(
@@ -113,13 +124,14 @@ _FRONTIER = Kind(
     "frontier", ("frontier.json",), ("frontier.json", "baselines-*.csv"), _frontier,
     lambda record: (record["model"], "baselines", str(record["n"])),
 )  # fmt: skip
+_COMPARISON = Kind(
+    "comparison", ("turns/begun.json", "comparison.json"),
+    ("comparison.csv", "comparison.json", "prompts.csv", "timings.csv", "spectra.csv", "paired.csv", "frontier.*",
+     "tradeoff.*", "viewer.html", "viewer", "images", "previews", "decisions", "foreign", "turns", MANIFEST),
+    _comparison, _compared,
+)  # fmt: skip
 KINDS = (  # a folder is of the first kind that knows it: comparisons hold a copy of their frontier
-    Kind(
-        "comparison", ("turns/begun.json", "comparison.json"),
-        ("comparison.csv", "comparison.json", "prompts.csv", "timings.csv", "spectra.csv", "paired.csv", "frontier.*",
-         "tradeoff.*", "viewer.html", "viewer", "images", "previews", "decisions", "foreign", "turns", MANIFEST),
-        _comparison, _compared,
-    ),
+    _COMPARISON,
     _BENCHMARK,
     Kind("sweep", ("sweep.json",), ("sweep.json", "shards", "dense", "table.csv", "prompts.csv"),
          lambda folder, full: _whole(folder, "table.csv"), _planned),
@@ -131,7 +143,7 @@ KINDS = (  # a folder is of the first kind that knows it: comparisons hold a cop
 
 def kind_at(folder: Path) -> Kind | None:
     """What a folder holds, besides runs of ``log``."""
-    return next((kind for kind in KINDS if any((folder / name).is_file() for name in kind.records)), None)
+    return next((kind for kind in KINDS if kind.knows(folder)), None)
 
 
 def others_in(folder: Path, own: tuple[str, ...]) -> Iterator[str]:

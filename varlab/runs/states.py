@@ -50,6 +50,7 @@ def verify(folder: Path | str, full: bool = True) -> State:
         return State("running", tuple(filter(None, (str(owner), progress_of(folder)))))
     try:
         if (kind := kind_at(folder)) is not None:
+            kind.record(folder)
             return kind.state(folder, full)
         wrong = _wrong(folder, full)
     except VarlabError as error:
@@ -276,6 +277,6 @@ def remove(folder: Path | str) -> int:
         for name in records:  # first: what is left of a removal that is cut is no run
             (folder / name).unlink(missing_ok=True)
         for item in [item for item in folder.iterdir() if item.name not in (LOCK, OWNER)]:
-            shutil.rmtree(item) if item.is_dir() else item.unlink()
+            shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
     folder.rmdir()
     return freed

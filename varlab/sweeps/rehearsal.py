@@ -14,6 +14,7 @@ import torch
 
 from varlab.comparison.bench import FIDELITY
 from varlab.machine import peak_mib, reset_peak
+from varlab.markup import count
 from varlab.runs.inputs import at_least
 from varlab.runs.store import Store, sealed, unsealed
 from varlab.sweeps.file import read_plan
@@ -39,9 +40,9 @@ class Rehearsal:
 
     def line(self) -> str:
         return (
-            f"{self.shards} shards in {self.tasks} tasks: {self.milliseconds:.2f} ms of processor time a shard "
-            f"beside its pictures; {min(self.tenths):.2f} to {max(self.tenths):.2f} in here by tenths, the last "
-            f"{self.tenths[-1]:.2f}; at most {self.peak_mib:.0f} MiB, and {self.listing:.2f} s to list the store"
+            f"{count(self.shards, 'shard')} in {count(self.tasks, 'task')}: {self.milliseconds:.2f} ms of processor "
+            f"time a shard beside its pictures; {min(self.tenths):.2f} to {max(self.tenths):.2f} in here by tenths, "
+            f"the last {self.tenths[-1]:.2f}; at most {self.peak_mib:.0f} MiB, and {self.listing:.2f} s to list the store"
         )
 
 
@@ -83,11 +84,11 @@ def rehearse(
         marks.append((0, time.process_time()))
         tally = run_shards(plan, store, store.child(DENSE_IMAGES), workers, cluster, mark, tell, write_rows)
         spent, start = _spent() - before, time.perf_counter()
-        count = len(store.names(SHARDS))
+        there = len(store.names(SHARDS))
         listing = time.perf_counter() - start
     done, seconds = np.diff(np.array(marks), axis=0).T
-    tenths = 1000 * seconds / (done * count / tally.done)
-    return Rehearsal(count, tally.done, tuple(tenths.tolist()), 1000 * spent / count, peak_mib(device, forgot), listing)
+    tenths = 1000 * seconds / (done * there / tally.done)
+    return Rehearsal(there, tally.done, tuple(tenths.tolist()), 1000 * spent / there, peak_mib(device, forgot), listing)
 
 
 def write_rows(task: Task, place: str, dense: str) -> Outcome:
