@@ -10,7 +10,7 @@ from pandas.testing import assert_frame_equal
 import varlab as vl
 from varlab.comparison import Comparison, compare, frontier
 from varlab.comparison.bench import Bench
-from varlab.comparison.turns import TURNS
+from varlab.comparison.turns import BEGUN, TURNS
 from varlab.errors import VarlabError
 from varlab.evaluation.command import scene_drawing, score_command
 from varlab.evaluation.generation import generate
@@ -113,6 +113,59 @@ def test_a_folder_of_other_files_is_left_alone(model: NextScaleModel, tmp_path: 
     assert ran == [] and [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+def test_folders_of_something_else_stay_even_where_a_comparison_may_be_replaced(
+    model: NextScaleModel, tmp_path: Path, ran: list[int]
+) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "mine.png").write_text("mine")
+    with pytest.raises(VarlabError, match="would replace its images"):
+        compared(model, tmp_path, overwrite=True)
+    assert ran == [] and (tmp_path / "images" / "mine.png").read_text() == "mine"
+
+
+def test_what_was_begun_and_is_damaged_is_begun_anew_when_asked(model: NextScaleModel, stopped: Path) -> None:
+    (stopped / TURNS / BEGUN).write_text("{")
+    with pytest.raises(VarlabError, match="--overwrite"):
+        compared(model, stopped)
+    compared(model, stopped, overwrite=True)
+    assert str(verify(stopped)) == "complete"
+
+
+def test_turns_that_were_left_when_all_was_written_go(model: NextScaleModel, tmp_path: Path, ran: list[int]) -> None:
+    made = compared(model, tmp_path)
+    (tmp_path / TURNS).mkdir()
+    (tmp_path / TURNS / "000001.npz").touch()
+    assert str(verify(tmp_path)) == "complete"
+    ran.clear()
+    assert compared(model, tmp_path).facts == made.facts and ran == [] and not (tmp_path / TURNS).exists()
+
+
+def test_timings_are_in_the_order_in_which_methods_ran(
+    model: NextScaleModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, order = Bench._run, list[tuple[str, int]]()
+
+    def run(bench: Bench, name: str, turn: int) -> None:
+        order.append((name, turn - 1))
+        plain(bench, name, turn)
+
+    monkeypatch.setattr(Bench, "_run", run)
+    timings = compared(model, None).timings
+    assert [*zip(timings.method, timings.turn, strict=True)] == [each for each in order if each[1] >= 0]
+
+
+def test_records_of_other_programs_make_no_run(tmp_path: Path) -> None:
+    records = {"benchmark": "{}", "frontier": '{"n": 3}', "sweep": "[1]", "comparison": '{"facts": {}}'}
+    for name, text in records.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.json").write_text(text)
+    assert runs_in(tmp_path) == []
+    with pytest.raises(VarlabError, match="holds no run"):
+        remove(tmp_path / "sweep")
+    (tmp_path / "sweep" / "sweep.json").write_text('{"plan"')
+    assert verify(tmp_path / "sweep").word == "damaged" and remove(tmp_path / "sweep") > 0
+
+
 def test_a_lost_picture_of_a_whole_one_is_said(model: NextScaleModel, tmp_path: Path) -> None:
     compared(model, tmp_path)
     (tmp_path / "images" / "01" / "0003.png").unlink()
@@ -131,7 +184,7 @@ def test_folders_of_every_kind_are_listed_and_only_their_own_files_go(model: Nex
         ["comparison", "nano-infinity", "2 beside none", "5", "complete"],
         ["frontier", "nano-infinity", "baselines", "3", "complete"],
         ["benchmark", "nano-infinity", "none", "2", "complete"],
-        ["sweep", "nano-infinity", "1 specs", "2", "complete"],
+        ["sweep", "nano-infinity", "1 spec", "2", "complete"],
     ]
     next((tmp_path / "g" / "images").rglob("*.png")).unlink()
     (tmp_path / "f" / "baselines-000002.csv").unlink()

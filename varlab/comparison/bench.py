@@ -73,6 +73,7 @@ class Bench:
         def end(turn: int, _: int) -> None:
             if turn and turn not in there:
                 self._keep(turn)
+            self._made = {}
             if progress is not None:
                 progress(min(n, turn * self.batch // rounds), n)
 
@@ -108,7 +109,6 @@ class Bench:
                     values = np.full(per, np.nan) if small else function(image.clamp(0, 1), dense).double().numpy()
                     found.add_values(row, measure, values)
         self.turns.keep(turn, found)
-        self._made = {}
 
     def found(self) -> Made:
         return self.turns.joined(self.names, len(self.batches))

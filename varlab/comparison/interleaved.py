@@ -90,6 +90,7 @@ def compare(
     facts["compared"] = {
         "methods": names, "measures": list(measures), "frontier": frontier is not False, "stages_of": stages_of,
         "foreign": list(map(str, foreign)),
+        "foreign_latency": None if foreign_latency is None else str(foreign_latency),
     }  # fmt: skip
     with growing(None if folder is None else Path(folder), facts, overwrite, wait) as place:
         found = place.whole

@@ -17,12 +17,13 @@ from varlab.analysis.comparisons import SavedComparison
 from varlab.analysis.frontier import Frontier
 from varlab.comparison.image_result import ImageComparison
 from varlab.comparison.previews import Stages
+from varlab.comparison.turns import BEGUN, TURNS
 from varlab.engine.ledger import Ledger
 from varlab.errors import VarlabError
 from varlab.json_files import read_json
 from varlab.markup import count
 from varlab.outputs import image_facts, plain, read_facts, refuse_existing, save_image, save_json, save_table
-from varlab.runs.folders import keep, open_log
+from varlab.runs.folders import is_passing, keep, open_log
 from varlab.runs.manifest import MANIFEST, faults, write_manifest
 
 RECORD = "comparison.json"
@@ -117,6 +118,7 @@ class Comparison:
         place = Path(folder)
         if not ((record := place / RECORD).is_file() and read_facts(record) == plain(self.facts)):
             refuse_existing(place, overwrite=overwrite)
+        refuse_others(place)
         return self.write(place)
 
     def write(self, place: Path) -> Path:
@@ -185,6 +187,21 @@ class Comparison:
     def _about(self, name: str) -> dict[str, Any]:
         own = {field: value for field, value in self.facts.items() if field != "compared"}
         return own | {"accelerators": name.split("+")}
+
+
+def refuse_others(place: Path) -> None:
+    """Refuse, even where a comparison may be replaced, to replace folders of something else.
+
+    Raises VarlabError, which names them.
+    """
+    if (place / RECORD).is_file() or (place / TURNS / BEGUN).is_file():
+        return
+    turns = any(not is_passing(item) for item in (place / TURNS).glob("*"))
+    lost = [name for name in (*FOLDERS, "viewer", MANIFEST) if (place / name).exists()] + [TURNS] * turns
+    if lost:
+        raise VarlabError(
+            f"{place} holds no comparison, and one would replace its {', '.join(lost)}. Give another place."
+        )
 
 
 def _read(path: Path) -> pd.DataFrame:

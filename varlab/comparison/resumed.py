@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from varlab.comparison.result import RECORD, Comparison
-from varlab.comparison.turns import TURNS
+from varlab.comparison.result import RECORD, Comparison, refuse_others
+from varlab.comparison.turns import BEGUN, TURNS
 from varlab.errors import VarlabError
 from varlab.json_files import read_json
 from varlab.locks import one_writer
@@ -16,7 +16,6 @@ from varlab.runs.folders import is_passing
 from varlab.writing import check_writable
 
 AGAIN = "Give --overwrite to begin anew."
-BEGUN = "begun.json"  # among the turns: what the unfinished comparison is
 PASSING = ("date", "git", "versions", "notes")  # may differ when a comparison goes on
 
 
@@ -33,6 +32,7 @@ def check_place(folder: Path, asked: dict[str, Any] | None, overwrite: bool = Fa
     check_writable(folder)
     finished, begun = folder / RECORD, folder / TURNS / BEGUN
     if overwrite:
+        refuse_others(folder)
         return False
     if begun.is_file() and asked is not None:
         _refuse_another(folder, read_json(begun, AGAIN), asked)
@@ -71,12 +71,25 @@ def growing(folder: Path | None, facts: dict[str, Any], overwrite: bool, wait: b
     check_place(folder, facts, overwrite)  # before the folder is made
     with one_writer(folder, wait=wait):
         whole, begun = check_place(folder, facts, overwrite), folder / TURNS / BEGUN
-        held = read_json(begun, AGAIN) if begun.is_file() else None
-        if held is None or _differing(held, facts):
+        held = _begun(begun, facts, overwrite)
+        if held is None:
             shutil.rmtree(folder / TURNS, ignore_errors=True)
             if not whole:
                 save_json(begun, held := plain(facts))
         yield Growing(folder, facts if held is None else held, Comparison.read(folder) if whole else None)
+
+
+def _begun(path: Path, facts: dict[str, Any], overwrite: bool) -> dict[str, Any] | None:
+    """What was begun as it is asked for; None where nothing was, or what is to be replaced."""
+    if not path.is_file():
+        return None
+    try:
+        held = read_json(path, AGAIN)
+    except VarlabError:
+        if not overwrite:
+            raise
+        return None
+    return None if _differing(held, facts) else held
 
 
 class Growing:
@@ -93,5 +106,6 @@ class Growing:
         """Saved, unless it was whole or there is no folder."""
         if self.folder is not None and self.whole is None:
             found.write(self.folder)
+            (self.folder / TURNS / BEGUN).unlink()  # first: what is left of a removal that is cut is no comparison
             shutil.rmtree(self.folder / TURNS)
         return found

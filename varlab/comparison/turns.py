@@ -19,6 +19,7 @@ from varlab.probes.log import Group, Log
 from varlab.writing import beside
 
 TURNS = "turns"
+BEGUN = "begun.json"  # among the turns: what the unfinished comparison is
 PEAKS = "peaks.json"
 PIXELS = "pixels"
 
