@@ -49,9 +49,15 @@ def biased(layer: nn.Module, x: Tensor, bias: Tensor) -> Tensor:
     return F.linear(x.to(weight.dtype), weight, bias)
 
 
+def can_pack() -> bool:
+    """Whether this build of torch and this processor know the layout: not those of a Mac, or without AVX-512."""
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def pack(module: nn.Module) -> None:
-    """Lay out the bf16 weights of all linear layers below. For inference on the CPU: nobody may train or move them."""
-    for parent in list(module.modules()):
+    """Lay out the bf16 weights of all linear layers below. For inference on the CPU: nobody may train or move them.
+    Nothing happens where that cannot be done."""
+    for parent in list(module.modules()) if can_pack() else ():
         for name, layer in list(parent.named_children()):
             if type(layer) is nn.Linear and layer.weight.dtype == torch.bfloat16:
                 setattr(parent, name, PackedLinear(layer))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from varlab.machine import fastest, rates
-from varlab.models.packed import PackedLinear
+from varlab.models.packed import PackedLinear, can_pack
 from varlab.models.widened import BF16_WEIGHTS
 from varlab.weights.official import ModelEntry
 from varlab.weights.registry import parameters
@@ -34,7 +34,7 @@ def bf16_gain(device: str) -> float:
 def packs_faster(device: str, width: int) -> bool:
     """Whether this processor multiplies bf16 weights of this width faster once they are laid out for it; measured once
     a process, in some ten milliseconds."""
-    if torch.device(device).type != "cpu":
+    if torch.device(device).type != "cpu" or not can_pack():
         return False
     x, layer = torch.zeros(ROWS, width, dtype=torch.bfloat16), nn.Linear(width, width, dtype=torch.bfloat16)
     with torch.inference_mode():
