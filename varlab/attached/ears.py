@@ -47,7 +47,6 @@ class Ears:
         self.structure, self.vae, self.listener = structure, vae, listener
         self.patches = Patches()
         self.deaf = False
-        self.kind = next(structure.module.parameters()).device.type
         self.picture_of: Callable[..., Any] = nn.Identity()  # the decoder, once it is known
         self.surroundings = (False, torch.float32, False)  # autocast, its type, inference mode of the loop
 
@@ -100,7 +99,7 @@ class Ears:
     @contextmanager
     def aside(self, in_loop: bool = True) -> Iterator[None]:
         """Computing beside the loop, or after it: without its autocast, without gradients, deaf."""
-        kind = self.kind
+        kind = next(self.structure.module.parameters()).device.type  # a module may be moved after it is attached
         cast, inference = torch.is_autocast_enabled(kind), torch.is_inference_mode_enabled()
         if in_loop:
             self.surroundings = (cast, torch.get_autocast_dtype(kind), inference)
