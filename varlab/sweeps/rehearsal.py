@@ -42,7 +42,8 @@ class Rehearsal:
         return (
             f"{count(self.shards, 'shard')} in {count(self.tasks, 'task')}: {self.milliseconds:.2f} ms of processor "
             f"time a shard beside its pictures; {min(self.tenths):.2f} to {max(self.tenths):.2f} in here by tenths, "
-            f"the last {self.tenths[-1]:.2f}; at most {self.peak_mib:.0f} MiB, and {self.listing:.2f} s to list the store"
+            f"the last {self.tenths[-1]:.2f}; at most {self.peak_mib:.0f} MiB, and {self.listing:.2f} s to list the "
+            "store"
         )
 
 
