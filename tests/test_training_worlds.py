@@ -111,6 +111,10 @@ def test_a_model_knows_its_scenes_and_is_judged_by_them(
     command = lambda: score_command("scenes", model, 6, 1, 0, None, lambda *_: None, against=former)  # noqa: E731
     refused(command, "scenes of version 1", "tiny-textured draws version 2")
     assert len(truth) == 6 and asked == [TEXTURED, TEXTURED, TEXTURED, "1"]
+    asked.clear()
+    monkeypatch.chdir(tmp_path)  # the pictures are kept below it
+    score_command("scenes", model, 6, 1, 0, None, lambda *_: None)
+    assert asked == [TEXTURED] * 3  # samples, ground truth, reconstructions
 
 
 def test_pictures_are_judged_by_the_scenes_that_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

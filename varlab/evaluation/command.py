@@ -97,10 +97,10 @@ def former_score(path: Path) -> dict[str, Any]:
 
 def _scenes(drawing: Drawing, place: Path, progress: Progress) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The table, and the score of every entry, of pictures that are drawn where they are not there."""
-    pictures, per = drawn_at(drawing, place, progress), drawing.per_prompt
+    pictures, per, model = drawn_at(drawing, place, progress), drawing.per_prompt, drawing.model
     texts, categories = ([value for item in drawing.items for value in [getattr(item, name)] * per] for name in FIELDS)
-    samples = score(pictures, texts, categories, [i // per for i in range(len(pictures))])
-    ceiling = score_ceiling(drawing.model, len(drawing.items))
+    samples = score(pictures, texts, categories, [i // per for i in range(len(pictures))], model.scene_version)
+    ceiling = score_ceiling(model, len(drawing.items))
     parts = {"samples": samples, "reconstructions": ceiling.rebuilt, "ground truth": ceiling.truth}
     table = pd.concat({name: part.summary for name, part in parts.items()}, names=["source"]).reset_index()
     return table, samples.entries
