@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from varlab.cli import app
 from varlab.comparison import baselines
+from varlab.reports.notebooks import list_notebooks
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/tutorial.md")
@@ -53,6 +54,12 @@ def test_every_block_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     for report in reports:  # a real one through the runner: its page, notebook, figures and tables
         held = {path.suffix for path in report.iterdir()}
         assert {".html", ".ipynb", ".pdf", ".png", ".csv"} <= held and Path("reports/index.html").is_file()
+
+
+def test_reports_are_called_as_the_command_knows_them() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for name in re.findall(r"varlab report (\d\S*)", page.read_text()):
+            assert name.strip("`") in list_notebooks(ROOT / "notebooks"), (page, name)
 
 
 def test_links_lead_to_files() -> None:
