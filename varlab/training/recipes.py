@@ -86,13 +86,13 @@ MINI_HART = HartRecipe(
 MINI_INFINITY_TEXTURED = replace(
     MINI_INFINITY,
     name="mini-infinity-textured",
-    pool=40_000,
+    pool=20_000,
     scene_version=TEXTURED,
     fine_tunes="mini-infinity",
     tokenizer_from=None,
-    tokenizer_loop=LoopConfig(steps=1500, learning_rate=6e-4, warmup=50, decay=0.8, average=0.995, seed=1),
-    correction=replace(MINI_INFINITY.correction, whole_from=2900),
-    loop=LoopConfig(steps=3000, learning_rate=1e-3, warmup=100, decay=0.7, seed=2),
+    tokenizer_loop=LoopConfig(steps=800, learning_rate=6e-4, warmup=50, decay=0.8, average=0.995, seed=1),
+    correction=replace(MINI_INFINITY.correction, whole_from=870),
+    loop=LoopConfig(steps=900, learning_rate=1e-3, warmup=100, decay=0.7, seed=2),
     workers=1,
 )
 
