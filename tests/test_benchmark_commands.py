@@ -30,7 +30,7 @@ def test_commands_draw_validate_and_score(varlab: Call) -> None:
     wrong = varlab("validate", "imagereward", "o")
     assert wrong.code == 1 and "red_0.png: missing" in wrong.out
     assert "again by the same command: varlab generate imagereward nano-infinity none --out o ..." in wrong.out
-    assert "o/none: 1 pictures drawn" in varlab("generate", "imagereward", "nano-infinity", "none", *own).out
+    assert "o/none: 1 picture drawn" in varlab("generate", "imagereward", "nano-infinity", "none", *own).out
     Path("o/none/scores.csv").write_text("id,index,score\nred,0,1\n")
     varlab("score", "imagereward", "o").refused("lacks 1 of 2 images", "--allow-missing")
 

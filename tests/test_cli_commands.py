@@ -72,7 +72,7 @@ def test_sample_writes_pictures_and_log_a_run(varlab: Call, places: Path) -> Non
     assert picture.startswith("nano-infinity-seed3-0000-") and picture.endswith(".png")
     (places / "here" / "mine.txt").write_text("a red star\na blue ring\n")
     logged = varlab("log", "nano-infinity", "--prompts", "mine.txt", "--n", 1, "--probe", "token-mse", "--out", "run")
-    assert logged.code == 0 and "1 prompts, weights: trained" in logged.out and "groups: token-mse" in logged.out
+    assert logged.code == 0 and "1 prompt, weights: trained" in logged.out and "groups: token-mse" in logged.out
     assert (places / "here" / "run" / "log.zarr").exists()
     changed = ["--method", "truncate:last=1", "--negative", "a star", "--probe", "token-mse", "--out", "other"]
     assert varlab("log", "nano-infinity", "--prompts", "mine.txt", *changed).code == 0

@@ -5,10 +5,13 @@ import torch
 from torch import nn
 
 import varlab as vl
-from varlab.models.packed import PackedLinear, biased, pack, typed
+from varlab.errors import VarlabError
+from varlab.models.packed import PackedLinear, biased, can_pack, pack, typed
 from varlab.runs import sample
 from varlab.timing.benchmarks.models import random_infinity
 from varlab.weights import precision
+
+pytestmark = pytest.mark.skipif(not can_pack(), reason="this processor has no bf16 layout")
 
 
 @pytest.mark.parametrize(("rows", "width", "out"), [(1, 192, 576), (2, 64, 64), (33, 200, 300), (512, 128, 512)])
@@ -39,15 +42,22 @@ def test_a_model_draws_the_same_bits_and_says_the_same_of_itself(name: str, monk
     assert pictures[0] == pictures[1] and said[0] == said[1]
 
 
-def test_only_bf16_is_laid_out_and_the_memory_stays_that_of_the_weights() -> None:
+def test_only_bf16_is_laid_out_and_the_state_stays_that_of_plain_layers() -> None:
     model = random_infinity(1, 128, "0.06M", "bf16")
-    before = {name: t.numel() * t.element_size() for name, t in model.transformer.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in model.transformer.state_dict().items()}
     kept = [layer for layer in model.transformer.modules() if type(layer) is nn.Linear]
-    full = sum(layer.weight.dtype == torch.float32 for layer in kept)
+    full, held = sum(layer.weight.dtype == torch.float32 for layer in kept), size(model.transformer)
     pack(model.transformer)
-    after = {name: t.numel() * t.element_size() for name, t in model.transformer.state_dict().items()}
+    after = model.transformer.state_dict()
     assert sum(type(layer) is nn.Linear for layer in model.transformer.modules()) == full < len(kept)
-    assert sum(after.values()) == sum(before.values())
+    assert list(after) == list(before) and all(torch.equal(after[name], before[name]) for name in before)
+    assert size(model.transformer) == held
+    with pytest.raises(VarlabError, match="load the model in fp32"):
+        model.transformer.load_state_dict(before)
+
+
+def size(module: nn.Module) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in module.parameters())
 
 
 def test_packing_is_chosen_by_a_measurement(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,7 +96,7 @@ def test_one_wrong_bit_or_input_fails(tmp_path, path, name, shows_in):
     wrong = {part: content(path)[part] for part in name.split()}
     for values in wrong.values():
         if values.dtype.kind == "f":
-            values.flat[-1] += 0.5
+            values.flat[-1] -= 0.5  # stays a picture where it was one
         else:
             values.flat[-1] ^= 1
     report = parity.check(altered(path, tmp_path, **wrong))

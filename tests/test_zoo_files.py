@@ -186,7 +186,7 @@ def test_damaged_minis_are_refused_with_the_difference(places: Path) -> None:
     refused(lambda: load_mini(folder), "has the hash", "damaged")
     (folder / "model.safetensors").unlink()
     refused(lambda: load_mini(folder), "model.safetensors does not exist")
-    refused(lambda: load_mini(places / "nothing"), "model.json does not exist")
+    refused(lambda: load_mini(places / "nothing"), "nothing is no trained mini")
 
 
 def test_mini_is_not_saved_with_values_that_are_not_finite(places: Path) -> None:

@@ -4,22 +4,27 @@ oneDNN lays a weight out anew in every product; what it multiplies, and in which
 serves any number of rows and takes the memory of the weight, which it replaces.
 """
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from varlab.errors import VarlabError
+
 
 class PackedLinear(nn.Module):
-    """A linear layer of an inference: x [..., in] -> [..., out] in bf16. ``weight`` is laid out back when asked for."""
+    """A linear layer of an inference: x [..., in] -> [..., out] in bf16.
+
+    ``weight`` is laid out back when asked for, and so it is in the state of the model, whose names and tensors are
+    those of a plain layer.
+    """
 
     dtype = torch.bfloat16
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
-        packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach())
-        self.packed = nn.Parameter(packed, requires_grad=False)
+        self.packed = _laid_out(layer.weight)
         self.bias = layer.bias
 
     @property
@@ -33,6 +38,18 @@ class PackedLinear(nn.Module):
     def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
         made: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), self.packed, bias, "none", [], "")
         return made
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        destination[prefix + "weight"] = self.weight
+        if self.bias is not None:
+            destination[prefix + "bias"] = self.bias if keep_vars else self.bias.detach()
+
+    def _load_from_state_dict(self, *_: Any) -> None:
+        raise VarlabError("Weights in bf16 on a CPU are laid out for sampling. To change them, load the model in fp32.")
+
+
+def _laid_out(weight: Tensor) -> nn.Parameter:
+    return nn.Parameter(torch.ops.mkldnn._reorder_linear_weight(weight.detach()), requires_grad=False)
 
 
 def typed(layer: nn.Module, x: Tensor) -> Tensor:

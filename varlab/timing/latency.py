@@ -153,7 +153,7 @@ def _memory(model: NextScaleModel, passes: dict[str, list[Times]], peaks: dict[s
     """MiB of the weights by part, of keys and values at the end, and at the peak of the first pass with what the
     process holds."""
     parts = {
-        part: sum(t.numel() * t.element_size() for t in module.state_dict().values()) / 2**20
+        part: sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers())) / 2**20
         for part in ("transformer", "tokenizer")
         if (module := getattr(model, part, None)) is not None
     }
