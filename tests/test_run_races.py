@@ -197,6 +197,26 @@ def test_an_owner_shows_signs_of_life(tmp_path: Path, monkeypatch: pytest.Monkey
         assert owner_of(tmp_path) == Owner(**json.loads((tmp_path / OWNER).read_text()))
 
 
+def test_a_folder_that_goes_while_it_is_looked_at_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``mkdir`` finds it, then its last owner removes it, then ``mkdir`` finds no folder of that name."""
+    plain, failed = Path.mkdir, list[Path]()
+
+    def mkdir(self: Path, *given: Any, **named: Any) -> None:
+        if self == tmp_path / "held" and not failed:
+            failed.append(self)
+            raise FileExistsError(17, "File exists")
+        plain(self, *given, **named)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with one_writer(tmp_path / "held"):
+        assert failed == [tmp_path / "held"]
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(VarlabError, match="cannot be written in"), one_writer(tmp_path / "file"):
+        pass
+
+
 def test_no_two_hold_a_folder_at_once(tmp_path: Path) -> None:
     """Each adds one to a number that only one may read and write; the folder itself comes and goes."""
     (tmp_path / "number").write_text("0")

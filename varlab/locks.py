@@ -143,9 +143,10 @@ def _try(folder: Path) -> int | None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    except FileNotFoundError:  # the last owner removed the empty folder in between
-        return None
     except OSError as error:
+        gone = isinstance(error, FileExistsError) and not os.path.lexists(folder)
+        if gone or isinstance(error, FileNotFoundError):  # the last owner removed the empty folder in between
+            return None
         raise VarlabError(f"{folder} cannot be written in ({error.strerror}). Give another folder.") from error
     try:
         if fcntl is not None:
