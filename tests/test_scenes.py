@@ -223,12 +223,16 @@ def test_scorer_reads_ground_truth_fully(size, sigma, n, least):
 
 def test_detections_are_where_the_objects_are():
     for sampled, image in zip(sample_scenes(60, 12), render(sample_scenes(60, 12)), strict=True):
-        found = detect(image)
-        assert len(found) == len(sampled.objects)
-        for o in sampled.objects:
-            near = min(found, key=lambda d: np.hypot(d.x - o.x, d.y - o.y))
-            assert (near.shape, near.color) == (o.shape, o.color)
-            assert np.hypot(near.x - o.x, near.y - o.y) < 0.015 and abs(near.radius - o.radius) < 0.015
+        assert_found(sampled, detect(image), radius=0.015)
+
+
+def assert_found(scene, found, radius):
+    """Every object, where it is, with a radius so near."""
+    assert len(found) == len(scene.objects)
+    for o in scene.objects:
+        near = min(found, key=lambda d: np.hypot(d.x - o.x, d.y - o.y))
+        assert (near.shape, near.color) == (o.shape, o.color)
+        assert np.hypot(near.x - o.x, near.y - o.y) < 0.015 and abs(near.radius - o.radius) < radius
 
 
 def test_noise_does_not_disturb():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.test_scenes import assert_found
 from varlab.errors import VarlabError
 from varlab.measures.spectra import power_exponent
 from varlab.scenes import (
@@ -132,12 +133,7 @@ def test_scorer_reads_ground_truth_fully(size: int, n: int):
 def test_detections_are_where_the_objects_are():
     scenes = textured(12, 12)
     for scene, image in zip(scenes, render(scenes), strict=True):
-        found = detect(image, TEXTURED)
-        assert len(found) == len(scene.objects)
-        for o in scene.objects:
-            near = min(found, key=lambda d: np.hypot(d.x - o.x, d.y - o.y))
-            assert (near.shape, near.color) == (o.shape, o.color)
-            assert np.hypot(near.x - o.x, near.y - o.y) < 0.015 and abs(near.radius - o.radius) < 0.02
+        assert_found(scene, detect(image, TEXTURED), radius=0.02)
 
 
 def test_textures_alone_hold_nothing_and_wrong_pictures_are_refused():

@@ -11,13 +11,12 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from torch import Tensor
 
 from varlab.accelerators import DENSE
 from varlab.analysis.frontier import Frontier
-from varlab.comparison.bench import SMALLEST, Measure, job_of, measures_of, methods_of
+from varlab.comparison.bench import Measure, job_of, measured, measures_of, methods_of
 from varlab.context import fixed_context
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
@@ -159,11 +158,8 @@ def _row(
     spec: str, samples: range, flops: float, image: Tensor, dense: Tensor, measures: Mapping[str, Measure]
 ) -> pd.DataFrame:
     """One row a prompt."""
-    row: dict[str, Any] = {"baseline": spec, "prompt": list(samples), "flops": flops}
-    for name, measure in measures.items():
-        large = min(image.shape[-2:]) >= SMALLEST
-        row[name] = measure(image, dense).double().cpu().numpy() if large else np.nan
-    return pd.DataFrame(row)
+    row = {"baseline": spec, "prompt": list(samples), "flops": flops}
+    return pd.DataFrame(row | measured(image, dense, measures))
 
 
 def _split(samples: range, batch: int) -> list[range]:

@@ -50,6 +50,13 @@ def measures_of(model: NextScaleModel, lpips: Path | str | None) -> dict[str, Me
     return FIDELITY | {"lpips": perceptual}
 
 
+def measured(image: Tensor, dense: Tensor, measures: Mapping[str, Measure]) -> dict[str, np.ndarray]:
+    """Each measure of images [B, 3, H, W] in [0, 1], a value an image; NaN of those smaller than the window of SSIM."""
+    if min(image.shape[-2:]) < SMALLEST:
+        return {name: np.full(len(image), np.nan) for name in measures}
+    return {name: measure(image, dense).double().cpu().numpy() for name, measure in measures.items()}
+
+
 def methods_of(spec: str) -> list[Accelerator]:
     """``none``, one method, or several joined by ``+``."""
     return build([part for part in spec.split("+") if part != DENSE])
@@ -104,9 +111,7 @@ class Bench:
             found.add(row, timing, times.ledger)
             if found.samples:
                 found.add_pictures(row, to_pil(image), decided)
-                for measure, function in self.measures.items():
-                    small = min(image.shape[-2:]) < SMALLEST
-                    values = np.full(per, np.nan) if small else function(image.clamp(0, 1), dense).double().numpy()
+                for measure, values in measured(image.clamp(0, 1), dense, self.measures).items():
                     found.add_values(row, measure, values)
         self.turns.keep(turn, found)
 

@@ -85,14 +85,8 @@ class Turns:
     @property
     def sittings(self) -> int:
         """How often the comparison was taken up."""
-        return len(
-            {
-                group.attrs["sitting"]
-                for turn in self.done.values()
-                for group in turn.values()
-                if "sitting" in group.attrs
-            }
-        )
+        groups = (group for turn in self.done.values() for group in turn.values())
+        return len({group.attrs["sitting"] for group in groups if "sitting" in group.attrs})
 
     def timings(self) -> pd.DataFrame:
         """A row a turn and method, in the order in which they ran."""

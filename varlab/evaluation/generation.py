@@ -133,7 +133,8 @@ def generate(drawings: Mapping[Path, Drawing], progress: Progress | None = None,
 def kept_at(drawing: Drawing) -> Path:
     """A folder under ``runs/`` that is named after all that decides the pictures."""
     record = drawing.record()
-    key = key_of({name: value for name, value in record.items() if name not in PASSING})
+    content = dict(getattr(drawing.model.weights, "content", {}))  # two files of one name have one label
+    key = key_of({name: value for name, value in record.items() if name not in PASSING} | {"content": content})
     size = f"{len(drawing.items)}x{drawing.per_prompt}"
     return runs_folder() / f"{drawing.benchmark.name}-{drawing.model.name}-{size}-seed{drawing.seed}-{key}"
 

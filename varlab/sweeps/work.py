@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from varlab.accelerators import DENSE
-from varlab.comparison.bench import FIDELITY, methods_of
+from varlab.comparison.bench import FIDELITY, measured, methods_of
 from varlab.engine.ledger import Ledger
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
@@ -30,7 +30,6 @@ from varlab.weights.zoo import load
 
 RECORD = "sweep.json"  # of a store that a sweep was begun in
 SHARDS = "shards"
-SMALLEST = 11  # pixels: the window of SSIM
 
 
 @dataclass(frozen=True)
@@ -136,9 +135,7 @@ def rows(model: NextScaleModel, shard: Shard, image: Tensor, dense: Tensor, flop
     """One row a prompt: operations, fidelity to the dense image, whether the scene is right."""
     images = shard.images
     table = pd.DataFrame({"prompt": range(images.first, images.first + len(images.texts)), "flops": flops})
-    for name, measure in FIDELITY.items():
-        large = min(image.shape[-2:]) >= SMALLEST
-        table[name] = measure(image, dense).double().numpy() if large else np.nan
+    table = table.assign(**measured(image, dense, FIDELITY))
     scored = set(shard.categories) <= set(CATEGORIES)
     pictures = [np.asarray(picture) for picture in to_pil(image)]
     asked, version = (list(images.texts), list(shard.categories)), model.scene_version

@@ -1,6 +1,7 @@
 """What is trained and how: one recipe a shipped mini."""
 
 from dataclasses import replace
+from typing import Any, TypeVar
 
 from varlab.errors import unknown
 from varlab.models.guidance import Settings
@@ -18,6 +19,8 @@ from varlab.training.infinity import InfinityRecipe
 from varlab.training.loop import LoopConfig
 from varlab.training.recipe import CorrectionConfig, Recipe
 from varlab.training.var import VarRecipe, class_names
+
+R = TypeVar("R", bound=Recipe)
 
 NANO_INFINITY = InfinityRecipe(
     name="nano-infinity",
@@ -83,27 +86,28 @@ MINI_HART = HartRecipe(
     tokenizer_from="mini-infinity",
 )
 
-MINI_INFINITY_TEXTURED = replace(
+
+def textured(flat: R, tokenizer_steps: int, pool: int, **own: Any) -> R:
+    """Of scenes of version 2: tokenizer and transformer of the shipped flat mini are trained on."""
+    loop = LoopConfig(steps=tokenizer_steps, learning_rate=6e-4, warmup=50, decay=0.8, average=0.995, seed=1)
+    return replace(
+        flat, name=f"{flat.name}-textured", scene_version=TEXTURED, fine_tunes=flat.name, tokenizer_from=None,
+        tokenizer_loop=loop, pool=pool, workers=1, **own,
+    )  # fmt: skip
+
+
+MINI_INFINITY_TEXTURED = textured(
     MINI_INFINITY,
-    name="mini-infinity-textured",
+    tokenizer_steps=800,
     pool=20_000,
-    scene_version=TEXTURED,
-    fine_tunes="mini-infinity",
-    tokenizer_from=None,
-    tokenizer_loop=LoopConfig(steps=800, learning_rate=6e-4, warmup=50, decay=0.8, average=0.995, seed=1),
     correction=replace(MINI_INFINITY.correction, whole_from=870),
     loop=LoopConfig(steps=900, learning_rate=1e-3, warmup=100, decay=0.7, seed=2),
-    workers=1,
 )
 
-MINI_HART_TEXTURED = replace(
+MINI_HART_TEXTURED = textured(
     MINI_HART,
-    name="mini-hart-textured",
+    tokenizer_steps=1500,
     pool=40_000,
-    scene_version=TEXTURED,
-    fine_tunes="mini-hart",
-    tokenizer_from=None,
-    tokenizer_loop=LoopConfig(steps=1500, learning_rate=6e-4, warmup=50, decay=0.8, average=0.995, seed=1),
     correction=replace(MINI_HART.correction, whole_from=1500),
     loop=LoopConfig(steps=1500, learning_rate=1.2e-3, warmup=100, decay=0.7, seed=2),
 )
