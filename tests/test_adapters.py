@@ -6,13 +6,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from varlab.errors import VarlabError
 from varlab.evaluation import adapters
@@ -216,19 +217,51 @@ def test_inception_features_of_a_stand_in(tmp_path: Path) -> None:
     for i in range(3):
         picture(tmp_path / "images" / "a" / f"{i}.png", (i, 0, 0), (8, 8 + (i == 2)))
 
-    def network(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def network(pixels: Tensor) -> tuple[Tensor, ...]:
         assert pixels.dtype == torch.uint8
         values = pixels.float().flatten(1)
-        return values[:, :4], values[:, :2]
+        return values[:, :4], values[:, :2], values[:, :3]
 
     out = tmp_path / "features.npz"
     inception_features.main([str(tmp_path / "images"), str(out)], network)
     with np.load(out) as file:
         assert file["names"].tolist() == ["a/0.png", "a/1.png", "a/2.png"]
-        assert file["features"][:, 0].tolist() == [0, 1, 2] and file["logits"].shape == (3, 2)
+        assert (
+            file["features"][:, 0].tolist() == [0, 1, 2]
+            and file["logits"].shape == (3, 2)
+            and file["spatial"].shape == (3, 3)
+        )
     np.savez(tmp_path / "adm.npz", arr_0=np.full((5, 8, 8, 3), 7, np.uint8))
     inception_features.main([str(tmp_path / "adm.npz"), str(out)], network)
-    assert judge("fid", tmp_path, results=out, references=[out]).table["images"].iloc[0] == 5
+    scores = judge("fid", tmp_path, results=out, references=[out])
+    assert scores.table["images"].iloc[0] == 5 and "sfid" in set(scores.table["measure"])
+
+
+def test_spatial_features_are_seven_channels_of_the_third_wide_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the ADM evaluator reads them: channels last, then flat."""
+
+    maps = torch.arange(2 * 9 * 4 * 5.0).view(2, 9, 4, 5)
+
+    class Inception(nn.Module):
+        def __init__(self, name: str, features: list[str]) -> None:
+            super().__init__()
+            self.Mixed_6d = nn.ModuleDict({"branch1x1": nn.Identity()})
+            self.Mixed_6d.branch1x1 = self.Mixed_6d["branch1x1"]
+            assert (name, features) == ("inception-v3-compat", ["2048", "logits_unbiased"])
+
+        def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+            self.Mixed_6d["branch1x1"](maps)
+            return pixels.float().mean((2, 3)), pixels.float().amax((2, 3))
+
+    module = ModuleType("torch_fidelity.feature_extractor_inceptionv3")
+    module.FeatureExtractorInceptionV3 = Inception  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch_fidelity", ModuleType("torch_fidelity"))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    network = inception_features.load("cpu")
+    for _ in range(2):  # nothing is left of the batch before
+        pool, logits, spatial = network(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
+        assert pool.shape == logits.shape == (2, 3)
+        assert np.array_equal(spatial, maps.numpy().transpose(0, 2, 3, 1)[..., :7].reshape(2, 4 * 5 * 7))
 
 
 # In this process

@@ -18,7 +18,12 @@ from varlab.evaluation.judging import judge
 
 def features(path: Path, seed: int, n: int = 40, names: list[str] | None = None, **more: Any) -> Path:
     drawn = np.random.default_rng(seed).standard_normal((n, 4)).astype(np.float32)
-    arrays = {"features": drawn, "logits": drawn[:, :3], "names": np.array(names or [f"{i:03d}.png" for i in range(n)])}
+    arrays = {
+        "features": drawn,
+        "logits": drawn[:, :3],
+        "spatial": drawn[:, :2],
+        "names": np.array(names or [f"{i:03d}.png" for i in range(n)]),
+    }
     np.savez(path, **(arrays | more))
     return path
 
@@ -29,8 +34,10 @@ def test_fid_of_canned_features(tmp_path: Path) -> None:
     arrays = [np.load(path)["features"] for path in (own, real)]
     found = table(scores)
     assert found["fid"] == pytest.approx(adm_scores.fid(*(adm_scores.statistics(a) for a in arrays)))
-    assert {"fid", "inception_score", "precision", "recall", "kid"} == found.keys()
-    assert scores.table.loc[0, "low"] < found["fid"] < scores.table.loc[0, "high"]
+    assert found["sfid"] == pytest.approx(adm_scores.fid(*(adm_scores.statistics(a[:, :2]) for a in arrays)))
+    assert {"fid", "sfid", "inception_score", "precision", "recall", "kid"} == found.keys()
+    assert (scores.table["low"] < scores.table["value"]).all() and (scores.table["value"] < scores.table["high"]).all()
+    assert any("leaving each out (jackknife)" in note for note in scores.notes)
 
 
 def test_the_interval_of_fid_is_that_of_a_bootstrap() -> None:
@@ -49,12 +56,24 @@ def test_statistics_are_the_stored_ones_where_there_are_any(tmp_path: Path) -> N
     assert np.array_equal(read_statistics({"mu": mu, "sigma": sigma, "features": np.zeros((3, 4))}, stored).mu, mu)
     computed = read_statistics({"features": np.load(stored)["features"]}, stored)
     assert np.array_equal(computed.mu, np.load(stored)["features"].mean(0))
-    np.savez(tmp_path / "adm.npz", mu=mu, sigma=sigma, arr_0=np.zeros((2, 8, 8, 3), np.uint8))
+    local: dict[str, Any] = {"mu_s": np.ones(2), "sigma_s": np.eye(2)}
+    found = read_statistics(local | {"spatial": np.zeros((3, 2))}, stored, "spatial")
+    assert np.array_equal(found.mu, np.ones(2))
+    np.savez(tmp_path / "adm.npz", mu=mu, sigma=sigma, **local, arr_0=np.zeros((2, 8, 8, 3), np.uint8))
     scores = judge("fid", tmp_path, results=features(tmp_path / "own.npz", 1), references=[tmp_path / "adm.npz"])
-    assert set(table(scores)) == {"fid", "inception_score"}
+    assert set(table(scores)) == {"fid", "sfid", "inception_score"}
     assert any("no precision, recall and KID" in note for note in scores.notes)
-    with pytest.raises(VarlabError, match="are no mean and covariance"):
-        read_statistics({"mu": mu, "sigma": np.eye(3)}, stored)
+    for names, kind in ((("mu", "sigma"), "features"), (("mu_s", "sigma_s"), "spatial")):
+        with pytest.raises(VarlabError, match="are no mean and covariance"):
+            read_statistics(dict(zip(names, (mu, np.eye(3)), strict=True)), stored, kind)
+
+
+def test_spatial_features_that_one_side_lacks_leave_sfid_out_and_say_so(tmp_path: Path) -> None:
+    own, bare = features(tmp_path / "own.npz", 1), features(tmp_path / "bare.npz", 2, spatial=np.zeros((40, 0)))
+    for results, reference, whose in ((own, bare, "real"), (bare, own, "drawn")):
+        scores = judge("fid", tmp_path, results=results, references=[reference])
+        assert "sfid" not in table(scores)
+        assert any(f"no sFID: no spatial features of the {whose} images" in note for note in scores.notes)
 
 
 def test_mjhq_by_category(tmp_path: Path) -> None:
@@ -70,8 +89,9 @@ def test_mjhq_by_category(tmp_path: Path) -> None:
     ("more", "says"),
     [
         ({"features": np.full((40, 4), np.nan)}, "row 0: features that are no numbers"),
+        ({"spatial": np.full((40, 2), np.inf)}, "row 0: features that are no numbers"),
         ({"names": ["a.png"] * 40}, "a.png is there twice"),
-        ({"names": ["a.png"]}, "40 features, 40 logits and 1 names"),
+        ({"names": ["a.png"]}, "40 features, 40 logits, 40 spatial features and 1 names"),
         ({"facts": np.array(json.dumps({"benchmark": "hps"}))}, "results of 'hps', not of 'fid'"),
     ],
 )

@@ -10,7 +10,7 @@ import torch
 
 from tests.conftest import tiny_var
 from tests.minis import refused
-from varlab.evaluation import adm, classes
+from varlab.evaluation import adm, adm_scores, classes
 from varlab.evaluation.adm import export_npz, inception_scores
 from varlab.evaluation.classes import class_scenes, described, score_classes
 from varlab.evaluation.distances import (
@@ -23,6 +23,7 @@ from varlab.evaluation.distances import (
     root,
 )
 from varlab.evaluation.scattering import FEATURES, FLOOR, scattering, scattering_of, wavelets
+from varlab.evaluation.scripts import inception_features
 from varlab.measures.statistics import centred_interval
 
 
@@ -173,18 +174,14 @@ def test_the_export_is_what_the_evaluator_reads_and_resumes(tmp_path: Path, monk
 
 
 def test_fid_says_what_it_needs_and_hands_both_sets_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures = np.zeros((2, 8, 8, 3), np.uint8)
+    pictures, real = np.random.default_rng(0).integers(0, 256, (2, 6, 2, 2, 3), np.uint8)
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
-    refused(lambda: inception_scores(pictures, pictures, tmp_path), "pip install torch-fidelity", "score frechet")
-    library = ModuleType("torch_fidelity")
-    seen = {}
-
-    def calculate_metrics(**given: object) -> dict[str, float]:
-        seen.update(given)
-        return {"frechet_inception_distance": 12.5}
-
-    library.calculate_metrics = calculate_metrics  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "torch_fidelity", library)
-    table = inception_scores(pictures, pictures, tmp_path)
-    assert table.to_dict("records") == [{"measure": "frechet_inception_distance", "value": 12.5, "n": 2}]
-    assert len(list(Path(str(seen["input1"])).glob("*.png"))) == 2 and seen["fid"] and seen["prc"] and seen["isc"]
+    refused(lambda: inception_scores(pictures, real, tmp_path), "pip install torch-fidelity", "score frechet")
+    monkeypatch.setitem(sys.modules, "torch_fidelity", ModuleType("torch_fidelity"))
+    monkeypatch.setattr(inception_features, "load", lambda device: lambda p: [p.float().mean((2, 3)) / 255] * 3)
+    table, notes = inception_scores(pictures, real, tmp_path)
+    found = table.set_index("measure")
+    assert list(found.index) == ["fid", "sfid", "inception_score", "precision", "recall", "kid"]
+    means = (images.astype(np.float32).mean((1, 2)) / 255 for images in (pictures, real))
+    assert found.value["fid"] == pytest.approx(adm_scores.fid(*(adm_scores.statistics(each) for each in means)))
+    assert found.low.notna().all() and (found.images == 6).all() and any("jackknife" in note for note in notes)

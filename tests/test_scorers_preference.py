@@ -66,9 +66,9 @@ def test_fid_of_two_gaussians() -> None:
 
 def test_an_underflow_spoils_the_official_inception_score_alone() -> None:
     logits = np.array([[200.0, 0.0], [0.0, 200.0]], dtype=np.float32)
-    assert math.isnan(adm_scores.inception_score(logits))
-    assert adm_scores.inception_score(logits, corrected=True) == pytest.approx(2.0)
-    assert adm_scores.inception_score(np.zeros((7, 10), np.float32), split=3) == pytest.approx(1.0)
+    assert math.isnan(adm_scores.inception_score(logits).estimate)
+    assert adm_scores.inception_score(logits, corrected=True).estimate == pytest.approx(2.0)
+    assert adm_scores.inception_score(np.zeros((7, 10), np.float32), split=3).estimate == pytest.approx(1.0)
 
 
 def test_half_precision_moves_recall_of_large_norms_and_corrected_does_not() -> None:
@@ -89,8 +89,38 @@ def test_distances_that_overflow_half_are_taken_in_float32() -> None:
     assert adm_scores.distances(a, -a)[0, 0] == 4 * 800.0**2
 
 
-def test_kid_is_unbiased_and_grows_with_the_offset() -> None:
-    drawn = np.random.default_rng(0).standard_normal((2, 400, 4))
-    same = adm_scores.kid(drawn[0], drawn[1], subsets=40, size=100)
-    moved = adm_scores.kid(drawn[0], drawn[1] + 1, subsets=10, size=100)
-    assert abs(same.mean()) < 3 * same.std() / math.sqrt(40) + 0.05 < moved.mean()
+def test_kid_is_the_unbiased_distance_of_all_pairs() -> None:
+    a, b = np.random.default_rng(0).standard_normal((2, 5, 3))
+
+    def mean(x: np.ndarray, y: np.ndarray, pairs: list[tuple[int, int]]) -> float:
+        return float(np.mean([(x[i] @ y[j] / 3 + 1) ** 3 for i, j in pairs]))
+
+    every = [(i, j) for i in range(5) for j in range(5)]
+    others = [(i, j) for i, j in every if i != j]
+    found = adm_scores.kid(a, b)
+    assert found.estimate == pytest.approx(mean(a, a, others) + mean(b, b, others) - 2 * mean(a, b, every))
+    left = np.array([adm_scores.kid(np.delete(a, i, 0), b).estimate for i in range(5)])
+    error = math.sqrt(4 / 5 * np.sum((left - left.mean()) ** 2))  # of the jackknife
+    assert found.high - found.estimate == pytest.approx(1.959964 * error)
+    assert np.isnan(adm_scores.kid(a[:2], b).low) and not np.isnan(adm_scores.kid(a[:3], b).low)
+    with pytest.raises(VarlabError, match="two images of each set"):
+        adm_scores.kid(a[:1], b)
+    many = adm_scores.kid(np.tile(a, (40, 1)), b, most=50)
+    assert many.estimate != adm_scores.kid(np.tile(a, (40, 1)), b).estimate
+
+
+@pytest.mark.parametrize(("offset", "width"), [(0.0, 1.0), (0.5, 1.2)])
+def test_the_interval_of_kid_is_as_wide_as_kid_spreads(offset: float, width: float) -> None:
+    drawn = np.random.default_rng(0)
+    real = drawn.standard_normal((300, 4))
+    found = [adm_scores.kid(drawn.standard_normal((200, 4)) * width + offset, real) for _ in range(200)]
+    spread = 2 * 1.96 * np.std([one.estimate for one in found])
+    assert np.mean([one.high - one.low for one in found]) == pytest.approx(spread, rel=0.25)
+
+
+def test_the_interval_of_the_inception_score_is_as_wide_as_it_spreads() -> None:
+    drawn = np.random.default_rng(0)
+    logits = 3 * drawn.standard_normal((200, 400, 6)).astype(np.float32)
+    found = [adm_scores.inception_score(each, split=150) for each in logits]
+    spread = 2 * 1.96 * np.std([one.estimate for one in found])
+    assert np.mean([one.high - one.low for one in found]) == pytest.approx(spread, rel=0.2)

@@ -14,9 +14,10 @@ from types import ModuleType
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from varlab.errors import VarlabError, cause
+from varlab.evaluation.benchmarks.distances import distance_rows, read_features, read_references
+from varlab.evaluation.scripts import inception_features
 from varlab.locks import one_writer
 from varlab.models.var_model import VAR
 from varlab.outputs import save_json
@@ -118,18 +119,16 @@ def require_inception() -> ModuleType:
         ) from error
 
 
-def inception_scores(pictures: np.ndarray, real: np.ndarray, folder: Path) -> pd.DataFrame:
-    """FID, IS, precision and recall by torch-fidelity, of pictures uint8 [n, H, W, 3] against real ones.
+def inception_scores(pictures: np.ndarray, real: np.ndarray, folder: Path) -> tuple[pd.DataFrame, list[str]]:
+    """All distances of pictures uint8 [n, H, W, 3] to real ones, as `varlab score fid FOLDER` gives them; and notes.
 
-    The library and its Inception weights are the user's to install. Numbers of
-    different libraries differ in the second digit: for published tables use ``export_npz`` and the ADM evaluator.
+    torch-fidelity and its Inception weights are the user's to install; they differ a little from the TensorFlow graph
+    of published tables, for which ``export_npz`` feeds the ADM evaluator. ``folder``: for files in between.
     """
-    library = require_inception()
-    for name, images in (("samples", pictures), ("real", real)):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for i, image in enumerate(images):
-            Image.fromarray(image).save(folder / name / f"{i:06d}.png")
-    found = library.calculate_metrics(
-        input1=str(folder / "samples"), input2=str(folder / "real"), fid=True, isc=True, prc=True, cuda=False
-    )
-    return pd.DataFrame([{"measure": name, "value": float(value), "n": len(pictures)} for name, value in found.items()])
+    require_inception()
+    own, reference = folder / "own.npz", folder / "real.npz"
+    for path, images in ((own, pictures), (reference, real)):
+        np.savez(path.with_stem("pictures"), arr_0=images)
+        inception_features.main([str(path.with_stem("pictures")), str(path)])
+    rows, notes = distance_rows(read_features(own), read_references([reference]))
+    return pd.DataFrame(rows), notes

@@ -1,11 +1,10 @@
 """FID, IS, precision and recall of features, as OpenAI's ADM evaluator computes them, and in float64; and KID.
 
-Features [n, d] are Inception's pooled ones, logits [n, classes] those that its softmax is taken of. The official code
-is github.com/openai/guided-diffusion, evaluations/evaluator.py.
+Features [n, d] are Inception's pooled ones, or for sFID its spatial ones; logits [n, classes] are those that its
+softmax is taken of. The official code is github.com/openai/guided-diffusion, evaluations/evaluator.py.
 """
 
 from collections.abc import Iterator
-from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,13 +14,13 @@ from torch import Tensor
 
 from varlab.errors import VarlabError
 from varlab.evaluation.distances import Moments, frechet, root
-from varlab.measures.statistics import Interval
+from varlab.measures.statistics import Interval, effects_interval
 
 SPLIT = 5000  # images of a part of the inception score
 NEIGHBOURS = 3  # of precision and recall
 BLOCK = 10_000  # points whose distances are taken at a time
 PACKET, LEAF = 8, 200  # of sums in half precision: numbers that are added at once, packets of a part
-KID_SUBSET, KID_SUBSETS = 1000, 100
+KID_MOST = 10_000  # images of each set that the kernel distance looks at: time grows with their square
 
 Array = npt.NDArray[Any]
 
@@ -56,21 +55,25 @@ def fid(a: Statistics, b: Statistics) -> float:
     return float(offset.dot(offset)) + frechet(first, second)
 
 
-def inception_score(logits: Array, split: int = SPLIT, corrected: bool = False) -> float:
+def inception_score(logits: Array, split: int = SPLIT, corrected: bool = False) -> Interval:
     """Mean over parts of ``split`` images, the last one shorter, of exp(KL of class probabilities to their mean).
 
     Officially in float32, where a probability that underflows to 0 makes it NaN; corrected in float64 with 0 log 0 = 0.
+    Interval by the first-order effect of each image on its part; for the score *at this n*, as that of FID.
     """
     probabilities = torch.softmax(torch.from_numpy(logits).to(torch.float64 if corrected else torch.float32), 1).numpy()
-    scores = []
+    scores, effects = [], []
     for first in range(0, len(probabilities), split):
         part = probabilities[first : first + split]
         with np.errstate(divide="ignore", invalid="ignore"):
             terms = part * (np.log(part) - np.log(np.expand_dims(np.mean(part, 0), 0)))
         if corrected:
             terms = np.where(part == 0, 0.0, terms)
-        scores.append(np.exp(np.mean(np.sum(terms, 1))))
-    return float(np.mean(scores))
+        gains = np.sum(terms, 1)  # of an image: the KL of its classes to the mean
+        scores.append(np.exp(np.mean(gains)))
+        effects.append(scores[-1] * (gains - np.mean(gains)) / len(part))
+    moves = np.concatenate(effects) * len(probabilities) / len(scores)
+    return effects_interval(float(np.mean(scores)), moves)
 
 
 class Manifold:
@@ -161,35 +164,44 @@ def precision_recall(real: Manifold, drawn: Manifold) -> tuple[float, float]:
     return float(real.holds(drawn.features).mean()), float(drawn.holds(real.features).mean())
 
 
-def kid(a: Array, b: Array, subsets: int = KID_SUBSETS, size: int = KID_SUBSET, seed: int = 0) -> Array:
-    """The kernel distance of Binkowski et al. (arXiv 1801.01401), unbiased, in each of random subsets [subsets].
+def kid(features: Array, real: Array, most: int = KID_MOST, seed: int = 0) -> Interval:
+    """The kernel distance of Binkowski et al. (arXiv 1801.01401), unbiased, kernel (a b / d + 1)^3.
 
-    Kernel (a b / d + 1)^3; subsets without replacement, of ``size`` images or all of a smaller set.
+    Of all images, or of ``most`` of each set without replacement; the mean over random subsets, which others report,
+    estimates the same. Interval by leaving out each drawn image (jackknife), the real ones as they are.
     """
-    drawn, size = np.random.default_rng(seed), min(size, len(a), len(b))
-    if size < 2:
+    drawn = np.random.default_rng(seed)
+    a, b = (_as(x if len(x) <= most else x[drawn.choice(len(x), most, replace=False)], torch.float64)
+            for x in (features, real))  # fmt: skip
+    n, m = len(a), len(b)
+    if min(n, m) < 2:
         raise VarlabError("A kernel distance needs at least two images of each set.")
-    return np.array([
-        _mmd(*(_as(x[drawn.choice(len(x), size, replace=False)], torch.float64) for x in (a, b)))
-        for _ in range(subsets)
-    ])  # fmt: skip
+    own, across = _kernel_sums(a, a) - _kernel(a, a), _kernel_sums(a, b)
+    other = float((_kernel_sums(b, b) - _kernel(b, b)).sum()) / (m * (m - 1))
+    estimate = float(own.sum()) / (n * (n - 1)) + other - 2 * float(across.sum()) / (n * m)
+    without = (own.sum() - 2 * own) / ((n - 1) * max(n - 2, 1)) + other - 2 * (across.sum() - across) / ((n - 1) * m)
+    return effects_interval(estimate, ((n - 1) * (without.mean() - without)).numpy())
 
 
-def _mmd(a: Tensor, b: Tensor) -> float:
-    n, width = a.shape
-    own, other, across = ((x @ y.T / width + 1) ** 3 for x, y in ((a, a), (b, b), (a, b)))
-    within = sum(float(k.sum() - k.trace()) for k in (own, other)) / (n * (n - 1))
-    return within - 2 * float(across.mean())
+def _kernel(a: Tensor, b: Tensor) -> Tensor:
+    """Of pairs of rows [n]."""
+    return ((a * b).sum(1) / a.shape[1] + 1) ** 3
+
+
+def _kernel_sums(a: Tensor, b: Tensor, block: int = 1000) -> Tensor:
+    """Of each row of a [n, d] with all of b [m, d]: [n]."""
+    return torch.cat([((part @ b.T / a.shape[1] + 1) ** 3).sum(1) for part in a.split(block)])
 
 
 def fid_interval(features: Array, real: Statistics, level: float = 0.95) -> Interval:
     """(estimate, low, high) of FID over drawn images, the real ones as they are.
 
     By the first-order effect of each image on the distance (infinitesimal jackknife): what a bootstrap of images would
-    spread, at the cost of one decomposition. For FID *at this n*, which lies above that of endless sets.
+    spread, at the cost of one decomposition. For FID *at this n*, which lies above that of endless sets. With fewer
+    images than features it is too wide rather than too narrow.
     """
     own = statistics(features)
-    estimate, n = fid(own, real), len(features)
+    estimate = fid(own, real)
     half = root(torch.from_numpy(np.atleast_2d(real.sigma).astype(np.float64)))
     values, vectors = torch.linalg.eigh(half @ torch.from_numpy(own.sigma) @ half)
     inverse = torch.where(values > values[-1] * 1e-10, values.clamp(min=1e-300).rsqrt(), 0.0)
@@ -197,5 +209,4 @@ def fid_interval(features: Array, real: Statistics, level: float = 0.95) -> Inte
     centred = torch.from_numpy(features.astype(np.float64) - own.mu)
     mean = torch.from_numpy((own.mu - np.atleast_1d(real.mu)).astype(np.float64))
     effects = 2 * centred @ mean + (centred @ slope * centred).sum(1)
-    width = NormalDist().inv_cdf((1 + level) / 2) * float(effects.std()) / n**0.5
-    return Interval(estimate, estimate - width, estimate + width)
+    return effects_interval(estimate, effects.numpy(), level)

@@ -72,8 +72,8 @@ def score_command(
         table = score_classes(model, count, seed, ["+".join(methods) or "none"], progress)
         note = "95 % intervals over images; the distance is of scattering features and no FID"
     else:
-        table = _fid(model, count, seed, methods, progress)
-        note = "by torch-fidelity, without intervals"
+        table, notes = _fid(model, count, seed, methods, progress)
+        note = "; ".join(["by torch-fidelity's Inception", *notes])
     if json_path is not None:
         record = {
             "benchmark": benchmark,
@@ -112,7 +112,9 @@ def scene_drawing(model: NextScaleModel, n: int, per_prompt: int, seed: int) -> 
     return Drawing(scenes, model, scenes.items(None)[:n], DENSE, seed, per_prompt, scenes.ending, {}, model.settings)
 
 
-def _fid(model: NextScaleModel, n: int, seed: int, methods: tuple[str, ...], progress: Progress) -> pd.DataFrame:
+def _fid(
+    model: NextScaleModel, n: int, seed: int, methods: tuple[str, ...], progress: Progress
+) -> tuple[pd.DataFrame, list[str]]:
     checked = check_classes(model)
     require_inception()
     real, _ = reference(checked, n)

@@ -205,9 +205,10 @@ def moved(row: Mapping[Any, Any], value: float, name: str | None = None) -> dict
     return dict(row) | ends | ({"measure": name} if name else {})
 
 
-def plain_row(measure: str, value: float, prompts: int, images: int) -> dict[str, Any]:
-    """A row without an interval."""
-    return {"measure": measure, "value": value, "low": np.nan, "high": np.nan, "prompts": prompts, "images": images}
+def interval_row(measure: str, found: Interval, images: int) -> dict[str, Any]:
+    """A row of a measure of single images, one of each prompt."""
+    ends = {"value": found.estimate, "low": found.low, "high": found.high}
+    return {"measure": measure} | ends | {"prompts": images, "images": images}
 
 
 def finished(

@@ -73,9 +73,9 @@ def _compare_inception(comparison: Comparison, results: Mapping[str, Any]) -> No
         logits = np.zeros((20, 10), dtype=np.float32) if split == "all_equal" else golden.array("logits")
         size = int(split) if split.isdigit() else adm_scores.SPLIT
         near = golden.stated("inception_score") * abs(stated)
-        comparison.within(f"inception_score_{split}", adm_scores.inception_score(logits, size), stated, near)
+        comparison.within(f"inception_score_{split}", adm_scores.inception_score(logits, size).estimate, stated, near)
     if "inception_score_with_a_probability_that_underflows_to_zero" in results:
-        found = adm_scores.inception_score(np.array([[200.0, 0.0], [0.0, 1.0]], dtype=np.float32))
+        found = adm_scores.inception_score(np.array([[200.0, 0.0], [0.0, 1.0]], dtype=np.float32)).estimate
         comparison.verify("inception_score_underflow", bool(np.isnan(found)), f"{found}")
 
 

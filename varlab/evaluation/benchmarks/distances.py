@@ -1,7 +1,7 @@
 """Distances to real images by Inception's features: FID with its relatives, and MJHQ-30K by category."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,7 +11,7 @@ import pandas as pd
 from varlab.errors import VarlabError, cause
 from varlab.evaluation import adm_scores
 from varlab.evaluation.adm_scores import Statistics
-from varlab.evaluation.contract import Asked, Benchmark, Folder, Item, Scores, finished, plain_row, require_all
+from varlab.evaluation.contract import Asked, Benchmark, Folder, Item, Scores, finished, interval_row, require_all
 from varlab.evaluation.results import check_facts, said
 from varlab.json_files import read_json
 from varlab.measures.statistics import wilson_interval
@@ -21,13 +21,24 @@ if TYPE_CHECKING:
 
 ADAPTER = "inception_features"
 VERSIONS = ("inception-v3-compat",)
+KINDS = ("features", "logits", "spatial")  # arrays of the adapter's file
+STORED = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}  # arrays of an ADM reference batch
+INTERVALS = (
+    "intervals are over images, the real ones as they are: FID, sFID and inception score by the first-order effect of "
+    "each image, KID by leaving each out (jackknife), precision and recall by Wilson; all but KID depend on n: compare "
+    "equal n"
+)
 
 
 class Features(NamedTuple):
-    """Arrays of the adapter's file: features [n, d], logits [n, classes], names [n], and what it says of itself."""
+    """Arrays of the adapter's file, and what it says of itself.
+
+    features [n, d], logits [n, classes] and spatial features [n, e], of which there may be none (no column), names [n].
+    """
 
     features: np.ndarray
     logits: np.ndarray
+    spatial: np.ndarray
     names: list[str]
     facts: dict[str, Any]
 
@@ -39,30 +50,35 @@ def read_features(path: Path) -> Features:
         raise VarlabError(
             f"{path} holds {', '.join(arrays)} and no features [n, d]. Write it with: varlab adapter fid."
         )
-    features = arrays["features"]
-    for row in np.flatnonzero(~np.isfinite(features).all(1))[:1]:
-        raise VarlabError(f"{path}, row {row}: features that are no numbers. Extract them again.")
-    n = len(features)
-    logits = arrays.get("logits", np.zeros((n, 0), np.float32))
+    n = len(arrays["features"])
+    features, logits, spatial = (arrays.get(name, np.zeros((n, 0), np.float32)) for name in KINDS)
+    for kind in (features, spatial):
+        for row in np.flatnonzero(~np.isfinite(kind).all(1))[:1]:
+            raise VarlabError(f"{path}, row {row}: features that are no numbers. Extract them again.")
     names = [str(name) for name in arrays.get("names", np.arange(n))]
-    if len(names) != n or len(logits) != n:
-        raise VarlabError(f"{path}: {n} features, {len(logits)} logits and {len(names)} names.")
+    if {len(names), len(logits), len(spatial)} != {n}:
+        raise VarlabError(
+            f"{path}: {n} features, {len(logits)} logits, {len(spatial)} spatial features and {len(names)} names."
+        )
     if len(set(names)) < n:
         twice = next(name for i, name in enumerate(names) if name in names[:i])
         raise VarlabError(f"{path}: {twice} is there twice.")
     facts = json.loads(str(arrays["facts"])) if "facts" in arrays else {}
-    return Features(features, logits, names, check_facts(facts, str(path), "fid", VERSIONS) if facts else {})
+    return Features(features, logits, spatial, names, check_facts(facts, str(path), "fid", VERSIONS) if facts else {})
 
 
-def read_statistics(arrays: Mapping[str, np.ndarray], place: Path) -> Statistics:
-    """As the ADM evaluator: mu and sigma where the file has them, else those of its features."""
-    if {"mu", "sigma"} <= arrays.keys():
-        found = Statistics(arrays["mu"], arrays["sigma"])
+def read_statistics(arrays: Mapping[str, np.ndarray], place: Path, kind: str = "features") -> Statistics:
+    """As the ADM evaluator: mu and sigma where the file has them, else those of its features of this kind."""
+    mu, sigma = STORED[kind]
+    if {mu, sigma} <= arrays.keys():
+        found = Statistics(arrays[mu], arrays[sigma])
         if found.sigma.shape != 2 * found.mu.shape or not all(np.isfinite(part).all() for part in found):
-            raise VarlabError(f"{place}: mu {found.mu.shape} and sigma {found.sigma.shape} are no mean and covariance.")
+            raise VarlabError(
+                f"{place}: {mu} {found.mu.shape} and {sigma} {found.sigma.shape} are no mean and covariance."
+            )
         return found
-    if "features" in arrays:
-        return adm_scores.statistics(arrays["features"])
+    if kind in arrays:
+        return adm_scores.statistics(arrays[kind])
     raise VarlabError(
         f"{place} has neither mu and sigma nor features. Give an ADM reference batch, or features of real images "
         "(varlab adapter fid)."
@@ -82,25 +98,34 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 class Real(NamedTuple):
-    """Real images: statistics, and features where a file has them, with their names."""
+    """Real images: statistics, those of spatial features and features where a file has them, with their names."""
 
     statistics: Statistics
+    spatial: Statistics | None
     features: np.ndarray | None
     names: list[str]
 
 
-def read_references(asked: Asked) -> Real:
-    """The first file that has mu and sigma gives these, the first with features those."""
-    if not asked.references:
+def read_references(references: Sequence[Path]) -> Real:
+    """The first file that has mu and sigma gives these, the first with features those; likewise the spatial ones."""
+    if not references:
         raise VarlabError(
             "A distance needs real images: --reference FILE.npz, an ADM reference batch with mu and sigma, or features "
             "of real images (varlab adapter fid)."
         )
-    files = {path: _arrays(path) for path in asked.references}
-    stored = next((path for path, arrays in files.items() if "mu" in arrays), next(iter(files)))
-    pooled = next((path for path, arrays in files.items() if "features" in arrays), None)
-    own = read_features(pooled) if pooled else None
-    return Real(read_statistics(files[stored], stored), own and own.features, own.names if own else [])
+    files = {path: _arrays(path) for path in references}
+    stored, pooled, stored_spatial, spatial = (
+        next((path for path, arrays in files.items() if name in arrays and arrays[name].size), None)
+        for name in ("mu", "features", "mu_s", "spatial")
+    )
+    own, first = read_features(pooled) if pooled else None, stored or pooled or next(iter(files))
+    local = stored_spatial or spatial
+    return Real(
+        read_statistics(files[first], first),
+        read_statistics(files[local], local, "spatial") if local else None,
+        own and own.features,
+        own.names if own else [],
+    )
 
 
 class Fid(Benchmark):
@@ -132,36 +157,34 @@ class Fid(Benchmark):
 
     def score(self, asked: Asked) -> Scores:
         results = asked.results or Path(self.results)
-        own, real = read_features(results), read_references(asked)
+        own, real = read_features(results), read_references(asked.references)
         expected = self.expected(asked)
         missing = require_all(asked, expected, own.names) if expected else 0
         entries = pd.DataFrame({"entry": own.names, "image": 0, "category": "", "prompt": ""})
         if len(own.features) < 2:
             raise VarlabError(f"{results} holds {len(own.features)} images; a distance needs two at least.")
-        fid = adm_scores.fid_interval(own.features, real.statistics)
-        n = len(own.names)
-        rows = [{"measure": "fid", "value": fid.estimate, "low": fid.low, "high": fid.high, "prompts": n, "images": n}]
-        if own.logits.shape[1]:
-            rows.append(
-                plain_row("inception_score", adm_scores.inception_score(own.logits, corrected=asked.corrected), n, n)
-            )
-        notes = [*said(own.facts), "the interval of FID is over images, real ones as they are; FID grows as n falls"]
-        if real.features is None:
-            notes.append("no precision, recall and KID: no --reference with features")
-        else:
-            rows += _with_features(own.features, real.features, asked.corrected)
-        return finished(rows, asked, missing, entries, notes, own.facts)
+        rows, notes = distance_rows(own, real, asked.corrected)
+        return finished(rows, asked, missing, entries, [*said(own.facts), *notes], own.facts)
 
 
-def _with_features(own: np.ndarray, real: np.ndarray, corrected: bool) -> list[dict[str, Any]]:
-    """Precision, recall and KID."""
-    n, manifolds = len(own), [adm_scores.Manifold(points, corrected=corrected) for points in (real, own)]
-    rows = []
-    for name, hits in (("precision", manifolds[0].holds(own)), ("recall", manifolds[1].holds(real))):
-        found = wilson_interval(hits)
-        rows.append({"measure": name, "value": found.estimate, "low": found.low, "high": found.high,
-                     "prompts": len(hits), "images": len(hits)})  # fmt: skip
-    return [*rows, plain_row("kid", float(adm_scores.kid(own, real).mean()), n, n)]
+def distance_rows(own: Features, real: Real, corrected: bool = False) -> tuple[list[dict[str, Any]], list[str]]:
+    """All distances that the arrays allow, with intervals; and notes on these and on what is absent."""
+    n, notes = len(own.names), [INTERVALS]
+    rows = [interval_row("fid", adm_scores.fid_interval(own.features, real.statistics), n)]
+    if own.spatial.shape[1] and real.spatial:
+        rows.append(interval_row("sfid", adm_scores.fid_interval(own.spatial, real.spatial), n))
+    else:
+        notes.append(f"no sFID: no spatial features of the {'real' if own.spatial.shape[1] else 'drawn'} images")
+    if own.logits.shape[1]:
+        rows.append(interval_row("inception_score", adm_scores.inception_score(own.logits, corrected=corrected), n))
+    if real.features is None:
+        return rows, [*notes, "no precision, recall and KID: no --reference with features"]
+    manifolds = [adm_scores.Manifold(points, corrected=corrected) for points in (real.features, own.features)]
+    for name, hits in (("precision", manifolds[0].holds(own.features)), ("recall", manifolds[1].holds(real.features))):
+        rows.append(interval_row(name, wilson_interval(hits), len(hits)))
+    if max(n, len(real.features)) > adm_scores.KID_MOST:
+        notes.append(f"KID of {adm_scores.KID_MOST} images of a larger set, drawn with seed 0")
+    return [*rows, interval_row("kid", adm_scores.kid(own.features, real.features), min(n, adm_scores.KID_MOST))], notes
 
 
 class Mjhq(Fid):
@@ -185,7 +208,7 @@ class Mjhq(Fid):
     def score(self, asked: Asked) -> Scores:
         """FID of all, and of each category against the real ones of that category."""
         results = asked.results or Path(self.results)
-        own, real = read_features(results), read_references(asked)
+        own, real = read_features(results), read_references(asked.references)
         if real.features is None:
             raise VarlabError("MJHQ-30K is scored by category: give features of its images with --reference.")
         missing = require_all(
@@ -199,8 +222,7 @@ class Mjhq(Fid):
                     f"{category}: {len(ours)} images of {results}, {len(theirs)} real ones; two are needed."
                 )
             found = adm_scores.fid_interval(ours, adm_scores.statistics(theirs))
-            rows.append({"measure": category or "fid", "value": found.estimate, "low": found.low, "high": found.high,
-                         "prompts": len(ours), "images": len(ours)})  # fmt: skip
+            rows.append(interval_row(category or "fid", found, len(ours)))
         entries = pd.DataFrame({
             "entry": [Path(name).stem for name in own.names], "image": 0,
             "category": [name.split("/")[0] for name in own.names], "prompt": "",

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 from PIL import Image
 
@@ -18,12 +19,13 @@ from varlab.evaluation.contract import (
     Item,
     Scores,
     finished,
+    interval_row,
     moved,
-    plain_row,
     rates,
     require_all,
 )
 from varlab.evaluation.results import facts_beside, once, read_table, said, whole
+from varlab.measures.statistics import Interval
 
 if TYPE_CHECKING:
     from varlab.models.base import NextScaleModel
@@ -117,7 +119,8 @@ class Dpg(Benchmark):
         ])  # fmt: skip
         overall = rates(entries, "dpg", by_category=False).iloc[0].to_dict()
         rows = [moved(overall, run.overall)]
-        rows += [plain_row(name, value, len(run.crops), len(run.crops)) for name, value in (run.l1 | run.l2).items()]
+        levels = (run.l1 | run.l2).items()
+        rows += [interval_row(name, Interval(value, np.nan, np.nan), len(run.crops)) for name, value in levels]
         notes = [*said(facts), f"{crops} crops a picture"]
         if run.dropped:
             notes.append(

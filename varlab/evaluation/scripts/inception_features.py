@@ -1,11 +1,12 @@
-"""Inception's features and logits of images, written as npz. Needs torch, numpy, pillow and torch-fidelity; no varlab.
+"""Inception's features of images, written as npz. Needs torch, numpy, pillow and torch-fidelity; no varlab.
 
     python inception_features.py SAMPLES features.npz
 
 SAMPLES is a folder of pictures, with those of folders in it, or an npz with arr_0, uint8 [n, H, W, 3]. The file holds
-features [n, 2048], logits [n, 1008], names [n] and facts, how it was made.
+features [n, 2048], logits [n, 1008], spatial [n, 2023], names [n] and facts, how it was made.
 Logits are without their bias, as in the ADM evaluator, which runs the TensorFlow graph; the weights are the same as
-torch-fidelity converted them, so that numbers differ a little.
+torch-fidelity converted them, so that numbers differ a little. Spatial features, for sFID, are its `mixed_6/conv`: the
+first 7 channels after the 1 x 1 branch of the third of the four blocks with 17 x 17 positions.
 """
 
 import argparse
@@ -21,7 +22,9 @@ from torch import Tensor
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 
-Network = Callable[[Tensor], tuple[Tensor, Tensor]]  # uint8 [n, 3, H, W] -> features [n, d], logits [n, classes]
+KINDS = ("features", "logits", "spatial")
+CHANNELS = 7  # of the spatial features
+Network = Callable[[Tensor], tuple[Tensor, ...]]  # uint8 [n, 3, H, W] -> one [n, d] for each of KINDS
 
 
 def samples(place: Path) -> Iterator[tuple[str, np.ndarray]]:
@@ -38,14 +41,14 @@ def samples(place: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 def features(place: Path, network: Network, batch: int = 50) -> dict[str, np.ndarray]:
     """The arrays of the file; pictures of one size go through the network together."""
-    names, pools, logits = [], [], []
+    names: list[str] = []
+    found: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
     held: list[np.ndarray] = []
 
     def flush() -> None:
         if held:
-            pool, logit = network(torch.from_numpy(np.stack(held)).movedim(-1, 1))
-            pools.append(pool.float().cpu().numpy())
-            logits.append(logit.float().cpu().numpy())
+            for kind, values in zip(KINDS, network(torch.from_numpy(np.stack(held)).movedim(-1, 1)), strict=True):
+                found[kind].append(values.float().cpu().numpy())
             held.clear()
 
     for name, pixels in samples(place):
@@ -56,7 +59,7 @@ def features(place: Path, network: Network, batch: int = 50) -> dict[str, np.nda
     flush()
     if not names:
         raise SystemExit(f"{place} holds no pictures.")
-    return {"features": np.concatenate(pools), "logits": np.concatenate(logits), "names": np.array(names)}
+    return {kind: np.concatenate(parts) for kind, parts in found.items()} | {"names": np.array(names)}
 
 
 def load(device: str) -> Network:
@@ -64,11 +67,13 @@ def load(device: str) -> Network:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     model = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"]).to(device).eval()
+    branch: list[Tensor] = []
+    model.Mixed_6d.branch1x1.register_forward_hook(lambda module, given, output: branch.append(output))
 
     @torch.inference_mode()
-    def network(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def network(pixels: Tensor) -> tuple[Tensor, ...]:
         pool, logits = model(pixels.to(device))
-        return pool, logits
+        return pool, logits, branch.pop()[:, :CHANNELS].movedim(1, -1).flatten(1)  # the graph's order: channels last
 
     return network
 

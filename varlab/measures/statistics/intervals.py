@@ -78,6 +78,19 @@ def centred_interval(draws: np.ndarray, level: float = 0.95) -> Interval:
     return Interval(float(draws[0]), float(draws[0] + low), float(draws[0] + high))
 
 
+def effects_interval(estimate: float, effects: npt.ArrayLike, level: float = 0.95) -> Interval:
+    """Interval of a statistic that is no mean, from how far each of its n images moves it [n].
+
+    The effects are first derivatives (infinitesimal jackknife), or n - 1 times what leaving an image out changes
+    (jackknife); their standard deviation over sqrt(n) is the standard error. Bounds are NaN below three images.
+    """
+    values = np.asarray(effects, dtype=np.float64)
+    if len(values) < 3:
+        return Interval(estimate, np.nan, np.nan)
+    width = NormalDist().inv_cdf((1 + level) / 2) * float(values.std(ddof=1)) / len(values) ** 0.5
+    return Interval(estimate, estimate - width, estimate + width)
+
+
 def paired_difference(
     a: npt.ArrayLike,
     b: npt.ArrayLike,
