@@ -1,5 +1,9 @@
 """bf16 weights laid out for the processor give the same bits, whatever the rows and however the input lies."""
 
+import copy
+import io
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -54,6 +58,65 @@ def test_only_bf16_is_laid_out_and_the_state_stays_that_of_plain_layers() -> Non
     assert size(model.transformer) == held
     with pytest.raises(VarlabError, match="load the model in fp32"):
         model.transformer.load_state_dict(before)
+
+
+MOVES = {
+    "to": lambda layer: layer.to(torch.float32), "half": lambda layer: layer.half(),
+    "bfloat16": lambda layer: layer.bfloat16(), "share_memory": lambda layer: layer.share_memory(),
+    "meta": lambda layer: layer.to("meta"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("move", list(MOVES))
+def test_a_packed_layer_that_is_moved_or_changes_its_type_is_a_plain_one(move: str) -> None:
+    plain = nn.Linear(24, 8).bfloat16().requires_grad_(False)
+    model = nn.ModuleDict({"layer": nn.Linear(24, 8).bfloat16()})
+    model["layer"].load_state_dict(plain.state_dict())
+    pack(model)
+    held = model["layer"]
+    assert type(held) is PackedLinear
+    MOVES[move](model)
+    expected = MOVES[move](copy.deepcopy(plain))
+    assert held is model["layer"] and type(held) is nn.Linear and repr(held) == repr(plain)
+    for own, other in zip(held.parameters(), expected.parameters(), strict=True):
+        assert own.dtype == other.dtype and own.device == other.device and own.shape == other.shape
+        assert own.is_meta or torch.equal(own, other)
+    assert list(held.state_dict()) == list(plain.state_dict())
+    held.load_state_dict(expected.state_dict(), assign=True)  # a plain layer takes other weights
+
+
+@pytest.mark.parametrize("way", ["deepcopy", "pickle", "torch.save"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_copy_of_a_packed_layer_is_packed_where_that_can_be_done(
+    way: str, bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copied(layer: nn.Module) -> nn.Module:
+        if way == "torch.save":
+            torch.save(layer, file := io.BytesIO())
+            file.seek(0)
+            return torch.load(file, weights_only=False)
+        return copy.deepcopy(layer) if way == "deepcopy" else pickle.loads(pickle.dumps(layer))
+
+    laid_out, x = PackedLinear(nn.Linear(24, 8, bias=bias).bfloat16()), torch.randn(3, 24).bfloat16()
+    again = copied(laid_out)
+    assert type(again) is PackedLinear and again is not laid_out and torch.equal(again(x), laid_out(x))
+    monkeypatch.setattr("varlab.models.packed.can_pack", lambda: False)  # read on a machine without the layout
+    elsewhere = copied(laid_out)
+    assert type(elsewhere) is nn.Linear and torch.equal(elsewhere(x), laid_out(x))
+
+
+def test_a_model_with_packed_weights_draws_the_same_after_it_was_copied_and_in_fp32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pictures = []
+    for faster in (False, True):
+        monkeypatch.setattr("varlab.weights.zoo.packs_faster", lambda *_, faster=faster: faster)
+        model = vl.load("nano-infinity", precision="bf16")
+        copied = copy.deepcopy(model)
+        model.transformer.float()
+        assert (copied.precision, model.precision) == ("bf16", "fp32")
+        pictures.append([sample(each, ["a red star"]).images[0].tobytes() for each in (copied, model)])
+    assert pictures[0] == pictures[1]
 
 
 def size(module: nn.Module) -> int:

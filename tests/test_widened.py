@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from typer.testing import CliRunner
 
 import varlab as vl
@@ -9,6 +10,7 @@ from varlab.cli import app
 from varlab.engine.kv import KVStore
 from varlab.errors import VarlabError
 from varlab.models.base import NextScaleModel
+from varlab.models.widened import widen
 from varlab.weights import precision
 from varlab.weights.convert import convert
 from varlab.weights.registry import find
@@ -71,6 +73,13 @@ def test_auto_says_what_it_chose_and_why(gain, expected, monkeypatch, tmp_path):
     result = command("sample", "nano-infinity", "a red star", "--precision", "auto", "--out", str(tmp_path / "s"))
     assert result.exit_code == 0 and f"precision {expected}: cpu multiplies bf16 {gain:.2g} times" in result.output
     assert vl.load("nano-infinity", precision="auto").precision == expected
+
+
+def test_a_widened_layer_computes_where_it_is_moved_to():
+    layer = nn.Linear(4, 3).bfloat16().requires_grad_(False)
+    widen(layer)
+    assert layer.weight.device.type == "cpu"
+    assert layer.to("meta").weight.is_meta  # a device that any machine has
 
 
 def test_what_cannot_be_is_refused(tmp_path):

@@ -4,6 +4,7 @@ oneDNN lays a weight out anew in every product; what it multiplies, and in which
 serves any number of rows and takes the memory of the weight, which it replaces.
 """
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -17,7 +18,7 @@ class PackedLinear(nn.Module):
     """A linear layer of an inference: x [..., in] -> [..., out] in bf16.
 
     ``weight`` is laid out back when asked for, and so it is in the state of the model, whose names and tensors are
-    those of a plain layer.
+    those of a plain layer. The layer is one again once it is moved or changes its type; copies are laid out anew.
     """
 
     dtype = torch.bfloat16
@@ -38,6 +39,30 @@ class PackedLinear(nn.Module):
     def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
         made: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), self.packed, bias, "none", [], "")
         return made
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        """What ``to``, ``half``, ``share_memory`` and their like call: the layout is of this processor and type."""
+        plain: nn.Linear = self._plain(self.weight)
+        return plain._apply(fn, recurse)
+
+    def _plain(self, weight: Tensor) -> nn.Linear:
+        """This very object, which others hold, as the layer that it was made of."""
+        self._parameters = {"weight": nn.Parameter(weight, requires_grad=False), "bias": self.bias}
+        self.out_features, self.in_features = weight.shape
+        self.__class__ = nn.Linear  # type: ignore[assignment]
+        return cast(nn.Linear, self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = {name: value for name, value in self._parameters.items() if name != "packed"}
+        return {**self.__dict__, "_parameters": kept, "weight": self.weight}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        weight = state.pop("weight")
+        super().__setstate__(state)
+        if can_pack():
+            self.packed = _laid_out(weight)
+        else:
+            self._plain(weight)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         destination[prefix + "weight"] = self.weight
@@ -72,7 +97,7 @@ def can_pack() -> bool:
 
 
 def pack(module: nn.Module) -> None:
-    """Lay out the bf16 weights of all linear layers below. For inference on the CPU: nobody may train or move them.
+    """Lay out the bf16 weights of all linear layers below. For inference on the CPU: nobody may train them.
     Nothing happens where that cannot be done."""
     for parent in list(module.modules()) if can_pack() else ():
         for name, layer in list(parent.named_children()):

@@ -12,29 +12,32 @@ from varlab.models.packed import PackedLinear
 
 BF16_WEIGHTS = "bf16-weights"  # the precision of such a model
 
+Spaces = dict[tuple[torch.Size, torch.device], tuple[Tensor, Tensor]]
+
 
 class Widened(nn.Module):
     """One weight: asked for as ``linear.weight``, it comes in fp32 and is good until the next of its shape is asked
-    for. ``spaces``: a buffer a shape, and whose weight lies in it."""
+    for. ``spaces``: a buffer a shape and device, and whose weight lies in it."""
 
-    def __init__(self, spaces: dict[torch.Size, tuple[Tensor, Tensor]]) -> None:
+    def __init__(self, spaces: Spaces) -> None:
         super().__init__()
         self.spaces = spaces
 
     def forward(self, kept: Tensor) -> Tensor:
-        owner, buffer = self.spaces.get(kept.shape, (None, None))
+        place = kept.shape, kept.device
+        owner, buffer = self.spaces.get(place, (None, None))
         if buffer is None:
             with torch.inference_mode(False):
                 buffer = torch.empty_like(kept, dtype=torch.float32)
         if owner is not kept:
             buffer.copy_(kept)
-            self.spaces[kept.shape] = kept, buffer
+            self.spaces[place] = kept, buffer
         return buffer
 
 
 def widen(module: nn.Module) -> None:
     """Let the linear layers that hold bf16 compute in fp32. For inference: nobody may train or change the weights."""
-    spaces: dict[torch.Size, tuple[Tensor, Tensor]] = {}
+    spaces: Spaces = {}
     for layer in module.modules():
         if isinstance(layer, nn.Linear) and layer.weight.dtype == torch.bfloat16:
             parametrize.register_parametrization(layer, "weight", Widened(spaces), unsafe=True)  # another dtype
