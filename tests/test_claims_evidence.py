@@ -1,6 +1,8 @@
 """Rules on stored runs follow their tables, in both directions, and name their baselines."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -71,6 +73,23 @@ def test_a_wide_score_says_how_many_prompts_it_needs() -> None:
 def test_an_idle_setting_tests_nothing() -> None:
     found = evidence.difference_agrees(table({"idle": {"work": 0.99, "ssim": 1.0}}), "idle", 0.0)
     assert found.outcome is Outcome.NOT_COMPARABLE
+
+
+@pytest.mark.parametrize(
+    ("fitted", "says"),
+    [
+        ({}, "is not recorded"),
+        ({"texts": None, "shared": 0}, "is not recorded"),
+        ({"texts": 300, "shared": 0}, "the 300"),
+    ],
+)
+def test_a_verdict_on_decisions_says_whether_they_were_fitted_on_its_prompts(fitted: dict[str, Any], says: str) -> None:
+    drawn = table({"fast": {"work": 0.5, "ssim": 0.95}})
+    drawn.facts["fitted"] = fitted
+    ask = partial(evidence.ssim_at, spec="fast", ssim=0.9, speed=1.8)
+    found, plain = evidence.decided(drawn, ask), ask(drawn)
+    assert found.text.startswith(plain.text) and says in found.text.removeprefix(plain.text)
+    assert replace(found, text=plain.text) == plain
 
 
 @pytest.mark.parametrize(("ssim", "outcome"), [(0.95, HOLDS), (0.80, FAILS)])

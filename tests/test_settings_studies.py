@@ -1,6 +1,7 @@
 """Studies of settings: resumed whole, refused when they are another's, equal to what ``compare`` measures."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 import varlab as vl
+from varlab.accelerators.decisions import always, save
 from varlab.analysis.settings_table import read_settings_table
 from varlab.cli import app
 from varlab.errors import VarlabError
 from varlab.models.base import NextScaleModel
+from varlab.scenes.prompt_sets import dealt, digest_of
 from varlab.studies.settings import draw, plans
 from varlab.studies.settings.command import check_studies
 from varlab.studies.settings.plans import Plan
@@ -41,6 +44,26 @@ def test_a_study_is_what_compare_measures(nano: NextScaleModel, tmp_path: Path, 
         assert np.allclose(found.values("ssim", spec).to_numpy()[0], expected, atol=1e-5)
         assert found.works[spec] == pytest.approx(compared.table.work_ratio[spec], abs=1e-5)
     assert found.table().computed[SPECS[2]] == pytest.approx(0.5, abs=0.02)
+
+
+def test_no_prompt_of_a_study_was_fitted_on_by_its_decision_model(
+    nano: NextScaleModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, _ = dealt("scenes", 20, 5, 3)
+    facts = {"prompt_set": "scenes", "n": 20, "held_out": 5, "seed": 3, "texts": digest_of(seen)}
+    one = replace(always(1, 0), target=0.86, facts=facts)
+    save(tmp_path / "skipvar.json", {0.86: one, 0.88: replace(one, target=0.88, facts={})})
+    specs = [f"skipvar:target={target},model={tmp_path}/skipvar.json" for target in (0.86, 0.88)]
+    monkeypatch.setattr(draw, "plan_of", lambda study, job, full: Plan((*SPECS[:3], specs[0])))
+    found = draw.draw_study(nano, "methods", tmp_path / "study", n=3)
+    assert vl.prompts("scenes", n=3).texts != found.facts["prompts"]  # two of these were fitted on
+    assert found.facts["prompts"] == [text for text in vl.prompts("scenes").texts if text not in seen][:3]
+    assert found.facts["fitted"] == {"texts": 20, "shared": 0}
+    monkeypatch.setattr(draw, "plan_of", lambda study, job, full: Plan((*SPECS[:3], *specs)))
+    assert draw.draw_study(nano, "methods", tmp_path / "unknown", n=1).facts["fitted"]["texts"] is None
+    with pytest.raises(VarlabError, match=r"only \d+ were not fitted on .* Ask for fewer: --n \d+"):
+        draw.draw_study(nano, "methods", tmp_path / "many", n=len(vl.prompts("scenes")))
+    assert not (tmp_path / "many").exists()
 
 
 def test_a_study_goes_on_where_it_stopped(nano: NextScaleModel, tmp_path: Path, short: None) -> None:

@@ -4,8 +4,8 @@ Each takes the table of a study and returns a ``Finding``, which names the basel
 without them no verdict on a method is given.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,15 @@ def ssim_at(table: SettingsTable, spec: str, ssim: float, speed: float) -> Findi
         f"SSIM {own} against {ssim:g}; work {work:.2f} of dense, which allows {1 / work:.2f} times against {speed:g}."
     )
     return Finding(outcome, f"{text} {said}", (own, *beaten), listed, {"ssim": ssim, "speed": speed}, reason)
+
+
+def decided(table: SettingsTable, ask: Callable[[SettingsTable], Finding]) -> Finding:
+    """A finding on a method that decides by a fitted model, which says whether it was fitted on these prompts."""
+    found, fitted = ask(table), table.facts.get("fitted", {})
+    said = "Which prompts its decision model was fitted on is not recorded."
+    if fitted.get("texts") is not None:
+        said = f"None of these prompts is among the {fitted['texts']} that its decision model was fitted on."
+    return replace(found, text=f"{found.text} {said}")
 
 
 def difference_agrees(table: SettingsTable, spec: str, claimed: float) -> Finding:

@@ -48,7 +48,8 @@ def _asked(book: Book, claim: Claim) -> Iterator[tuple[str, str, Ask]]:
     if claim.method == "sparsevar":
         yield from _sparsevar(book, claim)
     elif claim.method == "skipvar":
-        yield from _skipvar(book, claim)
+        for rule, study, ask in _skipvar(book, claim):
+            yield rule, study, partial(evidence.decided, ask=ask)
     elif claim.method == "fastvar" and claim.group == "fastvar.figure-results.geneval" and claim.column == "overall":
         speed = book.beside(claim, "speed-up")
         if claim.spec and speed is not None:

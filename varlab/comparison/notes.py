@@ -9,8 +9,8 @@ from varlab.errors import VarlabError
 from varlab.scenes.prompt_sets import dealt, digest_of
 
 
-def _fitted_on(record: Mapping[str, Any], model: str | None) -> set[str] | None:
-    """The texts that a decision model was fitted on; None where its record or its file of prompts do not tell."""
+def fitted_on(record: Mapping[str, Any], model: str | None) -> set[str] | None:
+    """The texts that a decision model was fitted on, by its ``facts``; None where these or its file do not tell."""
     try:
         seen, _ = dealt(record["prompt_set"], record["n"], record["held_out"], record["seed"], model)
     except (KeyError, VarlabError):  # an older record; a file that is gone
@@ -26,7 +26,7 @@ def fitted_notes(logs: Mapping[str, xr.DataTree], texts: Sequence[str]) -> list[
             fitted = node.attrs.get("decision_model", {})
             if "prompt_set" not in fitted:  # the official ones do not say
                 continue
-            seen = _fitted_on(fitted, log.attrs.get("model"))
+            seen = fitted_on(fitted, log.attrs.get("model"))
             if seen is None:
                 found.append(f"{name}: the prompts that its decision model was fitted on cannot be told.")
             elif known := sum(text in seen for text in texts):

@@ -1,6 +1,7 @@
 """Draws the settings of a study one after the other and keeps their rows; the same call goes on where it stopped."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ import pandas as pd
 from torch import Tensor
 
 from varlab.accelerators import DENSE
+from varlab.accelerators.decisions import DecisionModel
+from varlab.accelerators.skipvar import SkipVAR, read_decisions
 from varlab.analysis.comparisons import is_baseline
 from varlab.analysis.settings_table import COLUMNS, SettingsTable, check_rows, read_settings_table
 from varlab.comparison.bench import FIDELITY, job_of, methods_of
+from varlab.comparison.notes import fitted_on
 from varlab.context import fixed_context
 from varlab.engine.hooks import Accelerator
 from varlab.engine.loop import Run
@@ -26,7 +30,7 @@ from varlab.runs import Job, default_batch, to_pil
 from varlab.runs.folders import run_key
 from varlab.runs.provenance import provenance
 from varlab.scenes import CATEGORIES, score_images
-from varlab.scenes.prompt_sets import PromptSet
+from varlab.scenes.prompt_sets import PromptSet, prompts
 from varlab.studies.settings.plans import Plan, plan_of
 
 Progress = Callable[[float, int], None]
@@ -57,13 +61,52 @@ def draw_study(
     """
     job, chosen = job_of(model, None, n or N.get(study), seed, {})
     plan = plan_of(study, job, full)
-    record = _record(job, chosen, study, plan, command)
+    job, chosen, fitted = _unfitted(job, chosen, plan)
+    record = _record(job, chosen, study, plan, command) | fitted
     out.mkdir(parents=True, exist_ok=True)
     with one_writer(out):
         held = None if overwrite else _held(out, study, record)
         drawing = _Drawing(job, chosen, study, out, record, held)
         drawing.draw(plan.specs, progress)
     return read_settings_table(out, study)
+
+
+def _unfitted(job: Job, chosen: PromptSet, plan: Plan) -> tuple[Job, PromptSet, dict[str, Any]]:
+    """As many prompts of the same set, none of which a decision model of the plan was fitted on, and what to record.
+
+    Raises
+    ------
+    VarlabError: the set has too few of them.
+    """
+    known, seen = [], set()
+    for method in (part for spec in plan.specs for part in methods_of(spec)):
+        if isinstance(method, SkipVAR) and (decisions := _decisions(method, job.model.name)) is not None:
+            known.append(fitted_on(decisions.facts, job.model.name))
+            seen |= known[-1] or set()
+    if not known:
+        return job, chosen, {}
+    whole = prompts(chosen.name, model=job.model)
+    items = tuple(item for item in whole.items if item.text not in seen)[: len(chosen)]
+    if len(items) < len(chosen):
+        raise VarlabError(
+            f"Of the {len(whole)} prompts of {chosen.name} only {len(items)} were not fitted on by a decision model of "
+            f"skipvar, and {len(chosen)} are asked for. Ask for fewer: --n {len(items)}."
+        )
+    rest = replace(chosen, items=items)
+    fitted = {"texts": None if None in known else len(seen), "shared": 0}
+    return replace(job, prompts=tuple(rest.texts)), rest, {"fitted": fitted}
+
+
+def _decisions(method: SkipVAR, model: str) -> DecisionModel | None:
+    """None where there is no such model: the method is left out with the reason."""
+    try:
+        return (
+            method.model
+            if isinstance(method.model, DecisionModel)
+            else read_decisions(method.model, model, method.target)
+        )
+    except VarlabError:
+        return None
 
 
 def _record(job: Job, chosen: PromptSet, study: str, plan: Plan, command: str) -> dict[str, Any]:
