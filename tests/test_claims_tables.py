@@ -1,5 +1,6 @@
 """The ledger as tables, the ablations by axis, and the notebooks that show them."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,14 @@ def test_counts_hold_every_verdict() -> None:
     verdicts = read_verdicts()
     table = summary.counts(verdicts, read_claims())
     assert table["all"].sum() == len(verdicts) == table.drop(columns="all").to_numpy().sum()
+
+
+def test_groups_hold_every_verdict_that_is_told() -> None:
+    verdicts, claims = read_verdicts(), read_claims()
+    table = summary.by_group(verdicts, claims)
+    assert table.loc[("sparsevar: poster ablation p", "mini-infinity"), "holds"] == 5
+    told = Counter(str(verdict.outcome) for verdict in summary.told(verdicts, claims))
+    assert table.sum().to_dict() == told and (table.sum(axis=1) > 0).all()
 
 
 def test_the_posters_rows_stand_as_printed_beside_what_was_measured() -> None:

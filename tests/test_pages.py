@@ -12,7 +12,7 @@ from tests.toy_pages import FACTS, PROMPTS, SPEC, VERDICT, browser, write_report
 from varlab import reports
 from varlab.claims import Outcome, Verdict
 from varlab.markup import as_markdown
-from varlab.reports.page import markdown_html
+from varlab.reports.page import markdown_html, notebook_page
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,20 @@ def test_settings_and_facts_read_as_typed(pages: list[Path]) -> None:
     for page in (parsed(pages[0]), parsed(pages[2])):
         assert SPEC in page.get_text() and f"trained ({SPEC})" in page.get_text()
         assert [cell.get_text() for cell in page.select(".verdicts tbody td")][:1] == [VERDICT.claim]
+
+
+def test_many_verdicts_are_counted_and_folded_and_few_stand_open(tmp_path: Path) -> None:
+    page = parsed(write_report(tmp_path / "few"))
+    assert page.select(".summary .verdicts tbody tr") and not page.select(".summary details, .summary .tally")
+    many = [Verdict(f"claim {i}", Outcome.HOLDS if i < 7 else Outcome.FAILS, "f") for i in range(30)]
+    place = write_report(tmp_path / "many").parent
+    reports.record(report_folder=place, verdicts=many)
+    page = BeautifulSoup(notebook_page(place / "many.ipynb", {}, place), "html.parser")
+    assert len(page.select(".summary details .verdicts tbody tr")) == len(many) + 1  # that of the toy report
+    assert text_of(page, ".summary summary") == "all 31 verdicts"
+    assert {"holds \N{MULTIPLICATION SIGN}7", "does not hold \N{MULTIPLICATION SIGN}24"} == {
+        one.get_text() for one in page.select(".summary .tally .verdict")
+    }
 
 
 def test_tables_of_a_notebook_are_whole_and_without_formulas(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,22 @@ def counts(verdicts: Verdicts, claims: Sequence[Claim]) -> pd.DataFrame:
     return table[known].assign(all=table.sum(axis=1)).sort_values("all", ascending=False)
 
 
+def by_group(verdicts: Verdicts, claims: Sequence[Claim]) -> pd.DataFrame:
+    """Tables and texts of the papers by model (row): how many of their numbers have which verdict (column).
+
+    Those of ``told``: on stored runs, and what the papers' own numbers deny or prove.
+    """
+    known, rows = {claim.id: claim for claim in claims}, []
+    for row in filter(_decided, verdicts):
+        claim = known[row["claim"]]
+        place = " ".join(claim.group.split(".")[1:]).replace("-", " ")
+        on = row["model"] if row["run"] else "its own numbers"
+        rows.append({"published": f"{claim.method}: {place}", "held against": on, "outcome": row["verdict"]})
+    frame = pd.DataFrame(rows, columns=["published", "held against", "outcome"])
+    table = pd.crosstab([frame.published, frame["held against"]], frame.outcome)
+    return table[[str(outcome) for outcome in Outcome if str(outcome) in table]].rename_axis(columns=None)
+
+
 def by_model(verdicts: Verdicts, claims: Sequence[Claim]) -> pd.DataFrame:
     """Claims that stored runs were held against: one row a claim, the verdict on each model in a column."""
     tested = {row["claim"] for row in verdicts if row["run"]}
@@ -67,13 +83,18 @@ def told(verdicts: Verdicts, claims: Sequence[Claim]) -> list[Verdict]:
     known = {claim.id: claim for claim in claims}
     found = []
     for row in verdicts:
-        by_tables = row["rule"] in ("by-its-tables", "arithmetic") and row["verdict"] != Outcome.ARITHMETIC
-        if row["run"] or by_tables:
+        if _decided(row):
             claim = known[row["claim"]]
             where = f"on {row['model']}" if row["run"] else "by the paper's own numbers"
             name = f"{claim.method}, {claim.document}: {claim.locator}: {claim.quote} ({where})"
             found.append(Verdict(name, Outcome(row["verdict"]), row["finding"] or "Nothing was run.", row["reason"]))
     return found
+
+
+def _decided(row: Mapping[str, Any]) -> bool:
+    """Whether something was measured or recomputed, and not just found to agree with the numbers beside it."""
+    by_tables = row["rule"] in ("by-its-tables", "arithmetic") and row["verdict"] != Outcome.ARITHMETIC
+    return bool(row["run"]) or by_tables
 
 
 def arithmetic_findings(verdicts: Verdicts) -> pd.DataFrame:

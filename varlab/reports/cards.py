@@ -2,14 +2,13 @@
 
 import json
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from varlab.analysis.comparisons import BASELINES, family
-from varlab.reports.facts import CLAIM_FIGURE, VIEWER, as_text, claim_figure, fact_rows, read_facts, verdict_rows
+from varlab.reports.facts import CLAIM_FIGURE, VIEWER, as_text, claim_figure, fact_rows, read_facts, tally, verdict_rows
 from varlab.reports.headings import heading
 
 DRAFT = "draft"  # the folder, within a report's own, of a run that goes on or stopped
@@ -62,7 +61,7 @@ def card_of(folder: Path) -> dict[str, Any]:
         "viewers": [_href(folder, viewer.relative_to(folder).as_posix()) for viewer in _viewers(folder)],
         "error": _stopped(folder),
         "verdicts": verdicts,
-        "tally": [(*words, n) for words, n in Counter((row["verdict"], row["tone"]) for row in verdicts).items()],
+        "tally": tally(verdicts),
         "contents": _contents(len(verdicts), len(figures)),
         "figures": figures,
         "claim_figures": [_claim_href(folder, i) for i in range(len(verdicts))],

@@ -3,7 +3,8 @@
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,11 @@ def as_text(value: Any) -> str:
 def verdict_rows(facts: Mapping[str, Any]) -> list[dict[str, str]]:
     """The verdicts as a table shows them: claim, finding, verdict, and the tone of its colour."""
     return [_row(record) for record in facts.get("verdicts", [])]
+
+
+def tally(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, int]]:
+    """(verdict, tone, how many) of what ``verdict_rows`` gives."""
+    return [(*words, n) for words, n in Counter((row["verdict"], row["tone"]) for row in rows).items()]
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, str]:

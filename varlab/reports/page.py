@@ -21,7 +21,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
 from traitlets.config import Config
 
-from varlab.reports.facts import VIEWER, as_text, claim_figure, fact_rows, read_facts, verdict_rows
+from varlab.reports.facts import VIEWER, as_text, claim_figure, fact_rows, read_facts, tally, verdict_rows
 from varlab.reports.headings import heading
 from varlab.reports.mathematics import block_formula, inline_formula
 from varlab.reports.notebooks import read_notebook
@@ -34,6 +34,7 @@ REMOTE_STYLE = re.compile(r"@import[^;]*;?|url\(\s*['\"]?\s*(?:https?:)?//[^)]*\
 LOADING = ("src", "srcset", "poster", "data", "background", "xlink:href")
 TEXTS = ["text/latex", "text/plain"]
 SAVED = re.compile(r"""\bsave\([^\n]*,\s*["']([^"'\n]+)["']\s*\)""")  # the name that a cell saves its figure under
+FOLDED = 20  # verdicts: of more a page begins with their counts, and the table is folded
 ABOUT = ("model", "weights", "n", "seed")  # what the words for an image say of its data
 PRIORITY = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", *TEXTS]
 
@@ -47,6 +48,7 @@ def notebook_page(path: Path, declared: Mapping[str, Parameter], pictures: Path)
     _describe_images(notebook, path.parent, facts)
     exporter = _Exporter(config=Config(NbConvertBase={"display_data_priority": PRIORITY}))
     exporter.register_preprocessor(CoalesceStreamsPreprocessor(), enabled=True)
+    verdicts = verdict_rows(facts)
     resources = {
         "metadata": {"name": path.stem, "path": str(pictures)},
         "title": " · ".join([title or path.stem, *([str(facts["model"])] if "model" in facts else [])]),
@@ -54,7 +56,8 @@ def notebook_page(path: Path, declared: Mapping[str, Parameter], pictures: Path)
         "run": run,
         "viewers": [file.relative_to(path.parent).as_posix() for file in sorted(path.parent.glob(f"*/{VIEWER}"))],
         "facts": fact_rows(facts),
-        "verdicts": [row | {"figure": _claim_data(path.parent, i)} for i, row in enumerate(verdict_rows(facts))],
+        "verdicts": [row | {"figure": _claim_data(path.parent, i)} for i, row in enumerate(verdicts)],
+        "many": tally(verdicts) if len(verdicts) > FOLDED else [],
         "parameters": _parameter_rows(declared, run.get("parameters", {})),
     }
     html, _ = exporter.from_notebook_node(notebook, resources)

@@ -30,12 +30,16 @@ PAGE_TEMPLATE = """
 <div class="claims">{% for row in resources.verdicts if row.figure %}<figure>
 <img alt="{{ row.claim | escape_html }}: {{ row.verdict | escape_html }}" src="{{ row.figure }}"></figure>
 {% endfor %}</div>
+{% if resources.many %}<div class="tally">{% for word, tone, count in resources.many -%}
+<span class="verdict {{ tone }}">{{ word | escape_html }} &times;{{ count }}</span>
+{% endfor %}</div><details><summary>all {{ resources.verdicts | length }} verdicts</summary>{% endif %}
 {% if resources.verdicts %}<table
   class="verdicts"><thead><tr><th>Claim</th><th>Finding</th><th>Verdict</th></tr>
 </thead><tbody>{% for row in resources.verdicts %}<tr><td>{{ row.claim | escape_html }}</td>
 <td>{{ row.finding | escape_html }}</td>
 <td><span class="verdict {{ row.tone }}">{{ row.verdict | escape_html }}</span></td></tr>
 {% endfor %}</tbody></table>{% endif %}
+{% if resources.many %}</details>{% endif %}
 </section>
 {%- endblock header -%}
 
