@@ -76,8 +76,6 @@ def test_many_verdicts_are_counted_and_folded_and_few_stand_open(tmp_path: Path)
     assert text_of(page, ".summary summary") == "all 31 verdicts"
     found = {one.get_text() for one in page.select(".summary .tally .verdict")}
     assert found == {"holds \N{MULTIPLICATION SIGN}7", "does not hold \N{MULTIPLICATION SIGN}24"}
-        one.get_text() for one in page.select(".summary .tally .verdict")
-    }
 
 
 def test_tables_of_a_notebook_are_whole_and_without_formulas(monkeypatch: pytest.MonkeyPatch) -> None:
