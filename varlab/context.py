@@ -69,12 +69,15 @@ def fixed_context(tf32: bool = False) -> Iterator[None]:
         yield
 
 
+_FILLS = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_)
+
+
 class _Unfilled(TorchFunctionMode):
     """Numbers that are drawn or divided on the meta device import torch's compiler, a second for no number: nothing
     is done where the shape stays."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is nn.init.normal_:
+        if func in _FILLS:
             return kwargs["tensor"]
         if func is torch.randn:
             return torch.empty(*args, **(kwargs or {}))

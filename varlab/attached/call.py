@@ -34,7 +34,7 @@ class Call(Hearing):
         if not float(gap) <= ADDED * float(size):
             self.unseen.no_canvas = True
             self.unseen.note("the canvas: what was decoded is not the sum of the codes that were seen", self.k)
-        if self.errors and not float(torch.stack(self.errors).max()) <= FOLLOWED:
+        if self.sums.errors and not float(torch.stack(self.sums.errors).max()) <= FOLLOWED:
             self.unseen.no_sublayers = True
             self.unseen.note("sublayers, whose sum is not what their blocks return", 0)
 

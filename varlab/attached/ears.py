@@ -1,8 +1,8 @@
 """The hooks of an attachment, family by family, by the released names and call order."""
 
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any, Protocol
 
@@ -41,13 +41,17 @@ class Ears:
         Infinity's tokenizer; None until a call names it.
     listener
         Who is told.
+    inside
+        Whether what happens in the blocks is listened to; else their tokens and rows are counted and nothing is read.
     """
 
-    def __init__(self, structure: Structure, vae: nn.Module | None, listener: Listener) -> None:
+    def __init__(self, structure: Structure, vae: nn.Module | None, listener: Listener, inside: bool) -> None:
         self.structure, self.vae, self.listener = structure, vae, listener
         self.patches = Patches()
+        self.inside = inside
         self.deaf = False
         self.picture_of: Callable[..., Any] = nn.Identity()  # the decoder, once it is known
+        self.aside, self.kind = Aside(self), "cpu"
         self.surroundings = (False, torch.float32, False)  # autocast, its type, inference mode of the loop
 
     # Placing
@@ -59,11 +63,11 @@ class Ears:
         for b, block in enumerate(blocks):
             names = list(inspect.signature(block.forward).parameters)
             self.patches.before(block, partial(self._enter, b, names))
-            if isinstance(projection := getattr(block, "ada_lin", None), nn.Module):
-                self.patches.after(projection, partial(self._leave, "leave_projection", b))
+            if self.inside and isinstance(projection := getattr(block, "ada_lin", None), nn.Module):
+                self.patches.after(projection, partial(self._leave, "leave_projection", (b,)))
             for ours, theirs in self.structure.sublayers.items():
-                self.patches.after(getattr(block, theirs), partial(self._leave, "leave_sublayer", b, ours))
-            self.patches.after(block, partial(self._leave, "leave_block", b))
+                self.patches.after(getattr(block, theirs), partial(self._leave, "leave_sublayer", (b, ours)))
+            self.patches.after(block, partial(self._leave, "leave_block", (b,)))
         self.patches.method(module, "get_logits", self._logits)
         if self.structure.family != "infinity":
             self._place_quantised(module)
@@ -96,22 +100,11 @@ class Ears:
 
     # Listening
 
-    @contextmanager
-    def aside(self, in_loop: bool = True) -> Iterator[None]:
-        """Computing beside the loop, or after it: without its autocast, without gradients, deaf."""
-        kind = next(self.structure.module.parameters()).device.type  # a module may be moved after it is attached
-        cast, inference = torch.is_autocast_enabled(kind), torch.is_inference_mode_enabled()
-        if in_loop:
-            self.surroundings = (cast, torch.get_autocast_dtype(kind), inference)
-        self.deaf = True
-        try:  # of a stage of a small model, entering both would take longer than what is done within
-            with (
-                nullcontext() if inference else torch.inference_mode(),
-                torch.autocast(kind, enabled=False) if cast else nullcontext(),
-            ):
-                yield
-        finally:
-            self.deaf = False
+    def _look_around(self, kind: str) -> None:
+        """What the loop runs in, on this kind of device: a module may be moved after it is attached."""
+        self.kind = kind
+        cast, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+        self.surroundings = (cast, dtype, torch.is_inference_mode_enabled())
 
     def picture(self, canvas: Tensor) -> Tensor:
         """The module's own decoder as the loop would call it: canvas [B, b, h, w] -> images in [-1, 1]."""
@@ -130,10 +123,10 @@ class Ears:
         self.listener.returned()
         return out
 
-    def _enter(self, b: int, names: list[str], args: tuple[Any, ...], given: dict[str, Any]) -> None:
+    def _enter(self, b: int, names: list[str], _: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> None:
         if self.deaf:
             return
-        named = dict(zip(names, args, strict=False)) | given
+        named = dict(zip(names, args, strict=False)) | given if args else given
         x, block = named.get("x"), self.structure.blocks[b]
         if not isinstance(x, Tensor) or x.ndim != 3:
             raise VarlabError(f"Block {b + 1} is called without its tokens x [rows, tokens, width].")
@@ -142,21 +135,26 @@ class Ears:
                 f"Block {b + 1} runs {'in training mode' if block.training else 'with gradients'}, outside of sampling "
                 "(or under gradient checkpointing). While attached, call the sampler alone, under torch.no_grad()."
             )
-        with self.aside():
+        if self.listener.call is None:
+            self._look_around(x.device.type)
+        with self.aside:
             self.listener.call_for(b, x, named).enter_block(b, x, named)
 
-    def _leave(self, event: str, b: int, *more: Any) -> None:
-        *name, _, _, out = more
-        if not self.deaf and self.listener.call is not None:
-            with self.aside():
-                getattr(self.listener.call, event)(b, *name, out)
+    def _leave(self, event: str, where: tuple[Any, ...], _: nn.Module, args: Any, given: Any, out: Any) -> None:
+        if self.deaf or self.listener.call is None:
+            return
+        if self.inside:
+            with self.aside:
+                getattr(self.listener.call, event)(*where, out)
+        else:
+            getattr(self.listener.call, event)(*where, out)
 
     def _logits(self, original: Any, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
         out = original(*args, **given)
         self._tell("see_logits", out)
         return out
 
-    def _look_up(self, args: tuple[Any, ...], given: dict[str, Any], out: Any) -> None:
+    def _look_up(self, _: nn.Module, args: tuple[Any, ...], given: dict[str, Any], out: Any) -> None:
         self._tell("see_labels", args[0] if args else next(iter(given.values())))
 
     def _residual(self, original: Any, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
@@ -167,14 +165,14 @@ class Ears:
 
     def _tell(self, event: str, *what: Any) -> None:
         if not self.deaf and self.listener.call is not None:
-            with self.aside():
+            with self.aside:
                 getattr(self.listener.call, event)(*what)
 
     def _bits(self, original: Any, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
         out = original(*args, **given)
         call = self.listener.call
         if not self.deaf and call is not None:
-            with self.aside():
+            with self.aside:
                 bits = args[0] if args else next(iter(given.values()))
                 codes, face = copied(out if out.ndim == 4 else out.squeeze(2)), call.face
                 mode = getattr(getattr(self.vae, "quantizer", None), "z_interplote_up", "trilinear")
@@ -190,7 +188,7 @@ class Ears:
         named = bound(original, args, given)
         before, codes = copied(named["f_hat"]), copied(named["h_BChw"])
         out = original(*args, **given)
-        with self.aside():
+        with self.aside:
             call.canvas = before
             call.see_codes(int(named["si"]), codes, lambda k, codes: copied(out[0]), None)
         return out
@@ -200,13 +198,38 @@ class Ears:
         latent = args[0] if args else next(iter(given.values()), None)
         if self.deaf or call is None or not isinstance(latent, Tensor):
             return original(*args, **given)
+        self._look_around(latent.device.type)
         kept = copied(latent if latent.ndim == 4 else latent.squeeze(2))
         out = original(*args, **given)
         if kept.shape[-2:] == call.canvas.shape[-2:]:  # else a preview of the fork's own
-            with self.aside():
+            with self.aside:
                 call.see_picture(kept, to_image(out if out.ndim == 4 else out.squeeze(2)))
             self.listener.pictured()
         return out
+
+
+class Aside:
+    """Computing beside the loop, or after it: without its autocast, without gradients, its listener deaf; may be
+    entered once more within. Entering it is all that a hook of a small model costs, so it enters no more than it must.
+    """
+
+    def __init__(self, ears: Ears) -> None:
+        self.ears, self.held = ears, list[ExitStack | None]()
+
+    def __enter__(self) -> None:
+        stack, cast = None, torch.is_autocast_enabled(self.ears.kind)
+        if cast or not torch.is_inference_mode_enabled():
+            stack = ExitStack()
+            stack.enter_context(torch.inference_mode())
+            stack.enter_context(torch.autocast(self.ears.kind, enabled=False) if cast else nullcontext())
+        self.held.append(stack)
+        self.ears.deaf = True
+
+    def __exit__(self, *error: Any) -> None:
+        stack = self.held.pop()
+        self.ears.deaf = bool(self.held)
+        if stack is not None:
+            stack.close()
 
 
 def _enlarged(call: Call, mode: str, k: int, codes: Tensor) -> Tensor:

@@ -14,13 +14,12 @@ from varlab.attached.account import Work
 from varlab.attached.faces import SeenHart, SeenInfinity, SeenVAR
 from varlab.attached.notes import Unseen
 from varlab.attached.places import Places, placed
-from varlab.attached.streams import BlockCall, Snapshots, stream_of
+from varlab.attached.streams import BlockCall, Snapshots, Sums, copied, stream_of
 from varlab.attached.stretch import Stretch, same_tokens, whole
 from varlab.attached.structure import Structure
 from varlab.engine.context import Context
 from varlab.engine.hooks import Probe, overrides
 from varlab.engine.ledger import Ledger
-from varlab.engine.norms import small
 from varlab.engine.plan import RUN, Selection, StagePlan
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Site, Stage
@@ -29,6 +28,12 @@ from varlab.models.guidance import Guidance, Settings
 from varlab.probes import LoggingProbe
 
 Face = SeenInfinity | SeenVAR | SeenHart
+INSIDE = ("on_stage", "on_sublayer", "on_block")  # what is heard of the blocks
+
+
+def listens(probe: LoggingProbe, verbs: Sequence[str]) -> bool:
+    """Whether a probe does something at any of these verbs."""
+    return any(overrides(probe, verb, Probe) for verb in verbs)
 
 
 class Hearing:
@@ -57,9 +62,9 @@ class Hearing:
         self.structure, self.face, self.probes, self.places = structure, face, probes, places
         self.samples, self.settings = tuple(range(first, first + batch)), settings
         self.context = Context(face, settings or face.settings, SeededNoise(0), Ledger.of(len(face.schedule)))  # type: ignore[arg-type]
-        self.unseen, self.snapshots = Unseen(), Snapshots()
-        verbs = ("on_stage", "on_sublayer", "on_block")
-        self.inside = any(overrides(probe, verb, Probe) for probe in probes for verb in verbs)  # who listens to blocks
+        self.unseen, self.snapshots, self.sums = Unseen(), Snapshots(), Sums()
+        self.inside = any(listens(probe, INSIDE) for probe in probes)
+        self.predicted = [probe for probe in probes if listens(probe, ("on_logits",))]
         self.now: Stretch | None = None
         self.stage: Stage | None = None  # of the block calls at hand
         self.block: BlockCall | None = None
@@ -67,7 +72,6 @@ class Hearing:
         self.image: Tensor | None = None
         self.latent: Tensor | None = None  # what the picture was decoded from
         self.residuals: list[Tensor] = []  # of HART's diffusion head, pass by pass
-        self.errors: list[Tensor] = []
         self.work = Work(self.context)
         for probe in probes:
             probe.start(self.context)
@@ -95,8 +99,9 @@ class Hearing:
         stream = self.snapshots.take(x) if self.inside else x
         self.block = BlockCall(self.structure.blocks[b], b, stream, given, list(self.structure.sublayers))
         if not self.now.called:
+            tokens = self._grid(self.block.x)
             for probe in self.probes:
-                probe.on_stage(stage, self._grid(self.block.x))
+                probe.on_stage(stage, tokens)
 
     def leave_projection(self, b: int, out: Any) -> None:
         """Of a block's own modulation, which its gates are a part of."""
@@ -115,8 +120,9 @@ class Hearing:
         if seen is None:
             self.unseen.note("sublayers that ran on other tokens, in another order or behind a hidden gate", self.k)
             return
+        site, before, added = Site(self.stage, b, name), self._grid(seen[0]), self._grid(seen[1])
         for probe in self.probes:
-            probe.on_sublayer(Site(self.stage, b, name), self._grid(seen[0]), self._grid(seen[1]))
+            probe.on_sublayer(site, before, added)
 
     def leave_block(self, b: int, out: Any) -> None:
         block, self.block = self.block, None
@@ -138,11 +144,11 @@ class Hearing:
     def _tell_block(self, b: int, block: BlockCall, raw: Tensor) -> None:
         assert self.stage is not None
         x_out = self.snapshots.take(raw)
-        if block.running is not None and not block.left and small(x_out) and raw.dtype == torch.float32:
-            gap, change = (torch.linalg.vector_norm(part) for part in (block.running - x_out, x_out - block.x))
-            self.errors.append(gap / change)
+        if raw.dtype == torch.float32:
+            self.sums.add(block, x_out)
+        site, x_in, x_out = Site(self.stage, b), self._grid(block.x), self._grid(x_out)
         for probe in self.probes:
-            probe.on_block(Site(self.stage, b), self._grid(block.x), self._grid(x_out))
+            probe.on_block(site, x_in, x_out)
 
     # Stages
 
@@ -227,12 +233,16 @@ class Hearing:
 
     def settle(self) -> None:
         """Reduce what probes still hold of the block calls so far, which had the same tokens."""
-        if self.stage is not None:
-            for probe in self.probes:
-                probe.reduce(self.stage)
+        if self.stage is None:
+            return
+        for probe in self.probes:
+            probe.reduce(self.stage)
+        self.sums.settle()
 
     def _grid(self, x: Tensor) -> Tensor:
-        return x[:, self.face.prefix(self.k) :]
+        """The tensor itself where it is all grid: probes that are told the same one share what they take of it."""
+        prefix = self.face.prefix(self.k)
+        return x[:, prefix:] if prefix else x
 
     # Predictions and codes
 
@@ -240,7 +250,7 @@ class Hearing:
         """Of a pass: [rows, prefix + n, V]."""
         if self.now is not None and not self.now.closed and isinstance(out, Tensor) and out.ndim == 3:
             selection = None if self.stage is None else self.stage.plan.selection
-            kept = self._grid(out).float().clone()
+            kept = copied(self._grid(out)) if self.predicted else self._grid(out)
             self.now.logits.append((kept, None if selection is None else selection.index))
 
     def see_labels(self, index: Tensor) -> None:
@@ -297,6 +307,7 @@ class Hearing:
         if labels is None or labels.shape != cond.shape[:3]:
             labels = None
             self.unseen.note("labels that were drawn", self.k)
-        for probe in self.probes:
-            probe.on_logits(base, cond, uncond, guidance.mix(cond, uncond), labels)
+        guided_logits = guidance.mix(cond, uncond) if self.predicted else cond
+        for probe in self.predicted:
+            probe.on_logits(base, cond, uncond, guided_logits, labels)
         self.work.count_readout(self.k, cond.shape[1], self.batch, 2 if both else 1)

@@ -15,7 +15,7 @@ from varlab.attached import arguments
 from varlab.attached.call import Call
 from varlab.attached.ears import Ears
 from varlab.attached.faces import face_of
-from varlab.attached.hearing import Face
+from varlab.attached.hearing import INSIDE, Face, listens
 from varlab.attached.keeping import Keeping, plain
 from varlab.attached.places import Places
 from varlab.attached.record import hashes, model_name, provenance, weights_label
@@ -86,7 +86,7 @@ class Attached:
         if any(part in _LISTENED for part in parts):
             raise VarlabError("This model is attached already. Leave that attachment first: one listens at a time.")
         self.content = hashes(self.structure, self.vae or self._own_vae())
-        self.ears = Ears(self.structure, self.vae, self)
+        self.ears = Ears(self.structure, self.vae, self, inside=any(listens(probe, INSIDE) for probe in self.probes))
         try:
             if self.keeping is not None:
                 self.keeping.open(self._asked())
@@ -267,7 +267,7 @@ class Attached:
                 "Hooks are on the decoder of the attached model: was another one used, or the loop left early?"
             )
         assert self.ears is not None
-        with self.ears.aside(in_loop=False):
+        with self.ears.aside:
             log = call.log(self.spent)
         prompts = self.named or arguments.classes_of(self.arguments)
         first = len(self.prompts)

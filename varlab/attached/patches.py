@@ -32,15 +32,10 @@ class Patches(ExitStack):
         self.callback(undo)
         return original  # type: ignore[no-any-return]
 
-    def before(self, module: nn.Module, hook: Callable[[tuple[Any, ...], dict[str, Any]], None]) -> None:
-        """Call ``hook(args, keywords)`` before a module runs."""
-        handle = module.register_forward_pre_hook(lambda _, args, given: hook(args, given), with_kwargs=True)
-        self.callback(handle.remove)
+    def before(self, module: nn.Module, hook: Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]) -> None:
+        """Call ``hook(module, args, keywords)`` before a module runs."""
+        self.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
 
-    def after(self, module: nn.Module, hook: Callable[[tuple[Any, ...], dict[str, Any], Any], None]) -> None:
-        """Call ``hook(args, keywords, output)`` after a module has run."""
-
-        def heard(_: nn.Module, args: tuple[Any, ...], given: dict[str, Any], out: Any) -> None:
-            hook(args, given, out)
-
-        self.callback(module.register_forward_hook(heard, with_kwargs=True).remove)
+    def after(self, module: nn.Module, hook: Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None]) -> None:
+        """Call ``hook(module, args, keywords, output)`` after a module has run."""
+        self.callback(module.register_forward_hook(hook, with_kwargs=True).remove)

@@ -10,7 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from varlab.engine.norms import SMALL, small, together
+
 GATES = {"attention": 0, "ffn": 1}  # place of a sublayer's gate among the six vectors of a modulation
+ONE = torch.ones(())
 
 
 def copied(x: Tensor) -> Tensor:
@@ -38,22 +41,20 @@ def stream_of(out: Any) -> Tensor | None:
     return first if isinstance(first, Tensor) and first.ndim == 3 else None
 
 
-def gate(block: nn.Module, sublayer: str, condition: Any, modulation: Tensor | None) -> Tensor | None:
-    """Gate of a sublayer [R, 1, C] fp32; None where it cannot be seen. A tensor of one number where there is none.
+def gates(block: nn.Module, condition: Any, modulation: Tensor | None) -> dict[str, Tensor | None]:
+    """Gates of attention and ffn [R, 1, C] fp32; None where it cannot be seen. A tensor of one number where there is
+    none, as of every other sublayer.
 
     ``condition``: cond_BD as the block was given it; ``modulation``: what its own projection ``ada_lin`` returned.
     """
-    place = GATES.get(sublayer)
-    if place is None:
-        return torch.ones(())
     own = getattr(block, "ada_gss", None)
     if isinstance(own, Tensor):
         six = own.float() + condition.float() if isinstance(condition, Tensor) and condition.ndim == 4 else None
     elif hasattr(block, "ada_lin"):
         six = None if modulation is None else modulation.float().view(len(modulation), 1, 6, -1)
     else:
-        return None if hasattr(block, "scale_shift_table") else torch.ones(())
-    return None if six is None else six.unbind(2)[place]
+        return dict.fromkeys(GATES, None if hasattr(block, "scale_shift_table") else ONE)
+    return dict.fromkeys(GATES) if six is None else {name: six[:, :, place] for name, place in GATES.items()}
 
 
 class BlockCall:
@@ -69,6 +70,7 @@ class BlockCall:
         self.block, self.index, self.x, self.given, self.left = block, index, x, given, list(order)
         self.running: Tensor | None = x
         self.modulation: Tensor | None = None
+        self.gates: dict[str, Tensor | None] | None = None  # once the first sublayer has run
         self.tokens: dict[str, int] = {}
 
     def add(self, sublayer: str, raw: Tensor | None) -> tuple[Tensor, Tensor] | None:
@@ -77,9 +79,38 @@ class BlockCall:
         before, self.running = self.running, None
         if before is None or raw is None or raw.shape != before.shape or not in_turn:
             return None
-        factor = gate(self.block, sublayer, self.given.get("cond_BD"), self.modulation)
+        if self.gates is None:
+            self.gates = gates(self.block, self.given.get("cond_BD"), self.modulation)
+        factor = self.gates.get(sublayer, ONE)
         if factor is None or (factor.ndim and factor.shape[0] != len(raw)):
             return None
         y = raw.float() * factor if factor.ndim else copied(raw)
         self.running = before + y
         return before, y
+
+
+class Sums:
+    """How far blocks' outputs are from the sum of what their sublayers added: of small ones, several at once.
+
+    Attributes
+    ----------
+    errors : relative, the largest of each group of blocks
+    """
+
+    def __init__(self) -> None:
+        self.errors: list[Tensor] = []
+        self.waiting: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def add(self, block: BlockCall, x_out: Tensor) -> None:
+        if block.running is not None and not block.left and small(x_out):
+            self.waiting.append((block.running, block.x, x_out))
+            if len(self.waiting) * x_out.numel() > SMALL:
+                self.settle()
+
+    def settle(self) -> None:
+        """Of the blocks so far, all of one shape."""
+        if self.waiting:
+            followed, entered, left = (together(part) for part in zip(*self.waiting, strict=True))
+            gap, change = (torch.linalg.vector_norm(part, dim=(1, 2, 3)) for part in (followed - left, left - entered))
+            self.errors.append((gap / change).max())
+            self.waiting = []
