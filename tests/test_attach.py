@@ -7,15 +7,20 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from torch import Tensor
 
 import varlab as vl
 from tests.conftest import features, hart_features, tiny_hart, tiny_infinity, tiny_var
 from tests.standins import hart, infinity, var
+from varlab.attached.streams import BlockCall, Snapshots
+from varlab.engine.context import Context
 from varlab.engine.randomness import SeededNoise
+from varlab.engine.stage import Site
 from varlab.models.hart_model import Hart
 from varlab.models.infinity import TextBatch
 from varlab.models.infinity_model import Infinity
 from varlab.probes import PROBES
+from varlab.probes.token_mse import TokenMSE
 
 ALL = tuple(PROBES)
 ARGMAX = {"top_k": 1, "top_p": 0.0}
@@ -46,6 +51,64 @@ def draw(own: Infinity, text: TextBatch, model: Any = None, **more: Any) -> tupl
     with vl.attach(model, vae=vae) as hooked:
         heard = model.autoregressive_infer_cfg(**given)[2]
     return hooked, plain, heard
+
+
+# What the hooks cost
+
+
+class Told(TokenMSE):
+    """Keeps what it is told of the blocks."""
+
+    def start(self, context: Context) -> None:
+        super().start(context)
+        self.heard: list[tuple[Tensor, Tensor]] = []
+
+    def on_block(self, site: Site, x_in: Tensor, x_out: Tensor) -> None:
+        super().on_block(site, x_in, x_out)
+        self.heard.append((x_in, x_out))
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_all_probes_are_told_one_copy_of_a_stream(mode: Callable[[], Any]) -> None:
+    """So that they share its norms, and a block that of the block before."""
+    second = type("Second", (Told,), {"name": "second"})
+    probes, model = [Told(), second()], var.StandIn(tiny_var("square"))
+    with mode(), vl.attach(model, probes=probes):
+        model.autoregressive_infer_cfg(2, torch.tensor([3, 7]), 0, cfg=2.0, top_k=1)
+    one, other = (probe.heard for probe in probes)
+    assert all(a is b for pair, twin in zip(one, other, strict=True) for a, b in zip(pair, twin, strict=True))
+    within = [k for k in range(1, len(one)) if k % len(model.blocks)]
+    assert within and all(one[k][0] is one[k - 1][1] for k in within)
+
+
+def test_a_stream_that_is_written_over_between_blocks_is_copied_again() -> None:
+    class Doubling(var.StandIn):
+        def run_blocks(self, x: Tensor, si: int, cond_BD: Tensor) -> Tensor:
+            for block in self.blocks:
+                x = block(x=x, cond_BD=cond_BD, attn_bias=None)
+                x *= 2
+            return x
+
+    probe, model = Told(), Doubling(tiny_var("square"))
+    with torch.inference_mode(), vl.attach(model, probes=[probe]):
+        model.autoregressive_infer_cfg(1, torch.tensor([3]), 0, cfg=2.0, top_k=1)
+    assert torch.equal(probe.heard[1][0], 2 * probe.heard[0][1])
+
+
+def test_without_probes_blocks_are_counted_and_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, text = tiny_infinity("square"), features(4)
+    with_all, *_ = draw(own, text)
+
+    def read(*_: Any) -> None:
+        raise AssertionError("read")
+
+    monkeypatch.setattr(Snapshots, "take", read)
+    monkeypatch.setattr(BlockCall, "add", read)
+    model, vae = infinity.StandIn(own), infinity.StandInVAE(own.tokenizer)
+    with vl.attach(model, vae=vae, probes=()) as hooked:
+        model.autoregressive_infer_cfg(**infinity.arguments(own, text, vae=vae))
+    for name in ("share", "guidance_rows", "blocks"):
+        assert np.array_equal(hooked.log["attached"][name], with_all.log["attached"][name])
 
 
 # The same log

@@ -33,6 +33,7 @@ class Work:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.keys: dict[int, int] = {}
+        self.costs: dict[tuple[int, ...], tuple[int, int]] = {}  # by tokens of the sublayers, keys and text: of one row
         self.stages: dict[int, Handed] = {}
 
     def count(self, k: int, block: BlockCall, stage: Stage | None) -> bool:
@@ -42,17 +43,29 @@ class Work:
         tokens = [block.tokens.get(name, block.x.shape[1]) for name in model.sublayers]
         self.keys[block.index] = keys = self.keys.get(block.index, 0) + tokens[0]
         text = _longest(block.given.get("ca_kv"))
-        conditioning: Any = SimpleNamespace(text_rows=text or 0)
-        for name, n in zip(model.sublayers, tokens, strict=True):
-            cost = model.sublayer_cost(name, n, keys, conditioning)
-            self.context.ledger.stages[k].linear_flops += cost.linear * rows
-            self.context.ledger.stages[k].attention_flops += cost.attention * rows
+        shape = (*tokens, keys, text or 0)
+        if shape not in self.costs:
+            self.costs[shape] = self._cost(tokens, keys, text or 0)
+        linear, attention = self.costs[shape]
+        work = self.context.ledger.stages[k]
+        work.linear_flops, work.attention_flops = (
+            work.linear_flops + linear * rows,
+            work.attention_flops + attention * rows,
+        )
         handed = self.stages.setdefault(k, Handed())
         handed.tokens += sum(tokens) / len(tokens) - model.prefix(k)
         handed.rows, handed.blocks = rows, handed.blocks + 1
         if stage is not None and stage.plan.selection is not None:
             handed.masks.append(stage.plan.selection.mask.expand(stage.batch, -1))
         return text is not None or "cross" not in model.sublayers
+
+    def _cost(self, tokens: list[int], keys: int, text: int) -> tuple[int, int]:
+        """Linear and attention FLOPs of one row of a block call."""
+        model, conditioning = self.context.model, SimpleNamespace(text_rows=text)
+        costs = [
+            model.sublayer_cost(name, n, keys, conditioning) for name, n in zip(model.sublayers, tokens, strict=True)
+        ]
+        return sum(cost.linear for cost in costs), sum(cost.attention for cost in costs)
 
     def count_readout(self, k: int, tokens: int, batch: int, rows: int) -> None:
         """Embedding and read-out of a stage, with as many guidance rows as guidance makes use of."""
