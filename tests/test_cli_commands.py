@@ -50,6 +50,22 @@ print("heavy:", {"torch._dynamo", "sympy", "scipy.stats", "dask", "zarr", "matpl
     assert done.stdout.endswith("heavy: set()\n")
 
 
+def test_a_comparison_without_a_folder_does_not_wait_for_figures_and_scene_scores(tmp_path: Path) -> None:
+    code = """
+import sys
+from varlab.cli import main
+sys.argv = "varlab compare nano-infinity none truncate:last=1 --n 1 --batch 1 --no-frontier".split()
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+print("heavy:", {"matplotlib", "seaborn", "scipy.stats", "scipy.fft", "scipy.ndimage", "ipywidgets"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    assert "truncate:last=1" in done.stdout and done.stdout.endswith("heavy: set()\n")
+
+
 def test_models_fit_80_columns(varlab: Call, places: Path) -> None:
     (places / "data" / "broken").mkdir()
     (places / "data" / "broken" / "model.json").write_text("{")

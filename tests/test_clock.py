@@ -1,5 +1,9 @@
 """The clock changes nothing and misses nothing; what is timed takes turns."""
 
+import gc
+import weakref
+
+import pytest
 import torch
 
 from tests.conftest import text_for, tiny_infinity
@@ -41,6 +45,29 @@ def test_variants_take_turns_behind_a_round_that_warms_up() -> None:
     assert list(found.peaks) == ["a", "b", "c"] and seen == [0, 1, 2]
     calls.clear()
     assert interleaved(["a"], run, 1, CPU, warm_up=False).peaks == {} and calls == [("a", 1)]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_a_run_leaves_is_found_without_looking_through_all_that_was_there(frozen: bool) -> None:
+    class Loop:
+        def __init__(self) -> None:
+            self.own = self
+
+    left: list[weakref.ref[Loop]] = []
+    (gc.freeze if frozen else gc.unfreeze)()
+    held = gc.get_freeze_count()
+
+    def run(name: str, turn: int) -> None:
+        assert gc.get_freeze_count() > 10_000
+        assert not any(loop() for loop in left)  # ``reset_peak`` came first
+        left.append(weakref.ref(Loop()))
+        if name == "c":
+            raise ValueError
+
+    with pytest.raises(ValueError):
+        interleaved(["a", "b", "c"], run, 1, CPU)
+    assert len(left) == 3 and gc.get_freeze_count() == held and (held > 10_000) is frozen
+    gc.freeze()  # as all tests run
 
 
 def test_a_ratio_is_paired_by_round() -> None:

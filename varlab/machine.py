@@ -6,7 +6,8 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -158,6 +159,21 @@ def reset_peak(device: torch.device) -> bool:
     except OSError:
         return False
     return True
+
+
+@contextmanager
+def settled_garbage() -> Iterator[None]:
+    """What lives now is left out when garbage is looked for: a fifth of a second each time, with all that we import.
+    Who has frozen that before goes on so."""
+    frozen = gc.get_freeze_count() > 0
+    if not frozen:
+        gc.collect()
+        gc.freeze()
+    try:
+        yield
+    finally:
+        if not frozen:
+            gc.unfreeze()
 
 
 def give_back_pages() -> bool:

@@ -82,7 +82,6 @@ def compare(
     from varlab.claims.methods import verdicts
     from varlab.comparison import PROMPTS, methods_of
     from varlab.comparison.resumed import check_place
-    from varlab.figures import save, tradeoff
     from varlab.weights.lpips import load_lpips
 
     load_lpips(lpips)
@@ -123,6 +122,8 @@ def compare(
     for note in notes:
         say((note, "yellow"))
     if out is not None:
+        from varlab.figures import save, tradeoff  # matplotlib and its like take longer than a batch
+
         save(tradeoff(result, against="work_ratio"), "tradeoff", folder=out, overwrite=True)
         say(f"written to {out} ({facts['date']})")
 

@@ -19,7 +19,7 @@ from varlab.engine.ledger import Ledger
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.state import Generation
-from varlab.machine import now, peak_mib, reset_peak
+from varlab.machine import now, peak_mib, reset_peak, settled_garbage
 from varlab.measures.statistics import Interval, bootstrap_interval
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
@@ -149,17 +149,19 @@ def interleaved(
     call ran.
     """
     found = Rounds[T]({variant: [] for variant in variants}, {})
-    for turn in range(0 if warm_up else 1, rounds + 1):
-        for i in range(0 if turn in done else len(variants)):
-            variant = variants[(i + turn) % len(variants)]
-            forgot = not turn and reset_peak(device)  # not while time is taken: the pages that it frees cost some
-            made = run(variant, turn)
-            if turn:
-                found.passes[variant].append(made)
-            else:
-                found.peaks[variant] = peak_mib(device, forgot)
-        if progress is not None:
-            progress(turn, rounds)
+    # Each ``reset_peak`` looks for what the last run left, not through all that was there before.
+    with settled_garbage():
+        for turn in range(0 if warm_up else 1, rounds + 1):
+            for i in range(0 if turn in done else len(variants)):
+                variant = variants[(i + turn) % len(variants)]
+                forgot = not turn and reset_peak(device)  # not while time is taken: the pages that it frees cost some
+                made = run(variant, turn)
+                if turn:
+                    found.passes[variant].append(made)
+                else:
+                    found.peaks[variant] = peak_mib(device, forgot)
+            if progress is not None:
+                progress(turn, rounds)
     return found
 
 

@@ -6,8 +6,8 @@ Every image is first brought to 64 pixels a side, so that all thresholds below a
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # its parts load when they are used
 from PIL import Image
-from scipy import ndimage
 
 from varlab.errors import VarlabError
 from varlab.scenes.backgrounds import SIDE, Standout, standout
@@ -66,8 +66,8 @@ def _normalised(image: np.ndarray) -> np.ndarray:
 
 def _regions(pixels: np.ndarray, mask: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """(mask of an object, mask of all other objects), each bool [64, 64]."""
-    mask = ndimage.binary_opening(mask, _OPENING)
-    labels, count = ndimage.label(mask)
+    mask = scipy.ndimage.binary_opening(mask, _OPENING)
+    labels, count = scipy.ndimage.label(mask)
     regions = []
     for label in range(1, count + 1):
         region = labels == label
@@ -84,11 +84,11 @@ def _split_hues(pixels: np.ndarray, region: np.ndarray) -> list[np.ndarray]:
     floor = max(MIN_AREA, MIN_SECOND_HUE * region.sum())
     cores: list[np.ndarray] = []
     for hue in np.unique(hues[region]):
-        labels, count = ndimage.label(ndimage.binary_opening(hues == hue, np.ones((3, 3), dtype=bool)))
+        labels, count = scipy.ndimage.label(scipy.ndimage.binary_opening(hues == hue, np.ones((3, 3), dtype=bool)))
         cores.extend(labels == i for i in range(1, count + 1) if (labels == i).sum() >= floor)
     if len({int(np.median(hues[core])) for core in cores}) < 2:
         return [region]
-    distances = np.stack([ndimage.distance_transform_edt(~core) for core in cores])
+    distances = np.stack([scipy.ndimage.distance_transform_edt(~core) for core in cores])
     owner = distances.argmin(axis=0)
     return [region & (owner == i) for i in range(len(cores))]
 
@@ -107,7 +107,7 @@ def _nearest_color(colors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _core(region: np.ndarray) -> np.ndarray:
     """The inner pixels, where there are enough."""
-    inner = ndimage.binary_erosion(region)
+    inner = scipy.ndimage.binary_erosion(region)
     return inner if inner.sum() >= MIN_AREA // 2 else region
 
 
@@ -124,7 +124,7 @@ def _describe(pixels: np.ndarray, against: Standout, region: np.ndarray, others:
     core = _core(region)
     difference, noise = against.difference(core), against.noise
     inside = difference[core]
-    around = ndimage.binary_dilation(region, iterations=2) & ~others
+    around = scipy.ndimage.binary_dilation(region, iterations=2) & ~others
     # Full coverage is where a texture's shade lies, or, in a blurred plain shape, near its peak: try both.
     candidates = []
     for quantile in COVERAGE_QUANTILES:

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.fft
-from scipy.special import expit
+import scipy  # its parts load when they are used
 
 PERIOD = 1.5
 """Fields repeat after so many sides, so that opposite borders of a picture have nothing in common."""
@@ -20,7 +19,7 @@ REACH = 2.5
 """Deviations from the mean that a field approaches and never passes."""
 DIRECTIONS = np.array([[1.0, -0.2, -0.8], [0.8, -1.0, 0.2], [-0.3, 1.0, -0.7]], np.float32)
 """What a tint adds to red, green and blue: warm, pink or green one way, the opposite the other."""
-_AXIS = scipy.fft.fftfreq(CELLS, 1 / CELLS).astype(np.float32) / PERIOD  # cycles a side
+_AXIS = np.fft.fftfreq(CELLS, 1 / CELLS).astype(np.float32) / PERIOD  # cycles a side
 _FREQUENCY = np.hypot(_AXIS[:, None], _AXIS[None])
 _FREQUENCY[0, 0] = np.inf
 _LOG = np.log(_FREQUENCY, where=np.isfinite(_FREQUENCY), out=np.full_like(_FREQUENCY, 40.0))
@@ -152,4 +151,4 @@ def _shares(surfaces: Sequence[Surface], winding: np.ndarray) -> np.ndarray:
     step = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
     angle, offset, width = np.array([s.border or (0, 9, 1) for s in surfaces], np.float32).T[..., None, None]
     distance = step[None, None] * np.cos(angle) + step[None, :, None] * np.sin(angle) - offset
-    return expit((distance + np.float32(0.08) * winding) / width)
+    return scipy.special.expit((distance + np.float32(0.08) * winding) / width)

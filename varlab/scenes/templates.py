@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import ndimage
+import scipy  # its parts load when they are used
 
 from varlab.scenes.grammar import SHAPES
 from varlab.scenes.render import shape_distance
@@ -43,12 +43,12 @@ def match_shape(alpha: np.ndarray) -> Match:
     """The best shape for a soft mask [height, width] in 0..1 that is not empty."""
     area = float(alpha.sum())
     scale = np.sqrt(area) / AREA_SIDE  # pixels a grid cell
-    y, x = ndimage.center_of_mass(alpha)
+    y, x = scipy.ndimage.center_of_mass(alpha)
     steps = (np.arange(GRID) - (GRID - 1) / 2) * scale
     if scale > 1:  # against aliasing
-        alpha = ndimage.gaussian_filter(alpha, 0.4 * np.sqrt(scale**2 - 1))
+        alpha = scipy.ndimage.gaussian_filter(alpha, 0.4 * np.sqrt(scale**2 - 1))
     rows, columns = np.broadcast_arrays(y + steps[:, None], x + steps[None])
-    patch = ndimage.map_coordinates(alpha, [rows, columns], order=1, mode="constant")
+    patch = scipy.ndimage.map_coordinates(alpha, [rows, columns], order=1, mode="constant")
     masks, owners, areas, offsets = _templates()
     shared = np.minimum(masks, patch.reshape(-1).astype(np.float32)).sum(axis=1)
     overlap = shared / (masks.sum(axis=1) + patch.sum() - shared)
@@ -72,7 +72,7 @@ def _templates() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
             area, centroid = _moments(shape, rotation)
             mask = _mask(shape, rotation, area, centroid)
             for blur in BLURS:
-                masks.append(ndimage.gaussian_filter(mask, blur).reshape(-1))
+                masks.append(scipy.ndimage.gaussian_filter(mask, blur).reshape(-1))
                 owners.append(owner)
                 areas.append(area)
                 offsets.append(centroid)
