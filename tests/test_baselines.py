@@ -78,7 +78,8 @@ def test_a_method_must_beat_the_mix_at_its_work_too() -> None:
     verdict = only(constructed(0.91, 0.9))
     assert verdict.outcome is Outcome.FAILS
     assert (
-        verdict.finding.count("above truncate:last=1") == 1 and "against the best mix at equal work" in verdict.finding
+        verdict.finding.count("above truncate:last=1") == 1
+        and ". Against the best mix at equal work" in verdict.finding
     )
     assert "below: truncate:last=1 on 80 % of the images, dense on the rest" in verdict.finding
     assert [round(number.estimate, 2) for number in verdict.numbers] == [0.01, -0.01] and "mix of two" in verdict.reason

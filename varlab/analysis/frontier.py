@@ -160,7 +160,9 @@ def _rival(
     work = np.mean([sum(share * works[i] for i, share in shares.items()) for shares in way])
     texts = list(dict.fromkeys(_named(specs, shares) for shares in way))
     rank = BEST if all(len(shares) == 1 for shares in way) else BEST_MIX
-    return Rival(" or ".join(texts), rank if len(texts) == 1 else f"{rank} by {HALVES}", float(work), differences)
+    return Rival(
+        " or ".join(texts), rank if len(texts) == 1 else f"{rank}, chosen on {HALVES}", float(work), differences
+    )
 
 
 def _named(specs: list[str], shares: dict[int, float]) -> str:

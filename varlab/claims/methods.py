@@ -12,7 +12,7 @@ import xarray as xr
 
 from varlab.analysis.comparisons import is_baseline
 from varlab.analysis.decisions import accuracy_table, kept_share_table
-from varlab.analysis.frontier import rivals
+from varlab.analysis.frontier import BEST_MIX, rivals
 from varlab.claims.engagement import not_engaged
 from varlab.claims.rules import measured, number, positive
 from varlab.claims.verdict import Number, Outcome, Verdict
@@ -87,10 +87,10 @@ def verdicts(compared: Comparison, measure: str = "ssim") -> list[Verdict]:
             continue
         own = pairs[pairs.method == name]
         kept = f"{LABELS[measure]} {row[measure]:.3f}"
-        finding = "; ".join([", ".join([kept, *map(_against, list(own.itertuples())[:1])]), *_mixes(own)])
-        finding += f". {_cost(row)}"
+        finding = ". ".join([", ".join([kept, *map(_against, list(own.itertuples())[:1])]), *_mixes(own), _cost(row)])
         numbers = [
-            Number(pair.baseline, pair.difference, pair.low, pair.high, int(row.n), MARGIN) for pair in own.itertuples()
+            Number(_less(measure, pair), pair.difference, pair.low, pair.high, int(row.n), MARGIN)
+            for pair in own.itertuples()
         ]
         idle = not_engaged(compared, str(name))
         outcome, reason = (Outcome.NOT_ENGAGED, idle) if idle else _outcome(own, compared.frontier is not None)
@@ -105,8 +105,13 @@ def _against(pair: Any) -> str:
 
 
 def _mixes(pairs: pd.DataFrame) -> list[str]:
-    """``against a mix at equal work, 0.009 [0.005, 0.011] below: truncate:last=2 on 73 % of the images, ...``."""
-    return [f"against {pair.rank}, {_apart(pair)}: {pair.baseline}" for pair in pairs.iloc[1:].itertuples()]
+    """``Against the best mix at equal work, 0.009 [0.005, 0.011] below: truncate:last=2 on 73 % ...``."""
+    return [f"Against {pair.rank}, {_apart(pair)}: {pair.baseline}" for pair in pairs.iloc[1:].itertuples()]
+
+
+def _less(measure: str, pair: Any) -> str:
+    """``SSIM less that of the best baseline``."""
+    return f"{LABELS[measure]} less that of {BEST_MIX if pair.rank.startswith(BEST_MIX) else 'the best baseline'}"
 
 
 def _apart(pair: Any) -> str:

@@ -18,7 +18,7 @@ from varlab.reports.headings import first_sentence
 
 WIDTH = 3.25  # inches, a column
 TONES = {"good": GREEN, "part": CYCLE[4], "bad": RED, "": SOFT}
-LETTERS, NAMES = 60, 24  # of a line under the figure, of the name of a row
+LETTERS, NAMES = 66, 24  # of a line under the figure, of the name of a row
 
 
 def forest_table(verdict: Verdict) -> pd.DataFrame:
@@ -57,8 +57,12 @@ def forest(verdict: Verdict, log: Log, ax: Axes | None = None) -> Axes:
     if not numbers:
         ax.set(xticks=[])
         ax.annotate("no number", (0.5, 0.5), xycoords="axes fraction", ha="center", color=SOFT)
-    ax.set_xlabel(f"distance to the dashed line\n{found}" if numbers else found, fontsize=6, linespacing=1.4)
+    ax.set_xlabel("distance to the dashed line" if numbers else "", fontsize=6)
     figure = figure_of(ax)
+    ax.annotate(
+        found, (0.01, 0), (0, -4), xycoords=("figure fraction", ax.xaxis.label), textcoords="offset points",
+        va="top", fontsize=6, linespacing=1.4,
+    )  # fmt: skip
     figure.suptitle(claim, x=0.01, ha="left", fontsize=7.5, fontweight="bold")
     finish(ax, log, "claim", forest_table(verdict))
     return ax

@@ -291,7 +291,7 @@ def finish(drawn: Axes | Figure, log: Log, name: str, table: pd.DataFrame) -> No
     letters = int(figure.get_figwidth() * LETTERS_PER_INCH)
     # A part stays on one line.
     parts = [[part.replace(" ", "\N{NO-BREAK SPACE}") for part in one.split(" · ")] for one in note.line.split("\n")]
-    lines = [" · ".join(some) for some in parts]
+    lines = ["\N{NO-BREAK SPACE}· ".join(some) for some in parts]
     if any(OPEN in drawn_text for drawn_text in [*map(as_typed, lines), *_texts(figure)]):
         lines.append(NOTE)
     below = "\n".join(wrapped(line, letters) for line in lines)

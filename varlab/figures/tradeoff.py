@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from varlab.analysis.comparisons import Compared, family, is_baseline, log_of, read_comparison, read_frontier
 from varlab.analysis.frontier import NO_MEAN
 from varlab.errors import VarlabError, unknown
-from varlab.figures.style import INK, SOFT, finish, halo, method_style, own_axes, theme
+from varlab.figures.labels import Label, place
+from varlab.figures.style import INK, SOFT, finish, method_style, own_axes, theme
 from varlab.figures.text import as_typed
 
 MEASURES = {
@@ -39,6 +40,7 @@ def tradeoff(
     ax = own_axes(ax)
     shown = table.drop(index="none", errors="ignore")
     kinds = list(dict.fromkeys(map(family, shown.index)))
+    names: list[Label] = []
     for kind in kinds:
         part = shown[[family(name) == kind for name in shown.index]].sort_values(against)
         baseline = is_baseline(kind)
@@ -52,27 +54,25 @@ def tradeoff(
         if against == "speedup":
             ax.hlines(part[measure], part["speedup_low"], part["speedup_high"], color=colour, lw=0.9, zorder=1)
         if len(part) > 1 or against == "speedup":  # over work the frontier names its baselines
-            _name_settings(ax, part[[against, measure]], colour)
+            names += [Label(_settings(name), x, y, colour) for name, x, y in part[[against, measure]].itertuples()]
     frontier = read_frontier(source) if against == "work_ratio" else None
     if frontier is not None and measure in frontier.measures and measure not in NO_MEAN:
-        _line_to_beat(ax, frontier.table(measure), measure, least=float(shown.work_ratio.min()))
+        names += _line_to_beat(ax, frontier.table(measure), measure, least=float(shown.work_ratio.min()))
     ax.set(xlabel="speed-up over dense" if against == "speedup" else "work over dense", ylabel=MEASURES[measure])
     ax.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=6, columnspacing=1.0)
     finish(ax, log_of(facts), f"tradeoff-{measure}", shown.reset_index())
+    place(ax, names)
     return ax
 
 
-def _name_settings(ax: Axes, part: pd.DataFrame, colour: str) -> None:
-    """Each point of a method with several by its options."""
-    for name, x, y in part.itertuples():
-        options = as_typed(str(name).partition(":")[2]) if "+" not in str(name) else ""
-        ax.annotate(options, (x, y), (3, 3), textcoords="offset points", fontsize=5, color=colour,
-                    path_effects=halo())  # fmt: skip
+def _settings(spec: object) -> str:
+    """The options of a method; a composition has none of its own."""
+    return "" if "+" in str(spec) else as_typed(str(spec).partition(":")[2])
 
 
-def _line_to_beat(ax: Axes, table: pd.DataFrame, measure: str, least: float) -> None:
-    """The frontier from the last corner that costs no more than the cheapest row shown, its corners by name; dots are
-    the baselines under it."""
+def _line_to_beat(ax: Axes, table: pd.DataFrame, measure: str, least: float) -> list[Label]:
+    """The frontier from the last corner that costs no more than the cheapest row shown; dots are the baselines under
+    it. Returns the names of its corners."""
     edge = table[table.on_frontier]
     start = edge.work_ratio[edge.work_ratio <= least].max() if (edge.work_ratio <= least).any() else 0.0
     near = table[table.work_ratio >= start]
@@ -80,7 +80,9 @@ def _line_to_beat(ax: Axes, table: pd.DataFrame, measure: str, least: float) -> 
     under = near[~near.on_frontier & (near[measure] >= edge[measure].min())]
     ax.plot(under.work_ratio, under[measure], ".", ms=2, color=SOFT, zorder=1)
     ax.plot(edge.work_ratio, edge[measure], "o-", ms=2.5, lw=1.2, color=INK, label="frontier of baselines", zorder=2)
-    for name, work, value in zip(edge.index, edge.work_ratio, edge[measure], strict=True):
-        text = "dense" if name == "none" else str(name).replace(":last=", " ").replace("+", "\n")
-        ax.annotate(text, (work, value), (2, -3), textcoords="offset points", fontsize=4.5, va="top", color=INK,
-                    path_effects=halo())  # fmt: skip
+    corners = zip(edge.index, edge.work_ratio, edge[measure], strict=True)
+    return [Label(_corner(name), work, value, INK, size=4.5, optional=True) for name, work, value in corners]
+
+
+def _corner(spec: object) -> str:
+    return "dense" if spec == "none" else str(spec).replace(":last=", " ").replace("+", "\n")
