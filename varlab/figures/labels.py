@@ -49,7 +49,8 @@ def place(ax: Axes, labels: list[Label]) -> None:
         width, height = _size(ax, label) * points
         boxes = np.array([_box(at + distance * np.array(way), width, height, way) for distance, way in WAYS])
         outside = width * height - _shared(boxes, frame)
-        costs = _shared(boxes[:, None], np.reshape(taken, (-1, 4))).sum(1) + outside + [distance for distance, _ in WAYS]
+        over = _shared(boxes[:, None], np.reshape(taken, (-1, 4))).sum(1)
+        costs = over + outside + [distance for distance, _ in WAYS]
         best = int(np.argmin(costs))
         if not label.optional or costs[best] <= 2 * max(DISTANCES):
             taken.append(boxes[best])
