@@ -56,20 +56,21 @@ def test_keys_and_values_are_kept_in_bf16():
     ],
 )
 def test_large_random_weights_are_kept_small(name, init, gain, expected, monkeypatch):
-    monkeypatch.setattr(precision, "bf16_gain", lambda device: gain)
+    monkeypatch.setattr(precision, "gain", lambda device, kind: gain)
     assert precision.chosen(find(name), None, init, "cpu")[0] == expected
 
 
 @pytest.mark.parametrize("gain, expected", [(0.25, "fp32"), (4.0, "bf16")])
-def test_a_gpu_that_emulates_bf16_computes_in_fp32(gain, expected, monkeypatch):
+def test_a_gpu_that_multiplies_bf16_slowly_computes_in_fp32(gain, expected, monkeypatch):
     """Nothing is widened there: such a model would be refused."""
-    monkeypatch.setattr(precision, "bf16_gain", lambda device: gain)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    monkeypatch.setattr(precision, "gain", lambda device, kind: gain)
     assert precision.chosen(find("infinity-2b"), None, "random", "cuda:0")[0] == expected
 
 
 @pytest.mark.parametrize("gain, expected", [(0.25, "fp32"), (4.0, "bf16")])
 def test_auto_says_what_it_chose_and_why(gain, expected, monkeypatch, tmp_path):
-    monkeypatch.setattr(precision, "bf16_gain", lambda device: gain)
+    monkeypatch.setattr(precision, "gain", lambda device, kind: gain)
     result = command("sample", "nano-infinity", "a red star", "--precision", "auto", "--out", str(tmp_path / "s"))
     assert result.exit_code == 0 and f"precision {expected}: cpu multiplies bf16 {gain:.2g} times" in result.output
     assert vl.load("nano-infinity", precision="auto").precision == expected

@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -18,7 +19,12 @@ from torch import Tensor
 from varlab.context import fixed_context
 from varlab.errors import VarlabError, quoted
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "bf16-weights": torch.float32}  # of products, by precision
+DTYPES = {  # of products, by precision
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "bf16-weights": torch.float32,
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,9 @@ def usable(name: str) -> torch.device:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise VarlabError(f"device {quoted(name)} cannot be used: {str(error).splitlines()[0]}. Take cpu.") from error
+        missing = isinstance(error, NotImplementedError)  # whose first line lists all that torch was built for
+        cause = "this torch or this machine has none" if missing else str(error).splitlines()[0]
+        raise VarlabError(f"device {quoted(name)} cannot be used: {cause}. Take cpu.") from error
     return torch.device(name)
 
 
@@ -47,13 +55,28 @@ def now(device: torch.device) -> float:
     """Seconds on the wall, when the device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    if device.type == "mps":
+        torch.mps.synchronize()
     return time.perf_counter()
+
+
+@contextmanager
+def named_gaps(device: torch.device) -> Iterator[None]:
+    """What torch cannot compute on Apple's GPU ends in a VarlabError that names the operation."""
+    try:
+        yield
+    except (NotImplementedError, TypeError) as error:
+        if device.type != "mps" or "MPS" not in str(error):
+            raise
+        found = re.search(r"aten::[\w.]+", str(error))
+        what = f"has no {found.group()}" if found else f"cannot do this ({str(error).splitlines()[0]})"
+        raise VarlabError(f"torch {what} on mps: take cpu, or set PYTORCH_ENABLE_MPS_FALLBACK=1.") from error
 
 
 def fastest(call: Callable[[], object], device: torch.device, repeats: int = 3) -> float:
     """Seconds of a call in the best of some rounds; a first one warms up. On a GPU a round is many calls, since waiting
     for the device takes as long as a short one."""
-    found, calls = [], 20 if device.type == "cuda" else 1
+    found, calls = [], 1 if device.type == "cpu" else 20
     for _ in range(repeats + 1):
         start = now(device)
         for _ in range(calls):
@@ -111,6 +134,8 @@ def clocks(device: torch.device) -> dict[str, float]:
 def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return f"mps ({torch.backends.mps.get_name()})"
     for line in Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else ():
         if line.startswith("model name"):
             return f"cpu ({line.split(':', 1)[1].strip()})"
@@ -136,6 +161,13 @@ def has_bf16_units(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return "amx_bf16" in _cpuinfo().split()
+
+
+def half(device: torch.device) -> str:
+    """The half precision that a device has units for: fp16 on a GPU that only emulates bf16, such as a T4 or V100, and
+    on Apple's."""
+    emulated = device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
+    return "fp16" if emulated or device.type == "mps" else "bf16"
 
 
 def _cpuinfo() -> str:

@@ -48,7 +48,7 @@ class Classifier:
         mean, scale, coef, intercept = values
         if len(self.classes) == 1:
             return torch.zeros(len(features), 1, dtype=torch.float64)
-        z = (features.double().cpu() - mean) / scale
+        z = (features.cpu().double() - mean) / scale
         scores = z @ coef.T + intercept
         return torch.cat([-scores, scores], 1) if len(self.classes) == 2 else scores
 

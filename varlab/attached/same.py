@@ -28,7 +28,7 @@ from varlab.schedules import INFINITY_GRIDS, Schedule, custom, matching, square
 from varlab.weights.families import build
 from varlab.weights.fitting import load_into
 
-TOLERANCE = {"fp32": 1e-4, "bf16": 0.05}  # of the largest logit
+TOLERANCE = {"fp32": 1e-4, "bf16": 0.05, "fp16": 0.05}  # of the largest logit
 
 
 @dataclass
@@ -125,7 +125,7 @@ def same_model(
         A call of the module's sampler in place of the released one's with ``text``, at its most likely labels. A
         mixture of codes (``more_smooth``) hides the labels: leave it off.
     tolerance
-        Of the differences, over the largest logit; 1e-4 in fp32 and 0.05 in bf16 by default.
+        Of the differences, over the largest logit; 1e-4 in fp32 and 0.05 in bf16 and fp16 by default.
     **settings
         cfg and tau of the call.
 
@@ -195,7 +195,8 @@ def _ours(
         parts = [configs.hart_config(structure.module, length), configs.hybrid_config(image)]
     if configs.heads_of(structure.module, configs.shapes_of(structure.module)) is None and ours is None:
         raise VarlabError("How many heads the attention has is told by no weight and no num_heads: give our model too.")
-    precision = "bf16" if "bf16" in hooked.face.precision else "fp32"  # type: ignore[union-attr]
+    held = hooked.face.precision  # type: ignore[union-attr]
+    precision = next((half for half in ("bf16", "fp16") if half in held), "fp32")
     device = str(hooked.face.device)  # type: ignore[union-attr]
     made = []
     for config, source, name in zip(parts, (structure.module, image), ("transformer", "tokenizer"), strict=True):

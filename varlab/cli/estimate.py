@@ -89,7 +89,7 @@ def elsewhere(
     from varlab.weights.zoo import load
 
     gpu, memory = described(device)
-    chosen = precision or ("fp32" if gpu is None or "bf16" not in gpu.rates else "bf16")
+    chosen = precision or next((half for half in ("bf16", "fp16") if gpu is not None and half in gpu.rates), "fp32")
     say(fit(model, memory, chosen, pixels, ratio, batch, strips))
     if gpu is None:
         say("No time is predicted for a bare size of memory.")

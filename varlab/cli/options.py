@@ -38,10 +38,11 @@ Text = Annotated[str | None, typer.Option(help="Text encoder folder or id (offic
 Precision = Annotated[
     str | None,
     typer.Option(
-        help="fp32, bf16, bf16-weights (computes in fp32) or auto. Default: fp32; for large random weights auto."
+        help="fp32, bf16, fp16 (GPUs without bf16), bf16-weights (computes in fp32) or auto. Default: fp32; for large "
+        "random weights auto."
     ),
 ]
-Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or mps.")]
 Pixels = Annotated[str | None, typer.Option(help="Pixel budget of official models: 0.06M, 0.25M, 0.60M, 1M.")]
 Strips = Annotated[
     int | None, typer.Option(help="Decode in strips of so many rows: less memory, the same image but for rounding.")

@@ -54,7 +54,7 @@ def measured(image: Tensor, dense: Tensor, measures: Mapping[str, Measure]) -> d
     """Each measure of images [B, 3, H, W] in [0, 1], a value an image; NaN of those smaller than the window of SSIM."""
     if min(image.shape[-2:]) < SMALLEST:
         return {name: np.full(len(image), np.nan) for name in measures}
-    return {name: measure(image, dense).double().cpu().numpy() for name, measure in measures.items()}
+    return {name: measure(image, dense).cpu().double().numpy() for name, measure in measures.items()}
 
 
 def methods_of(spec: str) -> list[Accelerator]:

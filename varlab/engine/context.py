@@ -11,6 +11,7 @@ from varlab.engine.dense import Dense
 from varlab.engine.ledger import Ledger
 from varlab.engine.memory import Buffers
 from varlab.engine.norms import norms, small, together
+from varlab.engine.overflow import Overflow
 from varlab.engine.plan import RUN, StagePlan
 from varlab.engine.previews import Previews
 from varlab.engine.randomness import Noise
@@ -34,6 +35,7 @@ class Context:
     def __post_init__(self) -> None:
         self.buffers = Buffers(self.model.device)
         self.previews = Previews(self.model)
+        self.overflow = Overflow() if self.model.precision == "fp16" else None
         self._lengths: dict[int, tuple[ReferenceType[Tensor], Tensor]] = {}  # by id, while the tensor lives
 
     def stage(self, k: int, samples: tuple[int, ...], guided: bool, plan: StagePlan = RUN) -> Stage:

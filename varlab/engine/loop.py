@@ -26,6 +26,7 @@ from varlab.engine.rows import on_grid, part, row_index
 from varlab.engine.sampling import Sampler, noise_of
 from varlab.engine.stage import Stage
 from varlab.engine.state import Generation, State
+from varlab.machine import named_gaps
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
 
@@ -89,10 +90,11 @@ class Run:
     @contextmanager
     def torch_settings(self) -> Iterator[None]:
         """Torch as a run has it, whatever the caller's is. A model in fp32 computes in fp32 on a GPU too; what one in
-        bf16 still holds in fp32 may go through tensor cores, whose TF32 has more bits than bf16."""
+        bf16 or fp16 still holds in fp32 may go through tensor cores, whose TF32 has as many bits as fp16."""
         if self.model.device.type == "cpu":
             keep_freed_pages()
-        with fixed_context(tf32=self.model.precision == "bf16"), torch.inference_mode():
+        tf32 = self.model.precision in ("bf16", "fp16")
+        with fixed_context(tf32=tf32), torch.inference_mode(), named_gaps(self.model.device):
             yield
 
     def begin(
@@ -135,6 +137,9 @@ class Run:
         last = len(self.model.schedule) - 1
         self.on_span("plan", last)
         image = self.model.decode(canvas)
+        if self.context.overflow is not None:
+            self.context.overflow.watch("the decoder", image)
+            self.context.overflow.refuse(self.model.name)
         self.on_span("decode", last)
         grid = (int(canvas.shape[-2]), int(canvas.shape[-1]))
         self.ledger.decode_flops += self.model.decode_cost(grid).total * len(samples)
@@ -191,6 +196,8 @@ class Run:
         for probe in self.probes:
             probe.on_stage(stage, on_grid(self.model, stage, x))
         x = on_grid(self.model, stage, self.blocks.run(state, stage, x, index))
+        if self.context.overflow is not None:
+            self.context.overflow.watch(f"stage {k + 1}", x)
         self._grow(state, stage, self.sampler.codes(state, stage, x))
         work = self.context.ledger.stages[k]
         work.tokens += x.shape[1] * state.batch

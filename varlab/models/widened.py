@@ -44,9 +44,9 @@ def widen(module: nn.Module) -> None:
 
 
 def precision_of(layer: nn.Linear | PackedLinear) -> str:
-    """fp32, bf16, or ``BF16_WEIGHTS``."""
+    """fp32, bf16, fp16 or ``BF16_WEIGHTS``."""
     if isinstance(layer, PackedLinear):
         return "bf16"
     if parametrize.is_parametrized(layer, "weight"):
         return BF16_WEIGHTS
-    return "bf16" if layer.weight.dtype == torch.bfloat16 else "fp32"
+    return {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(layer.weight.dtype, "fp32")

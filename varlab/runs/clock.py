@@ -30,7 +30,8 @@ T = TypeVar("T")
 
 
 class Clock:
-    """Times between the marks of a run: CUDA events on a GPU, which nobody waits for, else the wall clock."""
+    """Times between the marks of a run: CUDA events, which nobody waits for, else the wall clock, for which another GPU
+    is waited for at each mark."""
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.keys = device, list[Key]()
@@ -45,7 +46,7 @@ class Clock:
             event.record()
             self.events.append(event)
         self.keys.append((span, stage))
-        self.host.append(time.perf_counter())
+        self.host.append(now(self.device) if self.device.type == "mps" else time.perf_counter())
         self.processor.append(time.process_time())
 
     def issued(self) -> list[float]:

@@ -22,8 +22,8 @@ from varlab.models.base import NextScaleModel
 from varlab.outputs import save_json
 from varlab.runs.clock import SPANS, Times, interleaved, timed_run
 from varlab.runs.inputs import at_least
-from varlab.timing.roofline import ELEMENT, block_bytes, moved_bytes
-from varlab.weights.memory import refuse_batch
+from varlab.timing.roofline import block_bytes, moved_bytes
+from varlab.weights.memory import BYTES, refuse_batch
 
 LAUNCH_BOUND = 0.9  # a span is launch-bound where issuing it takes so much of its time on the device
 TABLES = ("spans", "stages", "memory")
@@ -128,7 +128,7 @@ def _spans(name: str, passes: list[Times], dense: list[Times]) -> pd.DataFrame:
 
 def _stages(model: NextScaleModel, name: str, passes: list[Times], limits: Rates) -> pd.DataFrame:
     """Median seconds of the transformer beside the least time for its operations and for its bytes."""
-    element, weights = ELEMENT[model.precision], block_bytes(model)
+    element, weights = BYTES[model.precision], block_bytes(model)
     rows = []
     for k, work in enumerate(passes[0].ledger.stages):
         key = ("transformer", k)

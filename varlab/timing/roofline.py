@@ -20,8 +20,6 @@ from varlab.timing.shapes import shape_run
 from varlab.weights.memory import BYTES, ENCODERS, GIB, RESERVE, account, largest
 from varlab.weights.registry import find
 
-ELEMENT = BYTES | {"fp16": 2}
-
 
 @dataclass(frozen=True)
 class Efficiency:
@@ -113,7 +111,7 @@ def _on(
     limits = Rates(peak * assumed.matmul, peak * assumed.attention, device.bandwidth * assumed.bandwidth)
     weights, parts, rows = block_bytes(model), [], []
     for spec, ledger in ledgers.items():
-        stages = _stages(model, ledger, weights, ELEMENT[precision], limits, assumed)
+        stages = _stages(model, ledger, weights, BYTES[precision], limits, assumed)
         parts.append(stages.assign(method=spec))
         rows.append({"method": spec, **_sums(stages, ledger, limits)})
     table = pd.DataFrame(rows).set_index("method")

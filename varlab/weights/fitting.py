@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from varlab.errors import VarlabError
+from varlab.machine import DTYPES
 from varlab.models.widened import BF16_WEIGHTS
 from varlab.weights.choosing import short
 from varlab.weights.official import likely_cause
@@ -42,9 +43,9 @@ def constant(name: str, shape: torch.Size) -> Tensor | None:
 
 
 def dtype_of(name: str, stored: torch.dtype, precision: str) -> torch.dtype:
-    """fp32, and under "bf16" bfloat16 for the transformer's blocks, the convolutions of Infinity's tokenizer and those
-    of the decoders of VAR's and HART's, whose official runs compute them in half precision. With "bf16-weights" it is
-    the matrices of the blocks alone, which are widened before use (``models.widened``).
+    """fp32, and under "bf16" or "fp16" that type for the transformer's blocks, the convolutions of Infinity's tokenizer
+    and those of the decoders of VAR's and HART's, whose official runs compute them in half precision. With
+    "bf16-weights" it is the matrices of the blocks alone, which are widened before use (``models.widened``).
 
     Text projections, level table, word embedding, shared modulation, head, quantiser and norms of the tokenizer stay
     fp32, as the official run holds them. Integer tensors keep their type.
@@ -56,7 +57,7 @@ def dtype_of(name: str, stored: torch.dtype, precision: str) -> torch.dtype:
         return torch.bfloat16 if blocks and name.endswith(".weight") and "norm" not in name else torch.float32
     wrapped = re.search(r"(?<!sample)\.conv\.", name) is not None  # Infinity's
     decoder = name.startswith(("decoder.", "post_quant_conv.")) and "norm" not in name
-    return torch.bfloat16 if precision == "bf16" and (blocks or wrapped or decoder) else torch.float32
+    return DTYPES[precision] if blocks or wrapped or decoder else torch.float32
 
 
 def adapt(
@@ -166,8 +167,11 @@ def load_into(
 ) -> None:
     """Fill a module (best built on the meta device) with copies of the tensors, each cast on its own.
 
-    Memory: the module once; the file is only mapped. Errors as in ``fit``.
+    Memory: the module once; the file is only mapped. Errors as in ``fit``, and for weights that "fp16" cannot hold.
     """
     found = fit(module, tensors, label)
     copies = {k: v.to(device, dtype_of(k, v.dtype, precision), copy=True) for k, v in found.items()}
+    large = [k for k, v in copies.items() if v.dtype == torch.float16 and not v.isfinite().all()]
+    if large:
+        raise VarlabError(f"{label} holds numbers that fp16 cannot ({grouped(large)}): take precision bf16 or fp32.")
     module.load_state_dict(copies, assign=True)

@@ -22,7 +22,7 @@ from varlab.weights.registry import empty
 
 ENCODERS = {"flan-t5-xl": 1_230_000_000, "qwen2": 1_544_000_000}  # parameters of the official text encoders
 RESERVE = 1 << 29  # bytes that must stay free beside what is counted here
-BYTES = {"fp32": 4, "bf16": 2, BF16_WEIGHTS: 4}  # of activations, by precision
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, BF16_WEIGHTS: 4}  # of activations, by precision
 LABEL = 44  # bytes a token and value of its label: logits of both branches, guided, sorted, summed, and noise
 NORMED = 10  # bytes a channel of a bf16 map that is normed whole: the map, the same in fp32, and its norm
 STRIP = 12  # and of a strip: those, and what comes of them
@@ -134,6 +134,8 @@ def available(device: str = "cpu", enough: float = math.inf) -> int:
     if torch.device(device).type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + cached
+    if torch.device(device).type == "mps":  # a share of the machine's memory
+        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
     if (free := _free()) < enough and give_back_pages():
         return _free()
     return free

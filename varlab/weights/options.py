@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from varlab.errors import VarlabError, quoted, unknown
-from varlab.machine import usable
+from varlab.machine import half, usable
 from varlab.models.hart_model import HartEncoder
 from varlab.models.hart_settings import Savings
 from varlab.models.text import TextEncoder
@@ -65,10 +65,11 @@ class LoadOptions:
 
     def _check_device(self) -> None:
         kind = usable(self.device).type
-        if self.precision == "bf16" and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-            raise VarlabError(f"{torch.cuda.get_device_name(self.device)} has no bf16: take precision fp32.")
-        if self.precision == BF16_WEIGHTS and kind == "cuda":
-            raise VarlabError(f"precision {BF16_WEIGHTS} is for slow bf16 on processors: take bf16 or fp32.")
+        if self.precision == "bf16" and kind == "cuda" and half(torch.device(self.device)) != "bf16":
+            raise VarlabError(f"{torch.cuda.get_device_name(self.device)} has no bf16: take precision fp16 or fp32.")
+        if self.precision == BF16_WEIGHTS and kind != "cpu":
+            halved = half(torch.device(self.device))
+            raise VarlabError(f"precision {BF16_WEIGHTS} is for slow bf16 on processors: take {halved} or fp32.")
         if kind == "meta":
             raise VarlabError("For shapes without weights use init='empty', not device='meta'.")
 

@@ -6,13 +6,13 @@ from statistics import median
 import torch
 from torch import nn
 
-from varlab.machine import fastest, rates
+from varlab.machine import fastest, half, rates
 from varlab.models.packed import PackedLinear, can_pack
 from varlab.models.widened import BF16_WEIGHTS
 from varlab.weights.official import ModelEntry
 from varlab.weights.registry import parameters
 
-PRECISIONS = ("fp32", "bf16", BF16_WEIGHTS)
+PRECISIONS = ("fp32", "bf16", "fp16", BF16_WEIGHTS)
 AUTO = "auto"
 ROWS, ROUNDS = 256, 3  # of the measurement of packed weights
 LARGE = 500_000_000  # parameters from which half the memory counts
@@ -24,9 +24,9 @@ def text_precision(precision: str) -> str:
 
 
 @cache
-def bf16_gain(device: str) -> float:
-    """How many times as fast as fp32 this device multiplies bf16, measured once a process in about a second."""
-    first, second = (rates(torch.device(device), kind, tokens=128, keys=128).matmul for kind in ("bf16", "fp32"))
+def gain(device: str, precision: str) -> float:
+    """How many times as fast as fp32 this device multiplies so, measured once a process in about a second."""
+    first, second = (rates(torch.device(device), kind, tokens=128, keys=128).matmul for kind in (precision, "fp32"))
     return first / second
 
 
@@ -50,16 +50,18 @@ def chosen(entry: ModelEntry, asked: str | None, init: str | None, device: str) 
 
     By default fp32, but for the official models of half a billion parameters and more on random weights: those mean
     nothing in fp32 either and take half the memory. They, and any model with ``AUTO``, compute in bf16 where that is
-    faster here; else a large model on a CPU keeps its weights in bf16 and computes in fp32, and others are all fp32.
+    faster here, or in fp16 on a GPU without bf16; else a large model on a CPU keeps its weights in bf16 and computes in
+    fp32, and others are all fp32.
     """
     large = parameters(entry.transformer) >= LARGE
     if asked is None and not (large and init == "random" and entry.folder is None):
         return "fp32", ""
     if asked not in (None, AUTO):
         return asked, ""
-    gain, kind = bf16_gain(device), torch.device(device).type
-    said = f"{kind} multiplies bf16 {gain:.2g} times as fast as fp32"
-    if gain >= 1:
-        return "bf16", said
+    kind, halved = torch.device(device).type, half(torch.device(device))
+    faster = gain(device, halved)
+    said = f"{kind} multiplies {halved} {faster:.2g} times as fast as fp32"
+    if faster >= 1:
+        return halved, said
     widened = large and kind == "cpu"
     return (BF16_WEIGHTS, f"{said}: weights in bf16, arithmetic in fp32") if widened else ("fp32", said)

@@ -70,10 +70,11 @@ def load(
         "checkpoint" (default): minis bring theirs, official models read ``checkpoint`` and ``tokenizer``. "random":
         from ``seed``, no file needed. "empty": shapes only, on the meta device.
     device
-        "cpu", "cuda" or "cuda:N".
+        "cpu", "cuda", "cuda:N" or "mps".
     precision
-        "fp32"; "bf16" with the types of ``fitting.dtype_of``, which halves memory and rounds the blocks as the
-        official run does; "bf16-weights", the same weights with arithmetic in fp32; "auto", see ``precision.chosen``.
+        "fp32"; "bf16" with the types of ``fitting.dtype_of``, which halves memory and rounds the blocks as Infinity's
+        official run does; "fp16", the same for GPUs without bf16, refused where a number passes 65504; "bf16-weights",
+        weights in bf16 with arithmetic in fp32; "auto", see ``precision.chosen``.
     pixels, ratio
         The released schedule of an official model: 0.06M, 0.25M, 0.60M or 1M, and height over width.
     checkpoint, tokenizer

@@ -61,6 +61,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(normed(self.norm, x)).flatten(2).chunk(3, 1)  # [B, C, n]
+        if x.dtype == torch.float16:  # of hundreds of channels the products may pass 65504
+            q, k = q.float(), k.float()
         weights = (q.mT @ k * q.shape[1] ** -0.5).softmax(-1, dtype=torch.float32).to(v.dtype)  # [B, query, key]
         return x + self.proj_out((v @ weights.mT).unflatten(-1, x.shape[-2:]))
 
