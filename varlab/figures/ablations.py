@@ -7,7 +7,8 @@ from varlab.analysis.ablation_axes import axis_table
 from varlab.analysis.comparisons import log_of
 from varlab.analysis.frontier import corners
 from varlab.analysis.settings_table import DENSE, SettingsTable
-from varlab.figures.style import BLUE, INK, PAGE, RED, SOFT, figure_of, finish, panels, reference, theme
+from varlab.figures.labels import Label, place
+from varlab.figures.style import BLUE, INK, PAGE, SOFT, figure_of, finish, panels, reference, theme
 
 LABELS = {
     "tau": "tau (the poster's)",
@@ -22,7 +23,7 @@ LABELS = {
 @theme()
 def ablation(table: SettingsTable, axis: str) -> Figure:
     """What does an option cost and save? Left: SSIM to the dense image by its value (bars: 95 % over prompts); middle:
-    the scene score, where it was stored; right: SSIM over the work of the ledger, with the best of blind baselines.
+    the scene score, where it was stored; right: SSIM over the work of the ledger, with the frontier of baselines.
 
     Raises
     ------
@@ -41,13 +42,13 @@ def ablation(table: SettingsTable, axis: str) -> Figure:
     if "score" in shown:
         reference(by_value[1], float(table.table(DENSE).score.iloc[0]), "dense")
     by_work.errorbar(rows.work, rows.ssim, (below, above), fmt="o", color=BLUE, ms=4, lw=1.1, capsize=2, label="method")
-    for value, x, y in zip(rows[axis], rows.work, rows.ssim, strict=True):
-        by_work.annotate(str(value), (x, y), xytext=(3, 3), textcoords="offset points", fontsize=6, color=INK)
     _blind(by_work, table)
     by_work.set(xlabel="work over dense", ylabel="SSIM to the dense image")
-    by_work.legend(fontsize=6)
+    by_work.legend(fontsize=6, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     figure = figure_of(by_work)
     finish(figure, log_of(table.facts), f"ablation {axis}", rows)
+    points = zip(rows[axis], rows.work, rows.ssim, strict=True)
+    place(by_work, [Label(str(value), x, y, BLUE, size=6.0) for value, x, y in points])
     return figure
 
 
@@ -58,6 +59,6 @@ def _blind(ax: Axes, table: SettingsTable) -> None:
         return
     works, means = table.works[values.index].to_numpy(float), values.mean(axis=1).to_numpy(float)
     edge = corners(works, means)
-    ax.plot(works[edge], means[edge], color=RED, lw=1, marker=".", label="best of blind baselines")
+    ax.plot(works[edge], means[edge], "o-", ms=2.5, lw=1.2, color=INK, label="frontier of baselines")
     others = [i for i in range(len(works)) if i not in edge]
     ax.plot(works[others], means[others], ls="", marker=".", ms=3, color=SOFT)
