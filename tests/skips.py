@@ -14,6 +14,7 @@ ALLOWED = {  # reason, as a regular expression -> tests at most
     "the original lists are not beside this checkout": 2,
     "the papers' documents are not beside this checkout": 1,
     "this processor has no bf16 layout": 21,
+    "torchao is not installed": 3,  # an extra
 }
 _skipped: Counter[str] = Counter()
 

@@ -24,6 +24,7 @@ DTYPES = {  # of products, by precision
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
     "bf16-weights": torch.float32,
+    "int8": torch.float32,
 }
 
 

@@ -28,7 +28,7 @@ from varlab.schedules import INFINITY_GRIDS, Schedule, custom, matching, square
 from varlab.weights.families import build
 from varlab.weights.fitting import load_into
 
-TOLERANCE = {"fp32": 1e-4, "bf16": 0.05, "fp16": 0.05}  # of the largest logit
+TOLERANCE, ROUNDED = {"fp32": 1e-4}, 0.05  # of the largest logit; the latter for weights with fewer bits
 
 
 @dataclass
@@ -125,7 +125,7 @@ def same_model(
         A call of the module's sampler in place of the released one's with ``text``, at its most likely labels. A
         mixture of codes (``more_smooth``) hides the labels: leave it off.
     tolerance
-        Of the differences, over the largest logit; 1e-4 in fp32 and 0.05 in bf16 and fp16 by default.
+        Of the differences, over the largest logit; 1e-4 in fp32 and 0.05 in others by default.
     **settings
         cfg and tau of the call.
 
@@ -169,7 +169,7 @@ def same_model(
         image = table.loc[len(grids), "canvas"] = float("nan")
     return Same(
         table=table,
-        tolerance=TOLERANCE[precision] if tolerance is None else tolerance,
+        tolerance=TOLERANCE.get(precision, ROUNDED) if tolerance is None else tolerance,
         image=image,
         precision=precision,
         name=type(hooked.structure.module).__name__,

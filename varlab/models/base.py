@@ -134,7 +134,7 @@ class NextScaleModel(Shown, ABC, Generic[SettingsT, ConditioningT, GuidanceT]):
     @property
     @abstractmethod
     def precision(self) -> str:
-        """Of the blocks: fp32, bf16, fp16 or bf16-weights."""
+        """Of the blocks: fp32, bf16, fp16, bf16-weights or int8."""
 
     @property
     def kept_type(self) -> torch.dtype | None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from varlab.models.packed import PackedLinear
+from varlab.models.quantised import INT8, is_quantised
 
 BF16_WEIGHTS = "bf16-weights"  # the precision of such a model
 
@@ -44,9 +45,11 @@ def widen(module: nn.Module) -> None:
 
 
 def precision_of(layer: nn.Linear | PackedLinear) -> str:
-    """fp32, bf16, fp16 or ``BF16_WEIGHTS``."""
+    """fp32, bf16, fp16, ``BF16_WEIGHTS`` or ``INT8``."""
     if isinstance(layer, PackedLinear):
         return "bf16"
     if parametrize.is_parametrized(layer, "weight"):
         return BF16_WEIGHTS
+    if is_quantised(layer.weight):
+        return INT8
     return {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(layer.weight.dtype, "fp32")

@@ -24,7 +24,7 @@ from varlab.probes import log as logs
 from varlab.probes.log import Log
 from varlab.runs.inputs import Features, at_least, check_negative
 from varlab.runs.trial import try_methods
-from varlab.weights.memory import refuse_batch
+from varlab.weights.memory import WHOLE, refuse_batch
 
 Progress = Callable[[float, int], None]  # images done, stages of the present batch by their work; images in all
 
@@ -37,7 +37,7 @@ def to_pil(image: torch.Tensor) -> list[Image.Image]:
 
 def default_batch(model: NextScaleModel, most: int = 16, held: int = 2**30) -> int:
     """Images at a time: as many as keep both branches' keys and values within ``held`` bytes, from 1 to ``most``."""
-    element = 4 if model.precision == "fp32" else 2
+    element = 4 if model.precision in WHOLE else 2
     each = 2 * 2 * model.stored_keys * model.width * model.depth * element
     return max(1, min(most, held // each))
 

@@ -13,6 +13,7 @@ from varlab.errors import VarlabError
 from varlab.machine import give_back_pages
 from varlab.models.base import NextScaleModel
 from varlab.models.hart import HartConfig
+from varlab.models.quantised import INT8
 from varlab.models.tokenizers.strips import USUAL
 from varlab.models.widened import BF16_WEIGHTS
 from varlab.schedules import STAGES, Schedule
@@ -22,7 +23,8 @@ from varlab.weights.registry import empty
 
 ENCODERS = {"flan-t5-xl": 1_230_000_000, "qwen2": 1_544_000_000}  # parameters of the official text encoders
 RESERVE = 1 << 29  # bytes that must stay free beside what is counted here
-BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, BF16_WEIGHTS: 4}  # of activations, by precision
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, BF16_WEIGHTS: 4, INT8: 4}  # of activations, by precision
+WHOLE = ("fp32", INT8)  # keys, values and the text encoder in fp32
 LABEL = 44  # bytes a token and value of its label: logits of both branches, guided, sorted, summed, and noise
 NORMED = 10  # bytes a channel of a bf16 map that is normed whole: the map, the same in fp32, and its norm
 STRIP = 12  # and of a strip: those, and what comes of them
@@ -63,7 +65,7 @@ def account(
     return replace(
         sampling_account(entry.transformer, entry.tokenizer, schedule, precision, batch, strips),
         weights=sum(_bytes(module, precision) for module in modules.values()),
-        text_encoder=0 if without_encoder else ENCODERS.get(entry.text, 0) * (4 if precision == "fp32" else 2),
+        text_encoder=0 if without_encoder else ENCODERS.get(entry.text, 0) * (4 if precision in WHOLE else 2),
     )
 
 
@@ -76,7 +78,7 @@ def sampling_account(
     return MemoryAccount(
         weights=0,
         text_encoder=0,
-        keys_values=2 * rows * kept * config.width * config.depth * (4 if precision == "fp32" else 2),
+        keys_values=2 * rows * kept * config.width * config.depth * (4 if precision in WHOLE else 2),
         activations=_activations(config, tokenizer, schedule, kept + last, batch, element),
         decoding=batch * _decoding(config, tokenizer, schedule, element, strips),
     )

@@ -10,6 +10,7 @@ from varlab.errors import VarlabError, quoted, unknown
 from varlab.machine import half, usable
 from varlab.models.hart_model import HartEncoder
 from varlab.models.hart_settings import Savings
+from varlab.models.quantised import INT8, require_torchao
 from varlab.models.text import TextEncoder
 from varlab.models.tokenizers.strips import check_strips
 from varlab.models.widened import BF16_WEIGHTS
@@ -42,6 +43,8 @@ class LoadOptions:
             raise unknown("init", self.init, INITS)
         if self.precision not in PRECISIONS:
             raise unknown("precision", self.precision, PRECISIONS)
+        if self.precision == INT8:
+            require_torchao()
         if self.init != "checkpoint" and (self.checkpoint or self.tokenizer):
             raise VarlabError(f"init={quoted(self.init)} reads no files: leave checkpoint and tokenizer out, or init.")
         if entry.folder is not None and self.tokenizer:

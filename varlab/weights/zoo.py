@@ -18,6 +18,7 @@ from varlab.models.hart_settings import HartSettings, Savings
 from varlab.models.infinity import InfinityConfig, InfinityTransformer
 from varlab.models.infinity_model import Infinity
 from varlab.models.packed import pack
+from varlab.models.quantised import INT8, label, quantise
 from varlab.models.qwen import QwenText
 from varlab.models.text import FlanT5, RandomText, TextEncoder, choose
 from varlab.models.tokenizers.bsq import BSQTokenizer
@@ -74,7 +75,8 @@ def load(
     precision
         "fp32"; "bf16" with the types of ``fitting.dtype_of``, which halves memory and rounds the blocks as Infinity's
         official run does; "fp16", the same for GPUs without bf16, refused where a number passes 65504; "bf16-weights",
-        weights in bf16 with arithmetic in fp32; "auto", see ``precision.chosen``.
+        weights in bf16 with arithmetic in fp32; "int8", those of the blocks quantised by torchao, under a label of
+        their own, with arithmetic in fp32; "auto", see ``precision.chosen``.
     pixels, ratio
         The released schedule of an official model: 0.06M, 0.25M, 0.60M or 1M, and height over width.
     checkpoint, tokenizer
@@ -131,6 +133,9 @@ def assemble(entry: ModelEntry, options: LoadOptions) -> Infinity | Hart | VAR:
     made.scene_version = scenes_known(entry)
     if options.precision == BF16_WEIGHTS:
         widen(made.transformer)
+    if options.precision == INT8 and options.init != "empty":
+        quantise(made.transformer)
+        made.weights = label(made.weights)
     if options.precision == "bf16" and options.init != "empty" and packs_faster(options.device, made.width):
         pack(made.transformer)
     return cast(Infinity | Hart | VAR, in_strips(made, options.strips))
