@@ -14,6 +14,7 @@ CHECKPOINT = "checkpoint"  # a file of any other origin
 TRAINED = "trained"  # a mini
 RANDOM = "random"
 EMPTY = "empty"
+DIGITS = 8  # of a content hash, in a label
 KINDS = (OFFICIAL, NAMED, CHECKPOINT, TRAINED, RANDOM, EMPTY)
 
 

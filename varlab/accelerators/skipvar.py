@@ -42,9 +42,14 @@ def decisions_file(name: str) -> Path:
     return data_folder() / name / "skipvar.json"
 
 
+def decisions_at(path: Path | str | None, name: str) -> Path:
+    """A JSON file or a folder of official models; for None the file beside the weights of the mini ``name``."""
+    return Path(path) if path else decisions_file(name)
+
+
 def read_decisions(path: Path | str | None, name: str, target: float) -> DecisionModel:
-    """From a JSON file or a folder of official models; None is the file beside the weights of the mini ``name``."""
-    place = Path(path) if path else decisions_file(name)
+    """Where ``decisions_at`` finds them."""
+    place = decisions_at(path, name)
     return load_official(place, target) if place.is_dir() else load(place, target)
 
 
@@ -89,6 +94,9 @@ class SkipVAR(_Late):
     def __post_init__(self) -> None:
         if self.grid < 1:
             raise VarlabError(f"skipvar: grid counts stages from 1, got {self.grid}.")
+
+    def files(self, model: str) -> tuple[Path, ...]:
+        return () if isinstance(self.model, DecisionModel) else (decisions_at(self.model, model),)
 
     def start(self, context: Context) -> None:
         stages = len(context.model.schedule)

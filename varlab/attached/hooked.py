@@ -18,7 +18,7 @@ from varlab.attached.faces import face_of
 from varlab.attached.hearing import INSIDE, Face, listens
 from varlab.attached.keeping import Keeping, plain
 from varlab.attached.places import Places
-from varlab.attached.record import hashes, model_name, provenance, weights_label
+from varlab.attached.record import contents_of, hashes, model_name, provenance, weights_label
 from varlab.attached.structure import ENTRY, structure_of
 from varlab.errors import VarlabError
 from varlab.machine import now
@@ -297,7 +297,7 @@ class Attached:
         if self.seed is not None:
             asked["seed"] = self.seed
         if self.structure.family != "infinity" or self.vae is not None:
-            asked["weights"] = weights_label(self.content)
+            asked |= {"weights": weights_label(self.content), "contents": contents_of(self.content)}
         return plain(asked)
 
     @property

@@ -17,7 +17,7 @@ from varlab.machine import device_name
 from varlab.models.guidance import Settings
 from varlab.probes import LoggingProbe
 from varlab.probes.log import LOG_VERSION
-from varlab.runs.origins import git_state, plugin_options
+from varlab.runs.origins import git_state, plugin_options, untold
 from varlab.runs.provenance import PACKAGES
 from varlab.specs import spec_of
 from varlab.weights.writing import hash_tensors
@@ -46,6 +46,12 @@ def model_name(structure: Structure, given: str | None) -> str:
     return given or f"attached-{type(structure.module).__name__}"
 
 
+def contents_of(content: Mapping[str, str]) -> dict[str, Any]:
+    """What decides a run and the label does not tell."""
+    weights = untold(weights_label(content), content)
+    return {"weights": weights} if weights else {}
+
+
 def weights_label(content: Mapping[str, str]) -> str:
     return f"checkpoint (of an attached module, content {content['transformer']})"
 
@@ -69,6 +75,7 @@ def provenance(
         "family": structure.family,
         "weights": weights_label(content),
         "weights_content": dict(content),
+        "contents": contents_of(content),
         "architecture": {"transformer": asdict(face.transformer.config)},
         "text_encoder": "not seen",
         "precision": face.precision,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from varlab.accelerators import DENSE
 from varlab.analysis.frontier import Frontier
-from varlab.comparison.bench import Measure, job_of, measured, measures_of, methods_of
+from varlab.comparison.bench import Measure, identities, job_of, measured, measures_of, methods_of
 from varlab.context import fixed_context
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
@@ -196,7 +196,7 @@ def _record(job: Job, prompt_set: str, measures: Mapping[str, Measure], most: in
     Raises VarlabError for a batch that memory cannot hold.
     """
     record: dict[str, Any] = json.loads(json.dumps(provenance(job, prompt_set), default=list))
-    asked = [run_key(record), list(measures), VERSION]
+    asked = [run_key(record), identities(measures), VERSION]
     key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
     batch = min(default_batch(job.model, most=AT_ONCE), len(job.prompts), most or AT_ONCE)
     job.batches(batch)

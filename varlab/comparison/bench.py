@@ -22,6 +22,7 @@ from varlab.runs.inputs import with_overrides
 from varlab.scenes import CATEGORIES, score_images
 from varlab.scenes.prompt_sets import Given, PromptSet, choose
 from varlab.weights.lpips import load_lpips
+from varlab.weights.writing import hash_tensors
 
 PROMPTS = 32  # by default
 SMALLEST = 11  # pixels: the window of SSIM
@@ -48,6 +49,12 @@ def measures_of(model: NextScaleModel, lpips: Path | str | None) -> dict[str, Me
         return FIDELITY
     perceptual.check_size(*(side * model.stride for side in model.latent_grid(model.schedule.final)))
     return FIDELITY | {"lpips": perceptual}
+
+
+def identities(measures: Mapping[str, Measure]) -> list[str]:
+    """What tells measures apart: names, and hashes of the weights of learned ones."""
+    weights = {name: getattr(measure, "tensors", None) for name, measure in measures.items()}
+    return [f"{name} {hash_tensors(held)}" if held else name for name, held in weights.items()]
 
 
 def measured(image: Tensor, dense: Tensor, measures: Mapping[str, Measure]) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ import pandas as pd
 from varlab.accelerators import DENSE
 from varlab.analysis.frontier import Frontier
 from varlab.comparison.baselines import frontier_of
-from varlab.comparison.bench import Bench, job_of, measures_of, method_logs, methods_of, prompt_rows
+from varlab.comparison.bench import Bench, identities, job_of, measures_of, method_logs, methods_of, prompt_rows
 from varlab.comparison.foreign import Folders, beside, check_foreign
 from varlab.comparison.notes import fitted_notes
 from varlab.comparison.previews import Stages, stage_pictures
@@ -27,6 +27,7 @@ from varlab.models.base import NextScaleModel
 from varlab.runs import Progress
 from varlab.runs.dense import DenseImages
 from varlab.runs.inputs import at_least
+from varlab.runs.origins import contents
 from varlab.runs.provenance import provenance
 from varlab.runs.trial import try_methods
 from varlab.runs.watched import watched
@@ -85,10 +86,11 @@ def compare(
     for name in names:  # what is missing is told before the first image
         try_methods(model, job.settings, methods_of(name))
     facts = provenance(job, chosen.name) | {"batch": batch, "rounds": rounds, "device": device_name(model.device)}
+    facts["contents"] = contents(model, [method for name in names for method in methods_of(name)])
     check_foreign(foreign, foreign_latency, model, facts)
     measures = measures_of(model, lpips)
     facts["compared"] = {
-        "methods": names, "measures": list(measures), "frontier": frontier is not False, "stages_of": stages_of,
+        "methods": names, "measures": identities(measures), "frontier": frontier is not False, "stages_of": stages_of,
         "foreign": list(map(str, foreign)),
         "foreign_latency": None if foreign_latency is None else str(foreign_latency),
     }  # fmt: skip

@@ -57,7 +57,7 @@ def _refuse_another(folder: Path, held: dict[str, Any], asked: dict[str, Any]) -
 
 
 def _differing(held: dict[str, Any], asked: dict[str, Any]) -> list[str]:
-    wanted, there = (facts | facts.get("compared", {}) for facts in (plain(asked), held))
+    wanted, there = ({"contents": {}} | facts | facts.get("compared", {}) for facts in (plain(asked), held))
     names = [name for name in dict.fromkeys((*wanted, *there)) if name not in (*PASSING, "compared")]
     return [name for name in names if there.get(name) != wanted.get(name)]
 

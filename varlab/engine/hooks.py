@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -26,6 +27,11 @@ class Accelerator:
     # Whether it neither acts nor listens before its first plan that is not RUN; so does a blind one.
     waits = False
     whole = False  # whether it reads whole grids, and so cannot follow a selection before block 0
+
+    def files(self, model: str) -> tuple[Path, ...]:
+        """The files that decide what it does on a model of this name: its options may name them, but say not what is
+        in them."""
+        return ()
 
     def start(self, context: Context) -> None:
         """Before each batch: drop all state."""

@@ -22,7 +22,7 @@ from varlab.locks import one_writer
 from varlab.models.var_model import VAR
 from varlab.outputs import save_json
 from varlab.runs import Job, default_batch, to_pil
-from varlab.runs.origins import made_with
+from varlab.runs.origins import contents, made_with
 from varlab.writing import beside
 
 Progress = Callable[[float, int], None]
@@ -52,6 +52,7 @@ def export_npz(
     parts = path.with_name(path.name + ".parts")
     settings = " ".join(f"{key}={value}" for key, value in asdict(model.settings).items())
     made = f"{model.name} {model.weights} n={n} seed={seed} {'+'.join(accelerators)} {settings}"
+    made += f" {more}" if (more := contents(model, accelerators)) else ""
     with one_writer(parts, wait=wait):
         _same(parts / "run.txt", made)
         _export(job, parts, path, progress)

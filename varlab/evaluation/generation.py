@@ -25,7 +25,7 @@ from varlab.models.guidance import Settings
 from varlab.outputs import is_whole, key_of, plain, save_image, save_json
 from varlab.runs import Job, default_batch, runs_folder, to_pil
 from varlab.runs.dense import Batch, DenseImages
-from varlab.runs.origins import made_with
+from varlab.runs.origins import contents, made_with
 from varlab.weights.memory import refuse_batch
 from varlab.writing import beside, check_writable
 
@@ -65,6 +65,7 @@ class Drawing:
         """What the folder says of itself."""
         replaced = {item.id: self.rewritten[item.text] for item in self.items if item.text in self.rewritten}
         made = made_with(self.model, seed=self.seed) | {"settings": asdict(self.settings)}
+        made["contents"] = contents(self.model, self.methods)
         return plain({
             "benchmark": self.benchmark.name, "spec": self.spec, **made, "images_per_prompt": self.per_prompt,
             "ending": self.ending, "quality": QUALITY if self.ending == ".jpg" else None, "rewritten": replaced,
@@ -75,8 +76,11 @@ class Drawing:
     def job(self) -> Job:
         """Sample i is image i % per_prompt of item i // per_prompt, and depends on (seed, i) alone."""
         texts = [self.rewritten.get(item.text, item.text) for item in self.items for _ in range(self.per_prompt)]
-        methods = tuple(part for part in self.spec.split("+") if part != DENSE)
-        return Job(self.model, tuple(texts), self.settings, self.seed, accelerators=methods)
+        return Job(self.model, tuple(texts), self.settings, self.seed, accelerators=self.methods)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return tuple(part for part in self.spec.split("+") if part != DENSE)
 
     @property
     def shares(self) -> bool:
@@ -101,7 +105,7 @@ def check(drawing: Drawing, folder: Path) -> None:
         if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
             raise VarlabError(f"{folder} is not empty and holds no {RECORD}. Give another folder.")
         return
-    held = read_json(folder / RECORD, "Give another folder.")
+    held = {"contents": {}} | read_json(folder / RECORD, "Give another folder.")
     asked = drawing.record()
     if differing := [name for name in asked if name not in PASSING and held.get(name) != asked[name]]:
         raise VarlabError(
@@ -132,9 +136,7 @@ def generate(drawings: Mapping[Path, Drawing], progress: Progress | None = None,
 
 def kept_at(drawing: Drawing) -> Path:
     """A folder under ``runs/`` that is named after all that decides the pictures."""
-    record = drawing.record()
-    content = dict(getattr(drawing.model.weights, "content", {}))  # two files of one name have one label
-    key = key_of({name: value for name, value in record.items() if name not in PASSING} | {"content": content})
+    key = key_of({name: value for name, value in drawing.record().items() if name not in PASSING})
     size = f"{len(drawing.items)}x{drawing.per_prompt}"
     return runs_folder() / f"{drawing.benchmark.name}-{drawing.model.name}-{size}-seed{drawing.seed}-{key}"
 

@@ -48,6 +48,7 @@ class QwenText:
         self.source, self.length, self.width = os.path.expanduser(source), length, width
         self.device, self.precision, self.system_prompt, self.folders = device, precision, system_prompt, folders
         self.label = f"{self.source} ({precision})"
+        self.files = (Path(self.source),)
         self._parts: tuple[Any, Any, list[int]] | None = None
 
     def require(self) -> None:

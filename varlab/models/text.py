@@ -68,6 +68,7 @@ class FlanT5:
             raise unknown("text precision", precision, TYPES)
         self.source, self.device, self.precision = os.path.expanduser(path_or_id), device, precision
         self.label = f"{self.source} ({precision})"
+        self.files = (Path(self.source),)
         self._parts: tuple[Any, Any] | None = None
 
     def require(self) -> None:

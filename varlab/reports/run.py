@@ -24,6 +24,7 @@ from varlab.reports.facts import FACTS, FOLDER_VARIABLE, as_text
 from varlab.reports.index import DRAFT, write_index
 from varlab.reports.notebooks import find_notebook, read_notebook
 from varlab.reports.parameters import REPORT_FOLDER, Parameter, check_parameters, notebook_parameters
+from varlab.reports.reads import digests
 from varlab.reports.tidy import path_cleaner, tidy_notebook
 from varlab.resources import PACKAGE
 
@@ -240,8 +241,10 @@ def report_name(stem: str, declared: Mapping[str, Parameter], values: Mapping[st
 
 
 def report_key(source: Path, inputs: Mapping[str, Any]) -> str:
-    """8 digits of all that decides a report: the notebook, its inputs, the code, and the versions of what it calls."""
-    return key_of({"notebook": source.read_text("utf-8"), "inputs": inputs, "code": _code(), "with": _versions()})
+    """8 digits of all that decides a report: the notebook, its inputs and the files that they name, the code, and the
+    versions of what it calls."""
+    parts = {"notebook": source.read_text("utf-8"), "inputs": inputs, "read": digests(inputs)}
+    return key_of(parts | {"code": _code(), "with": _versions()})
 
 
 @cache

@@ -12,6 +12,7 @@ from torch import Tensor
 from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
+from varlab.runs.origins import contents
 from varlab.runs.store import Store, packed, unpacked
 
 VERSION = 1  # raised when the engine draws other bits: images of before are drawn again
@@ -54,4 +55,6 @@ class Batch:
             model.execution, device_name(model.device), torch.get_num_threads(), model.schedule.grids,
             asdict(self.settings), self.seed, self.first, list(self.texts),
         ]  # fmt: skip
+        if more := contents(model):
+            facts.append(more)
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:20] + ".npy"

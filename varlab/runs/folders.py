@@ -155,12 +155,14 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
 SAME = (
     "model", "weights", "architecture", "text_encoder", "precision", "schedule", "prompts", "negative", "seed",
     "settings", "probes", "accelerators", "options", "log_version",
+    "contents",
 )  # fmt: skip
 
 
 def run_key(record: dict[str, Any]) -> str:
     """16 hexadecimal digits of all that decides the log."""
-    text = json.dumps({name: record[name] for name in SAME}, sort_keys=True, default=list)
+    deciding = {name: record[name] for name in SAME if name != "contents" or record[name]}
+    text = json.dumps(deciding, sort_keys=True, default=list)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -218,6 +220,7 @@ def sweep(folder: Path) -> int:
 
 
 def _different(found: Mapping[Any, Any], asked: Mapping[str, Any]) -> list[str]:
+    found = {"contents": {}} | dict(found)  # of older versions
     return [name for name in SAME if name in asked and found.get(name) != asked[name]]
 
 

@@ -19,6 +19,8 @@ from varlab.probes import build as build_probes
 from varlab.resources import git_state
 from varlab.scenes.grammar import SCENE_VERSION, require_version
 from varlab.specs import spec_of, written
+from varlab.weight_labels import DIGITS
+from varlab.weights.content import digest_of_files
 
 
 def architecture(model: NextScaleModel) -> dict[str, Any]:
@@ -35,6 +37,25 @@ def text_encoder(model: NextScaleModel) -> str:
     """What reads the prompts: the encoder's own label, else its class."""
     encoder = getattr(model, "text", None)
     return "none" if encoder is None else str(getattr(encoder, "label", type(encoder).__name__))
+
+
+def contents(model: NextScaleModel, accelerators: Sequence[str | Accelerator] = ()) -> dict[str, Any]:
+    """Digests of what decides the pictures and no label or spec tells: of weights, text encoder and methods' files.
+
+    Nothing where labels and specs tell all, as those of minis do.
+    """
+    files = {spec_of(method): digest_of_files(method.files(model.name)) for method in build_accelerators(accelerators)}
+    found = {
+        "weights": untold(model.weights, getattr(model.weights, "content", {})),
+        "text_encoder": digest_of_files(getattr(getattr(model, "text", None), "files", ())),
+        "methods": {spec: digest for spec, digest in files.items() if digest},
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def untold(label: str, content: Mapping[str, str]) -> dict[str, str]:
+    """The hashes of weights that their label does not show."""
+    return {part: digest for part, digest in content.items() if digest[:DIGITS] not in label}
 
 
 def made_with(model: NextScaleModel, **more: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from varlab.runs.clock import timed_run
 from varlab.runs.folders import run_key
 from varlab.runs.inputs import prompt_label
 from varlab.runs.job import Job
-from varlab.runs.origins import architecture, plugin_options, scenes_of, text_encoder
+from varlab.runs.origins import architecture, contents, plugin_options, scenes_of, text_encoder
 from varlab.specs import spec_of
 
 PACKAGES = ("varlab", "torch", "numpy", "xarray", "zarr", "pywavelets")
@@ -35,6 +35,7 @@ def provenance(job: Job, prompt_set: str = "custom") -> dict[str, Any]:
         "architecture": architecture(model),
         "text_encoder": text_encoder(model),
         **scenes_of(model),
+        "contents": contents(model, job.accelerators),
         "precision": model.precision,
         "execution": model.execution,
         "schedule": [list(grid) for grid in model.schedule.grids],

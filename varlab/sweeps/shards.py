@@ -10,8 +10,9 @@ from varlab.accelerators import DENSE
 from varlab.comparison.bench import methods_of
 from varlab.engine.sharing import may_share
 from varlab.sweeps.file import Plan
+from varlab.weights.content import digest_of_files
 from varlab.weights.registry import find
-from varlab.weights.zoo import shipped_weights
+from varlab.weights.zoo import files_of, shipped_weights
 
 TOGETHER = 16  # specs of a task: what they share is computed once, and a worker that is lost loses no more
 VERSION = 1  # raised when a row changes its meaning: shards of before are made again
@@ -22,7 +23,7 @@ class Images:
     """Which images: a model as it is loaded, settings, a seed, and prompts ``first`` to ``first + len(texts)``."""
 
     model: str
-    weights: str | None  # of a model that ships; of others the worker knows
+    weights: str | None  # as ``weights_here``, where the sweep was begun
     loading: tuple[tuple[str, Any], ...]
     threads: int
     settings: tuple[tuple[str, Any], ...]
@@ -43,10 +44,11 @@ class Shard:
     spec: str
     prompt_set: str
     categories: tuple[str, ...]
+    read: tuple[str, ...] = ()  # digests of the files that its methods read
 
     @property
     def name(self) -> str:
-        return f"{_key([self.images.key, self.spec])}.csv"
+        return f"{_key([self.images.key, self.spec, *self.read])}.csv"
 
     @property
     def label(self) -> str:
@@ -83,11 +85,25 @@ def shares(spec: str) -> bool:
     return may_share(methods_of(spec))
 
 
+def weights_here(model: str, init: str | None) -> str | None:
+    """What tells the weights that are loaded here by default: their label, or a digest of their files. None without."""
+    if init not in (None, "checkpoint"):
+        return init
+    if label := shipped_weights(find(model)):
+        return str(label)
+    digest = digest_of_files(files_of(find(model)))
+    return f"files {digest}" if digest else None
+
+
+def _read_by(spec: str, model: str) -> tuple[str, ...]:
+    return tuple(digest for method in methods_of(spec) if (digest := digest_of_files(method.files(model))))
+
+
 def images_of(plan: Plan) -> Iterator[tuple[Images, str, tuple[str, ...]]]:
     """All images with their prompt set and categories, model by model, so that a worker keeps its model."""
     loading = tuple((name, getattr(plan, name)) for name in ("init", "precision", "device", "pixels"))
     for model in plan.models:
-        weights = shipped_weights(find(model)) if plan.init == "checkpoint" else "random"
+        weights = weights_here(model, plan.init)
         for prompts in plan.prompts:
             chosen = plan.chosen(prompts, model)
             for settings in plan.settings:
@@ -95,9 +111,8 @@ def images_of(plan: Plan) -> Iterator[tuple[Images, str, tuple[str, ...]]]:
                 for seed in plan.seeds:
                     for first in range(0, len(chosen), plan.shard):
                         part = chosen[first : first + plan.shard]
-                        label = str(weights) if weights else None
                         number = prompts["first"] + first  # of the image, which decides its noise
-                        made = Images(model, label, loading, plan.threads, pairs, seed, number, tuple(part.texts))
+                        made = Images(model, weights, loading, plan.threads, pairs, seed, number, tuple(part.texts))
                         yield made, chosen.name, tuple(part.categories)
 
 
@@ -110,8 +125,9 @@ def tasks_of(plan: Plan) -> Iterator[tuple[Task, list[Task]]]:
     sharing = [spec for spec in rest if shares(spec)]
     groups = [sharing[first : first + TOGETHER] for first in range(0, len(sharing), TOGETHER)]
     groups += [[spec] for spec in rest if spec not in sharing]
+    read = {(model, spec): _read_by(spec, model) for model in plan.models for spec in specs}
     for images, prompt_set, categories in images_of(plan):
-        shards = {spec: Shard(images, spec, prompt_set, categories) for spec in specs}
+        shards = {spec: Shard(images, spec, prompt_set, categories, read[images.model, spec]) for spec in specs}
         yield (
             Task(tuple(shards[spec] for spec in blind), True),
             [Task(tuple(shards[spec] for spec in group), False) for group in groups],

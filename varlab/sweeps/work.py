@@ -25,7 +25,7 @@ from varlab.runs.dense import Batch, DenseImages
 from varlab.runs.inputs import with_overrides
 from varlab.runs.store import Store, StoreLost, sealed, unsealed
 from varlab.scenes import CATEGORIES, score_images
-from varlab.sweeps.shards import Images, Shard, Task, shares
+from varlab.sweeps.shards import Images, Shard, Task, shares, weights_here
 from varlab.weights.zoo import load
 
 RECORD = "sweep.json"  # of a store that a sweep was begun in
@@ -87,18 +87,18 @@ def _make(task: Task, shards: Store, store: DenseImages) -> None:
 
 
 @lru_cache(1)
-def _loaded(model: str, loading: tuple[tuple[str, Any], ...], process: int) -> NextScaleModel:
+def _loaded(model: str, loading: tuple[tuple[str, Any], ...], weights: str | None, process: int) -> NextScaleModel:
     return load(model, **dict(loading))
 
 
 def loaded(images: Images) -> NextScaleModel:
     """The model, which a worker keeps until another is asked for."""
-    model = _loaded(images.model, images.loading, os.getpid())
-    if images.weights not in (None, "random", str(model.weights)):
+    here = weights_here(images.model, dict(images.loading).get("init"))
+    if images.weights not in (None, here):
         raise ValueError(
-            f"the weights of {images.model} are {model.weights} here and {images.weights} where the sweep was begun"
+            f"the weights of {images.model} are {here} here and {images.weights} where the sweep was begun"
         )
-    return model
+    return _loaded(images.model, images.loading, here, os.getpid())
 
 
 def _runs(model: NextScaleModel, task: Task, missing: list[Shard], draw: bool) -> Iterator[tuple[Shard, Tensor, int]]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,32 +25,61 @@ TOLERATED = 0.1  # share of matrices
 @dataclass(frozen=True)
 class Content:
     """``hash``: of names, shapes and values, with blocks rounded to bf16 so that it is that of every conversion.
-    ``fault``: what no training leaves, in words; empty for usual weights."""
+    ``fault``: what no training leaves, in words; empty for usual weights. ``exact``: of the values as they are loaded,
+    where rounding changes them."""
 
     hash: str
     fault: str
+    exact: str = ""
+
+    def named(self, part: str) -> dict[str, str]:
+        """Its hashes under the name of the part of a model."""
+        return {part: self.hash} | ({f"{part} to the last bit": self.exact} if self.exact else {})
 
 
 def content_of(module: nn.Module, files: Sequence[Path], part: str = "") -> Content:
-    """Of a filled module. For large files kept by their paths, sizes and times, since it takes seconds a gigabyte."""
+    """Of a filled module."""
+    shapes = [(name, tuple(tensor.shape), str(tensor.dtype)) for name, tensor in module.state_dict().items()]
+    return _kept(files, (part, shapes), lambda: _computed(module))
+
+
+def digest_of_files(paths: Sequence[Path]) -> str:
+    """16 hexadecimal digits of the bytes of files, and of all in folders, under their names; empty where none is there.
+
+    Of a model's files it says only whether they are the same: another format of the same weights has another.
+    """
+    files = [(path.name, path) for path in paths if path.is_file()]
+    for folder in (path for path in paths if path.is_dir()):
+        files += [(str(path.relative_to(folder)), path) for path in sorted(folder.rglob("*")) if path.is_file()]
+    return _kept([path for _, path in files], "bytes", lambda: Content(_of_bytes(files), "")).hash if files else ""
+
+
+def _of_bytes(files: Sequence[tuple[str, Path]]) -> str:
+    whole = hashlib.sha256()
+    for name, path in files:
+        with path.open("rb") as file:
+            whole.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode())
+    return whole.hexdigest()[:16]
+
+
+def _kept(files: Sequence[Path], about: object, compute: Callable[[], Content]) -> Content:
+    """For large files kept by their paths, sizes and times, since it takes seconds a gigabyte."""
     stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     if sum(size for _, size, _ in stats) < LARGE:
-        return _computed(module)
-    shapes = [(name, tuple(tensor.shape)) for name, tensor in module.state_dict().items()]
-    key = hashlib.sha256(repr((stats, part, shapes)).encode()).hexdigest()
+        return compute()
+    key = hashlib.sha256(repr((stats, about)).encode()).hexdigest()
     kept = _read_cache()
     if key not in kept:
-        kept[key] = asdict(_computed(module))
+        kept[key] = asdict(compute())
         _write_cache(kept)
     return Content(**kept[key])
 
 
 def _computed(module: nn.Module) -> Content:
-    return Content(_hash(module.state_dict()), fault_of(learnt(module)))
-
-
-def _hash(tensors: Mapping[str, Tensor]) -> str:
-    return hash_tensors({name: tensor.to(dtype_of(name, tensor.dtype, "bf16")) for name, tensor in tensors.items()})
+    tensors = module.state_dict()
+    rounded = {name: tensor.to(dtype_of(name, tensor.dtype, "bf16")) for name, tensor in tensors.items()}
+    same = all(torch.equal(tensor, rounded[name].to(tensor.dtype)) for name, tensor in tensors.items())
+    return Content(hash_tensors(rounded), fault_of(learnt(module)), "" if same else hash_tensors(tensors))
 
 
 def fault_of(tensors: Mapping[str, Tensor]) -> str:

@@ -8,7 +8,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from varlab.weight_labels import CHECKPOINT, NAMED, OFFICIAL, WeightsLabel
+from varlab.weight_labels import CHECKPOINT, DIGITS, NAMED, OFFICIAL, WeightsLabel
 from varlab.weights.content import KNOWN, Content
 from varlab.weights.official import OFFICIAL as RELEASES
 from varlab.weights.official import ModelEntry
@@ -33,7 +33,7 @@ class Part:
 
     @property
     def words(self) -> str:
-        return f"{self.stored.label} {self.content.hash[:8]}"
+        return f"{self.stored.label} {self.content.hash[:DIGITS]}"
 
 
 def same_name(first: str, second: str) -> bool:
@@ -63,7 +63,12 @@ def labelled(entry: ModelEntry, transformer: Part, tokenizer: Part) -> WeightsLa
     whole = all(part.verified for part in parts.values()) and not doubts
     kind = OFFICIAL if named and whole else NAMED if named else CHECKPOINT
     words = f"{transformer.words}, tokenizer {tokenizer.words}"
-    return WeightsLabel.of(kind, words, doubts, {name: part.content.hash for name, part in parts.items()})
+    return WeightsLabel.of(
+        kind,
+        words,
+        doubts,
+        parts["transformer"].content.named("transformer") | parts["tokenizer"].content.named("tokenizer"),
+    )
 
 
 def _foreign(entry: ModelEntry, transformer: Part, tokenizer: Part, named: bool) -> list[str]:

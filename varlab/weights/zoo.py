@@ -214,6 +214,16 @@ def _trained(name: str, facts: embedded.MiniFacts) -> WeightsLabel:
     return WeightsLabel.of(TRAINED, f"varlab {name}, {facts.weights}", content={"all parts": facts.weights})
 
 
+def files_of(entry: ModelEntry) -> list[Path]:
+    """The weights that ``load`` would read here by default; none where they are not here."""
+    if entry.folder is not None:
+        return [entry.folder]
+    try:
+        return list(vars(official_files(entry)).values() if entry.family == "hart" else require_files(entry))
+    except VarlabError:
+        return []
+
+
 def scenes_known(entry: ModelEntry) -> str:
     """The version of the scenes that a mini was trained on; of other models without a meaning."""
     return embedded.SCENE_VERSION if entry.folder is None else embedded.read_facts(entry.folder).scene_version
