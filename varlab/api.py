@@ -20,7 +20,7 @@ from varlab.probes import PROBES
 from varlab.probes import build as build_probes
 from varlab.runs import RunResult, folders, inputs
 from varlab.runs.folders import open_log
-from varlab.runs.inputs import at_least
+from varlab.runs.inputs import check_counts
 from varlab.runs.trial import Groups, load_for
 from varlab.scenes.prompt_files import is_prompt_file
 from varlab.scenes.prompt_sets import CUSTOM, Given, PromptSet, choose, prompts
@@ -115,7 +115,7 @@ def log(
     >>> log = vl.log("nano-infinity", "scenes", n=8)
     >>> log["token-mse"].mse.sel(sublayer="ffn", guidance_row="conditional").mean("prompt")
     """
-    at_least(1, n=n)
+    check_counts(n=n)
     if isinstance(model, str) and folder and is_finished(folder):
         tree = open_log(folder)
         asked = asked_of(tree.attrs, model, prompt_set, n, seed=seed, probes=probes, **options)
@@ -301,7 +301,7 @@ def _loaded_with(
     """The model and the prompts of a comparison, which are chosen first where the model is only a name."""
     if not isinstance(model, str):
         return model, prompt_set
-    at_least(1, n=options.get("n"))
+    check_counts(n=options.get("n"))
     chosen = choose(prompt_set, options.get("n"), model, comparison.PROMPTS)
     return load_for(function, model, chosen, methods, options), chosen
 

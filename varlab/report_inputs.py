@@ -16,7 +16,7 @@ from varlab.evaluation.distances import check_enough
 from varlab.probes import PROBES
 from varlab.runs import folders, inputs
 from varlab.runs.folders import open_log
-from varlab.runs.inputs import at_least
+from varlab.runs.inputs import at_least, check_counts
 from varlab.runs.origins import plugin_options
 from varlab.runs.trial import check_methods
 from varlab.scenes.prompt_files import is_prompt_file
@@ -25,7 +25,7 @@ from varlab.weights.official import ModelEntry
 from varlab.weights.registry import MODELS, find
 from varlab.weights.zoo import check_captions, require, shipped_weights
 
-COUNTS = ("n", "removal_n", "rounds", "batch")
+COUNTS = ("n", "removal_n")
 SPECS = ("methods", "shown", "dropping", "pruning")  # inputs that hold methods
 OF_A_RUN = ("model", "prompt_set", "n", "seed")  # inputs that a run folder knows
 
@@ -49,8 +49,9 @@ def check_inputs(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[
     """
     values = {**defaults, **given}
     folder, cfg = values.get("run_folder"), values.get("cfg")
-    at_least(1, **{name: values.get(name) for name in COUNTS})
     at_least(0, seed=values.get("seed"), control_n=values.get("control_n"))
+    at_least(1, rounds=values.get("rounds"), batch=values.get("batch"))
+    check_counts(**{name: values.get(name) for name in COUNTS}, control_n=values.get("control_n") or None)
     if compared := values.get("n" if "trained" in values else "removal_n"):
         check_enough(compared)  # images whose distance to scenes is told
     if isinstance(cfg, float) and not math.isfinite(cfg):

@@ -77,11 +77,12 @@ def generate(
     from varlab.evaluation.generation import generate as draw
     from varlab.evaluation.judging import find_benchmark
     from varlab.runs.dense import DenseImages
-    from varlab.runs.inputs import at_least, with_overrides
+    from varlab.runs.inputs import at_least, check_counts, with_overrides
 
     found = find_benchmark(benchmark)
     found.check_prompts(prompts)
-    at_least(1, n=n, per_prompt=per_prompt, batch=batch)
+    check_counts(n=n, per_prompt=per_prompt)
+    at_least(1, batch=batch)
     at_least(0, seed=seed)
     methods = [methods_of(spec) for spec in specs]
     ending = found.ending if image is None else f".{image.lstrip('.')}"
@@ -89,14 +90,14 @@ def generate(
         raise VarlabError(f"{found.title} is stored as {' or '.join(found.endings)}, not as {image}.")
     texts = read_rewritten(rewritten)
     require_known(model)
-    items = [] if benchmark in ("fid", "frechet") else found.items(prompts)[:n]  # else of the model's own classes
+    items = [] if benchmark in ("fid", "frechet") else found.first(n, prompts)  # else of the model's own classes
     if not items:
         require_classes(model, named=benchmark == "frechet")
     drawn = [texts.get(item.text, item.text) for item in items]
     check_readable(model, drawn, settings, methods=methods, **options)
     loaded = load_model(model, **options)
     chosen = with_overrides(loaded.settings, **settings)
-    items = items or found.items(prompts, loaded)[:n]
+    items = items or found.first(n, prompts, loaded)
     drawings = {
         folder_of(out, spec): Drawing(
             found,
@@ -280,7 +281,8 @@ def _score_model(
     from varlab.accelerators import build
     from varlab.evaluation.command import BENCHMARKS, former_score, score_command
     from varlab.evaluation.distances import check_enough
-    from varlab.runs.inputs import at_least
+    from varlab.evaluation.judging import find_benchmark
+    from varlab.runs.inputs import at_least, check_counts
     from varlab.scenes.prompt_sets import prompts
 
     if benchmark not in BENCHMARKS:
@@ -288,10 +290,12 @@ def _score_model(
             f"{benchmark} is scored from a folder of images: draw one with varlab generate {benchmark} {model}. "
             f"Straight from a model: {', '.join(BENCHMARKS)}."
         )
-    at_least(1, n=n, per_prompt=per_prompt)
+    check_counts(n=n, per_prompt=per_prompt)
     at_least(0, seed=seed)
     if n is not None and benchmark == "frechet":
         check_enough(n)
+    if benchmark == "scenes":
+        find_benchmark(benchmark).first(n, None)
     built = build(methods)
     if against is not None:
         former_score(against)

@@ -94,12 +94,12 @@ def evidence(
     Ctrl-C keeps what is done; the same command goes on. Afterwards: `varlab claims --derive`.
     """
     from varlab.resources import refuse_shipped, shipped
-    from varlab.runs.inputs import at_least
+    from varlab.runs.inputs import at_least, check_counts
     from varlab.studies.settings.command import check_studies, evidence_command
     from varlab.weights.registry import find
     from varlab.writing import check_writable
 
-    at_least(1, n=n)
+    check_counts(n=n)
     at_least(0, seed=seed)
     chosen = check_studies(study or (), find(model).family, full)
     place = shipped("data") / "claims" / "runs" if out is None else out

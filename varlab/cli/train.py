@@ -106,11 +106,11 @@ def card(
     from varlab.evaluation.card import FILES, write_card
     from varlab.evaluation.class_card import write_class_card
     from varlab.outputs import refuse_existing
-    from varlab.runs.inputs import at_least
+    from varlab.runs.inputs import check_counts
     from varlab.weights.embedded import card_folder
     from varlab.weights.registry import find
 
-    at_least(1, per_prompt=per_prompt)
+    check_counts(per_prompt=per_prompt)
     require_known(model)
     if per_prompt is not None and find(model).family == "var":
         raise VarlabError(f"--per-prompt belongs to minis that read captions; {model} reads classes. Leave it out.")
@@ -140,9 +140,9 @@ def export(
     """Write samples of a class-conditional model as the npz that OpenAI's ADM evaluator reads."""
     from varlab.accelerators import build
     from varlab.evaluation.command import export_command
-    from varlab.runs.inputs import at_least
+    from varlab.runs.inputs import at_least, check_counts
 
-    at_least(1, n=n)
+    check_counts(n=n)
     at_least(0, seed=seed)
     methods = build(method or ())
     check_file(out, ".npz", overwrite, ".json")
@@ -219,11 +219,12 @@ def ablate(
 ) -> None:
     """Fine-tune by every FreqExit recipe, judge all at the same exits. Ctrl-C keeps all; the same command goes on."""
     from varlab.machine import usable
-    from varlab.runs.inputs import at_least
+    from varlab.runs.inputs import at_least, check_counts
     from varlab.studies.exits.command import ablate_command
     from varlab.writing import check_writable
 
-    at_least(1, steps=steps, pool=pool, n=n, workers=workers)
+    at_least(1, steps=steps, pool=pool, workers=workers)
+    check_counts(n=n)
     usable(device)
     check_writable(folder)
     check_writable(out)

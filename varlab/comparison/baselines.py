@@ -30,7 +30,7 @@ from varlab.outputs import save_json, save_table
 from varlab.runs import Job, default_batch, runs_folder
 from varlab.runs.dense import Batch, DenseImages
 from varlab.runs.folders import run_key
-from varlab.runs.inputs import at_least
+from varlab.runs.inputs import at_least, check_counts
 from varlab.runs.provenance import provenance
 from varlab.scenes.prompt_sets import Given
 from varlab.writing import check_writable
@@ -124,7 +124,8 @@ def frontier(
     ``compare`` calls this itself. The inputs are those of ``compare``; ``folder``, ``batch`` and errors as in
     ``frontier_of``; ``dense``: a place of dense images that sweeps, comparisons and benchmarks share.
     """
-    at_least(1, n=n, batch=batch)
+    check_counts(n=n)
+    at_least(1, batch=batch)
     job, chosen = job_of(model, prompt_set, n, seed, settings)
     place, kept = Path(folder) if folder else None, DenseImages.at(dense)
     return frontier_of(job, chosen.name, place, measures_of(model, lpips), progress, batch, kept)

@@ -26,7 +26,7 @@ from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
 from varlab.runs import Progress
 from varlab.runs.dense import DenseImages
-from varlab.runs.inputs import at_least
+from varlab.runs.inputs import at_least, check_counts
 from varlab.runs.origins import contents
 from varlab.runs.provenance import provenance
 from varlab.runs.trial import try_methods
@@ -79,7 +79,8 @@ def compare(
     Unknown names, needs that are not met and pairs that cannot run together stop before any work.
     """
     progress = progress or watched()
-    at_least(1, n=n, batch=batch, rounds=rounds)
+    check_counts(n=n)
+    at_least(1, batch=batch, rounds=rounds)
     at_least(0, stages_of=stages_of)
     names = list(dict.fromkeys([DENSE, *specs]))
     job, chosen = job_of(model, prompt_set, n, seed, settings)

@@ -109,7 +109,7 @@ def _scenes(drawing: Drawing, place: Path, progress: Progress) -> tuple[pd.DataF
 def scene_drawing(model: NextScaleModel, n: int, per_prompt: int, seed: int) -> Drawing:
     """What the scene benchmark asks a model for: the same pictures as ``varlab generate scenes``."""
     scenes = find_benchmark("scenes")
-    return Drawing(scenes, model, scenes.items(None)[:n], DENSE, seed, per_prompt, scenes.ending, {}, model.settings)
+    return Drawing(scenes, model, scenes.first(n, None), DENSE, seed, per_prompt, scenes.ending, {}, model.settings)
 
 
 def _fid(

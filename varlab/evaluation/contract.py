@@ -12,6 +12,7 @@ import pandas as pd
 from PIL import Image
 
 from varlab.errors import VarlabError, cause
+from varlab.markup import count as numbered
 from varlab.measures.statistics import Design, Interval, clustered_interval
 
 if TYPE_CHECKING:
@@ -117,6 +118,15 @@ class Benchmark(ABC):
     @abstractmethod
     def items(self, prompts: Path | None, model: "NextScaleModel | None" = None) -> list[Item]:
         """The prompts, of the user's file or of those that ship. Raises VarlabError where they are not here."""
+
+    def first(self, n: int | None, prompts: Path | None, model: "NextScaleModel | None" = None) -> list[Item]:
+        """The first n prompts, or all. Raises VarlabError where there are fewer."""
+        found = self.items(prompts, model)
+        if n is not None and n > len(found):
+            raise VarlabError(
+                f"{self.title} has {numbered(len(found), 'prompt')}, not {n}. Give n={len(found)} or fewer."
+            )
+        return found[:n]
 
     @abstractmethod
     def paths(self, item: Item, count: int, ending: str) -> list[str]:

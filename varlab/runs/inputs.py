@@ -16,6 +16,7 @@ from varlab.models.guidance import Settings
 from varlab.models.hart import HartText
 from varlab.models.infinity import TextBatch
 from varlab.scenes.prompt_files import as_text, whole
+from varlab.scenes.prompt_sets import MOST
 from varlab.weights.writing import hash_tensors
 
 Features = TextBatch | HartText
@@ -86,6 +87,14 @@ def at_least(least: int, **numbers: int | None) -> None:
             raise VarlabError(f"{name} must be a whole number, not {quoted(number)}.")
         if number is not None and number < least:
             raise VarlabError(f"{name} must be at least {least}, not {number}.")
+
+
+def check_counts(**numbers: int | None) -> None:
+    """Refuse numbers of prompts or images that are below 1, too large for one call or not whole."""
+    at_least(1, **numbers)
+    for name, number in numbers.items():
+        if number is not None and number > MOST:
+            raise VarlabError(f"{name} must be at most {MOST:,}, not {number}. More images come from other seeds.")
 
 
 def with_overrides(settings: Settings, keywords: Sequence[str] = (), /, **given: Any) -> Settings:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count, islice, permutations, product
+from numbers import Integral
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
@@ -23,6 +24,7 @@ GENEVAL_COUNTS = dict(zip(CATEGORIES, (80, 99, 80, 94, 100, 100), strict=True))
 GENEVAL = shipped("data") / "geneval" / "evaluation_metadata.jsonl"
 CUSTOM, CLASSES = "custom", "classes"
 SHOWN = 3  # prompts that a set prints
+MOST = 100_000  # prompts or images of one call
 
 
 @dataclass(frozen=True)
@@ -117,16 +119,21 @@ def prompts(
 
     Raises
     ------
-    VarlabError : an unknown name; a file that is missing, damaged, empty or shorter than n; n below 1; "classes" of
-        a model that reads captions.
+    VarlabError : an unknown name; a file that is missing, damaged, empty or shorter than n; n below 1, above ``MOST``;
+        "classes" of a model that reads captions.
 
     Examples
     --------
     >>> prompts("scenes", n=2).texts
     ['a photo of a circle', 'a photo of a star and a triangle']
     """
-    if n is not None and n < 1:
-        raise VarlabError(f"A prompt set needs at least one prompt, not n={n}.")
+    if n is not None and (isinstance(n, bool) or not isinstance(n, Integral) or n < 1):
+        raise VarlabError(f"A prompt set needs at least one prompt, not n={quoted(n)}.")
+    if n is not None and n > MOST:
+        raise VarlabError(
+            f"A prompt set gives up to {MOST:,} prompts, not {n}. Other images of the same prompts "
+            "come from other seeds."
+        )
     if seed < 0:
         raise VarlabError(f"The seed of a prompt set must not be negative: {seed}.")
     classes = _classes(model)

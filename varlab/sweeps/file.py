@@ -10,7 +10,7 @@ import yaml
 from varlab.comparison.bench import methods_of
 from varlab.errors import VarlabError, cause, quoted, unknown
 from varlab.machine import usable
-from varlab.runs.inputs import at_least
+from varlab.runs.inputs import at_least, check_counts
 from varlab.runs.trial import check_methods
 from varlab.scenes.prompt_sets import PromptSet, choose
 from varlab.weights.precision import PRECISIONS
@@ -117,7 +117,8 @@ def _prompts(item: Any) -> dict[str, Any]:
 
 
 def _check(plan: Plan) -> None:
-    at_least(1, shard=plan.shard, threads=plan.threads, **{f"n of {item['set']}": item["n"] for item in plan.prompts})
+    at_least(1, shard=plan.shard, threads=plan.threads)
+    check_counts(**{f"n of {item['set']}": item["n"] for item in plan.prompts})
     for seed in plan.seeds:
         at_least(0, seeds=seed)
     for item in plan.prompts:

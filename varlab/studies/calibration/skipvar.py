@@ -28,7 +28,7 @@ from varlab.measures.metrics import ssim
 from varlab.measures.statistics import paired_shares
 from varlab.models.base import NextScaleModel
 from varlab.runs import Job, default_batch
-from varlab.runs.inputs import at_least
+from varlab.runs.inputs import check_counts
 from varlab.scenes.prompt_sets import dealt, digest_of, prompts
 
 Progress = Callable[[int, int], None]
@@ -185,7 +185,7 @@ def calibrate(
     All texts differ, and ``seed`` deals them out, so that both parts hold every kind of prompt. Raises VarlabError
     where the set has too few.
     """
-    at_least(1, n=n, held_out=held_out)
+    check_counts(n=n, held_out=held_out)
     if wrong := [target for target in targets if not 0 < target < 1]:
         raise VarlabError(f"SSIM targets lie between 0 and 1, not {', '.join(map(str, wrong))}.")
     name = prompts(prompt_set, n=1, model=model).name

@@ -29,7 +29,7 @@ from varlab.measures.metrics import edge_energy, spearman
 from varlab.measures.statistics import bootstrap_interval
 from varlab.models.base import NextScaleModel
 from varlab.runs import Job, default_batch
-from varlab.runs.inputs import at_least
+from varlab.runs.inputs import at_least, check_counts
 from varlab.runs.provenance import provenance
 from varlab.scenes.prompt_sets import choose
 
@@ -133,7 +133,8 @@ def calibrate(
 
     ``prompt_set``: as for ``varlab.log``; ``n`` None is 50, or all of a shorter file.
     """
-    at_least(1, n=n, last=last)
+    at_least(1, last=last)
+    check_counts(n=n)
     if model.family not in PUBLISHED:
         raise unknown("family with published operating points", model.family, PUBLISHED)
     if last >= len(model.schedule):

@@ -10,7 +10,7 @@ import pandas as pd
 from varlab.errors import VarlabError
 from varlab.outputs import refuse_existing, save_json, save_table
 from varlab.runs import Job
-from varlab.runs.inputs import at_least
+from varlab.runs.inputs import at_least, check_counts
 from varlab.runs.provenance import provenance
 from varlab.runs.trial import shapes_of
 from varlab.scenes.prompt_sets import choose
@@ -72,6 +72,7 @@ def tune(
     VarlabError: as ``sweep`` does, and for fewer than 16 prompts, which no half could choose on.
     """
     at_least(16, n=n)
+    check_counts(n=n)
     if not all(0 < work < 1 for work in works):
         raise VarlabError(f"Works are shares of the dense run's, between 0 and 1, not {', '.join(map(str, works))}.")
     place, chosen = Path(out), choose(prompt_set, n, model)
