@@ -18,13 +18,14 @@ from varlab.evaluation.contract import Item
 from varlab.evaluation.generation import check, generate, kept_at
 from varlab.models.base import NextScaleModel
 from varlab.models.text import FlanT5
-from varlab.reports.reads import digests
+from varlab.report_inputs import digests
 from varlab.runs.dense import Batch
 from varlab.runs.folders import run_key
 from varlab.runs.job import Job
 from varlab.runs.provenance import record_of
 from varlab.sweeps.file import read_plan
 from varlab.sweeps.shards import shards_of
+from varlab.weights import registry
 
 TEXTS = ("a red star",)
 NANO = vl.load("nano-infinity")
@@ -47,6 +48,7 @@ def key_of(model: NextScaleModel, *methods: str) -> str:
 @pytest.mark.parametrize("other", [{"seed": 6}, {"change": 1e-4}])
 def test_two_files_of_one_name_share_nothing(places: Path, monkeypatch: pytest.MonkeyPatch, other: Any) -> None:
     monkeypatch.chdir(places)
+    monkeypatch.setattr("varlab.report_inputs.MODELS", registry.MODELS)
     found, plan = [], {"models": ["tiny"], "specs": ["truncate:last=1"], "prompts": [{"set": "scenes", "n": 1}]}
     changes: list[Any] = [{}, other]
     for change in changes:

@@ -1,5 +1,6 @@
 """Many reports from one file: checked together, unchanged ones left, a failed one in nobody's way."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +151,13 @@ def test_make_report_makes_every_notebook() -> None:
     assert {order.notebook.stem for order in orders} == set(reports.list_notebooks())
     plain = {order.notebook.stem for order in orders if not order.inputs}
     assert plain == set(reports.list_notebooks())  # each as it stands, beside those for another model
+
+
+def test_what_a_report_reads_makes_it_again(batch: Path, tmp_path: Path) -> None:
+    """A prompt file of the same name may hold others, and a model of the same name have other weights."""
+    good, out = reports.read_batch(batch, read=lambda inputs: {"file": "one"})[0], tmp_path / "out"
+    assert good.read == {"file": "one"} and reports.make_batch([good], out) == {}
+    for order, state in ((good, "unchanged"), (replace(good, read={"file": "two"}), "done")):
+        said: list[str] = []
+        reports.make_batch([order], out, told=lambda name, what, left, said=said: said.append(what))  # type: ignore[misc]
+        assert said[-1] == state

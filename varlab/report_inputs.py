@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,15 @@ from varlab.runs.origins import plugin_options
 from varlab.runs.trial import check_methods
 from varlab.scenes.prompt_files import is_prompt_file
 from varlab.scenes.prompt_sets import PromptSet, choose
+from varlab.weights.content import digest_of_files
+from varlab.weights.embedded import data_folder
 from varlab.weights.official import ModelEntry
 from varlab.weights.registry import MODELS, find
-from varlab.weights.zoo import check_captions, require, shipped_weights
+from varlab.weights.zoo import check_captions, files_of, require, shipped_weights
 
 COUNTS = ("n", "removal_n")
 SPECS = ("methods", "shown", "dropping", "pruning")  # inputs that hold methods
+FILLED = ("run_folder", "report_folder")  # that a report fills itself: a run knows what it is of
 OF_A_RUN = ("model", "prompt_set", "n", "seed")  # inputs that a run folder knows
 
 
@@ -119,3 +123,20 @@ def _planned(entry: ModelEntry, chosen: PromptSet | None, values: Mapping[str, A
     if chosen is not None:
         planned["prompts"] = chosen.texts
     return dict(json.loads(json.dumps(planned)))
+
+
+def digests(inputs: Mapping[str, Any]) -> dict[str, str]:
+    """What a report reads besides its inputs: models and files, by the words that name them; all that ships where no
+    model is named. ``inputs``: all, with the defaults."""
+    words = dict.fromkeys(word for name, value in inputs.items() if name not in FILLED for word in _words(value))
+    models = [MODELS[word] for word in words if word in MODELS]
+    found = {entry.name: digest_of_files([*{data_folder() / entry.name, *files_of(entry)}]) for entry in models}
+    found = found or {"all": digest_of_files([data_folder()])}
+    return found | {word: digest for word in words if word not in found and (digest := digest_of_files([Path(word)]))}
+
+
+def _words(value: Any) -> Iterator[str]:
+    """Texts, also those in lists, and what in them a path may be: a spec names files too."""
+    for text in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(text, str):
+            yield from (text, *(word for word in re.split(r"[\s:=,+]+", text) if Path(word).suffix))

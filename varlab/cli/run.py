@@ -200,7 +200,7 @@ def report(
 
     A batch holds entries such as `- report: 20_compare` with `parameters: {model: mini-hart, n: 32}` under it.
     """
-    from varlab.report_inputs import absent_models, check_inputs
+    from varlab.report_inputs import absent_models, check_inputs, digests
     from varlab.reports import check_parameters, find_notebook, list_notebooks, notebook_parameters, run_report
     from varlab.writing import check_writable
 
@@ -219,13 +219,14 @@ def report(
         for path in absent:
             models = ", ".join(absent_models(notebook_parameters(path), given))
             say(f"{path.stem} is left out: {models} is not here (varlab train makes it)")
-    inputs = []
+    inputs, reads = [], []
     for notebook in notebooks:  # all are checked before the first one runs
         declared = notebook_parameters(notebook)
         defaults = {name: parameter.default for name, parameter in declared.items()}
         inputs.append(check_inputs(defaults, check_parameters(declared, given)))
+        reads.append(digests(defaults | inputs[-1]))
     with resumable():
-        for notebook, values in zip(notebooks, inputs, strict=True):
+        for notebook, values, read in zip(notebooks, inputs, reads, strict=True):
             say(f"{notebook.stem} ...")
             name_of = f"{notebook.stem}-{suffix}" if suffix else None
             with bars(MofNCompleteColumn(), "cells") as move:
@@ -237,6 +238,7 @@ def report(
                     progress=partial(move, "cells"),
                     overwrite=overwrite,
                     wait=not no_wait,
+                    read=read,
                 )
             say(f"  {made.html}")
     say(f"index: {out / 'index.html'}")

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures import wait as wait_for
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty
 from tempfile import TemporaryDirectory
@@ -22,6 +22,7 @@ from varlab.runs.watched import WATCHED
 
 FIELDS = ("report", "parameters", "name")
 Check = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]  # defaults, given -> inputs
+Read = Callable[[Mapping[str, Any]], dict[str, str]]  # inputs -> what they name, and its digest
 Told = Callable[[str, str, float | None], None]  # a report's name, how it stands, seconds left of all, if known
 
 
@@ -32,12 +33,14 @@ class Order:
     notebook: Path
     inputs: dict[str, Any]
     name: str
+    read: dict[str, str] = field(default_factory=dict)
 
 
-def read_batch(path: Path | str, check: Check | None = None) -> list[Order]:
+def read_batch(path: Path | str, check: Check | None = None, read: Read | None = None) -> list[Order]:
     """The reports of a YAML file: a list of ``report`` (a name or path), ``parameters`` and, if wanted, ``name``.
 
-    All are checked before one is made; ``check`` completes the inputs as ``varlab.report_inputs.check_inputs`` does.
+    All are checked before one is made; ``check`` completes the inputs as ``varlab.report_inputs.check_inputs`` does,
+    and ``read`` tells the files that they name from others, as its ``digests``.
 
     Raises
     ------
@@ -55,14 +58,14 @@ def read_batch(path: Path | str, check: Check | None = None) -> list[Order]:
         raise VarlabError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(entries, list) or not entries:
         raise VarlabError(f"{path} is not a list of reports. Write, for example: - report: 01_residual_spectra")
-    orders = [_order(entry, f"{path}, entry {i}", check) for i, entry in enumerate(entries, 1)]
+    orders = [_order(entry, f"{path}, entry {i}", check, read) for i, entry in enumerate(entries, 1)]
     names = [order.name for order in orders]
     if twice := [name for name in names if names.count(name) > 1]:
         raise VarlabError(f"{path} has two reports of the name {twice[0]}: give one of them another name.")
     return orders
 
 
-def _order(entry: Any, place: str, check: Check | None) -> Order:
+def _order(entry: Any, place: str, check: Check | None, read: Read | None) -> Order:
     if isinstance(entry, str):
         entry = {"report": entry}
     if not isinstance(entry, dict) or "report" not in entry:
@@ -81,7 +84,8 @@ def _order(entry: Any, place: str, check: Check | None) -> Order:
         name = checked_name(str(entry.get("name") or report_name(notebook.stem, declared, inputs)))
     except VarlabError as error:
         raise VarlabError(f"{place}: {error}") from None
-    return Order(notebook.resolve(), inputs, name)
+    order = Order(notebook.resolve(), inputs, name)
+    return order if read is None else replace(order, read=read(_all(order)))
 
 
 def make_batch(
@@ -143,7 +147,7 @@ def _is_made(order: Order, out: Path) -> bool:
         held = read_notebook(path).metadata.get("varlab", {})
     except VarlabError:
         return False
-    return held.get("status") == "complete" and held.get("key") == report_key(order.notebook, _all(order))
+    return held.get("status") == "complete" and held.get("key") == report_key(order.notebook, _all(order), order.read)
 
 
 def _all(order: Order) -> dict[str, Any]:
@@ -204,7 +208,10 @@ def _make_one(order: Order, out: Path, overwrite: bool, workers: int, queue: Any
         watcher = Thread(target=look, daemon=True)
         watcher.start()
         try:
-            run_report(order.notebook, order.inputs, out, name=order.name, progress=progress, overwrite=overwrite)
+            run_report(
+                order.notebook, order.inputs, out, name=order.name, progress=progress, overwrite=overwrite,
+                read=order.read,
+            )  # fmt: skip
         except VarlabError as error:
             return str(error)
         finally:

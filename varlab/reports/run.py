@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from io import StringIO
 from pathlib import Path
 from time import monotonic
+from types import MappingProxyType
 from typing import Any
 
 from varlab.errors import VarlabError, cause, quoted
@@ -24,7 +25,6 @@ from varlab.reports.facts import FACTS, FOLDER_VARIABLE, as_text
 from varlab.reports.index import DRAFT, write_index
 from varlab.reports.notebooks import find_notebook, read_notebook
 from varlab.reports.parameters import REPORT_FOLDER, Parameter, check_parameters, notebook_parameters
-from varlab.reports.reads import digests
 from varlab.reports.tidy import path_cleaner, tidy_notebook
 from varlab.resources import PACKAGE
 
@@ -62,6 +62,7 @@ def run_report(
     progress: Progress | None = None,
     overwrite: bool = False,
     wait: bool = True,
+    read: Mapping[str, str] = MappingProxyType({}),
 ) -> Report:
     """Run a notebook and leave `<out>/<name>/<name>.ipynb`, `<name>.html` and its figures; renew the index.
 
@@ -72,6 +73,8 @@ def run_report(
     replaces what the last one wrote, one that fails leaves it and its own draft; a report of other inputs under that
     name is refused, unless `overwrite`. `progress` takes (cells done, cells in all). A second
     process that makes the same report waits for the first, or is refused without `wait`, also in its run folder.
+    `read` tells the files that the inputs name from others, as `varlab.report_inputs.digests` does: when they change, a
+    batch makes the report again.
 
     Errors: an unknown notebook or parameter, a value of the wrong type, a failing cell (with its message and
     the path of the half-run notebook), a kernel that dies.
@@ -85,12 +88,13 @@ def run_report(
     with one_writer(folder, wait=wait):
         if not overwrite:
             _refuse_another(folder, name, inputs)
-        return _make(source, folder, inputs, values, progress, wait)
+        return _make(source, folder, inputs, values, progress, wait, read)
 
 
 def _make(
-    source: Path, folder: Path, inputs: dict[str, Any], values: dict[str, Any], progress: Progress | None, wait: bool
-) -> Report:
+    source: Path, folder: Path, inputs: dict[str, Any], values: dict[str, Any], progress: Progress | None, wait: bool,
+    read: Mapping[str, str],
+) -> Report:  # fmt: skip
     """Run the notebook in the folder's draft and move what it made up, as the folder's only writer."""
     draft, name, out = folder / DRAFT, folder.name, folder.parent
     shutil.rmtree(draft, ignore_errors=True)
@@ -100,7 +104,7 @@ def _make(
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "versions": _versions(),
         "parameters": inputs,
-        "key": report_key(source, inputs),
+        "key": report_key(source, inputs, read),
     }
     path, start = draft / f"{name}.ipynb", monotonic()
     try:
@@ -240,10 +244,10 @@ def report_name(stem: str, declared: Mapping[str, Parameter], values: Mapping[st
     return f"{name[:LONGEST].rstrip('-.')}-{key_of(other)}"
 
 
-def report_key(source: Path, inputs: Mapping[str, Any]) -> str:
+def report_key(source: Path, inputs: Mapping[str, Any], read: Mapping[str, str]) -> str:
     """8 digits of all that decides a report: the notebook, its inputs and the files that they name, the code, and the
     versions of what it calls."""
-    parts = {"notebook": source.read_text("utf-8"), "inputs": inputs, "read": digests(inputs)}
+    parts = {"notebook": source.read_text("utf-8"), "inputs": inputs, "read": dict(read)}
     return key_of(parts | {"code": _code(), "with": _versions()})
 
 
