@@ -1,5 +1,6 @@
 """Pages and index: texts of users as typed, words for images, and nothing wider than a telephone."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,18 @@ def test_a_report_on_no_model_gives_the_table_of_claims_neither_row_nor_column(t
     assert ledger.claim in text_of(page, "[id='40_claims']")
     assert [head.get_text() for head in page.select(".matrix th")] == ["Claim", "mini-infinity"]
     assert [row.td.get_text() for row in page.select(".matrix tbody tr") if row.td] == [VERDICT.claim]
+
+
+def test_a_report_on_two_models_is_one_of_each(tmp_path: Path) -> None:
+    write_report(tmp_path / "01_residual_spectra")
+    write_report(tmp_path / "30_ablations", model="mini-infinity, mini-hart")
+    page = parsed(reports.write_index(tmp_path))
+    assert [choice.get_text() for choice in page.select("select[name=model] option")] == [
+        "all", "mini-hart", "mini-infinity",
+    ]  # fmt: skip
+    assert text_of(page, ".overview dd") == f"trained ({SPEC})"  # once, though two reports have them
+    wanted = [json.loads(str(entry["data-filter"]))["models"] for entry in page.select("article")]
+    assert sorted(wanted) == [["mini-infinity"], ["mini-infinity", "mini-hart"]]
 
 
 @pytest.mark.parametrize("width", [390, 1280])

@@ -82,7 +82,7 @@ def _filter(card: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]
     claims = [row["claim"] for row in card["verdicts"]]
     words = {row["verdict"] for row in card["verdicts"]} | ({"stopped"} if card.get("error") else set())
     return {
-        "model": card["model"],
+        "models": card["model"].split(", ") if card["model"] else [],
         "methods": methods_of([card["title"], *claims], asked),
         "verdicts": sorted(words),
         "date": card["date"][:10],

@@ -37,11 +37,13 @@ def write_index(out: Path | str = "reports") -> Path:
 def _overview(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What was run, on which models and weights, what came of it, and the choices of the filters."""
     found = Counter((row["verdict"], row["tone"]) for card in cards for row in card["verdicts"])
-    weights = {(card["model"], value) for card in cards for name, value in card.get("facts", ()) if name == "weights"}
-    models = sorted({card["model"] for card in cards} - {""})
+    weights = {
+        one for card in cards for name, value in card.get("facts", ()) if name == "weights" for one in value.split("; ")
+    }
     return {
         "tally": [(*words, n) for words, n in found.most_common()],
-        "models": [(model, sorted(value for other, value in weights if other == model)) for model in models],
+        "weights": sorted(weights),
+        "models": sorted({model for card in cards for model in card["filter"]["models"]}),
         "methods": sorted({method for card in cards for method in card["filter"]["methods"]}),
         "verdicts": sorted({word for card in cards for word in card["filter"]["verdicts"]}),
         "claims": sorted({row["claim"] for card in cards for row in card["verdicts"]}),

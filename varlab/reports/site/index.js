@@ -12,7 +12,7 @@ function asked() {
 }
 
 function passes(record, { model, method, verdict, claim = "", from = "", to = "9999" }) {
-  return (!model || record.model === model) && (!method || record.methods.includes(method))
+  return (!model || record.models.includes(model)) && (!method || record.methods.includes(method))
     && (!verdict || record.verdicts.includes(verdict)) && record.text.toLowerCase().includes(claim.toLowerCase())
     && record.date >= from && record.date <= to;
 }
