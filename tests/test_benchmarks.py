@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+import varlab as vl
 from tests.conftest import features, text_for, tiny_hart, tiny_infinity, tiny_var
 from varlab import machine
 from varlab.engine.loop import Run
@@ -19,7 +20,7 @@ from varlab.models.text import RandomText
 from varlab.probes.log import fewer_bits
 from varlab.runs import work_shares
 from varlab.runs.clock import SPANS
-from varlab.timing.benchmarks import dense, suite
+from varlab.timing.benchmarks import dense, sharing, suite
 from varlab.timing.benchmarks.dense import TARGETS, _table
 from varlab.timing.benchmarks.growth import account_seconds
 from varlab.timing.benchmarks.models import random_infinity
@@ -153,6 +154,21 @@ def test_the_account_is_work_over_rates(monkeypatch: pytest.MonkeyPatch) -> None
     run.generate(["prompt 0"], (0,))
     linear, attended = (sum(getattr(w, n) for w in run.ledger.stages) for n in ("linear_flops", "attention_flops"))
     assert account_seconds(model) == pytest.approx(linear / 2 + attended / 4)
+
+
+def test_drawing_together_gives_the_bits_of_each_alone_for_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 8.0, 8.0, 10.0, 10.0, 13.0, 13.0, 21.0])  # alone 8, together 2; then 3, 8
+    monkeypatch.setattr(sharing.time, "process_time", lambda: next(clock))
+    monkeypatch.setattr(sharing, "ROUND", 2)
+    table, equal = sharing.sharing(vl.load("nano-infinity"), 2)
+    assert equal and table.images.tolist() == [4, 4] and table.methods.tolist() == [8, 8]
+    assert table.ratio.tolist() == pytest.approx([1, (2 / 8 + 3 / 8) / 2])
+    assert table.cpu_seconds.tolist() == pytest.approx([8 / 2 / 8, 2.5 / 2 / 8])
+    assert (table.low <= table.ratio).all() and (table.ratio <= table.high).all()
+    together = sharing._together
+    monkeypatch.setattr(sharing, "_together", lambda *given: [(spec, image + 1) for spec, image in together(*given)])
+    monkeypatch.setattr(sharing.time, "process_time", iter(range(1, 9)).__next__)
+    assert not sharing.sharing(vl.load("nano-infinity"), 1)[1]
 
 
 def test_history_grows_by_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

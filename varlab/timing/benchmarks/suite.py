@@ -20,6 +20,7 @@ from varlab.resources import git_state
 from varlab.timing.benchmarks.dense import NEEDS_UNITS, dense_bench
 from varlab.timing.benchmarks.growth import WITHIN, growth
 from varlab.timing.benchmarks.probe_cost import ALLOWED, BARE, PROBED, TARGETS, WHOLE, ProbeCost, probe_cost
+from varlab.timing.benchmarks.sharing import ROUND, SPECS, sharing
 from varlab.weights.zoo import load
 from varlab.writing import beside
 
@@ -59,7 +60,9 @@ def probes(rounds: int, progress: Progress | None, model: str = "nano-infinity")
     loaded = load(model)
     made = probe_cost(loaded, max(rounds, 5), progress=progress)
     ratio = made.ratio(BARE)
-    verdict = f"batch {made.batch}: {BARE} {ratio:.3f} times plain, {_word(ratio, ALLOWED)} {ALLOWED:g}; {_equal(made)}"
+    verdict = (
+        f"batch {made.batch}: {BARE} {ratio:.3f} times plain, {_word(ratio, ALLOWED)} {ALLOWED:g}; {_equal(made.equal)}"
+    )
     return Measured("probes", made.table, verdict, _facts(loaded, made, max(rounds, 5)))
 
 
@@ -73,15 +76,26 @@ def full_probes(rounds: int, progress: Progress | None, model: str = "infinity-2
         f"{name} {value:.3f} {units[name]}, {_word(value, TARGETS[name])} {TARGETS[name]:g}"
         for name, value in figures.items()
     ]
-    return Measured("probes-full", made.table, "; ".join([*told, _equal(made)]), _facts(loaded, made, rounds))
+    return Measured("probes-full", made.table, "; ".join([*told, _equal(made.equal)]), _facts(loaded, made, rounds))
+
+
+def shared(rounds: int, progress: Progress | None, model: str = "mini-infinity") -> Measured:
+    """Methods drawn together and each alone; 139 rounds are as many images as GenEval's 553 x 4."""
+    loaded = load(model)
+    table, equal = sharing(loaded, rounds, progress)
+    ratio = table.set_index("way").ratio["together"]
+    verdict = f"together {ratio:.2f} of the processor time of each alone; {_equal(equal)}"
+    facts = {"model": loaded.name, "weights": loaded.weights, "precision": loaded.precision,
+             "n": rounds * ROUND, "batch": ROUND, "seed": 0, "specs": list(SPECS)}  # fmt: skip
+    return Measured("sharing", table, verdict, facts)
 
 
 def _word(value: float, most: float) -> str:
     return "not measured against" if value != value else "within" if value <= most else "NOT within"
 
 
-def _equal(made: ProbeCost) -> str:
-    return f"images {'bit-equal' if made.equal else 'NOT bit-equal'}"
+def _equal(equal: bool) -> str:
+    return f"images {'bit-equal' if equal else 'NOT bit-equal'}"
 
 
 def _facts(model: NextScaleModel, made: ProbeCost, rounds: int) -> dict[str, Any]:
@@ -92,7 +106,7 @@ def _facts(model: NextScaleModel, made: ProbeCost, rounds: int) -> dict[str, Any
 
 
 TOPICS: dict[str, Callable[[int, Progress | None], Measured]] = {
-    "dense": dense, "growth": grown, "probes": probes, "probes-full": full_probes,
+    "dense": dense, "growth": grown, "probes": probes, "probes-full": full_probes, "sharing": shared,
 }  # fmt: skip
 
 
