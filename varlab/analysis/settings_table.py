@@ -40,6 +40,14 @@ class SettingsTable:
     def n(self) -> int:
         return int(self.facts["n"])
 
+    @property
+    def fitted(self) -> str:
+        """Whether SkipVAR's decision model was fitted on these prompts, as a sentence."""
+        texts = self.facts.get("fitted", {}).get("texts")
+        if texts is None:
+            return "Which prompts the decision model was fitted on is not recorded: it may have been these."
+        return f"None of these prompts is among the {texts} that the decision model was fitted on."
+
     @cached_property
     def works(self) -> pd.Series:
         """Operations of the transformer over the dense run's, by spec."""

@@ -79,11 +79,8 @@ def ssim_at(table: SettingsTable, spec: str, ssim: float, speed: float) -> Findi
 
 def decided(table: SettingsTable, ask: Callable[[SettingsTable], Finding]) -> Finding:
     """A finding on a method that decides by a fitted model, which says whether it was fitted on these prompts."""
-    found, fitted = ask(table), table.facts.get("fitted", {})
-    said = "Which prompts its decision model was fitted on is not recorded."
-    if fitted.get("texts") is not None:
-        said = f"None of these prompts is among the {fitted['texts']} that its decision model was fitted on."
-    return replace(found, text=f"{found.text} {said}")
+    found = ask(table)
+    return replace(found, text=f"{found.text} {table.fitted}")
 
 
 def difference_agrees(table: SettingsTable, spec: str, claimed: float) -> Finding:
