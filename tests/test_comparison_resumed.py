@@ -3,15 +3,19 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
 import varlab as vl
+from tests.test_class_quality import named_var
 from varlab.comparison import Comparison, compare, frontier
 from varlab.comparison.bench import Bench
 from varlab.comparison.turns import BEGUN, TURNS
 from varlab.errors import VarlabError
+from varlab.evaluation import command
+from varlab.evaluation.classes import draw_classes
 from varlab.evaluation.command import scene_drawing, score_command
 from varlab.evaluation.generation import generate
 from varlab.evaluation.scenes import score_samples
@@ -218,3 +222,35 @@ def test_a_score_that_was_stopped_goes_on(
     plain, _, _ = score_samples(model, 24, 1)
     ours = table_[table_.source == "samples"].set_index("category")
     assert ours["mean"].equals(plain.summary["mean"])
+
+
+@pytest.mark.parametrize("benchmark", ["frechet", "fid"])
+def test_a_score_of_classes_that_was_stopped_goes_on(
+    benchmark: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    judged: list[np.ndarray] = []
+
+    def judge(*given: Any) -> tuple[pd.DataFrame, list[str]]:
+        judged.append(given[-1]["freqexit:exits=2"] if benchmark == "frechet" else given[0])
+        return pd.DataFrame(), []
+
+    monkeypatch.setattr(command, "require_inception", lambda: None)
+    monkeypatch.setattr(command, "inception_scores", judge)
+    monkeypatch.setattr(command, "judge_classes", lambda *given: judge(*given)[0])
+
+    def stop(done: float, total: int) -> None:
+        if done >= 20:
+            raise KeyboardInterrupt
+
+    def scored(progress: Any) -> tuple[pd.DataFrame, str]:
+        return score_command(benchmark, named_var(), 24, 4, 3, None, progress, ("freqexit:exits=2",))
+
+    with pytest.raises(KeyboardInterrupt):
+        scored(stop)
+    (place,) = runs_in("runs")
+    there = {path: path.stat().st_mtime_ns for path in place.rglob("*.png")}
+    assert len(there) == 16 and verify(place).word == "partial"
+    assert str(place) in scored(lambda *_: None)[1] and verify(place).word == "complete"
+    assert {path: path.stat().st_mtime_ns for path in there} == there
+    np.testing.assert_array_equal(judged[0], draw_classes(named_var(), 24, 3, ["freqexit:exits=2"]))

@@ -1,7 +1,6 @@
 """Commands of the benchmarks: ``generate``, ``validate``, ``adapter``, ``score``."""
 
 import shlex
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -304,7 +303,7 @@ def _score_model(
     if benchmark != "scenes":
         require_classes(model, named=True)
     loaded = load_set(model, settings, options)
-    with resumable() if benchmark == "scenes" else nullcontext(), image_bar() as progress:
+    with resumable(), image_bar() as progress:
         frame, note = score_command(benchmark, loaded, n, per_prompt, seed, json, progress, methods, against)
     console.print(as_table(frame))
     say(f"weights: {loaded.weights}; seed {seed}; {note}")

@@ -1,6 +1,6 @@
 """Quality of class-conditional images of scenes: Frechet distance, precision, recall, and accuracy of the class."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,13 +98,18 @@ def score_classes(
 ) -> pd.DataFrame:
     """One row a method (accelerators, or none), and for scale: reconstructions and other held-out scenes."""
     checked = check_classes(model)
-    pictures, names = reference(checked, 2 * n)
-    space = FrechetSpace(scattering_of(pictures[:n]))
-    rows = []
-    for method in methods:
-        specs = [part for part in method.split("+") if part != "none"]
-        drawn = draw_classes(checked, n, seed, specs, progress=progress)
-        rows.append({"source": method, "n": n} | as_row(measures(described(drawn, labels(checked, n)), space)))
-    for source, others in (("reconstructions", reconstruct(checked, pictures[n:])), ("other scenes", pictures[n:])):
+    specs = {method: [part for part in method.split("+") if part != "none"] for method in methods}
+    drawn = {method: draw_classes(checked, n, seed, own, progress=progress) for method, own in specs.items()}
+    return judge_classes(checked, n, drawn)
+
+
+@fixed_context()
+def judge_classes(model: VAR, n: int, drawn: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """The table of ``score_classes`` for n pictures a method, classes in turn."""
+    pictures, names = reference(model, 2 * n)
+    space, rows = FrechetSpace(scattering_of(pictures[:n])), []
+    for method, own in drawn.items():
+        rows.append({"source": method, "n": n} | as_row(measures(described(own, labels(model, n)), space)))
+    for source, others in (("reconstructions", reconstruct(model, pictures[n:])), ("other scenes", pictures[n:])):
         rows.append({"source": source, "n": n} | as_row(measures(described(others, names[n:]), space)))
     return pd.DataFrame(rows)

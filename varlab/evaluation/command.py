@@ -6,12 +6,14 @@ from shlex import quote
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from varlab.accelerators import DENSE
 from varlab.errors import VarlabError, unknown
 from varlab.evaluation.adm import export_npz, inception_scores, require_inception
-from varlab.evaluation.classes import check_classes, draw_classes, reference, score_classes
+from varlab.evaluation.classes import check_classes, judge_classes, labels, reference
+from varlab.evaluation.contract import Item
 from varlab.evaluation.generation import Drawing, drawn_at, kept_at
 from varlab.evaluation.judging import find_benchmark
 from varlab.evaluation.scenes import lead, score, score_ceiling
@@ -40,8 +42,8 @@ def score_command(
 ) -> tuple[pd.DataFrame, str]:
     """The table (scenes: one row a category and source; else one row a source) and a line on how it was made.
 
-    The pictures of scenes are drawn into a folder under ``runs/`` and read from there, so that a score that was stopped
-    goes on. against: what an earlier call wrote to its ``json_path``; the table then also holds the lead over it.
+    The pictures are drawn into a folder under ``runs/`` and read from there, so that a score that was stopped goes on.
+    against: what an earlier call wrote to its ``json_path``; the table then also holds the lead over it.
     """
     if benchmark not in BENCHMARKS:
         raise unknown("benchmark", benchmark, BENCHMARKS)
@@ -68,12 +70,10 @@ def score_command(
             ahead = lead(drawn, pd.DataFrame(former["entries"])).reset_index()
             table = pd.concat([table, ahead.assign(source=f"lead over {former['weights']}")], ignore_index=True)
             note += f"; the lead is paired by entry, over {former['weights']}, seed {former['seed']}"
-    elif benchmark == "frechet":
-        table = score_classes(model, count, seed, ["+".join(methods) or "none"], progress)
-        note = "95 % intervals over images; the distance is of scattering features and no FID"
     else:
-        table, notes = _fid(model, count, seed, methods, progress)
-        note = "; ".join(["by torch-fidelity's Inception", *notes])
+        drawing = class_drawing(benchmark, model, count, seed, methods)
+        table, note = _classes(drawing, place := kept_at(drawing), progress)
+        note += f"; pictures: {place}"
     if json_path is not None:
         record = {
             "benchmark": benchmark,
@@ -112,14 +112,25 @@ def scene_drawing(model: NextScaleModel, n: int, per_prompt: int, seed: int) -> 
     return Drawing(scenes, model, scenes.first(n, None), DENSE, seed, per_prompt, scenes.ending, {}, model.settings)
 
 
-def _fid(
-    model: NextScaleModel, n: int, seed: int, methods: tuple[str, ...], progress: Progress
-) -> tuple[pd.DataFrame, list[str]]:
-    checked = check_classes(model)
-    require_inception()
-    real, _ = reference(checked, n)
+def class_drawing(benchmark: str, model: NextScaleModel, n: int, seed: int, methods: tuple[str, ...]) -> Drawing:
+    """Its classes in turn, each image as ``draw_classes`` draws it."""
+    found, texts = find_benchmark(benchmark), labels(check_classes(model), n)
+    items = [Item(f"{i:05d}", text, text) for i, text in enumerate(texts)]
+    return Drawing(found, model, items, "+".join(methods) or DENSE, seed, 1, found.ending, {}, model.settings)
+
+
+def _classes(drawing: Drawing, place: Path, progress: Progress) -> tuple[pd.DataFrame, str]:
+    """The table, and how it was made, of pictures that are drawn where they are not there."""
+    model, n = check_classes(drawing.model), len(drawing.items)
+    if drawing.benchmark.name == "fid":
+        require_inception()
+    pictures = np.stack(drawn_at(drawing, place, progress))
+    if drawing.benchmark.name == "frechet":
+        note = "95 % intervals over images; the distance is of scattering features and no FID"
+        return judge_classes(model, n, {drawing.spec: pictures}), note
     with TemporaryDirectory() as folder:
-        return inception_scores(draw_classes(checked, n, seed, methods, progress=progress), real, Path(folder))
+        table, notes = inception_scores(pictures, reference(model, n)[0], Path(folder))
+    return table, "; ".join(["by torch-fidelity's Inception", *notes])
 
 
 def export_command(
