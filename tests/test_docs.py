@@ -1,5 +1,6 @@
 """What README and tutorial show is run as it stands; links lead somewhere; words are few."""
 
+import inspect
 import re
 import shlex
 import tomllib
@@ -12,6 +13,8 @@ import yaml
 from packaging.specifiers import SpecifierSet
 from typer.testing import CliRunner
 
+import varlab as vl
+from varlab import comparison, runs
 from varlab.cli import app
 from varlab.comparison import baselines
 from varlab.reports.notebooks import list_notebooks
@@ -60,6 +63,14 @@ def test_reports_are_called_as_the_command_knows_them() -> None:
     for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         for name in re.findall(r"varlab report (\d\S*)", page.read_text()):
             assert name.strip("`") in list_notebooks(ROOT / "notebooks"), (page, name)
+
+
+@pytest.mark.parametrize("call", ["sample", "log", "compare", "frontier", "compare_images", "compare_saved"])
+def test_a_public_function_names_all_options_that_it_hands_on(call: str) -> None:
+    function = getattr(runs, {"log": "log_run"}.get(call, call), None) or getattr(comparison, call)
+    words = set(re.findall(r"\w+", getattr(vl, call).__doc__))
+    options = {p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    assert options and options <= words, options - words
 
 
 def test_links_lead_to_files() -> None:

@@ -12,7 +12,8 @@ from tests.toy_reports import write_notebook
 from varlab import reports
 from varlab.cli.batches import Lines
 from varlab.errors import VarlabError
-from varlab.reports.batch import Pace
+from varlab.reports.batch import Order, Pace
+from varlab.reports.run import report_key
 
 SAYS = """print("n is", n)
 from time import sleep
@@ -153,11 +154,20 @@ def test_make_report_makes_every_notebook() -> None:
     assert plain == set(reports.list_notebooks())  # each as it stands, beside those for another model
 
 
-def test_what_a_report_reads_makes_it_again(batch: Path, tmp_path: Path) -> None:
+def test_what_a_report_reads_makes_it_again(batch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A prompt file of the same name may hold others, and a model of the same name have other weights."""
-    good, out = reports.read_batch(batch, read=lambda inputs: {"file": "one"})[0], tmp_path / "out"
-    assert good.read == {"file": "one"} and reports.make_batch([good], out) == {}
-    for order, state in ((good, "unchanged"), (replace(good, read={"file": "two"}), "done")):
-        said: list[str] = []
-        reports.make_batch([order], out, told=lambda name, what, left, said=said: said.append(what))  # type: ignore[misc]
-        assert said[-1] == state
+    seen: list[dict[str, Any]] = []
+    good = reports.read_batch(batch, read=lambda inputs: seen.append(dict(inputs)) or {"file": "one"})[0]  # type: ignore[func-returns-value]
+    made: list[Order] = []
+    monkeypatch.setattr("varlab.reports.batch._made", lambda waiting, *_: made.extend(waiting))
+    place = tmp_path / good.name / f"{good.name}.ipynb"
+    place.parent.mkdir()
+    place.with_suffix(".html").write_text("")
+    held = nbformat.v4.new_notebook(
+        metadata={"varlab": {"status": "complete", "key": report_key(good.notebook, seen[0], {"file": "one"})}}
+    )
+    nbformat.write(held, place)
+    changed = replace(good, read={"file": "two"})
+    for order in (good, changed):
+        reports.make_batch([order], tmp_path)
+    assert made == [changed]

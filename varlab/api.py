@@ -148,7 +148,10 @@ def compare(
         Methods as text; those joined by ``+`` run together. The dense run is always there.
     **options
         Those of ``varlab.comparison.compare``: ``n`` (32, or all of a shorter file; intervals narrow with its root,
-        time grows with it), ``seed``, ``batch``, ``rounds``, ``lpips``, ``frontier``, ``stages_of``, and settings.
+        time grows with it), ``seed``, ``batch``, ``rounds``, ``lpips``, ``frontier``, ``stages_of``, ``progress`` and
+        settings; ``folder``, where it is kept as it grows and goes on after a stop, with ``overwrite`` and ``wait``;
+        ``dense``, where dense images are kept for others too; ``foreign``, folders of pictures that other code drew of
+        these prompts and seed, with ``foreign_latency``, a CSV of their seconds.
 
     Returns
     -------
@@ -158,7 +161,8 @@ def compare(
     Raises
     ------
     VarlabError
-        Before any work, for unknown names, needs that are not met, and methods that cannot run together.
+        Before any work, for unknown names, needs that are not met, methods that cannot run together, and a folder that
+        holds something else.
 
     Examples
     --------
@@ -177,7 +181,8 @@ def frontier(model: NextScaleModel | str, prompt_set: Given = None, **options: A
     model, prompt_set
         As for ``compare``.
     **options
-        Those of ``varlab.comparison.frontier``: ``n``, ``seed``, ``folder``, ``lpips``, ``batch``, and settings.
+        Those of ``varlab.comparison.frontier``: ``n``, ``seed``, ``folder``, ``lpips``, ``batch``, ``dense``,
+        ``progress`` and settings.
 
     Returns
     -------
@@ -202,7 +207,7 @@ def compare_images(dense: Path | str, others: Sequence[Path | str] | Path | str,
         Those of methods, a folder each, of the same prompts.
     **options
         Those of ``varlab.comparison.compare_images``: ``latency``, ``lpips``, ``dists``, ``grid``, ``margin``,
-        ``allow_missing``, ``despite``, ``seed``.
+        ``allow_missing``, ``despite``, ``seed``, ``names``, ``progress``.
 
     Returns
     -------
