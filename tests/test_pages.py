@@ -5,9 +5,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup, Tag
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from tests.toy_pages import FACTS, PROMPTS, SPEC, VERDICT, browser, write_report  # noqa: F401
 from varlab import reports
@@ -102,6 +105,20 @@ def test_images_have_words_with_the_whole_prompts(pages: list[Path]) -> None:
         assert f"Prompt {number}: {prompt}" in image["alt"]
     (small, other) = parsed(pages[2]).select("figure img")
     assert str(small["alt"]).startswith("pictures: model mini-hart, ") and other["alt"] != small["alt"]
+
+
+def test_images_say_the_n_of_their_own_table_and_cells_without_a_value_a_dash(tmp_path: Path) -> None:
+    html = pd.DataFrame({"detail": [np.nan, 0.5], "said": [None, "nothing"]}).to_html()
+    picture = new_output("display_data", {"image/png": "iVBORw0KGgo="})
+    cells = [new_code_cell(f'# Loss.\nsave(x, "{name}")', outputs=[picture]) for name in ("loss", "share")]
+    cells.append(new_code_cell("table", outputs=[new_output("display_data", {"text/html": html})]))
+    (tmp_path / "loss.csv").write_text("removed,n\nnothing,96\nall,96\n")
+    (tmp_path / "share.csv").write_text("stage,n\n1,1\n2,4\n")  # of several: that of the report
+    (tmp_path / "facts.json").write_text('{"model": "m", "n": 1}')
+    nbformat.write(new_notebook(cells=cells), tmp_path / "it.ipynb")
+    page = BeautifulSoup(notebook_page(tmp_path / "it.ipynb", {}, tmp_path), "html.parser")
+    assert [image["alt"] for image in page("img")] == ["Loss. model m, n 96", "Loss. model m, n 1"]
+    assert [cell.get_text() for cell in page("td")] == ["-", "-", "0.5", "nothing"]
 
 
 def test_titles_say_the_notebook_and_the_model(pages: list[Path]) -> None:

@@ -8,7 +8,7 @@ security policy.
 import csv
 import re
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ TEXTS = ["text/latex", "text/plain"]
 SAVED = re.compile(r"""\bsave\([^\n]*,\s*["']([^"'\n]+)["']\s*\)""")  # the name that a cell saves its figure under
 FOLDED = 20  # verdicts: of more a page begins with their counts, and the table is folded
 ABOUT = ("model", "weights", "n", "seed")  # what the words for an image say of its data
+ABSENT = ("NaN", "nan", "NaT", "None", "<NA>")  # as pandas writes them
 PRIORITY = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", *TEXTS]
 
 
@@ -104,27 +105,42 @@ def _claim_data(folder: Path, row: int) -> str:
 
 def _describe_images(notebook: nbformat.NotebookNode, folder: Path, facts: Mapping[str, Any]) -> None:
     """Give each code cell the words that stand for its images: what it draws, of which data, and the whole prompts."""
-    data = ", ".join(f"{name} {as_text(facts[name])}" for name in ABOUT if name in facts)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             first = cell.source.strip().partition("\n")[0]
             drawn = first.removeprefix("#").strip() if first.startswith("#") else "Figure."
-            cell.metadata["alt"] = " ".join(part for part in (drawn, data, *_prompts(cell.source, folder)) if part)
+            rows = _rows(cell.source, folder)
+            about = {**facts, **_number(rows)}
+            data = ", ".join(f"{name} {as_text(about[name])}" for name in ABOUT if name in about)
+            cell.metadata["alt"] = " ".join(part for part in (drawn, data, *_prompts(rows)) if part)
 
 
-def _prompts(source: str, folder: Path) -> list[str]:
-    """The prompts in the table beside a figure of pictures, each with its number."""
+def _number(rows: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """The n of a figure, where all of its table has one."""
+    found = {row["n"] for row in rows if row.get("n")}
+    return {"n": found.pop()} if len(found) == 1 else {}
+
+
+def _prompts(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """The prompts of a figure of pictures, each with its number."""
+    return [f"Prompt {row['prompt']}: {row['text']}" for row in rows if row.keys() >= {"prompt", "text"}]
+
+
+def _rows(source: str, folder: Path) -> list[dict[str, str]]:
+    """The table beside the figure that a cell saves."""
     name = SAVED.search(source)
     table = folder / f"{name[1]}.csv" if name else None
     if table is None or not table.is_file():
         return []
     with table.open(encoding="utf-8", newline="") as lines:
-        rows = list(csv.DictReader(lines))
-    return [f"Prompt {row['prompt']}: {row['text']}" for row in rows if row.keys() >= {"prompt", "text"}]
+        return list(csv.DictReader(lines))
 
 
 def _arrange(soup: BeautifulSoup) -> None:
     """Put the summary under the title, let tables scroll, and list the sections where there are enough to need it."""
+    for cell in soup.select("table.dataframe td"):
+        if cell.get_text().strip() in ABSENT:
+            cell.string, cell["title"] = "-", "no value"
     for table in soup.find_all("table"):
         if table.find_parent("table") is None:
             box = soup.new_tag(
