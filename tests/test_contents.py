@@ -76,6 +76,7 @@ def decided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_rewritten_decision_file_is_another_method(decided: Path) -> None:
     model, spec = vl.load("mini-ten"), f"skipvar:model={decided.name}"
     plan = {"models": ["mini-ten"], "specs": [spec], "prompts": ["one.txt"]}
+    specs = [spec, "sparsevar:keep=0.5", "sparsevar:keep=0.2"]  # which cannot run together
     item = Item("0000", "a red star", "0000")
     made = drawing(model=model, settings=model.settings, spec=spec, items=[item], per_prompt=1)
     found = []
@@ -87,10 +88,10 @@ def test_a_rewritten_decision_file_is_another_method(decided: Path) -> None:
         found.append((log.encoding["source"], str(kept_at(made)), *names, read))
         assert log["skipvar/drop"].values[0] == dropped
         if not dropped:
-            vl.compare(model, "one.txt", [spec], folder="compared", frontier=False)
+            vl.compare(model, "one.txt", specs, folder="compared", frontier=False)
             generate({Path("pictures"): made})
     assert len(found[0]) == 4 and not set(found[0]) & set(found[1])
-    refused(lambda: vl.compare(model, "one.txt", [spec], folder="compared", frontier=False), "different: contents")
+    refused(lambda: vl.compare(model, "one.txt", specs, folder="compared", frontier=False), "different: contents")
     refused(lambda: check(made, Path("pictures")), "holds other images", "contents")
 
 

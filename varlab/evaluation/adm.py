@@ -15,6 +15,7 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 
+from varlab.accelerators import build
 from varlab.errors import VarlabError, cause
 from varlab.evaluation.benchmarks.distances import distance_rows, read_features, read_references
 from varlab.evaluation.scripts import inception_features
@@ -52,7 +53,7 @@ def export_npz(
     parts = path.with_name(path.name + ".parts")
     settings = " ".join(f"{key}={value}" for key, value in asdict(model.settings).items())
     made = f"{model.name} {model.weights} n={n} seed={seed} {'+'.join(accelerators)} {settings}"
-    made += f" {more}" if (more := contents(model, accelerators)) else ""
+    made += f" {more}" if (more := contents(model, build(accelerators))) else ""
     with one_writer(parts, wait=wait):
         _same(parts / "run.txt", made)
         _export(job, parts, path, progress)

@@ -65,7 +65,7 @@ class Drawing:
         """What the folder says of itself."""
         replaced = {item.id: self.rewritten[item.text] for item in self.items if item.text in self.rewritten}
         made = made_with(self.model, seed=self.seed) | {"settings": asdict(self.settings)}
-        made["contents"] = contents(self.model, self.methods)
+        made["contents"] = contents(self.model, methods_of(self.spec))
         return plain({
             "benchmark": self.benchmark.name, "spec": self.spec, **made, "images_per_prompt": self.per_prompt,
             "ending": self.ending, "quality": QUALITY if self.ending == ".jpg" else None, "rewritten": replaced,
@@ -76,11 +76,8 @@ class Drawing:
     def job(self) -> Job:
         """Sample i is image i % per_prompt of item i // per_prompt, and depends on (seed, i) alone."""
         texts = [self.rewritten.get(item.text, item.text) for item in self.items for _ in range(self.per_prompt)]
-        return Job(self.model, tuple(texts), self.settings, self.seed, accelerators=self.methods)
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        return tuple(part for part in self.spec.split("+") if part != DENSE)
+        methods = tuple(part for part in self.spec.split("+") if part != DENSE)
+        return Job(self.model, tuple(texts), self.settings, self.seed, accelerators=methods)
 
     @property
     def shares(self) -> bool:

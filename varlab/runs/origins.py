@@ -1,6 +1,6 @@
 """What a run was made of, as records say it: the model's architecture, its text encoder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -39,12 +39,12 @@ def text_encoder(model: NextScaleModel) -> str:
     return "none" if encoder is None else str(getattr(encoder, "label", type(encoder).__name__))
 
 
-def contents(model: NextScaleModel, accelerators: Sequence[str | Accelerator] = ()) -> dict[str, Any]:
+def contents(model: NextScaleModel, methods: Iterable[Accelerator] = ()) -> dict[str, Any]:
     """Digests of what decides the pictures and no label or spec tells: of weights, text encoder and methods' files.
 
     Nothing where labels and specs tell all, as those of minis do.
     """
-    files = {spec_of(method): digest_of_files(method.files(model.name)) for method in build_accelerators(accelerators)}
+    files = {spec_of(method): digest_of_files(method.files(model.name)) for method in methods}
     found = {
         "weights": untold(model.weights, getattr(model.weights, "content", {})),
         "text_encoder": digest_of_files(getattr(getattr(model, "text", None), "files", ())),

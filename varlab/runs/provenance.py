@@ -35,7 +35,7 @@ def provenance(job: Job, prompt_set: str = "custom") -> dict[str, Any]:
         "architecture": architecture(model),
         "text_encoder": text_encoder(model),
         **scenes_of(model),
-        "contents": contents(model, job.accelerators),
+        "contents": contents(model, build_accelerators(job.accelerators)),
         "precision": model.precision,
         "execution": model.execution,
         "schedule": [list(grid) for grid in model.schedule.grids],
