@@ -11,7 +11,7 @@ from torch import Tensor
 
 import varlab as vl
 from tests.conftest import features, hart_features, tiny_hart, tiny_infinity, tiny_var
-from tests.standins import hart, infinity, var
+from varlab.attached.standins import hart, infinity, var
 from varlab.attached.streams import BlockCall, Snapshots
 from varlab.engine.context import Context
 from varlab.engine.randomness import SeededNoise

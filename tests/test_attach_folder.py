@@ -11,8 +11,8 @@ from PIL import Image
 import varlab as vl
 from tests.conftest import features, tiny_infinity, tiny_var
 from tests.minis import refused
-from tests.standins import infinity, var
 from varlab.attached import Attached
+from varlab.attached.standins import infinity, var
 from varlab.outputs import read_facts
 from varlab.runs.states import verify
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import varlab as vl
 from tests.conftest import features, tiny_infinity, tiny_var
 from tests.minis import refused
-from tests.standins import infinity, var
+from varlab.attached.standins import infinity, var
 
 
 def state(module: nn.Module) -> dict[str, Any]:

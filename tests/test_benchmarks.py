@@ -20,7 +20,8 @@ from varlab.models.text import RandomText
 from varlab.probes.log import fewer_bits
 from varlab.runs import work_shares
 from varlab.runs.clock import SPANS
-from varlab.timing.benchmarks import dense, sharing, suite
+from varlab.schedules import custom
+from varlab.timing.benchmarks import attach_cost, dense, sharing, suite
 from varlab.timing.benchmarks.dense import TARGETS, _table
 from varlab.timing.benchmarks.growth import account_seconds
 from varlab.timing.benchmarks.models import random_infinity
@@ -169,6 +170,18 @@ def test_drawing_together_gives_the_bits_of_each_alone_for_less(monkeypatch: pyt
     monkeypatch.setattr(sharing, "_together", lambda *given: [(spec, image + 1) for spec, image in together(*given)])
     monkeypatch.setattr(sharing.time, "process_time", iter(range(1, 9)).__next__)
     assert not sharing.sharing(vl.load("nano-infinity"), 1)[1]
+
+
+def test_what_attaching_costs_is_paired_by_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_infinity(1, 128, "0.06M").with_(schedule=custom(((1, 1), (2, 2)), "two"))
+    monkeypatch.setattr(attach_cost, "MODELS", {"small": lambda: model})
+    made = suite.measure("attach", 1)
+    table = made.table.set_index("variant")
+    assert list(table.index) == list(attach_cost.VARIANTS) and set(table.n) == {made.facts["n"]} == {5}
+    assert table.loc["plain", ["ratio", "low", "high"]].tolist() == [1, 1, 1]
+    assert list(table.once_s.isnull()) == [True, False, False, False]
+    assert ((table.low <= table.ratio) & (table.ratio <= table.high)).all() and set(table.width) == {128}
+    assert made.verdict.startswith("small: ") and "images bit-equal" in made.verdict
 
 
 def test_history_grows_by_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

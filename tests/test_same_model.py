@@ -9,7 +9,7 @@ import torch
 import varlab as vl
 from tests.conftest import features, hart_features, tiny_hart, tiny_infinity, tiny_var
 from tests.minis import refused
-from tests.standins import hart, infinity, var
+from varlab.attached.standins import hart, infinity, var
 
 
 def test_infinity_is_the_same_by_the_released_sampler_and_by_a_call() -> None:

@@ -24,15 +24,21 @@ def default_call(
     sampler = getattr(structure.module, ENTRY, None)
     if not callable(sampler):
         raise VarlabError(f"{type(structure.module).__name__} has no {ENTRY}. Give generate=, a call of its sampler.")
-    build = {"infinity": _infinity, "var": _var, "hart": _hart}[structure.family]
-    given = build(text, ours, settings) | {"g_seed": 0, "top_k": 1, "top_p": 0.0}
-    if structure.family == "infinity":
-        given["vae"] = vae
+    given = keywords(structure.family, vae, text, ours, settings) | {"top_k": 1, "top_p": 0.0}
     taken = inspect.signature(sampler).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
         given = {name: value for name, value in given.items() if name in taken}
     with torch.no_grad():
         return sampler(**given)
+
+
+def keywords(
+    family: str, vae: nn.Module | None, text: Any, ours: Model | None, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Those of a released sampler for a text, with the seed 0; ``settings``: cfg, and tau of an Infinity."""
+    build = {"infinity": _infinity, "var": _var, "hart": _hart}[family]
+    given = build(text, ours, settings) | {"g_seed": 0}
+    return given | ({"vae": vae} if family == "infinity" else {})
 
 
 def _infinity(text: Any, ours: Model | None, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,9 @@ OF_GPUS = ("gpu", "predicted")
 def bench(
     topic: Annotated[
         list[str] | None,
-        typer.Argument(help="dense, growth, probes, probes-full, sharing (default: all five); gpu on CUDA; predicted."),
+        typer.Argument(
+            help="dense, growth, probes, probes-full, sharing, attach (default: all); gpu on CUDA; predicted."
+        ),
     ] = None,
     rounds: Annotated[
         int | None, typer.Option(help="Interleaved rounds; time grows in proportion. Default: 3, on a GPU 10.")
@@ -40,10 +42,11 @@ def bench(
     out: Annotated[Path, typer.Option(help="Folder under which bench/ or gpu/ holds what is found.")] = Path("reports"),
     overwrite: Overwrite = False,
 ) -> None:
-    """Benchmarks, ratios within one run: the engine against an eager reference, growth of cost, cost of probes,
-    what methods save that are drawn together (16 images a round: `--rounds 139` is as many as GenEval's 553 x 4).
+    """Benchmarks, ratios within one run: the engine against an eager reference, growth of cost, cost of probes and of
+    `vl.attach`, what methods save that are drawn together (16 images a round: `--rounds 139` is as many as GenEval's
+    553 x 4).
 
-    All five take about an hour on one free core. Tables, figure and one more line of history go to the folder.
+    All of them take about an hour on one free core. Tables, figure and one more line of history go to the folder.
     `varlab bench gpu` measures everything that is promised for a GPU in under ten minutes; `varlab bench predicted`
     says by roofline, without one, what it would find on four GPUs.
     """

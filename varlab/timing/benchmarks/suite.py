@@ -17,6 +17,7 @@ from varlab.machine import clocks, device_name
 from varlab.models.base import NextScaleModel
 from varlab.outputs import in_picture, refuse_existing, save_table
 from varlab.resources import git_state
+from varlab.timing.benchmarks import attach_cost
 from varlab.timing.benchmarks.dense import NEEDS_UNITS, dense_bench
 from varlab.timing.benchmarks.growth import WITHIN, growth
 from varlab.timing.benchmarks.probe_cost import ALLOWED, BARE, PROBED, TARGETS, WHOLE, ProbeCost, probe_cost
@@ -90,6 +91,23 @@ def shared(rounds: int, progress: Progress | None, model: str = "mini-infinity")
     return Measured("sharing", table, verdict, facts)
 
 
+def attached(rounds: int, progress: Progress | None) -> Measured:
+    """Of samplers under the released names that hold our weights: a small, a middling and a wide model."""
+    made, told, rounds = [], [], max(rounds, 5)
+    for place, (name, build) in enumerate(attach_cost.MODELS.items()):
+        cost = attach_cost.attach_cost(build(), rounds, _share(progress, place, len(attach_cost.MODELS)))
+        ratio = cost.ratio(WHOLE)
+        word = f"{_word(ratio, attach_cost.ALLOWED)} {attach_cost.ALLOWED:g}"
+        told.append(f"{name}: {WHOLE} {ratio:.3f} times plain, {word}; {_equal(cost.equal)}")
+        made.append(cost.table)
+    facts = {"n": rounds, "batch": 1, "precision": "fp32", "schedule of the wide model": attach_cost.GRIDS}
+    return Measured("attach", pd.concat(made, ignore_index=True), "; ".join(told), facts)
+
+
+def _share(progress: Progress | None, part: int, parts: int) -> Progress | None:
+    return None if progress is None else lambda done, rounds: progress((part + done / rounds) * rounds / parts, rounds)
+
+
 def _word(value: float, most: float) -> str:
     return "not measured against" if value != value else "within" if value <= most else "NOT within"
 
@@ -107,6 +125,7 @@ def _facts(model: NextScaleModel, made: ProbeCost, rounds: int) -> dict[str, Any
 
 TOPICS: dict[str, Callable[[int, Progress | None], Measured]] = {
     "dense": dense, "growth": grown, "probes": probes, "probes-full": full_probes, "sharing": shared,
+    "attach": attached,
 }  # fmt: skip
 
 

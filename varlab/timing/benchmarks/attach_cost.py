@@ -1,0 +1,93 @@
+"""What ``vl.attach`` costs: processor time of a released sampler's call with and without it, interleaved in one run."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from varlab.attached import attach
+from varlab.attached.standins import Released, stand_in
+from varlab.context import fixed_context
+from varlab.models.base import NextScaleModel
+from varlab.runs.clock import interleaved, paired_ratio
+from varlab.runs.inputs import at_least
+from varlab.schedules import custom
+from varlab.timing.benchmarks.models import random_infinity
+from varlab.timing.benchmarks.probe_cost import BARE, PROBED, WHOLE, WITHOUT_PREVIEWS
+from varlab.weights.zoo import load
+
+PLAIN, SILENT = "plain", "no probes"
+VARIANTS: dict[str, tuple[str, ...] | None] = {PLAIN: None, SILENT: (), BARE: WITHOUT_PREVIEWS, WHOLE: PROBED}
+ALLOWED = 1.10  # of a call with all probes, as a multiple of the same call unattached
+PROMPT = "a red star above a blue ring"
+GRIDS = tuple((side, side) for side in (1, 2, 3, 4, 6, 8))  # of the wide model: as few tokens as a small one draws
+MODELS: dict[str, Callable[[], NextScaleModel[Any, Any, Any]]] = {
+    "nano-infinity": lambda: load("nano-infinity"),
+    "mini-infinity": lambda: load("mini-infinity"),
+    "wide": lambda: random_infinity(4, 1024, "0.06M").with_(schedule=custom(GRIDS, "square-8")),
+}
+
+
+@dataclass(frozen=True)
+class AttachCost:
+    """``table``: a row a variant: seconds of a call of one image, its ratio to the plain call (median and 95 % interval
+    over rounds), what an attachment costs once, and the MiB that the process held at most; ``equal``: images bit for
+    bit."""
+
+    table: pd.DataFrame
+    equal: bool
+
+    def ratio(self, variant: str) -> float:
+        return float(self.table.set_index("variant").loc[variant, "ratio"])
+
+
+@fixed_context()
+def attach_cost(
+    own: NextScaleModel[Any, Any, Any], rounds: int, progress: Callable[[float, int], None] | None = None
+) -> AttachCost:
+    """Each round calls the sampler with every set of probes in turning order. Time is the process's own on a processor,
+    so that what others do on a shared machine counts little."""
+    at_least(1, rounds=rounds)
+    theirs, images = stand_in(own), dict[str, Any]()
+
+    def one(variant: str, turn: int) -> tuple[float, float]:
+        calls, once, images[variant] = _pass(theirs, VARIANTS[variant])
+        return calls, once
+
+    timed = interleaved(list(VARIANTS), one, rounds, own.device, progress)
+    figures = {name: np.array(found) for name, found in timed.passes.items()}
+    rows = []
+    for name, found in figures.items():
+        ratio = paired_ratio(found[:, 0], figures[PLAIN][:, 0])
+        spent = np.median(found, axis=0)
+        rows.append([name, rounds, spent[0], *ratio, spent[1], timed.peaks[name]])
+    columns = ["variant", "n", "median_s", "ratio", "low", "high", "once_s", "peak_mib"]
+    facts = {"model": own.name, "weights": own.weights, "width": own.width, "blocks": own.depth}
+    table = pd.DataFrame(rows, columns=columns).assign(**facts)
+    return AttachCost(table[[*facts, *columns]], all(torch.equal(images[PLAIN], image) for image in images.values()))
+
+
+def _pass(theirs: Released, probes: tuple[str, ...] | None) -> tuple[float, float, torch.Tensor]:
+    """Seconds of a call, and what attaching takes once: entering, and what the first call takes more; the picture."""
+    given = theirs.arguments([PROMPT])
+
+    def call() -> tuple[float, Any]:
+        start = time.process_time()
+        out = theirs.model.autoregressive_infer_cfg(**given)  # type: ignore[operator]
+        return time.process_time() - start, out[2]
+
+    with torch.inference_mode():
+        if probes is None:
+            call()  # as the first of an attachment warms what the second is timed on
+            seconds, image = call()
+            return seconds, float("nan"), image
+        start = time.process_time()
+        with attach(theirs.model, theirs.vae, probes=probes):
+            entered = time.process_time() - start
+            first, _ = call()
+            later, image = call()
+    return later, entered + first - later, image
