@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -21,6 +22,8 @@ from varlab.models.infinity import TextBatch
 from varlab.models.infinity_model import Infinity
 from varlab.probes import PROBES
 from varlab.probes.token_mse import TokenMSE
+from varlab.reports.notebooks import read_notebook
+from varlab.resources import shipped
 
 ALL = tuple(PROBES)
 ARGMAX = {"top_k": 1, "top_p": 0.0}
@@ -51,6 +54,22 @@ def draw(own: Infinity, text: TextBatch, model: Any = None, **more: Any) -> tupl
     with vl.attach(model, vae=vae) as hooked:
         heard = model.autoregressive_infer_cfg(**given)[2]
     return hooked, plain, heard
+
+
+# The notebook
+
+
+@pytest.mark.parametrize("family", ["infinity", *(pytest.param(f, marks=pytest.mark.slow) for f in ("hart", "var"))])
+def test_the_notebook_on_forks_shows_every_family(family: str) -> None:
+    names: dict[str, Any] = {}
+    for cell in read_notebook(shipped("notebooks") / "start" / "fork.ipynb").cells:
+        if cell.cell_type == "code":
+            exec(cell.source, names)
+            names["family"] = family  # over what the first cell says
+    assert names["own"].family == names["log"].attrs["family"] == family
+    assert names["log"].attrs["prompts"] == names["prompts"] and len(names["hooked"].images) == 2
+    assert names["same"].passed
+    plt.close("all")
 
 
 # What the hooks cost

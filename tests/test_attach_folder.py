@@ -119,6 +119,27 @@ def test_folders_that_hold_something_else_are_left_alone(tmp_path: Path) -> None
     assert not (tmp_path / "empty").exists()
 
 
+def test_a_refused_folder_keeps_what_is_the_users_own(tmp_path: Path) -> None:
+    """Pictures under the names that a run would use too, and the record of a run that has drawn nothing yet."""
+    fork, folder = Fork(), tmp_path / "mine"
+    (folder / "images").mkdir(parents=True)
+    (folder / "images" / "holiday.png").write_bytes(b"a picture")
+
+    def enter(folder: Path = folder) -> None:
+        with fork.attach(folder):
+            pass
+
+    refused(enter, "holds no run")
+    assert (folder / "images" / "holiday.png").read_bytes() == b"a picture"
+    refused(lambda: enter(folder / "images" / "holiday.png"), "cannot be written in")
+    busy = tmp_path / "busy"
+    with fork.attach(busy):
+        (busy / "run.json").write_text("{}")
+        refused(lambda: Fork().attach(busy).__enter__(), "busy")
+        assert (busy / "run.json").is_file()
+        (busy / "run.json").unlink()
+
+
 def test_unnamed_calls_do_not_write_over_what_is_there(tmp_path: Path) -> None:
     fork = Fork()
     fork.fails_at = TEXTS[1]

@@ -59,6 +59,21 @@ def test_compiled_sharded_empty_and_training_modules() -> None:
     refused(lambda: vl.attach(parts()[0].to("meta")), "no weights")
 
 
+@pytest.mark.parametrize("place", ["blocks.1.forward", "run_blocks"])
+def test_compiled_methods_in_the_way_of_the_hooks(place: str) -> None:
+    model = var.StandIn(tiny_var())
+    owner: Any = model.blocks[1] if place.endswith("forward") else model
+    name = place.rpartition(".")[2]
+    setattr(owner, name, torch.compile(getattr(owner, name)))
+    refused(lambda: vl.attach(model), f"{place} is compiled", "before it is compiled")
+
+
+def test_a_compiled_read_out_is_heard_from_outside() -> None:
+    model = var.StandIn(tiny_var())
+    model.get_logits = torch.compile(model.get_logits, backend="eager")  # type: ignore[method-assign]
+    assert vl.attach(model).structure.family == "var"
+
+
 def test_wrappers_around_the_whole_are_taken_off() -> None:
     model, vae, given = parts()
     for wrapped in (torch.compile(model), nn.DataParallel(model)):
@@ -111,6 +126,12 @@ def attempt(action: Callable[[infinity.StandIn, infinity.StandInVAE, dict[str, A
         model.autoregressive_infer_cfg(**given)
     assert len(hooked.images) == 1
     return text
+
+
+def test_a_tokenizer_that_two_models_share() -> None:
+    model, vae, _ = parts()
+    with vl.attach(model, vae=vae):
+        refused(lambda: vl.attach(parts()[0], vae=vae).__enter__(), "This tokenizer is attached already")
 
 
 def test_two_attachments_at_once() -> None:
@@ -210,6 +231,21 @@ def test_other_schedules() -> None:
             del model.rope2d_freqs_grid[str(tuple(shorter))]
 
     attempt(change, "one schedule")
+
+
+def test_sides_that_change_between_two_calls() -> None:
+    model = var.StandIn(tiny_var("square"))
+    before, sides = state(model), model.patch_nums
+
+    def change() -> None:
+        with vl.attach(model):
+            model.autoregressive_infer_cfg(1, torch.tensor([3]), 0, cfg=2.0, top_k=1)
+            model.patch_nums = sides[:-1]
+            model.autoregressive_infer_cfg(1, torch.tensor([3]), 0, cfg=2.0, top_k=1)
+
+    refused(change, "one schedule", f"{len(sides) - 1} stages")
+    model.patch_nums = sides
+    assert unchanged(before, model)
 
 
 def test_places_that_are_none() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from varlab.attached import arguments
 from varlab.attached.call import Call
+from varlab.attached.configs import sides_of
 from varlab.attached.ears import Ears
 from varlab.attached.faces import face_of
 from varlab.attached.hearing import INSIDE, Face, listens
@@ -29,6 +30,7 @@ from varlab.probes import log as logs
 from varlab.runs.inputs import check_prompts
 from varlab.runs.origins import plugin_options
 from varlab.runs.run import to_pil
+from varlab.schedules import square
 from varlab.specs import spec_of
 
 _LISTENED: "WeakSet[nn.Module]" = WeakSet()  # modules that have hooks at this moment
@@ -84,7 +86,8 @@ class Attached:
     def __enter__(self) -> Self:
         parts = [part for part in (self.structure.module, self.vae) if part is not None]
         if any(part in _LISTENED for part in parts):
-            raise VarlabError("This model is attached already. Leave that attachment first: one listens at a time.")
+            what = "model" if self.structure.module in _LISTENED else "tokenizer"
+            raise VarlabError(f"This {what} is attached already. Leave that attachment first: one listens at a time.")
         self.content = hashes(self.structure, self.vae or self._own_vae())
         self.ears = Ears(self.structure, self.vae, self, inside=any(listens(probe, INSIDE) for probe in self.probes))
         try:
@@ -212,8 +215,10 @@ class Attached:
 
     def _new_call(self, x: Tensor, given: dict[str, Any]) -> Call:
         assert self.ears is not None
-        family, schedule = self.structure.family, None
-        if family == "infinity":
+        family = self.structure.family
+        if family != "infinity":
+            schedule = square(sides_of(self.structure.module), "attached")
+        else:
             scales = given.get("scale_schedule") or self.arguments.get("scale_schedule")
             if scales is None:
                 raise VarlabError("Neither the sampler nor its blocks are given a scale_schedule.")
@@ -224,10 +229,11 @@ class Attached:
                 )
         if self.face is None:
             self.face = face_of(self.structure, self.ears.vae, schedule, x.shape[1], self.ears.picture)
-        elif schedule is not None and schedule.grids != self.face.schedule.grids:
+        elif schedule.grids != self.face.schedule.grids:
             raise VarlabError(
-                f"This call draws in stages up to {schedule.final}, earlier ones up to {self.face.schedule.final}: a "
-                "log has one schedule. Attach once for each."
+                f"This call draws in {len(schedule)} stages up to {schedule.final}, earlier ones in "
+                f"{len(self.face.schedule)} up to {self.face.schedule.final}: a log has one schedule. Attach once for "
+                "each."
             )
         if not self.began:
             self.began = now(self._device)

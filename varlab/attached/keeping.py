@@ -45,8 +45,8 @@ class Keeping:
 
     def open(self, asked: Mapping[str, Any]) -> None:
         """Raises VarlabError for a folder that holds another run or something else, or is being written."""
-        find_run(self.folder, asked)
         check_writable(self.folder)
+        find_run(self.folder, asked)
         self.stack.enter_context(one_writer(self.folder, wait=False))
         sweep(self.folder)
         self.found = find_run(self.folder, asked) or {}
@@ -55,11 +55,15 @@ class Keeping:
         self.held = (
             len(self.found["prompts"]) if whole else sum(len(next(iter(part.values())).samples) for part in parts)
         )
+        self.stack.callback(self._forget_nothing)  # of a folder that was refused, nothing is ours to remove
 
     def close(self) -> None:
+        self.stack.close()
+
+    def _forget_nothing(self) -> None:
+        """Leave no trace of a run that drew nothing."""
         if not has_begun(self.folder) and self.found == {}:
             forget(self.folder)
-        self.stack.close()
 
     def holds(self, first: int, texts: Sequence[str]) -> bool:
         """Whether the images from number ``first`` on are there, of these prompts.

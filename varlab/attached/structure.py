@@ -124,14 +124,27 @@ def _refuse_state(module: nn.Module) -> None:
                 f"{name or 'The model'} is compiled by torch.compile, inside which nothing can be seen. Attach to the "
                 "model before it is compiled."
             )
-    if hasattr(getattr(module, ENTRY, None), "_torchdynamo_orig_callable"):
-        raise VarlabError(f"{ENTRY} is compiled by torch.compile. Attach to the model before it is compiled.")
+    if (name := _compiled(module)) is not None:
+        raise VarlabError(f"{name} is compiled by torch.compile. Attach to the model before it is compiled.")
     if empty := next((name for name, p in module.named_parameters() if p.is_meta), None):
         raise VarlabError(f"{type(module).__name__} has no weights ({empty} is on the meta device). Load them first.")
     if module.training:
         raise VarlabError(
             f"{type(module).__name__} is in training mode, where dropout and stochastic depth act. Call model.eval()."
         )
+
+
+def _compiled(module: nn.Module) -> str | None:
+    """A compiled method of the sampler or a compiled ``forward`` below it. The read-out may be: it is heard from
+    outside."""
+    own = {"get_logits"}
+    for kind in (module, *(kind for kind in type(module).__mro__ if not kind.__module__.startswith("torch."))):
+        for name, value in vars(kind).items():
+            if name not in own and hasattr(value, "_torchdynamo_orig_callable"):
+                return name
+            own.add(name)  # an object's own method stands in front of its class's
+    parts = module.named_modules()
+    return next((f"{n}.forward" for n, p in parts if hasattr(p.forward, "_torchdynamo_orig_callable")), None)
 
 
 def _refuse_signature(block: nn.Module, family: str) -> None:

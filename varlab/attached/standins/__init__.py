@@ -12,7 +12,11 @@ from torch import nn
 
 from varlab.attached.standins import hart, infinity, var
 from varlab.attached.starts import keywords
-from varlab.models.base import NextScaleModel
+from varlab.errors import VarlabError
+from varlab.models.hart_model import Hart
+from varlab.models.hart_settings import HartSettings
+from varlab.models.infinity_model import Infinity
+from varlab.models.var_model import VAR
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Released:
 
     model: nn.Module
     vae: nn.Module | None
-    own: NextScaleModel[Any, Any, Any]
+    own: Infinity | Hart | VAR
 
     def arguments(self, prompts: Sequence[str], **more: Any) -> dict[str, Any]:
         """Keywords of its sampler for prompts or class numbers, at the model's own guidance; ``more`` over them.
@@ -34,7 +38,7 @@ class Released:
         text = list(prompts) if reader is None else reader(list(prompts))
         given = keywords(own.family, self.vae, text, own, {"cfg": settings.cfg, "tau": settings.tau})
         given |= {"top_k": 0, "top_p": 0.0}
-        if own.family == "hart":
+        if isinstance(settings, HartSettings):
             given |= {"more_smooth": settings.smooth, "num_maskgit_iters": settings.passes}
         return given | more
 
@@ -43,8 +47,13 @@ class Released:
         return self.model.autoregressive_infer_cfg(**self.arguments(prompts, **more))  # type: ignore[operator]
 
 
-def stand_in(own: NextScaleModel[Any, Any, Any]) -> Released:
+def stand_in(own: Infinity | Hart | VAR) -> Released:
     """A sampler under the released names of the model's family, with a copy of its weights.
+
+    Raises
+    ------
+    VarlabError
+        For what is no model of varlab.
 
     Examples
     --------
@@ -52,6 +61,10 @@ def stand_in(own: NextScaleModel[Any, Any, Any]) -> Released:
     >>> with vl.attach(theirs.model, vae=theirs.vae) as hooked:
     ...     theirs.draw(["a red star above a blue ring"])
     """
-    if own.family == "infinity":
-        return Released(infinity.StandIn(own), infinity.StandInVAE(vars(own)["tokenizer"]), own)
-    return Released(hart.StandIn(own) if own.family == "hart" else var.StandIn(own), None, own)
+    if isinstance(own, Infinity):
+        return Released(infinity.StandIn(own), infinity.StandInVAE(own.tokenizer), own)
+    if isinstance(own, Hart):
+        return Released(hart.StandIn(own), None, own)
+    if isinstance(own, VAR):
+        return Released(var.StandIn(own), None, own)
+    raise VarlabError(f"stand_in takes a model of varlab, as vl.load returns it, not {type(own).__name__}.")

@@ -12,7 +12,9 @@ import torch
 from varlab.attached import attach
 from varlab.attached.standins import Released, stand_in
 from varlab.context import fixed_context
-from varlab.models.base import NextScaleModel
+from varlab.models.hart_model import Hart
+from varlab.models.infinity_model import Infinity
+from varlab.models.var_model import VAR
 from varlab.runs.clock import interleaved, paired_ratio
 from varlab.runs.inputs import at_least
 from varlab.schedules import custom
@@ -20,12 +22,13 @@ from varlab.timing.benchmarks.models import random_infinity
 from varlab.timing.benchmarks.probe_cost import BARE, PROBED, WHOLE, WITHOUT_PREVIEWS
 from varlab.weights.zoo import load
 
+Model = Infinity | Hart | VAR
 PLAIN, SILENT = "plain", "no probes"
 VARIANTS: dict[str, tuple[str, ...] | None] = {PLAIN: None, SILENT: (), BARE: WITHOUT_PREVIEWS, WHOLE: PROBED}
 ALLOWED = 1.10  # of a call with all probes, as a multiple of the same call unattached
 PROMPT = "a red star above a blue ring"
 GRIDS = tuple((side, side) for side in (1, 2, 3, 4, 6, 8))  # of the wide model: as few tokens as a small one draws
-MODELS: dict[str, Callable[[], NextScaleModel[Any, Any, Any]]] = {
+MODELS: dict[str, Callable[[], Model]] = {
     "nano-infinity": lambda: load("nano-infinity"),
     "mini-infinity": lambda: load("mini-infinity"),
     "wide": lambda: random_infinity(4, 1024, "0.06M").with_(schedule=custom(GRIDS, "square-8")),
@@ -46,9 +49,7 @@ class AttachCost:
 
 
 @fixed_context()
-def attach_cost(
-    own: NextScaleModel[Any, Any, Any], rounds: int, progress: Callable[[float, int], None] | None = None
-) -> AttachCost:
+def attach_cost(own: Model, rounds: int, progress: Callable[[float, int], None] | None = None) -> AttachCost:
     """Each round calls the sampler with every set of probes in turning order. Time is the process's own on a processor,
     so that what others do on a shared machine counts little."""
     at_least(1, rounds=rounds)
