@@ -17,7 +17,6 @@ from varlab.models.infinity_model import Infinity
 from varlab.models.var_model import VAR
 from varlab.runs.clock import interleaved, paired_ratio
 from varlab.runs.inputs import at_least
-from varlab.schedules import custom
 from varlab.timing.benchmarks.models import random_infinity
 from varlab.timing.benchmarks.probe_cost import BARE, PROBED, WHOLE, WITHOUT_PREVIEWS
 from varlab.weights.zoo import load
@@ -27,11 +26,10 @@ PLAIN, SILENT = "plain", "no probes"
 VARIANTS: dict[str, tuple[str, ...] | None] = {PLAIN: None, SILENT: (), BARE: WITHOUT_PREVIEWS, WHOLE: PROBED}
 ALLOWED = 1.10  # of a call with all probes, as a multiple of the same call unattached
 PROMPT = "a red star above a blue ring"
-GRIDS = tuple((side, side) for side in (1, 2, 3, 4, 6, 8))  # of the wide model: as few tokens as a small one draws
 MODELS: dict[str, Callable[[], Model]] = {
     "nano-infinity": lambda: load("nano-infinity"),
     "mini-infinity": lambda: load("mini-infinity"),
-    "wide": lambda: random_infinity(4, 1024, "0.06M").with_(schedule=custom(GRIDS, "square-8")),
+    "wide": lambda: random_infinity(4, 1024, "0.06M"),
 }
 
 

@@ -100,7 +100,7 @@ def attached(rounds: int, progress: Progress | None) -> Measured:
         word = f"{_word(ratio, attach_cost.ALLOWED)} {attach_cost.ALLOWED:g}"
         told.append(f"{name}: {WHOLE} {ratio:.3f} times plain, {word}; {_equal(cost.equal)}")
         made.append(cost.table)
-    facts = {"n": rounds, "batch": 1, "precision": "fp32", "schedule of the wide model": attach_cost.GRIDS}
+    facts = {"n": rounds, "batch": 1, "precision": "fp32"}
     return Measured("attach", pd.concat(made, ignore_index=True), "; ".join(told), facts)
 
 
