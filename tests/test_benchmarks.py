@@ -160,11 +160,12 @@ def test_the_account_is_work_over_rates(monkeypatch: pytest.MonkeyPatch) -> None
 def test_drawing_together_gives_the_bits_of_each_alone_for_less(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 8.0, 8.0, 10.0, 10.0, 13.0, 13.0, 21.0])  # alone 8, together 2; then 3, 8
     monkeypatch.setattr(sharing.time, "process_time", lambda: next(clock))
-    monkeypatch.setattr(sharing, "ROUND", 2)
+    monkeypatch.setattr(sharing, "ROUND", 1)
+    monkeypatch.setattr(sharing, "SPECS", ("none", "truncate:last=1", "sparsevar:keep=0.5,last=1"))
     table, equal = sharing.sharing(vl.load("nano-infinity"), 2)
-    assert equal and table.images.tolist() == [4, 4] and table.methods.tolist() == [8, 8]
+    assert equal and table.images.tolist() == [2, 2] and table.methods.tolist() == [3, 3]
     assert table.ratio.tolist() == pytest.approx([1, (2 / 8 + 3 / 8) / 2])
-    assert table.cpu_seconds.tolist() == pytest.approx([8 / 2 / 8, 2.5 / 2 / 8])
+    assert table.cpu_seconds.tolist() == pytest.approx([8 / 3, 2.5 / 3])
     assert (table.low <= table.ratio).all() and (table.ratio <= table.high).all()
     together = sharing._together
     monkeypatch.setattr(sharing, "_together", lambda *given: [(spec, image + 1) for spec, image in together(*given)])
