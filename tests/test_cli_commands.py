@@ -42,7 +42,10 @@ def test_a_picture_does_not_wait_for_compiler_statistics_and_stores(tmp_path: Pa
     code = """
 import sys
 import varlab as vl
+from varlab.weights.registry import MODELS, empty
 vl.sample(vl.load("nano-infinity"), ["a red star"])
+for entry in MODELS.values():
+    empty(entry)  # what loading asks the shapes and sizes of
 print("heavy:", {"torch._dynamo", "sympy", "scipy.stats", "dask", "zarr", "matplotlib"} & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, env=os.environ)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -148,11 +149,13 @@ class VARTransformer(nn.Module):
         self.head = nn.Linear(width, config.codes)
 
     def constants(self) -> dict[str, Tensor]:
-        """What official files hold but nobody learns: the stage of every token [1, L], and the mask [1, 1, L, L]."""
-        stage = torch.cat([torch.full((n,), k) for k, n in enumerate(self.config.lengths)])
-        hidden = stage[:, None] < stage[None]
-        bias = torch.zeros(hidden.shape).masked_fill(hidden, -torch.inf)
-        return {"lvl_1L": stage[None], "attn_bias_for_masking": bias[None, None]}
+        """What official files hold but nobody learns: the stage of every token [1, L], and the mask [1, 1, L, L].
+
+        In numpy: torch would import its compiler, a second, to compare numbers on the meta device.
+        """
+        stage = np.repeat(np.arange(len(self.config.lengths)), self.config.lengths)
+        bias = np.where(stage[:, None] < stage[None], np.float32(-np.inf), np.float32(0))
+        return {"lvl_1L": torch.tensor(stage[None]), "attn_bias_for_masking": torch.tensor(bias[None, None])}
 
     def modulation(self, label: Tensor) -> list[Modulation]:
         """Class embeddings [R, C] -> the modulation of every block."""
