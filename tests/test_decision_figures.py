@@ -121,6 +121,20 @@ def test_a_calibration_is_drawn(pruned: xr.DataTree, tmp_path: Path) -> None:
     assert (tmp_path / "readings.png").stat().st_size > 5000 and (tmp_path / "block_edges.csv").exists()
 
 
+def test_readings_that_lie_on_one_another_are_one_line_with_all_names(pruned: xr.DataTree) -> None:
+    values = {"mean": 0.0, "computed-mean": 0.004, "max": 0.01, "sigmoid": 0.5}
+    rows = [
+        {"norm": norm, "root": False, "block": 1, "distance": 0.1}
+        | {f"below {tau}{end}": value for tau in (0.4, 0.6) for end in ("", " low", " high")}
+        for norm, value in values.items()
+    ]
+    axes = figures.readings(pd.DataFrame(rows), (0.2, 0.8), pruned).axes[0]
+    assert [line.get_label() for line in axes.lines] == [
+        "published", "mean (block 1),\ncomputed-mean (block 1),\nmax (block 1)", "sigmoid (block 1)"
+    ]  # fmt: skip
+    assert [list(line.get_ydata()) for line in axes.lines][1:] == [[0, 0], [0.5, 0.5]]  # type: ignore[arg-type]
+
+
 def test_what_is_published_has_a_source_and_a_model() -> None:
     table = published()
     assert list(table.columns) == COLUMNS and (table.source != "").all() and (table.model != "").all()

@@ -1,6 +1,7 @@
 """Calibration of SparseVAR: shares of scores below tau, by reading, and which block follows the picture's edges."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,7 @@ from varlab.figures.style import (
 )
 
 UNSURE = 0.05  # of the published shares
+A_LINE = 0.015  # of a share: its width on the axis
 FAR = 0.4  # end of the colour scale of distances
 
 
@@ -34,11 +36,25 @@ def _name(norm: str, root: bool) -> str:
     return f"{norm}, root" if root else norm
 
 
+def _alike(rows: pd.DataFrame, taus: Sequence[float]) -> list[list[dict[str, Any]]]:
+    """Rows in groups: those of one group would lie on one another as lines."""
+    groups: list[list[dict[str, Any]]] = []
+    for row in rows.to_dict("records"):
+        names = [f"below {tau}" for tau in taus]
+        near = (group for group in groups if all(abs(row[name] - group[0][name]) <= A_LINE for name in names))
+        if (group := next(near, None)) is None:
+            groups.append([row])
+        else:
+            group.append(row)
+    return groups
+
+
 @theme()
 def readings(shares: pd.DataFrame, published: Sequence[float], log: Log) -> Figure:
     """Which share of the scores lies below tau? ``shares`` as ``varlab.studies.calibration.sparsevar`` finds them.
 
-    Left: each normaliser at the block where it comes closest, against the published shares. Right: the distance of
+    Left: each normaliser at the block where it comes closest, against the published shares; those that agree to the
+    width of a line are one line with all their names. Right: the distance of
     all readings to these; white dots: the closest of a row.
     """
     lines, field = panels(2, width=PAGE, height=3.4)
@@ -48,13 +64,13 @@ def readings(shares: pd.DataFrame, published: Sequence[float], log: Log) -> Figu
         taus, np.array(published) - UNSURE, np.array(published) + UNSURE, color=SOFT, alpha=0.22, lw=0, zorder=1
     )
     lines.plot(taus, published, color=INK, ls=(0, (4, 3)), lw=1.2, label="published", zorder=2)
-    for i, row in enumerate(best.to_dict("records")):
+    for i, together in enumerate(_alike(best, taus)):
+        row = together[0]
         y, low, high = ([row[f"below {tau}{end}"] for tau in taus] for end in ("", " low", " high"))
-        label = f"{_name(row['norm'], row['root'])} (block {row['block']})"
+        label = ",\n".join(f"{_name(one['norm'], one['root'])} (block {one['block']})" for one in together)
         colour = CYCLE[i % len(CYCLE)]
-        width = 1.2 + 0.5 * (len(best) - 1 - i)  # the first ones wider: lines on the same values show as a border
         lines.plot(taus, y, color=colour, marker=MARKERS[i % len(MARKERS)], mec="white", mew=0.5, label=label,
-                   lw=width, ms=3 + width, zorder=3)  # fmt: skip
+                   lw=1.6, ms=4.6, zorder=3)  # fmt: skip
         lines.fill_between(taus, low, high, color=colour, alpha=0.15, lw=0)
     lines.set(xlabel="tau", ylabel="share of scores below tau", ylim=(-0.02, 1.02), xticks=taus)
     lines.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=6)
