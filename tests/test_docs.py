@@ -1,8 +1,10 @@
 """What README and tutorial show is run as it stands; links lead somewhere; words are few."""
 
 import inspect
+import os
 import re
 import shlex
+import subprocess
 import tomllib
 from glob import glob
 from pathlib import Path
@@ -88,6 +90,16 @@ def test_hosted_ci_takes_the_steps_of_the_local_one() -> None:
     (python,) = hosted["test"]["strategy"]["matrix"].values()
     asked = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
     assert all(SpecifierSet(asked).contains(version) for version in python)
+
+
+@pytest.mark.parametrize(("user", "told"), [("0", True), ("1000", False)])
+def test_make_lab_tells_jupyter_that_root_is_meant(user: str, told: bool, tmp_path: Path) -> None:
+    (tmp_path / "id").write_text(f"#!/bin/sh\necho {user}\n")
+    (tmp_path / "id").chmod(0o755)
+    paths = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    made = subprocess.run(["make", "-n", "lab"], cwd=ROOT, env=os.environ | paths, capture_output=True, text=True)
+    (line,) = [line for line in made.stdout.splitlines() if "jupyter lab" in line]
+    assert ("--allow-root" in line) == told and line.endswith("notebooks/start/start.ipynb")
 
 
 def test_the_landing_page_is_short() -> None:
