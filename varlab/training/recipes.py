@@ -106,10 +106,10 @@ MINI_INFINITY_TEXTURED = textured(
 
 MINI_HART_TEXTURED = textured(
     MINI_HART,
-    tokenizer_steps=1500,
-    pool=40_000,
-    correction=replace(MINI_HART.correction, whole_from=1500),
-    loop=LoopConfig(steps=1500, learning_rate=1.2e-3, warmup=100, decay=0.7, seed=2),
+    tokenizer_steps=900,
+    pool=20_000,
+    correction=replace(MINI_HART.correction, whole_from=1300),
+    loop=LoopConfig(steps=1300, learning_rate=1.6e-3, warmup=60, decay=0.7, seed=2),
 )
 
 MINI_VAR = VarRecipe(
