@@ -3,6 +3,7 @@
 import json
 from itertools import chain, count, pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 import varlab as vl
 from tests.conftest import features, text_for, tiny_hart, tiny_infinity, tiny_var
+from tests.test_outputs import run
 from varlab import machine
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
@@ -25,7 +27,7 @@ from varlab.timing.benchmarks import attach_cost, dense, sharing, suite
 from varlab.timing.benchmarks.dense import TARGETS, _table
 from varlab.timing.benchmarks.growth import account_seconds
 from varlab.timing.benchmarks.models import random_infinity
-from varlab.timing.benchmarks.probe_cost import paired_cost
+from varlab.timing.benchmarks.probe_cost import BARE, ProbeCost, paired_cost
 from varlab.timing.benchmarks.reference import reference
 from varlab.timing.latency import latency, launch_bound_share, one_pass
 from varlab.weights.hart_files import RandomHartText
@@ -179,13 +181,35 @@ def test_drawing_together_gives_the_bits_of_each_alone_for_less(monkeypatch: pyt
 def test_what_attaching_costs_is_paired_by_round(monkeypatch: pytest.MonkeyPatch) -> None:
     model = random_infinity(1, 128, "0.06M").with_(schedule=custom(((1, 1), (2, 2)), "two"))
     monkeypatch.setattr(attach_cost, "MODELS", {"small": lambda: model})
+    loads = (50.0, 100.0, 1.0, 10.0, 1000.0, 5.0)  # what a plain call takes, by round; the first warms up
+    ratios = (9.0, 1.6, 1.2, 2.0, 1.4, 1.8)  # of attached calls; of medians, or to the median, it would be 2
+    ticks: list[float] = []
+    names = list(attach_cost.VARIANTS)
+    for turn, (load, ratio) in enumerate(zip(loads, ratios, strict=True)):
+        for name in (names[(i + turn) % len(names)] for i in range(len(names))):
+            own = load * ratio
+            ticks += [0, 77, 0, load] if name == "plain" else [0, 3, 0, own + 2, 0, own]
+    monkeypatch.setattr(attach_cost, "time", SimpleNamespace(process_time=iter(ticks).__next__))
     made = suite.measure("attach", 1)
     table = made.table.set_index("variant")
     assert list(table.index) == list(attach_cost.VARIANTS) and set(table.n) == {made.facts["n"]} == {5}
-    assert table.loc["plain", ["ratio", "low", "high"]].tolist() == [1, 1, 1]
-    assert list(table.once_s.isnull()) == [True, False, False, False]
-    assert ((table.low <= table.ratio) & (table.ratio <= table.high)).all() and set(table.width) == {128}
+    assert table.ratio.tolist() == pytest.approx([1, 1.6, 1.6, 1.6])
+    assert table.low.tolist() == pytest.approx([1, 1.2, 1.2, 1.2]) and (table.high < 2.01).all()
+    assert table.once_s.tolist() == pytest.approx([float("nan"), 5, 5, 5], nan_ok=True)
+    assert set(table.width) == {128} and set(table.weights) == {model.weights} and set(table.seed) == {0}
+    assert model.weights in made.facts["weights"]
     assert made.verdict.startswith("small: ") and "images bit-equal" in made.verdict
+
+
+def test_the_line_under_a_table_names_model_and_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = ProbeCost(pd.DataFrame({"variant": [BARE], "ratio_median": [1.0]}), True, 8)
+    monkeypatch.setattr(suite, "probe_cost", lambda *given, **more: found)
+    shown = run("bench", "probes", "--out", str(tmp_path))
+    model = vl.load("nano-infinity")
+    assert model.weights.startswith("trained")
+    assert f"{model.name}, {model.weights}, fp32" in " ".join(shown.split())
+    table = pd.read_csv(tmp_path / "bench" / "probes.csv")
+    assert table[["model", "weights", "precision", "seed"]].values.tolist() == [[model.name, model.weights, "fp32", 0]]
 
 
 def test_history_grows_by_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

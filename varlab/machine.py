@@ -197,7 +197,7 @@ def reset_peak(device: torch.device) -> bool:
 @contextmanager
 def settled_garbage() -> Iterator[None]:
     """What lives now is left out when garbage is looked for: a fifth of a second each time, with all that we import.
-    Who has frozen that before goes on so."""
+    An earlier freeze is left in place."""
     frozen = gc.get_freeze_count() > 0
     if not frozen:
         gc.collect()

@@ -307,7 +307,8 @@ class Hearing:
         if labels is None or labels.shape != cond.shape[:3]:
             labels = None
             self.unseen.note("labels that were drawn", self.k)
-        guided_logits = guidance.mix(cond, uncond) if self.predicted else cond
-        for probe in self.predicted:
-            probe.on_logits(base, cond, uncond, guided_logits, labels)
+        if self.predicted:
+            guided_logits = guidance.mix(cond, uncond)
+            for probe in self.predicted:
+                probe.on_logits(base, cond, uncond, guided_logits, labels)
         self.work.count_readout(self.k, cond.shape[1], self.batch, 2 if both else 1)

@@ -36,7 +36,10 @@ def bench(
         ),
     ] = None,
     rounds: Annotated[
-        int | None, typer.Option(help="Interleaved rounds; time grows in proportion. Default: 3, on a GPU 10.")
+        int | None,
+        typer.Option(
+            help="Interleaved rounds; time grows in proportion. Default: 3, on a GPU 10; probes, attach: 5 or more."
+        ),
     ] = None,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
     out: Annotated[Path, typer.Option(help="Folder under which bench/ or gpu/ holds what is found.")] = Path("reports"),
@@ -46,7 +49,7 @@ def bench(
     `vl.attach`, what methods save that are drawn together (16 images a round: `--rounds 139` is as many as GenEval's
     553 x 4).
 
-    All of them take about an hour on one free core. Tables, figure and one more line of history go to the folder.
+    Tables, figure and one more line of history go to the folder.
     `varlab bench gpu` measures everything that is promised for a GPU in under ten minutes; `varlab bench predicted`
     says by roofline, without one, what it would find on four GPUs.
     """
@@ -75,10 +78,8 @@ def bench(
             made = measure(name, rounds or 3, progress)
         console.print(as_table(made.table))
         facts = made.facts
-        say(
-            f"{name}: {made.verdict}; {facts['device']}, {count(threads, 'thread')}, n={facts['n']}, "
-            "random weights unless named"
-        )
+        drawn = ", ".join(str(facts[key]) for key in ("model", "weights", "precision") if key in facts)
+        say(f"{name}: {made.verdict}; {drawn}; {facts['device']}, {count(threads, 'thread')}, n={facts['n']}")
         keep(made, out / "bench")
         say(f"written to {out / 'bench'}")
 

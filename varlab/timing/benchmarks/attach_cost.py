@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -12,23 +12,20 @@ import torch
 from varlab.attached import attach
 from varlab.attached.standins import Released, stand_in
 from varlab.context import fixed_context
-from varlab.models.hart_model import Hart
 from varlab.models.infinity_model import Infinity
-from varlab.models.var_model import VAR
 from varlab.runs.clock import interleaved, paired_ratio
 from varlab.runs.inputs import at_least
 from varlab.timing.benchmarks.models import random_infinity
 from varlab.timing.benchmarks.probe_cost import BARE, PROBED, WHOLE, WITHOUT_PREVIEWS
 from varlab.weights.zoo import load
 
-Model = Infinity | Hart | VAR
 PLAIN, SILENT = "plain", "no probes"
 VARIANTS: dict[str, tuple[str, ...] | None] = {PLAIN: None, SILENT: (), BARE: WITHOUT_PREVIEWS, WHOLE: PROBED}
 ALLOWED = 1.10  # of a call with all probes, as a multiple of the same call unattached
 PROMPT = "a red star above a blue ring"
-MODELS: dict[str, Callable[[], Model]] = {
-    "nano-infinity": lambda: load("nano-infinity"),
-    "mini-infinity": lambda: load("mini-infinity"),
+MODELS: dict[str, Callable[[], Infinity]] = {
+    "nano-infinity": lambda: cast(Infinity, load("nano-infinity")),
+    "mini-infinity": lambda: cast(Infinity, load("mini-infinity")),
     "wide": lambda: random_infinity(4, 1024, "0.06M"),
 }
 
@@ -47,7 +44,7 @@ class AttachCost:
 
 
 @fixed_context()
-def attach_cost(own: Model, rounds: int, progress: Callable[[float, int], None] | None = None) -> AttachCost:
+def attach_cost(own: Infinity, rounds: int, progress: Callable[[float, int], None] | None = None) -> AttachCost:
     """Each round calls the sampler with every set of probes in turning order. Time is the process's own on a processor,
     so that what others do on a shared machine counts little."""
     at_least(1, rounds=rounds)
@@ -65,7 +62,8 @@ def attach_cost(own: Model, rounds: int, progress: Callable[[float, int], None] 
         spent = np.median(found, axis=0)
         rows.append([name, rounds, spent[0], *ratio, spent[1], timed.peaks[name]])
     columns = ["variant", "n", "median_s", "ratio", "low", "high", "once_s", "peak_mib"]
-    facts = {"model": own.name, "weights": own.weights, "width": own.width, "blocks": own.depth}
+    facts = {"model": own.name, "weights": own.weights, "precision": own.precision, "seed": 0, "width": own.width,
+             "blocks": own.depth}  # fmt: skip
     table = pd.DataFrame(rows, columns=columns).assign(**facts)
     return AttachCost(table[[*facts, *columns]], all(torch.equal(images[PLAIN], image) for image in images.values()))
 

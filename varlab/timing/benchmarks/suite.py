@@ -21,7 +21,7 @@ from varlab.timing.benchmarks import attach_cost
 from varlab.timing.benchmarks.dense import NEEDS_UNITS, dense_bench
 from varlab.timing.benchmarks.growth import WITHIN, growth
 from varlab.timing.benchmarks.probe_cost import ALLOWED, BARE, PROBED, TARGETS, WHOLE, ProbeCost, probe_cost
-from varlab.timing.benchmarks.sharing import ROUND, SPECS, sharing
+from varlab.timing.benchmarks.sharing import ROUND, SEED, SPECS, sharing
 from varlab.weights.zoo import load
 from varlab.writing import beside
 
@@ -64,7 +64,7 @@ def probes(rounds: int, progress: Progress | None, model: str = "nano-infinity")
     verdict = (
         f"batch {made.batch}: {BARE} {ratio:.3f} times plain, {_word(ratio, ALLOWED)} {ALLOWED:g}; {_equal(made.equal)}"
     )
-    return Measured("probes", made.table, verdict, _facts(loaded, made, max(rounds, 5)))
+    return _of_probes("probes", loaded, made, verdict, max(rounds, 5))
 
 
 def full_probes(rounds: int, progress: Progress | None, model: str = "infinity-2b", pixels: str = "0.25M") -> Measured:
@@ -77,7 +77,7 @@ def full_probes(rounds: int, progress: Progress | None, model: str = "infinity-2
         f"{name} {value:.3f} {units[name]}, {_word(value, TARGETS[name])} {TARGETS[name]:g}"
         for name, value in figures.items()
     ]
-    return Measured("probes-full", made.table, "; ".join([*told, _equal(made.equal)]), _facts(loaded, made, rounds))
+    return _of_probes("probes-full", loaded, made, "; ".join([*told, _equal(made.equal)]), rounds)
 
 
 def shared(rounds: int, progress: Progress | None, model: str = "mini-infinity") -> Measured:
@@ -87,7 +87,7 @@ def shared(rounds: int, progress: Progress | None, model: str = "mini-infinity")
     ratio = table.set_index("way").ratio["together"]
     verdict = f"together {ratio:.2f} of the processor time of each alone; {_equal(equal)}"
     facts = {"model": loaded.name, "weights": loaded.weights, "precision": loaded.precision,
-             "n": rounds * ROUND, "batch": ROUND, "seed": 0, "specs": list(SPECS)}  # fmt: skip
+             "n": rounds * ROUND, "batch": ROUND, "seed": SEED, "specs": list(SPECS)}  # fmt: skip
     return Measured("sharing", table, verdict, facts)
 
 
@@ -100,8 +100,10 @@ def attached(rounds: int, progress: Progress | None) -> Measured:
         word = f"{_word(ratio, attach_cost.ALLOWED)} {attach_cost.ALLOWED:g}"
         told.append(f"{name}: {WHOLE} {ratio:.3f} times plain, {word}; {_equal(cost.equal)}")
         made.append(cost.table)
-    facts = {"n": rounds, "batch": 1, "precision": "fp32"}
-    return Measured("attach", pd.concat(made, ignore_index=True), "; ".join(told), facts)
+    table = pd.concat(made, ignore_index=True)
+    weights = ", ".join(f"{of.model[0]} {of.weights[0]}" for of in made)
+    facts = {"weights": weights, "precision": "fp32", "n": rounds, "batch": 1, "seed": 0}
+    return Measured("attach", table, "; ".join(told), facts)
 
 
 def _share(progress: Progress | None, part: int, parts: int) -> Progress | None:
@@ -116,11 +118,10 @@ def _equal(equal: bool) -> str:
     return f"images {'bit-equal' if equal else 'NOT bit-equal'}"
 
 
-def _facts(model: NextScaleModel, made: ProbeCost, rounds: int) -> dict[str, Any]:
-    return {
-        "model": model.name, "weights": model.weights, "precision": model.precision,
-        "schedule": model.schedule.name, "batch": made.batch, "n": rounds,
-    }  # fmt: skip
+def _of_probes(topic: str, model: NextScaleModel, made: ProbeCost, verdict: str, rounds: int) -> Measured:
+    named = {"model": model.name, "weights": model.weights, "precision": model.precision, "seed": 0}
+    facts = named | {"schedule": model.schedule.name, "batch": made.batch, "n": rounds}
+    return Measured(topic, made.table.assign(**named), verdict, facts)
 
 
 TOPICS: dict[str, Callable[[int, Progress | None], Measured]] = {
