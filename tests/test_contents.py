@@ -12,6 +12,7 @@ from tests.minis import TEN_STAGES, make_encoder, make_mini, parts, refused
 from tests.test_attach_folder import Fork
 from tests.test_benchmark_folders import drawing
 from tests.zoo_files import places, tiny  # noqa: F401
+from varlab import report_inputs
 from varlab.accelerators.decisions import always, save
 from varlab.comparison.bench import identities
 from varlab.evaluation.contract import Item
@@ -127,3 +128,13 @@ def test_learned_measures_are_told_apart_by_their_weights() -> None:
 def test_runs_of_minis_keep_their_folders() -> None:
     job = Job(NANO, tuple(vl.prompts("scenes", n=2).texts), NANO.settings, probes=("residual-spectrum",))
     assert record_of(job, "scenes", 2)["key"] == "fdad52cf2f8cd1bd"
+
+
+def test_inputs_longer_than_a_name_are_no_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Methods are one text with blanks between; and new evidence is read by reports that name other models."""
+    monkeypatch.setattr(report_inputs, "claims_folder", lambda: tmp_path)
+    methods = " ".join(f"sparsevar:keep=0.{i},last=3" for i in range(10, 40))
+    before = digests({"model": "mini-ten", "methods": methods})
+    (tmp_path / "new.csv").write_text("a row")
+    after = digests({"model": "mini-ten", "methods": methods})
+    assert {name for name in after if before.get(name) != after[name]} == {"claims"}

@@ -55,6 +55,15 @@ def test_many_prompts_are_refused_at_once(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["OUT.yaml"]
 
 
+@pytest.mark.parametrize("command", ["score scenes MODEL", "generate scenes MODEL none --out OUT", "card MODEL"])
+def test_many_images_of_each_prompt_are_as_many(
+    command: str, varlab: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    varlab(*command.replace("MODEL", MODEL).split(), "--per-prompt", "1000").refused("100,000", "553000")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("n", [0, -1, True, 2.5, "5"])
 def test_a_number_of_prompts_is_a_whole_one(n: object) -> None:
     refused(lambda: vl.prompts("scenes", n=n), "at least one prompt", str(n))  # type: ignore[arg-type]

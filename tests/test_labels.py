@@ -34,6 +34,13 @@ def test_an_optional_name_gives_way_and_a_needed_one_does_not() -> None:
     assert [text.get_text() for text in ax.texts] == [long]
 
 
+def test_axes_without_ink_have_room_for_every_name() -> None:
+    _, ax = plt.subplots(layout="constrained")
+    place(ax, [])
+    place(ax, [Label("alone", 0.5, 0.5, "black")])
+    assert [text.get_text() for text in ax.texts] == ["alone"]
+
+
 def test_points_and_intervals_that_are_unknown_are_no_ink() -> None:
     _, ax = plt.subplots(layout="constrained")
     ax.plot([0, 1], [0, np.nan], "o")

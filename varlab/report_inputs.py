@@ -11,6 +11,7 @@ from typing import Any
 from varlab import comparison, runs
 from varlab.accelerators.skipvar import read_decisions
 from varlab.api import asked_of, is_finished
+from varlab.claims.ledger import claims_folder
 from varlab.comparison.layouts import read_layout
 from varlab.errors import VarlabError
 from varlab.evaluation.distances import check_enough
@@ -126,13 +127,22 @@ def _planned(entry: ModelEntry, chosen: PromptSet | None, values: Mapping[str, A
 
 
 def digests(inputs: Mapping[str, Any]) -> dict[str, str]:
-    """What a report reads besides its inputs: models and files, by the words that name them; all that ships where no
-    model is named. ``inputs``: all, with the defaults."""
+    """What a report reads besides its inputs: models and files, by the words that name them, all that ships where no
+    model is named, and the stored claims. ``inputs``: all, with the defaults."""
     words = dict.fromkeys(word for name, value in inputs.items() if name not in FILLED for word in _words(value))
     models = [MODELS[word] for word in words if word in MODELS]
     found = {entry.name: digest_of_files([*{data_folder() / entry.name, *files_of(entry)}]) for entry in models}
     found = found or {"all": digest_of_files([data_folder()])}
-    return found | {word: digest for word in words if word not in found and (digest := digest_of_files([Path(word)]))}
+    found["claims"] = digest_of_files([claims_folder()])
+    return found | {word: digest for word in words if word not in found and (digest := _digest(word))}
+
+
+def _digest(word: str) -> str:
+    """Of the file or folder of this name; empty where there is none."""
+    try:
+        return digest_of_files([Path(word)])
+    except OSError:  # a text that is too long for a name
+        return ""
 
 
 def _words(value: Any) -> Iterator[str]:

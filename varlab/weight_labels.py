@@ -23,8 +23,9 @@ class WeightsLabel(str):
 
     Attributes
     ----------
-    content : 16 hexadecimal digits of each part's tensors, the same for every file format and precision; empty where
-        nothing was read, and for a label that was read from a log.
+    content : 16 hexadecimal digits of each part's tensors, the same for every file format and precision, and where
+        rounding to bf16 would change it that to the last bit; empty where nothing was read, and for a label that was
+        read from a log.
     """
 
     content: Mapping[str, str] = MappingProxyType({})

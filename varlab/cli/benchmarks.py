@@ -97,6 +97,7 @@ def generate(
     loaded = load_model(model, **options)
     chosen = with_overrides(loaded.settings, **settings)
     items = items or found.first(n, prompts, loaded)
+    check_counts(images=len(items) * (per_prompt or found.per_prompt))
     drawings = {
         folder_of(out, spec): Drawing(
             found,
@@ -294,7 +295,7 @@ def _score_model(
     if n is not None and benchmark == "frechet":
         check_enough(n)
     if benchmark == "scenes":
-        find_benchmark(benchmark).first(n, None)
+        check_counts(images=len(find_benchmark(benchmark).first(n, None)) * (per_prompt or 1))
     built = build(methods)
     if against is not None:
         former_score(against)

@@ -90,12 +90,14 @@ def elsewhere(
 
     gpu, memory = described(device)
     chosen = precision or next((half for half in ("bf16", "fp16") if gpu is not None and half in gpu.rates), "fp32")
-    say(fit(model, memory, chosen, pixels, ratio, batch, strips))
+    fits = fit(model, memory, chosen, pixels, ratio, batch, strips)
     if gpu is None:
+        say(fits)
         say("No time is predicted for a bare size of memory.")
         return
     shapes = load(model, init="empty", precision=chosen, pixels=pixels, ratio=ratio)
     (made,) = predict(shapes, [gpu], methods, batch, chosen)
+    say(fits)
     console.print(as_table(made.table.reset_index()))
     console.print(as_table(made.stages.loc["none"].reset_index()))
     say(", ".join(str(made.facts[key]) for key in ("model", "weights", "precision", "device", "schedule")))

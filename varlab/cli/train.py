@@ -107,10 +107,11 @@ def card(
     from varlab.evaluation.class_card import write_class_card
     from varlab.outputs import refuse_existing
     from varlab.runs.inputs import check_counts
+    from varlab.scenes.prompt_sets import prompts
     from varlab.weights.embedded import card_folder
     from varlab.weights.registry import find
 
-    check_counts(per_prompt=per_prompt)
+    check_counts(per_prompt=per_prompt, images=len(prompts("scenes")) * (per_prompt or 1))
     require_known(model)
     if per_prompt is not None and find(model).family == "var":
         raise VarlabError(f"--per-prompt belongs to minis that read captions; {model} reads classes. Leave it out.")

@@ -37,6 +37,8 @@ def place(ax: Axes, labels: list[Label]) -> None:
 
     Ink counts as much as names: markers, and the lines between them and of intervals.
     """
+    if not labels:
+        return
     figure = figure_of(ax)
     figure.draw_without_rendering()  # the layout, on which distances depend
     points = 72.0 / figure.dpi
@@ -62,7 +64,8 @@ def _ink(ax: Axes) -> Floats:
     lines = [np.asarray(line.get_xydata()) for line in ax.lines]
     lines += [part for bars in ax.collections if isinstance(bars, LineCollection) for part in bars.get_segments()]
     pieces = [np.linspace(a, b, STEPS) for line in lines for a, b in pairwise(line)]
-    pixels: Floats = ax.transData.transform(np.concatenate([part.reshape(-1, 2) for part in [*lines, *pieces]]))
+    parts = [part.reshape(-1, 2) for part in [*lines, *pieces]]
+    pixels: Floats = ax.transData.transform(np.concatenate([np.empty((0, 2)), *parts]))
     return pixels[np.isfinite(pixels).all(1)]  # an interval that is unknown has no ends
 
 

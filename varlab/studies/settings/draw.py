@@ -93,7 +93,7 @@ def _unfitted(job: Job, chosen: PromptSet, plan: Plan) -> tuple[Job, PromptSet, 
             f"skipvar, and {len(chosen)} are asked for. Ask for fewer: --n {len(items)}."
         )
     rest = replace(chosen, items=items)
-    fitted = {"texts": None if None in known else len(seen), "shared": 0}
+    fitted = {"texts": None if None in known else len(seen)}
     return replace(job, prompts=tuple(rest.texts)), rest, {"fitted": fitted}
 
 
