@@ -79,8 +79,8 @@ def test_an_idle_setting_tests_nothing() -> None:
     ("fitted", "says"),
     [
         ({}, "is not recorded"),
-        ({"texts": None, "shared": 0}, "is not recorded"),
-        ({"texts": 300, "shared": 0}, "the 300"),
+        ({"texts": None}, "is not recorded"),
+        ({"texts": 300}, "the 300"),
     ],
 )
 def test_a_verdict_on_decisions_says_whether_they_were_fitted_on_its_prompts(fitted: dict[str, Any], says: str) -> None:

@@ -58,7 +58,7 @@ def test_no_prompt_of_a_study_was_fitted_on_by_its_decision_model(
     found = draw.draw_study(nano, "methods", tmp_path / "study", n=3)
     assert vl.prompts("scenes", n=3).texts != found.facts["prompts"]  # two of these were fitted on
     assert found.facts["prompts"] == [text for text in vl.prompts("scenes").texts if text not in seen][:3]
-    assert found.facts["fitted"] == {"texts": 20, "shared": 0}
+    assert found.facts["fitted"] == {"texts": 20}
     monkeypatch.setattr(draw, "plan_of", lambda study, job, full: Plan((*SPECS[:3], *specs)))
     assert draw.draw_study(nano, "methods", tmp_path / "unknown", n=1).facts["fitted"]["texts"] is None
     with pytest.raises(VarlabError, match=r"only \d+ were not fitted on .* Ask for fewer: --n \d+"):
