@@ -48,10 +48,8 @@ class Work:
             self.costs[shape] = self._cost(tokens, keys, text or 0)
         linear, attention = self.costs[shape]
         work = self.context.ledger.stages[k]
-        work.linear_flops, work.attention_flops = (
-            work.linear_flops + linear * rows,
-            work.attention_flops + attention * rows,
-        )
+        work.linear_flops += linear * rows
+        work.attention_flops += attention * rows
         handed = self.stages.setdefault(k, Handed())
         handed.tokens += sum(tokens) / len(tokens) - model.prefix(k)
         handed.rows, handed.blocks = rows, handed.blocks + 1

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from varlab.attached.standins.caching import Caching
 from varlab.models.diffusion import ResidualDiffusion
 from varlab.models.hart import Block, HartText, HartTransformer, SelfAttention
 from varlab.models.hart_model import Hart
@@ -23,14 +24,9 @@ from varlab.models.tokenizers.maps import channels_last
 Normal = Callable[[str, Tensor], Tensor]  # kind, places of the tokens -> standard normal numbers [B, n, Z]
 
 
-class Attention(SelfAttention):
-    cached: tuple[Tensor, Tensor] | None = None
-    caching = False
+class Attention(Caching, SelfAttention):
     scale = 1.0
     sides: tuple[int, ...] = ()
-
-    def kv_caching(self, enable: bool) -> None:
-        self.caching, self.cached = enable, None
 
     def forward(
         self, x: Tensor, attn_bias: Any, si: int, context_position_ids: Tensor, context_mask: Any, m_maskgit: Any
@@ -44,11 +40,7 @@ class Attention(SelfAttention):
             table = table[:, m_maskgit[0]]  # the same places in all rows
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            if self.caching:
-                if self.cached is not None:
-                    k, v = torch.cat([self.cached[0], k], 2), torch.cat([self.cached[1], v], 2)
-                self.cached = (k, v)
-            return attention(q, k, v, scale=self.scale)
+            return attention(q, *self.grown(k, v), scale=self.scale)
 
         return super().forward(x, table, attend)
 

@@ -10,19 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from varlab.attached.standins.caching import Caching
 from varlab.models.infinity import Block, CrossAttention, InfinityTransformer, SelfAttention, TextBatch, text_attention
 from varlab.models.infinity_model import Infinity
 from varlab.models.layers import attention, layer_norm, merge_heads, modulate, split_heads
 from varlab.models.tokenizers.bsq import BSQTokenizer
 
 
-class Attention(SelfAttention):
-    cached: tuple[Tensor, Tensor] | None = None
-    caching = False
-
-    def kv_caching(self, enable: bool) -> None:
-        self.caching, self.cached = enable, None
-
+class Attention(Caching, SelfAttention):
     def forward(
         self, x: Tensor, attn_bias_or_two_vector: Any, attn_fn: Any = None, scale_schedule: Any = None,
         rope2d_freqs_grid: Any = None, scale_ind: int = 0, places: Tensor | None = None,
@@ -31,11 +26,7 @@ class Attention(SelfAttention):
         _, h, w = scale_schedule[scale_ind]
         table = rope2d_freqs_grid[str(tuple(scale_schedule))][start : start + h * w]
         q, k, v = self.queries_keys_values(x, table if places is None else table[places])
-        if self.caching:
-            if self.cached is not None:
-                k, v = torch.cat([self.cached[0], k], 2), torch.cat([self.cached[1], v], 2)
-            self.cached = (k, v)
-        return self.proj(merge_heads(attention(q, k, v, scale=1.0)))
+        return self.proj(merge_heads(attention(q, *self.grown(k, v), scale=1.0)))
 
 
 class TextAttention(CrossAttention):

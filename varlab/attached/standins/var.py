@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from varlab.attached.standins.caching import Caching
 from varlab.models.layers import attention, modulate
 from varlab.models.tokenizers.bsq import area
 from varlab.models.tokenizers.vqvae import Quantizer, VQTokenizer
@@ -16,21 +17,12 @@ from varlab.models.var import Block, SelfAttention, VARTransformer
 from varlab.models.var_model import VAR
 
 
-class Attention(SelfAttention):
-    cached: tuple[Tensor, Tensor] | None = None
-    caching = False
+class Attention(Caching, SelfAttention):
     scale = 1.0
-
-    def kv_caching(self, enable: bool) -> None:
-        self.caching, self.cached = enable, None
 
     def forward(self, x: Tensor, attn_bias: Any) -> Tensor:
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            if self.caching:
-                if self.cached is not None:
-                    k, v = torch.cat([self.cached[0], k], 2), torch.cat([self.cached[1], v], 2)
-                self.cached = (k, v)
-            return attention(q, k, v, scale=self.scale)
+            return attention(q, *self.grown(k, v), scale=self.scale)
 
         return super().forward(x, attend)
 
