@@ -1,7 +1,7 @@
 """The yardstick of the engine: reference, spans, probes' cost, growth, targets and history."""
 
 import json
-from itertools import chain, count, pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -159,23 +159,33 @@ def test_the_account_is_work_over_rates(monkeypatch: pytest.MonkeyPatch) -> None
     assert account_seconds(model) == pytest.approx(linear / 2 + attended / 4)
 
 
-def test_drawing_together_gives_the_bits_of_each_alone_for_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Seconds of each alone and together, which warm up; then of together, alone; then of alone, together.
-    clock = chain.from_iterable((0.0, spent) for spent in (90.0, 1.0, 2.0, 8.0, 8.0, 3.0))
-    monkeypatch.setattr(sharing.time, "process_time", clock.__next__)
+def test_drawing_together_gives_the_bits_of_each_alone_for_less(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sharing, "ROUND", 1)
-    monkeypatch.setattr(sharing, "SPECS", ("none", "truncate:last=1", "sparsevar:keep=0.5,last=1"))
-    model = vl.load("nano-infinity")
-    table, equal = sharing.sharing(model, 2)
-    assert set(table.weights) == {model.weights} and set(table.model) == {model.name} and set(table.seed) == {0}
-    assert equal and table.images.tolist() == [2, 2] and table.methods.tolist() == [3, 3]
-    assert table.ratio.tolist() == pytest.approx([1, (2 / 8 + 3 / 8) / 2])
-    assert table.cpu_seconds.tolist() == pytest.approx([8 / 3, 2.5 / 3])
-    assert (table.low <= table.ratio).all() and (table.ratio <= table.high).all()
-    together = sharing._together
-    monkeypatch.setattr(sharing, "_together", lambda *given: [(spec, image + 1) for spec, image in together(*given)])
+    monkeypatch.setattr(sharing, "SPECS", ("none", "fastvar", "truncate:last=1", "sparsevar:keep=0.5,last=1"))
+    alone, together = (0, 2.0, 5.0, 7.0, 8.0), (0, 0.5, 1.0, 1.5, 2.0)  # the clock at each image
+    other = (0, 0.5, 1.0, 2.0, 3.0)
+    # The warming round and the first one; then the process is stopped in the second.
+    clock = [*alone, *together, *together, *alone]
+    monkeypatch.setattr(sharing.time, "process_time", iter(clock).__next__)
+    with pytest.raises(StopIteration):
+        suite.shared(2, None, "nano-infinity")
+    clock = [*alone, *together, *alone, *other]  # warms up again, and goes on with the second
+    monkeypatch.setattr(sharing.time, "process_time", iter(clock).__next__)
+    made = suite.shared(2, None, "nano-infinity")
+    table = made.table.set_index("way")
+    assert set(table.seed) == {0} and set(table.rounds) == {2} and set(table.images) == {2} == {made.facts["n"]}
+    assert table.cpu_seconds.tolist() == pytest.approx([(8 + 3 * 2) / 4, 8 / 4, 2.5 / 4])
+    assert table.ratio.tolist() == pytest.approx([1, 8 / 14, 2.5 / 14])
+    assert table.step.tolist() == pytest.approx([1, 8 / 14, 2.5 / 8]) and (table.step_low <= table.step).all()
+    assert "0.18 [0.14, 0.21]" in made.verdict and made.verdict.endswith("images bit-equal")
+    assert not list(tmp_path.rglob("rounds.csv"))  # measured anew when it is asked for again
+    one, noise = sharing._one, count(1)
+    monkeypatch.setattr(sharing, "_one", lambda *given: one(*given) + (given[-1] == "fastvar") * next(noise))
     monkeypatch.setattr(sharing.time, "process_time", count(1).__next__)
-    assert not sharing.sharing(model, 1)[1]
+    assert "NOT bit-equal" in suite.shared(1, None, "nano-infinity").verdict
 
 
 def test_what_attaching_costs_is_paired_by_round(monkeypatch: pytest.MonkeyPatch) -> None:

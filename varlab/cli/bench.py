@@ -46,8 +46,8 @@ def bench(
     overwrite: Overwrite = False,
 ) -> None:
     """Benchmarks, ratios within one run: the engine against an eager reference, growth of cost, cost of probes and of
-    `vl.attach`, what methods save that are drawn together (16 images a round: `--rounds 139` is as many as GenEval's
-    553 x 4).
+    `vl.attach`, what methods save that are drawn together (a prompt's 4 images a round: `--rounds 553`
+    is GenEval's size; stopped, it goes on).
 
     Tables, figure and one more line of history go to the folder.
     `varlab bench gpu` measures everything that is promised for a GPU in under ten minutes; `varlab bench predicted`

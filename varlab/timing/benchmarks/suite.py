@@ -13,10 +13,12 @@ import pandas as pd
 import torch
 
 from varlab.figures.growth import growth_curves
+from varlab.locks import one_writer
 from varlab.machine import clocks, device_name
 from varlab.models.base import NextScaleModel
-from varlab.outputs import in_picture, refuse_existing, save_table
+from varlab.outputs import in_picture, key_of, refuse_existing, save_table
 from varlab.resources import git_state
+from varlab.runs import runs_folder
 from varlab.timing.benchmarks import attach_cost
 from varlab.timing.benchmarks.dense import NEEDS_UNITS, dense_bench
 from varlab.timing.benchmarks.growth import WITHIN, growth
@@ -81,14 +83,21 @@ def full_probes(rounds: int, progress: Progress | None, model: str = "infinity-2
 
 
 def shared(rounds: int, progress: Progress | None, model: str = "mini-infinity") -> Measured:
-    """Methods drawn together and each alone; 139 rounds are as many images as GenEval's 553 x 4."""
+    """Methods drawn together and each alone, round by round beside the runs: a call that was cut goes on."""
     loaded = load(model)
-    table, equal = sharing(loaded, rounds, progress)
-    ratio = table.set_index("way").ratio["together"]
-    verdict = f"together {ratio:.2f} of the processor time of each alone; {_equal(equal)}"
     facts = {"model": loaded.name, "weights": loaded.weights, "precision": loaded.precision,
-             "n": rounds * ROUND, "batch": ROUND, "seed": SEED, "specs": list(SPECS)}  # fmt: skip
-    return Measured("sharing", table, verdict, facts)
+             "batch": ROUND, "images_per_prompt": ROUND, "seed": SEED, "specs": list(SPECS)}  # fmt: skip
+    machine = {"device": device_name(loaded.device), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    kept = runs_folder() / f"bench-sharing-{key_of(facts | machine)}" / "rounds.csv"
+    with one_writer(kept.parent):
+        table, equal = sharing(loaded, rounds, kept, progress)
+        kept.unlink()
+    last = table.iloc[-1]
+    verdict = (
+        f"{last.ratio:.2f} [{last.low:.2f}, {last.high:.2f}] of the processor time of dense images for each method, "
+        f"{last.step:.2f} [{last.step_low:.2f}, {last.step_high:.2f}] of that of dense images once; {_equal(equal)}"
+    )
+    return Measured("sharing", table, verdict, facts | {"n": int(last.images)})
 
 
 def attached(rounds: int, progress: Progress | None) -> Measured:
