@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from distributed import Client, LocalCluster
 
 from varlab.cli import app
 from varlab.comparison.bench import methods_of
@@ -22,6 +24,7 @@ from varlab.runs.store import Store, StoreLost, packed, sealed, unpacked, unseal
 from varlab.sweeps import Tally, forecast, read_plan, sweep
 from varlab.sweeps.file import refuse_changes
 from varlab.sweeps.merge import as_rows
+from varlab.sweeps.scheduler import refuse_cluster
 from varlab.sweeps.shards import Task, tasks_of
 from varlab.sweeps.work import RECORD, Outcome, work
 from varlab.weights.zoo import load
@@ -330,6 +333,48 @@ def test_a_cluster_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("varlab.sweeps.scheduler.CONNECT", 1)
     with pytest.raises(VarlabError, match="There is no cluster at"):
         sweep(PLAN, tmp_path / "s", cluster="tcp://127.0.0.1:9")
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """A cluster whose one worker offers a GPU and has none."""
+    with LocalCluster(
+        n_workers=1, processes=False, resources={"GPU": 1}, dashboard_address="127.0.0.1:0", silence_logs=50
+    ) as made:  # type: ignore[no-untyped-call]
+        yield made.scheduler.address
+
+
+def test_what_a_cluster_lacks_is_said_before_anything_is_written(cluster: str, tmp_path: Path) -> None:
+    with pytest.raises(VarlabError, match="A worker of the cluster says: device 'cuda:9' cannot be used"):
+        sweep(PLAN | {"device": "cuda:9"}, tmp_path / "s", cluster=cluster)
+    with Client(cluster) as client:  # type: ignore[no-untyped-call]
+        with pytest.raises(VarlabError, match=r"offers a TPU\. Start them with --resources TPU=1"):
+            refuse_cluster(client, str, "", {"TPU": 1}, print)
+        with pytest.raises(VarlabError, match=r"cannot run varlab: No module named .* Install"):
+            refuse_cluster(client, fails_on_import, "", None, print)
+    assert not (tmp_path / "s").exists()
+
+
+def fails_on_import(_: Any) -> str:
+    raise ModuleNotFoundError("No module named 'varlab'")
+
+
+PLACES: list[str] = []
+
+
+def places_of(task: Task, place: str, dense: str) -> Outcome:
+    PLACES.extend((place, dense))
+    return Outcome("enough", stops=True)
+
+
+def test_a_place_that_is_typed_short_is_whole_for_workers_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreLost, match="enough"):
+        sweep(PLAN, "s", act=places_of)
+    assert set(PLACES) == {str(tmp_path / "s"), str(tmp_path / "s" / "dense")}
 
 
 def test_too_large_for_the_disk_is_refused_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

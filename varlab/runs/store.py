@@ -50,6 +50,11 @@ class Store:
             else None
         )
 
+    @property
+    def absolute(self) -> str:
+        """Its place as processes in other folders reach it."""
+        return self.place if self.folder is None else str(self.folder)
+
     def child(self, name: str) -> "Store":
         return Store(f"{self.place.rstrip('/')}/{name}")
 

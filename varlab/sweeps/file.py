@@ -9,7 +9,6 @@ import yaml
 
 from varlab.comparison.bench import methods_of
 from varlab.errors import VarlabError, cause, quoted, unknown
-from varlab.machine import usable
 from varlab.runs.inputs import at_least, check_counts
 from varlab.runs.trial import check_methods
 from varlab.scenes.prompt_sets import PromptSet, choose
@@ -125,7 +124,6 @@ def _check(plan: Plan) -> None:
         at_least(0, **{f"first of {item['set']}": item["first"]})
     _one_of("init", plan.init, INITS)
     _one_of("precision", plan.precision, PRECISIONS)
-    usable(plan.device)
     methods = [methods_of(spec) for spec in plan.specs]
     for name in plan.models:
         entry = find(name)

@@ -12,6 +12,7 @@ from varlab.comparison.bench import methods_of
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.errors import VarlabError
+from varlab.machine import usable
 from varlab.markup import count
 from varlab.models.base import NextScaleModel
 from varlab.runs import Job
@@ -43,12 +44,26 @@ def bytes_of(plan: Plan, shards: Sequence[Shard]) -> int:
     return count
 
 
-def refuse_what_has_no_room(plan: Plan, shards: Sequence[Shard], store: Store, workers: int) -> None:
-    """Raises VarlabError where memory cannot hold the workers, or the disk what is written."""
+def refuse_what_cannot_run(plan: Plan, workers: int = 1) -> None:
+    """Raises VarlabError where this machine lacks the device, or the memory for so many workers."""
+    usable(plan.device)
     for name in plan.models:
         entry = find(name)
         schedule = entry.schedule(plan.pixels, 1.0)
         refuse_what_cannot_fit(entry, schedule, plan.precision, plan.device, plan.shard * max(1, workers))
+
+
+def unfit(plan: Plan) -> str:
+    """What a worker of a cluster has against a plan, in words that survive the way to the client."""
+    try:
+        refuse_what_cannot_run(plan)
+    except VarlabError as error:
+        return str(error)
+    return ""
+
+
+def refuse_what_has_no_room(plan: Plan, shards: Sequence[Shard], store: Store) -> None:
+    """Raises VarlabError where the disk cannot hold what is written."""
     folder = store.folder
     if folder is not None:
         nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
@@ -82,6 +97,7 @@ class Forecast:
 
 def forecast(plan: Plan, workers: int = 0) -> Forecast:
     """What a plan takes here; draws an image a method on models that ship."""
+    refuse_what_cannot_run(plan, workers)
     shards, rows = shards_of(plan), []
     for name in plan.models:
         own = [shard for shard in shards if shard.images.model == name]

@@ -17,8 +17,8 @@ from varlab.runs.origins import git_state
 from varlab.runs.store import Store
 from varlab.sweeps.file import Plan, read_plan, refuse_changes
 from varlab.sweeps.merge import as_csv, method_rows, prompt_rows
-from varlab.sweeps.predict import refuse_what_has_no_room
-from varlab.sweeps.scheduler import Failure, Tally, connected, run_all
+from varlab.sweeps.predict import refuse_what_cannot_run, refuse_what_has_no_room, unfit
+from varlab.sweeps.scheduler import Failure, Tally, connected, refuse_cluster, run_all
 from varlab.sweeps.shards import Shard, Task, shards_of, tasks_of
 from varlab.sweeps.work import RECORD, SHARDS, Work, work
 from varlab.writing import check_writable
@@ -100,31 +100,41 @@ def sweep(
     ):
         raise VarlabError(f"{store.place} is not empty and holds no sweep. Give another folder.")
     shards = shards_of(plan)
-    refuse_what_has_no_room(plan, shards, store, workers)
+    refuse_what_has_no_room(plan, shards, store)
+    if cluster is None:
+        refuse_what_cannot_run(plan, workers)
     images = Store.at(dense) if dense is not None else store.child(DENSE_IMAGES)
     with _alone(store, wait):
         if (held := _record(store)) is not None:  # another process may have begun it meanwhile
             refuse_changes(held["plan"], plan, extend, store.place)
         facts = {"plan": plan.as_dict(), "git": git_state(), "latency": "not measured in a sweep: see varlab compare"}
-        if held is None or held["plan"] != facts["plan"]:
-            store.write(RECORD, json.dumps(facts, indent=1).encode())
-        tally = run_shards(plan, store, images, workers, cluster, progress, tell, act)
+
+        def begin() -> None:  # nothing is written for a cluster that is not there, or cannot run the plan
+            if held is None or held["plan"] != facts["plan"]:
+                store.write(RECORD, json.dumps(facts, indent=1).encode())
+
+        tally = run_shards(plan, store, images, workers, cluster, progress, tell, act, begin)
         return _merged(store, shards, tally)
 
 
 def run_shards(
     plan: Plan, store: Store, images: Store, workers: int, cluster: str | None,
-    progress: Callable[[Tally], Any], tell: Callable[[str], Any], act: Work,
+    progress: Callable[[Tally], Any], tell: Callable[[str], Any], act: Work, begin: Callable[[], Any] = lambda: None,
 ) -> Tally:  # fmt: skip
-    """Those that are not there, on workers that end with this."""
+    """Those that are not there, on workers that end with this; ``begin`` is called once these can run the plan."""
     there = store.names(SHARDS)
     todo = list(_missing(plan, there))
     total = sum(1 + len(rest) if first is not None else len(rest) for first, rest in todo)
     tally = Tally(total)
-    if total:
-        with connected(workers, cluster, tell) as client:
-            gpu = {"GPU": 1.0} if cluster is not None and plan.device.startswith("cuda") else None
-            run_all(client, todo, tally, (store.place, images.place), progress=progress, resources=gpu, act=act)
+    if not total:
+        begin()
+        return tally
+    with connected(workers, cluster, tell) as client:
+        gpu = {"GPU": 1.0} if cluster is not None and plan.device.startswith("cuda") else None
+        if cluster is not None:
+            refuse_cluster(client, unfit, plan, gpu, tell)
+        begin()
+        run_all(client, todo, tally, (store.absolute, images.absolute), progress=progress, resources=gpu, act=act)
     return tally
 
 

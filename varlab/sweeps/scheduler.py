@@ -76,6 +76,25 @@ def connected(workers: int, cluster: str | None, tell: Tell) -> Iterator[Client]
         yield client
 
 
+def refuse_cluster(
+    client: Client, unfit: Callable[[Any], str], plan: Any, resources: dict[str, float] | None, tell: Tell
+) -> None:
+    """Raises VarlabError where the workers offer no resource of the kind, or one of them says what it lacks."""
+    workers = client.scheduler_info()["workers"].values()
+    for name in resources or ():
+        if workers and not any(name in worker["resources"] for worker in workers):
+            raise VarlabError(f"No worker of the cluster offers a {name}. Start them with --resources {name}=1.")
+    if not workers:
+        tell("the cluster has no worker yet; waiting for one")
+    try:
+        said = client.submit(unfit, plan, pure=False, resources=resources).result()
+    except Exception as error:  # of dask, or of a worker without varlab
+        said = " ".join(cause(error).split())
+        raise VarlabError(f"A worker of the cluster cannot run varlab: {said} Install this varlab there.") from error
+    if said:
+        raise VarlabError(f"A worker of the cluster says: {said}")
+
+
 def run_all(
     client: Client,
     tasks: Iterable[tuple[Task | None, list[Task]]],
