@@ -1,16 +1,20 @@
 """Distances between sets of images: filters, closed forms, intervals, and the files of other evaluators."""
 
 import sys
+import weakref
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from tests.conftest import tiny_var
 from tests.minis import refused
-from varlab.evaluation import adm, adm_scores, classes
+from varlab.evaluation import adm, adm_scores, classes, scenes
 from varlab.evaluation.adm import export_npz, inception_scores
 from varlab.evaluation.classes import class_scenes, described, score_classes
 from varlab.evaluation.distances import (
@@ -23,8 +27,10 @@ from varlab.evaluation.distances import (
     root,
 )
 from varlab.evaluation.scattering import FEATURES, FLOOR, scattering, scattering_of, wavelets
+from varlab.evaluation.scenes import HELD, detail, score, score_samples
 from varlab.evaluation.scripts import inception_features
 from varlab.measures.statistics import centred_interval
+from varlab.weights.zoo import load
 
 
 def normal(n: int, d: int = 3, seed: int = 0, shift: float = 0.0) -> np.ndarray:
@@ -141,6 +147,31 @@ def test_described_agrees_with_the_scorer() -> None:
     pictures, names = class_scenes(12, 3, 40)
     wrong = names[1:] + names[:1]
     assert described(pictures, names).correct.mean() > 0.9 > described(pictures, wrong).correct.mean()
+
+
+def test_scores_hold_few_pictures_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, names = class_scenes(6, 3, 16)
+    most, alive = 0, list[weakref.ref[np.ndarray]]()
+
+    def one_by_one(*_: object) -> Iterator[np.ndarray]:
+        nonlocal most
+        for i in range(300):
+            picture = drawn[i % 6].copy()
+            alive.append(weakref.ref(picture))
+            most = max(most, sum(one() is not None for one in alive))
+            yield picture
+
+    monkeypatch.setattr(classes, "scattering_of", lambda few: np.mean(few, axis=(1, 2)))
+    monkeypatch.setattr(classes, "score_images", lambda few, *_: pd.DataFrame({"correct": [True] * len(few)}))
+    found = described(one_by_one(), names * 50)
+    np.testing.assert_array_equal(found.features, np.tile(drawn.mean((1, 2)), (50, 1)))
+    assert len(found.correct) == 300 and most <= 201  # those that are judged, and those that come next
+    most = 0
+    monkeypatch.setattr(scenes, "drawn", lambda *_: islice(one_by_one(), 150))
+    whole, power, kept = score_samples(load("nano-infinity", "empty"), 75, 2, every=50)
+    assert whole.images.entry.tolist() == np.repeat(range(75), 2).tolist() and len(kept) == 3
+    assert power == pytest.approx(detail(drawn) / 6) and most <= 2 * HELD + 4
+    refused(lambda: score(drawn, names * 2, ["colors"] * 12), "12 prompts need as many images, not 6")
 
 
 # Files of other evaluators

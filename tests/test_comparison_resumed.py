@@ -253,4 +253,4 @@ def test_a_score_of_classes_that_was_stopped_goes_on(
     assert len(there) == 16 and verify(place).word == "partial"
     assert str(place) in scored(lambda *_: None)[1] and verify(place).word == "complete"
     assert {path: path.stat().st_mtime_ns for path in there} == there
-    np.testing.assert_array_equal(judged[0], draw_classes(named_var(), 24, 3, ["freqexit:exits=2"]))
+    np.testing.assert_array_equal(list(judged[0]), draw_classes(named_var(), 24, 3, ["freqexit:exits=2"]))

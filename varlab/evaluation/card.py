@@ -38,10 +38,11 @@ def write_card(
     """
     folder = card_folder(model.name)
     ceiling = score_ceiling(model, n)
-    drawn, pictures, _ = score_samples(model, n, per_prompt, seed, progress=progress)
+    every = per_prompt * max(1, n // SHOWN)
+    drawn, power, pictures = score_samples(model, n, per_prompt, seed, progress=progress, every=every)
     plain = codes_alone(model, n, per_prompt, seed, progress) if isinstance(model, Hart) else None
     random = untrained_self(model)
-    unlearnt, _, _ = score_samples(random, n, 1, seed, progress=progress)
+    unlearnt, _, _ = score_samples(random, n, 1, seed, progress=progress, every=n)
     record = {
         **made_with(model),
         "n_prompts": n,
@@ -67,9 +68,9 @@ def write_card(
         },
     }
     if plain is not None:
-        record["residual"] = _residual(side(ceiling, drawn, pictures), plain)
+        record["residual"] = _residual(side(ceiling, drawn, power), plain)
     facts = json.loads((folder / "model.json").read_text("utf-8"))
-    return keep(folder, record, pictures[:: per_prompt * max(1, n // SHOWN)][:SHOWN], _text(model, facts, record))
+    return keep(folder, record, pictures[:SHOWN], _text(model, facts, record))
 
 
 def keep(folder: Path, record: dict[str, Any], pictures: list[np.ndarray], text: str) -> Path:

@@ -1,6 +1,6 @@
 """Quality of class-conditional images of scenes: Frechet distance, precision, recall, and accuracy of the class."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +10,10 @@ from varlab.context import fixed_context
 from varlab.errors import VarlabError
 from varlab.evaluation.distances import FrechetSpace, precision_recall
 from varlab.evaluation.scattering import scattering_of
-from varlab.evaluation.scenes import HELD_OUT_SEED, reconstruct
+from varlab.evaluation.scenes import HELD_OUT_SEED, drawn, held, reconstruct
 from varlab.measures.statistics import Interval, centred_interval, wilson_interval
 from varlab.models.base import NextScaleModel
 from varlab.models.var_model import VAR
-from varlab.runs import sample
 from varlab.scenes import score_images
 from varlab.training.var import class_scenes
 
@@ -24,16 +23,20 @@ MEASURES = ("scattering_frechet", "precision", "recall", "class_accuracy")
 
 @dataclass(frozen=True)
 class ClassSamples:
-    """``pictures`` uint8 [n, H, W, 3] or empty; ``features`` [n, 87]; ``correct`` [n]: the scorer sees the class."""
+    """``features`` [n, 87]; ``correct`` [n]: the scorer sees the class."""
 
     features: np.ndarray
     correct: np.ndarray
 
 
 @fixed_context()
-def described(pictures: Sequence[np.ndarray] | np.ndarray, names: Sequence[str]) -> ClassSamples:
-    table = score_images(pictures, names, ["colors"] * len(names))
-    return ClassSamples(scattering_of(pictures), table["correct"].to_numpy(bool))
+def described(pictures: Iterable[np.ndarray], names: Sequence[str]) -> ClassSamples:
+    """Of pictures that may come one by one: a hundred are held at a time."""
+    features, correct = [], []
+    for at, few in held(pictures, 100):
+        features.append(scattering_of(few))
+        correct.append(score_images(few, names[at], ["colors"] * len(few))["correct"].to_numpy(bool))
+    return ClassSamples(np.concatenate(features), np.concatenate(correct))
 
 
 def check_classes(model: NextScaleModel) -> VAR:
@@ -60,8 +63,7 @@ def draw_classes(
     progress: Progress | None = None,
 ) -> np.ndarray:
     """uint8 [n, H, W, 3], classes in turn; image i depends on (seed, i) alone."""
-    run = sample(model, labels(model, n), seed=seed, accelerators=accelerators, batch=batch, progress=progress)
-    return np.stack([np.asarray(image) for image in run.images])
+    return np.stack(list(drawn(model, labels(model, n), seed, accelerators, batch, progress)))
 
 
 def held_out(n: int, side: int) -> tuple[np.ndarray, list[str]]:
@@ -99,16 +101,18 @@ def score_classes(
     """One row a method (accelerators, or none), and for scale: reconstructions and other held-out scenes."""
     checked = check_classes(model)
     specs = {method: [part for part in method.split("+") if part != "none"] for method in methods}
-    drawn = {method: draw_classes(checked, n, seed, own, progress=progress) for method, own in specs.items()}
-    return judge_classes(checked, n, drawn)
+    texts = labels(checked, n)
+    return judge_classes(
+        checked, n, {method: drawn(checked, texts, seed, own, progress=progress) for method, own in specs.items()}
+    )
 
 
 @fixed_context()
-def judge_classes(model: VAR, n: int, drawn: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """The table of ``score_classes`` for n pictures a method, classes in turn."""
+def judge_classes(model: VAR, n: int, samples: Mapping[str, Iterable[np.ndarray]]) -> pd.DataFrame:
+    """The table of ``score_classes`` for n pictures a method, classes in turn, which may come one by one."""
     pictures, names = reference(model, 2 * n)
     space, rows = FrechetSpace(scattering_of(pictures[:n])), []
-    for method, own in drawn.items():
+    for method, own in samples.items():
         rows.append({"source": method, "n": n} | as_row(measures(described(own, labels(model, n)), space)))
     for source, others in (("reconstructions", reconstruct(model, pictures[n:])), ("other scenes", pictures[n:])):
         rows.append({"source": source, "n": n} | as_row(measures(described(others, names[n:]), space)))

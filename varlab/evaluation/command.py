@@ -99,7 +99,7 @@ def _scenes(drawing: Drawing, place: Path, progress: Progress) -> tuple[pd.DataF
     """The table, and the score of every entry, of pictures that are drawn where they are not there."""
     pictures, per, model = drawn_at(drawing, place, progress), drawing.per_prompt, drawing.model
     texts, categories = ([value for item in drawing.items for value in [getattr(item, name)] * per] for name in FIELDS)
-    samples = score(pictures, texts, categories, [i // per for i in range(len(pictures))], model.scene_version)
+    samples = score(pictures, texts, categories, [i // per for i in range(len(texts))], model.scene_version)
     ceiling = score_ceiling(model, len(drawing.items))
     parts = {"samples": samples, "reconstructions": ceiling.rebuilt, "ground truth": ceiling.truth}
     table = pd.concat({name: part.summary for name, part in parts.items()}, names=["source"]).reset_index()
@@ -124,12 +124,12 @@ def _classes(drawing: Drawing, place: Path, progress: Progress) -> tuple[pd.Data
     model, n = check_classes(drawing.model), len(drawing.items)
     if drawing.benchmark.name == "fid":
         require_inception()
-    pictures = np.stack(drawn_at(drawing, place, progress))
+    pictures = drawn_at(drawing, place, progress)
     if drawing.benchmark.name == "frechet":
         note = "95 % intervals over images; the distance is of scattering features and no FID"
         return judge_classes(model, n, {drawing.spec: pictures}), note
     with TemporaryDirectory() as folder:
-        table, notes = inception_scores(pictures, reference(model, n)[0], Path(folder))
+        table, notes = inception_scores(np.stack(list(pictures)), reference(model, n)[0], Path(folder))
     return table, "; ".join(["by torch-fidelity's Inception", *notes])
 
 

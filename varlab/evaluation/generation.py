@@ -138,14 +138,16 @@ def kept_at(drawing: Drawing) -> Path:
     return runs_folder() / f"{drawing.benchmark.name}-{drawing.model.name}-{size}-seed{drawing.seed}-{key}"
 
 
-def drawn_at(drawing: Drawing, folder: Path, progress: Progress | None = None) -> list[np.ndarray]:
-    """The pictures [H, W, 3] of a drawing in the order of its samples, drawn where they are not there."""
+def drawn_at(drawing: Drawing, folder: Path, progress: Progress | None = None) -> Iterator[np.ndarray]:
+    """The pictures [H, W, 3] of a drawing in the order of its samples, drawn where they are not there and read one by
+    one."""
     generate({folder: drawing}, progress)
-    found = []
-    for path in (folder / IMAGES / name for item in drawing.items for name in drawing.paths(item)):
-        with Image.open(path) as picture:
-            found.append(np.asarray(picture.convert("RGB")))
-    return found
+
+    def read(name: str) -> np.ndarray:
+        with Image.open(folder / IMAGES / name) as picture:
+            return np.asarray(picture.convert("RGB"))
+
+    return (read(name) for item in drawing.items for name in drawing.paths(item))
 
 
 def _prepare(drawing: Drawing, folder: Path) -> set[int]:

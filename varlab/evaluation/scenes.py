@@ -1,7 +1,9 @@
 """The scene benchmark: does a model draw what the prompt asks, judged by the classical scorer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -11,12 +13,14 @@ from varlab.context import fixed_context
 from varlab.errors import VarlabError
 from varlab.measures.spectra import band_power
 from varlab.models.base import NextScaleModel
-from varlab.runs import sample
+from varlab.runs import Job, default_batch, to_pil
 from varlab.scenes import SCENE_VERSION, benchmark_prompt, render, sample_scenes, score_images, summarise
-from varlab.scenes.prompt_sets import PromptSet, prompts
+from varlab.scenes.prompt_sets import prompts
 
 Progress = Callable[[float, int], None]
+T = TypeVar("T")
 HELD_OUT_SEED = 90_001  # scenes that no training pool contains
+HELD = 64  # pictures at a time
 
 
 @dataclass(frozen=True)
@@ -48,14 +52,43 @@ class Ceiling:
     power: float
 
 
+def drawn(
+    model: NextScaleModel,
+    texts: Sequence[str],
+    seed: int = 0,
+    accelerators: Sequence[str] = (),
+    batch: int | None = None,
+    progress: Progress | None = None,
+) -> Iterator[np.ndarray]:
+    """Pictures uint8 [H, W, 3], of which one batch is held; image i depends on (seed, i) alone."""
+    job = Job(model, tuple(texts), model.settings, seed, accelerators=tuple(accelerators), progress=progress)
+    job.try_out()
+    for samples in job.batches(batch or default_batch(model)):
+        yield from map(np.array, to_pil(job.run(samples)[0].image))
+        if progress is not None:
+            progress(samples.stop, len(texts))
+
+
+def held(items: Iterable[T], count: int = HELD) -> Iterator[tuple[slice, list[T]]]:
+    """A few at a time, and where they are."""
+    left, first = iter(items), 0
+    while part := list(islice(left, count)):
+        yield slice(first, first := first + len(part)), part
+
+
 def score(
-    pictures: list[np.ndarray],
-    texts: list[str],
-    categories: list[str],
-    entries: list[int] | None = None,
+    pictures: Iterable[np.ndarray],
+    texts: Sequence[str],
+    categories: Sequence[str],
+    entries: Sequence[int] | None = None,
     version: str = SCENE_VERSION,
 ) -> SceneScore:
-    table = score_images(pictures, texts, categories, entries, version)
+    """Of pictures that may come one by one: a few are held at a time."""
+    entries = range(len(texts)) if entries is None else entries
+    parts = [score_images(few, texts[at], categories[at], entries[at], version) for at, few in held(pictures)]
+    table = pd.concat(parts, ignore_index=True)
+    if len(table) != len(texts):
+        raise VarlabError(f"{len(texts)} prompts need as many images, not {len(table)}.")
     return SceneScore(table, summarise(table))
 
 
@@ -74,24 +107,33 @@ def score_samples(
     seed: int = 0,
     batch: int | None = None,
     progress: Progress | None = None,
-) -> tuple[SceneScore, list[np.ndarray], PromptSet]:
-    """Sample and judge ``per_prompt`` images for each of ``n`` prompts. Time grows with n * per_prompt."""
+    every: int = 1,
+) -> tuple[SceneScore, float, list[np.ndarray]]:
+    """Sample and judge ``per_prompt`` images for each of ``n`` prompts: their score, their mean power above 1/8 cycle
+    a pixel, and one picture of ``every`` so many. Time grows with n * per_prompt, memory with n * per_prompt / every.
+    """
     chosen = prompts("scenes", n=n)
     texts = [text for text in chosen for _ in range(per_prompt)]
     categories = [category for category in chosen.categories for _ in range(per_prompt)]
     entries = [i for i in range(len(chosen)) for _ in range(per_prompt)]
-    images = sample(model, texts, seed=seed, batch=batch, progress=progress).images
-    pictures = [np.asarray(image) for image in images]
-    return score(pictures, texts, categories, entries, model.scene_version), pictures, chosen
+    powers, kept = list[float](), list[np.ndarray]()
+
+    def seen() -> Iterator[np.ndarray]:
+        for i, picture in enumerate(drawn(model, texts, seed, (), batch, progress)):
+            powers.append(detail(picture[None]))
+            kept.extend([] if i % every else [picture])
+            yield picture
+
+    return score(seen(), texts, categories, entries, model.scene_version), float(np.mean(powers)), kept
 
 
 @torch.inference_mode()
 @fixed_context()
-def reconstruct(model: NextScaleModel, images: np.ndarray, batch: int = 64) -> np.ndarray:
+def reconstruct(model: NextScaleModel, images: np.ndarray) -> np.ndarray:
     """uint8 [n, H, W, 3] through encoder, quantiser and decoder."""
     parts = []
-    for first in range(0, len(images), batch):
-        pixels = torch.from_numpy(images[first : first + batch]).to(model.device).movedim(-1, 1).float() / 255
+    for _, few in held(images):
+        pixels = torch.from_numpy(np.stack(few)).to(model.device).movedim(-1, 1).float() / 255
         rebuilt = model.decode(model.encode(pixels))
         parts.append((rebuilt.clamp(0, 1) * 255).byte().movedim(1, -1).cpu().numpy())
     return np.concatenate(parts)
@@ -99,17 +141,23 @@ def reconstruct(model: NextScaleModel, images: np.ndarray, batch: int = 64) -> n
 
 def score_ceiling(model: NextScaleModel, n: int = 553, seed: int = HELD_OUT_SEED) -> Ceiling:
     """Held-out scenes of the version that the model knows, as rendered, and after the tokenizer."""
-    scenes = sample_scenes(n, seed, version=model.scene_version)
-    texts, categories = [benchmark_prompt(scene) for scene in scenes], [scene.category for scene in scenes]
-    truth = render(scenes, model.latent_grid(model.schedule.final)[0] * model.stride)
-    rebuilt = reconstruct(model, truth)
-    error = float(((truth.astype(np.float64) - rebuilt) ** 2).mean())
+    side, version = model.latent_grid(model.schedule.final)[0] * model.stride, model.scene_version
+    tables, sums = [], []
+    for at, scenes in held(sample_scenes(n, seed, version=version)):
+        texts, categories = [benchmark_prompt(scene) for scene in scenes], [scene.category for scene in scenes]
+        truth = render(scenes, side)
+        rebuilt = reconstruct(model, truth)
+        tables.append([score_images(own, texts, categories, range(n)[at], version) for own in (truth, rebuilt)])
+        sums.append((((truth.astype(np.float64) - rebuilt) ** 2).sum(), detail(truth), detail(rebuilt)))
+    error, power, kept = np.sum(sums, axis=0)
+    whole = [pd.concat(parts, ignore_index=True) for parts in zip(*tables, strict=True)]
+    of_truth, of_rebuilt = (SceneScore(table, summarise(table)) for table in whole)
     return Ceiling(
-        score(list(truth), texts, categories, version=model.scene_version),
-        score(list(rebuilt), texts, categories, version=model.scene_version),
-        psnr=float(10 * np.log10(255**2 / error)),
-        detail_kept=detail(rebuilt) / detail(truth),
-        power=detail(truth) / len(truth),
+        of_truth,
+        of_rebuilt,
+        psnr=float(10 * np.log10(255**2 * n * 3 * side**2 / error)),
+        detail_kept=float(kept / power),
+        power=float(power / n),
     )
 
 

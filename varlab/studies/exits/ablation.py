@@ -15,9 +15,10 @@ import pandas as pd
 
 from varlab.analysis.measured import Measured, read_measured
 from varlab.errors import VarlabError
-from varlab.evaluation.classes import ClassSamples, as_row, described, draw_classes, labels, measures, reference
+from varlab.evaluation.classes import ClassSamples, as_row, described, labels, measures, reference
 from varlab.evaluation.distances import FrechetSpace, check_enough
 from varlab.evaluation.scattering import scattering_of
+from varlab.evaluation.scenes import drawn
 from varlab.measures.statistics import centred_interval
 from varlab.models.var_model import VAR
 from varlab.outputs import plain, read_facts, refuse_existing
@@ -113,7 +114,7 @@ class _Judge:
         self.asked, self.folder, self.specs = asked, folder, specs
 
     def samples(self, model: VAR, place: Path, note: Note) -> None:
-        asked = self.asked
+        asked, texts = self.asked, labels(model, self.asked.n)
         for exits, spec in self.specs.items():
             path = samples_path(place, exits, asked)
             if path.exists():
@@ -121,7 +122,7 @@ class _Judge:
                     raise VarlabError(f"{path} holds images of other weights ({held}). Give another --folder.")
                 continue
             note(f"{place.name}: {asked.n} images at exit {exits}")
-            found = described(draw_classes(model, asked.n, asked.sample_seed, [spec]), labels(model, asked.n))
+            found = described(drawn(model, texts, asked.sample_seed, [spec]), texts)
             _save(path, features=found.features, correct=found.correct, weights=np.array(model.weights))
         path = self.folder / f"reference-{asked.n}.npz"
         if not path.exists():

@@ -12,6 +12,7 @@ from varlab.errors import VarlabError, quoted
 from varlab.evaluation.classes import as_row, described, draw_classes, labels, measures, reference
 from varlab.evaluation.distances import FrechetSpace
 from varlab.evaluation.scattering import scattering_of
+from varlab.evaluation.scenes import drawn
 from varlab.models.var_model import VAR
 from varlab.studies.exits import facts_of
 from varlab.studies.exits.speed import exit_specs
@@ -62,7 +63,7 @@ def exit_quality(
     space, texts, rows = FrechetSpace(scattering_of(reference(first, n)[0]), resamples), labels(first, n), []
     for weights, model in models.items():
         for text, spec in zip(exits, specs, strict=True):
-            found = described(draw_classes(model, n, seed, [spec]), texts)
+            found = described(drawn(model, texts, seed, [spec]), texts)
             costs = account(model, read_exits(text, len(model.schedule)), model.settings)
             about = {"weights": weights, "exits": text, "n": n}
             work = {
