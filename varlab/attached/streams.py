@@ -96,7 +96,8 @@ class BlockCall:
 
 
 class Sums:
-    """How far blocks' outputs are from the sum of what their sublayers added: of small ones, several at once.
+    """How far blocks' outputs are from the sum of what their sublayers added: of small ones, several at once, and of a
+    call whose streams are all large the first.
 
     Attributes
     ----------
@@ -108,7 +109,7 @@ class Sums:
         self.waiting: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def add(self, block: BlockCall, x_out: Tensor) -> None:
-        if block.running is not None and not block.left and small(x_out):
+        if block.running is not None and not block.left and (small(x_out) or not self.errors):
             self.waiting.append((block.running, block.x, x_out))
             if len(self.waiting) * x_out.numel() > SMALL:
                 self.settle()

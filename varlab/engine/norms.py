@@ -7,7 +7,7 @@ from torch import Tensor
 
 from varlab.engine.memory import Buffers
 
-SMALL = 1 << 19  # elements of a stage's tokens below which a call costs more than its arithmetic
+SMALL = 1 << 16  # elements of a stage's tokens below which a call costs more than its arithmetic
 
 
 def small(x: Tensor) -> bool:
