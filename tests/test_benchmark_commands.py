@@ -47,6 +47,12 @@ REFUSED = {
     ),
     "nor of classes": (["generate", "fid", "mini-var", "none", "--out", "o", "--prompts", "p"], "reads no prompt file"),
     "nor of a folder": (["score", "scenes", ".", "--prompts", "p.csv"], "reads no prompt file"),
+    "one image": (
+        ["generate", "hps", "nano-infinity", "none", "--out", "o", "--per-prompt", "2"], "one image of each prompt"
+    ),
+    "no square": (
+        ["generate", "dpg", "nano-infinity", "none", "--out", "o", "--per-prompt", "3"], "square of 4 images, or one"
+    ),
     "no classes": (["generate", "fid", "nano-infinity", "none", "--out", "o"], "mini-var"),
     "no images": (["generate", "scenes", "nano-infinity", "none", "--out", "o", "--n", "0"], "n must be at least 1"),
     "no rewritten": (

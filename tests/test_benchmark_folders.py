@@ -11,6 +11,7 @@ from PIL import Image
 from tests.benchmark_folders import geneval, picture  # noqa: F401
 from tests.cli_calls import Call, places, varlab  # noqa: F401
 from tests.conftest import tiny_var
+from varlab.comparison.layouts import read_layout
 from varlab.engine.sharing import shared_runs
 from varlab.errors import VarlabError
 from varlab.evaluation import generation
@@ -60,6 +61,26 @@ def test_a_drawing_goes_on_and_batches_do_not_matter(tmp_path: Path) -> None:
     facts = read_facts(tmp_path / "a" / "images" / "0001" / "000.png")
     assert facts["prompt"] == "1" and facts["spec"] == "none" and facts["seed"] == 3
     assert {"model", "weights", "precision", "settings", "versions", "date", "benchmark"} <= facts.keys()
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg"])
+@pytest.mark.parametrize("name", sorted(set(BENCHMARKS) - {"frechet"}))
+def test_what_is_drawn_can_be_compared(name: str, ending: str, tmp_path: Path) -> None:
+    """Every benchmark's layout is known to ``compare-images``: each image of each prompt, and how it was made."""
+    ids = {"hps": "anime/0000{}", "imagereward": "000904-003{}", "dpg": "COCOval2014_00000000004{}"}.get(name, "0000{}")
+    items = [Item(ids.format(i), str(i), "people") for i in range(2)]
+    one = drawing(
+        benchmark=BENCHMARKS[name], items=items, ending=ending, per_prompt=1 if name in ("hps", "mjhq") else 2
+    )
+    generate({tmp_path / "none": one})
+    layout = read_layout(tmp_path / "none")
+    found = [(picture.name.removeprefix("people/"), picture.k) for picture in layout.pictures.values()]
+    assert found == [(item.id, k) for item in items for k in range(len(one.paths(item)))]
+    assert layout.facts["spec"] == "none" and layout.facts["ending"] == ending and "items" not in layout.facts
+    assert read_facts(tmp_path / "none")["seed"] == 3
+    assert name == "mjhq" or [picture.prompt for picture in layout.pictures.values()] == [
+        item.text for item in items for _ in one.paths(item)
+    ]
 
 
 def test_specs_that_share_are_drawn_together_as_they_are_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,6 +152,7 @@ def test_every_fault_of_a_folder_is_found(geneval: tuple[Path, Path]) -> None:
     picture(samples / "0002.png", (8, 9))
     (folder / "00001" / "samples" / "0003.png").rename(folder / "00001" / "samples" / "0003.jpg")
     picture(folder / "00002" / "samples" / "0000.png")
+    (folder / "0553").mkdir()
     rewritten = json.loads(file.read_text().splitlines()[1]) | {"prompt": "a photo of a fluffy cat"}
     (folder / "00001" / "metadata.jsonl").write_text(json.dumps(rewritten))
     lines = tell(find_faults("geneval", folder, file)[0], folder)
@@ -142,6 +164,7 @@ def test_every_fault_of_a_folder_is_found(geneval: tuple[Path, Path]) -> None:
         "00000/samples/0002.png: 8 x 9, the others 8 x 8",
         "00001/samples/0003.png: missing; 0003.jpg is there",
         "00002/samples/0000.png: no file of this layout",
+        "0553: no prompt of that number",
         "00001/metadata.jsonl: a rewritten prompt stands in place of the original 'a photo of a cat'",
     ):
         assert any(line.startswith(says) for line in lines), (says, lines)

@@ -158,6 +158,47 @@ def test_latencies_join_the_table(tmp_path: Path) -> None:
     assert found.speedup == pytest.approx(2.2 / 1.05) and found.speedup_low < found.speedup < found.speedup_high
 
 
+def scored(path: Path, wrong: set[tuple[int, int]], mode: str = "official", n: int = 3) -> Path:
+    """What ``varlab score geneval --json`` writes of the folders of ``geneval``."""
+    entries = [
+        {"entry": f"{i:05d}", "image": k, "category": "colors" if i else "counting", "correct": (i, k) not in wrong}
+        for i in range(n)
+        for k in range(2)
+    ]
+    path.write_text(json.dumps({"benchmark": "geneval", "mode": mode, "entries": entries}))
+    return path
+
+
+def test_scores_of_benchmarks_join_the_table(tmp_path: Path, varlab: Call) -> None:
+    folders = geneval(tmp_path / "dense"), geneval(tmp_path / "fast=1", 0.1)
+    files = {"dense": scored(tmp_path / "d=.json", set()), "fast=1": scored(tmp_path / "f.json", {(0, 0), (2, 1)})}
+    found = vl.compare_images(*folders, scores=files)
+    table = found.table.set_index("method")
+    assert table.correct.to_dict() == {"dense": 1, "fast=1": pytest.approx((1 / 2 + 3 / 4) / 2)}  # mean of categories
+    assert np.isnan(table.ssim["dense"]) and table.ssim["fast=1"] == vl.compare_images(*folders).table.ssim[0]
+    pairs = found.pairs.set_index(["a", "b", "measure", "category"])
+    assert pairs.loc[("fast=1", "dense", "correct", "overall"), ["higher", "lower"]].tolist() == [0, 2]
+    assert set(found.pairs.measure) == {"correct"} and "score" in {name for part in found.shown() for name in part}
+    said = varlab("compare-images", *folders, *(f"--scores={name}={path}" for name, path in files.items()))
+    assert said.code == 0 and "a: fast=1; b: dense" in said.out, said
+
+
+def test_scores_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    folders, good = (geneval(tmp_path / "dense"), geneval(tmp_path / "fast", 0.1)), scored(tmp_path / "g.json", set())
+    fewer, other = scored(tmp_path / "n.json", set(), n=2), scored(tmp_path / "o.json", set(), "corrected")
+    for scores, says in (
+        ({"fats": good}, "Did you mean fast"),
+        ({"fast": fewer}, "2 of 6 pictures of fast have no score, such as image 0 of '2'"),
+        ({"dense": good, "fast": other}, "differ in mode"),
+    ):
+        with pytest.raises(VarlabError, match=says):
+            vl.compare_images(*folders, scores=scores)
+    found = vl.compare_images(*folders, scores={"fast": fewer}, allow_missing=True)
+    assert found.prompts.correct.notna().sum() == 4 and "2 of 6 pictures have no score" in found.facts["notes"][0]
+    with pytest.raises(VarlabError, match="leave --grid or --scores out"):
+        vl.compare_images(*folders, scores={"fast": good}, grid=12)
+
+
 # The command
 
 

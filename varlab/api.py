@@ -206,8 +206,8 @@ def compare_images(dense: Path | str, others: Sequence[Path | str] | Path | str,
     others
         Those of methods, a folder each, of the same prompts.
     **options
-        Those of ``varlab.comparison.compare_images``: ``latency``, ``lpips``, ``dists``, ``grid``, ``margin``,
-        ``allow_missing``, ``despite``, ``seed``, ``names``, ``progress``.
+        Those of ``varlab.comparison.compare_images``: ``latency``, ``scores``, ``lpips``, ``dists``, ``grid``,
+        ``margin``, ``allow_missing``, ``despite``, ``seed``, ``names``, ``progress``.
 
     Returns
     -------

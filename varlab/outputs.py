@@ -23,10 +23,11 @@ from varlab.writing import beside
 CHUNK = "varlab"  # of a PNG: the facts as JSON
 FACTS = "facts.json"
 CARD = "card.json"
-RECORDS = (FACTS, "comparison.json", "run.json")  # what says of a folder, and of the tables in it, how it was made
+# What says of a folder, and of the tables in it, how it was made.
+RECORDS = (FACTS, "comparison.json", "run.json", "benchmark.json")
 BULK = (  # of a JSON file: what was found, not how
     "rows", "entries", "spans", "stages", "memory", "scores", "untrained", "shapes_present", "exact_number",
-    "shape_recall", "residual",
+    "shape_recall", "residual", "items",
 )  # fmt: skip
 
 

@@ -81,6 +81,7 @@ def generate(
     found = find_benchmark(benchmark)
     found.check_prompts(prompts)
     check_counts(n=n, per_prompt=per_prompt)
+    found.check_count(per_prompt)
     at_least(1, batch=batch)
     at_least(0, seed=seed)
     methods = [methods_of(spec) for spec in specs]

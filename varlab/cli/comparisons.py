@@ -31,6 +31,12 @@ def compare_images(
     latency: Annotated[
         Path | None, typer.Option(help="CSV with the columns method (the folder), seconds, and perhaps turn or image.")
     ] = None,
+    scores: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="FOLDER=FILE: what varlab score --json wrote of a folder, the dense one too; may be repeated."
+        ),
+    ] = None,
     grid: Annotated[
         int | None, typer.Option(help="Side of a sample in pixels, where a file holds several (DPG-Bench).")
     ] = None,
@@ -50,10 +56,10 @@ def compare_images(
     from varlab.comparison.image_result import FILES
 
     check_folder(out, overwrite, *FILES)
-    margins = read_margin(margin)
+    margins, named = read_margin(margin), _read_named(scores)
     with image_bar() as progress:
         found = run(
-            dense, others, latency=latency, lpips=lpips, dists=dists, grid=grid, margin=margins,
+            dense, others, latency=latency, scores=named, lpips=lpips, dists=dists, grid=grid, margin=margins,
             allow_missing=allow_missing, despite=despite or (), progress=progress,
         )  # fmt: skip
     for table in found.shown():
@@ -105,6 +111,18 @@ def compare_saved(
         say((note, "yellow"))
     if out is not None:
         say(f"written to {found.save(out, overwrite)}")
+
+
+def _read_named(given: list[str] | None) -> dict[str, Path]:
+    """FOLDER=FILE; either may hold a "=", so the first cut that leaves a file is taken."""
+    found = {}
+    for text in given or ():
+        cuts = [i for i, letter in enumerate(text) if letter == "="]
+        cut = next((i for i in cuts if Path(text[i + 1 :]).is_file()), None)
+        if cut is None:
+            raise VarlabError(f"--scores takes FOLDER=FILE with a file that is there, not {quoted(text)}.")
+        found[text[:cut]] = Path(text[cut + 1 :])
+    return found
 
 
 def show_pairs(found: Any) -> None:

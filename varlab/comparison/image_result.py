@@ -53,11 +53,11 @@ class ImageComparison:
 
     def shown(self) -> Iterator[pd.DataFrame]:
         """The table as people read it, in pieces that fit a page."""
-        columns = [name for name in SHOWN if name in self.table]
+        columns = [name for name in dict.fromkeys([*SHOWN, *self.facts.get("scored", ())]) if name in self.table]
         for start in range(0, len(columns), 4):
             shown = self.table[[name for name in ("method", "origin", "n", "prompts") if name in self.table]].copy()
             for name in columns[start : start + 4]:
-                title, form = SHOWN[name]
+                title, form = SHOWN.get(name, (name, ".3f"))
                 bounds = zip(*(self.table[name + end] for end in ("", "_low", "_high")), strict=True)
                 shown[title] = [_cell(value, low, high, form) for value, low, high in bounds]
             yield shown

@@ -1,6 +1,6 @@
 """Folders of pictures that any code made, against those of a dense run: fidelity, spectra, scene scores, pairs."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from varlab.comparison.bench import SCORE_FROM
 from varlab.comparison.folders import Row, Set, gather, labels
 from varlab.comparison.image_result import SHOWN, ImageComparison, spectrum_rows, spectrum_table, summary
+from varlab.comparison.joined import read_joined, with_joined
 from varlab.comparison.latencies import read_latencies, with_latencies
 from varlab.comparison.pairing import RESAMPLES, RIGHT, Margin, pair
 from varlab.comparison.pictures import COLOUR, band_edges, crops, fidelity, measures_of, read_picture
@@ -35,6 +36,7 @@ def compare_images(
     others: Sequence[Path | str] | Path | str,
     *,
     latency: Path | str | None = None,
+    scores: Mapping[str, Path | str] | None = None,
     lpips: Path | str | None = None,
     dists: Path | str | None = None,
     grid: int | None = None,
@@ -53,6 +55,7 @@ def compare_images(
     Parameters
     ----------
     latency: a CSV of seconds an image, see ``read_latencies``.
+    scores: by a folder's name what ``varlab score --json`` wrote of it, or another table with a row an image.
     lpips, dists: folders with their weights; by default ``$VARLAB_LPIPS`` and ``$VARLAB_DISTS``, else no such column.
     grid: side in pixels of one sample, where a file holds several (DPG-Bench).
     margin: differences between folders within it count as none: a number, or one a measure.
@@ -74,19 +77,24 @@ def compare_images(
     names = labels([Path(dense), *map(Path, folders)]) if names is None else list(names)
     found = gather(Path(dense), [Path(folder) for folder in folders], names, grid, allow_missing, despite)
     seconds = None if latency is None else read_latencies(Path(latency), names)
+    joined, notes = read_joined(scores or {}, names, found, despite, allow_missing)
     rows, spectra = _measure(found, names[1:], learned, progress)
+    rows = with_joined(rows, joined, names[0])
     table = summary(rows, seed)
     if seconds is not None:
         table = with_latencies(table, seconds, names[0], seed)
     made = {name: found.facts[name] for name in STATED if name in found.facts} or "the pictures do not say"
+    scored = list(dict.fromkeys(name for own in joined.values() for name in own))
     facts = {
         "dense": str(dense), "others": [str(folder) for folder in folders], "layout": found.kind, "made": made,
         "size": list(found.size), "n": len(found.rows), "expected": found.expected, "colour": COLOUR,
         "formats": found.formats, "grid": grid, "latency": None if latency is None else str(latency),
         "margin": margin, "despite": list(despite), "bootstrap_seed": seed, "resamples": RESAMPLES, "seeds": "own",
-        "level": 0.95, "notes": found.notes, **signed(),
+        "level": 0.95, "notes": [*found.notes, *notes], **signed(),
+        "scores": {name: str(path) for name, path in (scores or {}).items()}, "scored": scored,
     }  # fmt: skip
-    return ImageComparison(table, rows, _pairs(rows, names, margin, seed), spectra, facts)
+    pairs = _pairs(rows, names, list(dict.fromkeys([*SHOWN, *scored])), margin, seed)
+    return ImageComparison(table, rows, pairs, spectra, facts)
 
 
 def _measure(
@@ -164,14 +172,16 @@ def _scene_categories() -> dict[str, str]:
     return dict(zip(known.texts, known.categories, strict=True))
 
 
-def _pairs(rows: pd.DataFrame, names: Sequence[str], margin: Margin, seed: int) -> pd.DataFrame:
-    """Each two folders; with the dense one only right and wrong scenes can be compared."""
+def _pairs(
+    rows: pd.DataFrame, names: Sequence[str], measures: Sequence[str], margin: Margin, seed: int
+) -> pd.DataFrame:
+    """Each two folders; with the dense one only scores can be compared."""
     tables = {name: rows[rows["method"] == name].set_index(["name", "k"]) for name in names}
     parts = []
     for j, second in enumerate(names):
         for first in names[j + 1 :]:
             a, b = tables[first], tables[second]
-            shared = [name for name in SHOWN if name in a and a[name].notna().any() and b[name].notna().any()]
+            shared = [name for name in measures if name in a and a[name].notna().any() and b[name].notna().any()]
             if shared:
                 parts.append(pair(a, b, shared, margin, seed=seed).assign(a=first, b=second))
     if not parts:

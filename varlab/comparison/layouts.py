@@ -1,6 +1,7 @@
 """Folders of pictures that other code made: their layouts, and which file is which image of which prompt."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,9 +13,12 @@ from varlab.json_files import read_json
 from varlab.outputs import CHUNK
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-LAYOUTS = """DIR/00000/samples/0000.png with metadata.jsonl (GenEval; Infinity's 00000.jpg as well), DIR/ID/ID_0.jpg
-(ImageReward), DIR/STYLE/00000.jpg (HPSv2, MJHQ-30K), DIR/ID.png (DPG-Bench) or what varlab sample, log and compare
-write""".replace("\n", " ")
+LAYOUTS = """DIR/00000/samples/0000.png with metadata.jsonl (GenEval; Infinity's 00000.jpg as well), DIR/ID/ID_0.jpg or
+DIR/ID_0.png (ImageReward), DIR/STYLE/00000.jpg (HPSv2, MJHQ-30K), DIR/ID.png (DPG-Bench), DIR/00000/0000.png (varlab's
+scenes, classes) or what varlab sample, log, generate and compare write""".replace("\n", " ")
+DRAWN = "benchmark.json"  # of ``varlab generate``
+OF_SOME = ("n", "pictures")  # in it: of how much was drawn, which partners tell
+REWARD_ID = re.compile(r"\d+(-\d+)?")  # of a prompt of ImageReward
 
 
 class Picture(NamedTuple):
@@ -28,9 +32,14 @@ class Picture(NamedTuple):
 
     @property
     def key(self) -> tuple[str, int]:
-        """What pairs it; numbers do not care for leading zeros, other names are text."""
-        *folders, last = self.name.split("/")
-        return "/".join([*folders, str(int(last)) if last.isdigit() else last]), self.k
+        """What pairs it."""
+        return unpadded(self.name), self.k
+
+
+def unpadded(name: str) -> str:
+    """Numbers do not care for leading zeros, other names are text."""
+    *folders, last = name.split("/")
+    return "/".join([*folders, str(int(last)) if last.isdigit() else last])
 
 
 class Layout(NamedTuple):
@@ -55,7 +64,8 @@ def read_layout(folder: Path) -> Layout:
     if (folder / "comparison.json").is_file():
         rows = ", ".join(str(path) for path in sorted(folder.glob("images/*"))[:3])
         raise VarlabError(f"{folder} holds a comparison of several methods. Give the pictures of each: {rows} ...")
-    place = folder / "images" if (folder / "run.json").is_file() else folder
+    drawn = (folder / DRAWN).is_file()
+    place = folder / "images" if drawn or (folder / "run.json").is_file() else folder
     inner = [path for path in sorted(place.iterdir()) if path.is_dir() and not path.name.startswith(".")]
     flat = _images(place)
     if flat and any(_images(path) or (path / "samples").is_dir() for path in inner):
@@ -70,18 +80,31 @@ def read_layout(folder: Path) -> Layout:
         found[picture.key] = picture
     if not found:
         raise VarlabError(f"{folder} holds no pictures in a layout that is known: {LAYOUTS}.")
-    first = next(iter(found.values())).path
-    return Layout(kind, found, _facts(first))
+    if drawn:
+        return _as_recorded(kind, found, read_json(folder / DRAWN, "Generate the images again."))
+    return Layout(kind, found, _facts(next(iter(found.values())).path))
+
+
+def _as_recorded(kind: str, found: dict[tuple[str, int], Picture], record: dict[str, Any]) -> Layout:
+    """Pictures of ``varlab generate``, whose record knows more than a JPG file or a name."""
+    items = {item["id"]: item for item in record.pop("items", ())}
+    for key, picture in found.items():
+        if item := items.get(picture.name):
+            found[key] = picture._replace(prompt=item["text"], category=item["category"])
+    return Layout(kind, found, {name: value for name, value in record.items() if name not in OF_SOME})
 
 
 def _kind(place: Path, inner: list[Path], flat: list[Path]) -> tuple[str, Callable[..., Iterator[Picture]]]:
     if flat:
-        return ("varlab", _varlab) if all(_facts(path) for path in (flat[0], flat[-1])) else ("flat", _flat)
+        return ("varlab", _varlab) if all("image" in _facts(path) for path in (flat[0], flat[-1])) else ("flat", _flat)
     if any((path / "samples").is_dir() or (path / "metadata.jsonl").is_file() for path in inner):
         return "geneval", _geneval
     numbered = [path for path in inner if _images(path)]
-    if numbered and all(_number(file, path.name) is not None for path in numbered for file in _images(path)):
+    files = [file for path in numbered for file in _images(path)]
+    if files and all(_number(file, file.parent.name) is not None for file in files):
         return "imagereward", _imagereward
+    if files and all(file.stem.isdigit() and file.parent.name.isdigit() for file in files):
+        return "numbered", _numbered
     return "styles", _styles
 
 
@@ -125,7 +148,7 @@ def _flat(place: Path, files: list[Path]) -> Iterator[Picture]:
     """``ID.png`` as DPG-Bench has it, or ``7_0.png`` of ImageReward; an id ends at the first dot."""
     stems = [file.name.partition(".")[0] for file in files]
     pairs = [stem.rpartition("_") for stem in stems]
-    several = all(name.isdigit() and k.isdigit() for name, _, k in pairs)
+    several = all(REWARD_ID.fullmatch(name) and k.isdigit() for name, _, k in pairs)
     for file, stem, (name, _, k) in zip(files, stems, pairs, strict=True):
         prompt = str(_facts(file).get("prompt", ""))
         yield Picture(name, int(k), file, "", prompt) if several else Picture(stem, 0, file, "", prompt)
@@ -158,6 +181,11 @@ def _imagereward(place: Path, folders: list[Path]) -> Iterator[Picture]:
             k = _number(file, folder.name)
             assert k is not None
             yield Picture(folder.name, k, file)
+
+
+def _numbered(place: Path, folders: list[Path]) -> Iterator[Picture]:
+    for file in (file for folder in folders for file in _images(folder)):
+        yield Picture(file.parent.name, int(file.stem), file, "", str(_facts(file).get("prompt", "")))
 
 
 def _styles(place: Path, folders: list[Path]) -> Iterator[Picture]:

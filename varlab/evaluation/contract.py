@@ -163,6 +163,13 @@ class Benchmark(ABC):
                 f"{self.title} reads no prompt file: leave --prompts out. varlab log --prompts FILE draws any prompts."
             )
 
+    def check_count(self, per_prompt: int | None) -> None:
+        """Raises VarlabError for a number of images of a prompt that the official layout has no place for."""
+        if per_prompt in (None, 1, self.tiles) or len(self.paths(Item("0", ""), 2, self.ending)) > 1:
+            return
+        asks = "one image" if self.tiles == 1 else f"a square of {self.tiles} images, or one,"
+        raise VarlabError(f"{self.title} has {asks} of each prompt, not {per_prompt}: leave --per-prompt out.")
+
     def require_prompts(self, prompts: Path | None) -> Path:
         """The user's prompt file. Raises VarlabError, which says what it is, where none is given or there."""
         if prompts is None:
