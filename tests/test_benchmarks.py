@@ -70,7 +70,10 @@ def test_spans_tile_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     found = latency(model, ["a"], ["truncate:last=1"], rounds=2)
     whole = found.spans[(found.spans.stage == 0) & (found.spans.span == "all")].set_index("method")
     assert whole.ratio["none"] == 1 and set(whole.n) == {2}
-    assert found.shown().columns.tolist() == ["span", "none", "truncate:last=1"]
+    assert (whole.ratio_low <= whole.ratio).all() and (whole.ratio <= whole.ratio_high).all()
+    shown = found.shown().set_index("span").loc["ratio"]
+    low, high = whole.loc["truncate:last=1", ["ratio_low", "ratio_high"]]
+    assert shown["none"] == "1.000" and shown["truncate:last=1"].endswith(f" [{low:.3f}, {high:.3f}]")
     assert found.stages.share_of_limit[found.stages.method == "none"].gt(0).all()
     assert pd.isna(launch_bound_share(found.stages))
 

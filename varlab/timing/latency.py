@@ -20,13 +20,14 @@ from varlab.errors import VarlabError
 from varlab.machine import Rates, clocks, device_name, rates
 from varlab.models.base import NextScaleModel
 from varlab.outputs import save_json
-from varlab.runs.clock import SPANS, Times, interleaved, timed_run
+from varlab.runs.clock import SPANS, Times, interleaved, paired_ratio, timed_run
 from varlab.runs.inputs import at_least
 from varlab.timing.roofline import block_bytes, moved_bytes
 from varlab.weights.memory import BYTES, refuse_batch
 
 LAUNCH_BOUND = 0.9  # a span is launch-bound where issuing it takes so much of its time on the device
 TABLES = ("spans", "stages", "memory")
+RATIO = ["ratio", "ratio_low", "ratio_high"]
 
 
 def one_pass(
@@ -39,7 +40,8 @@ def one_pass(
 @dataclass(frozen=True)
 class Latency:
     """``spans``: one row a method, span and stage (0: the whole of a span; span ``all``: end to end), in seconds a
-    batch. ``stages``: the roofline of each. ``memory``: MiB by part. ``facts``: what was measured, where and how."""
+    batch; ``ratio`` to the dense run of the same round, with its interval. ``stages``: the roofline of each.
+    ``memory``: MiB by part. ``facts``: what was measured, where and how."""
 
     spans: pd.DataFrame
     stages: pd.DataFrame
@@ -47,14 +49,15 @@ class Latency:
     facts: dict[str, Any]
 
     def shown(self) -> pd.DataFrame:
-        """Milliseconds a batch by span and method, median and half the interquartile range; ratio to the dense run."""
+        """Milliseconds a batch by span and method, median and half the interquartile range; ratio to the dense run
+        of the same round: median and 95 % bootstrap interval over rounds."""
         whole = self.spans[self.spans.stage == 0]
         figures = zip(whole["median"], whole.iqr, strict=True)
         texts = [f"{1e3 * m:.1f}" if np.isnan(iqr) else f"{1e3 * m:.1f} ± {5e2 * iqr:.1f}" for m, iqr in figures]
         cells = whole.assign(ms=texts)
         names = list(dict.fromkeys(whole.method))
         table = cells.pivot(index="span", columns="method", values="ms").loc[[*SPANS, "all"], names]
-        table.loc["ratio"] = whole[whole.span == "all"].set_index("method").ratio.map("{:.3f}".format)
+        table.loc["ratio"] = [_ratio(*row) for row in whole[whole.span == "all"][RATIO].to_numpy()]
         return table.rename_axis(None, axis=1).reset_index()
 
 
@@ -103,6 +106,10 @@ def latency(
     return Latency(spans, stages, _memory(model, passes, timed.peaks), facts)
 
 
+def _ratio(median: float, low: float, high: float) -> str:
+    return f"{median:.3f}" if np.isnan(low) or low == high else f"{median:.3f} [{low:.3f}, {high:.3f}]"
+
+
 def head_width(model: NextScaleModel) -> int:
     """Channels of a head of attention."""
     return model.width // model.transformer.config.heads  # type: ignore[attr-defined]
@@ -116,14 +123,14 @@ def _spans(name: str, passes: list[Times], dense: list[Times]) -> pd.DataFrame:
         totals = [sum(t for (s, _), t in made.spans.items() if s == span) for made in passes]
         rows.append((span, 0, totals))
     rows.append(("all", 0, [made.seconds for made in passes]))
-    ratio = float(np.median([own.seconds / other.seconds for own, other in zip(passes, dense, strict=True)]))
+    ratio = paired_ratio([own.seconds for own in passes], [other.seconds for other in dense])
     found = []
     for span, stage, values in rows:
         low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
-        whole = ratio if span == "all" else np.nan
+        whole = ratio if span == "all" else (np.nan,) * 3
         spread = high - low if len(values) > 1 else np.nan
-        found.append([name, span, stage, median, spread, len(values), whole])
-    return pd.DataFrame(found, columns=["method", "span", "stage", "median", "iqr", "n", "ratio"])
+        found.append([name, span, stage, median, spread, len(values), *whole])
+    return pd.DataFrame(found, columns=["method", "span", "stage", "median", "iqr", "n", *RATIO])
 
 
 def _stages(model: NextScaleModel, name: str, passes: list[Times], limits: Rates) -> pd.DataFrame:
