@@ -11,6 +11,7 @@ ROOMS = {
     "locks": "one process at a time in a folder",
     "weight_labels": "how weights are named in records",
     "markup": "text for Markdown and HTML",
+    "progress": "how far long work is, in lines",
     "specs": "methods and probes as text: read, written down, explained from the fields of their dataclasses",
     "outputs": "tables, JSON and pictures on disk, with how they were made",
     "context": "torch's and the process's settings during a run",

@@ -15,6 +15,7 @@ from rich.console import Console
 from tests.cli_calls import Call, places, varlab  # noqa: F401  (fixtures)
 from tests.conftest import hart_features, tiny_hart
 from tests.test_cli import forbid
+from varlab import progress
 from varlab.cli import boundary, options
 from varlab.engine.context import Context
 from varlab.engine.hooks import Accelerator
@@ -258,8 +259,8 @@ def test_progress_without_a_terminal_is_a_line_every_few_seconds(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = iter([0.0, 1.0, 3.0, 6.0, 7.0, 12.0])
-    monkeypatch.setattr(options.time, "monotonic", lambda: next(clock))
-    move = options.Lines()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    move = progress.Lines()
     for done in (0, 10, 20, 25, 50):
         move("images", done, 100)
     # 20 images in 5 s: 80 more take 20 s; 50 in 11 s: the other 50 take 11 s

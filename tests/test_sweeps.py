@@ -2,9 +2,11 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from varlab.engine.randomness import SeededNoise
 from varlab.errors import VarlabError
 from varlab.locks import one_writer
 from varlab.measures.metrics import ssim
+from varlab.progress import Lines, in_notebook
 from varlab.runs.store import Store, StoreLost, packed, sealed, unpacked, unsealed
 from varlab.sweeps import Tally, forecast, read_plan, sweep
 from varlab.sweeps.file import refuse_changes
@@ -117,7 +120,15 @@ def test_a_changed_file_is_refused_by_field_and_may_only_grow() -> None:
     with pytest.raises(VarlabError, match=r"different: seeds; seeds there: \[3\].*--extend"):
         refuse_changes(held, more, False, "x")
     refuse_changes(held, more, True, "x")
-    for change in ({"seeds": [4]}, {"shard": 3}, {"seeds": [3, 4], "shard": 3}):
+    for n in (6, None):
+        refuse_changes(held, read_plan(PLAN | {"prompts": [{"set": "scenes", "n": n}]}), True, "x")
+    for change in (
+        {"seeds": [4]},
+        {"shard": 3},
+        {"seeds": [3, 4], "shard": 3},
+        {"prompts": [{"set": "scenes", "n": 3}]},
+        {"prompts": [{"set": "scenes", "n": 6, "first": 1}]},
+    ):
         with pytest.raises(VarlabError, match="holds another sweep"):
             refuse_changes(held, read_plan(PLAN | change), True, "x")
 
@@ -271,6 +282,21 @@ def test_without_dense_images_nothing_is_compared_with_them(tmp_path: Path) -> N
     assert len(made.failures) == 4 and not len(made.table)
 
 
+def test_a_notebook_sees_progress_failures_and_the_dashboard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    poisoned = partial(fails_on, "none")
+    sweep(PLAN, tmp_path / "s", act=poisoned)
+    assert not in_notebook() and capsys.readouterr() == ("", "")
+    kernel = SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel="a kernel"))
+    monkeypatch.setitem(sys.modules, "IPython", kernel)  # type: ignore[arg-type]
+    monkeypatch.setattr(Lines, "EVERY", 0)
+    sweep(PLAN, tmp_path / "s", act=poisoned)
+    said, moved = capsys.readouterr()
+    assert "dashboard: http" in said and said.count("failed: nano-infinity none seed 3") == 2
+    assert "RuntimeError: poisoned" in said and "tasks 4 of 4 done, 100 % of the work, 0:00:00 left" in moved
+
+
 def test_an_error_of_a_method_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = next(tasks_of(read_plan(PLAN)))[0]
     (tmp_path / RECORD).write_text("{}")
@@ -377,11 +403,12 @@ def test_a_place_that_is_typed_short_is_whole_for_workers_elsewhere(
     assert set(PLACES) == {str(tmp_path / "s"), str(tmp_path / "s" / "dense")}
 
 
-def test_too_large_for_the_disk_is_refused_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_large_for_the_disk_is_refused_before(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("varlab.sweeps.predict.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
-    with pytest.raises(VarlabError, match="The sweep writes"):
+    with pytest.raises(VarlabError, match=r"The sweep writes 0\.1 MB, and .* has 0\.0 MB left"):
         sweep(PLAN, tmp_path / "s")
     assert not (tmp_path / "s").exists()
+    sweep(PLAN, whole)  # what is there needs no room
 
 
 def test_weights_that_differ_between_workers_are_refused(whole: Path, tmp_path: Path) -> None:

@@ -4,10 +4,8 @@ import inspect
 import math
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +25,7 @@ from rich.text import Text as Line
 
 from varlab.errors import VarlabError, quoted
 from varlab.markup import in_terminal
+from varlab.progress import Lines
 
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 1000)  # whole tables in files
 
@@ -286,27 +285,6 @@ def bars(amount: ProgressColumn, *labels: str) -> Iterator[Callable[[str, float,
     with Progress(*columns, console=console, transient=True) as progress:
         tasks = {label: progress.add_task(label, total=None) for label in labels}
         yield lambda label, done, total: progress.update(tasks[label], completed=done, total=total)
-
-
-class Lines:
-    """Progress as lines on stderr, for logs of jobs: at most one in ``EVERY`` seconds."""
-
-    EVERY = 5.0
-
-    def __init__(self) -> None:
-        self.started: dict[str, tuple[float, float]] = {}  # label -> when, and how much was done before
-        self.last = time.monotonic()
-
-    def __call__(self, label: str, done: float, total: int) -> None:
-        now = time.monotonic()
-        since, before = self.started.setdefault(label, (now, done))
-        if now - self.last < self.EVERY or not total:
-            return
-        self.last = now
-        left = (now - since) / (done - before) * (total - done) if done > before else None
-        ending = "" if left is None else f", {timedelta(seconds=round(left))} left"
-        sys.stderr.write(f"{label} {int(done)} of {total} done, {100 * done / total:.0f} % of the work{ending}\n")
-        sys.stderr.flush()
 
 
 @contextmanager

@@ -29,17 +29,10 @@ Cluster = Annotated[str | None, typer.Option(help="Address of a dask scheduler i
 @contextmanager
 def watching() -> Iterator[Callable[["Tally"], None]]:
     """A bar of tasks, and a line for each that failed for good."""
-    failed = 0
+    from varlab.sweeps.scheduler import followed
+
     with bars(MofNCompleteColumn(), "tasks") as move:
-
-        def progress(tally: "Tally") -> None:
-            nonlocal failed
-            move("tasks", tally.done + len(tally.failures), tally.total)
-            for failure in tally.failures[failed:]:
-                say((f"failed: {failure.task.shards[0].label}: {failure.error}", "red"))
-            failed = len(tally.failures)
-
-        yield progress
+        yield followed(move, lambda line: say((line, "red")))
 
 
 def one_of(workers: int, cluster: str | None) -> None:

@@ -143,11 +143,11 @@ def _one_of(key: str, value: object, known: Sequence[str]) -> None:
 def refuse_changes(found: Mapping[str, Any], asked: Plan, extend: bool, place: str) -> None:
     """Refuse to go on with another plan than the one that a store was begun with, by field.
 
-    With ``extend`` the axes may hold more than before.
+    With ``extend`` the axes may hold more than before, and a prompt set more prompts.
     """
     new = asked.as_dict()
     changed = [name for name in new if found.get(name) != new[name]]
-    grown = [name for name in changed if name in AXES and all(item in new[name] for item in found.get(name, []))]
+    grown = [name for name in changed if name in AXES and all(_within(item, new[name]) for item in found.get(name, []))]
     if wrong := [name for name in changed if not (extend and name in grown)]:
         hint = " --extend (extend=True) adds rows to it." if wrong == grown else ""
         first = wrong[0]
@@ -155,3 +155,11 @@ def refuse_changes(found: Mapping[str, Any], asked: Plan, extend: bool, place: s
             f"{place} holds another sweep (different: {', '.join(wrong)}; {first} there: {found.get(first)}). "
             f"Give another folder.{hint}"
         )
+
+
+def _within(item: Any, values: Sequence[Any]) -> bool:
+    """Whether an axis still holds what it held: of prompts as many, from the same first one on."""
+    if not (isinstance(item, dict) and "first" in item):
+        return item in values
+    n = item["n"]
+    return any(item | {"n": v["n"]} == v and (v["n"] is None or (n is not None and v["n"] >= n)) for v in values)

@@ -20,8 +20,9 @@ from varlab.runs.inputs import with_overrides
 from varlab.runs.store import Store
 from varlab.sweeps.file import Plan
 from varlab.sweeps.shards import Shard, is_blind, shards_of
+from varlab.sweeps.work import SHARDS
 from varlab.timing.estimate import estimate, shallow
-from varlab.weights.memory import GIB, refuse_what_cannot_fit
+from varlab.weights.memory import refuse_what_cannot_fit
 from varlab.weights.official import ModelEntry
 from varlab.weights.options import LoadOptions
 from varlab.weights.registry import find
@@ -63,13 +64,15 @@ def unfit(plan: Plan) -> str:
 
 
 def refuse_what_has_no_room(plan: Plan, shards: Sequence[Shard], store: Store) -> None:
-    """Raises VarlabError where the disk cannot hold what is written."""
+    """Raises VarlabError where the disk cannot hold what is not there yet."""
     folder = store.folder
     if folder is not None:
         nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-        needed, free = bytes_of(plan, shards), shutil.disk_usage(nearest).free
+        there = store.names(SHARDS)
+        needed = bytes_of(plan, [shard for shard in shards if shard.name not in there])
+        free = shutil.disk_usage(nearest).free
         if needed > free:
-            raise VarlabError(f"The sweep writes {needed / GIB:.2f} GiB, and {nearest} has {free / GIB:.2f} GiB left.")
+            raise VarlabError(f"The sweep writes {needed / 1e6:.1f} MB, and {nearest} has {free / 1e6:.1f} MB left.")
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class Forecast:
         shards, images = int(self.table.shards.sum()), int(self.table.images.sum())
         spent, workers = timedelta(seconds=round(self.seconds)), count(max(1, self.workers), "worker")
         return (
-            f"{shards} shards, {images} images, {self.bytes / GIB:.2f} GiB on disk; about {spent} with {workers} "
+            f"{shards} shards, {images} images, {self.bytes / 1e6:.1f} MB on disk; about {spent} with {workers} "
             f"like this machine now ({alone} of one), less what methods share"
         )
 

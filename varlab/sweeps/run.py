@@ -12,13 +12,14 @@ import pandas as pd
 from varlab.errors import VarlabError
 from varlab.locks import one_writer
 from varlab.markup import count
+from varlab.progress import Lines, in_notebook
 from varlab.runs.inputs import at_least
 from varlab.runs.origins import git_state
 from varlab.runs.store import Store
 from varlab.sweeps.file import Plan, read_plan, refuse_changes
 from varlab.sweeps.merge import as_csv, method_rows, prompt_rows
 from varlab.sweeps.predict import refuse_what_cannot_run, refuse_what_has_no_room, unfit
-from varlab.sweeps.scheduler import Failure, Tally, connected, refuse_cluster, run_all
+from varlab.sweeps.scheduler import Failure, Tally, connected, followed, refuse_cluster, run_all
 from varlab.sweeps.shards import Shard, Task, shards_of, tasks_of
 from varlab.sweeps.work import RECORD, SHARDS, Work, work
 from varlab.writing import check_writable
@@ -53,8 +54,8 @@ def sweep(
     dense: Path | str | None = None,
     extend: bool = False,
     wait: bool = True,
-    progress: Callable[[Tally], Any] = lambda tally: None,
-    tell: Callable[[str], Any] = lambda line: None,
+    progress: Callable[[Tally], Any] | None = None,
+    tell: Callable[[str], Any] | None = None,
     act: Work = work,
 ) -> Sweep:
     """Models x specs x settings x prompt sets x seeds, in shards that no interruption loses.
@@ -76,7 +77,8 @@ def sweep(
     wait
         Whether to wait while another sweep writes in the folder; else it is refused.
     progress, tell
-        Called with the tally after each task, and with lines for people.
+        Called with the tally after each task, and with lines for people. By default a notebook prints both, with the
+        time that is left, and nothing else does.
 
     Raises
     ------
@@ -89,6 +91,8 @@ def sweep(
     >>> vl.sweep("study.yaml", "runs/study", workers=2)
     """
     at_least(0, workers=workers)
+    tell = tell or (print if in_notebook() else lambda line: None)
+    progress = progress or (followed(Lines(), tell) if in_notebook() else lambda tally: None)
     plan, store = read_plan(given), Store.at(out)
     held = _record(store)
     if held is not None:

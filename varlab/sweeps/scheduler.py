@@ -51,6 +51,20 @@ class Tally:
     retried: int = 0
 
 
+def followed(move: Callable[[str, float, int], Any], tell: Tell) -> Callable[[Tally], None]:
+    """What moves a bar of tasks, and tells each that failed for good."""
+    failed = 0
+
+    def progress(tally: Tally) -> None:
+        nonlocal failed
+        move("tasks", tally.done + len(tally.failures), tally.total)
+        for failure in tally.failures[failed:]:
+            tell(f"failed: {failure.task.shards[0].label}: {failure.error}")
+        failed = len(tally.failures)
+
+    return progress
+
+
 @contextmanager
 def connected(workers: int, cluster: str | None, tell: Tell) -> Iterator[Client]:
     """A client of dask; a cluster that is made here ends with it."""

@@ -55,7 +55,7 @@ def tune(
     shard: int = 8,
     works: Sequence[float] = WORKS,
     candidates: Sequence[str] | None = None,
-    progress: Callable[..., Any] = lambda tally: None,
+    progress: Callable[..., Any] | None = None,
     **running: Any,
 ) -> Tuned:
     """The same call goes on where it was stopped. ``running``: workers, cluster, tell, wait, as ``sweep`` takes them.
