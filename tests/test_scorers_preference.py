@@ -50,10 +50,6 @@ def test_one_image_a_prompt_stops_infinitys_script_alone() -> None:
     assert (imagereward.upstream([[None, 1.0], [1.0, 1.0]]).error or "").startswith("UnboundLocalError")
 
 
-def test_ranks() -> None:
-    assert imagereward.ranks([0.9, 1.1, 0.3, -0.8]) == [2, 1, 3, 4]
-
-
 def test_fid_of_two_gaussians() -> None:
     a = adm_scores.Statistics(np.array([1.0, 0.0]), np.diag([4.0, 1.0]))
     b = adm_scores.Statistics(np.array([0.0, 0.0]), np.diag([1.0, 9.0]))

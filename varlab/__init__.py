@@ -9,46 +9,17 @@
 import importlib as _importlib
 from typing import Any as _Any
 
+_OF_API = "compare", "control", "frontier", "load", "log", "open_log", "prompts", "sample"
 _PLACES = {
-    **dict.fromkeys(
-        (
-            "compare",
-            "compare_images",
-            "compare_saved",
-            "control",
-            "frontier",
-            "load",
-            "log",
-            "open_log",
-            "prompts",
-            "sample",
-        ),
-        "varlab.api",
-    ),
-    "sweep": "varlab.sweeps",
+    **dict.fromkeys(_OF_API, "varlab.api"),
+    **dict.fromkeys(("compare_images", "compare_saved"), "varlab.comparison"),
     **dict.fromkeys(("attach", "same_model"), "varlab.attached"),
-    "explore": "varlab.figures.explore",
     **dict.fromkeys(("figures", "reports"), None),
+    "explore": "varlab.figures.explore",
+    "sweep": "varlab.sweeps",
 }
 __version__ = "0.1.0"
-__all__ = [
-    "attach",
-    "compare",
-    "compare_images",
-    "compare_saved",
-    "control",
-    "explore",
-    "figures",
-    "frontier",
-    "load",
-    "log",
-    "open_log",
-    "prompts",
-    "reports",
-    "same_model",
-    "sample",
-    "sweep",
-]
+__all__ = sorted(_PLACES)
 
 
 def __getattr__(name: str) -> _Any:

@@ -12,7 +12,7 @@ import xarray as xr
 from varlab import comparison, runs
 from varlab.accelerators import build
 from varlab.analysis.frontier import Frontier
-from varlab.comparison import Comparison, ImageComparison, Paired
+from varlab.comparison import Comparison
 from varlab.errors import VarlabError
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
@@ -194,64 +194,6 @@ def frontier(model: NextScaleModel | str, prompt_set: Given = None, **options: A
     >>> vl.frontier("mini-infinity", "scenes", n=16).works()
     """
     return comparison.frontier(*_loaded_with(model, prompt_set, comparison.frontier, (), options), **options)
-
-
-def compare_images(dense: Path | str, others: Sequence[Path | str] | Path | str, **options: Any) -> ImageComparison:
-    """Folders of pictures of any origin against those of a dense run.
-
-    Parameters
-    ----------
-    dense
-        The pictures of the dense run, in any of the official layouts.
-    others
-        Those of methods, a folder each, of the same prompts.
-    **options
-        Those of ``varlab.comparison.compare_images``: ``latency``, ``scores``, ``lpips``, ``dists``, ``grid``,
-        ``margin``, ``allow_missing``, ``despite``, ``seed``, ``names``, ``progress``.
-
-    Returns
-    -------
-    ImageComparison
-        Fidelity and spectra of each folder, and the folders paired with one another.
-
-    Raises
-    ------
-    VarlabError
-        Before any work, for unknown layouts, missing partners, other prompts, and pictures that cannot be read.
-
-    Examples
-    --------
-    >>> vl.compare_images("outputs/dense", ["outputs/fastvar", "outputs/skipvar"]).table
-    """
-    return comparison.compare_images(dense, others, **options)
-
-
-def compare_saved(a: Path | str, b: Path | str, **options: Any) -> Paired:
-    """Two saved comparisons or scores, paired image by image.
-
-    Parameters
-    ----------
-    a, b
-        Folders of comparisons or files of scores; the same one twice pairs two methods of it.
-    **options
-        Those of ``varlab.comparison.compare_saved``: ``first``, ``second``, ``measures``, ``margin``, ``wanted``,
-        ``seeds``, ``despite``, ``allow_missing``, ``seed``.
-
-    Returns
-    -------
-    Paired
-        Differences with intervals, tests, equivalence within the margin, and how many prompts would be needed.
-
-    Raises
-    ------
-    VarlabError
-        For files that cannot be read, fields that differ, and prompts without a partner.
-
-    Examples
-    --------
-    >>> vl.compare_saved("runs/a", "runs/b", margin={"ssim": 0.005}).table
-    """
-    return comparison.compare_saved(a, b, **options)
 
 
 def control(log: xr.DataTree, n: int, folder: Path | str | None = None) -> xr.DataTree:

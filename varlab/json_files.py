@@ -10,14 +10,14 @@ from varlab.errors import VarlabError, cause
 NAMES: dict[type, str] = {dict: "a JSON object", list: "a JSON list"}
 
 
-def read_text(path: Path) -> str:
-    """The text of a file, without the mark that some editors begin it with."""
+def read_text(path: Path, fix: str = "") -> str:
+    """The text of a file, without the mark that some editors begin it with. Raises VarlabError that ends in ``fix``."""
     try:
         return path.read_text("utf-8-sig")
     except FileNotFoundError:
-        raise VarlabError(f"There is no file {path}.") from None
+        raise VarlabError(f"There is no file {path}. {fix}".rstrip()) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise VarlabError(f"{path} cannot be read ({cause(error)}).") from error
+        raise VarlabError(f"{path} cannot be read ({cause(error)}). {fix}".rstrip()) from error
 
 
 def parse(text: str, place: str, fix: str = "", kind: type = dict) -> Any:
@@ -33,11 +33,7 @@ def parse(text: str, place: str, fix: str = "", kind: type = dict) -> Any:
 
 def read_json(path: Path, fix: str, kind: type = dict) -> Any:
     """What a file holds, of this kind (object: any). Raises VarlabError that ends in ``fix``."""
-    try:
-        text = read_text(path)
-    except VarlabError as error:
-        raise VarlabError(f"{error} {fix}") from error
-    return parse(text, str(path), fix, kind)
+    return parse(read_text(path, fix), str(path), fix, kind)
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

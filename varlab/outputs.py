@@ -120,11 +120,8 @@ def picture_html(picture: Image.Image, words: str) -> str:
     """A picture within a page, with the words that stand for it."""
     stream = BytesIO()
     picture.save(stream, "PNG")
-    return f'<img alt="{escape(words)}" title="{escape(words)}" src="data:image/png;base64,{_base64(stream)}">'
-
-
-def _base64(stream: BytesIO) -> str:
-    return b64encode(stream.getvalue()).decode()
+    data = b64encode(stream.getvalue()).decode()
+    return f'<img alt="{escape(words)}" title="{escape(words)}" src="data:image/png;base64,{data}">'
 
 
 def _is_same(path: Path, picture: Image.Image, facts: Mapping[str, Any]) -> bool:
@@ -165,7 +162,8 @@ def read_facts(path: Path | str) -> dict[str, Any]:
         raise VarlabError(f"There is no {place}.")
     try:
         found = _facts(place)
-        picture = None if found or not place.is_dir() else _first_picture(place)
+        pictures = [] if found or not place.is_dir() else sorted(place.glob("*.png"))
+        picture = next(filter(_of_png, pictures), None)
     except (OSError, ValueError) as error:
         raise VarlabError(f"{place} cannot be read ({cause(error)}).") from error
     if picture is not None:
@@ -173,11 +171,6 @@ def read_facts(path: Path | str) -> dict[str, Any]:
     if not found:
         raise VarlabError(f"{place} does not say how it was made: it is not of varlab, or its facts were removed.")
     return found
-
-
-def _first_picture(folder: Path) -> Path | None:
-    """The first picture in a folder that says how it was made."""
-    return next((path for path in sorted(folder.glob("*.png")) if _of_png(path)), None)
 
 
 def _facts(place: Path) -> dict[str, Any]:
@@ -193,9 +186,7 @@ def _facts(place: Path) -> dict[str, Any]:
     if (history := place.with_suffix(".jsonl")).is_file():
         return _of_last_line(history)
     beside = place.with_name(CARD) if place.name == "README.md" else place.with_suffix(".json")
-    if beside.is_file():
-        return _of_json(beside)
-    records = [place.with_name(name) for name in RECORDS if place.with_name(name).is_file()]
+    records = [path for path in (beside, *map(place.with_name, RECORDS)) if path.is_file()]
     return _of_json(records[0]) if records else {}
 
 

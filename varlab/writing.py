@@ -40,6 +40,12 @@ def beside(path: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """A text file, whole or as it was."""
+    with beside(path) as draft:
+        draft.write_text(text, "utf-8")
+
+
 def check_writable(folder: Path) -> None:
     """Refuse a folder that cannot be made or written in, and a new one that is named as a file.
 

@@ -45,10 +45,7 @@ ACCELERATORS = {
         SparseVARLogits, neutral="sparsevar-logits:tau=0", engaging="sparsevar-logits:keep=0.3,last=2"
     ),
     "skipvar": Entry(
-        SkipVAR,
-        neutral=lambda: SkipVAR(model=always(0, 0)),
-        engaging=lambda: SkipVAR(model=always(0, 2)),
-        stages=LEAST,
+        SkipVAR, neutral=lambda: SkipVAR(model=always(0, 0)), engaging=lambda: SkipVAR(model=always(0, 2)), stages=LEAST
     ),
     "skipvar-hybrid": Entry(
         SkipVARHybrid, neutral="skipvar-hybrid:drop=0,replace=0", engaging="skipvar-hybrid:drop=1,replace=1"

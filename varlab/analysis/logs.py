@@ -121,6 +121,11 @@ def prompt_count(log: Log) -> int:
     return next((int(node.sizes["prompt"]) for node in as_log(log).subtree if "prompt" in node.sizes), 0)
 
 
+def present(log: Log, prompts: Sequence[int]) -> list[int]:
+    """Those of some prompts that the log has; its first where it has none of them."""
+    return [p for p in prompts if p < prompt_count(log)] or [0]
+
+
 AGAIN = "The command that made the run (varlab log ... --out FOLDER) draws it again; or give images=FOLDER."
 
 

@@ -13,13 +13,14 @@ from varlab.models.tokenizers.bsq import BSQConfig
 from varlab.models.tokenizers.hybrid import HybridConfig
 from varlab.models.tokenizers.vqvae import VQConfig
 from varlab.models.var import VARConfig
-from varlab.weights.hart_variants import detect
+from varlab.weights import hart_variants
+from varlab.weights.hart_variants import count, detect
 
 Shapes = dict[str, tuple[int, ...]]
 
 
 def shapes_of(module: nn.Module) -> Shapes:
-    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    return hart_variants.shapes_of(module.state_dict())
 
 
 def _shape(shapes: Shapes, name: str, what: str) -> tuple[int, ...]:
@@ -84,7 +85,7 @@ def bsq_config(vae: nn.Module) -> BSQConfig:
     """Of a tokenizer under the released keys, whose convolutions and norms may lack their wrapper's name."""
     shapes = {re.sub(r"\.(conv|norm)\.(weight|bias)$", r".\2", name): s for name, s in shapes_of(vae).items()}
     channels, multipliers, blocks, _ = _convnet(vae, shapes)
-    halvings = len({m[1] for n in shapes if (m := re.match(r"encoder\.down\.(\d+)\.downsample", n))})
+    halvings = count(shapes, r"encoder\.down\.(\d+)\.downsample")
     return BSQConfig(latent_bits(vae), 1 << halvings, channels, multipliers, blocks, _groups(vae))
 
 
@@ -118,19 +119,19 @@ def vq_config(vae: nn.Module, stages: int) -> VQConfig:
     shapes = shapes_of(vae)
     codes, width = _shape(shapes, "quantize.embedding.weight", "tokenizer")
     channels, multipliers, blocks, groups = _convnet(vae, shapes)
-    shared = len({m[1] for n in shapes if (m := re.match(r"quantize\.quant_resi\.qresi_ls\.(\d+)\.", n))})
-    phis = shared or ("quantize.quant_resi.qresi.weight" in shapes and 1) or 0
-    return VQConfig(codes, width, channels, multipliers, blocks, groups, stages, int(phis))
+    shared = count(shapes, r"quantize\.quant_resi\.qresi_ls\.(\d+)\.")
+    phis = shared or int("quantize.quant_resi.qresi.weight" in shapes)
+    return VQConfig(codes, width, channels, multipliers, blocks, groups, stages, phis)
 
 
 def _convnet(vae: nn.Module, shapes: Shapes) -> tuple[int, tuple[int, ...], int, int]:
     """Channels, multipliers, residual blocks a level and groups of the norms."""
     channels = _shape(shapes, "encoder.conv_in.weight", "tokenizer")[0]
-    levels = len({m[1] for n in shapes if (m := re.match(r"encoder\.down\.(\d+)\.block", n))})
+    levels = count(shapes, r"encoder\.down\.(\d+)\.block")
     if not levels:
         raise VarlabError(f"{type(vae).__name__} has no encoder.down.*.block.*, from which its sizes are read.")
     widths = [_shape(shapes, f"encoder.down.{i}.block.0.norm2.weight", "tokenizer")[0] for i in range(levels)]
-    blocks = len({m[1] for n in shapes if (m := re.match(r"encoder\.down\.0\.block\.(\d+)\.", n))})
+    blocks = count(shapes, r"encoder\.down\.0\.block\.(\d+)\.")
     groups = next((part.num_groups for part in vae.modules() if isinstance(part, nn.GroupNorm)), 32)
     return channels, tuple(width // channels for width in widths), blocks, groups
 

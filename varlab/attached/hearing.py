@@ -268,11 +268,9 @@ class Hearing:
         if self.now is None:
             return
         if self.now.closed:
-            found = [
-                j
-                for j in range(self.now.index + 1, len(self.face.schedule))
-                if self.face.latent_grid(self.face.schedule.grids[j]) == tuple(codes.shape[-2:])
-            ]
+            grids, size = self.face.schedule.grids, tuple(codes.shape[-2:])
+            later = range(self.now.index + 1, len(grids))
+            found = [j for j in later if self.face.latent_grid(grids[j]) == size]
             if (k is None and not found) or (k is not None and k <= self.now.index):
                 self.unseen.note("codes that were added once more", self.now.index)
                 return

@@ -315,16 +315,9 @@ class Attached:
         seen = next((seed for seed in self.seeds if seed is not None), None)
         seed = self.seed if self.seed is not None else seen
         earlier = [] if self.keeping is None else self.keeping.found.get("unseen", [])
-        return plain(
-            found
-            | {
-                "n": len(self.prompts),
-                "prompts": self.prompts,
-                "seed": seed,
-                "seeds": self.seeds,
-                "unseen": list(dict.fromkeys([*earlier, *self.unseen])),
-            }
-        )
+        unseen = list(dict.fromkeys([*earlier, *self.unseen]))
+        drawn = {"n": len(self.prompts), "prompts": self.prompts, "seed": seed, "seeds": self.seeds, "unseen": unseen}
+        return plain(found | drawn)
 
     @property
     def images(self) -> list[Image.Image]:

@@ -1,24 +1,19 @@
 """What a log of an attached run says of its origin."""
 
 import inspect
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
-import torch
 from torch import nn
 
 from varlab.attached.hearing import Face
 from varlab.attached.structure import Structure
-from varlab.machine import device_name
 from varlab.models.guidance import Settings
 from varlab.probes import LoggingProbe
 from varlab.probes.log import LOG_VERSION
-from varlab.runs.origins import git_state, plugin_options, untold
-from varlab.runs.provenance import PACKAGES
+from varlab.runs.origins import plugin_options, untold
+from varlab.runs.provenance import machine_and_code
 from varlab.specs import spec_of
 from varlab.weights.writing import hash_tensors
 
@@ -88,9 +83,5 @@ def provenance(
         "accelerators": [],
         "options": plugin_options(probes, ()),
         "log_version": LOG_VERSION,
-        "device": device_name(face.device),
-        "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "git": git_state(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        **machine_and_code(face.device),
     }

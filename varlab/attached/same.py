@@ -242,13 +242,9 @@ def _table(theirs: Capture, ours: Capture) -> pd.DataFrame:
         top = float(cond.abs().max())
         other = None if uncond is None or own_uncond is None else (uncond - own_uncond).abs().max()
         gap = (theirs.canvases[k] - ours.canvases[k]).abs().max() / theirs.canvases[k].abs().max()
-        rows.append(
-            {
-                "stage": k + 1,
-                "conditional": float((cond - own_cond).abs().max()) / top,
-                "unconditional": float("nan") if other is None else float(other) / top,
-                "agree": float((cond.argmax(-1) == own_cond.argmax(-1)).float().mean()),
-                "canvas": float(gap),
-            }
-        )
+        rows.append({
+            "stage": k + 1, "conditional": float((cond - own_cond).abs().max()) / top,
+            "unconditional": float("nan") if other is None else float(other) / top,
+            "agree": float((cond.argmax(-1) == own_cond.argmax(-1)).float().mean()), "canvas": float(gap),
+        })  # fmt: skip
     return pd.DataFrame(rows).set_index("stage")

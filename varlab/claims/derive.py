@@ -20,7 +20,7 @@ from varlab.claims.questions import MINIS, questions, recipe_verdict
 from varlab.claims.verdict import Number, Outcome
 from varlab.errors import VarlabError
 from varlab.json_files import as_lines, read_lines
-from varlab.writing import beside
+from varlab.writing import write_text
 
 RUNS = "runs"
 RECIPES = "mini-var-freqexit"  # beside whose weights the ablation of recipes lies
@@ -182,8 +182,7 @@ def write_verdicts(folder: Path | None = None) -> Path:
     """Derive all verdicts and write ``verdicts.jsonl``."""
     place = folder or claims_folder()
     text = as_lines(verdicts(place))
-    with beside(place / VERDICTS) as part:
-        part.write_text(text, encoding="utf-8")
+    write_text(place / VERDICTS, text)
     return place / VERDICTS
 
 

@@ -154,15 +154,14 @@ def adapter(
     """
     from varlab.evaluation.adapters import script_of
     from varlab.evaluation.judging import find_benchmark
-    from varlab.writing import beside
+    from varlab.writing import write_text
 
     text = script_of(find_benchmark(benchmark))
     if out is None:
         typer.echo(text, nl=False)
         return
     check_file(out, ".py", overwrite)
-    with beside(out) as part:
-        part.write_text(text, "utf-8")
+    write_text(out, text)
     say(f"written to {out}")
 
 

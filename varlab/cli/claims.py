@@ -5,17 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from varlab.cli.options import (
-    Model,
-    Overwrite,
-    as_table,
-    console,
-    image_bar,
-    load_model,
-    resumable,
-    say,
-    with_options,
-)
+from varlab.cli.options import Model, Overwrite, as_table, console, image_bar, load_model, resumable, say, with_options
 from varlab.errors import VarlabError
 
 app = typer.Typer()

@@ -52,7 +52,7 @@ def compare_images(
 
     Example: `varlab compare-images outputs/dense outputs/fastvar outputs/skipvar --out tables`
     """
-    from varlab.api import compare_images as run
+    from varlab.comparison import compare_images as run
     from varlab.comparison.image_result import FILES
 
     check_folder(out, overwrite, *FILES)
@@ -99,7 +99,7 @@ def compare_saved(
 
     Example: `varlab compare-saved runs/a runs/b --margin 0.01`
     """
-    from varlab.api import compare_saved as run
+    from varlab.comparison import compare_saved as run
 
     check_folder(out, overwrite, "paired.csv", "facts.json")
     found = run(

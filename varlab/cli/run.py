@@ -186,8 +186,7 @@ def report(
         str | None, typer.Option(help="Ends the reports' names. Default: the inputs that differ from a notebook's own.")
     ] = None,
     batch: Annotated[
-        Path | None,
-        typer.Option(help="A YAML list of reports, made several at a time; unchanged ones are left."),
+        Path | None, typer.Option(help="A YAML list of reports, made several at a time; unchanged ones are left.")
     ] = None,
     workers: Annotated[int, typer.Option(help="Of --batch, how many reports at a time.")] = 2,
     fresh: Annotated[bool, typer.Option("--fresh", help="Of --batch, make unchanged reports again too.")] = False,

@@ -9,13 +9,6 @@ from varlab.comparison.pairing import Paired, compare_saved
 from varlab.comparison.result import Comparison
 
 __all__ = [
-    "PROMPTS",
-    "Comparison",
-    "ImageComparison",
-    "Paired",
-    "compare",
-    "compare_images",
-    "compare_saved",
-    "frontier",
+    "PROMPTS", "Comparison", "ImageComparison", "Paired", "compare", "compare_images", "compare_saved", "frontier",
     "methods_of",
-]
+]  # fmt: skip

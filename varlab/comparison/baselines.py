@@ -6,13 +6,12 @@ before its end, so a batch of all of them takes about as long as three batches o
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from torch import Tensor
 
 from varlab.accelerators import DENSE
 from varlab.analysis.frontier import Frontier
@@ -27,7 +26,7 @@ from varlab.locks import one_writer
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
 from varlab.outputs import save_json, save_table
-from varlab.runs import Job, default_batch, runs_folder
+from varlab.runs import Job, Progress, default_batch, runs_folder
 from varlab.runs.dense import Batch, DenseImages
 from varlab.runs.folders import run_key
 from varlab.runs.inputs import at_least, check_counts
@@ -35,7 +34,6 @@ from varlab.runs.provenance import provenance
 from varlab.scenes.prompt_sets import Given
 from varlab.writing import check_writable
 
-Progress = Callable[[float, int], None]
 RECORD, PARTS = "frontier.json", "baselines-{:06d}.csv"
 DROPPED, UNGUIDED = 3, 5  # final stages, at most
 TOKENS = ((0.5, 1), (0.5, 2), (0.25, 3))  # keep, last
@@ -92,10 +90,8 @@ def frontier_of(
         with one_writer(place):  # a second process waits, and then finds what the first has drawn
             found = _claim(place, record)
             for path, samples, missing in _missing(place, job, found["batch"], specs):
-                parts = [
-                    _drawn(job, part, missing, measures, dense) for part in _split(samples, record["batch"]) if missing
-                ]
-                if parts:
+                if missing:
+                    parts = [_drawn(job, part, missing, measures, dense) for part in _split(samples, record["batch"])]
                     there = [_read(path, samples)] if path.exists() else []
                     save_table(path, pd.concat([*there, *parts]))
                 if progress is not None:
@@ -148,19 +144,12 @@ def _drawn(
             dense = image
             if kept is not None:
                 kept.write(batch, dense)
-        if DENSE in specs and not rows:
-            rows.append(_row(DENSE, samples, out.ledger.dense_flops / n, dense, dense, measures))
-        if spec != DENSE:
-            rows.append(_row(spec, samples, out.ledger.transformer_flops / n, image, dense, measures))
+        made = [(DENSE, out.ledger.dense_flops, dense)] if DENSE in specs and not rows else []
+        made += [(spec, out.ledger.transformer_flops, image)] if spec != DENSE else []
+        for name, flops, picture in made:  # a row a prompt
+            row = {"baseline": name, "prompt": list(samples), "flops": flops / n}
+            rows.append(pd.DataFrame(row | measured(picture, dense, measures)))
     return pd.concat(rows)
-
-
-def _row(
-    spec: str, samples: range, flops: float, image: Tensor, dense: Tensor, measures: Mapping[str, Measure]
-) -> pd.DataFrame:
-    """One row a prompt."""
-    row = {"baseline": spec, "prompt": list(samples), "flops": flops}
-    return pd.DataFrame(row | measured(image, dense, measures))
 
 
 def _split(samples: range, batch: int) -> list[range]:

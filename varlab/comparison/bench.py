@@ -28,11 +28,7 @@ PROMPTS = 32  # by default
 SMALLEST = 11  # pixels: the window of SSIM
 SCORE_FROM = 100  # prompts below which a scene score says too little
 Measure = Callable[[Tensor, Tensor], Tensor]
-FIDELITY: dict[str, Measure] = {
-    "psnr": psnr,
-    "ssim": ssim,
-    "high_frequency_ssim": high_frequency_ssim,
-}
+FIDELITY: dict[str, Measure] = {"psnr": psnr, "ssim": ssim, "high_frequency_ssim": high_frequency_ssim}
 
 
 def job_of(

@@ -14,18 +14,17 @@ from varlab.comparison.folders import Row, Set, gather, labels
 from varlab.comparison.image_result import SHOWN, ImageComparison, spectrum_rows, spectrum_table, summary
 from varlab.comparison.joined import read_joined, with_joined
 from varlab.comparison.latencies import read_latencies, with_latencies
-from varlab.comparison.pairing import RESAMPLES, RIGHT, Margin, pair
+from varlab.comparison.pairing import RESAMPLES, RIGHT, Margin, in_one_table, pair
 from varlab.comparison.pictures import COLOUR, band_edges, crops, fidelity, measures_of, read_picture
 from varlab.context import fixed_context
 from varlab.errors import VarlabError
-from varlab.measures.statistics import adjusted
+from varlab.runs import Progress
 from varlab.runs.origins import scene_version, signed
 from varlab.scenes import parse, score_images
 from varlab.scenes.prompt_sets import prompts
 from varlab.weights.dists import load_dists
 from varlab.weights.lpips import load_lpips
 
-Progress = Callable[[float, int], None]
 STATED = ("model", "weights", "precision", "device", "seed", "settings")  # of the dense run, where it says
 
 
@@ -47,13 +46,15 @@ def compare_images(
     names: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> ImageComparison:
-    """Likeness of each folder's pictures to those of the dense run, and of the folders to one another.
+    """Folders of pictures of any origin against those of a dense run, and against one another.
 
     The layouts of the official scripts are recognised, and pictures are paired by prompt and number. One pair is in
     memory at a time.
 
     Parameters
     ----------
+    dense: the pictures of the dense run.
+    others: those of methods, a folder each, of the same prompts.
     latency: a CSV of seconds an image, see ``read_latencies``.
     scores: by a folder's name what ``varlab score --json`` wrote of it, or another table with a row an image.
     lpips, dists: folders with their weights; by default ``$VARLAB_LPIPS`` and ``$VARLAB_DISTS``, else no such column.
@@ -63,12 +64,17 @@ def compare_images(
     despite: fields in which pictures of varlab may differ from the dense ones, beside the method.
     seed: of the bootstrap.
     names: of the rows, the dense run's first; by default the last parts of the paths.
+    progress: called with the images that are done, and all of them.
 
     Raises
     ------
     VarlabError
         Before any work: unknown layouts, missing partners, other prompts, two files for one image, sizes that differ,
         pictures that cannot be read or are not RGB of 8 bits.
+
+    Examples
+    --------
+    >>> vl.compare_images("outputs/dense", ["outputs/fastvar", "outputs/skipvar"]).table
     """
     folders = [others] if isinstance(others, Path | str) else list(others)
     if not folders:
@@ -101,8 +107,8 @@ def _measure(
     found: Set, names: Sequence[str], learned: dict[str, Any], progress: Progress | None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """One row an image and folder, the dense one among them where scenes are scored; and the spectra by bands."""
-    scorer = _scene_scorer(found)
-    scenes = _scene_categories() if scorer else {}
+    scorer, known = _scene_scorer(found), prompts("scenes")
+    scenes = dict(zip(known.texts, known.categories, strict=True)) if scorer else {}
     edges = band_edges(*found.size[::-1])
 
     def one(item: Row) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
@@ -166,12 +172,6 @@ def _scene_scorer(found: Set) -> Callable[[torch.Tensor, str], bool] | None:
     return score
 
 
-def _scene_categories() -> dict[str, str]:
-    """The category of each prompt of the scene benchmark."""
-    known = prompts("scenes")
-    return dict(zip(known.texts, known.categories, strict=True))
-
-
 def _pairs(
     rows: pd.DataFrame, names: Sequence[str], measures: Sequence[str], margin: Margin, seed: int
 ) -> pd.DataFrame:
@@ -184,8 +184,4 @@ def _pairs(
             shared = [name for name in measures if name in a and a[name].notna().any() and b[name].notna().any()]
             if shared:
                 parts.append(pair(a, b, shared, margin, seed=seed).assign(a=first, b=second))
-    if not parts:
-        return pd.DataFrame()
-    table = adjusted(pd.concat(parts, ignore_index=True))
-    front = ["a", "b", "measure", "category", "n", "prompts", "mean_a", "mean_b"]
-    return table[[*front, *(name for name in table if name not in front)]]
+    return in_one_table(parts) if parts else pd.DataFrame()

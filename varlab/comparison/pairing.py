@@ -93,19 +93,17 @@ def pair(
         design = Design(
             list(a.index.get_level_values(0)), names, list(a.index.get_level_values(1)) if crossed else None
         )
-        rows = paired_rows(
-            a[measure],
-            b[measure],
-            design,
-            median=measure in MEDIANS,
-            margin=own,
-            wanted=wanted,
-            n_resamples=RESAMPLES,
-            seed=seed,
-        )
-        rows = rows.rename(columns={"a": "mean_a", "b": "mean_b"})
-        parts.append(rows.assign(measure=measure))
+        median, draws = measure in MEDIANS, {"n_resamples": RESAMPLES, "seed": seed}
+        rows = paired_rows(a[measure], b[measure], design, median=median, margin=own, wanted=wanted, **draws)
+        parts.append(rows.rename(columns={"a": "mean_a", "b": "mean_b"}).assign(measure=measure))
     return pd.concat(parts, ignore_index=True)
+
+
+def in_one_table(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Rows of ``pair``, of ``a`` and ``b``, with p adjusted for their number."""
+    table = adjusted(pd.concat(parts, ignore_index=True))
+    front = ["a", "b", "measure", "category", "n", "prompts", "mean_a", "mean_b"]
+    return table[[*front, *(name for name in table if name not in front)]]
 
 
 def compare_saved(
@@ -135,11 +133,21 @@ def compare_saved(
         then errors are clustered by seed as well. "own", the default, is how this package draws.
     despite: fields in which the two may differ.
     allow_missing: compare the images that both have, and say how many these are.
+    seed: of the bootstrap.
+
+    Returns
+    -------
+    Paired
+        Differences with intervals, tests, equivalence within the margin, and how many prompts would be needed.
 
     Raises
     ------
     VarlabError
         Files that cannot be read, fields that differ, prompts without a partner, and scores that are not there.
+
+    Examples
+    --------
+    >>> vl.compare_saved("runs/a", "runs/b", margin={"ssim": 0.005}).table
     """
     one, two = read_scores(a), read_scores(b)
     if seeds not in ("own", "shared"):
@@ -158,9 +166,7 @@ def compare_saved(
             notes += said
     if not parts:
         raise VarlabError(f"{one.path} and {two.path} have no measure in common that tells methods apart.")
-    front = ["a", "b", "measure", "category", "n", "prompts", "mean_a", "mean_b"]
-    table = adjusted(pd.concat(parts, ignore_index=True))
-    table = table[[*front, *(name for name in table if name not in front)]]
+    table = in_one_table(parts)
     if table["a"].equals(table["b"]):
         table["a"], table["b"] = (table[side] + f" ({scores.path})" for side, scores in (("a", one), ("b", two)))
     facts = {

@@ -86,13 +86,7 @@ class Blocks:
         return y.add_(x)  # nobody else holds what a sublayer adds
 
     def _sublayer(
-        self,
-        state: State,
-        site: Site,
-        x: Tensor,
-        index: Tensor | None,
-        positions: Tensor | None,
-        chosen: Tensor | None,
+        self, state: State, site: Site, x: Tensor, index: Tensor | None, positions: Tensor | None, chosen: Tensor | None
     ) -> Tensor:
         """The sublayer itself, on all given tokens or at the places ``chosen`` [R, n] among them."""
         context, model, stage = self.context, self.context.model, site.stage

@@ -19,10 +19,7 @@ def text_sublayer(context: Context, images: Images, site: Site, x: Tensor) -> Te
         seen.append((k, v))
         return attend_rows(q, k, v, None, scale, EqualPrefix())
 
-    rows, last = (
-        torch.arange(images.rows, device=x.device),
-        torch.arange(x.shape[1] - 1, x.shape[1], device=x.device),
-    )
+    rows, last = (torch.arange(images.rows, device=x.device), torch.arange(x.shape[1] - 1, x.shape[1], device=x.device))
     parts = []
     for half, index in zip(rows.chunk(2), (None, last), strict=True):
         conditioning, tokens = images.conditioning.rows(half), x[half] if index is None else x[half][:, index]

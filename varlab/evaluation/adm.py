@@ -7,7 +7,6 @@ reference batch of the same kind, and computes FID, IS, precision and recall wit
 import importlib
 import shutil
 import zipfile
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
@@ -22,11 +21,10 @@ from varlab.evaluation.scripts import inception_features
 from varlab.locks import one_writer
 from varlab.models.var_model import VAR
 from varlab.outputs import save_json
-from varlab.runs import Job, default_batch, to_pil
+from varlab.runs import Job, Progress, default_batch, to_pil
 from varlab.runs.origins import contents, made_with
-from varlab.writing import beside
+from varlab.writing import beside, write_text
 
-Progress = Callable[[float, int], None]
 CHUNK = 250  # images a part: what an interruption costs
 
 
@@ -66,10 +64,12 @@ def _export(job: Job, parts: Path, path: Path, progress: Progress | None) -> Non
     n, files = len(job.prompts), []
     for first in range(0, n, CHUNK):
         files.append(parts / f"{first:08d}.npy")
+        last = min(first + CHUNK, n)
         if not files[-1].exists():
-            _write(files[-1], _chunk(job, range(first, min(first + CHUNK, n))))
+            with beside(files[-1]) as draft:
+                np.save(draft, _chunk(job, range(first, last)))
         if progress is not None:
-            progress(min(first + CHUNK, n), n)
+            progress(last, n)
     _join(files, path)
 
 
@@ -78,8 +78,7 @@ def _same(record: Path, text: str) -> None:
     begun = any(record.parent.glob("[0-9]*.npy"))
     if begun and record.exists() and record.read_text("utf-8") != text:
         raise VarlabError(f"{record.parent} holds parts of another export ({record.read_text()}). Remove it first.")
-    with beside(record) as draft:
-        draft.write_text(text, "utf-8")
+    write_text(record, text)
 
 
 def _chunk(job: Job, numbers: range) -> np.ndarray:
@@ -89,11 +88,6 @@ def _chunk(job: Job, numbers: range) -> np.ndarray:
         out, _ = job.run(range(first, min(first + batch, numbers.stop)))
         pictures += [np.asarray(image) for image in to_pil(out.image)]
     return np.stack(pictures)
-
-
-def _write(path: Path, images: np.ndarray) -> None:
-    with beside(path) as draft, draft.open("wb") as file:
-        np.save(file, images)
 
 
 def _join(files: list[Path], path: Path) -> None:

@@ -92,27 +92,20 @@ class Manifold:
     ) -> None:
         if len(features) <= neighbours:
             raise VarlabError(f"{neighbours} neighbours need more points than that, not {len(features)}.")
-        self.features, self.neighbours, self.corrected, self.blocks = features, neighbours, corrected, blocks
-        self.radii = self._radii()  # [n]
+        self.features, self.corrected, self.blocks = features, corrected, blocks
+        near = [np.partition(far, neighbours, axis=1)[:, neighbours] for far in self._distances(features)]
+        self.radii = np.concatenate(near)  # [n]
 
-    def _radii(self) -> Array:
-        rows = [self._against(part, self.features) for part in self._parts(self.features, self.blocks[0])]
-        return np.concatenate([np.partition(row, self.neighbours, axis=1)[:, self.neighbours] for row in rows])
-
-    def _parts(self, points: Array, size: int) -> Iterator[Array]:
-        return (points[first : first + size] for first in range(0, len(points), size))
-
-    def _against(self, points: Array, others: Array) -> Array:
-        """Squared distances [n, m]."""
-        parts = [distances(points, part, self.corrected) for part in self._parts(others, self.blocks[1])]
-        return np.concatenate(parts, axis=1)
+    def _distances(self, points: Array) -> Iterator[Array]:
+        """Squared distances [n, m] of blocks of points to all of the set."""
+        rows, columns = ([x[i : i + size] for i in range(0, len(x), size)]
+                         for x, size in zip((points, self.features), self.blocks, strict=True))  # fmt: skip
+        for row in rows:
+            yield np.concatenate([distances(row, column, self.corrected) for column in columns], axis=1)
 
     def holds(self, points: Array) -> Array:
         """Whether each of other points lies within the radius of some point here [n], boolean."""
-        parts = [
-            (self._against(part, self.features) <= self.radii).any(1) for part in self._parts(points, self.blocks[0])
-        ]
-        return np.concatenate(parts)
+        return np.concatenate([(far <= self.radii).any(1) for far in self._distances(points)])
 
 
 def distances(a: Array, b: Array, corrected: bool = False) -> Array:

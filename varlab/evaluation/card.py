@@ -1,7 +1,6 @@
 """The card of a shipped mini, written from its own records: nothing in it is typed by hand."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,12 @@ from varlab.figures.training import training_curves
 from varlab.models.base import NextScaleModel
 from varlab.models.hart_model import Hart
 from varlab.outputs import CARD, in_picture, read_facts, save_image, save_json
+from varlab.runs import Progress
 from varlab.runs.origins import made_with
 from varlab.scenes import shape_recall
 from varlab.weights.embedded import card_folder
-from varlab.writing import beside
+from varlab.writing import beside, write_text
 
-Progress = Callable[[float, int], None]
 FILES = (CARD, "samples.png", "curves.png", "README.md")
 COLUMNS = ("ground truth", "reconstructions", "samples")
 SHOWN = 48  # pictures on the contact sheet
@@ -81,9 +80,8 @@ def keep(folder: Path, record: dict[str, Any], pictures: list[np.ndarray], text:
     logs = {path.stem: pd.read_csv(path) for path in sorted((folder / "training").glob("*.csv"))}
     with beside(folder / "curves.png") as part:
         training_curves(logs).savefig(part, dpi=110, metadata=in_picture(about))
-    with beside(folder / "README.md") as part:
-        part.write_text(text, "utf-8")
-    return folder / "README.md"
+    write_text(page := folder / "README.md", text)
+    return page
 
 
 def _residual(whole: Side, plain: Side) -> dict[str, Any]:
@@ -132,11 +130,8 @@ def _codes(tokenizer: dict[str, Any]) -> str:
     """What a latent may be: so many bits, or one entry of a codebook."""
     if "bits" in tokenizer:
         return f"{tokenizer['bits']} bits"
-    entries, channels = (
-        tokenizer.get("codes") or tokenizer["vocabulary"],
-        tokenizer.get("width") or tokenizer["latents"],
-    )
-    return f"one of {entries} codes of {channels} channels"
+    entries, channels = ("codes", "width") if "codes" in tokenizer else ("vocabulary", "latents")
+    return f"one of {tokenizer[entries]} codes of {tokenizer[channels]} channels"
 
 
 def _interval(row: dict[str, float]) -> str:

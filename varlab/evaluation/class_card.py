@@ -1,7 +1,6 @@
 """The card of a shipped class-conditional mini, written from its own records."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,9 @@ from jinja2 import Template
 from varlab.evaluation.card import keep
 from varlab.evaluation.classes import MEASURES, check_classes, draw_classes, score_classes
 from varlab.models.base import NextScaleModel
+from varlab.runs import Progress
 from varlab.runs.origins import made_with
 from varlab.weights.embedded import card_folder
-
-Progress = Callable[[float, int], None]
 
 
 def write_class_card(model: NextScaleModel, progress: Progress | None = None, n: int = 2000, seed: int = 0) -> Path:
@@ -22,12 +20,7 @@ def write_class_card(model: NextScaleModel, progress: Progress | None = None, n:
     checked, folder = check_classes(model), card_folder(model.name)
     half = f"freqexit:exits={max(1, model.depth // 2)}"
     table = score_classes(checked, n, seed, ("none", half), progress)
-    record = {
-        **made_with(model),
-        "n": n,
-        "seed": seed,
-        "rows": table.round(4).to_dict("records"),
-    }
+    record = {**made_with(model), "n": n, "seed": seed, "rows": table.round(4).to_dict("records")}
     pictures = draw_classes(checked, checked.text.classes, seed)
     facts = json.loads((folder / "model.json").read_text("utf-8"))
     return keep(folder, record, list(pictures), _text(checked, facts, record))

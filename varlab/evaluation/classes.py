@@ -1,6 +1,6 @@
 """Quality of class-conditional images of scenes: Frechet distance, precision, recall, and accuracy of the class."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +14,10 @@ from varlab.evaluation.scenes import HELD_OUT_SEED, drawn, held, reconstruct
 from varlab.measures.statistics import Interval, centred_interval, wilson_interval
 from varlab.models.base import NextScaleModel
 from varlab.models.var_model import VAR
+from varlab.runs import Progress
 from varlab.scenes import score_images
 from varlab.training.var import class_scenes
 
-Progress = Callable[[float, int], None]
 MEASURES = ("scattering_frechet", "precision", "recall", "class_accuracy")
 
 

@@ -1,6 +1,5 @@
 """What ``varlab score`` and ``varlab export`` do: samples, ceilings, a table, and the same as JSON."""
 
-from collections.abc import Callable
 from pathlib import Path
 from shlex import quote
 from tempfile import TemporaryDirectory
@@ -21,10 +20,10 @@ from varlab.json_files import read_json
 from varlab.models.base import NextScaleModel
 from varlab.models.var_model import VAR
 from varlab.outputs import save_json
+from varlab.runs import Progress
 from varlab.runs.origins import made_with, scene_version
 from varlab.scenes.prompt_sets import prompts
 
-Progress = Callable[[float, int], None]
 FIELDS = ("text", "category")  # of a prompt, that the scorer takes
 BENCHMARKS = {"scenes": 553, "frechet": 2000, "fid": 2000}  # and how many prompts or images by default
 

@@ -65,6 +65,11 @@ class Folder:
         """The prompts that the record names; none of a bare folder."""
         return [Item(**item) for item in self.record.get("items", ())]
 
+    def layout(self, benchmark: "Benchmark") -> tuple[int, str]:
+        """Images of each prompt and the ending of their names, as drawn, else as the benchmark has them."""
+        record = {"images_per_prompt": benchmark.per_prompt, "ending": benchmark.ending, **self.record}
+        return int(record["images_per_prompt"]), str(record["ending"])
+
 
 @dataclass(frozen=True)
 class Scores:

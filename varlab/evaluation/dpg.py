@@ -18,12 +18,14 @@ import numpy as np
 import pandas as pd
 
 from varlab.errors import VarlabError, cause, quoted
+from varlab.json_files import read_text
 
 COLUMNS = (
     "item_id", "text", "keywords", "proposition_id", "dependency", "category_broad", "category_detailed", "tuple",
     "question_natural_language",
 )  # fmt: skip
 NEEDED = ("item_id", "proposition_id", "dependency", "tuple", "question_natural_language")
+FIX = "Give the official dpg_bench.csv."
 
 Answers = Mapping[str, Mapping[str, Sequence[str]]]  # file -> question -> an answer a crop
 
@@ -102,14 +104,14 @@ def read_csv(source: str | Path, rules: Rules = CORRECTED) -> dict[Any, Block]:
     VarlabError : a table without these columns, and by its line what is no number or no question.
     ValueError, AttributeError : under ``guess_types``, where the official code stops with them.
     """
-    name, text = ("the table", source) if isinstance(source, str) else (str(source), _text(source))
+    name, text = ("the table", source) if isinstance(source, str) else (str(source), read_text(source, FIX))
     options: dict[str, Any] = {} if rules.guess_types else {"dtype": str, "keep_default_na": False}
     try:
         frame = pd.read_csv(io.StringIO(text), **options)
     except (ValueError, pd.errors.ParserError) as error:
-        raise VarlabError(f"{name} is no table ({cause(error)}). Give the official dpg_bench.csv.") from error
+        raise VarlabError(f"{name} is no table ({cause(error)}). {FIX}") from error
     if missing := [column for column in NEEDED if column not in frame.columns]:
-        raise VarlabError(f"{name} has no column {', '.join(missing)}. Give the official dpg_bench.csv.")
+        raise VarlabError(f"{name} has no column {', '.join(missing)}. {FIX}")
     blocks: dict[Any, Block] = {}
     before: Any = None
     for i, row in enumerate(frame.to_dict("records")):
@@ -122,13 +124,6 @@ def read_csv(source: str | Path, rules: Rules = CORRECTED) -> dict[Any, Block]:
         blocks.setdefault(item, {})[number] = question
         before = item
     return blocks
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise VarlabError(f"{path} cannot be read ({cause(error)}). Give the official dpg_bench.csv.") from error
 
 
 def _question(row: Mapping[Any, Any], place: str, rules: Rules) -> tuple[Question, int]:
@@ -188,10 +183,10 @@ def score(
         run.crops[file] = [sum(after.values()) / len(after) for _, after in scored]
         noted[file] = {}
         try:
-            _note_categories(noted[file], block, scored, rules)
-        except (
-            AttributeError
-        ) as error:  # no tuple, under guess_types: the picture counts, its further categories do not
+            for number, question in block.items():
+                values = [scored[-1][0][number]] if rules.last_crop else [after[number] for _, after in scored]
+                noted[file].setdefault(category(question.about, rules.literal_names), []).extend(values)
+        except AttributeError as error:  # no tuple, by guess_types: the picture counts, its further categories do not
             run.dropped[file] = str(error)
     run.l1, run.l2 = _tables(noted, list(answers if files is None else files), rules)
     return run
@@ -231,19 +226,6 @@ def zeroed(block: Block, answered: Mapping[int, float], rules: Rules) -> dict[in
             for number, question in block.items()
         }
     return after
-
-
-def _note_categories(
-    found: dict[str, list[float]],
-    block: Block,
-    scored: Sequence[tuple[dict[int, float], dict[int, float]]],
-    rules: Rules,
-) -> None:
-    """Add the scores of one picture to its L2 categories."""
-    for number, question in block.items():
-        name = category(question.about, rules.literal_names)
-        values = [scored[-1][0][number]] if rules.last_crop else [after[number] for _, after in scored]
-        found.setdefault(name, []).extend(values)
 
 
 def category(about: str, literal: bool) -> str:

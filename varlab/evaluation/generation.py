@@ -1,6 +1,6 @@
 """The images that a benchmark asks for, drawn in its official layout; a drawing that was cut goes on."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,22 +23,15 @@ from varlab.locks import one_writer
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
 from varlab.outputs import is_whole, key_of, plain, save_image, save_json
-from varlab.runs import Job, default_batch, runs_folder, to_pil
+from varlab.runs import Job, Progress, default_batch, runs_folder, to_pil
 from varlab.runs.dense import Batch, DenseImages
 from varlab.runs.origins import contents, made_with
 from varlab.weights.memory import refuse_batch
-from varlab.writing import beside, check_writable
+from varlab.writing import beside, check_writable, write_text
 
-Progress = Callable[[float, int], None]
 QUALITY = 95  # of JPG: the default of OpenCV, by which the official scripts of Infinity and its kin write
-PASSING = (
-    "date",
-    "device",
-    "threads",
-    "git",
-    "versions",
-    "pictures",
-)  # of a record: what may differ when a drawing goes on
+# Of a record: what may differ when a drawing goes on.
+PASSING = ("date", "device", "threads", "git", "versions", "pictures")
 
 
 @dataclass(frozen=True)
@@ -157,7 +150,8 @@ def _prepare(drawing: Drawing, folder: Path) -> set[int]:
     images = folder / IMAGES
     for item in drawing.items:
         for path, text in drawing.benchmark.texts(item).items():
-            _write_text(images / path, text)
+            if not (images / path).is_file() or (images / path).read_text("utf-8") != text:
+                write_text(images / path, text)
     return {
         i for i, item in enumerate(drawing.items) if not all(is_whole(images / path) for path in drawing.paths(item))
     }
@@ -256,12 +250,6 @@ def _save(path: Path, picture: Image.Image, drawing: Drawing, facts: Mapping[str
     with beside(path) as part:
         picture.convert("RGB").save(part, "JPEG", quality=QUALITY)
     return True
-
-
-def _write_text(path: Path, text: str) -> None:
-    if not path.is_file() or path.read_text("utf-8") != text:
-        with beside(path) as part:
-            part.write_text(text, "utf-8")
 
 
 def read_rewritten(path: Path | None) -> dict[str, str]:

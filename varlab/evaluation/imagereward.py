@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 MEAN, DEVIATION = 0.16717362830052426, 1.0333394966054072  # of raw rewards: what is reported is normalised by them
-PROMPTS, PER_PROMPT = 100, 10
+PER_PROMPT = 10
 
 Rewards = Sequence[Sequence[float | None]]  # of each prompt's images in order; None: the file is missing
 
@@ -72,9 +72,3 @@ def corrected(rewards: Rewards) -> Means:
     means = tuple(float(np.mean(own)) for own in present if own)
     short = sum(len(own) < max(map(len, rewards), default=0) for own in present)
     return Means(float(np.mean(means)) if means else float("nan"), means, max(map(len, rewards), default=0), short)
-
-
-def ranks(rewards: Sequence[float]) -> list[int]:
-    """1 is the best; of equal rewards the earlier image."""
-    order = sorted(range(len(rewards)), key=lambda i: -rewards[i])
-    return [order.index(i) + 1 for i in range(len(rewards))]

@@ -47,8 +47,7 @@ def find_faults(name: str, place: Path, prompts: Path | None) -> tuple[list[str]
     lines, count = [], 0
     for folder in folders_at(place, benchmark):
         items = items_of(benchmark, folder, prompts)
-        per = int(folder.record.get("images_per_prompt", benchmark.per_prompt))
-        count += sum(len(benchmark.paths(item, per, benchmark.ending)) for item in items)
+        count += sum(len(benchmark.paths(item, *folder.layout(benchmark))) for item in items)
         lines += faults(benchmark, folder, items, prompts)
     return lines, count
 

@@ -1,13 +1,11 @@
 """What HART's residual diffusion buys: the tokenizer and the samples with it and without it, codes alike."""
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from varlab.evaluation.scenes import Ceiling, SceneScore, score_ceiling, score_samples
 from varlab.models.hart_model import Hart
-
-Progress = Callable[[float, int], None]
+from varlab.runs import Progress
 
 
 @dataclass(frozen=True)

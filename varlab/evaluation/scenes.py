@@ -1,6 +1,6 @@
 """The scene benchmark: does a model draw what the prompt asks, judged by the classical scorer."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
@@ -13,11 +13,10 @@ from varlab.context import fixed_context
 from varlab.errors import VarlabError
 from varlab.measures.spectra import band_power
 from varlab.models.base import NextScaleModel
-from varlab.runs import Job, default_batch, to_pil
+from varlab.runs import Job, Progress, default_batch, to_pil
 from varlab.scenes import SCENE_VERSION, benchmark_prompt, render, sample_scenes, score_images, summarise
 from varlab.scenes.prompt_sets import prompts
 
-Progress = Callable[[float, int], None]
 T = TypeVar("T")
 HELD_OUT_SEED = 90_001  # scenes that no training pool contains
 HELD = 64  # pictures at a time

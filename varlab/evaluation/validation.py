@@ -17,17 +17,13 @@ def faults(benchmark: Benchmark, folder: Folder, items: Sequence[Item], prompts:
 
     Every picture is read in full, about 50 a second at 1024 pixels.
     """
-    count = int(folder.record.get("images_per_prompt", benchmark.per_prompt))
-    ending = str(folder.record.get("ending", benchmark.ending))
-    expected = {path for item in items for path in benchmark.paths(item, count, ending)}
+    expected = {path for item in items for path in benchmark.paths(item, *folder.layout(benchmark))}
     texts = {path for item in items for path in benchmark.texts(item)}
     found = {place.relative_to(folder.images).as_posix() for place in folder.images.rglob("*") if place.is_file()}
     found = {name for name in found if not Path(name).name.startswith(".")}
     lines = [*_missing(folder, expected, texts, found), *_foreign(folder, expected | texts if items else found, found)]
-    pictures = sorted(name for name in found if Path(name).suffix.lower() in ENDINGS)
-    lines += _damaged(folder, pictures)
-    lines += benchmark.remarks(folder, items, prompts)
-    return list(dict.fromkeys(lines))
+    lines += _damaged(folder, sorted(name for name in found if Path(name).suffix.lower() in ENDINGS))
+    return list(dict.fromkeys([*lines, *benchmark.remarks(folder, items, prompts)]))
 
 
 def _missing(folder: Folder, expected: set[str], texts: set[str], found: set[str]) -> Iterator[str]:

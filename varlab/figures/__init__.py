@@ -42,25 +42,13 @@ from varlab.figures.branches import (
     prediction_divergence_table,
 )
 from varlab.figures.calibration import block_edges, readings
-from varlab.figures.decisions import (
-    decisions,
-    decisions_table,
-    keep_maps,
-    keep_maps_table,
-)
+from varlab.figures.decisions import decisions, decisions_table, keep_maps, keep_maps_table
 from varlab.figures.explore import explore
 from varlab.figures.forest import claim_figures, forest, forest_table
 from varlab.figures.maps import energy_maps, energy_maps_table, token_maps, token_maps_table
 from varlab.figures.overview import overview
 from varlab.figures.redraw import redraw
-from varlab.figures.redundancy import (
-    energy_left,
-    psnr,
-    saturation,
-    similarity,
-    stage_cost,
-    step_redundancy,
-)
+from varlab.figures.redundancy import energy_left, psnr, saturation, similarity, stage_cost, step_redundancy
 from varlab.figures.save import save
 from varlab.figures.sheets import contact_sheet, contact_sheet_table
 from varlab.figures.sidebyside import difference_spectrum, side_by_side
@@ -74,85 +62,21 @@ from varlab.figures.spectra import (
 from varlab.figures.spread import concentration, concentration_table, edge_correlation, edge_correlation_table
 from varlab.figures.stages import sensitive_prompts, stage_pictures
 from varlab.figures.style import one_legend, panels, retitle
-from varlab.figures.tokens import (
-    block_edge_correlation,
-    block_token_mse,
-    step_change,
-    sublayer_split,
-)
+from varlab.figures.tokens import block_edge_correlation, block_token_mse, step_change, sublayer_split
 from varlab.figures.tradeoff import tradeoff
 
 __all__ = [
-    "ablation",
-    "accuracy_table",
-    "block_edge_correlation",
-    "block_edge_correlation_table",
-    "block_edges",
-    "block_token_mse",
-    "block_token_mse_table",
-    "branch_divergence",
-    "branch_divergence_table",
-    "claim_figures",
-    "concentration",
-    "concentration_table",
-    "contact_sheet",
-    "contact_sheet_table",
-    "decisions",
-    "decisions_table",
-    "difference_spectrum",
-    "difference_spectrum_table",
-    "edge_correlation",
-    "edge_correlation_table",
-    "energy_left",
-    "energy_left_table",
-    "energy_maps",
-    "energy_maps_table",
-    "explained_share",
-    "explained_share_table",
-    "explore",
-    "forest",
-    "forest_table",
-    "guidance_effect",
-    "guidance_effect_table",
-    "high_frequency_share",
-    "high_frequency_share_table",
-    "keep_maps",
-    "keep_maps_table",
-    "kept_share_table",
-    "log_of",
-    "one_legend",
-    "overview",
-    "panels",
-    "poster_blocks",
-    "prediction_divergence",
-    "prediction_divergence_table",
-    "psnr",
-    "readings",
-    "redraw",
-    "residual_spectrum",
-    "residual_spectrum_table",
-    "retitle",
-    "saturation",
-    "saturation_table",
-    "save",
-    "sensitive_prompts",
-    "side_by_side",
-    "similarity",
-    "similarity_table",
-    "spectral_centroid",
-    "spectral_centroid_table",
-    "stage_cost",
-    "stage_cost_table",
-    "stage_pictures",
-    "step_change",
-    "step_change_table",
-    "step_redundancy",
-    "step_redundancy_table",
-    "sublayer_split",
-    "sublayer_split_table",
-    "token_maps",
-    "token_maps_table",
-    "tradeoff",
-    "wavelet_share",
-    "wavelet_share_table",
-]
+    "ablation", "accuracy_table", "block_edge_correlation", "block_edge_correlation_table", "block_edges",
+    "block_token_mse", "block_token_mse_table", "branch_divergence", "branch_divergence_table", "claim_figures",
+    "concentration", "concentration_table", "contact_sheet", "contact_sheet_table", "decisions", "decisions_table",
+    "difference_spectrum", "difference_spectrum_table", "edge_correlation", "edge_correlation_table", "energy_left",
+    "energy_left_table", "energy_maps", "energy_maps_table", "explained_share", "explained_share_table", "explore",
+    "forest", "forest_table", "guidance_effect", "guidance_effect_table", "high_frequency_share",
+    "high_frequency_share_table", "keep_maps", "keep_maps_table", "kept_share_table", "log_of", "one_legend",
+    "overview", "panels", "poster_blocks", "prediction_divergence", "prediction_divergence_table", "psnr", "readings",
+    "redraw", "residual_spectrum", "residual_spectrum_table", "retitle", "saturation", "saturation_table", "save",
+    "sensitive_prompts", "side_by_side", "similarity", "similarity_table", "spectral_centroid",
+    "spectral_centroid_table", "stage_cost", "stage_cost_table", "stage_pictures", "step_change", "step_change_table",
+    "step_redundancy", "step_redundancy_table", "sublayer_split", "sublayer_split_table", "token_maps",
+    "token_maps_table", "tradeoff", "wavelet_share", "wavelet_share_table",
+]  # fmt: skip

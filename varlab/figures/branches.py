@@ -10,17 +10,7 @@ from matplotlib.axes import Axes
 
 from varlab.analysis.logs import Log, predicted, stage_count, summary, variable
 from varlab.errors import unknown
-from varlab.figures.style import (
-    BLUE,
-    INK,
-    ORANGE,
-    RED,
-    finish,
-    line,
-    own_axes,
-    stage_axis,
-    theme,
-)
+from varlab.figures.style import BLUE, INK, ORANGE, RED, finish, line, own_axes, stage_axis, theme
 from varlab.figures.tokens import block_map
 
 PROBE = "branch-divergence"
@@ -52,8 +42,7 @@ def branch_divergence(log: Log, measure: str = "relative_mse", ax: Axes | None =
         ax.set_title(title)
     else:
         ax = block_map(log, table, title, unit, ax, logarithmic=measure == "relative_mse")
-    finish(ax, log, f"branch_divergence as {measure}", table)
-    return ax
+    return finish(ax, log, f"branch_divergence as {measure}", table)
 
 
 def prediction_divergence_table(log: Log, measure: str = "kl") -> pd.DataFrame:
@@ -70,8 +59,7 @@ def prediction_divergence(log: Log, measure: str = "kl", ax: Axes | None = None)
     unit, title, colour = PREDICTED[measure]
     unit, title = unit.format(predicted(log)), title.format(predicted(log).capitalize())
     ax = _by_stage(log, {unit: (table, colour)}, unit, title, ax)
-    finish(ax, log, f"prediction_divergence as {measure}", table)
-    return ax
+    return finish(ax, log, f"prediction_divergence as {measure}", table)
 
 
 def guidance_effect_table(log: Log) -> pd.DataFrame:
@@ -96,8 +84,7 @@ def guidance_effect(log: Log, ax: Axes | None = None) -> Axes:
     lines = {label: (table[table["effect"] == effect], colour) for label, effect, colour in effects}
     ax = _by_stage(log, lines, f"share of {predicted(log)}s", f"{predicted(log).capitalize()}s changed by guidance", ax)
     ax.legend()
-    finish(ax, log, "guidance_effect", table)
-    return ax
+    return finish(ax, log, "guidance_effect", table)
 
 
 def _by_stage(log: Log, lines: dict[str, tuple[pd.DataFrame, str]], unit: str, title: str, ax: Axes | None) -> Axes:
@@ -106,8 +93,6 @@ def _by_stage(log: Log, lines: dict[str, tuple[pd.DataFrame, str]], unit: str, t
     for (label, (table, colour)), marker in zip(lines.items(), "os", strict=False):
         line(ax, table, "stage", label, colour, marker)
     stage_axis(ax, log, stages)
-    ax.set_ylim(bottom=0)
-    ax.set_ylabel(unit)
-    ax.set_title(title)
+    ax.set(ylim=(0, None), ylabel=unit, title=title)
     ax.legend().set_visible(len(lines) > 1)
     return ax

@@ -85,8 +85,7 @@ def readings(shares: pd.DataFrame, published: Sequence[float], log: Log) -> Figu
     bar = figure_of(field).colorbar(drawn, ax=field, extend="max", fraction=0.05, aspect=24, pad=0.02)
     bar.set_label("distance to the published shares")
     clean_bar(bar)
-    finish(lines, log, "readings", shares)
-    return figure_of(lines)
+    return figure_of(finish(lines, log, "readings", shares))
 
 
 @theme()
@@ -100,5 +99,4 @@ def block_edges(edges: pd.DataFrame, log: Log, ax: Axes | None = None) -> Axes:
     ax.scatter(edges.block, edges.correlation, color=colours, s=16, zorder=3)
     block_axis(ax, edges.block.tolist())
     ax.set(xlabel="block", ylabel="rank correlation with edges")
-    finish(ax, log, "block_edges", edges)
-    return ax
+    return finish(ax, log, "block_edges", edges)

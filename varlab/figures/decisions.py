@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,8 +11,22 @@ from matplotlib.colors import ListedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 
 from varlab.analysis.decisions import decision_regions, pruned_stages, pruning_method
-from varlab.analysis.logs import Images, Log, as_log, dataset, grids, images_of, prompt_count
-from varlab.figures.style import ENERGY, INK, MARKERS, PAGE, SOFT, clean_bar, finish, halo, panels, stage_name, theme
+from varlab.analysis.logs import Images, Log, as_log, dataset, grids, images_of, present
+from varlab.figures.style import (
+    ENERGY,
+    INK,
+    MARKERS,
+    PAGE,
+    SOFT,
+    clean_bar,
+    fields,
+    figure_of,
+    finish,
+    halo,
+    panels,
+    stage_title,
+    theme,
+)
 from varlab.figures.text import wrapped
 
 OUT = np.array(to_rgb("#f2f2f2"))  # veil over tokens that were left out
@@ -29,7 +42,7 @@ def keep_maps_table(log: Log, prompts: Sequence[int] = (0, 1, 2)) -> pd.DataFram
     """The cells of the maps: prompt, stage, y, x, kept (1: computed) and, of methods that score, score."""
     parts = []
     for k in pruned_stages(log):
-        for p in _existing(log, prompts):
+        for p in present(log, prompts):
             data = dataset(log, f"{pruning_method(log)}/stage-{k:02d}").isel(prompt=p)
             names = [name for name in ("kept", "score") if name in data]
             parts.append(data.to_dataframe().reset_index()[["y", "x", *names]].assign(prompt=p, stage=k))
@@ -43,7 +56,7 @@ def keep_maps(log: Log, images: Images = None, dense: Images = None, prompts: Se
     A row a prompt: the dense picture, the method's, the tokens of each pruned stage; beside them, of a method that
     scores tokens, the scores that decided: over their mean, or on the scale of tau.
     """
-    stages, chosen = pruned_stages(log), _existing(log, prompts)
+    stages, chosen = pruned_stages(log), present(log, prompts)
     names = [
         name for name in ("kept", "score") if name in dataset(log, f"{pruning_method(log)}/stage-{stages[-1]:02d}")
     ]
@@ -63,8 +76,7 @@ def keep_maps(log: Log, images: Images = None, dense: Images = None, prompts: Se
                 ax.imshow(values, cmap=ENERGY, norm=scale, interpolation="nearest")
     titles = ["dense", "method"][-len(pictures) :]
     for k, name in columns:
-        stage = stage_name(k, grids(log)).replace("\n", " · ")
-        titles.append(f"stage {stage}\n{'computed' if name == 'kept' else name}")
+        titles.append(f"stage {stage_title(k, grids(log))}\n{'computed' if name == 'kept' else name}")
     for ax, title in zip(axes[0], titles, strict=True):
         ax.set_title(title, fontsize=6.5, pad=3, loc="center")
     if scale is not None:
@@ -73,8 +85,7 @@ def keep_maps(log: Log, images: Images = None, dense: Images = None, prompts: Se
         )
         bar.set_label("score")
         clean_bar(bar)
-    finish(figure, log, "keep_maps", keep_maps_table(log, chosen))
-    return figure
+    return finish(figure, log, "keep_maps", keep_maps_table(log, chosen))
 
 
 def _score_scale(log: Log, stages: Sequence[int], prompts: Sequence[int]) -> Normalize:
@@ -86,15 +97,7 @@ def _score_scale(log: Log, stages: Sequence[int], prompts: Sequence[int]) -> Nor
 def _fields(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
     """Square fields without ticks, as large as a page allows and at most an inch and a quarter."""
     side = min((PAGE - 0.9) / columns, 1.25)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(columns * side + 0.9, rows * (side + 0.12) + 0.75), layout="constrained", squeeze=False
-    )
-    figure.set_layout_engine("constrained", w_pad=0.015, h_pad=0.015, wspace=0.015, hspace=0.015)
-    for ax in axes.flat:
-        ax.set(xticks=[], yticks=[])
-        for spine in ax.spines.values():
-            spine.set(visible=True, linewidth=0.4)
-    return figure, axes
+    return fields(rows, columns, (columns * side + 0.9, rows * (side + 0.12) + 0.75), pad=0.015, frame=0.4)
 
 
 def _draw_kept(ax: Axes, picture: np.ndarray, kept: np.ndarray) -> None:
@@ -111,10 +114,6 @@ def _draw_kept(ax: Axes, picture: np.ndarray, kept: np.ndarray) -> None:
 
 def _maps(log: Log, stage: int, name: str) -> Any:
     return dataset(log, f"{pruning_method(log)}/stage-{stage:02d}")[name]
-
-
-def _existing(log: Log, prompts: Sequence[int]) -> list[int]:
-    return [p for p in prompts if p < prompt_count(log)] or [0]
 
 
 # --- images -------------------------------------------------------------------------------------------------
@@ -178,10 +177,7 @@ def decisions(log: Log) -> Figure:
     bars.invert_yaxis()
     bars.set(xlim=(0, 1), xlabel="probability")
     bars.legend(title="final stages dropped", ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    finish(points, log, "decisions", table)
-    figure = points.get_figure(root=True)
-    assert figure is not None
-    return figure
+    return figure_of(finish(points, log, "decisions", table))
 
 
 def _draw_regions(ax: Axes, regions: pd.DataFrame, styles: Mapping[str, tuple[str, str]]) -> None:

@@ -46,6 +46,7 @@ LENS = {
     "divergence": "KL(last layer || layer) (nats)",
     "error": "error of the stage's contribution",
 }
+COSTS = {"block_calls": "block calls an image", "weighted_depth": "blocks a token passes", "gflops": "GFLOP an image"}
 
 
 def over_prompts(table: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
@@ -71,12 +72,9 @@ def detail_share(found: Measured, ax: Axes | None = None) -> Axes:
         line(ax, part, "stage", str(name), CYCLE[i], MARKERS[i])
     stage_axis(ax, log, range(1, len(found.facts["schedule"]) + 1))
     reference(ax, 0.75, "white noise", "left")
-    ax.set_ylim(0, 1)
-    ax.set_ylabel("share of energy in Haar details")
-    ax.set_title("Where detail enters")
+    ax.set(ylim=(0, 1), ylabel="share of energy in Haar details", title="Where detail enters")
     ax.legend()
-    finish(ax, log, "detail_share", table)
-    return ax
+    return finish(ax, log, "detail_share", table)
 
 
 @theme()
@@ -92,8 +90,7 @@ def detail_loss(found: Measured, measures: Sequence[str] = ("scattering_frechet"
     axes[0].set_yticks(y, [as_typed(name) for name in table["removed"]])
     axes[0].set_ylabel("details removed from")
     figure = figure_of(axes[0])
-    finish(figure, log_of(found.facts), "detail_loss", table)
-    return figure
+    return finish(figure, log_of(found.facts), "detail_loss", table)
 
 
 @theme()
@@ -114,8 +111,7 @@ def lens(found: Measured, measure: str = "agreement", ax: Axes | None = None) ->
     if table["high"].max() > max(1.02, largest):
         cut_note(ax, "intervals end above", top=True)
     stage_bar(ax, range(1, stages + 1), stages)
-    finish(ax, log_of(found.facts), f"lens-{measure}", table)
-    return ax
+    return finish(ax, log_of(found.facts), f"lens-{measure}", table)
 
 
 # What for
@@ -126,34 +122,21 @@ def exit_tradeoff(
     found: Measured, measure: str = "scattering_frechet", against: str = "block_calls", ax: Axes | None = None
 ) -> Axes:
     """Quality over what is computed, a line for each set of weights. (``exits.quality.exit_quality``)"""
-    names = {
-        "block_calls": "block calls an image",
-        "weighted_depth": "blocks a token passes",
-        "gflops": "GFLOP an image",
-    }
     if measure not in MEASURES:
         raise unknown("measure", measure, MEASURES)
-    if against not in names:
-        raise unknown("cost", against, names)
+    if against not in COSTS:
+        raise unknown("cost", against, COSTS)
     ax, table = own_axes(ax), found.table
     for i, (weights, part) in enumerate(table.groupby("weights", sort=False)):
         data = part.sort_values(against)
         ax.vlines(data[against], data[f"{measure}_low"], data[f"{measure}_high"], color=CYCLE[i], lw=0.9, zorder=1)
-        ax.plot(
-            data[against],
-            data[measure],
-            marker=MARKERS[i],
-            color=CYCLE[i],
-            mec="white",
-            mew=0.5,
-            label=as_typed(weights),
-        )
-    ax.set(xlabel=names[against], ylabel=MEASURES[measure])
+        about: Any = {"marker": MARKERS[i], "color": CYCLE[i], "label": as_typed(weights)}
+        ax.plot(data[against], data[measure], mec="white", mew=0.5, **about)
+    ax.set(xlabel=COSTS[against], ylabel=MEASURES[measure])
     if measure == "scattering_frechet":
         ax.set_ylim(bottom=0)
     ax.legend()
-    finish(ax, log_of(found.facts), f"exits-{measure}", table)
-    return ax
+    return finish(ax, log_of(found.facts), f"exits-{measure}", table)
 
 
 @theme()
@@ -201,8 +184,7 @@ def ablation(found: Measured, exits: str, measures: Sequence[str] = ("scattering
             plain_log(ax.xaxis)
     axes[0].set_yticks(range(len(recipes)), [as_typed(name) for name in recipes])
     figure = figure_of(axes[0])
-    finish(figure, log_of(found.facts), f"ablation-exit{exits}".replace("/", "-"), table)
-    return figure
+    return finish(figure, log_of(found.facts), f"ablation-exit{exits}".replace("/", "-"), table)
 
 
 @theme()
@@ -227,5 +209,6 @@ def samples_by_exit(pictures: Mapping[str, Mapping[str, np.ndarray]], found: Mea
             if part is parts[0]:
                 line_of[0].set_ylabel(as_typed(exit_), fontsize=6)
         part.suptitle(as_typed(weights), fontsize=7, fontweight="bold")
-    finish(figure, log_of(found.facts), "samples_by_exit", found.table[["weights", "exits", "block_calls", "gflops"]])
-    return figure
+    return finish(
+        figure, log_of(found.facts), "samples_by_exit", found.table[["weights", "exits", "block_calls", "gflops"]]
+    )

@@ -142,7 +142,8 @@ def _drawings(log: Any, images: Images) -> dict[str, tuple[Drawn, dict[str, list
     add("residual-spectrum", energy_maps, pictures=True, prompts=prompts)
     rows = ["both", "conditional", "unconditional"]
     add("token-mse", block_token_mse, sublayer=["block", "attention", "cross", "ffn"], guidance_row=rows)
-    add("token-mse", token_maps, pictures=True, prompts=prompts, stages=_stages(log, groups), guidance_row=rows)
+    stages = list(range(stage_count(log), 1, -1)) if "token-mse" in groups else []  # there is most to see in the last
+    add("token-mse", token_maps, pictures=True, prompts=prompts, stages=stages, guidance_row=rows)
     add("branch-divergence", branch_divergence, measure=list(HIDDEN))
     add("step-redundancy", step_redundancy)
     try:
@@ -151,8 +152,3 @@ def _drawings(log: Any, images: Images) -> dict[str, tuple[Drawn, dict[str, list
     except VarlabError:
         pass  # no method of this log left tokens out
     return found
-
-
-def _stages(log: Any, groups: set[str]) -> list[int]:
-    """The last stage first: there is most to see in it."""
-    return list(range(stage_count(log), 1, -1)) if "token-mse" in groups else []

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from varlab.analysis.logs import Log
-from varlab.claims.verdict import Number, Verdict
+from varlab.claims.verdict import Verdict
 from varlab.figures.save import save
 from varlab.figures.style import CYCLE, FAINT, GREEN, INK, RED, SOFT, figure_of, finish, own_axes, theme
 from varlab.figures.text import wrapped
@@ -38,14 +38,17 @@ def forest(verdict: Verdict, log: Log, ax: Axes | None = None) -> Axes:
     numbers = [one for one in verdict.numbers if np.isfinite(one.estimate)]
     claim = wrapped(verdict.claim, 46)
     found = wrapped(f"{verdict.outcome.upper()}. {first_sentence(verdict.finding)} {verdict.reason}", LETTERS)
-    names = [_name(one) for one in numbers]
+    names = [
+        wrapped(f"{one.name} against {one.reference:.2g}" if one.reference else one.name, NAMES) for one in numbers
+    ]
     rows = sum(0.14 + 0.1 * max(2, name.count("\n") + 1) for name in names) or 0.3
     ax = own_axes(ax, WIDTH, 0.85 + 0.15 * claim.count("\n") + 0.13 * found.count("\n") + rows)
     colour = TONES[verdict.outcome.tone]
     for y, one in enumerate(numbers):
         ax.plot([one.low - one.reference, one.high - one.reference], [y, y], color=colour, lw=1.6, zorder=2)
         ax.plot(one.estimate - one.reference, y, "s", color=colour, mec="white", mew=0.5, ms=5, zorder=3)
-        ax.annotate(_value(one), (1.02, y), xycoords=("axes fraction", "data"), va="center", fontsize=6, color=INK)
+        text = str(one).replace(" (", "\n(")
+        ax.annotate(text, (1.02, y), xycoords=("axes fraction", "data"), va="center", fontsize=6, color=INK)
     margin = max((one.margin for one in numbers), default=0.0)
     if margin:
         ax.axvspan(-margin, margin, color=FAINT, alpha=0.7, lw=0, zorder=0)
@@ -64,16 +67,7 @@ def forest(verdict: Verdict, log: Log, ax: Axes | None = None) -> Axes:
         va="top", fontsize=6, linespacing=1.4,
     )  # fmt: skip
     figure.suptitle(claim, x=0.01, ha="left", fontsize=7.5, fontweight="bold")
-    finish(ax, log, "claim", forest_table(verdict))
-    return ax
-
-
-def _name(one: Number) -> str:
-    return wrapped(f"{one.name} against {one.reference:.2g}" if one.reference else one.name, NAMES)
-
-
-def _value(one: Number) -> str:
-    return str(one).replace(" (", "\n(")
+    return finish(ax, log, "claim", forest_table(verdict))
 
 
 def claim_figures(found: Sequence[Verdict], log: Log) -> None:

@@ -1,11 +1,12 @@
 """FreqExit: how its losses fall, and what an exit costs and saves."""
 
-import os
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
+
+from varlab.writing import beside
 
 TERMS = {
     "main": "cross-entropy, last layer",
@@ -30,7 +31,6 @@ def training_progress(log: pd.DataFrame, steps: int) -> Figure:
 
 def write(figure: Figure, path: Path) -> None:
     """Replace a PNG at once, so that a viewer never sees half of it."""
-    part = path.with_name(path.name + ".part")
-    figure.savefig(part, dpi=100, format="png")
+    with beside(path) as part:
+        figure.savefig(part, dpi=100)
     plt.close(figure)
-    os.replace(part, path)

@@ -7,7 +7,6 @@ tokens in standard deviations from the map's mean, since blocks differ in contra
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -26,11 +25,11 @@ from varlab.analysis.logs import (
     images_of,
     late_stages,
     pick,
-    prompt_count,
+    present,
     stage_count,
 )
 from varlab.analysis.tokens import extreme_blocks
-from varlab.figures.style import ENERGY, PAGE, SOFT, clean_bar, finish, stage_name, theme
+from varlab.figures.style import ENERGY, PAGE, SOFT, clean_bar, fields, finish, stage_title, theme
 
 SOURCES = ("contribution", "preview change")
 SMALL: dict[str, Any] = {"fontsize": 6.5, "pad": 3, "loc": "center"}
@@ -40,13 +39,10 @@ CHANGE_SCALE = Normalize(-2, 2.5)  # standard deviations
 
 
 def energy_maps_table(
-    log: Log,
-    prompts: Sequence[int] = (0, 1),
-    stages: Sequence[int] | None = None,
-    sources: Sequence[str] = SOURCES,
+    log: Log, prompts: Sequence[int] = (0, 1), stages: Sequence[int] | None = None, sources: Sequence[str] = SOURCES
 ) -> pd.DataFrame:
     """The cells of the maps: prompt, source, stage, y, x, energy (1 is the map's own mean)."""
-    shown = _existing(log, prompts), stages or spread_out(stage_count(log))
+    shown = present(log, prompts), stages or spread_out(stage_count(log))
     keys = [(p, source, k) for p in shown[0] for source in sources for k in shown[1]]
     return _cells(keys, [_energy(log, *key) for key in keys], ("prompt", "source", "stage"), "energy")
 
@@ -64,7 +60,7 @@ def energy_maps(
     The preview change of stage 1 is against mid-grey. The latent contribution of a BSQ tokenizer is flat at the last
     stages whatever the model does; ``sources`` asks for it.
     """
-    chosen, shown = _existing(log, prompts), list(stages or spread_out(stage_count(log)))
+    chosen, shown = present(log, prompts), list(stages or spread_out(stage_count(log)))
     pictures = images_of(log, images)
     figure, axes = _canvas(len(sources) * len(chosen), 2 + len(shown))
     for line, (p, source) in zip(axes, ((p, source) for p in chosen for source in sources), strict=True):
@@ -77,8 +73,7 @@ def energy_maps(
     for ax, title in zip(axes[0], ["image", "its edges", *(_stage_title(log, k) for k in shown)], strict=True):
         ax.set_title(title, **SMALL)
     _scale(figure, axes, ENERGY_SCALE, "energy over the map's mean")
-    finish(figure, log, "energy_maps", energy_maps_table(log, chosen, shown, sources))
-    return figure
+    return finish(figure, log, "energy_maps", energy_maps_table(log, chosen, shown, sources))
 
 
 def token_maps_table(
@@ -89,7 +84,7 @@ def token_maps_table(
     guidance_row: str = "both",
 ) -> pd.DataFrame:
     """The cells of the maps: prompt, block, stage, y, x, change (relative to the map's own mean of 1)."""
-    chosen, shown, at = _existing(log, prompts), blocks or extreme_blocks(log), stages or _last_two(log)
+    chosen, shown, at = present(log, prompts), blocks or extreme_blocks(log), stages or _last_two(log)
     keys = [(p, b, k) for p in chosen for b in shown for k in at]
     maps = [_change(log, *key, guidance_row) for key in keys]
     return _cells(keys, maps, ("prompt", "block", "stage"), "change")
@@ -110,7 +105,7 @@ def token_maps(
     ``block_edge_correlation`` for all blocks and intervals. ``blocks=vl.figures.poster_blocks(log)`` takes those at
     the depth of the two on SparseVAR's poster.
     """
-    chosen, shown = _existing(log, prompts), list(blocks or extreme_blocks(log))
+    chosen, shown = present(log, prompts), list(blocks or extreme_blocks(log))
     at, pictures = list(stages or _last_two(log)), images_of(log, images)
     columns = [(b, k) for b in shown for k in at]
     figure, axes = _canvas(len(chosen), 2 + len(columns))
@@ -125,8 +120,7 @@ def token_maps(
                          strict=True):  # fmt: skip
         ax.set_title(title, **SMALL)
     _scale(figure, axes, CHANGE_SCALE, "change in standard deviations of the map")
-    finish(figure, log, "token_maps", token_maps_table(log, chosen, shown, at, guidance_row))
-    return figure
+    return finish(figure, log, "token_maps", token_maps_table(log, chosen, shown, at, guidance_row))
 
 
 # --- values -------------------------------------------------------------------------------------------------
@@ -139,11 +133,6 @@ def spread_out(stages: int, most: int = MOST_STAGES) -> list[int]:
 
 def _last_two(log: Log) -> list[int]:
     return late_stages(stage_count(log))[-2:]
-
-
-def _existing(log: Log, prompts: Sequence[int]) -> list[int]:
-    """Those that the log has; its first where it has none of them."""
-    return [p for p in prompts if p < prompt_count(log)] or [0]
 
 
 def _energy(log: Log, prompt: int, source: str, k: int) -> np.ndarray:
@@ -173,16 +162,8 @@ def _cells(keys: Sequence[tuple[Any, ...]], maps: Sequence[np.ndarray], axes: Se
 
 
 def _canvas(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
-    """Square fields across a page, without ticks."""
-    side = (PAGE - 0.9) / columns
-    figure, axes = plt.subplots(rows, columns, figsize=(PAGE, rows * side + 0.45), layout="constrained", squeeze=False)
-    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
-    for ax in axes.flat:
-        ax.set(xticks=[], yticks=[])
-        for spine in ax.spines.values():
-            spine.set_visible(True)
-            spine.set_linewidth(0.4)
-    return figure, axes
+    """Square fields across a page."""
+    return fields(rows, columns, (PAGE, rows * (PAGE - 0.9) / columns + 0.45), pad=0.02, frame=0.4)
 
 
 def _picture(ax: Axes, picture: np.ndarray, label: str) -> None:
@@ -190,9 +171,8 @@ def _picture(ax: Axes, picture: np.ndarray, label: str) -> None:
     _row_label(ax, label)
 
 
-def _edge_map(ax: Axes, picture: np.ndarray, label: str = "") -> None:
+def _edge_map(ax: Axes, picture: np.ndarray) -> None:
     ax.imshow(edges([picture], (picture.shape[0], picture.shape[1]))[0], cmap="gray_r", interpolation="nearest")
-    _row_label(ax, label)
 
 
 def _map(ax: Axes, values: np.ndarray, scale: Normalize) -> None:
@@ -204,8 +184,7 @@ def _row_label(ax: Axes, text: str) -> None:
 
 
 def _stage_title(log: Log, k: int) -> str:
-    sides = grids(log)
-    return f"stage {stage_name(k, sides)}".replace("\n", " · ")
+    return f"stage {stage_title(k, grids(log))}"
 
 
 def _scale(figure: Figure, axes: np.ndarray, scale: Normalize, label: str) -> None:

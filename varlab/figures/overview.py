@@ -28,5 +28,4 @@ def overview(log: Log, images: Images = None) -> Figure:
     block_edge_correlation(log, images, ax=figure.add_subplot(grid[1, 1]))
     branch_divergence(log, ax=figure.add_subplot(grid[2, 0]))
     similarity(log, ax=figure.add_subplot(grid[2, 1]))
-    finish(figure, log, "overview", contact_sheet_table(log, shown))
-    return figure
+    return finish(figure, log, "overview", contact_sheet_table(log, shown))

@@ -117,11 +117,8 @@ def redraw(
     VarlabError
         For an unknown style, format or folder and for files that are there, before anything is drawn.
     """
-    for name, given, known in (
-        ("style", [style], STYLES),
-        ("format", formats, FORMATS),
-        ("columns", [columns], (1, 2)),
-    ):
+    asked: Any = (("style", [style], STYLES), ("format", formats, FORMATS), ("columns", [columns], (1, 2)))
+    for name, given, known in asked:
         for item in given:
             if item not in known:
                 raise unknown(name, str(item), [str(one) for one in known])
@@ -245,15 +242,13 @@ def _written(figure: Figure, path: Path) -> Path:
 
 def _record(stem: str, folder: Path, drawing: Drawing, figure: Figure) -> dict[str, Any]:
     """What the manifest says of a figure: its question, its data, and what of the papers it stands beside."""
-    base = drawing.name.partition("-")[0]
     function = drawing.draw
     while isinstance(function, partial):
         function = function.func
-    facts = next((facts for facts, _ in kept(figure).tables.values()), {})
     return {
         "figure": stem,
         "question": (function.__doc__ or "").partition("\n")[0],
         "of": folder.name if folder.name != "comparison" else folder.parent.name,
-        "data": facts,
-        "mirrors": MIRRORS.get(base) or "none: no paper of the four shows this",
+        "data": next((facts for facts, _ in kept(figure).tables.values()), {}),
+        "mirrors": MIRRORS.get(drawing.name.partition("-")[0]) or "none: no paper of the four shows this",
     }

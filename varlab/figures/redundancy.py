@@ -4,13 +4,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from varlab.analysis.logs import Log, stage_count
-from varlab.analysis.redundancy import (
-    ENOUGH,
-    energy_left_table,
-    saturation_table,
-    similarity_table,
-    stage_cost_table,
-)
+from varlab.analysis.redundancy import ENOUGH, energy_left_table, saturation_table, similarity_table, stage_cost_table
 from varlab.figures.style import (
     BLUE,
     GREEN,
@@ -45,11 +39,9 @@ def similarity(log: Log, ax: Axes | None = None) -> Axes:
     reference(ax, ENOUGH, f"{ENOUGH:g}", "left")
     stage_axis(ax, log, range(1, stage_count(log) + 1))
     ax.set_ylim(min(0, table["low"].min(), table["mean"].min()), 1.02)
-    ax.set_ylabel("SSIM")
-    ax.set_title("Similarity to the final preview")
+    ax.set(ylabel="SSIM", title="Similarity to the final preview")
     ax.legend()
-    finish(ax, log, "similarity", table)
-    return ax
+    return finish(ax, log, "similarity", table)
 
 
 @theme()
@@ -60,10 +52,8 @@ def psnr(log: Log, ax: Axes | None = None) -> Axes:
     ax = own_axes(ax, 3.5, 2.7)
     line(ax, table, "stage", "PSNR", GREEN, "^")
     stage_axis(ax, log, range(1, stage_count(log) + 1))
-    ax.set_ylabel("PSNR (dB)")
-    ax.set_title("PSNR to the final preview")
-    finish(ax, log, "psnr", table)
-    return ax
+    ax.set(ylabel="PSNR (dB)", title="PSNR to the final preview")
+    return finish(ax, log, "psnr", table)
 
 
 @theme()
@@ -73,11 +63,8 @@ def energy_left(log: Log, ax: Axes | None = None) -> Axes:
     ax = own_axes(ax, 3.5, 2.7)
     line(ax, table, "stage", "latent energy left", GREEN, "D")
     stage_axis(ax, log, range(1, stage_count(log) + 1))
-    ax.set_ylim(bottom=0)
-    ax.set_ylabel("share of latent energy")
-    ax.set_title("Latent energy still to come")
-    finish(ax, log, "energy_left", table)
-    return ax
+    ax.set(ylim=(0, None), ylabel="share of latent energy", title="Latent energy still to come")
+    return finish(ax, log, "energy_left", table)
 
 
 # --- what a stage costs -------------------------------------------------------------------------------------
@@ -95,11 +82,9 @@ def stage_cost(log: Log, ax: Axes | None = None) -> Axes:
         ax.vlines(x, rows["low"], rows["high"], color="#444444", lw=0.9, zorder=3)
     stage_axis(ax, log, range(1, stage_count(log) + 1))
     ax.set_xlim(0.4, stage_count(log) + 0.6)
-    ax.set_ylabel("share of an image's cost")
-    ax.set_title("Cost of a stage")
+    ax.set(ylabel="share of an image's cost", title="Cost of a stage")
     ax.legend(loc="upper left")
-    finish(ax, log, "stage_cost", table)
-    return ax
+    return finish(ax, log, "stage_cost", table)
 
 
 @theme()
@@ -125,9 +110,6 @@ def saturation(log: Log, enough: float = ENOUGH, ax: Axes | None = None) -> Axes
         if name in table:
             ax.plot(table["stage"], table[name], "o-", color=colour, label=f"{name.removesuffix('_left')} to come")
     stage_axis(ax, log, range(1, stage_count(log) + 1))
-    ax.set_ylim(0, 1.02)
-    ax.set_ylabel("share")
-    ax.set_title("Pictures done and cost to come")
+    ax.set(ylim=(0, 1.02), ylabel="share", title="Pictures done and cost to come")
     ax.legend()
-    finish(ax, log, "saturation", table)
-    return ax
+    return finish(ax, log, "saturation", table)

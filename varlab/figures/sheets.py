@@ -37,5 +37,4 @@ def contact_sheet(log: Log, images: Images = None, prompts: Sequence[int] | None
         ax.imshow(np.asarray(pictures[number]), interpolation="nearest")
         title = wrapped(f"{number}: {text}", max(10, int(side * 19)), lines=3)
         ax.set_title(title, fontsize=5.5, fontweight="normal", loc="left", pad=2)
-    finish(figure, log, "contact_sheet", table)
-    return figure
+    return finish(figure, log, "contact_sheet", table)

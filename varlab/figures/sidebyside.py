@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 
 from varlab.analysis.comparisons import family, is_baseline, log_of
 from varlab.analysis.pictures import Pictured, as_array, difference_spectrum_table
-from varlab.figures.style import DASHES, PAGE, decades, finish, method_style, own_axes, theme
+from varlab.figures.style import DASHES, PAGE, decades, fields, finish, method_style, own_axes, theme
 from varlab.figures.text import as_typed, wrapped
 
 LABEL = 1.3  # inches for the names of the rows
@@ -34,14 +33,7 @@ def side_by_side(
     names = [name for name in methods or few(compared) if not (difference and name == "none")]
     dense = as_array([compared.images["none"][i] for i in shown])
     side = min((PAGE - LABEL) / len(shown), 1.25)
-    figure, axes = plt.subplots(
-        len(names),
-        len(shown),
-        figsize=(len(shown) * side + LABEL, len(names) * side + 0.5),
-        layout="constrained",
-        squeeze=False,
-    )
-    figure.set_layout_engine("constrained", w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
+    figure, axes = fields(len(names), len(shown), (len(shown) * side + LABEL, len(names) * side + 0.5))
     texts = compared.facts["prompts"]
     for row, name in enumerate(names):
         pictures = as_array([compared.images[name][i] for i in shown])
@@ -49,16 +41,13 @@ def side_by_side(
             pictures = np.clip(0.5 + GAIN * (pictures - dense), 0, 1)
         for ax, picture, i in zip(axes[row], pictures, shown, strict=True):
             ax.imshow(picture, interpolation="nearest")
-            ax.set(xticks=[], yticks=[])
-            ax.spines[:].set_visible(False)
             if row == 0:
                 ax.set_title(wrapped(texts[i], 16, lines=3), fontsize=5, fontweight="normal", pad=2)
         axes[row, 0].set_ylabel(
             wrapped("dense" if name == "none" else name, 26, lines=4), rotation=0, ha="right", va="center", fontsize=5
         )
     table = pd.DataFrame({"prompt": shown, "text": [texts[i] for i in shown]})
-    finish(figure, log_of(compared.facts), "difference" if difference else "side_by_side", table)
-    return figure
+    return finish(figure, log_of(compared.facts), "difference" if difference else "side_by_side", table)
 
 
 def few(compared: Pictured, most: int = 3) -> list[str]:
@@ -90,5 +79,4 @@ def difference_spectrum(compared: Pictured, ax: Axes | None = None) -> Axes:
     ax.set(yscale="log", xlabel="frequency (cycles per image)", ylabel="power of the difference")
     decades(ax.yaxis)
     ax.legend(fontsize=6, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    finish(ax, log_of(compared.facts), "difference_spectrum", table)
-    return ax
+    return finish(ax, log_of(compared.facts), "difference_spectrum", table)

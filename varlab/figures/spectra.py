@@ -71,15 +71,13 @@ def residual_spectrum(
             rows = rows.assign(cycles_per_image=rows["cycles_per_image"] * 2.0 ** (-0.09 * lone))
         _stage_spectrum(ax, rows, colour)
     _logarithmic(ax)
-    ax.set_xlabel("frequency (cycles per image)")
-    ax.set_ylabel("power")
-    ax.set_title(f"Spectrum of the {source}")
-    for k, limit in _nyquists(log, shown):
-        ax.plot([limit], [0], marker=2, ms=7, mew=1.6, color=stage_colours(count)[k - 1], clip_on=False,
+    ax.set(xlabel="frequency (cycles per image)", ylabel="power", title=f"Spectrum of the {source}")
+    limits = dataset(log, PROBE).attrs["nyquist"]
+    for k in shown:
+        ax.plot([float(limits[k - 1])], [0], marker=2, ms=7, mew=1.6, color=stage_colours(count)[k - 1], clip_on=False,
                 transform=ax.get_xaxis_transform(), zorder=5)  # fmt: skip
     stage_bar(ax, shown, count)
-    finish(ax, log, f"residual_spectrum of {source}", table)
-    return ax
+    return finish(ax, log, f"residual_spectrum of {source}", table)
 
 
 def _stage_spectrum(ax: Axes, rows: pd.DataFrame, colour: object) -> None:
@@ -105,11 +103,6 @@ def _logarithmic(ax: Axes) -> None:
     decades(ax.yaxis)
 
 
-def _nyquists(log: Log, stages: Sequence[int]) -> list[tuple[int, float]]:
-    limits = dataset(log, PROBE).attrs["nyquist"]
-    return [(k, float(limits[k - 1])) for k in stages]
-
-
 # --- one number a stage and source --------------------------------------------------------------------------
 
 
@@ -124,8 +117,7 @@ def high_frequency_share(log: Log, sources: Sequence[str] = SOURCES, ax: Axes | 
     labels = {source: f"{source} > {threshold(log, source)}" for source in sources}
     ax = _lines(log, table, labels, "share of power", "High-frequency share", ax)
     ax.legend(title="power above, in cycles per image")
-    finish(ax, log, "high_frequency_share", table)
-    return ax
+    return finish(ax, log, "high_frequency_share", table)
 
 
 @theme()
@@ -134,8 +126,7 @@ def wavelet_share(log: Log, sources: Sequence[str] = SOURCES, ax: Axes | None = 
     sources = logged(log, sources)
     table = wavelet_share_table(log, sources)
     ax = _lines(log, table, {s: s for s in sources}, "share of energy", "Wavelet detail share", ax)
-    finish(ax, log, "wavelet_share", table)
-    return ax
+    return finish(ax, log, "wavelet_share", table)
 
 
 @theme()
@@ -144,8 +135,7 @@ def spectral_centroid(log: Log, sources: Sequence[str] = SOURCES, ax: Axes | Non
     sources = logged(log, sources)
     table = spectral_centroid_table(log, sources)
     ax = _lines(log, table, {s: s for s in sources}, "cycles per image", "Spectral centroid", ax)
-    finish(ax, log, "spectral_centroid", table)
-    return ax
+    return finish(ax, log, "spectral_centroid", table)
 
 
 def _lines(log: Log, table: pd.DataFrame, labels: dict[str, str], unit: str, title: str, ax: Axes | None) -> Axes:
@@ -156,8 +146,7 @@ def _lines(log: Log, table: pd.DataFrame, labels: dict[str, str], unit: str, tit
     ax.set_ylim(0, 1.3 * table[["mean", "high"]].max(axis=None))  # room for the legend
     if unit.startswith("share"):
         ax.set_yticks([tick for tick in ax.get_yticks() if tick <= 1])
-    ax.set_ylabel(unit)
-    ax.set_title(title)
+    ax.set(ylabel=unit, title=title)
     ax.legend()
     return ax
 
@@ -180,9 +169,7 @@ def explained_share(log: Log, ax: Axes | None = None) -> Axes:
     if ax.get_ylim()[0] < LEAST_EXPLAINED:
         ax.set_ylim(bottom=LEAST_EXPLAINED)
         cut_note(ax, "lower values are cut off")
-    ax.set_ylim(top=1.06)
-    ax.set_ylabel("explained share of the band")
+    ax.set(ylim=(None, 1.06), ylabel="explained share of the band")
     ax.set_title("How much of each band is there after each stage")
     ax.legend(title="cycles per image", loc="center left", bbox_to_anchor=(1, 0.5))
-    finish(ax, log, "explained_share", table)
-    return ax
+    return finish(ax, log, "explained_share", table)

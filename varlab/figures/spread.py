@@ -41,11 +41,8 @@ def concentration(log: Log, images: Images = None, ax: Axes | None = None) -> Ax
     table = concentration_table(log, images)
     ax = _spread_lines(log, table, ax)
     reference(ax, 0.25, "even spread")
-    ax.set_ylabel("share of the energy")
-    ax.set_title("Energy on the quarter with most edges")
-    ax.set_ylim(bottom=0)
-    finish(ax, log, "concentration", table)
-    return ax
+    ax.set(ylabel="share of the energy", title="Energy on the quarter with most edges", ylim=(0, None))
+    return finish(ax, log, "concentration", table)
 
 
 @theme()
@@ -54,10 +51,8 @@ def edge_correlation(log: Log, images: Images = None, ax: Axes | None = None) ->
     table = edge_correlation_table(log, images)
     ax = _spread_lines(log, table, ax)
     ax.axhline(0, color=SOFT, lw=0.8, zorder=1)
-    ax.set_ylabel("rank correlation")
-    ax.set_title("Correlation of energy and edges")
-    finish(ax, log, "edge_correlation", table)
-    return ax
+    ax.set(ylabel="rank correlation", title="Correlation of energy and edges")
+    return finish(ax, log, "edge_correlation", table)
 
 
 def _spread_table(log: Log, name: str, images: Images) -> pd.DataFrame:

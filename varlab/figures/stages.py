@@ -2,17 +2,15 @@
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from varlab.analysis.comparisons import is_baseline, log_of
 from varlab.analysis.logs import grids
 from varlab.analysis.pictures import Pictured, late_pictures, sensitivity_table
 from varlab.figures.sidebyside import few
-from varlab.figures.style import PAGE, SOFT, finish, stage_name, theme
+from varlab.figures.style import PAGE, SOFT, fields, finish, stage_title, theme
 from varlab.figures.text import wrapped
 
 LABEL = 1.5  # inches for the names of the rows
@@ -36,14 +34,13 @@ def stage_pictures(compared: Pictured, prompt: int = 0, methods: Sequence[str] |
             if k in pictures:
                 ax.imshow(np.asarray(pictures[k]), interpolation="nearest")
             else:
-                _say(ax, "not run")
+                ax.text(0.5, 0.5, "not run", ha="center", va="center", fontsize=6.5, color=SOFT, transform=ax.transAxes)
     for ax, k in zip(axes[0], stages, strict=True):
-        ax.set_title("after stage " + stage_name(k, sides).replace("\n", " · "), fontsize=6.5, pad=3, loc="center")
+        ax.set_title(f"after stage {stage_title(k, sides)}", fontsize=6.5, pad=3, loc="center")
     text = compared.facts["prompts"][prompt]
     figure.suptitle(wrapped(f"prompt {prompt}: {text}", 100, lines=2), fontsize=6.5, x=0.01, ha="left")
     table = compared.table.loc[list(rows), ["seconds", "speedup", "work_ratio"]].reset_index()
-    finish(figure, log, "stage_pictures", table.assign(prompt=prompt, text=text))
-    return figure
+    return finish(figure, log, "stage_pictures", table.assign(prompt=prompt, text=text))
 
 
 @theme()
@@ -65,8 +62,7 @@ def sensitive_prompts(compared: Pictured, method: str | None = None, each: int =
         lower.set_xlabel(f"{row.kind}: SSIM {row.ssim:.2f}", fontsize=6)
     for ax, name in zip(axes[:, 0], ("dense", chosen), strict=True):
         ax.set_ylabel(wrapped(name, 26, lines=3), rotation=0, ha="right", va="center", fontsize=5.5)
-    finish(figure, log_of(compared.facts), "sensitive_prompts", shown)
-    return figure
+    return finish(figure, log_of(compared.facts), "sensitive_prompts", shown)
 
 
 def _leaves_stages_out(compared: Pictured) -> str:
@@ -83,15 +79,4 @@ def _timed(compared: Pictured, name: str) -> str:
 
 def _fields(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
     side = min((PAGE - LABEL) / columns, 1.25)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(columns * side + LABEL, rows * (side + 0.06) + 0.8), layout="constrained", squeeze=False
-    )
-    figure.set_layout_engine("constrained", w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
-    for ax in axes.flat:
-        ax.set(xticks=[], yticks=[])
-        ax.spines[:].set_visible(False)
-    return figure, axes
-
-
-def _say(ax: Axes, text: str) -> None:
-    ax.text(0.5, 0.5, text, ha="center", va="center", fontsize=6.5, color=SOFT, transform=ax.transAxes)
+    return fields(rows, columns, (columns * side + LABEL, rows * (side + 0.06) + 0.8))

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import matplotlib as mpl
@@ -23,7 +23,7 @@ from varlab.figures.text import NOTE, OPEN, as_typed, families, wrapped
 
 PROVENANCE = "provenance"  # the mark of that line among the texts of a figure
 LETTERS_PER_INCH = 21  # of the provenance line
-COLUMN, PAGE = 3.5, 7.2  # inches: one column and the full width of a page
+PAGE = 7.2  # inches: the full width of a page
 INK, SOFT, FAINT = "#222222", "#6b6b6b", "#d9d9d9"
 # Okabe and Ito's colours, told apart with every common colour blindness; no yellow, which print loses.
 BLUE, ORANGE, GREEN, PINK, SKY, RED = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
@@ -53,7 +53,8 @@ METHODS = {  # one colour and one marker a method in every figure; baselines in 
 }
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)), (0, (8, 2, 1, 2, 1, 2)))  # of the settings of a method
 MARKERS = ("o", "s", "^", "D", "v", "P")
-ENERGY, SIGNED = "mako", "vlag"
+ENERGY = "mako"
+Drawn = TypeVar("Drawn", Axes, Figure)
 
 THEME: Any = {
     "font.size": 8,
@@ -113,6 +114,18 @@ def panels(columns: int = 1, rows: int = 1, width: float = PAGE, height: float =
     return list(axes.flat)
 
 
+def fields(
+    rows: int, columns: int, size: tuple[float, float], pad: float = 0.01, frame: float = 0.0
+) -> tuple[Figure, Any]:
+    """Axes [rows, columns] for pictures, close to one another and without ticks; ``frame``: points a line around."""
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    figure.set_layout_engine("constrained", w_pad=pad, h_pad=pad, wspace=pad, hspace=pad)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set(visible=frame > 0, linewidth=frame)
+    return figure, axes
+
+
 def own_axes(ax: Axes | None, width: float = 4.6, height: float = 2.9) -> Axes:
     """The given axes, or those of a new figure."""
     return ax if ax is not None else panels(1, 1, width, height)[0]
@@ -164,6 +177,11 @@ def stage_name(k: int, sides: list[tuple[int, int]]) -> str:
         return str(k)
     height, width = sides[k - 1]
     return f"{k}\n{height}²" if height == width else f"{k}\n{height}x{width}"
+
+
+def stage_title(k: int, sides: list[tuple[int, int]]) -> str:
+    """The name of a stage in one line."""
+    return stage_name(k, sides).replace("\n", " · ")
 
 
 def block_axis(ax: Axes, blocks: Sequence[int]) -> None:
@@ -244,13 +262,8 @@ def _power(value: float) -> str:
 
 def retitle(ax: Axes, text: str) -> None:
     """Another title in place of a figure's own, say to tell two logs apart."""
-    ax.set_title(
-        as_typed(text),
-        parse_math=False,
-        loc="left",
-        fontsize=THEME["axes.titlesize"],
-        fontweight=THEME["axes.titleweight"],
-    )
+    size, weight = THEME["axes.titlesize"], THEME["axes.titleweight"]
+    ax.set_title(as_typed(text), parse_math=False, loc="left", fontsize=size, fontweight=weight)
 
 
 # --- what a figure remembers --------------------------------------------------------------------------------
@@ -278,8 +291,8 @@ def figure_of(drawn: Axes | Figure) -> Figure:
     return figure
 
 
-def finish(drawn: Axes | Figure, log: Log, name: str, table: pd.DataFrame) -> None:
-    """Set the provenance line under the figure and remember the table for ``save``."""
+def finish(drawn: Drawn, log: Log, name: str, table: pd.DataFrame) -> Drawn:
+    """Set the provenance line under the figure and remember the table for ``save``; returns what was drawn."""
     figure, text = figure_of(drawn), provenance_line(log)
     note = _KEPT.setdefault(figure, Kept())
     if text not in note.line:
@@ -296,6 +309,7 @@ def finish(drawn: Axes | Figure, log: Log, name: str, table: pd.DataFrame) -> No
         lines.append(NOTE)
     below = "\n".join(wrapped(line, letters) for line in lines)
     figure.supxlabel(below, x=0.005, ha="left", fontsize=5.5, color=SOFT, parse_math=False, gid=PROVENANCE)
+    return drawn
 
 
 def _draw_as_typed(drawn: Axes | Figure) -> None:

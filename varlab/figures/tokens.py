@@ -14,14 +14,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from varlab.analysis.logs import (
-    Images,
-    Log,
-    grids,
-    late_stages,
-    stage_count,
-    stage_range,
-)
+from varlab.analysis.logs import Images, Log, grids, late_stages, stage_count, stage_range
 from varlab.analysis.tokens import (
     block_edge_correlation_table,
     block_token_mse_table,
@@ -55,8 +48,7 @@ def block_token_mse(log: Log, sublayer: str = "block", guidance_row: str = "both
     table = block_token_mse_table(log, sublayer, guidance_row)
     what = "block" if sublayer == "block" else f"{sublayer} sublayer"
     ax = block_map(log, table, f"Relative change of the tokens by each {what}", "relative MSE", ax)
-    finish(ax, log, f"block_token_mse of {sublayer}", table)
-    return ax
+    return finish(ax, log, f"block_token_mse of {sublayer}", table)
 
 
 @theme()
@@ -64,8 +56,7 @@ def step_change(log: Log, ax: Axes | None = None) -> Axes:
     """How far is a block's output from its own output one stage earlier? 0: the stage repeats the last one."""
     table = step_change_table(log)
     ax = block_map(log, table, "Distance to the previous stage", "relative MSE", ax)
-    finish(ax, log, "step_change", table)
-    return ax
+    return finish(ax, log, "step_change", table)
 
 
 def block_map(log: Log, table: pd.DataFrame, title: str, unit: str, ax: Axes | None, logarithmic: bool = True) -> Axes:
@@ -132,11 +123,9 @@ def sublayer_split(
     ax.set_yscale("log")
     plain_log(ax.yaxis)
     block_axis(ax, sorted(table["block"].unique()))
-    ax.set_ylabel("relative MSE")
-    ax.set_title(f"Change by sublayer, {stage_range(log, stages)}")
+    ax.set(ylabel="relative MSE", title=f"Change by sublayer, {stage_range(log, stages)}")
     ax.legend()
-    finish(ax, log, "sublayer_split", table)
-    return ax
+    return finish(ax, log, "sublayer_split", table)
 
 
 # --- where --------------------------------------------------------------------------------------------------
@@ -168,11 +157,9 @@ def block_edge_correlation(
         shift = 0.22 * (i - (len(shown) - 1) / 2)
         _point_ranges(ax, table[table["stage"] == k], shift, CYCLE[i % len(CYCLE)], MARKERS[i % 6], f"stage {k}")
     block_axis(ax, sorted(table["block"].unique()))
-    ax.set_ylabel("rank correlation with edges")
-    ax.set_title("Change of the tokens and edges, by block")
+    ax.set(ylabel="rank correlation with edges", title="Change of the tokens and edges, by block")
     _explain(ax, "other" in table)
-    finish(ax, log, "block_edge_correlation", table)
-    return ax
+    return finish(ax, log, "block_edge_correlation", table)
 
 
 def _point_ranges(ax: Axes, rows: pd.DataFrame, shift: float, colour: object, marker: str, label: str) -> None:

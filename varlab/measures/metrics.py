@@ -19,19 +19,9 @@ from varlab.measures.edges import sobel_magnitude
 from varlab.measures.spectra import check_maps, check_range
 
 __all__ = [
-    "concentration",
-    "edge_energy",
-    "gini",
-    "high_frequency_ssim",
-    "high_pass",
-    "luma",
-    "ms_ssim",
-    "psnr",
-    "sobel_magnitude",
-    "spearman",
-    "ssim",
-    "ssims",
-]
+    "concentration", "edge_energy", "gini", "high_frequency_ssim", "high_pass", "luma", "ms_ssim", "psnr",
+    "sobel_magnitude", "spearman", "ssim", "ssims",
+]  # fmt: skip
 
 WINDOW = 11  # taps of the Gaussian of SSIM
 SIGMA = 1.5

@@ -203,13 +203,7 @@ class Infinity(NextScaleModel[Settings, Conditioning, Guidance]):
         return self.rotary[k] if index is None else self.rotary[k][index]
 
     def sublayer(
-        self,
-        block: int,
-        name: str,
-        x: Tensor,
-        conditioning: Conditioning,
-        positions: Tensor | None,
-        attend: Attend,
+        self, block: int, name: str, x: Tensor, conditioning: Conditioning, positions: Tensor | None, attend: Attend
     ) -> Tensor:
         layer, modulation = self.blocks[block], conditioning.modulation[block]
         if name == "attention":
@@ -278,11 +272,7 @@ class Infinity(NextScaleModel[Settings, Conditioning, Guidance]):
         return Cost(4 * tokens * config.width * config.hidden)
 
     def text_cost(self, conditioning: Conditioning) -> Cost:
-        config, rows, length = (
-            self.transformer.config,
-            conditioning.text.tokens.shape[0],
-            conditioning.text_rows,
-        )
+        config, rows, length = (self.transformer.config, conditioning.text.tokens.shape[0], conditioning.text_rows)
         pool = 2 * length * config.text_width * 2 * config.width + 2 * config.width**2
         shared = 2 * config.width * 6 * config.width
         tokens = 2 * length * (config.text_width * config.width + config.width**2)

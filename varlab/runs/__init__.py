@@ -8,31 +8,14 @@ if TYPE_CHECKING:
     from varlab.runs.job import Job, Progress, default_batch, to_pil, work_shares
     from varlab.runs.run import MADE, Accelerators, Probes, RunResult, log_run, runs_folder, sample
 
-_PLACES = {
-    **dict.fromkeys(("LOG_VERSION",), "varlab.probes.log"),
-    **dict.fromkeys(("Job", "Progress", "default_batch", "to_pil", "work_shares"), "varlab.runs.job"),
-    **dict.fromkeys(
-        ("MADE", "Accelerators", "Probes", "RunResult", "log_run", "runs_folder", "sample"), "varlab.runs.run"
-    ),
-}
+_PLACES = "varlab.probes.log", "varlab.runs.job", "varlab.runs.run"
 __all__ = [
-    "LOG_VERSION",
-    "MADE",
-    "Accelerators",
-    "Job",
-    "Probes",
-    "Progress",
-    "RunResult",
-    "default_batch",
-    "log_run",
-    "runs_folder",
-    "sample",
-    "to_pil",
-    "work_shares",
-]
+    "LOG_VERSION", "MADE", "Accelerators", "Job", "Probes", "Progress", "RunResult", "default_batch", "log_run",
+    "runs_folder", "sample", "to_pil", "work_shares",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_PLACES[name]), name)
+    return next(getattr(place, name) for place in map(import_module, _PLACES) if hasattr(place, name))

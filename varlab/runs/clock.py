@@ -91,15 +91,9 @@ def timed_run(
     """One run of the engine under the clock, eager and with the model's own settings by default. A dense run that a
     method needs is made outside its time."""
     clock = Clock(model.device)
-    run = Run(
-        model,
-        model.settings if settings is None else settings,
-        SeededNoise(seed),
-        on_span=clock.mark,
-        execution=execution or Execution(),
-    )
-    needs = any("dense" in method.needs for method in methods)
-    dense = run.dense_run(text, samples) if needs else None
+    noise, chosen = SeededNoise(seed), model.settings if settings is None else settings
+    run = Run(model, chosen, noise, on_span=clock.mark, execution=execution or Execution())
+    dense = run.dense_run(text, samples) if any("dense" in method.needs for method in methods) else None
     start = now(clock.device)
     clock.mark("start", 0)
     reader = getattr(model, "read_prompts", None)

@@ -17,7 +17,7 @@ from varlab.runs.manifest import MANIFEST, STORE, damaged, faults, write_manifes
 from varlab.runs.naming import named, numbered
 from varlab.runs.parts import joined_lazily
 from varlab.runs.zarr_files import write_store
-from varlab.writing import DRAFT, beside, draft_of
+from varlab.writing import DRAFT, draft_of, write_text
 
 RECORD = "run.json"
 PARTS = "[0-9]*.npz"
@@ -148,8 +148,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    with beside(folder / RECORD) as draft:
-        draft.write_text(json.dumps(record, indent=1), "utf-8")
+    write_text(folder / RECORD, json.dumps(record, indent=1))
 
 
 SAME = (

@@ -9,7 +9,7 @@ from typing import Any
 
 from varlab.errors import VarlabError
 from varlab.outputs import is_whole
-from varlab.writing import beside
+from varlab.writing import write_text
 
 STORE = "log.zarr"
 MANIFEST = "complete.json"
@@ -22,8 +22,7 @@ def write_manifest(folder: Path, names: Sequence[str] = (STORE, "images")) -> No
 
 
 def _write(folder: Path, files: dict[str, list[Any]]) -> None:
-    with beside(folder / MANIFEST) as draft:
-        draft.write_text(json.dumps({"version": 1, "files": files}), "utf-8")
+    write_text(folder / MANIFEST, json.dumps({"version": 1, "files": files}))
 
 
 def lost_images(folder: Path, numbers: Iterable[int]) -> list[int]:

@@ -26,11 +26,7 @@ from varlab.weights.content import digest_of_files
 def architecture(model: NextScaleModel) -> dict[str, Any]:
     """The configurations of the transformer and the tokenizer, of a model that has them."""
     configs = {part: getattr(getattr(model, part, None), "config", None) for part in ("transformer", "tokenizer")}
-    return {
-        part: asdict(config)
-        for part, config in configs.items()
-        if is_dataclass(config) and not isinstance(config, type)
-    }
+    return {part: asdict(c) for part, c in configs.items() if is_dataclass(c) and not isinstance(c, type)}
 
 
 def text_encoder(model: NextScaleModel) -> str:

@@ -3,7 +3,6 @@
 import json
 import platform
 from dataclasses import asdict
-from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
@@ -13,12 +12,11 @@ from varlab.accelerators import build as build_accelerators
 from varlab.machine import device_name
 from varlab.probes import build
 from varlab.probes.log import LOG_VERSION
-from varlab.resources import git_state
 from varlab.runs.clock import timed_run
 from varlab.runs.folders import run_key
 from varlab.runs.inputs import prompt_label
 from varlab.runs.job import Job
-from varlab.runs.origins import architecture, contents, plugin_options, scenes_of, text_encoder
+from varlab.runs.origins import architecture, contents, plugin_options, scenes_of, signed, text_encoder
 from varlab.specs import spec_of
 
 PACKAGES = ("varlab", "torch", "numpy", "xarray", "zarr", "pywavelets")
@@ -49,12 +47,14 @@ def provenance(job: Job, prompt_set: str = "custom") -> dict[str, Any]:
         "accelerators": [spec_of(method) for method in build_accelerators(job.accelerators)],
         "options": plugin_options(job.probes, job.accelerators),
         "log_version": LOG_VERSION,
-        "device": device_name(model.device),
-        "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "git": git_state(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        **machine_and_code(model.device),
     }
+
+
+def machine_and_code(device: torch.device) -> dict[str, Any]:
+    """What a record says of where it was made, and by what."""
+    versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    return {"device": device_name(device), "threads": torch.get_num_threads()} | signed() | {"versions": versions}
 
 
 def record_of(job: Job, prompt_set: str, batch: int) -> dict[str, Any]:

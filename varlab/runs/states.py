@@ -12,15 +12,7 @@ import pandas as pd
 
 from varlab.errors import VarlabError
 from varlab.locks import LOCK, OWNER, one_writer, owner_of
-from varlab.runs.folders import (
-    RECORD,
-    lacks,
-    open_log,
-    parts_of,
-    read_record,
-    sweep,
-    write_record,
-)
+from varlab.runs.folders import RECORD, lacks, open_log, parts_of, read_record, sweep, write_record
 from varlab.runs.kinds import State, kind_at, others_in
 from varlab.runs.manifest import MANIFEST, STORE, faults, read_manifest, unreadable_images, write_manifest
 from varlab.runs.parts import load_part
@@ -44,8 +36,7 @@ def verify(folder: Path | str, full: bool = True) -> State:
     Raises VarlabError where there is no run.
     """
     folder = Path(folder)
-    if kind_of(folder) is None:
-        raise VarlabError(f"{folder} holds no run. `varlab runs ls` lists those that are here.")
+    _require_kind(folder)
     if owner := owner_of(folder):
         return State("running", tuple(filter(None, (str(owner), progress_of(folder)))))
     try:
@@ -77,15 +68,17 @@ def _wrong(folder: Path, full: bool) -> list[str]:
     return []
 
 
-def is_run(folder: Path) -> bool:
-    """Whether it holds what ``log`` writes."""
-    return (folder / RECORD).is_file() or (folder / STORE).is_dir() or bool(parts_of(folder))
-
-
 def kind_of(folder: Path) -> str | None:
     """log, comparison, benchmark, sweep, tuning or frontier; None for a folder of something else."""
-    kind = kind_at(folder)
-    return kind.name if kind is not None else LOG if is_run(folder) else None
+    if (kind := kind_at(folder)) is not None:
+        return kind.name
+    return LOG if (folder / RECORD).is_file() or (folder / STORE).is_dir() or parts_of(folder) else None
+
+
+def _require_kind(folder: Path) -> str:
+    if (kind := kind_of(folder)) is None:
+        raise VarlabError(f"{folder} holds no run. `varlab runs ls` lists those that are here.")
+    return kind
 
 
 def repair(folder: Path | str, *, wait: bool = True) -> list[str]:
@@ -98,8 +91,7 @@ def repair(folder: Path | str, *, wait: bool = True) -> list[str]:
     Raises VarlabError where there is no run, and where nothing is left that says what the run was.
     """
     folder = Path(folder)
-    if (kind := kind_of(folder)) is None:
-        raise VarlabError(f"{folder} holds no run. `varlab runs ls` lists those that are here.")
+    kind = _require_kind(folder)
     with one_writer(folder, wait=wait):
         done = [f"removed {count} unfinished files"] if (count := sweep(folder)) else []
         if kind != LOG:

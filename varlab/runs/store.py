@@ -44,11 +44,8 @@ class Store:
     def folder(self) -> Path | None:
         """The local folder; None for a URL of another machine."""
         system, path = self._system
-        return (
-            Path(path)
-            if "file" in ((system.protocol,) if isinstance(system.protocol, str) else system.protocol)
-            else None
-        )
+        kinds = (system.protocol,) if isinstance(system.protocol, str) else system.protocol
+        return Path(path) if "file" in kinds else None
 
     @property
     def absolute(self) -> str:
@@ -84,13 +81,8 @@ class Store:
         """Raises StoreLost where that cannot be: a full disk, a folder that is gone or closed."""
         folder = self.folder
         if folder is None:  # an object store shows an object when all of it is there
-            self._guarded(
-                lambda system, path: (
-                    system.makedirs(system._parent(path), exist_ok=True),
-                    system.pipe_file(path, data),
-                ),
-                name,
-            )
+            self._guarded(lambda system, path: system.makedirs(system._parent(path), exist_ok=True), name)
+            self._guarded(lambda system, path: system.pipe_file(path, data), name)
             return
         try:
             with beside(folder / name) as draft:

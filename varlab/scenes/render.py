@@ -75,11 +75,7 @@ def _groups(scenes: Sequence[Scene]) -> dict[tuple[str, str, bool], list[tuple[i
 
 
 def _draw(
-    canvas: np.ndarray,
-    members: list[tuple[int, SceneObject]],
-    shape: str,
-    texture: str,
-    grain: np.ndarray | None,
+    canvas: np.ndarray, members: list[tuple[int, SceneObject]], shape: str, texture: str, grain: np.ndarray | None
 ) -> None:
     """Blends objects of one shape and texture into the canvas, each inside a window around it."""
     size = canvas.shape[1]

@@ -64,11 +64,7 @@ REACH = {"circle": 0.92, "square": 0.93, "triangle": 1.12, "star": 1.16, "ring":
 
 
 def sample_scenes(
-    n: int,
-    seed: int,
-    categories: Mapping[str, float] | None = None,
-    first: int = 0,
-    version: str = SCENE_VERSION,
+    n: int, seed: int, categories: Mapping[str, float] | None = None, first: int = 0, version: str = SCENE_VERSION
 ) -> list[Scene]:
     """Scenes `first` to `first + n - 1` of a seed; `version` "1" has flat backgrounds, "2" textured ones.
 

@@ -7,7 +7,7 @@ import json
 import math
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,13 +94,10 @@ def _damage(name: str) -> str:
 
 def _released(row: Listed) -> Listed:
     if not row.file:
-        return _with(row, "not released", "")
+        return replace(row, weights="not released")
     if row.family == "hart":
         whole, expected = availability(row)
-        return _with(row, "found" if whole else "not here", expected)
-    here = all(in_folder(checkpoint_folder(), file) for file in (row.file, row.tokenizer_file))
-    return _with(row, "found" if here else "not here", f"{checkpoint_folder() / row.file} and {row.tokenizer_file}")
-
-
-def _with(row: Listed, weights: str, expected: str) -> Listed:
-    return Listed(**{**vars(row), "weights": weights, "expected": expected})
+    else:
+        whole = all(in_folder(checkpoint_folder(), file) for file in (row.file, row.tokenizer_file))
+        expected = f"{checkpoint_folder() / row.file} and {row.tokenizer_file}"
+    return replace(row, weights="found" if whole else "not here", expected=expected)

@@ -42,9 +42,8 @@ def prefixes(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dic
 def coverage(stored: Checkpoint, wanted: Mapping[str, Tensor]) -> float:
     """The largest share of the wanted names that lie under one prefix."""
     under = f"{stored.part}." if stored.part else ""
-    return max((n for p, (_, n) in prefixes(stored.tensors, wanted).items() if p.startswith(under)), default=0) / max(
-        len(wanted), 1
-    )
+    named = [n for prefix, (_, n) in prefixes(stored.tensors, wanted).items() if prefix.startswith(under)]
+    return max(named, default=0) / max(len(wanted), 1)
 
 
 def choose(stored: Checkpoint, wanted: Mapping[str, Tensor], ema: bool = False) -> Checkpoint:
@@ -101,22 +100,15 @@ def _asked(stored: Checkpoint, scores: Mapping[str, Score]) -> str:
 
 def _under(stored: Checkpoint, prefix: str, scores: Mapping[str, Score]) -> Checkpoint:
     """What lies under a prefix, but for other whole models and for leftovers of training."""
-    inner = [
-        p
-        for p, score in scores.items()
-        if p != prefix and p.startswith(prefix) and 2 * score[1] >= scores_at(scores, prefix)
-    ]
+    most = scores.get(prefix, (0, 0))[1]
+    inner = tuple(p for p, s in scores.items() if p != prefix and p.startswith(prefix) and 2 * s[1] >= most)
     own = {
         name.removeprefix(prefix): tensor
         for name, tensor in stored.tensors.items()
-        if name.startswith(prefix) and not name.startswith(tuple(inner))
+        if name.startswith(prefix) and not name.startswith(inner)
     }
     kept = {name: tensor for name, tensor in own.items() if not LEFTOVERS.match(name)}
     return replace(stored, tensors=kept, part=_bare(prefix))
-
-
-def scores_at(scores: Mapping[str, Score], prefix: str) -> int:
-    return scores.get(prefix, (0, 0))[1]
 
 
 def _same(first: Checkpoint, second: Checkpoint) -> bool:

@@ -5,14 +5,17 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from varlab.errors import VarlabError
 from varlab.weights.fitting import dtype_of, grouped, learnt
 from varlab.weights.writing import hash_tensors
+from varlab.writing import write_text
 
 # Content hash -> name of the released file. None is known yet: to add one, load a download whose sha256 agrees with the
 # hub's page, and copy the 16 digits that its log's ``weights_content`` shows.
@@ -71,7 +74,8 @@ def _kept(files: Sequence[Path], about: object, compute: Callable[[], Content]) 
     kept = _read_cache()
     if key not in kept:
         kept[key] = asdict(compute())
-        _write_cache(kept)
+        with suppress(VarlabError):  # it only saves time
+            write_text(_cache(), json.dumps(kept))
     return Content(**kept[key])
 
 
@@ -113,15 +117,4 @@ def _read_cache() -> dict[str, dict[str, str]]:
         kept = json.loads(_cache().read_text())
         return {key: asdict(Content(**value)) for key, value in kept.items()}
     except (OSError, ValueError, TypeError, AttributeError):
-        return {}  # none yet, or none of ours: it only saves time
-
-
-def _write_cache(kept: Mapping[str, Mapping[str, str]]) -> None:
-    path = _cache()
-    part = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(kept))
-        os.replace(part, path)
-    except OSError:
-        part.unlink(missing_ok=True)
+        return {}  # none yet, or none of ours

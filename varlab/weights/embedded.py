@@ -5,14 +5,13 @@ vocabulary, schedule, sampling settings, the scenes' version, samples seen and t
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from varlab.context import shapes_only
 from varlab.errors import VarlabError, unknown
@@ -26,6 +25,7 @@ from varlab.weights.fitting import learnt, load_into
 from varlab.weights.places import data_folder, mini_folders
 from varlab.weights.reading import listing, read
 from varlab.weights.writing import hash_tensors, write_safetensors
+from varlab.writing import write_text
 
 SCENE_VERSIONS = ("1", "2")  # of varlab.scenes, which models do not import; a test holds the two together
 SCENE_VERSION = SCENE_VERSIONS[0]
@@ -89,13 +89,6 @@ class MiniFacts:
             return Parts(build(self.transformer), build(self.tokenizer), text)
 
 
-def _prefixed(parts: Parts) -> dict[str, Tensor]:
-    """What was learnt, by its name in the file; constants follow from the config."""
-    return {
-        f"{part}.{name}": tensor for part, module in parts.named().items() for name, tensor in learnt(module).items()
-    }
-
-
 def save_mini(
     folder: str | Path,
     parts: Parts,
@@ -113,7 +106,8 @@ def save_mini(
     folder = Path(folder)
     if taken := facts.keys() & (set(KEYS) - {"scene_version"}):
         raise VarlabError(f"facts may not hold {listing(taken)}: the format fills that in itself.")
-    tensors = _prefixed(parts)
+    # What was learnt, by its name in the file; constants follow from the config.
+    tensors = {f"{part}.{name}": t for part, module in parts.named().items() for name, t in learnt(module).items()}
     if bad := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
         raise VarlabError(f"{folder.name} is not saved: {listing(bad)} hold values that are not finite.")
     half = {k: t.detach().cpu().bfloat16() if t.is_floating_point() else t.cpu() for k, t in tensors.items()}
@@ -132,12 +126,10 @@ def save_mini(
         "settings": asdict(settings),
         "weights": hash_tensors(half),
     }
-    described = json.dumps(record, indent=1) + "\n"
+    described = json.dumps(record, indent=1) + "\n"  # what cannot be described is refused before the weights are there
     typed = {name: (tensor, tensor.dtype) for name, tensor in half.items()}
     write_safetensors(folder / "model.safetensors", typed, {"weights": str(record["weights"])}, lambda *_: None)
-    part = folder / "model.json.part"
-    part.write_text(described)
-    os.replace(part, folder / "model.json")
+    write_text(folder / "model.json", described)
     return str(record["weights"])
 
 

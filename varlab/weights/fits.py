@@ -12,8 +12,14 @@ from varlab.weights.official import ModelEntry
 
 def check_fit(entry: ModelEntry, schedule: Schedule) -> None:
     """Refuse a schedule with more stages than level embeddings, and a tokenizer that cannot decode its grids."""
-    if isinstance(entry.transformer, VARConfig) and isinstance(entry.tokenizer, VQConfig):
-        check_codes(entry.transformer, entry.tokenizer)
+    config, images = entry.transformer, entry.tokenizer
+    if isinstance(config, VARConfig) and isinstance(images, VQConfig):
+        if (config.codes, config.code_width) != (images.codes, images.width):
+            raise VarlabError(
+                f"The transformer predicts {config.codes} codes of {config.code_width} channels, its tokenizer has "
+                f"{images.codes} of {images.width}."
+            )
+        return
     if not isinstance(entry.transformer, InfinityConfig) or not isinstance(entry.tokenizer, BSQConfig):
         return  # HART is checked where it is built
     patch = 2 if entry.transformer.patchify else 1
@@ -23,24 +29,11 @@ def check_fit(entry: ModelEntry, schedule: Schedule) -> None:
     if bits != entry.transformer.bits:
         raise VarlabError(f"{entry.name} predicts {entry.transformer.bits} bits a token, its tokenizer takes {bits}.")
     check_growth(schedule)
-    if _counts_16_pixels(schedule) and entry.tokenizer.stride * patch != 16:
+    # Released ones count tokens of 16 pixels; told by grids and the extent of positions, whatever the name.
+    tables = INFINITY_GRIDS.values()
+    released = any(schedule.extent == t[-1] and schedule.grids == t[: len(schedule)] for t in tables)
+    if released and entry.tokenizer.stride * patch != 16:
         raise VarlabError(
             f"{schedule.name} counts tokens of 16 pixels; the tokenizer of {entry.name} makes them "
             f"{entry.tokenizer.stride * patch} pixels wide."
         )
-
-
-def check_codes(config: VARConfig, images: VQConfig) -> None:
-    """Refuse a tokenizer with another codebook than the transformer predicts."""
-    if (config.codes, config.code_width) != (images.codes, images.width):
-        raise VarlabError(
-            f"The transformer predicts {config.codes} codes of {config.code_width} channels, its tokenizer has "
-            f"{images.codes} of {images.width}."
-        )
-
-
-def _counts_16_pixels(schedule: Schedule) -> bool:
-    """Whether it is a released one, by its grids and the extent of its positions, whatever its name."""
-    return any(
-        schedule.extent == table[-1] and schedule.grids == table[: len(schedule)] for table in INFINITY_GRIDS.values()
-    )

@@ -78,10 +78,11 @@ def load_hart(
     Raises VarlabError for a folder that is incomplete, contradicts its ``config.json`` or does not fit.
     """
     encoder = _encoder(entry, init, text, checkpoint, device, precision, seed)
-    if on_hub(checkpoint):
-        _require(encoder)  # before gigabytes come over the network
+    if on_hub(checkpoint) and isinstance(encoder, QwenText):
+        encoder.require()  # before gigabytes come over the network
     files = official_files(entry, checkpoint, tokenizer, averaged) if init == "checkpoint" else None
-    _require(encoder)
+    if isinstance(encoder, QwenText):
+        encoder.require()
     if files is not None:
         if averaged:
             _say_if_plain(files)
@@ -121,12 +122,6 @@ def _encoder(
 def prompt_folders(entry: ModelEntry) -> tuple[Path, Path]:
     """Where the official system prompt is looked for when it lies neither with the encoder nor with the weights."""
     return checkpoint_folder(), (checkpoint_folder() / entry.file).parent
-
-
-def _require(encoder: HartEncoder | None) -> None:
-    """Raises VarlabError where the official encoder lacks its library, folder or system prompt."""
-    if isinstance(encoder, QwenText):
-        encoder.require()
 
 
 def _say_if_plain(files: HartFiles) -> None:

@@ -37,10 +37,9 @@ def official_files(
 ) -> HartFiles:
     """Where everything lies; nothing is read. One error names what is missing and how the folder should look."""
     llm, images = _places(entry, checkpoint, tokenizer)
-    folder = llm.parent if _is_file(llm) else llm
     transformer = llm if _is_file(llm) else _weights(llm, averaged)
     decoder = images if _is_file(images) else _weights(images)
-    config = folder / "config.json"
+    config = (llm.parent if _is_file(llm) else llm) / "config.json"
     found = (transformer, config if config.is_file() else None, decoder)
     missing = [what for what, path in zip(_expected(llm, images, averaged), found, strict=True) if path is None]
     if transformer is None or decoder is None or missing:
@@ -53,8 +52,8 @@ def official_files(
 
 def _expected(llm: Path, images: Path, averaged: bool = True) -> list[str]:
     """The three files of a release, in words."""
-    weights = " or ".join(AVERAGED[1:] if averaged else PLAIN[:2])
-    return [f"{llm}/{weights}", f"{llm}/config.json", f"{images}/{' or '.join(PLAIN[:2])}"]
+    weights = " or ".join(AVERAGED[1:] if averaged else PLAIN)
+    return [f"{llm}/{weights}", f"{llm}/config.json", f"{images}/{' or '.join(PLAIN)}"]
 
 
 def availability(entry: Released) -> tuple[bool, str]:

@@ -40,7 +40,7 @@ def detect(shapes: Mapping[str, Shape], given: Mapping[str, Any], where: Path | 
     width, latents = shapes["word_embed.weight"]
     gate = shapes.get("blocks.0.ffn.gate_proj.weight", (0,))[0]
     config = HartConfig(
-        depth=_count(shapes, r"blocks\.(\d+)\."),
+        depth=count(shapes, r"blocks\.(\d+)\."),
         width=width,
         heads=int(given["num_heads"]),
         vocabulary=shapes["head.weight"][0],
@@ -49,7 +49,7 @@ def detect(shapes: Mapping[str, Shape], given: Mapping[str, Any], where: Path | 
         text_width=shapes["context_embed.weight"][1],
         stages=len(sides),
         diffusion_width=shapes.get("diffloss.net.input_proj.weight", (HartConfig.diffusion_width,))[0],
-        diffusion_depth=_count(shapes, r"diffloss\.net\.res_blocks\.(\d+)\."),
+        diffusion_depth=count(shapes, r"diffloss\.net\.res_blocks\.(\d+)\."),
         diffusion_steps=int(given.get("num_sampling_steps", HartConfig.diffusion_steps)),
         unit_attention="blocks.0.attn.scale_mul_1H11" in shapes,
         modulation="shared" if "blocks.0.scale_shift_table" in shapes
@@ -71,7 +71,8 @@ def _sides(value: Any, where: Path | str) -> tuple[int, ...]:
     return tuple(map(int, sides))
 
 
-def _count(shapes: Mapping[str, Shape], pattern: str) -> int:
+def count(shapes: Mapping[str, Shape], pattern: str) -> int:
+    """How many numbers stand in the names that begin so."""
     return len({found[1] for name in shapes if (found := re.match(pattern, name))})
 
 
@@ -157,15 +158,15 @@ def detect_tokenizer(shapes: Mapping[str, Shape], where: Path | str, given: Mapp
         raise VarlabError(f"{where}: using_znorm is not supported; the released tokenizer compares codes as they are.")
     vocabulary, latents = shapes["quantize.embedding.weight"]
     channels = shapes["encoder.conv_in.weight"][0]
-    levels = _count(shapes, r"decoder\.up\.(\d+)\.")
+    levels = count(shapes, r"decoder\.up\.(\d+)\.")
     widths = [shapes.get(f"decoder.up.{i}.block.0.conv1.weight", (channels,))[0] for i in range(levels)]
     config = HybridConfig(
         vocabulary,
         latents,
         channels,
         tuple(width // channels for width in widths),
-        blocks=_count(shapes, r"decoder\.up\.0\.block\.(\d+)\.") - 1,
-        phis=_count(shapes, r"quantize\.quant_resi\.qresi_ls\.(\d+)\."),
+        blocks=count(shapes, r"decoder\.up\.0\.block\.(\d+)\.") - 1,
+        phis=count(shapes, r"quantize\.quant_resi\.qresi_ls\.(\d+)\."),
         kernel=shapes["quant_conv.weight"][-1],
         mix=abs(_number(given, "quant_resi", HybridConfig.mix, where)),
     )

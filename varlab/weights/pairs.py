@@ -62,13 +62,8 @@ def labelled(entry: ModelEntry, transformer: Part, tokenizer: Part) -> WeightsLa
         )
     whole = all(part.verified for part in parts.values()) and not doubts
     kind = OFFICIAL if named and whole else NAMED if named else CHECKPOINT
-    words = f"{transformer.words}, tokenizer {tokenizer.words}"
-    return WeightsLabel.of(
-        kind,
-        words,
-        doubts,
-        parts["transformer"].content.named("transformer") | parts["tokenizer"].content.named("tokenizer"),
-    )
+    content = transformer.content.named("transformer") | tokenizer.content.named("tokenizer")
+    return WeightsLabel.of(kind, f"{transformer.words}, tokenizer {tokenizer.words}", doubts, content)
 
 
 def _foreign(entry: ModelEntry, transformer: Part, tokenizer: Part, named: bool) -> list[str]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from varlab.errors import VarlabError, cause
+from varlab.writing import beside
 
 Report = Callable[[int, int], None]  # bytes done, bytes in all
 
@@ -44,16 +43,8 @@ def write_safetensors(
         header[name] = {"dtype": _CODES[dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    part = target.with_name(target.name + ".part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(struct.pack("<Q", len(text)) + text)
-            for name, (tensor, dtype) in tensors.items():
-                file.write(tensor.detach().cpu().to(dtype).contiguous().view(-1).view(torch.uint8).numpy().data)
-                report(header[name]["data_offsets"][1], end)
-        os.replace(part, target)
-    except OSError as error:
-        raise VarlabError(f"{target} could not be written ({cause(error)}). Nothing was changed.") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with beside(target) as part, part.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name, (tensor, dtype) in tensors.items():
+            file.write(tensor.detach().cpu().to(dtype).contiguous().view(-1).view(torch.uint8).numpy().data)
+            report(header[name]["data_offsets"][1], end)

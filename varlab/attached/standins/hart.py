@@ -182,12 +182,9 @@ class StandIn(HartTransformer):
         if self.turns is not None:
             return [(self.turns == it).nonzero().squeeze(-1) for it in range(count)]
         order, masked, parts = torch.randperm(length, generator=generator), length, []
-        for it in range(count):
-            left = (
-                0
-                if it == count - 1
-                else max(1, min(masked - 1, math.floor(length * math.cos(math.pi / 2 * (it + 1) / count))))
-            )
+        for it in range(1, count + 1):
+            wanted = math.floor(length * math.cos(math.pi / 2 * it / count))
+            left = max(1, min(masked - 1, wanted)) if it < count else 0
             parts.append(order[left:masked].sort().values)
             masked = left
         return parts

@@ -141,7 +141,6 @@ class StandIn(InfinityTransformer):
         for block in self.unregistered_blocks:
             block.sa.kv_caching(True)
         patch = 2 if self.config.patchify else 1
-        final = scale_schedule[-1]
         sizes = [(1, h * patch, w * patch) for _, h, w in scale_schedule]
         x, summed = cond_BD[:, None] + self.pos_start, 0
         for si, (_, h, w) in enumerate(scale_schedule):
@@ -172,9 +171,7 @@ class StandIn(InfinityTransformer):
                 x = self.word_embed(last.flatten(2).mT).repeat(len(shared) // B, 1, 1)
         for block in self.unregistered_blocks:
             block.sa.kv_caching(False)
-        assert final == scale_schedule[-1]
-        image = vae.decode(summed.squeeze(-3).contiguous())
-        image = (image + 1) / 2
+        image = (vae.decode(summed.squeeze(-3).contiguous()) + 1) / 2
         return [], [], image.permute(0, 2, 3, 1).mul_(255).to(torch.uint8).flip(dims=(3,))
 
     def _sample(self, logits: Tensor, top_k: int, generator: Any) -> Tensor:

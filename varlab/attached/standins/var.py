@@ -29,11 +29,8 @@ class Attention(Caching, SelfAttention):
 
 class StandInBlock(Block):
     def forward(self, x: Tensor, cond_BD: Tensor, attn_bias: Any) -> Tensor:
-        six = (
-            self.ada_gss.float() + cond_BD
-            if hasattr(self, "ada_gss")
-            else self.ada_lin(cond_BD).view(-1, 1, 6, self.width)
-        )
+        shared = hasattr(self, "ada_gss")
+        six = self.ada_gss.float() + cond_BD if shared else self.ada_lin(cond_BD).view(-1, 1, 6, self.width)
         gamma1, gamma2, scale1, scale2, shift1, shift2 = six.unbind(2)
         x = x + self.attn(modulate(x, scale1, shift1), attn_bias=attn_bias).mul_(gamma1)
         return x + self.ffn(modulate(x, scale2, shift2)).mul(gamma2)

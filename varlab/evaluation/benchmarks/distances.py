@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,7 @@ from varlab.evaluation.contract import Asked, Benchmark, Folder, Item, Scores, f
 from varlab.evaluation.results import check_facts, said
 from varlab.json_files import read_json
 from varlab.measures.statistics import wilson_interval
-
-if TYPE_CHECKING:
-    from varlab.models.base import NextScaleModel
+from varlab.models.base import NextScaleModel
 
 ADAPTER = "inception_features"
 VERSIONS = ("inception-v3-compat",)
@@ -138,7 +136,7 @@ class Fid(Benchmark):
     needs = "a class-conditional model, such as mini-var, whose classes are drawn in turn"
     reads_prompts = False
 
-    def items(self, prompts: Path | None, model: "NextScaleModel | None" = None) -> list[Item]:
+    def items(self, prompts: Path | None, model: NextScaleModel | None = None) -> list[Item]:
         classes = getattr(getattr(model, "text", None), "classes", None)
         if classes is None:
             return []  # of a folder: whatever pictures lie in it
@@ -151,9 +149,7 @@ class Fid(Benchmark):
         return [str(folder.images), str(out)]
 
     def expected(self, asked: Asked) -> list[str]:
-        count = int(asked.folder.record.get("images_per_prompt", self.per_prompt))
-        ending = asked.folder.record.get("ending", self.ending)
-        return [path for item in asked.items for path in self.paths(item, count, ending)]
+        return [path for item in asked.items for path in self.paths(item, *asked.folder.layout(self))]
 
     def score(self, asked: Asked) -> Scores:
         results = asked.results or Path(self.results)
@@ -194,7 +190,7 @@ class Mjhq(Fid):
     needs = "meta_data.json of MJHQ-30K: an object of id -> category and prompt"
     reads_prompts = True
 
-    def items(self, prompts: Path | None, model: "NextScaleModel | None" = None) -> list[Item]:
+    def items(self, prompts: Path | None, model: NextScaleModel | None = None) -> list[Item]:
         place = self.require_prompts(prompts)
         found = read_json(place, fix := f"MJHQ-30K needs {self.needs}.")
         try:

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -26,9 +25,7 @@ from varlab.evaluation.contract import (
 )
 from varlab.evaluation.results import facts_beside, once, read_table, said, whole
 from varlab.measures.statistics import Interval
-
-if TYPE_CHECKING:
-    from varlab.models.base import NextScaleModel
+from varlab.models.base import NextScaleModel
 
 VERSIONS = ("2024",)
 
@@ -43,7 +40,7 @@ class Dpg(Benchmark):
     needs = "the official dpg_bench.csv of github.com/TencentQQGYLab/ELLA, whose licence forbids to ship it"
     tiles = 4
 
-    def items(self, prompts: Path | None, model: "NextScaleModel | None" = None) -> list[Item]:
+    def items(self, prompts: Path | None, model: NextScaleModel | None = None) -> list[Item]:
         table = self.require_prompts(prompts)
         known = dpg.read_csv(table)
         texts: dict[str, str] = {}

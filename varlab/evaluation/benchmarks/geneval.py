@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -13,10 +13,8 @@ from varlab.evaluation import geneval, geneval_matching
 from varlab.evaluation.contract import Asked, Benchmark, Folder, Item, Scores, finished, rates, require_all
 from varlab.evaluation.results import check_facts, number, once, said
 from varlab.json_files import parse, read_lines
+from varlab.models.base import NextScaleModel
 from varlab.scenes.prompt_sets import GENEVAL
-
-if TYPE_CHECKING:
-    from varlab.models.base import NextScaleModel
 
 VERSIONS = ("2023",)  # of the results: the one set of prompts that there is
 PICTURE = re.compile(r"(\d+)/samples/(\d+)\.(png|jpe?g)")
@@ -30,7 +28,7 @@ class GenEval(Benchmark):
     adapter = "geneval_detect"
     packages = ("mmdet", "open_clip")
 
-    def items(self, prompts: Path | None, model: "NextScaleModel | None" = None) -> list[Item]:
+    def items(self, prompts: Path | None, model: NextScaleModel | None = None) -> list[Item]:
         return [
             Item(f"{i:05d}", _checked(about, place)["prompt"], about["tag"], about)
             for i, (place, about) in enumerate(read_lines(prompts or GENEVAL))
@@ -81,7 +79,8 @@ class GenEval(Benchmark):
         results = asked.results or Path(self.results)
         facts, lines = read_detections(results, {item.id: item for item in asked.items})
         entries = pd.DataFrame([_row(place, line, asked.corrected) for place, line in lines])
-        expected = [f"{item.id}/{k:04d}" for item in asked.items for k in range(_count(self, asked.folder))]
+        count, _ = asked.folder.layout(self)
+        expected = [f"{item.id}/{k:04d}" for item in asked.items for k in range(count)]
         found = [f"{row.entry}/{row.image:04d}" for row in entries.itertuples()]
         missing = require_all(asked, expected, found)
         table = rates(entries, "correct")
@@ -89,10 +88,6 @@ class GenEval(Benchmark):
         whole = {"% correct images": entries, "% correct prompts": any_of}
         more = [rates(part, "correct", by_category=False).assign(measure=name) for name, part in whole.items()]
         return finished(pd.concat([table, *more]), asked, missing, entries, said(facts), facts)
-
-
-def _count(benchmark: Benchmark, folder: Folder) -> int:
-    return int(folder.record.get("images_per_prompt", benchmark.per_prompt))
 
 
 def _checked(about: Mapping[str, Any], place: str) -> Mapping[str, Any]:

@@ -4,7 +4,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,7 @@ from varlab.evaluation.contract import Asked, Benchmark, Folder, Item, Scores, f
 from varlab.evaluation.results import facts_beside, number, once, read_table, said, whole
 from varlab.evaluation.scripts import imagereward_score
 from varlab.json_files import read_json
-
-if TYPE_CHECKING:
-    from varlab.models.base import NextScaleModel
+from varlab.models.base import NextScaleModel
 
 
 class Preference(Benchmark):
@@ -48,7 +46,7 @@ class Preference(Benchmark):
             value, item = number(row["score"], place, "score"), items[name]
             rows.append({"entry": name, "image": image, "category": item.category, "prompt": item.text,
                          self.name: value * self.factor})  # fmt: skip
-        count = int(asked.folder.record.get("images_per_prompt", self.per_prompt))
+        count, _ = asked.folder.layout(self)
         expected = [f"{name}, image {k}" for name in items for k in range(count)]
         missing = require_all(asked, expected, [f"{row['entry']}, image {row['image']}" for row in rows])
         entries = pd.DataFrame(rows)
@@ -69,7 +67,7 @@ class Hps(Preference):
     needs = "its prompts, STYLE.json for anime, concept-art, paintings and photo (the folder benchmark of HPSv2)"
     factor = 100.0
 
-    def items(self, prompts: Path | None, model: "NextScaleModel | None" = None) -> list[Item]:
+    def items(self, prompts: Path | None, model: NextScaleModel | None = None) -> list[Item]:
         place = self.require_prompts(prompts)
         files = sorted(place.glob("*.json")) if place.is_dir() else []
         if not files:
@@ -83,7 +81,7 @@ class Hps(Preference):
         return f"{row['style']}/{whole(row['index'], place, 'index'):05d}", 0
 
     def rows(self, entries: pd.DataFrame, asked: Asked) -> list[dict[str, Any]]:
-        values = {f"{entry}": value for entry, value in zip(entries["entry"], entries["hps"], strict=True)}
+        values = dict(zip(entries["entry"], entries["hps"], strict=True))
         styles: dict[str, list[float | None]] = {}
         for item in asked.items:
             found = values.get(item.id)
@@ -124,7 +122,7 @@ class ImageReward(Preference):
     columns = ("id", "index")
     needs = "benchmark-prompts.json of the ImageReward repository: a list of objects with id and prompt"
 
-    def items(self, prompts: Path | None, model: "NextScaleModel | None" = None) -> list[Item]:
+    def items(self, prompts: Path | None, model: NextScaleModel | None = None) -> list[Item]:
         place = self.require_prompts(prompts)
         items, seen = [], set[Any]()
         for i, item in enumerate(read_json(place, f"ImageReward needs {self.needs}.", list)):
@@ -142,7 +140,7 @@ class ImageReward(Preference):
 
     def rows(self, entries: pd.DataFrame, asked: Asked) -> list[dict[str, Any]]:
         """Both means of the official scripts, or the mended one."""
-        count = int(asked.folder.record.get("images_per_prompt", self.per_prompt))
+        count, _ = asked.folder.layout(self)
         values = {(row.entry, row.image): row.imagereward for row in entries.itertuples()}
         most = max(count, int(entries["image"].max()) + 1)
         rewards = [[values.get((item.id, k)) for k in range(most)] for item in asked.items]
@@ -151,9 +149,8 @@ class ImageReward(Preference):
         if asked.corrected:
             return [moved(flat, imagereward.corrected(rewards).score, "mean of prompts")]
         found = {"mean of prompts": imagereward.upstream(rewards), "mean of images": imagereward.infinity(rewards)}
-        for name, means in found.items():
-            if means.error and name == "mean of prompts":
-                raise VarlabError(f"The official script ends with {means.error}. Score with --mode corrected.")
+        if error := found["mean of prompts"].error:
+            raise VarlabError(f"The official script ends with {error}. Score with --mode corrected.")
         return [moved(flat, means.score, name) for name, means in found.items() if not means.error]
 
     def remarks(self, folder: Folder, items: Sequence[Item], prompts: Path | None) -> Iterator[str]:

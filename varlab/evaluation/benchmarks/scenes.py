@@ -1,8 +1,8 @@
 """What varlab judges without another network: the scene benchmark, and the distance of class-conditional scenes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,12 +13,10 @@ from varlab.evaluation.classes import MEASURES, described, held_out, measures
 from varlab.evaluation.contract import Asked, Benchmark, Item, Scores, finished, rates, require_all
 from varlab.evaluation.distances import FrechetSpace
 from varlab.evaluation.scattering import scattering_of
+from varlab.models.base import NextScaleModel
 from varlab.runs.origins import scene_version
 from varlab.scenes import score_images
 from varlab.scenes.prompt_sets import prompts as prompt_set
-
-if TYPE_CHECKING:
-    from varlab.models.base import NextScaleModel
 
 
 class Scenes(Benchmark):
@@ -28,7 +26,7 @@ class Scenes(Benchmark):
     needs = "no file: its prompts are varlab's own"
     reads_prompts = False
 
-    def items(self, prompts: Path | None, model: "NextScaleModel | None" = None) -> list[Item]:
+    def items(self, prompts: Path | None, model: NextScaleModel | None = None) -> list[Item]:
         chosen = prompt_set("scenes")
         return [
             Item(f"{i:05d}", text, category)
@@ -54,7 +52,7 @@ class Frechet(Scenes):
     per_prompt = 50
     needs = "a model of named scene classes, such as mini-var"
 
-    def items(self, prompts: Path | None, model: "NextScaleModel | None" = None) -> list[Item]:
+    def items(self, prompts: Path | None, model: NextScaleModel | None = None) -> list[Item]:
         names: Sequence[str] = getattr(getattr(model, "text", None), "names", ())
         if not names:
             raise VarlabError(f"{self.title} needs {self.needs}, or a folder that varlab generate made of one.")
@@ -79,23 +77,20 @@ class Frechet(Scenes):
 
 def _pictures(benchmark: Benchmark, asked: Asked) -> tuple[list[dict[str, Any]], list[np.ndarray], int]:
     """A row and the pixels of every image that is there, and how many are not."""
-    record = asked.folder.record
-    count, ending = int(record.get("images_per_prompt", benchmark.per_prompt)), record.get("ending", benchmark.ending)
     places = [
         (item, k, asked.folder.images / path)
         for item in asked.items
-        for k, path in enumerate(benchmark.paths(item, count, ending))
+        for k, path in enumerate(benchmark.paths(item, *asked.folder.layout(benchmark)))
     ]
     there = [(item, k, place) for item, k, place in places if place.is_file()]
     missing = require_all(asked, [str(place) for *_, place in places], [str(place) for *_, place in there])
     rows = [{"entry": item.id, "image": k, "category": item.category, "prompt": item.text} for item, k, _ in there]
-    return rows, list(_read(place for *_, place in there)), missing
+    return rows, [_read(place) for *_, place in there], missing
 
 
-def _read(places: Iterator[Path]) -> Iterator[np.ndarray]:
-    for place in places:
-        try:
-            with Image.open(place) as picture:
-                yield np.asarray(picture.convert("RGB"))
-        except OSError as error:
-            raise VarlabError(f"{place} cannot be read as an image ({cause(error)}). Make it again.") from error
+def _read(place: Path) -> np.ndarray:
+    try:
+        with Image.open(place) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except OSError as error:
+        raise VarlabError(f"{place} cannot be read as an image ({cause(error)}). Make it again.") from error

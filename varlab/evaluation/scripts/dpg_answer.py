@@ -54,7 +54,7 @@ def answers(
 def formats(images: Path) -> list[str]:
     """The kinds of picture files, which scores feel."""
     kinds = {place.suffix.lower() for place in images.rglob("*") if place.is_file()}
-    return sorted(kinds & {".png", ".jpg", ".jpeg", ".webp"})
+    return sorted(kinds & {*ENDINGS})
 
 
 def write(place: Path, rows: Iterable[tuple[str, int, str, str]], facts: Mapping[str, object]) -> None:

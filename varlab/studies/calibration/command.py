@@ -18,7 +18,7 @@ from varlab.outputs import save_json, save_table, with_facts
 from varlab.runs.origins import made_with
 from varlab.scenes.prompt_sets import prompts
 from varlab.studies.calibration import skipvar, sparsevar
-from varlab.writing import beside
+from varlab.writing import write_text
 
 METHODS = {  # and what they write
     "skipvar": (*with_facts("skipvar-measured.csv", "skipvar-accuracy.csv"), "skipvar.json"),
@@ -90,8 +90,7 @@ def split_command(
     facts = made_with(model, n=len(texts), seed=seed, prompts=list(texts))
     write(out, {"features": table}, facts)
     for name, half in halves.items():
-        with beside(out / f"{name}.txt") as part:
-            part.write_text("\n".join(half) + "\n", encoding="utf-8")
+        write_text(out / f"{name}.txt", "\n".join(half) + "\n")
         save_json(out / f"{name}.json", facts | {"half": name, "n": len(half), "prompts": half})
     ordered, first = table.hf_diff.sort_values(ascending=False), len(halves["sensitive"])
     return (

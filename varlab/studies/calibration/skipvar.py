@@ -5,7 +5,7 @@ whose SSIM to the dense image stays at least at the target. First the final stag
 may be dropped, the final stages without the unconditional branch. Source: SkipVAR (arXiv 2506.08908) and its models.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +27,10 @@ from varlab.errors import VarlabError
 from varlab.measures.metrics import ssim
 from varlab.measures.statistics import paired_shares
 from varlab.models.base import NextScaleModel
-from varlab.runs import Job, default_batch
+from varlab.runs import Job, Progress, default_batch
 from varlab.runs.inputs import check_counts
 from varlab.scenes.prompt_sets import dealt, digest_of, prompts
 
-Progress = Callable[[int, int], None]
 TARGETS = (0.84, 0.86, 0.88, 0.94, 0.97)  # the paper's three, and two at which small flat pictures differ
 
 

@@ -5,7 +5,7 @@ the share is measured on dense runs and held against that. The block is further 
 edges of the final image: the poster shows one block on contours and another on the background.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, get_args
@@ -28,12 +28,11 @@ from varlab.errors import VarlabError, unknown
 from varlab.measures.metrics import edge_energy, spearman
 from varlab.measures.statistics import bootstrap_interval
 from varlab.models.base import NextScaleModel
-from varlab.runs import Job, default_batch
+from varlab.runs import Job, Progress, default_batch
 from varlab.runs.inputs import at_least, check_counts
 from varlab.runs.provenance import provenance
 from varlab.scenes.prompt_sets import choose
 
-Progress = Callable[[int, int], None]
 CLOSE = 0.05  # root mean square distance of shares: how sure the published ones are
 TAUS = (0.4, 0.5, 0.6, 0.7)
 PUBLISHED = {"infinity": (0.14, 0.54, 0.78, 0.84), "hart": (0.12, 0.23, 0.55, 0.85)}

@@ -1,6 +1,6 @@
 """Speed against quality: models at exits, each judged against the same held-out scenes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,10 +14,9 @@ from varlab.evaluation.distances import FrechetSpace
 from varlab.evaluation.scattering import scattering_of
 from varlab.evaluation.scenes import drawn
 from varlab.models.var_model import VAR
+from varlab.runs import Progress
 from varlab.studies.exits import facts_of
 from varlab.studies.exits.speed import exit_specs
-
-Progress = Callable[[int, int], None]
 
 
 def scaled_rows(model: VAR, rows: Sequence[str] = ("full", "a", "b", "c", "d", "8")) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Draws the settings of a study one after the other and keeps their rows; the same call goes on where it stopped."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,13 @@ from varlab.errors import VarlabError
 from varlab.locks import one_writer
 from varlab.models.base import NextScaleModel
 from varlab.outputs import plain, save_json, save_table
-from varlab.runs import Job, default_batch, to_pil
+from varlab.runs import Job, Progress, default_batch, to_pil
 from varlab.runs.folders import run_key
 from varlab.runs.provenance import provenance
 from varlab.scenes import CATEGORIES, score_images
 from varlab.scenes.prompt_sets import PromptSet, prompts
 from varlab.studies.settings.plans import Plan, plan_of
 
-Progress = Callable[[float, int], None]
 AT_ONCE = 8  # images
 SEED = 7
 N = {"methods": 32, "sparsevar": 16, "exits": 48}

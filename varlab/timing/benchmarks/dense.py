@@ -13,11 +13,11 @@ from varlab.engine.randomness import SeededNoise
 from varlab.machine import has_bf16_units, now, rates
 from varlab.models.infinity_model import Infinity
 from varlab.models.packed import pack
+from varlab.runs import Progress
 from varlab.runs.clock import interleaved, timed_run
 from varlab.timing.benchmarks.models import random_infinity
 from varlab.timing.benchmarks.reference import reference
 
-Progress = Callable[[float, int], None]
 # What the engine must reach: figure -> (numerator, denominator, at most).
 TARGETS = {
     "fp32 / reference": ("engine fp32", "reference fp32", 0.95),

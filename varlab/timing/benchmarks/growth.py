@@ -1,6 +1,5 @@
 """How cost grows with resolution, batch, depth and width, against the engine's own account of operations."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +9,11 @@ import torch
 
 from varlab.machine import rates
 from varlab.models.infinity_model import Infinity
+from varlab.runs import Progress
 from varlab.runs.clock import interleaved
 from varlab.timing.benchmarks.dense import engine_seconds
 from varlab.timing.benchmarks.models import random_infinity
 
-Progress = Callable[[float, int], None]
 BASE: dict[str, Any] = {"depth": 2, "width": 1024, "pixels": "0.25M", "batch": 1}
 AXES: dict[str, tuple[Any, ...]] = {
     "pixels": ("0.06M", "0.25M", "1M"),

@@ -17,12 +17,7 @@ TOKENIZER = BSQConfig(bits=32, channels=8, blocks=1, norm_groups=4)
 
 @fixed_context()
 def random_infinity(
-    depth: int = 8,
-    width: int = 1024,
-    pixels: str = "1M",
-    precision: str = "fp32",
-    device: str = "cpu",
-    seed: int = 0,
+    depth: int = 8, width: int = 1024, pixels: str = "1M", precision: str = "fp32", device: str = "cpu", seed: int = 0
 ) -> Infinity:
     """An Infinity with the heads of the 2B model; time grows with depth, the square of width, and the tokens.
 

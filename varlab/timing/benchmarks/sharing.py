@@ -1,7 +1,7 @@
 """What drawing methods together saves: dense images, and the stages before methods part, computed once for all."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ from varlab.engine.randomness import SeededNoise
 from varlab.engine.sharing import may_share, shared_runs
 from varlab.models.base import NextScaleModel
 from varlab.outputs import save_table
+from varlab.runs import Progress
 from varlab.runs.clock import interleaved, paired_ratio
 from varlab.scenes.prompt_sets import prompts
 
-Progress = Callable[[float, int], None]
 ROUND = 4  # images of one prompt: 553 rounds are as many as GenEval draws
 SEED = 0
 APART, ALONE, TOGETHER = "dense images for each method", "dense images once", "first stages shared too"

@@ -18,7 +18,7 @@ from varlab.machine import clocks, device_name
 from varlab.models.base import NextScaleModel
 from varlab.outputs import in_picture, key_of, refuse_existing, save_table
 from varlab.resources import git_state
-from varlab.runs import runs_folder
+from varlab.runs import Progress, runs_folder
 from varlab.timing.benchmarks import attach_cost
 from varlab.timing.benchmarks.dense import NEEDS_UNITS, dense_bench
 from varlab.timing.benchmarks.growth import WITHIN, growth
@@ -27,7 +27,6 @@ from varlab.timing.benchmarks.sharing import ROUND, SEED, SPECS, sharing
 from varlab.weights.zoo import load
 from varlab.writing import beside
 
-Progress = Callable[[float, int], None]
 QUIET = 0.9  # share of its threads' time below which a run shared the machine with others
 
 
