@@ -88,7 +88,8 @@ def threshold(log: Log, source: str) -> str:
     """The frequency above which power counts as high, where the maps of a source are of one size."""
     if source == "residual":
         return f"{Q:g} per token"
-    side = _preview_side(log) if source.startswith("preview") else _final_side(log)
+    final = max(grids(log)[-1]) if grids(log) else int(2 * dataset(log, PROBE).attrs["nyquist"][-1])
+    side = _preview_side(log) if source.startswith("preview") else final
     return f"{Q * side:g}"
 
 
@@ -109,7 +110,3 @@ def _preview_side(log: Log) -> int:
     if not _has_previews(log):
         raise VarlabError(f"This log has no previews: log it with the probe {PROBE}, without preview=off.")
     return int(max(dataset(log, PROBE).attrs["preview_pixels"]))
-
-
-def _final_side(log: Log) -> int:
-    return max(grids(log)[-1]) if grids(log) else int(2 * dataset(log, PROBE).attrs["nyquist"][-1])

@@ -11,6 +11,7 @@ import numpy as np
 
 from varlab.claims import accounts
 from varlab.claims.ledger import Claim
+from varlab.claims.verdict import six_digits
 
 MEANS = {
     "overall": ("sin-obj", "two-obj", "counting", "colors", "position", "color-attri"),
@@ -49,12 +50,8 @@ class Check:
     text: str
 
     def record(self) -> dict[str, Any]:
-        numbers = {"claimed": _plain(self.claimed), "found": _plain(self.found)}
+        numbers = {"claimed": six_digits(self.claimed), "found": six_digits(self.found)}
         return {"rule": self.rule, "parameters": self.parameters, **numbers, "agrees": self.agrees, "text": self.text}
-
-
-def _plain(value: float) -> float:
-    return float(f"{value:.6g}")
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ def row_mean(book: Book, claim: Claim) -> Iterator[Check]:
     mean = float(np.mean([part.value for part in known]))
     slack = half_unit(claim) + float(np.mean([half_unit(part) for part in known]))
     agrees = abs(mean - claim.value) <= slack + 1e-9
-    yield Check("row-mean", {"slack": _plain(slack)}, claim.value, mean, agrees,
+    yield Check("row-mean", {"slack": six_digits(slack)}, claim.value, mean, agrees,
                 f"The mean of its {len(known)} parts is {mean:.5g}; {claim.quote} is printed.")  # fmt: skip
 
 
@@ -246,7 +243,7 @@ def account(book: Book, claim: Claim) -> Iterator[Check]:
     if found is None:
         return
     slack = max(half_unit(claim), CLOSE * abs(claim.value))
-    yield Check("account", {"slack": _plain(slack)}, claim.value, found, abs(found - claim.value) <= slack + 1e-9,
+    yield Check("account", {"slack": six_digits(slack)}, claim.value, found, abs(found - claim.value) <= slack + 1e-9,
                 f"From shapes: {found:.5g} {claim.unit}; {claim.quote} stands there.")  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from varlab.claims.evidence import Finding
 from varlab.claims.ledger import CLAIMS, NOT_STATED, VERDICTS, Claim, claims_folder, read_claims
 from varlab.claims.prose import prose
 from varlab.claims.questions import MINIS, questions, recipe_verdict
-from varlab.claims.verdict import Number, Outcome
+from varlab.claims.verdict import Number, Outcome, six_digits
 from varlab.errors import VarlabError
 from varlab.json_files import as_lines, read_lines
 from varlab.writing import write_text
@@ -52,9 +52,9 @@ class Row:
             "parameters": found.parameters,
             "finding": found.text,
             "reason": found.reason,
-            "measured": None if first is None else _rounded(first.estimate),
-            "low": None if first is None else _rounded(first.low),
-            "high": None if first is None else _rounded(first.high),
+            "measured": None if first is None else six_digits(first.estimate),
+            "low": None if first is None else six_digits(first.low),
+            "high": None if first is None else six_digits(first.high),
             "n": self.facts.get("n") if first is None else first.n,
             "n_needed": found.needed,
             "numbers": [_number(number) for number in found.numbers],
@@ -66,13 +66,8 @@ class Row:
 
 
 def _number(number: Number) -> dict[str, Any]:
-    ends = {name: _rounded(getattr(number, name)) for name in ("estimate", "low", "high")}
+    ends = {name: six_digits(getattr(number, name)) for name in ("estimate", "low", "high")}
     return {"name": number.name, **ends, "n": number.n, "margin": number.margin}
-
-
-def _rounded(value: float) -> float | None:
-    """Six digits: more would differ between processors. None for what is not finite."""
-    return float(f"{value:.6g}") if abs(value) < float("inf") else None
 
 
 def verdicts(folder: Path | None = None) -> list[dict[str, Any]]:
@@ -105,17 +100,14 @@ def _of_claim(book: Book, claim: Claim, place: Path) -> Iterator[Row]:
 def stored(place: Path, model: str, study: str) -> SettingsTable | None:
     """A study of a model, None where it was not drawn."""
     folder = place / RUNS / model
-    return _read(folder, study) if (folder / f"{study}.csv").is_file() else None
+    if not (table := folder / f"{study}.csv").is_file():
+        return None
+    return _read(folder, study, (table.stat().st_mtime_ns, table.stat().st_size))
 
 
 @cache
-def _read_cached(folder: Path, study: str, _changed: tuple[int, int]) -> SettingsTable:
+def _read(folder: Path, study: str, _changed: tuple[int, int]) -> SettingsTable:
     return read_settings_table(folder, study)
-
-
-def _read(folder: Path, study: str) -> SettingsTable:
-    state = (folder / f"{study}.csv").stat()
-    return _read_cached(folder, study, (state.st_mtime_ns, state.st_size))
 
 
 def _facts(table: SettingsTable, study: str) -> dict[str, Any]:
@@ -136,12 +128,9 @@ def _recipe_facts(folder: Path) -> dict[str, Any]:
 
 def _own(book: Book, claim: Claim, said: list[Check]) -> Row:
     """By arithmetic where it is enough, else what the claim needs."""
-    told = prose(book, claim)
-    if told is not None:
-        outcome, found = told
-        return _row(claim, outcome, "by-its-tables", [*found, *said])
-    outcome, rule = _outcome(claim, said)
-    return _row(claim, outcome, rule, said)
+    if (told := prose(book, claim)) is not None:
+        return _row(claim, told[0], "by-its-tables", [*told[1], *said])
+    return _row(claim, *_outcome(claim, said), said)
 
 
 def _outcome(claim: Claim, said: Sequence[Check]) -> tuple[Outcome, str]:

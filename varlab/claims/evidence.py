@@ -13,7 +13,7 @@ import numpy as np
 from varlab.analysis.frontier import rivals
 from varlab.analysis.settings_table import DENSE, SettingsTable
 from varlab.claims.rules import FAILS, HOLDS, WIDE, above, all_of, enough, measured, number, positive
-from varlab.claims.verdict import Number, Outcome
+from varlab.claims.verdict import Number, Outcome, six_digits
 from varlab.measures.statistics import paired_shares
 
 MARGIN = 0.002  # of SSIM: a smaller difference counts as none
@@ -146,9 +146,8 @@ def keeps_more(table: SettingsTable, spec: str, other: str, about: str) -> Findi
     gap = measured(f"SSIM of {spec} less that of {other}", _gap(table, spec, other), MARGIN)
     works = ", ".join(f"{table.works[name]:.2f}" for name in (spec, other))
     text = f"{about}: SSIM {gap} more; work {works} of dense."
-    return Finding(
-        positive(gap), text, (gap,), baselines_of(table, spec), {"ssim_margin": MARGIN}, needed=needed(gap, 0)
-    )
+    listed, parameters = baselines_of(table, spec), {"ssim_margin": MARGIN}
+    return Finding(positive(gap), text, (gap,), listed, parameters, needed=needed(gap, 0))
 
 
 def best_block(table: SettingsTable, specs: Sequence[str], middle: int) -> Finding:
@@ -224,8 +223,8 @@ def _against(table: SettingsTable, spec: str) -> tuple[tuple[Number, ...], list[
         return (), [Outcome.NOT_COMPARABLE], "No baseline computes as little.", ()
     said = "; ".join(f"{one} against {one.name} ({rival.rank})" for one, rival in zip(numbers, found, strict=True))
     listed = tuple(
-        {"spec": rival.text, "work": _plain(rival.work), "ssim_difference": _plain(one.estimate),
-         "low": _plain(one.low), "high": _plain(one.high)}
+        {"spec": rival.text, "work": six_digits(rival.work), "ssim_difference": six_digits(one.estimate),
+         "low": six_digits(one.low), "high": six_digits(one.high)}
         for one, rival in zip(numbers, found, strict=True)
     )  # fmt: skip
     return numbers, [positive(one) for one in numbers], f"SSIM {said}.", listed
@@ -233,7 +232,3 @@ def _against(table: SettingsTable, spec: str) -> tuple[tuple[Number, ...], list[
 
 def baselines_of(table: SettingsTable, spec: str) -> tuple[dict[str, Any], ...]:
     return _against(table, spec)[3]
-
-
-def _plain(value: float) -> float | None:
-    return float(f"{value:.6g}") if np.isfinite(value) else None

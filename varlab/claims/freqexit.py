@@ -55,9 +55,8 @@ def detail_rises(shares: Measured) -> Verdict:
     """The last four of ten stages hold more detail than the earlier ones (stages of one token aside)."""
     table = shares.table[shares.table.source == "codes of the stage"].dropna()
     border = round(0.6 * len(shares.facts["schedule"]))
-    after, before = (
-        table[flag].groupby("prompt")["share"].mean() for flag in (table.stage > border, table.stage <= border)
-    )
+    flags = table.stage > border, table.stage <= border
+    after, before = (table[flag].groupby("prompt")["share"].mean() for flag in flags)
     more = measured("more detail", after.to_numpy() - before.loc[after.index].to_numpy(), RISE)
     finding = (
         f"Haar details hold {after.mean():.2f} of the energy of a stage's codes after stage {border}, "
@@ -111,9 +110,8 @@ def untrained_exits_fail(lens: Measured) -> Verdict:
 def half_is_faster(speed: Measured, exits: str) -> Verdict:
     """Half the blocks in at most ``ALLOWED`` of the time of all."""
     row = speed.table.set_index("exits").loc[exits]
-    ratio = Number(
-        "time ratio", float(row.transformer_ratio), float(row.low), float(row.high), int(row.rounds), reference=ALLOWED
-    )
+    ends = float(row.transformer_ratio), float(row.low), float(row.high)
+    ratio = Number("time ratio", *ends, int(row.rounds), reference=ALLOWED)
     finding = (
         f"{ratio} of the time at full depth, batch {row.batch:.0f}, {count(int(speed.facts['threads']), 'thread')}, "
         f"{row.rounds:.0f} interleaved rounds; operations {row.gflops / speed.table.gflops.iloc[0]:.2f}."

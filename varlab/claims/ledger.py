@@ -5,9 +5,8 @@ has one (``source_type``, ``evaluator_relationship``, ``evaluation_name``, ``low
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from varlab.errors import VarlabError, quoted, unknown
 from varlab.json_files import read_lines
@@ -103,10 +102,6 @@ def read_claims(folder: Path | None = None) -> list[Claim]:
         if claim.baseline and claim.baseline not in known:
             raise VarlabError(f"{path}: the baseline of {claim.id}, {claim.baseline}, is no claim of the ledger.")
     return found
-
-
-def record(claim: Claim) -> dict[str, Any]:
-    return asdict(claim)
 
 
 def select(claims: Sequence[Claim], **wanted: str | None) -> list[Claim]:

@@ -88,10 +88,11 @@ def verdicts(compared: Comparison, measure: str = "ssim") -> list[Verdict]:
         own = pairs[pairs.method == name]
         kept = f"{LABELS[measure]} {row[measure]:.3f}"
         finding = ". ".join([", ".join([kept, *map(_against, list(own.itertuples())[:1])]), *_mixes(own), _cost(row)])
-        numbers = [
-            Number(_less(measure, pair), pair.difference, pair.low, pair.high, int(row.n), MARGIN)
-            for pair in own.itertuples()
-        ]
+        numbers = []
+        for pair in own.itertuples():
+            rival = BEST_MIX if pair.rank.startswith(BEST_MIX) else "the best baseline"
+            label = f"{LABELS[measure]} less that of {rival}"
+            numbers.append(Number(label, pair.difference, pair.low, pair.high, int(row.n), MARGIN))
         idle = not_engaged(compared, str(name))
         outcome, reason = (Outcome.NOT_ENGAGED, idle) if idle else _outcome(own, compared.frontier is not None)
         claim = f"{name} keeps more of the image than any baseline at its work"
@@ -107,11 +108,6 @@ def _against(pair: Any) -> str:
 def _mixes(pairs: pd.DataFrame) -> list[str]:
     """``Against the best mix at equal work, 0.009 [0.005, 0.011] below: truncate:last=2 on 73 % ...``."""
     return [f"Against {pair.rank}, {_apart(pair)}: {pair.baseline}" for pair in pairs.iloc[1:].itertuples()]
-
-
-def _less(measure: str, pair: Any) -> str:
-    """``SSIM less that of the best baseline``."""
-    return f"{LABELS[measure]} less that of {BEST_MIX if pair.rank.startswith(BEST_MIX) else 'the best baseline'}"
 
 
 def _apart(pair: Any) -> str:

@@ -69,12 +69,8 @@ def _sparsevar(book: Book, claim: Claim) -> Iterator[tuple[str, str, Ask]]:
         elif claim.row == "block-16-best":
             yield "best-block", "sparsevar", _middle_block
     elif claim.id.startswith("sparsevar.poster.geneval.") and claim.column == "overall" and base is not None:
-        spec = f"sparsevar:keep={KEEPS[tau]:g},last=3"
-        yield (
-            "difference-agrees",
-            "methods",
-            partial(evidence.difference_agrees, spec=spec, claimed=claim.value - base.value),
-        )
+        spec, change = f"sparsevar:keep={KEEPS[tau]:g},last=3", claim.value - base.value
+        yield "difference-agrees", "methods", partial(evidence.difference_agrees, spec=spec, claimed=change)
     elif claim.group == "sparsevar.inversion.keep-by-tau" and claim.column in ("keep", "keep-consensus"):
         yield "share-agrees", "methods", partial(_share, tau=tau, claimed=claim.value)
     elif claim.group == "sparsevar.poster.ablation-alpha" and claim.column == "overall" and claim.row.endswith("none"):
@@ -99,14 +95,11 @@ def _skipvar(book: Book, claim: Claim) -> Iterator[tuple[str, str, Ask]]:
     elif claim.group == prose.SKIPVAR.rstrip(".") and claim.column == "ssim" and claim.row in TARGETS:
         speed_up = book.beside(claim, "speed-up")
         assert speed_up is not None
-        yield (
-            "ssim-at-speed",
-            "methods",
-            partial(evidence.ssim_at, spec=claim.spec, ssim=claim.value, speed=speed_up.value),
-        )
+        ask = partial(evidence.ssim_at, spec=claim.spec, ssim=claim.value, speed=speed_up.value)
+        yield "ssim-at-speed", "methods", ask
     elif claim.group == "skipvar.reviews.table-2b":
-        yield "halves-differ", "methods", partial(evidence.halves_differ, spec="skipvar:target=0.86",
-                                                  claimed=claim.value)  # fmt: skip
+        ask = partial(evidence.halves_differ, spec="skipvar:target=0.86", claimed=claim.value)
+        yield "halves-differ", "methods", ask
 
 
 TARGETS = ("SkipVAR@0.88", "SkipVAR@0.86", "SkipVAR@0.84")
@@ -134,12 +127,9 @@ def recipe_verdict(claim: Claim, folder: Path) -> tuple[str, Verdict] | None:
 # What a question asks of a table
 
 
-def _matched(table: SettingsTable) -> float:
-    return float(table.facts["axes"]["matched tau"][CENTRE])
-
-
-def _setting(table: SettingsTable, alpha: str = "4", last: int = 3) -> str:
-    return f"sparsevar:tau={_matched(table):g},alpha={alpha},last={last}"
+def matched(table: SettingsTable, alpha: str = "4", last: int | str = 3) -> str:
+    """SparseVAR at the tau of this model at which it computes the share of the poster's usual one."""
+    return f"sparsevar:tau={float(table.facts['axes']['matched tau'][CENTRE]):g},alpha={alpha},last={last}"
 
 
 def _middle_block(table: SettingsTable) -> Finding:
@@ -149,11 +139,11 @@ def _middle_block(table: SettingsTable) -> Finding:
 
 
 def _anchors(table: SettingsTable) -> Finding:
-    return evidence.keeps_more(table, _setting(table), _setting(table, "none"), "With anchors (alpha 4) and without")
+    return evidence.keeps_more(table, matched(table), matched(table, "none"), "With anchors (alpha 4) and without")
 
 
 def _start(table: SettingsTable, stages: int, start: int) -> Finding:
-    usual, other = _setting(table, last=stages - 10), _setting(table, last=stages - start)
+    usual, other = matched(table, last=stages - 10), matched(table, last=stages - start)
     later, sooner = (usual, other) if start < 10 else (other, usual)
     return evidence.keeps_more(table, later, sooner, f"P {max(start, 10)} against P {min(start, 10)}")
 

@@ -11,7 +11,7 @@ from varlab.analysis.settings_table import SettingsTable
 from varlab.claims.arithmetic import Book
 from varlab.claims.derive import stored
 from varlab.claims.ledger import Claim, claims_folder, read_claims
-from varlab.claims.questions import KEEPS, MINIS
+from varlab.claims.questions import KEEPS, MINIS, matched
 from varlab.claims.verdict import Outcome, Verdict
 from varlab.errors import unknown
 
@@ -165,14 +165,10 @@ def _spec_of(claim: Claim, name: str, table: SettingsTable) -> str | None:
         return "none"
     last = claim.row.split()[-1]
     if name == "ablation-alpha":
-        return f"sparsevar:tau={_centre(table)},alpha={last},last=3"
+        return matched(table, alpha=last)
     if name == "ablation-p":
-        return f"sparsevar:tau={_centre(table)},alpha=4,last={claim.spec.rpartition('last=')[2]}"
+        return matched(table, last=claim.spec.rpartition("last=")[2])
     return f"sparsevar:keep={KEEPS[last]:g},last=3"
-
-
-def _centre(table: SettingsTable) -> str:
-    return f"{float(table.facts['axes']['matched tau'][2]):g}"
 
 
 def _blind(table: SettingsTable, spec: str) -> str:

@@ -42,6 +42,11 @@ class Outcome(StrEnum):
         return tones.get(self, "")
 
 
+def six_digits(value: float) -> float | None:
+    """As files keep it: more digits would differ between processors. None for what is not finite."""
+    return float(f"{value:.6g}") if abs(value) < float("inf") else None
+
+
 @dataclass(frozen=True)
 class Number:
     """An estimate with its 95 % interval.

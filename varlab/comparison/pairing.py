@@ -158,8 +158,8 @@ def compare_saved(
         left, right, said = _partners(one, ours, two, theirs, allow_missing)
         chosen = _measures(one, left, two, right, measures, DENSE in (ours, theirs))
         if not allow_missing:
-            for scores, rows in ((one, left), (two, right)):
-                _refuse_holes(scores, rows, chosen)
+            _refuse_holes(one, left, chosen)
+            _refuse_holes(two, right, chosen)
         if chosen:
             rows = pair(left, right, chosen, margin, wanted, seeds == "shared", seed=seed)
             parts.append(rows.assign(a=_label(one, ours), b=_label(two, theirs)))

@@ -35,7 +35,7 @@ def check_picture(path: Path) -> tuple[tuple[int, int], str]:
             kind = str(image.format)
             if not _has_end(path, kind) or image.mode in ("RGBA", "P"):
                 image.load()
-                if _transparent(image):
+                if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
                     raise VarlabError(f"{path} is partly transparent. Lay it on a background, and save it as RGB.")
             return image.size, kind
     except (OSError, ValueError, SyntaxError) as error:
@@ -48,10 +48,6 @@ def _has_end(path: Path, kind: str) -> bool:
     with path.open("rb") as file:
         file.seek(-min(TAIL, path.stat().st_size), 2)
         return ENDS[kind] in file.read()
-
-
-def _transparent(image: Image.Image) -> bool:
-    return image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255
 
 
 def read_picture(path: Path) -> Tensor:

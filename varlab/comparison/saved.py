@@ -59,7 +59,7 @@ def read_scores(path: Path | str) -> Scores:
         if not (place / "prompts.csv").is_file():
             raise VarlabError(f"{place} holds no prompts.csv. Give {WRITTEN}.")
         return Scores(_tidy(_csv(place / "prompts.csv"), place / "prompts.csv"), facts_of(place), place)
-    readers = {".csv": _csv, ".jsonl": _jsonl, ".json": _json}
+    readers = {".csv": _csv, ".jsonl": lambda path: pd.DataFrame([row for _, row in read_lines(path)]), ".json": _json}
     if place.suffix.lower() not in readers:
         raise VarlabError(f"{place} is no file of scores. Give {WRITTEN}.")
     return Scores(_tidy(readers[place.suffix.lower()](place), place), facts_of(place), place)
@@ -71,10 +71,6 @@ def _csv(path: Path) -> pd.DataFrame:
         return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=["", "nan", "NaN"])  # ids stay text
     except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
         raise VarlabError(f"{path} cannot be read as CSV ({cause(error)}).") from error
-
-
-def _jsonl(path: Path) -> pd.DataFrame:
-    return pd.DataFrame([row for _, row in read_lines(path)])
 
 
 def _json(path: Path) -> pd.DataFrame:

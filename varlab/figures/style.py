@@ -54,7 +54,7 @@ METHODS = {  # one colour and one marker a method in every figure; baselines in 
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)), (0, (8, 2, 1, 2, 1, 2)))  # of the settings of a method
 MARKERS = ("o", "s", "^", "D", "v", "P")
 ENERGY = "mako"
-Drawn = TypeVar("Drawn", Axes, Figure)
+Drawn = TypeVar("Drawn", bound=Axes | Figure)
 
 THEME: Any = {
     "font.size": 8,

@@ -62,11 +62,6 @@ def bit_probability(logits: Tensor, top_k: int, top_p: float) -> Tensor:
     return probability
 
 
-def image_from(decoded: Tensor) -> Tensor:
-    """[-1, 1] -> [0, 1], fp32."""
-    return (decoded.float() + 1) / 2
-
-
 def check_growth(schedule: Schedule) -> None:
     """Refuse grids that the sampler cannot follow: stage 1 is the one token of the text, and no stage shrinks."""
     if schedule.grids[0] != (1, 1):
@@ -258,7 +253,7 @@ class Infinity(NextScaleModel[Settings, Conditioning, Guidance]):
         canvas = canvas.to(weight.dtype)
         if weight.is_contiguous(memory_format=torch.channels_last):
             canvas = canvas.contiguous(memory_format=torch.channels_last)
-        return image_from(self.tokenizer.decode(canvas))
+        return (self.tokenizer.decode(canvas).float() + 1) / 2  # from [-1, 1]
 
     # Costs
 

@@ -147,7 +147,10 @@ def _repair_log(folder: Path) -> Iterator[str]:
         shutil.rmtree(folder / STORE)
         yield f"removed the unfinished {STORE}: the same command makes it again from its batches"
         return
-    wrong = _log_faults(folder)
+    try:
+        wrong = next(iter(faults(folder, full=True, beginning=STORE)), "") or lacks(open_log(folder))
+    except VarlabError as error:
+        wrong = str(error).split("damaged (")[-1].split("). `")[0]
     if wrong:
         (folder / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(folder / STORE)
@@ -157,14 +160,6 @@ def _repair_log(folder: Path) -> Iterator[str]:
     elif not (folder / MANIFEST).exists():
         write_manifest(folder)
         yield f"wrote {MANIFEST} after reading the whole log"
-
-
-def _log_faults(folder: Path) -> str:
-    try:
-        wrong = faults(folder, full=True, beginning=STORE)
-        return wrong[0] if wrong else lacks(open_log(folder))
-    except VarlabError as error:
-        return str(error).split("damaged (")[-1].split("). `")[0]
 
 
 def _image_faults(folder: Path) -> str:

@@ -152,7 +152,8 @@ def _json(text: str, path: Path) -> Iterator[Entry]:
         return
     found = _parsed(text, "the file")
     if isinstance(found, dict):  # {"prompts": [...]}
-        found = next((value for name, value in found.items() if name.lower() in _NAMES and _is_list(value)), found)
+        lists = (value for name, value in found.items() if name.lower() in _NAMES and isinstance(value, list))
+        found = next(lists, found)
     if not isinstance(found, list):
         raise VarlabError("it is no list of prompts. Write [...], or name it .jsonl if it holds an object a line.")
     for number, item in enumerate(found):
@@ -210,10 +211,6 @@ def _column(names: list[str]) -> int | None:
 
 def _listed() -> str:
     return f"{', '.join(FIELDS[:-1])} or {FIELDS[-1]}"
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list)
 
 
 def _parsed(text: str, place: str) -> Any:

@@ -248,17 +248,14 @@ def _require_classes(classes: Sequence[str], model: "NextScaleModel | str | None
 
 def _interleaved(counts: dict[str, int], seed: int) -> Iterator[Prompt]:
     """Rounds of one prompt a category, without those whose count is used up; then the same anew."""
-    streams = {category: _stream(category, seed) for category in counts}
+    # All prompts of a category, shuffled anew each time they are used up.
+    shuffled = {name: _shuffles(_all_texts(name), (seed, CATEGORIES.index(name))) for name in counts}
+    streams = {name: chain.from_iterable(parts) for name, parts in shuffled.items()}
     while True:
         for turn in range(max(counts.values())):
             for category, wanted in counts.items():
                 if turn < wanted:
                     yield Prompt(next(streams[category]), category)
-
-
-def _stream(category: str, seed: int) -> Iterator[str]:
-    """All prompts of a category, shuffled anew each time they are used up."""
-    return chain.from_iterable(_shuffles(_all_texts(category), (seed, CATEGORIES.index(category))))
 
 
 def _shuffles(texts: Sequence[str], seeds: tuple[int, ...]) -> Iterator[list[str]]:

@@ -58,17 +58,11 @@ def _mini(name: str, folder: Path) -> Listed:
         grids, tokenizer = facts["schedule"]["grids"], facts["tokenizer"]
         stride = tokenizer.get("stride") or 2 ** (len(tokenizer["multipliers"]) - 1)  # half the side a level
         side = facts["schedule"]["extent"][0] * stride
-        return Listed(
-            name,
-            facts["family"],
-            _parameters(folder / "model.safetensors"),
-            len(grids),
-            sum(height * width for height, width in grids),
-            "classes" if facts["family"] == "var" else "captions",
-            "shipped",
-            str(folder),
-            f"trained on procedural scenes, {side} px, ships with varlab",
-        )
+        text = "classes" if facts["family"] == "var" else "captions"
+        about = f"trained on procedural scenes, {side} px, ships with varlab"
+        tokens, parameters = sum(height * width for height, width in grids), _parameters(folder / "model.safetensors")
+        sizes = parameters, len(grids), tokens
+        return Listed(name, facts["family"], *sizes, text, "shipped", str(folder), about)
     except (OSError, ValueError, KeyError, TypeError, IndexError, struct.error):
         return Listed(name, weights="damaged", description=_damage(name))
 

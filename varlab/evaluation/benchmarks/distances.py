@@ -212,7 +212,9 @@ class Mjhq(Fid):
         )
         rows = []
         for category in ["", *dict.fromkeys(item.category for item in asked.items)]:
-            ours, theirs = (_of(category, part.names, part.features) for part in (own, real))
+            # Of all where there is no category.
+            kept = ([not category or name.split("/")[0] == category for name in part.names] for part in (own, real))
+            ours, theirs = own.features[next(kept)], real.features[next(kept)]
             if len(ours) < 2 or len(theirs) < 2:
                 raise VarlabError(
                     f"{category}: {len(ours)} images of {results}, {len(theirs)} real ones; two are needed."
@@ -229,8 +231,3 @@ class Mjhq(Fid):
 
 def _stem(name: str) -> str:
     return str(Path(name).with_suffix(""))
-
-
-def _of(category: str, names: list[str], features: Any) -> np.ndarray:
-    """The features of a category's images; of all without one."""
-    return features[[not category or name.split("/")[0] == category for name in names]]

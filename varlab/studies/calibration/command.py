@@ -1,6 +1,6 @@
 """What ``varlab calibrate`` does: measure, fit, write tables and, for SkipVAR, the decision models."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from varlab.errors import VarlabError, unknown
 from varlab.machine import device_name
 from varlab.models.base import NextScaleModel
 from varlab.outputs import save_json, save_table, with_facts
+from varlab.runs import Progress
 from varlab.runs.origins import made_with
 from varlab.scenes.prompt_sets import prompts
 from varlab.studies.calibration import skipvar, sparsevar
@@ -36,7 +37,7 @@ def calibrate_command(
     held_out: int | None,
     seed: int,
     out: Path | None,
-    progress: Callable[[int, int], None],
+    progress: Progress,
     targets: Sequence[float] | None = None,
 ) -> tuple[list[pd.DataFrame], str]:
     """Tables to print, and a line on them. None takes the method's own default."""
@@ -79,9 +80,7 @@ def _shown(accuracy: pd.DataFrame) -> pd.DataFrame:
     return named.rename(columns={"gain": "less the best always", "verdict": "the decision beats it"})
 
 
-def split_command(
-    model: NextScaleModel, texts: Sequence[str], seed: int, out: Path, progress: Callable[[int, int], None]
-) -> str:
+def split_command(model: NextScaleModel, texts: Sequence[str], seed: int, out: Path, progress: Progress) -> str:
     """Write the two halves as prompt files beside the features they rest on; what to tell the user."""
     if len(texts) < 2:
         raise VarlabError(f"A prompt set of {len(texts)} cannot be halved. Give at least 2.")
