@@ -23,9 +23,8 @@ def compare(comparison: Comparison) -> None:
     for name, own in sets.items():
         comparison.absolute_stated(f"{name}_mu", own.mu, "mu")
         comparison.absolute_stated(f"{name}_sigma", own.sigma, "sigma")
-    dtypes = results.get("statistics_dtypes")
-    if dtypes:
-        ours = [str(next(iter(sets.values())).mu.dtype), str(next(iter(sets.values())).sigma.dtype)]
+    if dtypes := results.get("statistics_dtypes"):
+        ours = [str(array.dtype) for array in next(iter(sets.values()))]
         comparison.verify("statistics_dtypes", ours == dtypes, ", ".join(ours))
     _compare_fid(comparison, results.get("fid", {}), sets)
     _compare_inception(comparison, results)
@@ -135,10 +134,8 @@ def _distance(golden: Golden, name: str) -> float:
     """Of radii and distances: absolute for half precision, else a share of the largest."""
     if "half" in name:
         return golden.stated("radii_half" if name.startswith("radii") else "dist_half")
-    tag = name.split("_float32", 1)[1]
-    stated = next(
-        (key for key in golden.tolerances if _kind(key) == _kind(f"radii_float32{tag}")), f"radii_float32{tag}"
-    )
+    usual = f"radii_float32{name.split('_float32', 1)[1]}"
+    stated = next((key for key in golden.tolerances if _kind(key) == _kind(usual)), usual)
     return golden.stated(stated) * float(np.abs(golden.arrays[name]).max())
 
 

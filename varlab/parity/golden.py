@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from varlab.errors import VarlabError, cause, quoted
-from varlab.json_files import parse
+from varlab.json_files import parse, read_text
 
 _HEADER = ("kind", "config_json", "tolerances_json")
 
@@ -90,9 +90,8 @@ class Golden:
                 f"{self.path.name}: its tolerances say nothing of {quoted(name)} {quoted(about)} (they name "
                 f"{', '.join(sorted(self.tolerances)) or 'nothing'}). State it in the golden; parity assumes none."
             )
-        number = re.search(
-            r"(?<![\w.])\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.])", part.replace(about, "") if about else part
-        )
+        words = part.replace(about, "") if about else part
+        number = re.search(r"(?<![\w.])\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.])", words)
         if number is None and "equal" not in part:
             raise VarlabError(
                 f"{self.path.name}: the tolerance of {quoted(name)} holds no number: {quoted(part.strip())}."
@@ -121,10 +120,7 @@ def load(path: str | Path) -> Golden:
 def _load_text(path: Path) -> Golden:
     """A golden of JSON: its head names kind and tolerances."""
     _require_file(path)
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise VarlabError(f"{path.name} cannot be read as a golden file ({cause(error)}). Copy it again.") from error
+    text = read_text(path, "A golden file is text in UTF-8: copy it again.")
     if path.suffix == ".json":
         head = _object(path, "the file", text)
     else:
@@ -148,13 +144,11 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, AttributeError) as error:
-        zipped = zipfile.is_zipfile(path)  # what numpy says of another file is advice to unpickle it
-        what = (
-            f"is damaged or holds pickled objects ({cause(error)})" if zipped else "is no .npz file, or a damaged one"
-        )
+        what = "is no .npz file, or a damaged one"
+        if zipfile.is_zipfile(path):  # what numpy says of another file is advice to unpickle it
+            what = f"is damaged or holds pickled objects ({cause(error)})"
         raise VarlabError(f"{path.name} {what}, so it is not a golden file. Copy or produce it again.") from error
 
 
-def _object(path: Path, name: str, text: str) -> dict[str, Any]:
-    value: dict[str, Any] = parse(text, f"{path.name}: {name}", "Write the golden again.")
-    return value
+def _object(path: Path, name: str, text: str) -> Any:
+    return parse(text, f"{path.name}: {name}", "Write the golden again.")

@@ -50,15 +50,9 @@ def setup(golden: Golden) -> Setup:
     if config.get("gt_leak", 0) > 0 and config.get("leak_kind", "random") == "vae":
         height, width = (side * model.stride for side in model.latent_grid(model.schedule.final))
         image = weights.image(seed, len(text.lengths), height, width)
-    leaked = _leaked(golden, model, image, len(text.lengths))
+    leaked, settings = _leaked(golden, model, image, len(text.lengths)), _settings(config)
     return Setup(
-        model=model,
-        settings=_settings(config),
-        text=text,
-        negative=negative,
-        store_keys=True,
-        image=image,
-        leaked=leaked,
+        model=model, settings=settings, text=text, negative=negative, store_keys=True, image=image, leaked=leaked
     )
 
 

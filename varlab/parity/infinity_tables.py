@@ -56,10 +56,8 @@ def _compare_schedules(comparison: Comparison) -> None:
         return
     for ratio, table in json.loads(str(comparison.golden.arrays["schedules_json"])).items():
         schedule = infinity("1M", float(ratio))
-        ours: dict[str, object] = {
-            "table_len": -(-schedule.tokens // TABLE_STEP) * TABLE_STEP,
-            "tokens": schedule.tokens,
-        }
+        length = -(-schedule.tokens // TABLE_STEP) * TABLE_STEP
+        ours: dict[str, object] = {"table_len": length, "tokens": schedule.tokens}
         ours |= {pixels: [[1, *grid] for grid in infinity(pixels, float(ratio)).grids] for pixels in STAGES}
         wrong = [name for name in table if table[name] != ours.get(name)]
         comparison.verify_all(f"schedules_json_{ratio}", wrong)

@@ -103,14 +103,10 @@ def _compare_classifier(comparison: Comparison, name: str, features: Tensor) -> 
 
 
 def _classifier(values: Mapping[str, np.ndarray]) -> Classifier:
-    plain = {part: value.tolist() for part, value in values.items()}
-    return Classifier(
-        tuple(plain["mean"]),
-        tuple(plain["scale"]),
-        tuple(map(tuple, plain["coef"])),
-        tuple(plain["intercept"]),
-        tuple(plain["classes"]),
+    mean, scale, intercept, classes = (
+        tuple(values[part].tolist()) for part in ("mean", "scale", "intercept", "classes")
     )
+    return Classifier(mean, scale, tuple(map(tuple, values["coef"].tolist())), intercept, classes)
 
 
 def _compare_summary(comparison: Comparison, prefix: str, summary: Mapping[str, Any]) -> set[str]:

@@ -79,11 +79,8 @@ def setup(golden: Golden, config: Mapping[str, Any] | None = None) -> Setup:
             cosine=bool(config.get("l2", True)),
         )
     )
-    tokenizer = VQTokenizer(
-        VQConfig(
-            need("V"), need("Cvae"), config.get("ch", 160), stages=len(sides), phis=config.get("qsr", 4)
-        )
-    )  # fmt: skip
+    sizes = need("V"), need("Cvae"), config.get("ch", 160)
+    tokenizer = VQTokenizer(VQConfig(*sizes, stages=len(sides), phis=config.get("qsr", 4)))
     for module in (transformer, tokenizer):
         module.eval().requires_grad_(False)
         weights.fill(module, seed, weights.var_rule)

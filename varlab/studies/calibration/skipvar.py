@@ -133,11 +133,8 @@ def fit(
         pools["replace"] = tuple(t[labels(t, "drop", target) == 0] for t in pools["drop"])  # type: ignore[assignment]
         for kind, (seen, unseen) in pools.items():
             # Nothing left to learn from: the dense run is the safe answer.
-            parts[kind] = (
-                fit_classifier(seen[list(FEATURES)].to_numpy(), labels(seen, kind, target))
-                if len(seen)
-                else always(0, 0).uncond
-            )
+            known = seen[list(FEATURES)].to_numpy(), labels(seen, kind, target)
+            parts[kind] = fit_classifier(*known) if len(seen) else always(0, 0).uncond
             rows.append({"target": target, "model": kind} | _judge(parts[kind], kind, seen, unseen, target))
         judged = [row for row in rows if row["target"] == target and row["n_held_out"] and row["n_train"]]
         told = (facts or {}) | {"accuracy": judged}

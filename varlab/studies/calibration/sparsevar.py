@@ -193,11 +193,5 @@ def edge_correlations(model: NextScaleModel, scores: dict[int, Tensor], images: 
 def edge_table(values: np.ndarray) -> pd.DataFrame:
     """One row a block of correlations [n, blocks], with the interval over prompts."""
     found = bootstrap_interval(values)
-    return pd.DataFrame(
-        {
-            "block": range(1, values.shape[1] + 1),
-            "correlation": found.estimate,
-            "correlation low": found.low,
-            "correlation high": found.high,
-        }
-    )
+    ends = {"correlation": found.estimate, "correlation low": found.low, "correlation high": found.high}
+    return pd.DataFrame({"block": range(1, values.shape[1] + 1), **ends})

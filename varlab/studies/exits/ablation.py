@@ -28,6 +28,7 @@ from varlab.training.freqexit.pipeline import Plan, Report, export_freqexit, tra
 from varlab.training.freqexit.recipes import BASES
 from varlab.weights.embedded import data_folder
 from varlab.weights.zoo import load
+from varlab.writing import beside
 
 TABLE = "ablation"
 UNTRAINED = "untrained"
@@ -134,10 +135,8 @@ def samples_path(place: Path, exits: str, asked: Ablation) -> Path:
 
 
 def _save(path: Path, **arrays: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part.npz")
-    np.savez(part, **arrays)  # type: ignore[arg-type]
-    part.replace(path)
+    with beside(path) as part:
+        np.savez(part, **arrays)  # type: ignore[arg-type]
 
 
 # The table

@@ -77,9 +77,8 @@ def detail_removed(
     texts = labels(model, n)
     space, plain, rows = FrechetSpace(scattering_of(reference(model, n)[0]), resamples), None, []
     for name, stages in {"nothing": (), **removals}.items():
-        pictures = np.stack(
-            [np.asarray(image) for image in sample(model.with_(WithoutDetail, stages=stages), texts, seed=seed).images]
-        )
+        images = sample(model.with_(WithoutDetail, stages=stages), texts, seed=seed).images
+        pictures = np.stack([np.asarray(image) for image in images])
         plain = pictures if plain is None else plain
         alike = bootstrap_interval(ssim(_unit(pictures), _unit(plain)).numpy())
         values = measures(described(pictures, texts), space) | {"ssim": alike}

@@ -1,6 +1,7 @@
 """Speed against quality: models at exits, each judged against the same held-out scenes."""
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 import numpy as np
 import pandas as pd
@@ -31,12 +32,7 @@ def scaled_rows(model: VAR, rows: Sequence[str] = ("full", "a", "b", "c", "d", "
 
 def shorthand(exits: Sequence[int]) -> str:
     """10/10/10/6 -> "10x3/6": what ``freqexit`` reads."""
-    parts: list[list[int]] = []
-    for count in exits:
-        if parts and parts[-1][0] == count:
-            parts[-1][1] += 1
-        else:
-            parts.append([count, 1])
+    parts = [(count, len(list(run))) for count, run in groupby(exits)]
     if len(parts) == 1:
         return str(parts[0][0])
     return "/".join(str(count) if times == 1 else f"{count}x{times}" for count, times in parts)
@@ -65,12 +61,8 @@ def exit_quality(
             found = described(drawn(model, texts, seed, [spec]), texts)
             costs = account(model, read_exits(text, len(model.schedule)), model.settings)
             about = {"weights": weights, "exits": text, "n": n}
-            work = {
-                "block_calls": costs.block_calls,
-                "weighted_depth": costs.weighted_depth,
-                "gflops": costs.transformer_gflops,
-            }
-            rows.append(about | work | as_row(measures(found, space)))
+            about |= {name: getattr(costs, name) for name in ("block_calls", "weighted_depth")}
+            rows.append(about | {"gflops": costs.transformer_gflops} | as_row(measures(found, space)))
             if progress is not None:
                 progress(len(rows), len(models) * len(exits))
     facts = facts_of(first, texts, seed) | {"weights": "; ".join(m.weights for m in models.values())}

@@ -98,12 +98,10 @@ def _unfitted(job: Job, chosen: PromptSet, plan: Plan) -> tuple[Job, PromptSet, 
 
 def _decisions(method: SkipVAR, model: str) -> DecisionModel | None:
     """None where there is no such model: the method is left out with the reason."""
+    if isinstance(method.model, DecisionModel):
+        return method.model
     try:
-        return (
-            method.model
-            if isinstance(method.model, DecisionModel)
-            else read_decisions(method.model, model, method.target)
-        )
+        return read_decisions(method.model, model, method.target)
     except VarlabError:
         return None
 
