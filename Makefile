@@ -34,8 +34,9 @@ test: install
 	$(MAKE) --no-print-directory -j 2 lint unit
 
 # Two workers, one torch thread each. Each begins with one half of the tests in order, so most files' fixtures are made once.
+# What they and the processes they start compile is kept, also where the environment says not to.
 unit: install
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --durations 10
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --durations 10
 
 # The wheel, built and used alone in a fresh environment.
 wheel: install

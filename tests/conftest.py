@@ -1,9 +1,10 @@
 """Tiny random models for the laws of the engine: seconds, no weights."""
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import hypothesis
+import pytest
 import torch
 
 from tests.skips import pytest_runtest_logreport, pytest_sessionfinish, pytest_terminal_summary  # noqa: F401
@@ -20,6 +21,9 @@ from varlab.models.tokenizers.maps import channels_last
 from varlab.models.tokenizers.vqvae import VQConfig, VQTokenizer
 from varlab.models.var import VARConfig, VARTransformer
 from varlab.models.var_model import VAR
+from varlab.reports import nbformats  # noqa: F401  (before a test's own import, which is slow)
+from varlab.runs import run as runs
+from varlab.runs.provenance import stage_seconds
 
 SCHEDULES = {
     "square": schedules.square((1, 2, 3, 5), "square"),
@@ -44,6 +48,14 @@ def pytest_collection_finish() -> None:
     """A run asks for free memory and so collects garbage, hundreds of times in a suite: modules and tests are none."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_stage_times() -> Iterator[None]:
+    """The stages of a logged run are timed once, on one image: how they are timed is for test_runs.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "stage_seconds", lambda job, batch: stage_seconds(job, 1, longest=0))
+        yield
 
 
 def tiny_infinity(schedule: str = "square", patchify: bool = False, seed: int = 0) -> Infinity:

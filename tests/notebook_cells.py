@@ -11,7 +11,6 @@ import pytest
 from varlab.reports import list_notebooks, notebook_parameters
 from varlab.reports.facts import FOLDER_VARIABLE, read_facts
 from varlab.reports.notebooks import read_notebook
-from varlab.runs.provenance import stage_seconds
 
 DISPLAY = ("display.html.use_mathjax", "display.max_colwidth", "display.max_columns")  # set for a whole kernel
 
@@ -26,10 +25,7 @@ class Ran:
 
 
 def run_cells(name: str, given: dict[str, Any], folder: Path) -> Ran:
-    """Run a notebook with some of its parameters given; its figures, tables and facts go to ``folder``.
-
-    The stages of its runs are timed on one image: what the times are is for other tests.
-    """
+    """Run a notebook with some of its parameters given; its figures, tables and facts go to ``folder``."""
     notebook = list_notebooks()[name]
     declared = notebook_parameters(notebook)
     assert given.keys() <= declared.keys()
@@ -40,7 +36,6 @@ def run_cells(name: str, given: dict[str, Any], folder: Path) -> Ran:
     folder.mkdir(parents=True, exist_ok=True)
     with pytest.MonkeyPatch.context() as patch, pd.option_context(*_as_they_are()):
         patch.setenv(FOLDER_VARIABLE, str(folder))
-        patch.setattr("varlab.runs.run.stage_seconds", lambda job, batch: stage_seconds(job, 1, repeats=1))
         patch.setattr("IPython.display.display", lambda *things: shown.extend(things))
         for cell in cells:
             if "parameters" not in cell.metadata.get("tags", []):

@@ -11,6 +11,7 @@ import pytest
 
 import varlab as vl
 from tests.conftest import tiny_hart, tiny_infinity
+from tests.minis import nano  # noqa: F401  (a fixture)
 from varlab.analysis.comparisons import is_baseline, read_frontier
 from varlab.analysis.frontier import Frontier
 from varlab.claims.methods import against_baselines, verdicts
@@ -23,11 +24,6 @@ from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
 
 METHOD, LISTED, UNLISTED = "sparsevar:keep=0.5,last=1", "random-tokens:keep=0.5,last=1", "truncate:last=1"
-
-
-@pytest.fixture(scope="module")
-def model() -> NextScaleModel:
-    return vl.load("nano-infinity")
 
 
 # --- judged -------------------------------------------------------------------------------------------------
@@ -126,12 +122,12 @@ def test_the_grid_is_what_schedule_and_guidance_allow() -> None:
 
 
 def test_a_comparison_draws_its_frontier_once(
-    model: NextScaleModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nano: NextScaleModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(baselines, "AT_ONCE", 4)
-    found = compare(model, "scenes", [METHOD, "truncate:last=2"], n=6, batch=3, seed=5)
-    assert found.frontier is not None and set(found.frontier.specs) == set(baseline_specs(model, model.settings))
+    found = compare(nano, "scenes", [METHOD, "truncate:last=2"], n=6, batch=3, seed=5)
+    assert found.frontier is not None and set(found.frontier.specs) == set(baseline_specs(nano, nano.settings))
     place = Path(found.frontier.facts["folder"])
     assert place.parent == Path("runs") and sorted(path.name for path in place.iterdir()) == [
         "baselines-000000.csv", "baselines-000003.csv", "frontier.json",
@@ -142,13 +138,13 @@ def test_a_comparison_draws_its_frontier_once(
         assert kept.to_numpy() == pytest.approx(listed[measure].to_numpy(), rel=1e-4)
     work = found.table.work_ratio["truncate:last=2"]  # of other batches, whose texts are padded to other lengths
     assert found.frontier.works()["truncate:last=2"] == pytest.approx(work, abs=0.002)
-    assert found.frontier.facts["weights"] == model.weights and found.frontier.facts["seed"] == 5
+    assert found.frontier.facts["weights"] == nano.weights and found.frontier.facts["seed"] == 5
     pairs = against_baselines(found)
     assert set(pairs.method) == {METHOD} and (pairs.work_baseline <= pairs.work + 0.005).all()
     (verdict,) = verdicts(found)
     assert verdict.outcome in (Outcome.HOLDS, Outcome.FAILS, Outcome.WIDE, Outcome.NO_DIFFERENCE)
     monkeypatch.setattr(baselines, "shared_runs", None)  # nothing is drawn again
-    again = frontier(model, "scenes", n=6, seed=5)
+    again = frontier(nano, "scenes", n=6, seed=5)
     assert again.prompts.equals(found.frontier.prompts)
     folder = found.save(tmp_path / "saved")
     saved = read_frontier(folder)
@@ -159,26 +155,26 @@ def test_a_comparison_draws_its_frontier_once(
 
 
 def test_a_frontier_is_kept_by_all_that_decides_it(
-    model: NextScaleModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nano: NextScaleModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(baselines, "baseline_specs", lambda model, settings: ["none", "truncate:last=3"])
     monkeypatch.chdir(tmp_path)
     kept = {
-        frontier(model, "scenes", n=2, **given).facts["folder"]
-        for given in ({}, {"seed": 1}, {"cfg": 2.0}, {"tau": 0.5})
+        frontier(nano, "scenes", n=2, **given).facts["folder"]
+        for given in ({}, {"seed": 1}, {"cfg": 4.0}, {"tau": 0.5})
     }
-    kept.add(frontier(model, ["a red star", "a blue ring"], n=2).facts["folder"])
+    kept.add(frontier(nano, ["a red star", "a blue ring"], n=2).facts["folder"])
     kept.add(frontier(vl.load("nano-infinity", init="random"), "scenes", n=2).facts["folder"])
     assert len(kept) == 6
     with pytest.raises(VarlabError, match="another frontier"):
-        frontier(model, "scenes", n=2, seed=2, folder=next(iter(kept)))
+        frontier(nano, "scenes", n=2, seed=2, folder=next(iter(kept)))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     with pytest.raises(VarlabError, match="holds no frontier"):
-        frontier(model, "scenes", n=2, folder=tmp_path / "mine")
+        frontier(nano, "scenes", n=2, folder=tmp_path / "mine")
 
 
-def test_only_what_is_missing_is_drawn(model: NextScaleModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_is_missing_is_drawn(nano: NextScaleModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[set[str]] = []
     plain = baselines.shared_runs
 
@@ -188,7 +184,7 @@ def test_only_what_is_missing_is_drawn(model: NextScaleModel, tmp_path: Path, mo
 
     def drawn(*specs: str) -> Frontier:
         monkeypatch.setattr(baselines, "baseline_specs", lambda model, settings: ["none", *specs])
-        return frontier(model, "scenes", n=3, folder=tmp_path / "kept")
+        return frontier(nano, "scenes", n=3, folder=tmp_path / "kept")
 
     monkeypatch.setattr(baselines, "shared_runs", noted)
     monkeypatch.setattr(baselines, "AT_ONCE", 2)
@@ -208,7 +204,7 @@ def test_only_what_is_missing_is_drawn(model: NextScaleModel, tmp_path: Path, mo
 
 
 def test_no_more_images_at_once_than_asked_for(
-    model: NextScaleModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nano: NextScaleModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where a larger batch began the folder; the numbers are those of any batch."""
     sizes: list[int] = []
@@ -221,22 +217,22 @@ def test_no_more_images_at_once_than_asked_for(
     monkeypatch.setattr(baselines, "shared_runs", noted)
     monkeypatch.setattr(baselines, "baseline_specs", lambda model, settings: ["none", "truncate:last=3"])
     texts = ["a red star", "a blue ring", "a star"]
-    whole = frontier(model, texts, folder=tmp_path / "whole")
-    one = frontier(model, texts, folder=tmp_path / "one", batch=1)
+    whole = frontier(nano, texts, folder=tmp_path / "whole")
+    one = frontier(nano, texts, folder=tmp_path / "one", batch=1)
     assert sizes == [3, 1, 1, 1] and sorted(path.name for path in (tmp_path / "one").glob("*.csv"))[-1][-5] == "2"
     assert one.values("ssim").to_numpy() == pytest.approx(whole.values("ssim").to_numpy(), abs=1e-4)
     sizes.clear()
     (tmp_path / "whole" / "baselines-000000.csv").unlink()
-    again = frontier(model, texts, folder=tmp_path / "whole", batch=2)
+    again = frontier(nano, texts, folder=tmp_path / "whole", batch=2)
     assert sizes == [2, 1] and len(again.prompts) == 6
-    compare(model, texts, ["truncate:last=3"], batch=1, frontier=tmp_path / "compared")
+    compare(nano, texts, ["truncate:last=3"], batch=1, frontier=tmp_path / "compared")
     assert sizes[2:] == [1, 1, 1]
     with pytest.raises(VarlabError, match="batch must be at least 1"):
-        frontier(model, texts, batch=0)
+        frontier(nano, texts, batch=0)
 
 
 def test_a_second_process_finds_what_the_first_has_drawn(
-    model: NextScaleModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nano: NextScaleModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[range] = []
     plain, lock = baselines.shared_runs, baselines.one_writer
@@ -246,7 +242,7 @@ def test_a_second_process_finds_what_the_first_has_drawn(
         return plain(run, text, samples, methods)
 
     def asked() -> Frontier:
-        return frontier(model, "scenes", n=2, folder=tmp_path / "kept")
+        return frontier(nano, "scenes", n=2, folder=tmp_path / "kept")
 
     @contextmanager
     def waited(place: Path) -> Iterator[None]:

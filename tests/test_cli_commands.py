@@ -38,25 +38,16 @@ print("heavy:", {"torch", "numpy", "pandas", "xarray", "zarr", "matplotlib", "IP
     assert done.stdout.count("Usage: varlab") == 4 and done.stdout.endswith("heavy: set()\n")
 
 
-def test_a_picture_does_not_wait_for_compiler_statistics_and_stores(tmp_path: Path) -> None:
+def test_pictures_wait_for_no_stores_and_comparisons_without_a_folder_for_no_figures() -> None:
     code = """
 import sys
 import varlab as vl
+from varlab.cli import main
 from varlab.weights.registry import MODELS, empty
 vl.sample(vl.load("nano-infinity"), ["a red star"])
 for entry in MODELS.values():
     empty(entry)  # what loading asks the shapes and sizes of
-print("heavy:", {"torch._dynamo", "sympy", "scipy.stats", "dask", "zarr", "matplotlib"} & set(sys.modules))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, env=os.environ)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("heavy: set()\n")
-
-
-def test_a_comparison_without_a_folder_does_not_wait_for_figures_and_scene_scores(tmp_path: Path) -> None:
-    code = """
-import sys
-from varlab.cli import main
+print("of pictures:", {"torch._dynamo", "sympy", "scipy.stats", "dask", "zarr", "matplotlib"} & set(sys.modules))
 sys.argv = "varlab compare nano-infinity none truncate:last=1 --n 1 --batch 1 --no-frontier".split()
 try:
     main()
@@ -66,6 +57,7 @@ print("heavy:", {"matplotlib", "seaborn", "scipy.stats", "scipy.fft", "scipy.ndi
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, env=os.environ)
     assert done.returncode == 0, done.stderr
+    assert "of pictures: set()\n" in done.stdout
     assert "truncate:last=1" in done.stdout and done.stdout.endswith("heavy: set()\n")
 
 

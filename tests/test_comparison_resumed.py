@@ -9,6 +9,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 import varlab as vl
+from tests.minis import nano  # noqa: F401  (a fixture)
 from tests.test_class_quality import named_var
 from varlab.comparison import Comparison, compare, frontier
 from varlab.comparison.bench import Bench
@@ -25,17 +26,12 @@ from varlab.runs.states import kind_of, remove, runs_in, table, verify
 SPECS = ["truncate:last=1", "oracle-tokens:keep=0.5,last=1"]
 
 
-@pytest.fixture(scope="module")
-def model() -> NextScaleModel:
-    return vl.load("nano-infinity")
-
-
 def compared(model: NextScaleModel, folder: Path | None, *specs: str, **options: Any) -> Comparison:
     return compare(model, "scenes", specs or SPECS, n=5, batch=2, frontier=False, folder=folder, **options)
 
 
 @pytest.fixture
-def stopped(model: NextScaleModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def stopped(nano: NextScaleModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A comparison of three turns that was stopped in the third."""
     plain = Bench._run
 
@@ -46,7 +42,7 @@ def stopped(model: NextScaleModel, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(Bench, "_run", run)
-        compared(model, tmp_path / "c")
+        compared(nano, tmp_path / "c")
     return tmp_path / "c"
 
 
@@ -63,12 +59,12 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return turns
 
 
-def test_what_was_stopped_goes_on_after_its_last_turn(model: NextScaleModel, stopped: Path, ran: list[int]) -> None:
+def test_what_was_stopped_goes_on_after_its_last_turn(nano: NextScaleModel, stopped: Path, ran: list[int]) -> None:
     assert (kind_of(stopped), str(verify(stopped))) == ("comparison", "partial: 2 turns")
-    found = compared(model, stopped)
+    found = compared(nano, stopped)
     assert ran == [0, 0, 0, 3, 3, 3] and not (stopped / TURNS).exists()  # the machine warms up again
     assert any("2 sittings" in note for note in found.facts["notes"])
-    whole = compared(model, stopped.parent / "whole")
+    whole = compared(nano, stopped.parent / "whole")
     for name in ("prompts.csv", "images/02/0004.png"):
         ours, other = ((folder / name).read_bytes() for folder in (stopped, stopped.parent / "whole"))
         assert ours == other or name.endswith("png")  # whose record holds its date
@@ -77,11 +73,11 @@ def test_what_was_stopped_goes_on_after_its_last_turn(model: NextScaleModel, sto
     assert not any("sittings" in note for note in whole.facts["notes"])
 
 
-def test_what_is_whole_is_opened(model: NextScaleModel, tmp_path: Path, ran: list[int]) -> None:
-    made = compared(model, tmp_path)
+def test_what_is_whole_is_opened(nano: NextScaleModel, tmp_path: Path, ran: list[int]) -> None:
+    made = compared(nano, tmp_path)
     assert str(verify(tmp_path)) == "complete"
     ran.clear()
-    found = compared(model, tmp_path)
+    found = compared(nano, tmp_path)
     assert ran == [] and found.facts == made.facts and found.ledgers == made.ledgers
     for ours, other in ((found.table, made.table), (found.prompts, made.prompts), (found.timings, made.timings)):
         assert_frame_equal(pd.DataFrame(ours), other, check_dtype=False)
@@ -89,63 +85,63 @@ def test_what_is_whole_is_opened(model: NextScaleModel, tmp_path: Path, ran: lis
     assert found.images[SPECS[0]][1].tobytes() == made.images[SPECS[0]][1].tobytes()
 
 
-def test_a_damaged_turn_runs_again(model: NextScaleModel, stopped: Path, ran: list[int]) -> None:
+def test_a_damaged_turn_runs_again(nano: NextScaleModel, stopped: Path, ran: list[int]) -> None:
     (stopped / TURNS / "000001.npz").write_bytes(b"PK cut")
-    compared(model, stopped)
+    compared(nano, stopped)
     assert [turn for turn in ran if turn] == [1] * 3 + [3] * 3
 
 
 def test_another_comparison_is_refused_by_field_and_replaced_when_asked(
-    model: NextScaleModel, stopped: Path, ran: list[int]
+    nano: NextScaleModel, stopped: Path, ran: list[int]
 ) -> None:
     with pytest.raises(VarlabError, match="different: methods"):
-        compared(model, stopped, "truncate:last=2")
+        compared(nano, stopped, "truncate:last=2")
     with pytest.raises(VarlabError, match="different: seed"):
-        compared(model, stopped, seed=1)
+        compared(nano, stopped, seed=1)
     assert ran == []
-    compared(model, stopped, "truncate:last=2", overwrite=True)
+    compared(nano, stopped, "truncate:last=2", overwrite=True)
     assert list(pd.read_csv(stopped / "comparison.csv").method) == ["none", "truncate:last=2"]
     assert not (stopped / "images" / "02").exists()
     with pytest.raises(VarlabError, match="different: methods"):
-        compared(model, stopped)
+        compared(nano, stopped)
 
 
-def test_a_folder_of_other_files_is_left_alone(model: NextScaleModel, tmp_path: Path, ran: list[int]) -> None:
+def test_a_folder_of_other_files_is_left_alone(nano: NextScaleModel, tmp_path: Path, ran: list[int]) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(VarlabError, match="holds no comparison"):
-        compared(model, tmp_path)
+        compared(nano, tmp_path)
     assert ran == [] and [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 def test_folders_of_something_else_stay_even_where_a_comparison_may_be_replaced(
-    model: NextScaleModel, tmp_path: Path, ran: list[int]
+    nano: NextScaleModel, tmp_path: Path, ran: list[int]
 ) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "mine.png").write_text("mine")
     with pytest.raises(VarlabError, match="would replace its images"):
-        compared(model, tmp_path, overwrite=True)
+        compared(nano, tmp_path, overwrite=True)
     assert ran == [] and (tmp_path / "images" / "mine.png").read_text() == "mine"
 
 
-def test_what_was_begun_and_is_damaged_is_begun_anew_when_asked(model: NextScaleModel, stopped: Path) -> None:
+def test_what_was_begun_and_is_damaged_is_begun_anew_when_asked(nano: NextScaleModel, stopped: Path) -> None:
     (stopped / TURNS / BEGUN).write_text("{")
     with pytest.raises(VarlabError, match="--overwrite"):
-        compared(model, stopped)
-    compared(model, stopped, overwrite=True)
+        compared(nano, stopped)
+    compared(nano, stopped, overwrite=True)
     assert str(verify(stopped)) == "complete"
 
 
-def test_turns_that_were_left_when_all_was_written_go(model: NextScaleModel, tmp_path: Path, ran: list[int]) -> None:
-    made = compared(model, tmp_path)
+def test_turns_that_were_left_when_all_was_written_go(nano: NextScaleModel, tmp_path: Path, ran: list[int]) -> None:
+    made = compared(nano, tmp_path)
     (tmp_path / TURNS).mkdir()
     (tmp_path / TURNS / "000001.npz").touch()
     assert str(verify(tmp_path)) == "complete"
     ran.clear()
-    assert compared(model, tmp_path).facts == made.facts and ran == [] and not (tmp_path / TURNS).exists()
+    assert compared(nano, tmp_path).facts == made.facts and ran == [] and not (tmp_path / TURNS).exists()
 
 
 def test_timings_are_in_the_order_in_which_methods_ran(
-    model: NextScaleModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nano: NextScaleModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, order = Bench._run, list[tuple[str, int]]()
 
@@ -154,7 +150,7 @@ def test_timings_are_in_the_order_in_which_methods_ran(
         plain(bench, name, turn)
 
     monkeypatch.setattr(Bench, "_run", run)
-    timings = compared(model, None).timings
+    timings = compared(nano, None).timings
     assert [*zip(timings.method, timings.turn, strict=True)] == [each for each in order if each[1] >= 0]
 
 
@@ -170,18 +166,18 @@ def test_records_of_other_programs_make_no_run(tmp_path: Path) -> None:
     assert verify(tmp_path / "sweep").word == "damaged" and remove(tmp_path / "sweep") > 0
 
 
-def test_a_lost_picture_of_a_whole_one_is_said(model: NextScaleModel, tmp_path: Path) -> None:
-    compared(model, tmp_path)
+def test_a_lost_picture_of_a_whole_one_is_said(nano: NextScaleModel, tmp_path: Path) -> None:
+    compared(nano, tmp_path)
     (tmp_path / "images" / "01" / "0003.png").unlink()
     assert "images/01/0003.png is missing" in str(verify(tmp_path))
     with pytest.raises(VarlabError, match="--overwrite"):
-        compared(model, tmp_path)
+        compared(nano, tmp_path)
 
 
-def test_folders_of_every_kind_are_listed_and_only_their_own_files_go(model: NextScaleModel, tmp_path: Path) -> None:
-    compared(model, tmp_path / "c")
-    frontier(model, "scenes", n=3, folder=tmp_path / "f", batch=2)
-    generate({tmp_path / "g": scene_drawing(model, 2, 1, seed=0)})
+def test_folders_of_every_kind_are_listed_and_only_their_own_files_go(nano: NextScaleModel, tmp_path: Path) -> None:
+    compared(nano, tmp_path / "c")
+    frontier(nano, "scenes", n=3, folder=tmp_path / "f", batch=2)
+    generate({tmp_path / "g": scene_drawing(nano, 2, 1, seed=0)})
     vl.sweep({"models": ["nano-infinity"], "specs": ["none"], "prompts": [{"set": "scenes", "n": 2}]}, tmp_path / "s")
     rows = table(runs_in(tmp_path))[["kind", "model", "methods", "n", "state"]].to_numpy().tolist()
     assert rows == [
@@ -203,7 +199,7 @@ def test_folders_of_every_kind_are_listed_and_only_their_own_files_go(model: Nex
 
 
 def test_a_score_that_was_stopped_goes_on(
-    model: NextScaleModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nano: NextScaleModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
@@ -212,14 +208,14 @@ def test_a_score_that_was_stopped_goes_on(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        score_command("scenes", model, 24, 1, 0, None, stop)
+        score_command("scenes", nano, 24, 1, 0, None, stop)
     (place,) = runs_in("runs")
     there = {path: path.stat().st_mtime_ns for path in place.rglob("*.png")}
     assert len(there) == 16 and verify(place).word == "partial"
-    table_, note = score_command("scenes", model, 24, 1, 0, None, lambda *_: None)
+    table_, note = score_command("scenes", nano, 24, 1, 0, None, lambda *_: None)
     assert str(place) in note and verify(place).word == "complete"
     assert {path: path.stat().st_mtime_ns for path in there} == there
-    plain, _, _ = score_samples(model, 24, 1)
+    plain, _, _ = score_samples(nano, 24, 1)
     ours = table_[table_.source == "samples"].set_index("category")
     assert ours["mean"].equals(plain.summary["mean"])
 

@@ -10,15 +10,16 @@ import pytest
 from PIL import Image
 
 import varlab as vl
+from tests.minis import nano  # noqa: F401  (a fixture)
 from tests.test_benchmark_folders import drawing
 from tests.test_sweeps import PLAN
 from varlab.engine.loop import Run
 from varlab.evaluation.generation import generate
+from varlab.models.base import NextScaleModel
 from varlab.runs.dense import Batch, DenseImages
 from varlab.sweeps import sweep
 
 N = 4
-MODEL = vl.load("nano-infinity")
 PROMPTS = vl.prompts("scenes", n=N)
 
 
@@ -40,21 +41,25 @@ def whole_stages(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return ran
 
 
-def test_a_sweep_and_the_frontier_share_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    alone = vl.frontier(MODEL, PROMPTS, seed=3, batch=2, folder=tmp_path / "alone")
+def test_a_sweep_and_the_frontier_share_them(
+    nano: NextScaleModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = vl.frontier(nano, PROMPTS, seed=3, batch=2, folder=tmp_path / "alone")
     sweep(PLAN, tmp_path / "sweep", dense=tmp_path / "dense")  # shards of two
     drawn, ran = files(tmp_path / "dense"), whole_stages(monkeypatch)
-    shared = vl.frontier(MODEL, PROMPTS, seed=3, batch=2, folder=tmp_path / "shared", dense=tmp_path / "dense")
+    shared = vl.frontier(nano, PROMPTS, seed=3, batch=2, folder=tmp_path / "shared", dense=tmp_path / "dense")
     assert not ran and files(tmp_path / "dense") == drawn and len(drawn) == 2
     pd.testing.assert_frame_equal(shared.prompts, alone.prompts, check_exact=True)
 
 
-def test_a_sweep_reads_what_a_comparison_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = vl.compare(MODEL, PROMPTS, [], seed=3, batch=2, frontier=tmp_path / "f", dense=tmp_path / "dense")
+def test_a_sweep_reads_what_a_comparison_kept(
+    nano: NextScaleModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = vl.compare(nano, PROMPTS, [], seed=3, batch=2, frontier=tmp_path / "f", dense=tmp_path / "dense")
     assert len(files(tmp_path / "dense")) == 2
     own = DenseImages.at(tmp_path / "dense")
     assert own is not None
-    held = own.read(Batch(MODEL, MODEL.settings, 3, 0, PROMPTS.texts[:2]))
+    held = own.read(Batch(nano, nano.settings, 3, 0, PROMPTS.texts[:2]))
     assert held is not None
     assert np.array_equal((held[0] * 255).byte().movedim(0, -1).numpy(), np.asarray(found.images["none"][0]))
     generated: list[int] = []
@@ -79,18 +84,18 @@ def test_a_benchmark_reads_and_keeps_them(tmp_path: Path, monkeypatch: pytest.Mo
             assert np.array_equal(np.asarray(Image.open(path)), np.asarray(Image.open(other)))
 
 
-def test_other_settings_batches_and_damage_are_other_images(tmp_path: Path) -> None:
+def test_other_settings_batches_and_damage_are_other_images(nano: NextScaleModel, tmp_path: Path) -> None:
     kept = DenseImages.at(tmp_path)
     assert kept is not None
-    batch = Batch(MODEL, MODEL.settings, 3, 0, ("a", "b"))
+    batch = Batch(nano, nano.settings, 3, 0, ("a", "b"))
     names = {batch.name} | {
         Batch(*given).name
         for given in (
-            (MODEL, MODEL.settings, 4, 0, ("a", "b")),
-            (MODEL, MODEL.settings, 3, 1, ("a", "b")),
-            (MODEL, MODEL.settings, 3, 0, ("a",)),
-            (MODEL, replace(MODEL.settings, cfg=2.0), 3, 0, ("a", "b")),
-            (vl.load("nano-infinity", init="random"), MODEL.settings, 3, 0, ("a", "b")),
+            (nano, nano.settings, 4, 0, ("a", "b")),
+            (nano, nano.settings, 3, 1, ("a", "b")),
+            (nano, nano.settings, 3, 0, ("a",)),
+            (nano, replace(nano.settings, cfg=4.0), 3, 0, ("a", "b")),
+            (vl.load("nano-infinity", init="random"), nano.settings, 3, 0, ("a", "b")),
         )
     }
     assert len(names) == 6 and kept.read(batch) is None

@@ -11,12 +11,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import varlab as vl
+from tests.minis import nano  # noqa: F401  (a fixture)
 from varlab.cli import app
 from varlab.comparison import Comparison
 from varlab.comparison.bench import Bench
 from varlab.comparison.foreign import token_logs
 from varlab.comparison.image_result import ImageComparison
 from varlab.errors import VarlabError
+from varlab.models.base import NextScaleModel
 from varlab.outputs import save_image
 from varlab.probes.log import Group, tree
 from varlab.report_inputs import check_inputs
@@ -29,8 +31,8 @@ LATENCIES = "method,turn,seconds\n" + "".join(f"none,{i},0.4\nfork,{i},0.2\n" fo
 
 
 @pytest.fixture(scope="module")
-def own() -> Comparison:
-    return vl.compare("nano-infinity", None, [SPEC], n=N, seed=SEED, frontier=False)
+def own(nano: NextScaleModel) -> Comparison:
+    return vl.compare(nano, None, [SPEC], n=N, seed=SEED, frontier=False)
 
 
 def fork(place: Path, own: Comparison, noise: float = 0.0) -> Path:

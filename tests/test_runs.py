@@ -136,7 +136,8 @@ def test_the_batch_size_does_not_change_a_log(model: Infinity) -> None:
     assert np.allclose(a, b, rtol=1e-3, equal_nan=True)
 
 
-def test_provenance_tells_what_was_run(model: Infinity, tmp_path: Path) -> None:
+def test_provenance_tells_what_was_run(model: Infinity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "stage_seconds", stage_seconds)
     log_run(model, PROMPTS[:2], tmp_path / "run", probes=PROBES, prompt_set="mine", seed=5, tau=0.5)
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["prompts"] == PROMPTS[:2] and record["seed"] == 5 and record["prompt_set"] == "mine"

@@ -206,7 +206,7 @@ def test_bad_input_is_refused(call):
 
 
 @pytest.mark.parametrize(
-    ("size", "sigma", "n", "least"), [(64, 0, 100, 0.99), (64, 1, 40, 0.98), (128, 0, 15, 0.98), (256, 0, 8, 0.98)]
+    ("size", "sigma", "n", "least"), [(64, 0, 30, 0.99), (64, 1, 20, 0.98), (128, 0, 8, 0.98), (256, 0, 4, 0.98)]
 )
 def test_scorer_reads_ground_truth(size, sigma, n, least):
     assert min(rates(n, size, sigma).values()) >= least

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from tests.minis import nano  # noqa: F401  (a fixture)
 from tests.test_sweeps import PLAN, fails_on
 from varlab.engine.loop import Run
 from varlab.sweeps import sweep
@@ -15,6 +16,7 @@ from varlab.sweeps.shards import TOGETHER, tasks_of
 
 SPARSE = ["sparsevar:keep=0.49", "sparsevar:keep=0.27,last=2", "sparsevar:tau=0.9,last=1+cfg-off:last=2"]
 SMALL = PLAN | {"specs": SPARSE, "prompts": [{"set": "scenes", "n": 2}]}
+pytestmark = pytest.mark.usefixtures("nano")
 
 
 def stages_run(monkeypatch: pytest.MonkeyPatch) -> list[int]:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from distributed import Client, LocalCluster
 
+from tests.minis import nano  # noqa: F401  (a fixture)
 from varlab.cli import app
 from varlab.comparison.bench import methods_of
 from varlab.engine.loop import Run
@@ -22,6 +23,7 @@ from varlab.engine.randomness import SeededNoise
 from varlab.errors import VarlabError
 from varlab.locks import one_writer
 from varlab.measures.metrics import ssim
+from varlab.models.base import NextScaleModel
 from varlab.progress import Lines, in_notebook
 from varlab.runs.store import Store, StoreLost, packed, sealed, unpacked, unsealed
 from varlab.sweeps import Tally, forecast, read_plan, sweep
@@ -40,6 +42,7 @@ PLAN: dict[str, Any] = {
     "shard": 2,
 }
 TABLES = ("table.csv", "prompts.csv")
+pytestmark = pytest.mark.usefixtures("nano")
 
 
 def tables(folder: Path) -> list[bytes]:
@@ -60,7 +63,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(nano: NextScaleModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted sweep."""
     folder = tmp_path_factory.mktemp("sweep") / "whole"
     made = sweep(PLAN, folder)

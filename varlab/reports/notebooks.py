@@ -57,7 +57,7 @@ def read_notebook(path: Path | str) -> "NotebookNode":
 
     Errors: no such file, or a file that is not a notebook.
     """
-    import nbformat  # seconds, which a figure need not wait for
+    from varlab.reports.nbformats import nbformat  # which a figure need not wait for
 
     try:
         return nbformat.read(Path(path), as_version=4)

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nbformat
 from bs4 import BeautifulSoup, Tag
 from jinja2 import pass_context
 from jinja2.runtime import Context
@@ -24,6 +23,7 @@ from traitlets.config import Config
 from varlab.reports.facts import VIEWER, as_text, claim_figure, fact_rows, read_facts, tally, verdict_rows
 from varlab.reports.headings import heading
 from varlab.reports.mathematics import block_formula, inline_formula
+from varlab.reports.nbformats import nbformat
 from varlab.reports.notebooks import read_notebook
 from varlab.reports.parameters import REPORT_FOLDER, Parameter
 from varlab.reports.style import page_style

@@ -322,7 +322,7 @@ def _finish(path: Path, facts: Mapping[str, Any]) -> None:
     """Tidy the executed notebook and its facts and note in it what the run was and wrote."""
     if not path.is_file():
         return
-    import nbformat
+    from varlab.reports.nbformats import nbformat
 
     files = _listed(path)
     clean = path_cleaner(path.parent.parent.parent, path.parent)
