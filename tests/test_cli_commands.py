@@ -54,11 +54,14 @@ try:
 except SystemExit as end:
     assert not end.code, end.code
 print("heavy:", {"matplotlib", "seaborn", "scipy.stats", "scipy.fft", "scipy.ndimage", "ipywidgets"} & set(sys.modules))
+from varlab.reports.notebooks import find_notebook, read_notebook
+read_notebook(find_notebook("01_residual_spectra"))
+print("of notebooks:", {"lark"} & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, env=os.environ)
     assert done.returncode == 0, done.stderr
     assert "of pictures: set()\n" in done.stdout
-    assert "truncate:last=1" in done.stdout and done.stdout.endswith("heavy: set()\n")
+    assert "truncate:last=1" in done.stdout and done.stdout.endswith("heavy: set()\nof notebooks: set()\n")
 
 
 def test_models_fit_80_columns(varlab: Call, places: Path) -> None:

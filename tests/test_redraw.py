@@ -157,4 +157,5 @@ def test_without_torch_the_pictures_are_the_same(compared: Path, drawn: list[Pat
     assert {f"run-{one.name}.png" for one in OF_LOGS if one.needs in ("residual-spectrum", "token-mse")} < names
     for file in drawn[:-1]:
         with Image.open(file) as ours, Image.open(tmp_path / "without" / f"saved-{file.name}") as other:
-            assert ours.tobytes() == other.tobytes() and ours.info["Description"] == other.info["Description"], file.name
+            assert ours.tobytes() == other.tobytes(), file.name
+            assert ours.info["Description"] == other.info["Description"]

@@ -1,9 +1,9 @@
 """Judges images against prompts as GenEval does: everything after `detect` is a pure function of its list.
 
-Measured on renders of scenes that fulfil their prompt (`sample_scenes`, seed 21), in each of the six categories:
-64 px: 400 of 400 judged right, also blurred with sigma 1 px; 128 px: 200 of 200; 256 px: 200 of 200. The tests ask
-for at least 99 % of 30 a category at 64 px, the slow ones of 400. Version 2 of the scenes, seeds 501 to 503, none of which any threshold
-was chosen on: 510 of 510 in each category at 64 px. Wrong pictures that pass are not in these numbers.
+Measured on renders of scenes that fulfil their prompt (`sample_scenes`, seed 21), in each of the six categories: 64
+px: 400 of 400 judged right, also blurred with sigma 1 px; 128 px: 200 of 200; 256 px: 200 of 200. The tests ask for at
+least 99 % of 30 a category at 64 px, the slow ones of 400. Version 2 of the scenes, seeds 501 to 503, none of which
+any threshold was chosen on: 510 of 510 in each category at 64 px. Wrong pictures that pass are not in these numbers.
 """
 
 from collections import Counter

@@ -49,9 +49,9 @@ def match_shape(alpha: np.ndarray) -> Match:
         alpha = scipy.ndimage.gaussian_filter(alpha, 0.4 * np.sqrt(scale**2 - 1))
     rows, columns = np.broadcast_arrays(y + steps[:, None], x + steps[None])
     patch = scipy.ndimage.map_coordinates(alpha, [rows, columns], order=1, mode="constant")
-    masks, owners, areas, offsets = _templates()
+    masks, sizes, owners, areas, offsets = _templates()
     shared = np.minimum(masks, patch.reshape(-1).astype(np.float32)).sum(axis=1)
-    overlap = shared / (masks.sum(axis=1) + patch.sum() - shared)
+    overlap = shared / (sizes + patch.sum() - shared)
     best = int(overlap.argmax())
     shape = int(owners[best])
     confidence = float(overlap[best])
@@ -64,8 +64,8 @@ def match_shape(alpha: np.ndarray) -> Match:
 
 
 @lru_cache(maxsize=1)
-def _templates() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Masks float32 [n, 1024], their shapes, areas for radius 1, and centroids (x, y) for radius 1."""
+def _templates() -> tuple[np.ndarray, ...]:
+    """Masks float32 [n, 1024], their sums, their shapes, areas for radius 1, and centroids (x, y) for radius 1."""
     masks, owners, areas, offsets = [], [], [], []
     for owner, shape in enumerate(SHAPES):
         for rotation in (0.0,) if shape in _ROUND else ROTATIONS:
@@ -76,7 +76,8 @@ def _templates() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
                 owners.append(owner)
                 areas.append(area)
                 offsets.append(centroid)
-    return np.array(masks, np.float32), np.array(owners), np.array(areas), np.array(offsets)
+    stacked = np.array(masks, np.float32)
+    return stacked, stacked.sum(axis=1), np.array(owners), np.array(areas), np.array(offsets)
 
 
 def _rotated(shape: str, rotation: float, x: np.ndarray, y: np.ndarray) -> np.ndarray:
