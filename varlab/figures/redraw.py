@@ -29,6 +29,7 @@ from varlab.figures.spectra import explained_share, high_frequency_share, residu
 from varlab.figures.spread import concentration
 from varlab.figures.stages import sensitive_prompts, stage_pictures
 from varlab.figures.style import PROVENANCE, figure_of, kept, panels, theme
+from varlab.figures.text import bare_fonts
 from varlab.figures.tokens import block_edge_correlation, block_token_mse, step_change, sublayer_split
 from varlab.figures.tradeoff import tradeoff
 from varlab.outputs import refuse_existing, save_json
@@ -235,7 +236,7 @@ def _written(figure: Figure, path: Path) -> Path:
         ".png": {"Title": path.stem, "Description": kept(figure).line, "Software": "varlab"},
         ".svg": {"Title": path.stem, "Description": kept(figure).line, "Date": None, "Creator": "varlab"},
     }[path.suffix]
-    with theme(), mpl.rc_context(FIXED), beside(path) as part:
+    with theme(), bare_fonts(), mpl.rc_context(FIXED), beside(path) as part:
         figure.savefig(part, metadata=about)
     return path
 

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from varlab.figures.style import figure_of, kept, theme
+from varlab.figures.text import bare_fonts
 from varlab.outputs import read_facts, refuse_existing, save_table
 from varlab.reports.facts import FOLDER_VARIABLE
 from varlab.writing import beside
@@ -38,7 +39,7 @@ def save(
     if not overwrite and not (files[1].is_file() and read_facts(files[1]).get("Description", "") == note.line):
         refuse_existing(*files)
     text = {"Title": name, "Keywords": note.line}
-    with theme(), beside(files[0]) as pdf, beside(files[1]) as png:
+    with theme(), bare_fonts(), beside(files[0]) as pdf, beside(files[1]) as png:
         figure.savefig(pdf, metadata={**text, "CreationDate": None, "Creator": "varlab"})
         about = {"Title": name, "Description": note.line, "Software": "varlab"}
         figure.savefig(png, metadata=about)

@@ -20,6 +20,7 @@ COLOR_DISTANCE = 0.30
 COVERAGE_QUANTILES = (0.08, 0.25, 0.7)
 MAX_OBJECTS = 16
 _OPENING = np.ones((2, 2), dtype=bool)
+_CLOSE = np.ones((3, 3), dtype=bool)
 _PALETTE = np.array(list(COLORS.values()))
 _NAMES = tuple(COLORS)
 
@@ -67,14 +68,16 @@ def _normalised(image: np.ndarray) -> np.ndarray:
 def _regions(pixels: np.ndarray, mask: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """(mask of an object, mask of all other objects), each bool [64, 64]."""
     mask = scipy.ndimage.binary_opening(mask, _OPENING)
-    labels, count = scipy.ndimage.label(mask)
-    regions = []
-    for label in range(1, count + 1):
-        region = labels == label
-        if region.sum() >= MIN_AREA:
-            regions.extend(_split_hues(pixels, region))
+    regions = [part for region in _connected(mask, MIN_AREA) for part in _split_hues(pixels, region)]
     union = np.stack(regions).any(axis=0) if regions else mask
     return [(region, union & ~region) for region in regions]
+
+
+def _connected(mask: np.ndarray, floor: float) -> list[np.ndarray]:
+    """Its connected parts of at least so many pixels."""
+    labels = scipy.ndimage.label(mask)[0]
+    areas = np.bincount(labels.ravel())
+    return [labels == i for i in range(1, len(areas)) if areas[i] >= floor]
 
 
 def _split_hues(pixels: np.ndarray, region: np.ndarray) -> list[np.ndarray]:
@@ -83,9 +86,9 @@ def _split_hues(pixels: np.ndarray, region: np.ndarray) -> list[np.ndarray]:
     hues[region] = _nearest_color(pixels[region])[0]
     floor = max(MIN_AREA, MIN_SECOND_HUE * region.sum())
     cores: list[np.ndarray] = []
-    for hue in np.unique(hues[region]):
-        labels, count = scipy.ndimage.label(scipy.ndimage.binary_opening(hues == hue, np.ones((3, 3), dtype=bool)))
-        cores.extend(labels == i for i in range(1, count + 1) if (labels == i).sum() >= floor)
+    for hue, area in zip(*np.unique(hues[region], return_counts=True), strict=True):
+        if area >= floor:  # an opening adds no pixel
+            cores.extend(_connected(scipy.ndimage.binary_opening(hues == hue, _CLOSE), floor))
     if len({int(np.median(hues[core])) for core in cores}) < 2:
         return [region]
     distances = np.stack([scipy.ndimage.distance_transform_edt(~core) for core in cores])
@@ -111,9 +114,8 @@ def _core(region: np.ndarray) -> np.ndarray:
     return inner if inner.sum() >= MIN_AREA // 2 else region
 
 
-def _color(pixels: np.ndarray, region: np.ndarray) -> str:
-    """Palette name of the median over the brighter half of the inner pixels."""
-    colors = pixels[_core(region)]
+def _color(colors: np.ndarray) -> str:
+    """Palette name of the median over the brighter half of an object's inner pixels [n, 3]."""
     brightness = colors.sum(axis=1)
     middle = np.median(colors[brightness >= np.median(brightness)], axis=0)
     best, distance = _nearest_color(middle[None])
@@ -134,7 +136,7 @@ def _describe(pixels: np.ndarray, against: Standout, region: np.ndarray, others:
     match = max(candidates, key=lambda found: (found.shape != "unknown", found.confidence))
     return Detection(
         match.shape,
-        _color(pixels, region),
+        _color(pixels[core]),
         match.x / SIDE,
         match.y / SIDE,
         match.radius / SIDE,
