@@ -20,7 +20,8 @@ install: .venv/installed
 	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
 	touch $@
 
-# Two at a time, unchanged ones left: make report REPORT_ARGUMENTS=--fresh makes all again.
+# Two at a time, unchanged ones left: make report REPORT_ARGUMENTS=--fresh makes all again, --overwrite replaces reports
+# of an older version, whose notebooks had other defaults.
 report: install
 	$(BIN)/varlab report --batch notebooks/reports.yaml $(REPORT_ARGUMENTS)
 

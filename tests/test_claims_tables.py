@@ -91,6 +91,7 @@ def test_the_notebooks_run_from_stored_tables(name: str, tmp_path: Path, monkeyp
     if name == "40_claims":
         told = {item["claim"]: item["verdict"] for item in ran.facts["verdicts"]}
         assert any("~25%" in claim and "on mini-hart" in claim for claim in told)
+        assert set(ran.facts["weights"].split("; ")) == {row["weights"] for row in read_verdicts() if row["run"]}
     else:
         assert "mini-hart" in ran.facts["model"] and "trained" in ran.facts["weights"]
     assert bool(drawn) is (name == "30_ablations") and (not drawn or "mini-hart_alpha" in drawn)

@@ -17,9 +17,12 @@ from varlab.engine.randomness import SeededNoise
 from varlab.evaluation.classes import labels
 from varlab.figures import exits as figures
 from varlab.models.guidance import Settings
+from varlab.models.var_model import VAR
+from varlab.studies.exits import facts_of
 from varlab.studies.exits.detail import WithoutDetail, detail_removed, detail_shares
 from varlab.studies.exits.lens import _by_stage, _Drawn, detail_share, lens
 from varlab.studies.exits.quality import exit_quality, scaled_rows, shorthand
+from varlab.studies.kept import kept, origin
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +85,28 @@ def test_quality_of_exits_has_its_account_beside_it() -> None:
     assert found.table[["weights", "exits"]].apply(tuple, axis=1).tolist() == [("a", "4"), ("a", "2")]
     assert found.table.block_calls.tolist() == [16, 8] and notes[-1] == (2, 2)
     refused(lambda: exit_quality({"a": model, "b": tiny_var("long")}, ["2"], n=90), "one schedule")
+
+
+def test_a_table_is_measured_once_for_its_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model, calls = named_var(), []
+
+    def counted(models: dict[str, VAR], exits: list[str], n: int) -> Measured:
+        calls.append(n)
+        return Measured(pd.DataFrame({"exits": exits, "share": 1 / 3}), facts_of(model, ["a red circle"], len(calls)))
+
+    first = kept(counted, {"a": model}, ["2", "4"], 5)
+    again = kept(counted, {"a": model}, ["2", "4"], 5)
+    assert calls == [5] and again.table.equals(first.table) and again.facts == first.facts
+    assert first.facts["date"][:10] in origin(first) and str(first.facts["device"]) in origin(first)
+    kept(counted, {"a": model}, ["2", "4"], 6)
+    kept(counted, {"a": model}, ["2"], 5)
+    kept(counted, {"a": model.with_(WithoutDetail, settings=Settings(cfg=3.0))}, ["2", "4"], 5)
+    assert calls == [5, 6, 5, 5]
+    assert kept(counted, {"a": model}, ["2", "4"], 5, again=True).facts["seed"] == 5
+    for damaged in tmp_path.glob("runs/*/table.json"):
+        damaged.unlink()
+    refused(lambda: kept(counted, {"a": model}, ["2"], 5), "There is no table.csv with its table.json")
 
 
 # Figures

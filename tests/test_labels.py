@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.text import Text
 
-from varlab.figures.labels import Label, place
+from varlab.figures.labels import Label, name_lines, place
 
 
 def test_names_of_close_points_lie_apart_and_within_the_axes() -> None:
@@ -47,3 +47,43 @@ def test_points_and_intervals_that_are_unknown_are_no_ink() -> None:
     ax.vlines([0, 1], [np.nan, 0], [np.nan, 1])
     place(ax, [Label("seen", 0, 0, "black"), Label("unseen", 1, np.nan, "black")])
     assert [text.get_text() for text in ax.texts] == ["seen"]
+
+
+def test_names_of_a_line_and_of_the_points_upon_it_do_not_touch() -> None:
+    """SparseVAR's trade-off: the first names to be placed gave way to no later one."""
+    figure, ax = plt.subplots(figsize=(3.0, 2.2), layout="constrained")
+    edge = [(0.254, 0.940), (0.377, 0.958), (0.444, 0.966), (0.660, 0.9866), (0.784, 0.9925), (1.0, 1.0)]
+    own = [(0.330, 0.928), (0.376, 0.942), (0.545, 0.977), (0.878, 0.994), (0.990, 0.9987)]
+    for points in (own, edge):
+        ax.plot(*zip(*points, strict=True), "o-")
+    ax.vlines([x for x, _ in own], [y - 0.01 for _, y in own], [min(1, y + 0.01) for _, y in own])
+    ax.set_ylim(0.88, 1.005)
+    names = [Label(f"keep=0.{i}7", x, y, "black") for i, (x, y) in enumerate(own)]
+    corners = (
+        "truncate 1\ncfg-off 4",
+        "truncate 1\ncfg-off 3",
+        "truncate 1\ncfg-off 2",
+        "cfg-off 2",
+        "cfg-off 1",
+        "dense",
+    )
+    names += [Label(text, x, y, "black", 4.5, optional=True) for text, (x, y) in zip(corners, edge, strict=True)]
+    place(ax, names)
+    figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(text) for text in ax.texts]
+    assert len(boxes) >= len(own) + 4
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+
+
+def test_lines_are_named_beside_them() -> None:
+    """Where they lie apart, and on their side: a legend had covered one that ran through its corner."""
+    figure, ax = plt.subplots(figsize=(3.2, 2.4), layout="constrained")
+    ax.plot([1, 2, 3, 4, 5], [0.0, 0.0, 0.2, 0.8, 1.0], color="blue", label="done")
+    ax.plot([1, 2, 3, 4, 5], [1.0, 0.95, 0.8, 0.5, 0.0], color="red", label="to come")
+    ax.plot([1, 5], [0.5, 0.5], label="_reference")
+    name_lines(ax)
+    figure.draw_without_rendering()
+    assert [text.get_text() for text in ax.texts] == ["done", "to come"] and ax.get_legend() is None
+    for text, (x, y) in zip(ax.texts, [(1, 0.0), (1, 1.0)], strict=True):
+        at, box = ax.transData.transform((x, y)), Text.get_window_extent(text)
+        assert abs(box.x0 - at[0]) < 30 and abs((box.y0 + box.y1) / 2 - at[1]) < 30

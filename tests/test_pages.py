@@ -109,8 +109,12 @@ def test_images_have_words_with_the_whole_prompts(pages: list[Path]) -> None:
 
 def test_images_say_the_n_of_their_own_table_and_cells_without_a_value_a_dash(tmp_path: Path) -> None:
     html = pd.DataFrame({"detail": [np.nan, 0.5], "said": [None, "nothing"]}).to_html()
-    picture = new_output("display_data", {"image/png": "iVBORw0KGgo="})
-    cells = [new_code_cell(f'# Loss.\nsave(x, "{name}")', outputs=[picture]) for name in ("loss", "share")]
+    picture = {"image/png": "iVBORw0KGgo="}
+    cells = [
+        new_code_cell(f'# Loss.\nsave(x, "{name}")', outputs=[new_output("display_data", picture)])
+        for name in ("loss", "share")
+    ]
+    cells[1].outputs[0]["metadata"] = {"image/png": {"width": 700}}
     cells.append(new_code_cell("table", outputs=[new_output("display_data", {"text/html": html})]))
     (tmp_path / "loss.csv").write_text("removed,n\nnothing,96\nall,96\n")
     (tmp_path / "share.csv").write_text("stage,n\n1,1\n2,4\n")  # of several: that of the report
@@ -118,6 +122,7 @@ def test_images_say_the_n_of_their_own_table_and_cells_without_a_value_a_dash(tm
     nbformat.write(new_notebook(cells=cells), tmp_path / "it.ipynb")
     page = BeautifulSoup(notebook_page(tmp_path / "it.ipynb", {}, tmp_path), "html.parser")
     assert [image["alt"] for image in page("img")] == ["Loss. model m, n 96", "Loss. model m, n 1"]
+    assert [image.get("width") for image in page("img")] == [None, "700"]
     assert [cell.get_text() for cell in page("td")] == ["-", "-", "0.5", "nothing"]
 
 

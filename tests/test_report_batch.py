@@ -1,5 +1,6 @@
 """Many reports from one file: checked together, unchanged ones left, a failed one in nobody's way."""
 
+from base64 import b64decode
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,10 @@ def test_a_report_of_a_batch_is_that_of_one_made_alone(batch: Path, made: tuple[
         for place in (alone, batch.parent / "out" / "good")
     ]
     assert outputs[0] == outputs[1]
+    shown = [output.get("data", {}).get("image/png") for given in outputs[0] for output in given or ()]
+    assert [b64decode(text) for text in shown if text] == [
+        (alone / "drawn.png").read_bytes()
+    ]  # not drawn again for the page
 
 
 def test_an_unchanged_report_is_left_and_a_changed_one_made_again(
@@ -119,6 +124,29 @@ def test_a_wrong_file_is_refused_before_a_report_is_made(tmp_path: Path, text: s
         reports.read_batch(tmp_path / "batch.yaml")
     with pytest.raises(VarlabError, match="cannot be read"):
         reports.read_batch(tmp_path / "absent.yaml")
+
+
+def test_reports_of_other_inputs_are_refused_together_before_one_is_made(
+    batch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that were asked for with other inputs, and those whose notebook has other ones now."""
+    orders = [order for order in reports.read_batch(batch) if order.name in ("good", "nine", "bad")]
+    for order, n in zip(orders, (5, 8, 7), strict=True):
+        path = tmp_path / order.name / f"{order.name}.ipynb"
+        path.parent.mkdir()
+        inputs = order.all_inputs | {"n": n}
+        nbformat.write(nbformat.v4.new_notebook(metadata={"varlab": {"parameters": inputs}}), path)
+    before = sorted(tmp_path.rglob("*"))
+    made: list[Order] = []
+    monkeypatch.setattr("varlab.reports.batch._made", lambda waiting, *_: made.extend(waiting))
+    with pytest.raises(VarlabError) as refused:
+        reports.make_batch(orders, tmp_path)
+    said = str(refused.value)
+    assert said.startswith("2 reports of other inputs would be replaced: ") and "--overwrite" in said
+    assert "good (n was 5 and by default is now 8)" in said and "nine (n was 7 and is to be 9)" in said
+    assert not made and sorted(tmp_path.rglob("*")) == before
+    reports.make_batch(orders, tmp_path, overwrite=True)
+    assert made == orders
 
 
 def test_the_time_left_goes_by_what_each_report_took_before(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,9 +70,12 @@ def test_a_report_of_other_inputs_is_not_replaced(toy: Path, tmp_path: Path) -> 
     inputs = {name: p.default for name, p in reports.notebook_parameters(toy).items() if name != "report_folder"}
     nbformat.write(new_notebook(metadata={"varlab": {"parameters": inputs}}), last / "mine.ipynb")
     held = (last / "mine.ipynb").read_bytes()
-    with pytest.raises(VarlabError, match=r"other inputs \(n\)"):
+    with pytest.raises(VarlabError, match=r"mine \(n was 8 and is to be 7\)\. Give --overwrite"):
         reports.run_report(toy, {"n": 7}, tmp_path / "reports", name="mine")
     assert (last / "mine.ipynb").read_bytes() == held and list(last.iterdir()) == [last / "mine.ipynb"]
+    (last / "mine.ipynb").write_text("{")
+    with pytest.raises(VarlabError, match=r"mine \(.*mine.ipynb.*\)\. Give --overwrite"):
+        reports.run_report(toy, {"n": 7}, tmp_path / "reports", name="mine")
 
 
 def _heed_ctrl_c() -> None:

@@ -200,7 +200,8 @@ def report(
     A batch holds entries such as `- report: 20_compare` with `parameters: {model: mini-hart, n: 32}` under it.
     """
     from varlab.report_inputs import absent_models, check_inputs, digests
-    from varlab.reports import check_parameters, find_notebook, list_notebooks, notebook_parameters, run_report
+    from varlab.reports import find_notebook, list_notebooks, notebook_parameters, run_report
+    from varlab.reports.orders import order_of, refuse_others
     from varlab.writing import check_writable
 
     check_writable(out)
@@ -218,26 +219,23 @@ def report(
         for path in absent:
             models = ", ".join(absent_models(notebook_parameters(path), given))
             say(f"{path.stem} is left out: {models} is not here (varlab train makes it)")
-    inputs, reads = [], []
-    for notebook in notebooks:  # all are checked before the first one runs
-        declared = notebook_parameters(notebook)
-        defaults = {name: parameter.default for name, parameter in declared.items()}
-        inputs.append(check_inputs(defaults, check_parameters(declared, given)))
-        reads.append(digests(defaults | inputs[-1]))
+    names = [f"{path.stem}-{suffix}" if suffix else "" for path in notebooks]
+    orders = [order_of(path, given, own, check_inputs, digests) for path, own in zip(notebooks, names, strict=True)]
+    if not overwrite:
+        refuse_others(orders, out.resolve())  # all are checked before the first one runs
     with resumable():
-        for notebook, values, read in zip(notebooks, inputs, reads, strict=True):
-            say(f"{notebook.stem} ...")
-            name_of = f"{notebook.stem}-{suffix}" if suffix else None
+        for order in orders:
+            say(f"{order.notebook.stem} ...")
             with bars(MofNCompleteColumn(), "cells") as move:
                 made = run_report(
-                    notebook,
-                    values,
+                    order.notebook,
+                    order.inputs,
                     out,
-                    name=name_of,
+                    name=order.name,
                     progress=partial(move, "cells"),
                     overwrite=overwrite,
                     wait=not no_wait,
-                    read=read,
+                    read=order.read,
                 )
             say(f"  {made.html}")
     say(f"index: {out / 'index.html'}")

@@ -11,13 +11,19 @@ from numpy.typing import NDArray
 from varlab.figures.style import figure_of, halo
 
 DIRECTIONS = ((1, 1), (1, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1))  # the earlier one where equal
-DISTANCES = (3.0, 8.0, 14.0)  # points; from the second on a thin line leads to the point
+DISTANCES = (3.0, 8.0, 14.0, 22.0)  # points; from the second on a thin line leads to the point
 HORIZONTAL, VERTICAL = {1: "left", 0: "center", -1: "right"}, {1: "bottom", 0: "center", -1: "top"}
 MARKER = 4.0  # points a side that a marker or a line takes
 STEPS = 12  # points that stand for a piece of a line
+GAP = 1.0  # points around a name that no other one touches
+WORSE = 4.0  # how much more it costs to cover a name, or to leave the axes, than to cover a line, which stays readable
+ENOUGH = 28.0  # of points and their squares: an optional name that would cost more is left out
+PASSES = 3  # the first name knows of no other when it is placed, and so is placed again
 WAYS = list(product(DISTANCES, DIRECTIONS))
 
 Floats = NDArray[np.float64]
+FAR: Floats = np.array([distance for distance, _ in WAYS])
+OUTWARD: Floats = np.array([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -33,30 +39,56 @@ class Label:
 
 
 def place(ax: Axes, labels: list[Label]) -> None:
-    """Draw each name, the first of the list first, where it covers least; the limits of the axes must be final.
+    """Draw each name where it covers least; the limits of the axes must be final.
 
-    Ink counts as much as names: markers, and the lines between them and of intervals.
+    Ink counts too: markers, and the lines between them and of intervals.
     """
-    if not labels:
+    shown = [label for label in labels if label.text and np.isfinite([label.x, label.y]).all()]
+    if not shown:
         return
     figure = figure_of(ax)
     figure.draw_without_rendering()  # the layout, on which distances depend
     points = 72.0 / figure.dpi
     frame = ax.get_window_extent().get_points().ravel() * points
-    taken = [_box(at, MARKER, MARKER, (0, 0)) for at in _ink(ax) * points]
-    for label in labels:
-        if not label.text or not np.isfinite([label.x, label.y]).all():
-            continue
-        at = ax.transData.transform((label.x, label.y)) * points
-        width, height = _size(ax, label) * points
-        boxes = np.array([_box(at + distance * np.array(way), width, height, way) for distance, way in WAYS])
-        outside = width * height - _shared(boxes, frame)
-        over = _shared(boxes[:, None], np.reshape(taken, (-1, 4))).sum(1)
-        costs = over + outside + [distance for distance, _ in WAYS]
-        best = int(np.argmin(costs))
-        if not label.optional or costs[best] <= 2 * max(DISTANCES):
-            taken.append(boxes[best])
-            _write(ax, label, *WAYS[best])
+    ink = np.array([_box(at, MARKER, MARKER, (0, 0)) for at in _ink(ax) * points]).reshape(-1, 4)
+    places = [_places(ax, label, points) for label in shown]
+    alone = [_shared(boxes[:, None], ink).sum(1) + FAR + WORSE * _outside(boxes, frame) for boxes in places]
+    chosen: dict[int, int] = {}
+    for i in [*range(len(shown))] * PASSES:
+        others = np.reshape([places[j][way] for j, way in chosen.items() if j != i], (-1, 4))
+        costs = alone[i] + WORSE * _shared(places[i][:, None] + GAP * OUTWARD, others).sum(1)
+        chosen[i] = int(np.argmin(costs))
+        if shown[i].optional and costs[chosen[i]] > ENOUGH:
+            del chosen[i]
+    for i, way in sorted(chosen.items()):
+        _write(ax, shown[i], *WAYS[way])
+
+
+def name_lines(ax: Axes, size: float = 6.0) -> None:
+    """Each line's name beside the point of it that is furthest from the others, in place of a legend."""
+    lines = [line for line in ax.lines if not str(line.get_label()).startswith("_")]
+    points = [np.asarray(line.get_xydata()) for line in lines]
+    pixels = [np.asarray(ax.transData.transform(part)) for part in points]
+    labels = []
+    for i, line in enumerate(lines):
+        others = np.concatenate([np.empty((0, 2)), *pixels[:i], *pixels[i + 1 :]])
+        apart = np.linalg.norm(pixels[i][:, None] - others, axis=-1).min(1, initial=np.inf)
+        x, y = points[i][apart.argmax()]
+        labels.append(Label(str(line.get_label()), float(x), float(y), str(line.get_color()), size))
+    place(ax, labels)
+
+
+def _places(ax: Axes, label: Label, points: float) -> Floats:
+    """The boxes in which a name may stand, a row each of ``WAYS``, in points."""
+    at = ax.transData.transform((label.x, label.y)) * points
+    width, height = _size(ax, label) * points
+    return np.array([_box(at + distance * np.array(way), width, height, way) for distance, way in WAYS])
+
+
+def _outside(boxes: Floats, frame: Floats) -> Floats:
+    """Area of each box that lies beyond the frame."""
+    whole: Floats = (boxes[:, 2:] - boxes[:, :2]).prod(1) - _shared(boxes, frame)
+    return whole
 
 
 def _ink(ax: Axes) -> Floats:

@@ -5,6 +5,7 @@ from matplotlib.figure import Figure
 
 from varlab.analysis.logs import Log, stage_count
 from varlab.analysis.redundancy import ENOUGH, energy_left_table, saturation_table, similarity_table, stage_cost_table
+from varlab.figures.labels import name_lines
 from varlab.figures.style import (
     BLUE,
     GREEN,
@@ -111,5 +112,6 @@ def saturation(log: Log, enough: float = ENOUGH, ax: Axes | None = None) -> Axes
             ax.plot(table["stage"], table[name], "o-", color=colour, label=f"{name.removesuffix('_left')} to come")
     stage_axis(ax, log, range(1, stage_count(log) + 1))
     ax.set(ylim=(0, 1.02), ylabel="share", title="Pictures done and cost to come")
-    ax.legend()
-    return finish(ax, log, "saturation", table)
+    finish(ax, log, "saturation", table)
+    name_lines(ax)  # they leave no corner for a legend
+    return ax

@@ -1,8 +1,12 @@
 """One figure as three files: PDF for print, PNG for the page, CSV with the numbers drawn."""
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -39,12 +43,32 @@ def save(
     if not overwrite and not (files[1].is_file() and read_facts(files[1]).get("Description", "") == note.line):
         refuse_existing(*files)
     text = {"Title": name, "Keywords": note.line}
-    with theme(), bare_fonts(), beside(files[0]) as pdf, beside(files[1]) as png:
+    with theme(), bare_fonts(), _laid_out(figure), beside(files[0]) as pdf, beside(files[1]) as png:
         figure.savefig(pdf, metadata={**text, "CreationDate": None, "Creator": "varlab"})
         about = {"Title": name, "Description": note.line, "Software": "varlab"}
         figure.savefig(png, metadata=about)
     sheet = merged(note.tables) if table is None else labelled(table, *(facts for facts, _ in note.tables.values()))
     save_table(files[2], sheet, digits="%.6g")
+    if folder is None and "ipykernel" in sys.modules:
+        _show(files[1], figure)
+
+
+@contextmanager
+def _laid_out(figure: Figure) -> Iterator[None]:
+    """The layout is found once for all files."""
+    engine = figure.get_layout_engine()
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    yield
+    figure.set_layout_engine(engine)
+
+
+def _show(png: Path, figure: Figure) -> None:
+    """In a report the file stands on the page, and the figure is not drawn a third time."""
+    from IPython.display import Image, display
+
+    plt.close(figure)
+    display(Image(png.read_bytes(), width=round(figure.get_figwidth() * figure.dpi)))  # type: ignore[no-untyped-call]
 
 
 def merged(tables: dict[str, tuple[dict[str, str], pd.DataFrame]]) -> pd.DataFrame:

@@ -209,7 +209,7 @@ def reference(ax: Axes, y: float, text: str, side: str = "right") -> None:
     ax.axhline(y, color=SOFT, lw=0.8, ls=(0, (4, 3)), zorder=1)
     ax.annotate(
         text, (float(side == "right"), y), xycoords=("axes fraction", "data"), xytext=(-2 if side == "right" else 2, 2),
-        textcoords="offset points", ha=side, va="bottom", fontsize=6.5, color=SOFT,
+        textcoords="offset points", ha=side, va="bottom", fontsize=6.5, color=SOFT, path_effects=halo(),
     )  # fmt: skip
 
 

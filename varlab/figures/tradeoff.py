@@ -40,7 +40,7 @@ def tradeoff(
     ax = own_axes(ax)
     shown = table.drop(index="none", errors="ignore")
     kinds = list(dict.fromkeys(map(family, shown.index)))
-    names: list[Label] = []
+    names: dict[str, Label] = {}
     for kind in kinds:
         part = shown[[family(name) == kind for name in shown.index]].sort_values(against)
         baseline = is_baseline(kind)
@@ -54,14 +54,16 @@ def tradeoff(
         if against == "speedup":
             ax.hlines(part[measure], part["speedup_low"], part["speedup_high"], color=colour, lw=0.9, zorder=1)
         if len(part) > 1 or against == "speedup":  # over work the frontier names its baselines
-            names += [Label(_settings(name), x, y, colour) for name, x, y in part[[against, measure]].itertuples()]
+            points = part[[against, measure]].itertuples()
+            names |= {str(name): Label(_settings(name), x, y, colour) for name, x, y in points}
     frontier = read_frontier(source) if against == "work_ratio" else None
     if frontier is not None and measure in frontier.measures and measure not in NO_MEAN:
-        names += _line_to_beat(ax, frontier.table(measure), measure, least=float(shown.work_ratio.min()))
+        edge = _line_to_beat(ax, frontier.table(measure), measure, least=float(shown.work_ratio.min()))
+        names |= {spec: label for spec, label in edge.items() if spec not in names}
     ax.set(xlabel="speed-up over dense" if against == "speedup" else "work over dense", ylabel=MEASURES[measure])
     ax.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=6, columnspacing=1.0)
     finish(ax, log_of(facts), f"tradeoff-{measure}", shown.reset_index())
-    place(ax, names)
+    place(ax, list(names.values()))
     return ax
 
 
@@ -70,9 +72,9 @@ def _settings(spec: object) -> str:
     return "" if "+" in str(spec) else as_typed(str(spec).partition(":")[2])
 
 
-def _line_to_beat(ax: Axes, table: pd.DataFrame, measure: str, least: float) -> list[Label]:
+def _line_to_beat(ax: Axes, table: pd.DataFrame, measure: str, least: float) -> dict[str, Label]:
     """The frontier from the last corner that costs no more than the cheapest row shown; dots are the baselines under
-    it. Returns the names of its corners."""
+    it. Returns the names of its corners by baseline."""
     edge = table[table.on_frontier]
     start = edge.work_ratio[edge.work_ratio <= least].max() if (edge.work_ratio <= least).any() else 0.0
     near = table[table.work_ratio >= start]
@@ -81,7 +83,7 @@ def _line_to_beat(ax: Axes, table: pd.DataFrame, measure: str, least: float) -> 
     ax.plot(under.work_ratio, under[measure], ".", ms=2, color=SOFT, zorder=1)
     ax.plot(edge.work_ratio, edge[measure], "o-", ms=2.5, lw=1.2, color=INK, label="frontier of baselines", zorder=2)
     corners = zip(edge.index, edge.work_ratio, edge[measure], strict=True)
-    return [Label(_corner(name), work, value, INK, size=4.5, optional=True) for name, work, value in corners]
+    return {str(spec): Label(_corner(spec), x, y, INK, size=4.5, optional=True) for spec, x, y in corners}
 
 
 def _corner(spec: object) -> str:

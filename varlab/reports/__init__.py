@@ -9,10 +9,11 @@ loads anything from the network.
 >>> vl.reports.run_report("01_residual_spectra", {"model": "nano-infinity", "n": 4}, out="reports")
 """
 
-from varlab.reports.batch import make_batch, read_batch
+from varlab.reports.batch import make_batch
 from varlab.reports.facts import record
 from varlab.reports.index import write_index
 from varlab.reports.notebooks import find_notebook, list_notebooks, notebook_folder
+from varlab.reports.orders import read_batch
 from varlab.reports.parameters import Parameter, check_parameters, notebook_parameters
 from varlab.reports.run import Report, run_report
 from varlab.reports.viewer import keep_pictures, write_viewer

@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures import wait as wait_for
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty
 from tempfile import TemporaryDirectory
@@ -13,79 +12,14 @@ from threading import Event, Thread
 from time import monotonic
 from typing import Any
 
-from varlab.errors import VarlabError, quoted, unknown
+from varlab.errors import VarlabError
 from varlab.reports.index import write_index
-from varlab.reports.notebooks import find_notebook, read_notebook
-from varlab.reports.parameters import REPORT_FOLDER, check_parameters, notebook_parameters
-from varlab.reports.run import INLINE, checked_name, report_key, report_name, run_report
+from varlab.reports.notebooks import read_notebook
+from varlab.reports.orders import Order, refuse_others
+from varlab.reports.run import INLINE, report_key, run_report
 from varlab.runs.watched import WATCHED
 
-FIELDS = ("report", "parameters", "name")
-Check = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]  # defaults, given -> inputs
-Read = Callable[[Mapping[str, Any]], dict[str, str]]  # inputs -> what they name, and its digest
 Told = Callable[[str, str, float | None], None]  # a report's name, how it stands, seconds left of all, if known
-
-
-@dataclass(frozen=True)
-class Order:
-    """One report to be made: the notebook, its inputs, the folder's name."""
-
-    notebook: Path
-    inputs: dict[str, Any]
-    name: str
-    read: dict[str, str] = field(default_factory=dict)
-
-
-def read_batch(path: Path | str, check: Check | None = None, read: Read | None = None) -> list[Order]:
-    """The reports of a YAML file: a list of ``report`` (a name or path), ``parameters`` and, if wanted, ``name``.
-
-    All are checked before one is made; ``check`` completes the inputs as ``varlab.report_inputs.check_inputs`` does,
-    and ``read`` tells the files that they name from others, as its ``digests``.
-
-    Raises
-    ------
-    VarlabError
-        For a file that cannot be read or is no such list, for unknown fields, reports and parameters, and for two
-        reports of one name.
-    """
-    import yaml
-
-    try:
-        entries = yaml.safe_load(Path(path).read_text("utf-8"))
-    except OSError as error:
-        raise VarlabError(f"{path} cannot be read ({error.strerror}).") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise VarlabError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(entries, list) or not entries:
-        raise VarlabError(f"{path} is not a list of reports. Write, for example: - report: 01_residual_spectra")
-    orders = [_order(entry, f"{path}, entry {i}", check, read) for i, entry in enumerate(entries, 1)]
-    names = [order.name for order in orders]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise VarlabError(f"{path} has two reports of the name {twice[0]}: give one of them another name.")
-    return orders
-
-
-def _order(entry: Any, place: str, check: Check | None, read: Read | None) -> Order:
-    if isinstance(entry, str):
-        entry = {"report": entry}
-    if not isinstance(entry, dict) or "report" not in entry:
-        raise VarlabError(f"{place}: there is no `report:`.")
-    if strange := [str(name) for name in entry if name not in FIELDS]:
-        raise VarlabError(f"{place}: {unknown('field', strange[0], FIELDS)}")
-    given = entry.get("parameters") or {}
-    if not isinstance(given, dict):
-        raise VarlabError(f"{place}: `parameters:` takes NAME: VALUE lines, not {quoted(given)}.")
-    try:
-        notebook = find_notebook(str(entry["report"]))
-        declared = notebook_parameters(notebook)
-        inputs = check_parameters(declared, {str(name): value for name, value in given.items()})
-        if check is not None:
-            inputs = check({name: parameter.default for name, parameter in declared.items()}, inputs)
-        name = checked_name(str(entry.get("name") or report_name(notebook.stem, declared, inputs)))
-    except VarlabError as error:
-        raise VarlabError(f"{place}: {error}") from None
-    order = Order(notebook.resolve(), inputs, name)
-    return order if read is None else replace(order, read=read(_all(order)))
 
 
 def make_batch(
@@ -102,10 +36,13 @@ def make_batch(
     A finished report of the same notebook, inputs and code is left as it is, unless ``fresh``. ``told`` takes a name,
     how it stands (``unchanged``, ``cell 3 of 12, prompt 5 of 24``, ``done``, or what went wrong), and about how many
     seconds all need yet. Each report's kernel gets its share of the cores.
+    Raises VarlabError, before one is made, where reports of other inputs have these names, unless ``overwrite``.
     """
     if workers < 1:
         raise VarlabError(f"workers must be at least 1, not {workers}.")
     place, tell = Path(out).resolve(), told or (lambda name, state, left: None)
+    if not overwrite:
+        refuse_others(orders, place)
     waiting = [order for order in orders if fresh or not _is_made(order, place)]
     for order in orders:
         if order not in waiting:
@@ -147,12 +84,9 @@ def _is_made(order: Order, out: Path) -> bool:
         held = read_notebook(path).metadata.get("varlab", {})
     except VarlabError:
         return False
-    return held.get("status") == "complete" and held.get("key") == report_key(order.notebook, _all(order), order.read)
-
-
-def _all(order: Order) -> dict[str, Any]:
-    declared = notebook_parameters(order.notebook)
-    return {name: p.default for name, p in declared.items() if name != REPORT_FOLDER} | order.inputs
+    return held.get("status") == "complete" and held.get("key") == report_key(
+        order.notebook, order.all_inputs, order.read
+    )
 
 
 def _seconds(order: Order, out: Path) -> float | None:

@@ -20,6 +20,7 @@ from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
 PRELOADED = (
     "ipykernel.kernelapp", "varlab.api", "varlab.figures", "varlab.claims", "varlab.reports", "zarr", "dask.array",
+    "matplotlib.backends.backend_pdf", "fontTools.subset",
 )  # fmt: skip
 _served = False
 

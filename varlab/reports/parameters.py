@@ -65,6 +65,11 @@ def notebook_parameters(path: Path | str) -> dict[str, Parameter]:
         raise VarlabError(f"{path}, cell 'parameters': {error}") from None
 
 
+def own_inputs(declared: Mapping[str, Parameter]) -> dict[str, Any]:
+    """The values in a notebook's cell, but for the folder, which the runner sets."""
+    return {name: parameter.default for name, parameter in declared.items() if name != REPORT_FOLDER}
+
+
 def check_parameters(declared: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
     """The given values in their types. Starts nothing.
 

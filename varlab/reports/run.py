@@ -20,11 +20,12 @@ from typing import Any
 
 from varlab.errors import VarlabError, cause, quoted
 from varlab.locks import NO_WAIT, one_writer
-from varlab.outputs import key_of, plain
+from varlab.outputs import key_of
 from varlab.reports.facts import FACTS, FOLDER_VARIABLE, as_text
 from varlab.reports.index import DRAFT, write_index
 from varlab.reports.notebooks import find_notebook, read_notebook
-from varlab.reports.parameters import REPORT_FOLDER, Parameter, check_parameters, notebook_parameters
+from varlab.reports.others import another_report, refuse_another
+from varlab.reports.parameters import REPORT_FOLDER, Parameter, check_parameters, notebook_parameters, own_inputs
 from varlab.reports.tidy import path_cleaner, tidy_notebook
 from varlab.resources import PACKAGE
 
@@ -82,12 +83,12 @@ def run_report(
     source = find_notebook(notebook)
     declared = notebook_parameters(source)
     values = check_parameters(declared, parameters)
-    inputs = {key: p.default for key, p in declared.items() if key != REPORT_FOLDER} | values
+    inputs = own_inputs(declared) | values
     name = checked_name(name or report_name(source.stem, declared, values))
     folder = Path(out).resolve() / name
     with one_writer(folder, wait=wait):
         if not overwrite:
-            _refuse_another(folder, name, inputs)
+            refuse_another(another_report(folder, inputs, values))
         return _make(source, folder, inputs, values, progress, wait, read)
 
 
@@ -256,21 +257,6 @@ def _code() -> str:
     """A digest of the package's own files."""
     files = sorted(PACKAGE.rglob("*.py"))
     return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-
-
-def _refuse_another(folder: Path, name: str, inputs: Mapping[str, Any]) -> None:
-    """Refuse to replace a report of other inputs."""
-    path = folder / f"{name}.ipynb"
-    if not path.is_file():
-        return
-    found = read_notebook(path).metadata.get("varlab", {}).get("parameters", {})
-    asked = plain(path_cleaner(folder.parent, folder / DRAFT)(inputs))
-    differ = [key for key in asked if found.get(key) != asked[key]]
-    if differ:
-        raise VarlabError(
-            f"{folder} holds a report of other inputs ({', '.join(differ)}). Give another --suffix (name=), or "
-            "--overwrite (overwrite=True) to replace it."
-        )
 
 
 def checked_name(name: str) -> str:

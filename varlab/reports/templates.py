@@ -83,7 +83,8 @@ PAGE_TEMPLATE = """
   src="data:image/svg+xml;base64,{{ output.data['image/svg+xml'] | text_base64 }}"></div>
 {%- endblock -%}
 {%- block data_png -%}
-<div><img alt="{{ cell.metadata.alt | escape_html }}"
+{%- set width = output.metadata.get('image/png', {}).get('width') -%}
+<div><img alt="{{ cell.metadata.alt | escape_html }}"{% if width %} width="{{ width }}"{% endif %}
   src="data:image/png;base64,{{ output.data['image/png'] }}"></div>
 {%- endblock -%}
 {%- block data_jpg -%}

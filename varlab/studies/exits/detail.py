@@ -68,6 +68,18 @@ def detail_shares(model: VAR, n: int = 32, seed: int = 0, batch: int = 8) -> Mea
     return Measured(pd.DataFrame(probe.rows), facts_of(model, texts, seed))
 
 
+def halves(model: VAR) -> dict[str, list[int]]:
+    """Stages, from 0, that ``detail_removed`` compares: the first half, the second, the last one, all."""
+    stages = list(range(len(model.schedule)))
+    half = len(stages) // 2
+    return {
+        f"stages 1 to {half}": stages[:half],
+        f"stages {half + 1} to {len(stages)}": stages[half:],
+        f"stage {len(stages)}": stages[-1:],
+        "all stages": stages,
+    }
+
+
 @fixed_context()
 def detail_removed(
     model: VAR, removals: dict[str, Sequence[int]], n: int = 128, seed: int = 0, resamples: int = 200
