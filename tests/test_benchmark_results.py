@@ -60,7 +60,7 @@ def test_missing_images_are_refused_or_counted(tmp_path: Path, geneval: Path) ->
     with pytest.raises(VarlabError, match=r"lacks 3 of 8 images: 00001/0000, 00001/0001, 00001/0003.*--allow-missing"):
         judge("geneval", tmp_path, geneval, path)
     scores = judge("geneval", tmp_path, geneval, path, allow_missing=True)
-    assert set(scores.table["missing"]) == {3} and "3 images are missing" in scores.notes[0]
+    assert set(scores.table["missing"]) == {3} and "missing: 3 images" in scores.notes[0]
 
 
 def test_official_results_are_counted_but_not_mended(tmp_path: Path, geneval: Path) -> None:

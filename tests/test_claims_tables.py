@@ -65,11 +65,20 @@ def test_an_axis_has_its_values_in_order(hart: SettingsTable, tmp_path: Path) ->
     assert list(alphas.alpha) == ["2", "3", "4", "5", "none"] and alphas.computed.is_monotonic_decreasing
     blocks = axis_table(hart, "block")
     assert list(blocks.block) == [str(b + 1) for b in range(len(blocks))] and blocks.work.nunique() == 1
-    assert set(product_table(hart).alpha) == {"2", "3", "4", "5", "none"}
     with pytest.raises(VarlabError, match="axis of the study"):
         axis_table(hart, "tua")
     vl.figures.save(vl.figures.ablation(hart, "last"), "last", folder=tmp_path)
     assert {path.suffix for path in tmp_path.iterdir()} >= {".png", ".pdf", ".csv"}
+
+
+def test_every_tau_is_crossed_with_every_alpha() -> None:
+    table = stored(claims_folder(), "mini-infinity", "sparsevar")
+    assert table is not None
+    cells = product_table(table)
+    assert set(cells.alpha) == {"2", "3", "4", "5", "none"} and {"0.4", "0.5", "0.6", "0.7"} < set(cells.tau)
+    assert len(cells) == cells.tau.nunique() * 5 and (cells.ssim_low <= cells.ssim).all() and set(cells.n) == {table.n}
+    labels = vl.figures.anchors(table).get_legend_handles_labels()[1]
+    assert {f"alpha {alpha}" for alpha in cells.alpha} < set(labels)
 
 
 def test_strategies_by_half() -> None:
@@ -86,6 +95,7 @@ def test_the_notebooks_run_from_stored_tables(name: str, tmp_path: Path, monkeyp
     """Of the figures one is drawn: the others are drawn by the same line."""
     drawn: list[str] = []
     monkeypatch.setattr(vl.figures, "ablation", lambda table, axis: axis)
+    monkeypatch.setattr(vl.figures, "anchors", lambda table: table)
     monkeypatch.setattr(vl.figures, "save", lambda figure, stem: drawn.append(stem))
     ran = run_cells(name, {}, tmp_path)
     if name == "40_claims":

@@ -95,9 +95,11 @@ def test_the_coarse_grid_has_every_value_of_every_axis(nano: NextScaleModel) -> 
     assert axes["alpha"] == [2, 3, 4, 5, None] and axes["tau"] == [0.4, 0.5, 0.6, 0.7]
     matched: Any = axes["matched tau"]
     assert sorted(matched) == matched  # fewer tokens kept, a higher threshold
+    crossed = {f"sparsevar:tau={t:g},alpha={a or 'none'},last=3" for t in (*matched, *plans.TAUS) for a in plans.ALPHAS}
+    assert crossed <= set(plan.specs)
     whole = plans.plan_of("sparsevar", job, full=True)
     assert set(plan.specs) <= set(whole.specs)
-    assert len(whole.specs) - len(plan.specs) >= 7 * 5 * (stages - 1) * depth
+    assert len(whole.specs) - len(plan.specs) >= 6 * 5 * (stages - 1) * depth
 
 
 def test_mistakes_are_told_before_any_work(tmp_path: Path) -> None:

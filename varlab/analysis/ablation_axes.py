@@ -57,21 +57,18 @@ def axis_table(table: SettingsTable, axis: str) -> pd.DataFrame:
     return rows
 
 
-def product_table(table: SettingsTable, measure: str = "ssim") -> pd.DataFrame:
-    """tau (row) x alpha (column) of a measure's mean, where both were drawn."""
+def product_table(table: SettingsTable) -> pd.DataFrame:
+    """One row a tau and alpha that were drawn together: the columns of ``axis_table``. First the taus that keep the
+    published shares, then the poster's."""
     axes = table.facts["axes"]
     cells = {
-        (f"{tau:g}", _written(alpha)): f"sparsevar:tau={tau:g},alpha={_written(alpha)},last=3"
-        for tau in axes["matched tau"]
+        f"sparsevar:tau={tau:g},alpha={_written(alpha)},last=3": (f"{tau:g}", _written(alpha))
+        for tau in dict.fromkeys([*axes["matched tau"], *axes["tau"]])
         for alpha in axes["alpha"]
     }
-    rows = [
-        {"tau": tau, "alpha": alpha, measure: float(table.values(measure, spec).to_numpy().mean()),
-         "work": float(table.works[spec])}
-        for (tau, alpha), spec in cells.items()
-        if spec in table.works.index
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=["tau", "alpha", measure, "work"])
+    known = [spec for spec in cells if spec in table.works.index]
+    pairs = pd.DataFrame([cells[spec] for spec in known], columns=["tau", "alpha"])
+    return pd.concat([pairs, table.table(*known).reset_index()], axis=1)
 
 
 def strategies_table(table: SettingsTable) -> pd.DataFrame:

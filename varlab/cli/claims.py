@@ -67,7 +67,7 @@ def evidence(
         list[str] | None, typer.Argument(help="methods, sparsevar, exits; default: all that the model can run.")
     ] = None,
     n: Annotated[
-        int | None, typer.Option(help="Prompts; intervals narrow with its root. Default: 32, 16 and 48.")
+        int | None, typer.Option(help="Prompts; intervals narrow with its root. Default: 32, 32 and 48.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")] = 7,
     full: Annotated[

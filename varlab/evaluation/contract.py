@@ -244,5 +244,5 @@ def finished(
         missing=missing, mode=asked.mode, spec=record.get("spec", "not stated"),
         weights=record.get("weights", "not stated"), seed=str(record.get("seed", "not stated")),
     )  # fmt: skip
-    said = [f"{missing} images are missing, and nothing stands for them"] if missing else []
+    said = [f"missing: {numbered(missing, 'image')}, for which nothing stands"] if missing else []
     return Scores(entries, table, (*said, *notes), facts or {})

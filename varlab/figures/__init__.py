@@ -32,7 +32,7 @@ from varlab.analysis.tokens import (
     step_change_table,
     sublayer_split_table,
 )
-from varlab.figures.ablations import ablation
+from varlab.figures.ablations import ablation, anchors
 from varlab.figures.branches import (
     branch_divergence,
     branch_divergence_table,
@@ -66,8 +66,8 @@ from varlab.figures.tokens import block_edge_correlation, block_token_mse, step_
 from varlab.figures.tradeoff import tradeoff
 
 __all__ = [
-    "ablation", "accuracy_table", "block_edge_correlation", "block_edge_correlation_table", "block_edges",
-    "block_token_mse", "block_token_mse_table", "branch_divergence", "branch_divergence_table", "claim_figures",
+    "ablation", "accuracy_table", "anchors", "block_edge_correlation", "block_edge_correlation_table",
+    "block_edges", "block_token_mse", "block_token_mse_table", "branch_divergence", "branch_divergence_table", "claim_figures",
     "concentration", "concentration_table", "contact_sheet", "contact_sheet_table", "decisions", "decisions_table",
     "difference_spectrum", "difference_spectrum_table", "edge_correlation", "edge_correlation_table", "energy_left",
     "energy_left_table", "energy_maps", "energy_maps_table", "explained_share", "explained_share_table", "explore",

@@ -1,14 +1,29 @@
 """Ablations of a method's options, drawn from the stored tables of studies."""
 
+from typing import Any
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from varlab.analysis.ablation_axes import axis_table
+from varlab.analysis.ablation_axes import axis_table, product_table
 from varlab.analysis.comparisons import log_of
 from varlab.analysis.frontier import corners
 from varlab.analysis.settings_table import DENSE, SettingsTable
 from varlab.figures.labels import Label, place
-from varlab.figures.style import BLUE, INK, PAGE, SOFT, figure_of, finish, panels, reference, theme
+from varlab.figures.style import (
+    BLUE,
+    CYCLE,
+    INK,
+    MARKERS,
+    PAGE,
+    SOFT,
+    figure_of,
+    finish,
+    own_axes,
+    panels,
+    reference,
+    theme,
+)
 
 LABELS = {
     "tau": "tau (the poster's)",
@@ -50,6 +65,23 @@ def ablation(table: SettingsTable, axis: str) -> Figure:
     points = zip(rows[axis], rows.work, rows.ssim, strict=True)
     place(by_work, [Label(str(value), x, y, BLUE, size=6.0) for value, x, y in points])
     return figure
+
+
+@theme()
+def anchors(table: SettingsTable) -> Axes:
+    """Which anchors does each tau need? SSIM over the work of the ledger, a line an alpha and a point a tau (bars: 95 %
+    over prompts), with the frontier of baselines."""
+    rows, ax = product_table(table), own_axes(None, 5.2, 3.4)
+    for i, (alpha, part) in enumerate(rows.groupby("alpha", sort=False)):
+        part = part.sort_values("work")
+        ends = part.ssim - part.ssim_low, part.ssim_high - part.ssim
+        style: dict[str, Any] = {"color": CYCLE[i], "marker": MARKERS[i], "ms": 3.5, "lw": 1.0, "elinewidth": 0.7}
+        ax.errorbar(part.work, part.ssim, ends, label=f"alpha {alpha}", **style)
+    _blind(ax, table)
+    ax.set(xlabel="work over dense", ylabel="SSIM to the dense image")
+    ax.legend(fontsize=7)
+    finish(ax, log_of(table.facts), "ablation tau alpha", rows)
+    return ax
 
 
 def _blind(ax: Axes, table: SettingsTable) -> None:

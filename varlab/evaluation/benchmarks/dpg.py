@@ -24,6 +24,7 @@ from varlab.evaluation.contract import (
     require_all,
 )
 from varlab.evaluation.results import facts_beside, once, read_table, said, whole
+from varlab.markup import count as numbered
 from varlab.measures.statistics import Interval
 from varlab.models.base import NextScaleModel
 
@@ -121,7 +122,8 @@ class Dpg(Benchmark):
         notes = [*said(facts), f"{crops} crops a picture"]
         if run.dropped:
             notes.append(
-                f"dropped by the {asked.mode} rules: {len(run.dropped)} pictures, such as {next(iter(run.dropped))}"
+                f"dropped by the {asked.mode} rules: {numbered(len(run.dropped), 'picture')}, such as "
+                f"{next(iter(run.dropped))}"
             )
         return finished(rows, asked, missing + len(run.dropped), entries, notes, facts)
 

@@ -35,7 +35,7 @@ from varlab.studies.settings.plans import Plan, plan_of
 
 AT_ONCE = 8  # images
 SEED = 7
-N = {"methods": 32, "sparsevar": 16, "exits": 48}
+N = {"methods": 32, "sparsevar": 32, "exits": 48}
 
 
 @fixed_context()
@@ -50,7 +50,7 @@ def draw_study(
     study: one of ``plans.STUDIES``.
     out: folder of ``study.csv`` and ``study.json``.
     n: prompts; intervals narrow with its root, time grows with it. None: ``N``.
-    full: of ``sparsevar``, every combination of its axes in place of one axis at a time (thousands).
+    full: of ``sparsevar``, every combination of its axes (thousands).
     command: what is written down as the way to make it again.
 
     Raises
