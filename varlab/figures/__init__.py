@@ -67,7 +67,8 @@ from varlab.figures.tradeoff import tradeoff
 
 __all__ = [
     "ablation", "accuracy_table", "anchors", "block_edge_correlation", "block_edge_correlation_table",
-    "block_edges", "block_token_mse", "block_token_mse_table", "branch_divergence", "branch_divergence_table", "claim_figures",
+    "block_edges", "block_token_mse", "block_token_mse_table", "branch_divergence", "branch_divergence_table",
+    "claim_figures",
     "concentration", "concentration_table", "contact_sheet", "contact_sheet_table", "decisions", "decisions_table",
     "difference_spectrum", "difference_spectrum_table", "edge_correlation", "edge_correlation_table", "energy_left",
     "energy_left_table", "energy_maps", "energy_maps_table", "explained_share", "explained_share_table", "explore",
