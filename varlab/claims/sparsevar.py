@@ -97,7 +97,7 @@ def blocks_differ(log: Log, images: Images = None, guidance_row: str = "both") -
     chosen, block = table[measuring], values["block"].values
     names = [f"block {block[edge]}", f"block {block[ground]}"]
     gap = measured("difference", chosen[:, edge] - chosen[:, ground], DIFFERENT)
-    signs = [measured(names[0], chosen[:, edge]), measured(names[1], -chosen[:, ground])]
+    signs = [measured(names[0], chosen[:, edge]), measured(f"minus {names[1]}", -chosen[:, ground])]
     finding = (
         f"Correlation with edges in {late_name(log)}: {names[0]} {signs[0]}, {names[1]} "
         f"{measured(names[1], chosen[:, ground])}, difference {gap}; chosen on {len(choosing)} prompts, measured on "
@@ -106,9 +106,10 @@ def blocks_differ(log: Log, images: Images = None, guidance_row: str = "both") -
     if has_images(log, images):
         pairs = token_edges(log, images, guidance_row=guidance_row)
         beyond = (late(log, pairs["own"]) - late(log, pairs["other"]))[measuring]
-        first, second = measured(names[0], beyond[:, edge]), measured(names[1], beyond[:, ground])
-        finding += f" That is {first} and {second} more than with another prompt's edges (control)."
-        signs += [first, measured(names[1], -beyond[:, ground])]
+        more = "more than with another prompt's edges"
+        first, second = measured(f"{names[0]}, {more}", beyond[:, edge]), measured("", beyond[:, ground])
+        finding += f" That is {first} and {second} {more} (control)."
+        signs += [first, measured(f"minus {names[1]}, {more}", -beyond[:, ground])]
     outcome, reason = _opposed(gap, signs)
     return of_log(log, claim, outcome, finding, reason, (gap, *signs))
 

@@ -1,11 +1,22 @@
-"""Commands on published numbers: ``claims`` and ``evidence``."""
+"""Commands on what papers claim: ``claims``, ``evidence`` and ``verdicts``."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from varlab.cli.options import Model, Overwrite, as_table, console, image_bar, load_model, resumable, say, with_options
+from varlab.cli.options import (
+    Model,
+    Overwrite,
+    as_table,
+    check_folder,
+    console,
+    image_bar,
+    load_model,
+    resumable,
+    say,
+    with_options,
+)
 from varlab.errors import VarlabError
 
 app = typer.Typer()
@@ -98,3 +109,26 @@ def evidence(
     loaded = load_model(model, **options)
     with resumable(), image_bar() as progress:
         evidence_command(loaded, chosen, place, n, seed, full, overwrite, progress, say)
+
+
+@app.command()
+def verdicts(
+    runs: Annotated[list[Path], typer.Argument(help="Finished runs of `varlab log` with all probes, one a model.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for motivation.csv and motivation.json.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Check the claims that the methods start from (reports 01 to 04) on several runs, side by side.
+
+    Example: `varlab log mini-hart --n 32 --out runs/flat`, the same of another model, then
+    `varlab verdicts runs/flat runs/textured`.
+    """
+    from varlab.claims.motivation import TABLE, side_by_side
+    from varlab.outputs import with_facts
+    from varlab.runs.folders import open_log
+
+    check_folder(out, overwrite, *with_facts(f"{TABLE}.csv"))
+    found = side_by_side([open_log(run) for run in runs])
+    shown = ["model", "claim", "verdict", "number", "estimate", "low", "high", "values"]
+    console.print(as_table(found.table[shown]))
+    if out is not None:
+        say(f"written to {found.save(out, TABLE)}")
