@@ -2,10 +2,12 @@
 
 import gc
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 import hypothesis
 import pytest
 import torch
+import typer
 
 from tests.skips import pytest_runtest_logreport, pytest_sessionfinish, pytest_terminal_summary  # noqa: F401
 from varlab import schedules
@@ -51,9 +53,12 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def short_stage_times() -> Iterator[None]:
-    """The stages of a logged run are timed once, on one image: how they are timed is for test_runs.py."""
+def done_once() -> Iterator[None]:
+    """The commands are built once, and not for each call; the stages of a logged run are timed once, on one image (how
+    they are timed is for test_runs.py)."""
     with pytest.MonkeyPatch.context() as patch:
+        for place in ("typer.main.get_command", "typer.testing._get_command"):
+            patch.setattr(place, cache(typer.main.get_command))
         patch.setattr(runs, "stage_seconds", lambda job, batch: stage_seconds(job, 1, longest=0))
         yield
 

@@ -23,6 +23,7 @@ from varlab import figures
 from varlab.analysis import logs
 from varlab.errors import VarlabError
 from varlab.figures import style
+from varlab.figures.save import merged
 
 
 @pytest.fixture(autouse=True)
@@ -90,8 +91,8 @@ def test_the_values_drawn_are_those_of_the_table(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.filterwarnings("error::RuntimeWarning")
-def test_every_figure_takes_what_was_not_measured_and_says_its_weights(name: str, tmp_path: Path) -> None:
-    """Late stages without guidance, tables without second row; three files, weights in each."""
+def test_every_figure_takes_what_was_not_measured_and_says_its_weights(name: str) -> None:
+    """Late stages without guidance, tables without second row; weights under the figure and in what is saved of it."""
     log = toy_log(weights="random (seed 5)")
     for group in ("branch-divergence", "token-mse"):
         data = log[group].to_dataset()
@@ -100,12 +101,11 @@ def test_every_figure_takes_what_was_not_measured_and_says_its_weights(name: str
                 {"guidance_row": 1} if "guidance_row" in data[variable].dims else {"stage": slice(3, None)}
             ] = np.nan
         log[group].dataset = data
-    drawn = ALL[name](log)
-    figures.save(drawn, name, folder=tmp_path)
-    assert sorted(os.listdir(tmp_path)) == [f"{name}.csv", f"{name}.pdf", f"{name}.png"]
-    assert "weights: random (seed 5)" in Image.open(tmp_path / f"{name}.png").info["Description"]
-    assert "weights: random (seed 5) · n = 8 · seed 3" in " ".join(style.figure_of(drawn).get_supxlabel().split())
-    table = pd.read_csv(tmp_path / f"{name}.csv")
+    figure = style.figure_of(ALL[name](log))
+    figure.draw_without_rendering()
+    assert "weights: random (seed 5)" in style.kept(figure).line
+    assert "weights: random (seed 5) · n = 8 · seed 3" in " ".join(figure.get_supxlabel().split())
+    table = merged(style.kept(figure).tables)
     assert len(table) and set(table["weights"]) == {"random (seed 5)"}
 
 
@@ -139,6 +139,7 @@ def test_logs_of_two_weights_in_one_figure_both_say_so(tmp_path: Path) -> None:
     figures.psnr(toy_log(), axes[0])
     figures.psnr(toy_log(weights="random (seed 0)"), axes[1])
     figures.save(axes[0], "both", folder=tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["both.csv", "both.pdf", "both.png"]
     assert all(
         word in Image.open(tmp_path / "both.png").info["Description"]
         for word in ("trained (toy, 123)", "random (seed 0)")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.failing import failing
 from tests.minis import refused
 from tests.test_training import LOOP, TINY, finished  # noqa: F401  (a fixture)
 from varlab.errors import VarlabError
@@ -89,17 +90,14 @@ def test_a_full_disk_keeps_the_former_checkpoint(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
 
 
-def failing(rank: int, world: int) -> None:
-    raise VarlabError(f"no room in any of {world} workers")
-
-
 def test_a_worker_that_refuses_says_why() -> None:
     refused(lambda: launch(2, failing), "no room in any of 2 workers")
 
 
 def test_a_run_that_is_stopped_leaves_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked to stop at once, it does after ten updates; what was meant to be shipped is not written over."""
-    longer = TINY.with_sizes(steps=20)
+    seldom = replace(LOOP, checkpoint_seconds=600)  # each adds a row of samples
+    longer = replace(TINY, tokenizer_loop=seldom, loop=seldom).with_sizes(steps=20)
     monkeypatch.setattr(command, "find_recipe", lambda name: longer)
     monkeypatch.setattr(loops._Stop, "asked", True)
     told = command.train_command("tiny", tmp_path / "run", 1, "cpu", None, None, None, tmp_path / "out")
