@@ -1,6 +1,6 @@
 """Reading a log for figures: datasets by probe, means over prompts with intervals, images, provenance."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,14 @@ def summary(values: xr.DataArray, level: float = 0.95) -> pd.DataFrame:
         return pd.DataFrame({name: [value] for name, value in columns.items()})
     index = pd.MultiIndex.from_product(list(axes.values()), names=list(axes))
     return pd.DataFrame({name: np.ravel(column) for name, column in columns.items()}, index=index).reset_index()
+
+
+def summaries(column: str, measures: Mapping[str, xr.DataArray]) -> pd.DataFrame:
+    """``summary`` of several, one below the other; ``column``, the second, names them."""
+    parts = [summary(values) for values in measures.values()]
+    for part, name in zip(parts, measures, strict=True):
+        part.insert(1, column, name)
+    return pd.concat(parts, ignore_index=True)
 
 
 # --- the schedule -------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from varlab.analysis.logs import Log, as_log, summary, variable
+from varlab.analysis.logs import Log, as_log, summaries, summary, variable
 
 PROBE = "step-redundancy"
 SIMILARITY = ("ssim", "high_frequency_ssim", "psnr")
@@ -16,12 +16,7 @@ def similarity_table(log: Log) -> pd.DataFrame:
 
     PSNR in dB; that of equal images is infinite and left out (see n).
     """
-    parts = []
-    for measure in SIMILARITY:
-        part = summary(variable(log, PROBE, measure))
-        part.insert(1, "measure", measure)
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True)
+    return summaries("measure", {measure: variable(log, PROBE, measure) for measure in SIMILARITY})
 
 
 def energy_left_table(log: Log) -> pd.DataFrame:

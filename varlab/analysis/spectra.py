@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from varlab.analysis.logs import Log, dataset, grids, names, pick, summary, variable
+from varlab.analysis.logs import Log, dataset, grids, names, pick, summaries, summary, variable
 from varlab.errors import VarlabError
 
 PROBE = "residual-spectrum"
@@ -76,12 +76,7 @@ def band_labels(log: Log) -> list[str]:
 
 def _by_source(log: Log, name: str, sources: Sequence[str]) -> pd.DataFrame:
     values = variable(log, PROBE, name)
-    parts = []
-    for source in sources:
-        part = summary(pick(values, source=source))
-        part.insert(1, "source", source)
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True)
+    return summaries("source", {source: pick(values, source=source) for source in sources})
 
 
 def threshold(log: Log, source: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.axes import Axes
 
-from varlab.analysis.logs import Log, predicted, stage_count, summary, variable
+from varlab.analysis.logs import Log, predicted, stage_count, summaries, summary, variable
 from varlab.errors import unknown
 from varlab.figures.style import BLUE, INK, ORANGE, RED, finish, line, own_axes, stage_axis, theme
 from varlab.figures.tokens import block_map
@@ -68,12 +68,8 @@ def guidance_effect_table(log: Log) -> pd.DataFrame:
     Effects: "guidance" (the likeliest value changes when the unconditional row is used), "drawing" (the drawn
     value is not the likeliest one of the guided prediction).
     """
-    parts = []
-    for effect, name in (("guidance", "guidance_changes"), ("drawing", "drawn_differs")):
-        part = summary(variable(log, PROBE, name))
-        part.insert(1, "effect", effect)
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True)
+    effects = {"guidance": "guidance_changes", "drawing": "drawn_differs"}
+    return summaries("effect", {effect: variable(log, PROBE, name) for effect, name in effects.items()})
 
 
 @theme()

@@ -16,11 +16,10 @@ from torch import Tensor, nn
 
 from varlab.errors import VarlabError
 from varlab.models.diffusion import ResidualDiffusion, ScalarEmbedding
-from varlab.models.layers import RMSNorm, merge_heads, split_heads
+from varlab.models.layers import Attend, RMSNorm, merge_heads, split_heads
 from varlab.models.packed import biased, typed
 from varlab.models.rotary import rotate_halves, text_rotary
 
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v [R, H, n, c] -> [R, H, n, c]
 Six = tuple[Tensor, ...]  # gamma1, gamma2, scale1, scale2, shift1, shift2, each [R, 1, C]
 
 

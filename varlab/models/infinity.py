@@ -16,6 +16,7 @@ from varlab.errors import VarlabError
 from varlab.models.layers import (
     Attend,
     FeedForward,
+    HeadNorm,
     RMSNorm,
     attention,
     layer_norm,
@@ -235,12 +236,6 @@ class _Chunk(nn.Module):
         return list(self.module)  # type: ignore[arg-type]
 
 
-class _HeadNorm(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.ada_lin = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
-
-
 @dataclass
 class TextState:
     """What the blocks need of the text, per row: all of it constant over the stages."""
@@ -268,7 +263,7 @@ class InfinityTransformer(nn.Module):
         self.lvl_embed = nn.Embedding(LEVELS, width)
         self.word_embed = nn.Linear(config.bits, width)
         self.shared_ada_lin = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
-        self.head_nm = _HeadNorm(width)
+        self.head_nm = HeadNorm(width)
         self.head = nn.Linear(width, 2 * config.bits)
         self.block_chunks = nn.ModuleList(_Chunk(config) for _ in range(config.chunks))
 

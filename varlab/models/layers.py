@@ -35,6 +35,14 @@ def scaled(x: Tensor, factor: Tensor) -> Tensor:
     return x * factor if x.requires_grad or torch.compiler.is_compiling() else x.mul_(factor)
 
 
+class HeadNorm(nn.Module):
+    """The condition's scale and shift before the head, under the released name."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.ada_lin = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+
+
 class RMSNorm(nn.Module):
     def __init__(self, width: int, eps: float = 1e-6) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from varlab.errors import VarlabError
-from varlab.models.layers import Attend, FeedForward, merge_heads, modulate, split_heads, without_autocast
+from varlab.models.layers import Attend, FeedForward, HeadNorm, merge_heads, modulate, split_heads, without_autocast
 from varlab.models.packed import biased, typed
 
 Places = Sequence[Tensor | None] | None  # of stages 1, 2, ...: positions of the tokens that are given
@@ -117,14 +117,6 @@ class Block(nn.Module):
 RunBlock = Callable[[Block, Tensor, Modulation, Attend], Tensor]  # Block.forward, or the same compiled
 
 
-class _HeadNorm(nn.Module):
-    """The class's scale and shift before the head, under the released name."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.ada_lin = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
-
-
 class VARTransformer(nn.Module):
     """Class labels and code tokens -> logits over the codebook.
 
@@ -145,7 +137,7 @@ class VARTransformer(nn.Module):
         if config.shared_modulation:
             self.shared_ada_lin = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.head_nm = _HeadNorm(width)
+        self.head_nm = HeadNorm(width)
         self.head = nn.Linear(width, config.codes)
 
     def constants(self) -> dict[str, Tensor]:

@@ -5,8 +5,7 @@ import torch
 
 from varlab.models.diffusion import diffusion_table, spaced
 from varlab.models.labels import gumbel_mixture, keep_likeliest
-from varlab.models.tokenizers.bsq import area
-from varlab.models.tokenizers.hybrid import bicubic
+from varlab.models.tokenizers.bsq import area, bicubic
 from varlab.parity import weights
 from varlab.parity.comparison import Comparison
 from varlab.parity.golden import Golden

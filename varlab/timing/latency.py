@@ -1,7 +1,7 @@
 """Where the time of an image goes: spans, methods in turning order, and what the device could do at best."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from varlab.errors import VarlabError
 from varlab.machine import Rates, clocks, device_name, rates
 from varlab.models.base import NextScaleModel
 from varlab.outputs import save_json
+from varlab.runs import Progress
 from varlab.runs.clock import SPANS, Times, interleaved, paired_ratio, timed_run
 from varlab.runs.inputs import at_least
 from varlab.timing.roofline import block_bytes, moved_bytes
@@ -71,7 +72,7 @@ def latency(
     seed: int = 0,
     compile: bool = False,
     graphs: bool = False,
-    progress: Callable[[float, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Latency:
     """The dense run and each method, in turning order, on one batch of all ``texts``; one round more warms up.
 

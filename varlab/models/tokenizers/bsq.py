@@ -105,18 +105,31 @@ def side(latent: Tensor) -> Grid:
     return int(latent.shape[-2]), int(latent.shape[-1])
 
 
+def _resized(maps: Tensor, grid: Grid, mode: str) -> Tensor:
+    return maps if side(maps) == tuple(grid) else F.interpolate(maps, size=tuple(grid), mode=mode)
+
+
 def upsample(codes: Tensor, grid: Grid) -> Tensor:
     """Bilinear to the final grid; a code already there is left alone."""
-    if side(codes) == tuple(grid):
-        return codes
-    return F.interpolate(codes, size=tuple(grid), mode="bilinear", align_corners=False)
+    return _resized(codes, grid, "bilinear")
+
+
+def bicubic(codes: Tensor, grid: Grid) -> Tensor:
+    """Bicubic to the final grid, without antialiasing; a code already there is left alone."""
+    return _resized(codes, grid, "bicubic")
 
 
 def area(latent: Tensor, grid: Grid) -> Tensor:
     """Averaged to a stage's grid; a latent already there is left alone."""
-    if side(latent) == tuple(grid):
-        return latent
-    return F.interpolate(latent, size=tuple(grid), mode="area")
+    return _resized(latent, grid, "area")
+
+
+def latent_grid(image: Tensor, stride: int) -> Grid:
+    """Latents of an image [B, 3, H, W]. Errors: sides that do not divide by the stride."""
+    height, width = side(image)
+    if height % stride or width % stride:
+        raise VarlabError(f"An image of {height}x{width} does not divide by the tokenizer's stride {stride}.")
+    return height // stride, width // stride
 
 
 def residual_steps(
@@ -154,15 +167,9 @@ class BSQTokenizer(nn.Module):
         self.quantizer = _Quantizer(config.bits)
         self.quantize = self.quantizer  # official files hold the quantiser under both names
 
-    def latent_grid(self, height: int, width: int) -> Grid:
-        stride = self.config.stride
-        if height % stride or width % stride:
-            raise VarlabError(f"An image of {height}x{width} does not divide by the tokenizer's stride {stride}.")
-        return height // stride, width // stride
-
     def encode(self, image: Tensor, grids: Sequence[Grid]) -> tuple[list[Tensor], Tensor, Tensor]:
         """Image [B, 3, H, W] in [-1, 1] -> bits per stage, canvas, latent before quantisation."""
-        grid = self.latent_grid(*image.shape[-2:])
+        grid = latent_grid(image, self.config.stride)
         if tuple(grids[-1]) != grid:
             raise VarlabError(f"The schedule ends at {grids[-1]} but the image gives a latent of {grid}.")
         latent = self.encoder(image)

@@ -14,9 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from varlab.errors import VarlabError
 from varlab.models.tokenizers import convnet
-from varlab.models.tokenizers.bsq import area, side
+from varlab.models.tokenizers.bsq import area, bicubic, latent_grid, side
 from varlab.models.tokenizers.convnet import Decoder, Encoder, Layout
 from varlab.models.tokenizers.maps import normed
 from varlab.models.tokenizers.strips import decoded
@@ -92,13 +91,6 @@ def decoder_flops(config: HybridConfig, grid: Grid) -> int:
 # Quantisation
 
 
-def bicubic(codes: Tensor, grid: Grid) -> Tensor:
-    """Without antialiasing; a map already there is left alone."""
-    if side(codes) == tuple(grid):
-        return codes
-    return F.interpolate(codes, size=tuple(grid), mode="bicubic", align_corners=False)
-
-
 class _Phis(nn.Module):
     def __init__(self, config: HybridConfig) -> None:
         super().__init__()
@@ -170,15 +162,9 @@ class HybridTokenizer(nn.Module):
         self.quant_conv = nn.Conv2d(config.latents, config.latents, config.kernel, padding=half)
         self.post_quant_conv = nn.Conv2d(config.latents, config.latents, config.kernel, padding=half)
 
-    def latent_grid(self, height: int, width: int) -> Grid:
-        stride = self.config.stride
-        if height % stride or width % stride:
-            raise VarlabError(f"An image of {height}x{width} does not divide by the tokenizer's stride {stride}.")
-        return height // stride, width // stride
-
     def encode(self, image: Tensor) -> Tensor:
         """Image [B, 3, H, W] in [-1, 1] -> latent [B, Z, h, w] before quantisation."""
-        self.latent_grid(*image.shape[-2:])
+        latent_grid(image, self.config.stride)
         return self.quant_conv(self.encoder(image))
 
     def steps(

@@ -10,12 +10,11 @@ from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from varlab.errors import VarlabError
 from varlab.models.tokenizers import convnet
-from varlab.models.tokenizers.bsq import area, side
+from varlab.models.tokenizers.bsq import area, bicubic, latent_grid, side
 from varlab.models.tokenizers.convnet import Decoder, Encoder, Layout, conv
 from varlab.models.tokenizers.maps import normed
 from varlab.models.tokenizers.strips import decoded
@@ -155,11 +154,6 @@ class Quantizer(nn.Module):
         return distance.argmin(-1)
 
 
-def enlarge(codes: Tensor, grid: Grid) -> Tensor:
-    """Bicubic to the final grid, without antialiasing; a map already there is left alone."""
-    return codes if side(codes) == tuple(grid) else F.interpolate(codes, size=tuple(grid), mode="bicubic")
-
-
 class VQTokenizer(nn.Module):
     """Encoder, quantiser and decoder. ``encode`` gives indices per stage; ``decode`` a clamped image."""
 
@@ -177,7 +171,7 @@ class VQTokenizer(nn.Module):
     def step(self, codes: Tensor, k: int, stages: int, grid: Grid) -> Tensor:
         """What stage k of so many adds to the canvas: its code map [B, c, h, w] enlarged and smoothed."""
         phis = self.quantize.phis()
-        return phis[phi_index(stages, len(phis))[k]](enlarge(codes, grid))
+        return phis[phi_index(stages, len(phis))[k]](bicubic(codes, grid))
 
     def residual_steps(
         self, latent: Tensor, grids: Sequence[Grid], swap: Swap = None
@@ -195,9 +189,7 @@ class VQTokenizer(nn.Module):
 
     def latent(self, image: Tensor) -> Tensor:
         """Image [B, 3, H, W] in [-1, 1] -> what is quantised [B, c, H/stride, W/stride]."""
-        height, width = image.shape[-2:]
-        if height % self.config.stride or width % self.config.stride:
-            raise VarlabError(f"An image of {height}x{width} does not divide by the stride {self.config.stride}.")
+        latent_grid(image, self.config.stride)
         return self.quant_conv(self.encoder(image))
 
     def encode(self, image: Tensor, grids: Sequence[Grid]) -> tuple[list[Tensor], list[Tensor], Tensor]:

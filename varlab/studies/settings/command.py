@@ -6,7 +6,8 @@ from pathlib import Path
 from varlab.analysis.settings_table import SettingsTable
 from varlab.errors import VarlabError, unknown
 from varlab.models.base import NextScaleModel
-from varlab.studies.settings.draw import SEED, Progress, draw_study
+from varlab.runs import Progress
+from varlab.studies.settings.draw import SEED, draw_study
 from varlab.studies.settings.plans import STUDIES
 
 OF_FAMILY = {"infinity": ("methods", "sparsevar"), "hart": ("methods", "sparsevar"), "var": ("exits",)}

@@ -13,6 +13,7 @@ from varlab.attached import attach
 from varlab.attached.standins import Released, stand_in
 from varlab.context import fixed_context
 from varlab.models.infinity_model import Infinity
+from varlab.runs import Progress
 from varlab.runs.clock import interleaved, paired_ratio
 from varlab.runs.inputs import at_least
 from varlab.timing.benchmarks.models import random_infinity
@@ -44,7 +45,7 @@ class AttachCost:
 
 
 @fixed_context()
-def attach_cost(own: Infinity, rounds: int, progress: Callable[[float, int], None] | None = None) -> AttachCost:
+def attach_cost(own: Infinity, rounds: int, progress: Progress | None = None) -> AttachCost:
     """Each round calls the sampler with every set of probes in turning order. Time is the process's own on a processor,
     so that what others do on a shared machine counts little."""
     at_least(1, rounds=rounds)

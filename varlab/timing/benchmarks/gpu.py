@@ -20,6 +20,7 @@ from varlab.machine import device_facts
 from varlab.models.base import NextScaleModel
 from varlab.outputs import save_json, save_table
 from varlab.resources import git_state
+from varlab.runs import Progress
 from varlab.runs.inputs import at_least
 from varlab.timing.benchmarks.execution import logits_difference
 from varlab.timing.benchmarks.probe_cost import PROBED, paired_cost
@@ -131,7 +132,7 @@ def on_gpu(name: str) -> NextScaleModel:
 
 def gpu_bench(
     rounds: int = 10,
-    progress: Callable[[float, int], None] | None = None,
+    progress: Progress | None = None,
     after_part: Callable[[GpuBench], object] = lambda made: None,
     device: str = "cuda",
     make: Callable[[str], NextScaleModel] = on_gpu,

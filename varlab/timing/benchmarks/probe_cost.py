@@ -1,6 +1,6 @@
 """What the probes cost: seconds, memory and bytes on disk an image, with and without them, interleaved in one run."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +16,7 @@ from varlab.machine import now
 from varlab.models.base import NextScaleModel
 from varlab.probes import PROBES, build
 from varlab.probes import log as logs
-from varlab.runs import default_batch
+from varlab.runs import Progress, default_batch
 from varlab.runs.clock import interleaved
 from varlab.runs.folders import keep
 from varlab.runs.inputs import at_least
@@ -73,7 +73,7 @@ def paired_cost(
     variants: Mapping[str, tuple[str, ...]],
     rounds: int,
     batch: int,
-    progress: Callable[[float, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> PairedCost:
     """Each round runs every variant, a set of probes, once in turning order; one more warms up and shows memory."""
     refuse_batch(model, batch)
@@ -117,7 +117,7 @@ def probe_cost(
     model: NextScaleModel,
     repeats: int = 15,
     batch: int | None = None,
-    progress: Callable[[float, int], None] | None = None,
+    progress: Progress | None = None,
     variants: Mapping[str, tuple[str, ...]] = VARIANTS,
 ) -> ProbeCost:
     """Wall clock of the plain run and of probes without and with previews, decode included."""
