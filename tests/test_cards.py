@@ -10,11 +10,10 @@ import pytest
 import torch
 
 from tests.minis import refused
-from varlab.evaluation.card import write_card
+from varlab.evaluation.card import untrained_self, write_card
 from varlab.evaluation.command import former_score, score_command
 from varlab.evaluation.residual import without_residual
 from varlab.evaluation.scenes import SceneScore, lead
-from varlab.evaluation.untrained import untrained_self
 from varlab.runs import sample
 from varlab.scenes import summarise
 from varlab.schedules import square

@@ -11,7 +11,6 @@ from PIL import Image
 
 from varlab.evaluation.residual import Side, codes_alone, side
 from varlab.evaluation.scenes import SceneScore, lead, score_ceiling, score_samples
-from varlab.evaluation.untrained import untrained_self
 from varlab.figures.training import training_curves
 from varlab.models.base import NextScaleModel
 from varlab.models.hart_model import Hart
@@ -20,6 +19,7 @@ from varlab.runs import Progress
 from varlab.runs.origins import made_with
 from varlab.scenes import shape_recall
 from varlab.weights.embedded import card_folder
+from varlab.weights.zoo import load
 from varlab.writing import beside, write_text
 
 FILES = (CARD, "samples.png", "curves.png", "README.md")
@@ -70,6 +70,17 @@ def write_card(
         record["residual"] = _residual(side(ceiling, drawn, power), plain)
     facts = json.loads((folder / "model.json").read_text("utf-8"))
     return keep(folder, record, pictures[:SHOWN], _text(model, facts, record))
+
+
+def untrained_self(model: NextScaleModel, seed: int = 0) -> NextScaleModel:
+    """A mini of the registry with random weights in transformer and caption encoder, and its trained tokenizer.
+
+    So the score does not fall because the pictures cannot be decoded. The model given stays as it is.
+    """
+    other = load(model.name, "random", device=str(model.device), precision=model.precision, seed=seed)
+    other.tokenizer = model.tokenizer  # type: ignore[attr-defined]
+    other.settings, other.weights = model.settings, f"random (seed {seed}), trained tokenizer"
+    return other
 
 
 def keep(folder: Path, record: dict[str, Any], pictures: list[np.ndarray], text: str) -> Path:

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from varlab.errors import VarlabError
-from varlab.figures import freqexit as figures
+from varlab.figures import training as figures
 from varlab.locks import one_writer
 from varlab.machine import device_name
 from varlab.models.tokenizers.vqvae import VQTokenizer
