@@ -98,21 +98,10 @@ def generate(
     loaded = load_model(model, **options)
     chosen = with_overrides(loaded.settings, **settings)
     items = items or found.first(n, prompts, loaded)
-    check_counts(images=len(items) * (per_prompt or found.per_prompt))
+    per_prompt, kept = per_prompt or found.per_prompt, DenseImages.at(dense)
+    check_counts(images=len(items) * per_prompt)
     drawings = {
-        folder_of(out, spec): Drawing(
-            found,
-            loaded,
-            items,
-            spec,
-            seed,
-            per_prompt or found.per_prompt,
-            ending,
-            texts,
-            chosen,
-            batch,
-            DenseImages.at(dense),
-        )
+        folder_of(out, spec): Drawing(found, loaded, items, spec, seed, per_prompt, ending, texts, chosen, batch, kept)
         for spec in dict.fromkeys(specs)
     }
     with resumable(), image_bar() as progress:

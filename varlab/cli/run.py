@@ -156,18 +156,9 @@ def log(
     loaded = load_model(model, **options)
     with resumable(), image_bar() as progress:
         tree = run_log(
-            loaded,
-            chosen,
-            seed=seed,
-            folder=out,
-            probes=probe or tuple(PROBES),
-            accelerators=method or (),
-            negative=negative,
-            batch=batch,
-            progress=progress,
-            wait=not no_wait,
-            **settings,
-        )
+            loaded, chosen, seed=seed, folder=out, probes=probe or tuple(PROBES), accelerators=method or (),
+            negative=negative, batch=batch, progress=progress, wait=not no_wait, **settings,
+        )  # fmt: skip
     say(f"{count(tree.attrs['n'], 'prompt')}, weights: {tree.attrs['weights']}, groups: {', '.join(tree.children)}")
     made, source = tree.encoding[MADE], tree.encoding["source"]
     say(f"{made} to {source}" if made == "written" else f"{source} was there, finished; {made or 'nothing was drawn'}")
@@ -228,15 +219,9 @@ def report(
             say(f"{order.notebook.stem} ...")
             with bars(MofNCompleteColumn(), "cells") as move:
                 made = run_report(
-                    order.notebook,
-                    order.inputs,
-                    out,
-                    name=order.name,
-                    progress=partial(move, "cells"),
-                    overwrite=overwrite,
-                    wait=not no_wait,
-                    read=order.read,
-                )
+                    order.notebook, order.inputs, out, name=order.name, progress=partial(move, "cells"),
+                    overwrite=overwrite, wait=not no_wait, read=order.read,
+                )  # fmt: skip
             say(f"  {made.html}")
     say(f"index: {out / 'index.html'}")
 

@@ -140,7 +140,7 @@ def export(
 ) -> None:
     """Write samples of a class-conditional model as the npz that OpenAI's ADM evaluator reads."""
     from varlab.accelerators import build
-    from varlab.evaluation.command import export_command
+    from varlab.evaluation.adm import export_npz
     from varlab.runs.inputs import at_least, check_counts
 
     check_counts(n=n)
@@ -151,8 +151,8 @@ def export(
     require_classes(model)
     loaded = load_set(model, settings, options)
     with resumable(), image_bar() as progress:
-        text = export_command(loaded, out, n, seed, tuple(method or ()), progress, not no_wait)
-    say(text)
+        path = export_npz(loaded, out, n, seed, tuple(method or ()), progress, not no_wait)
+    say(f"{path}: arr_0, {n} images, {n / loaded.text.classes:g} of a class; weights: {loaded.weights}; seed {seed}")
 
 
 @app.command()
@@ -219,9 +219,14 @@ def ablate(
     overwrite: Overwrite = False,
 ) -> None:
     """Fine-tune by every FreqExit recipe, judge all at the same exits. Ctrl-C keeps all; the same command goes on."""
+    import pandas as pd
+
+    from varlab.errors import VarlabError, quoted
     from varlab.machine import usable
     from varlab.runs.inputs import at_least, check_counts
-    from varlab.studies.exits.command import ablate_command
+    from varlab.studies.exits import ablation
+    from varlab.training.freqexit.command import plan_of, show_freqexit
+    from varlab.training.freqexit.recipes import BASES, freqexit_recipe
     from varlab.writing import check_writable
 
     at_least(1, steps=steps, pool=pool, workers=workers)
@@ -230,7 +235,18 @@ def ablate(
     check_writable(folder)
     check_writable(out)
     require_classes(model)
+    chosen, judged = tuple(recipes.split()) if recipes else tuple(BASES), tuple(vectors.split())
+    for recipe in chosen:
+        freqexit_recipe(recipe)
+    try:
+        numbers = tuple(int(part) for part in seeds.split(","))
+    except ValueError:
+        raise VarlabError(f"--seeds takes whole numbers with commas between, not {quoted(seeds)}.") from None
+    asked = ablation.Ablation(plan_of(model, chosen[0], 0, steps, pool), chosen, numbers, judged, n)
     with resumable():
-        say(
-            ablate_command(model, recipes, seeds, vectors, steps, pool, n, workers, device, folder, out, overwrite, say)
-        )
+        if not ablation.ablate(asked, folder, out, workers, device, show_freqexit, say, overwrite):
+            return say(f"stopped; the state is in {folder}; the same command goes on")
+    table = pd.read_csv(out / "ablation.csv", dtype={"exits": str})
+    for vector in judged:
+        say(ablation.summary(table, vector))
+    say(f"table: {out / 'ablation.csv'}")

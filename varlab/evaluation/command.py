@@ -1,4 +1,4 @@
-"""What ``varlab score`` and ``varlab export`` do: samples, ceilings, a table, and the same as JSON."""
+"""What ``varlab score`` does with a model: samples, ceilings, a table, and the same as JSON."""
 
 from pathlib import Path
 from shlex import quote
@@ -10,7 +10,7 @@ import pandas as pd
 
 from varlab.accelerators import DENSE
 from varlab.errors import VarlabError, unknown
-from varlab.evaluation.adm import export_npz, inception_scores, require_inception
+from varlab.evaluation.adm import inception_scores, require_inception
 from varlab.evaluation.classes import check_classes, judge_classes, labels, reference
 from varlab.evaluation.contract import Item
 from varlab.evaluation.generation import Drawing, drawn_at, kept_at
@@ -18,7 +18,6 @@ from varlab.evaluation.judging import find_benchmark
 from varlab.evaluation.scenes import lead, score, score_ceiling
 from varlab.json_files import read_json
 from varlab.models.base import NextScaleModel
-from varlab.models.var_model import VAR
 from varlab.outputs import save_json
 from varlab.runs import Progress
 from varlab.runs.origins import made_with, scene_version
@@ -130,13 +129,3 @@ def _classes(drawing: Drawing, place: Path, progress: Progress) -> tuple[pd.Data
     with TemporaryDirectory() as folder:
         table, notes = inception_scores(np.stack(list(pictures)), reference(model, n)[0], Path(folder))
     return table, "; ".join(["by torch-fidelity's Inception", *notes])
-
-
-def export_command(
-    model: NextScaleModel, out: Path, n: int, seed: int, methods: tuple[str, ...], progress: Progress, wait: bool = True
-) -> str:
-    """The npz of the ADM evaluator; returns what to tell the user."""
-    if not isinstance(model, VAR):
-        raise VarlabError(f"The ADM evaluator judges class-conditional models, such as mini-var; {model.name} is none.")
-    path = export_npz(model, out, n, seed, methods, progress, wait)
-    return f"{path}: arr_0, {n} images, {n / model.text.classes:g} of a class; weights: {model.weights}; seed {seed}"
