@@ -172,9 +172,6 @@ def best_block(table: SettingsTable, specs: Sequence[str], middle: int) -> Findi
     return Finding(positive(less), text, (less,), baseline, {"ssim_margin": MARGIN}, needed=needed(less, 0))
 
 
-# Parts
-
-
 def not_run(table: SettingsTable, specs: Sequence[str]) -> Finding:
     """What is said where the study of this model does not hold a setting, with the reason that its record keeps."""
     reasons = [table.facts["left_out"][spec] for spec in specs if spec in table.facts.get("left_out", {})]

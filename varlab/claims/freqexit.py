@@ -16,9 +16,6 @@ ALLOWED = 0.60  # transformer time at half the depth, as a multiple of full dept
 NEEDS_ROUNDS = f"A verdict on a time needs {FEWEST} rounds."
 
 
-# --- high frequencies ---------------------------------------------------------------------------------------
-
-
 def high_frequency_rises(log: Log, control: Log | None = None) -> Verdict:
     """Is the preview change of late stages richer in high frequencies, and are high bands done later than low ones?
 
@@ -79,9 +76,6 @@ def detail_matters(removed: Measured, name: str) -> Verdict:
     return Verdict("Images suffer when fine stages lose their details", positive(more), finding, numbers=(more,))
 
 
-# --- what a layer says --------------------------------------------------------------------------------------
-
-
 def layers_differ(lens: Measured) -> Verdict:
     """The paper: cosines of 0.2 to 0.6 between neighbouring layers, even the last two."""
     last = lens.table[lens.table.layer == lens.table.layer.max()].groupby("prompt")["similarity"].mean()
@@ -102,9 +96,6 @@ def untrained_exits_fail(lens: Measured) -> Verdict:
     finding = f"Top-1 agreement of layer {half} with the last: {agreement}; n = {agreement.n}."
     claim = "A block in the middle, read by the shared head, mostly names another code"
     return Verdict(claim, below(agreement, 0.5), finding, numbers=(agreement,))
-
-
-# --- time ---------------------------------------------------------------------------------------------------
 
 
 def half_is_faster(speed: Measured, exits: str) -> Verdict:

@@ -124,9 +124,6 @@ def recipe_verdict(claim: Claim, folder: Path) -> tuple[str, Verdict] | None:
     return rule, judged(read_measured(folder, ABLATION), *arguments)
 
 
-# What a question asks of a table
-
-
 def matched(table: SettingsTable, alpha: str = "4", last: int | str = 3) -> str:
     """SparseVAR at the tau of this model at which it computes the share of the poster's usual one."""
     return f"sparsevar:tau={float(table.facts['axes']['matched tau'][CENTRE]):g},alpha={alpha},last={last}"

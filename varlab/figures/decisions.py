@@ -35,9 +35,6 @@ DROPPED, REPLACED = ("#9ecae1", "#3182bd", "#08306b"), ("#fdbe85", "#e6550d", "#
 SHOWN = 14  # prompts that the bars name
 
 
-# --- tokens -------------------------------------------------------------------------------------------------
-
-
 def keep_maps_table(log: Log, prompts: Sequence[int] = (0, 1, 2)) -> pd.DataFrame:
     """The cells of the maps: prompt, stage, y, x, kept (1: computed) and, of methods that score, score."""
     parts = []
@@ -114,9 +111,6 @@ def _draw_kept(ax: Axes, picture: np.ndarray, kept: np.ndarray) -> None:
 
 def _maps(log: Log, stage: int, name: str) -> Any:
     return dataset(log, f"{pruning_method(log)}/stage-{stage:02d}")[name]
-
-
-# --- images -------------------------------------------------------------------------------------------------
 
 
 def decisions_table(log: Log) -> pd.DataFrame:

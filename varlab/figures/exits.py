@@ -60,9 +60,6 @@ def over_prompts(table: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataF
     return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "n"])
 
 
-# Why
-
-
 @theme()
 def detail_share(found: Measured, ax: Axes | None = None) -> Axes:
     """How much of a stage's codes, and of the canvas after it, is fine detail? (``exits.detail.detail_shares``)"""
@@ -112,9 +109,6 @@ def lens(found: Measured, measure: str = "agreement", ax: Axes | None = None) ->
         cut_note(ax, "intervals end above", top=True)
     stage_bar(ax, range(1, stages + 1), stages)
     return finish(ax, log_of(found.facts), f"lens-{measure}", table)
-
-
-# What for
 
 
 @theme()

@@ -123,9 +123,6 @@ def token_maps(
     return finish(figure, log, "token_maps", token_maps_table(log, chosen, shown, at, guidance_row))
 
 
-# --- values -------------------------------------------------------------------------------------------------
-
-
 def spread_out(stages: int, most: int = MOST_STAGES) -> list[int]:
     """At most ``most`` stages, first and last among them, evenly spaced."""
     return sorted({round(float(k)) for k in np.linspace(1, stages, min(most, stages))})
@@ -156,9 +153,6 @@ def _cells(keys: Sequence[tuple[Any, ...]], maps: Sequence[np.ndarray], axes: Se
         head = {axis: [part] * values.size for axis, part in zip(axes, key, strict=True)}
         parts.append(pd.DataFrame({**head, "y": y, "x": x, name: values.ravel()}))
     return pd.concat(parts, ignore_index=True)
-
-
-# --- drawing ------------------------------------------------------------------------------------------------
 
 
 def _canvas(rows: int, columns: int) -> tuple[Figure, np.ndarray]:

@@ -26,9 +26,6 @@ from varlab.figures.style import (
 SIMILARITY = {"ssim": ("picture", BLUE, "o"), "high_frequency_ssim": ("its detail", RED, "s")}
 
 
-# --- what a stage gives -------------------------------------------------------------------------------------
-
-
 @theme()
 def similarity(log: Log, ax: Axes | None = None) -> Axes:
     """How close is the picture after each stage to the final one? SSIM of the picture and of its detail."""
@@ -68,9 +65,6 @@ def energy_left(log: Log, ax: Axes | None = None) -> Axes:
     return finish(ax, log, "energy_left", table)
 
 
-# --- what a stage costs -------------------------------------------------------------------------------------
-
-
 @theme()
 def stage_cost(log: Log, ax: Axes | None = None) -> Axes:
     """What does each stage cost? Its share of the FLOPs and of the measured time of an image."""
@@ -96,9 +90,6 @@ def step_redundancy(log: Log) -> Figure:
     psnr(log, axes[1])
     stage_cost(log, axes[2])
     return figure_of(axes[0])
-
-
-# --- saturation ---------------------------------------------------------------------------------------------
 
 
 @theme()

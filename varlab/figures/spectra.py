@@ -45,9 +45,6 @@ from varlab.figures.style import (
 LEAST_EXPLAINED = -1.0  # lowest share drawn: all below 0 is worse than nothing
 
 
-# --- radial spectrum ----------------------------------------------------------------------------------------
-
-
 @theme()
 def residual_spectrum(
     log: Log, source: str = "preview change", ax: Axes | None = None, stages: Sequence[int] | None = None
@@ -103,9 +100,6 @@ def _logarithmic(ax: Axes) -> None:
     decades(ax.yaxis)
 
 
-# --- one number a stage and source --------------------------------------------------------------------------
-
-
 @theme()
 def high_frequency_share(log: Log, sources: Sequence[str] = SOURCES, ax: Axes | None = None) -> Axes:
     """How much of the power is high-frequency? Above a quarter of the Nyquist limit of the map, by stage.
@@ -149,9 +143,6 @@ def _lines(log: Log, table: pd.DataFrame, labels: dict[str, str], unit: str, tit
     ax.set(ylabel=unit, title=title)
     ax.legend()
     return ax
-
-
-# --- bands of the picture -----------------------------------------------------------------------------------
 
 
 @theme()

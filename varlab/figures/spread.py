@@ -17,9 +17,6 @@ SPREADS = ("contribution", "preview change")
 POOLED = {"own": "own image, small maps", "other": "other images, small maps"}
 
 
-# --- one number a stage -------------------------------------------------------------------------------------
-
-
 def concentration_table(log: Log, images: Images = None) -> pd.DataFrame:
     """Share of energy on the quarter of the cells with the largest edges: stage, source, edges, mean, low, high, n.
 

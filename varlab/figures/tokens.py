@@ -39,8 +39,6 @@ from varlab.figures.style import (
     theme,
 )
 
-# --- how much -----------------------------------------------------------------------------------------------
-
 
 @theme()
 def block_token_mse(log: Log, sublayer: str = "block", guidance_row: str = "both", ax: Axes | None = None) -> Axes:
@@ -126,9 +124,6 @@ def sublayer_split(
     ax.set(ylabel="relative MSE", title=f"Change by sublayer, {stage_range(log, stages)}")
     ax.legend()
     return finish(ax, log, "sublayer_split", table)
-
-
-# --- where --------------------------------------------------------------------------------------------------
 
 
 @theme()
