@@ -103,6 +103,7 @@ class Benchmark(ABC):
     """One benchmark. A new one is a file with a subclass, and its name in ``benchmarks``.
 
     per_prompt : images of each prompt that the official code asks for.
+    place : of the picture k of a prompt in the official layout, below the folder of images and without its ending.
     results : the file of the model half, by its script ``adapter`` in ``scripts``; none where varlab judges itself.
     needs : what the user's own prompt file is, where its licence forbids to ship it.
     reads_prompts : whether a user's prompt file can stand for its own prompts.
@@ -110,6 +111,7 @@ class Benchmark(ABC):
 
     name: str
     title: str
+    place = "{id}"
     per_prompt = 1
     ending = ".png"
     endings: tuple[str, ...] = (".png", ".jpg")
@@ -133,9 +135,10 @@ class Benchmark(ABC):
             )
         return found[:n]
 
-    @abstractmethod
     def paths(self, item: Item, count: int, ending: str) -> list[str]:
         """The pictures of a prompt in the official layout, below the folder of images."""
+        places = [self.place.format(id=item.id, category=item.category, k=k) for k in range(count)]
+        return [f"{place}{ending}" for place in dict.fromkeys(places)]
 
     @abstractmethod
     def score(self, asked: Asked) -> Scores:

@@ -129,6 +129,7 @@ def read_references(references: Sequence[Path]) -> Real:
 class Fid(Benchmark):
     name = "fid"
     title = "FID of class-conditional images"
+    place = "{id}/{k:03d}"
     per_prompt = 50
     results = "features.npz"
     adapter = ADAPTER
@@ -141,9 +142,6 @@ class Fid(Benchmark):
         if classes is None:
             return []  # of a folder: whatever pictures lie in it
         return [Item(f"{i:04d}", str(i), f"{i:04d}") for i in range(classes)]
-
-    def paths(self, item: Item, count: int, ending: str) -> list[str]:
-        return [f"{item.id}/{k:03d}{ending}" for k in range(count)]
 
     def command(self, folder: Folder, prompts: Path | None, out: Path) -> list[str]:
         return [str(folder.images), str(out)]
@@ -186,6 +184,7 @@ def distance_rows(own: Features, real: Real, corrected: bool = False) -> tuple[l
 class Mjhq(Fid):
     name = "mjhq"
     title = "MJHQ-30K"
+    place = "{category}/{id}"
     per_prompt = 1
     needs = "meta_data.json of MJHQ-30K: an object of id -> category and prompt"
     reads_prompts = True
@@ -197,9 +196,6 @@ class Mjhq(Fid):
             return [Item(name, about["prompt"], about["category"]) for name, about in found.items()]
         except (KeyError, TypeError) as error:
             raise VarlabError(f"{place} cannot be read ({error!r}). {fix}") from error
-
-    def paths(self, item: Item, count: int, ending: str) -> list[str]:
-        return [f"{item.category}/{item.id}{ending}"]
 
     def score(self, asked: Asked) -> Scores:
         """FID of all, and of each category against the real ones of that category."""

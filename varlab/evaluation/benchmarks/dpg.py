@@ -51,9 +51,6 @@ class Dpg(Benchmark):
                 raise VarlabError(f"{place}: the text of {quoted(row['item_id'])} is empty.")
         return [Item(name, texts[name]) for name in known]
 
-    def paths(self, item: Item, count: int, ending: str) -> list[str]:
-        return [f"{item.id}{ending}"]
-
     def stored(self, samples: Sequence[Image.Image]) -> list[Image.Image]:
         """One picture, row by row two samples wide."""
         width, height = samples[0].size
@@ -145,13 +142,9 @@ def read_answers(path: Path) -> dict[str, dict[str, list[str]]]:
         crop = whole(row["crop"], place, "crop")
         if crop > 3:
             raise VarlabError(f"{place}: crop {crop}; a picture has 4, from 0.")
-        once(
-            seen,
-            (row["file"], row["question"], crop),
-            place,
-            f"crop {crop} of {row['file']}, {quoted(row['question'])},",
-        )
-        found.setdefault(row["file"], {}).setdefault(row["question"], {})[crop] = row["answer"]
+        file, question = row["file"], row["question"]
+        once(seen, (file, question, crop), place, f"crop {crop} of {file}, {quoted(question)},")
+        found.setdefault(file, {}).setdefault(question, {})[crop] = row["answer"]
     if not found:
         raise VarlabError(f"{path} holds no answers.")
     for file, asks in found.items():

@@ -23,6 +23,7 @@ PICTURE = re.compile(r"(\d+)/samples/(\d+)\.(png|jpe?g)")
 class GenEval(Benchmark):
     name = "geneval"
     title = "GenEval"
+    place = "{id}/samples/{k:04d}"
     per_prompt = 4
     results = "detections.jsonl"
     adapter = "geneval_detect"
@@ -33,9 +34,6 @@ class GenEval(Benchmark):
             Item(f"{i:05d}", _checked(about, place)["prompt"], about["tag"], about)
             for i, (place, about) in enumerate(read_lines(prompts or GENEVAL))
         ]
-
-    def paths(self, item: Item, count: int, ending: str) -> list[str]:
-        return [f"{item.id}/samples/{k:04d}{ending}" for k in range(count)]
 
     def texts(self, item: Item) -> dict[str, str]:
         return {f"{item.id}/metadata.jsonl": json.dumps(item.facts)}

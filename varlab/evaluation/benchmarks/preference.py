@@ -74,9 +74,6 @@ class Hps(Preference):
             raise VarlabError(f"{place} holds no STYLE.json. HPSv2.1 needs {self.needs}.")
         return [Item(f"{path.stem}/{i:05d}", text, path.stem) for path in files for i, text in enumerate(_texts(path))]
 
-    def paths(self, item: Item, count: int, ending: str) -> list[str]:
-        return [f"{item.id}{ending}"]
-
     def entry(self, row: dict[str, str], place: str) -> tuple[str, int]:
         return f"{row['style']}/{whole(row['index'], place, 'index'):05d}", 0
 
@@ -115,6 +112,7 @@ def _texts(path: Path) -> list[str]:
 class ImageReward(Preference):
     name = "imagereward"
     title = "ImageReward"
+    place = "{id}_{k}"
     per_prompt = imagereward.PER_PROMPT
     adapter = "imagereward_score"
     packages = ("ImageReward",)
@@ -131,9 +129,6 @@ class ImageReward(Preference):
             once(seen, str(item["id"]), f"{place}, entry {i}", f"id {item['id']}")
             items.append(Item(str(item["id"]), item["prompt"]))
         return items
-
-    def paths(self, item: Item, count: int, ending: str) -> list[str]:
-        return [f"{item.id}_{k}{ending}" for k in range(count)]
 
     def entry(self, row: dict[str, str], place: str) -> tuple[str, int]:
         return row["id"], whole(row["index"], place, "index")

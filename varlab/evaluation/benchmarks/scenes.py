@@ -22,6 +22,7 @@ from varlab.scenes.prompt_sets import prompts as prompt_set
 class Scenes(Benchmark):
     name = "scenes"
     title = "The scene benchmark"
+    place = "{id}/{k:04d}"
     per_prompt = 4
     needs = "no file: its prompts are varlab's own"
     reads_prompts = False
@@ -32,9 +33,6 @@ class Scenes(Benchmark):
             Item(f"{i:05d}", text, category)
             for i, (text, category) in enumerate(zip(chosen.texts, chosen.categories, strict=True))
         ]
-
-    def paths(self, item: Item, count: int, ending: str) -> list[str]:
-        return [f"{item.id}/{k:04d}{ending}" for k in range(count)]
 
     def score(self, asked: Asked) -> Scores:
         rows, pictures, missing = _pictures(self, asked)
