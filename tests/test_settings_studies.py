@@ -76,6 +76,19 @@ def test_a_study_goes_on_where_it_stopped(nano: NextScaleModel, tmp_path: Path, 
     assert cut.read_bytes() == (tmp_path / "whole" / "methods.csv").read_bytes()
 
 
+def test_settings_drawn_together_are_those_drawn_alone(
+    nano: NextScaleModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taus = [f"sparsevar:tau=0.9,last={last},block={block}" for last, block in ((2, 0), (3, 0), (2, 1))]
+    specs = ("none", "cfg-off:last=2", taus[0], "fastvar", *taus[1:])
+    monkeypatch.setattr(draw, "plan_of", lambda study, job, full: Plan(specs))
+    for size in (8, 1):
+        monkeypatch.setattr(draw, "TOGETHER", size)
+        draw.draw_study(nano, "methods", tmp_path / str(size), n=2)
+    together, alone = ((tmp_path / str(size) / "methods.csv").read_bytes() for size in (8, 1))
+    assert together == alone and len(together.splitlines()) == 1 + 2 * len(specs)
+
+
 def test_another_study_is_refused_and_a_damaged_one_named(nano: NextScaleModel, tmp_path: Path, short: None) -> None:
     draw.draw_study(nano, "methods", tmp_path, n=2)
     with pytest.raises(VarlabError, match=r"asked for is .* n 2, seed 8"):

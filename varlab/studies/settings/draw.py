@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from varlab.context import fixed_context
 from varlab.engine.hooks import Accelerator
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
-from varlab.engine.sharing import shared_runs
+from varlab.engine.sharing import may_share, shared_runs
 from varlab.engine.state import Generation
 from varlab.errors import VarlabError
 from varlab.locks import one_writer
@@ -34,6 +35,7 @@ from varlab.scenes.prompt_sets import PromptSet, prompts
 from varlab.studies.settings.plans import Plan, plan_of
 
 AT_ONCE = 8  # images
+TOGETHER = 8  # settings that are drawn at once: as many are lost by a stop
 SEED = 7
 N = {"methods": 32, "sparsevar": 32, "exits": 48}
 
@@ -144,16 +146,18 @@ class _Drawing:
         missing = [spec for spec in self._possible(specs) if spec not in done]
         if not missing:
             return
-        blind = [spec for spec in missing if is_baseline(spec)]
-        self._blind(blind)
-        for i, spec in enumerate(spec for spec in missing if spec not in blind):
-            if progress is not None:
-                progress(len(done) + len(blind) + i, len(done) + len(missing))
-            self._keep([self._alone(spec, samples) for samples in self.batches])
+        if DENSE in done:  # the others are held against it
+            self._together([])
+        for sharing, group in groupby(missing, lambda spec: may_share(methods_of(spec))):
+            while part := list(islice(group, TOGETHER if sharing else 1)):
+                if progress is not None:
+                    progress(len(done), len(done) + len(missing))
+                self._together(part) if sharing else self._alone(part[0])
+                done.update(part)
 
     def _possible(self, specs: Sequence[str]) -> list[str]:
         """Those that start on this model; of the others the record keeps the reason."""
-        run, possible = Run(self.job.model, self.job.settings, SeededNoise(self.job.seed)), []
+        run, possible = self._run(), list[str]()
         for spec in specs:
             try:
                 for method in methods_of(spec):
@@ -166,23 +170,29 @@ class _Drawing:
             raise VarlabError(f"{self.job.model.name} runs no method of the study {self.study}.")
         return possible
 
-    def _blind(self, specs: Sequence[str]) -> None:
-        """The dense run and all baselines: they share what they have in common."""
+    def _together(self, specs: Sequence[str]) -> None:
+        """Settings that share what they have in common; the dense run comes first where it is not there yet."""
         found = []
         for samples in self.batches:
-            run = Run(self.job.model, self.job.settings, SeededNoise(self.job.seed))
-            methods = {spec: methods_of(spec) for spec in dict.fromkeys([DENSE, *specs])}
-            for spec, out in shared_runs(run, self.job.text(samples), list(samples), methods):
+            dense = [] if samples.start in self.dense else [DENSE]
+            methods = {spec: methods_of(spec) for spec in dict.fromkeys([*dense, *specs])}
+            for spec, out in shared_runs(self._run(), self.job.text(samples), list(samples), methods):
                 if spec == DENSE:
                     self.dense[samples.start] = out.image.clamp(0, 1)
                 if spec in specs:
                     found.append(self._row(spec, samples, out, methods[spec]))
+        self._keep(sorted(found, key=lambda part: specs.index(part.spec.iloc[0])))
+
+    def _alone(self, spec: str) -> None:
+        found = []
+        for samples in self.batches:
+            methods = methods_of(spec)
+            out = self._run().generate(self.job.text(samples), list(samples), methods)
+            found.append(self._row(spec, samples, out, methods))
         self._keep(found)
 
-    def _alone(self, spec: str, samples: range) -> pd.DataFrame:
-        methods = methods_of(spec)
-        run = Run(self.job.model, self.job.settings, SeededNoise(self.job.seed))
-        return self._row(spec, samples, run.generate(self.job.text(samples), list(samples), methods), methods)
+    def _run(self) -> Run:
+        return Run(self.job.model, self.job.settings, SeededNoise(self.job.seed))
 
     def _row(self, spec: str, samples: range, out: Generation, methods: Sequence[Accelerator]) -> pd.DataFrame:
         image, dense = out.image.clamp(0, 1), self.dense[samples.start]

@@ -67,7 +67,8 @@ def sharing(
             rows.append({"round": turn, "dense": alone[0], ALONE: alone[-1], TOGETHER: together[-1], "equal": equal})
             save_table(kept, pd.DataFrame(rows), digits="%.6g")
 
-    interleaved(list(ways), one, rounds, model.device, progress, done=[row["round"] for row in rows])
+    done = [row["round"] for row in rows]
+    interleaved(list(ways), one, rounds, model.device, progress, warm_up=len(done) < rounds, done=done)
     found = pd.DataFrame(rows).head(rounds)
     found[APART] = found[ALONE] + (len(SPECS) - 1) * found.dense
     return _table(model, found), bool(found.equal.all())

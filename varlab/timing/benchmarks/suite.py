@@ -89,6 +89,7 @@ def shared(rounds: int, progress: Progress | None, model: str = "mini-infinity")
     machine = {"device": device_name(loaded.device), "threads": torch.get_num_threads(), "torch": torch.__version__}
     kept = runs_folder() / f"bench-sharing-{key_of(facts | machine)}" / "rounds.csv"
     with one_writer(kept.parent):
+        earlier = len(pd.read_csv(kept)) if kept.is_file() else 0  # rounds, which the facts' seconds leave out
         table, equal = sharing(loaded, rounds, kept, progress)
         kept.unlink()
     last = table.iloc[-1]
@@ -96,7 +97,7 @@ def shared(rounds: int, progress: Progress | None, model: str = "mini-infinity")
         f"{last.ratio:.2f} [{last.low:.2f}, {last.high:.2f}] of the processor time of dense images for each method, "
         f"{last.step:.2f} [{last.step_low:.2f}, {last.step_high:.2f}] of that of dense images once; {_equal(equal)}"
     )
-    return Measured("sharing", table, verdict, facts | {"n": int(last.images)})
+    return Measured("sharing", table, verdict, facts | {"n": int(last.images), "earlier_rounds": earlier})
 
 
 def attached(rounds: int, progress: Progress | None) -> Measured:
