@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
+from matplotlib.text import Text
 from PIL import Image
 
 from tests.toy_logs import toy_log
@@ -112,3 +113,17 @@ def test_a_figure_shows_few_rows_and_says_what_did_not_run() -> None:
     rows = [ax.get_ylabel().split("\n")[0] for ax in drawn.axes if ax.get_ylabel()]
     assert rows == ["dense", "truncate:last=1"]
     assert sum(text.get_text() == "not run" for ax in drawn.axes for text in ax.texts) == 2
+
+
+def test_numbers_of_rows_do_not_touch_however_long_the_line_on_the_weights() -> None:
+    log = toy_log()
+    log.attrs["weights"] = (
+        "trained (varlab mini-var, c45c4867609dd160); trained (varlab mini-var-freqexit, a1886ce8617419f7)"
+    )
+    rows = (Number("seed 0", 1.08, 0.86, 1.3, 2000), Number("seed 1", 0.75, 0.41, 0.97, 2000))
+    ax = figures.forest(
+        Verdict("Exit 6 beats it by a recipe of its own, and more", Outcome.HOLDS, "F.", numbers=rows), log
+    )
+    figure_of(ax).draw_without_rendering()
+    first, second = (Text.get_window_extent(text) for text in ax.texts[:2])
+    assert first.y0 >= second.y1

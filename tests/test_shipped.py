@@ -12,6 +12,9 @@ from tests.notebook_cells import run_cells
 from varlab.claims.rules import FEWEST
 from varlab.reports import list_notebooks, notebook_parameters, run_report
 from varlab.scenes import SCENE_VERSION, TEXTURED, VOCABULARY
+from varlab.studies.exits.detail import detail_removed, halves
+from varlab.studies.exits.quality import exit_quality, scaled_rows
+from varlab.studies.kept import kept
 from varlab.training.var import class_names
 from varlab.weights.embedded import data_folder, mini_folders
 
@@ -73,6 +76,22 @@ def test_a_card_is_about_these_weights(folder: Path) -> None:
         assert np.isclose(scores["overall"]["mean"], np.mean(categories), atol=2e-4)
         assert scores["overall"]["low"] <= scores["overall"]["mean"] <= scores["overall"]["high"]
         assert f"{scores['overall']['mean']:.3f} [" in text
+
+
+def test_tables_that_ship_are_those_of_the_notebooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On other weights or inputs they would be measured: then the notebook's run makes them anew (docs/weights.md)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("varlab.studies.kept.one_writer", lambda _: pytest.fail("it was measured"))
+    n, plain, tuned = 96, vl.load("mini-var"), vl.load("mini-var-freqexit")
+    for name, count in zip(EXITS, ("removal_n", "n"), strict=True):
+        declared = notebook_parameters(list_notebooks()[name])
+        assert (declared[count].default, declared["seed"].default) == (n, 0)
+    removed = kept(detail_removed, plain, halves(plain), n, 0)
+    assert list(removed.table.removed) == ["nothing", *halves(plain)] and set(removed.table.n) == {n}
+    quality = kept(exit_quality, {"untrained exit": plain, "FreqExit": tuned}, list(scaled_rows(plain)), n, 0)
+    assert quality.facts["weights"] == f"{plain.weights}; {tuned.weights}"
+    full = quality.table[quality.table.exits == str(plain.depth)].set_index("weights").class_accuracy
+    assert full["untrained exit"] > 0.9 > full["FreqExit"] > 0.7
 
 
 @pytest.mark.slow

@@ -8,10 +8,22 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from varlab.analysis.logs import Log
+from varlab.analysis.logs import Log, provenance_line
 from varlab.claims.verdict import Verdict
 from varlab.figures.save import save
-from varlab.figures.style import CYCLE, FAINT, GREEN, INK, RED, SOFT, figure_of, finish, own_axes, theme
+from varlab.figures.style import (
+    CYCLE,
+    FAINT,
+    GREEN,
+    INK,
+    LETTERS_PER_INCH,
+    RED,
+    SOFT,
+    figure_of,
+    finish,
+    own_axes,
+    theme,
+)
 from varlab.figures.text import wrapped
 from varlab.reports.facts import CLAIM_FIGURE, FOLDER_VARIABLE
 from varlab.reports.headings import first_sentence
@@ -42,7 +54,8 @@ def forest(verdict: Verdict, log: Log, ax: Axes | None = None) -> Axes:
         wrapped(f"{one.name} against {one.reference:.2g}" if one.reference else one.name, NAMES) for one in numbers
     ]
     rows = sum(0.14 + 0.1 * max(2, name.count("\n") + 1) for name in names) or 0.3
-    ax = own_axes(ax, WIDTH, 0.85 + 0.15 * claim.count("\n") + 0.13 * found.count("\n") + rows)
+    below = wrapped(provenance_line(log), int(WIDTH * LETTERS_PER_INCH)).count("\n")
+    ax = own_axes(ax, WIDTH, 0.85 + 0.15 * claim.count("\n") + 0.13 * found.count("\n") + 0.1 * below + rows)
     colour = TONES[verdict.outcome.tone]
     for y, one in enumerate(numbers):
         ax.plot([one.low - one.reference, one.high - one.reference], [y, y], color=colour, lw=1.6, zorder=2)
