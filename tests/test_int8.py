@@ -3,19 +3,26 @@
 import sys
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 import varlab as vl
 from varlab.errors import VarlabError
 from varlab.models import quantised
-from varlab.models.quantised import held_bytes, is_quantised, label
+from varlab.models.quantised import is_quantised, label
 from varlab.runs import Job
 from varlab.runs.provenance import provenance
 from varlab.weight_labels import CHECKPOINT, NAMED, OFFICIAL, RANDOM, TRAINED, WeightsLabel
 
 here = pytest.mark.skipif(find_spec("torchao") is None, reason="torchao is not installed")
 PROMPTS = {"nano-infinity": "a red star", "mini-hart": "a red star", "mini-var": "3"}
+
+
+def held_bytes(weight: Any) -> int:
+    """Of memory that a tensor really takes."""
+    parts = [getattr(weight, name) for name in weight.__tensor_flatten__()[0]] if is_quantised(weight) else [weight]
+    return sum(part.numel() * part.element_size() for part in parts)
 
 
 def test_without_the_library_it_is_refused_before_anything_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

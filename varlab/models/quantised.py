@@ -40,12 +40,6 @@ def is_quantised(weight: Any) -> bool:
     return type(weight).__module__.partition(".")[0] == "torchao"
 
 
-def held_bytes(weight: Any) -> int:
-    """Of memory that a tensor really takes."""
-    parts = [getattr(weight, name) for name in weight.__tensor_flatten__()[0]] if is_quantised(weight) else [weight]
-    return sum(part.numel() * part.element_size() for part in parts)
-
-
 def label(weights: str) -> WeightsLabel:
     """What quantised weights are called: never official, whatever they were made of."""
     import torchao

@@ -1,13 +1,14 @@
 """What a paired comparison could have seen, and how many prompts a wanted difference needs."""
 
 import math
+from bisect import bisect_left
 
 import numpy as np
 import scipy  # its parts load when they are used
 
 from varlab.errors import VarlabError
 
-MOST = 10**9  # prompts, beyond which a number is of no use
+MOST = 2**29  # prompts, beyond which a number is of no use
 
 
 def power_of(difference: float, error: float, freedom: float, level: float = 0.95) -> float:
@@ -51,15 +52,8 @@ def prompts_needed(
         free = (freedom + 1) * prompts / n - 1
         return free >= 1 and power_of(wanted, error * math.sqrt(n / prompts), free, level) >= power
 
-    low, high = 1, 2
-    while not enough(high):
-        low, high = high, 2 * high
-        if high > MOST:
-            return math.inf
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return float(high)
+    found = bisect_left(range(MOST + 1), True, lo=2, key=enough)
+    return math.inf if found > MOST else float(found)
 
 
 def _check(power: float, level: float) -> None:
