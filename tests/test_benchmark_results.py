@@ -61,6 +61,11 @@ def test_missing_images_are_refused_or_counted(tmp_path: Path, geneval: Path) ->
         judge("geneval", tmp_path, geneval, path)
     scores = judge("geneval", tmp_path, geneval, path, allow_missing=True)
     assert set(scores.table["missing"]) == {3} and "missing: 3 images" in scores.notes[0]
+    path = lines(tmp_path / "detections.jsonl", HEADER, *[seen(0, k) for k in range(4)])
+    assert (
+        "no image of colors: means over categories leave it out"
+        in judge("geneval", tmp_path, geneval, path, allow_missing=True).notes
+    )
 
 
 def test_official_results_are_counted_but_not_mended(tmp_path: Path, geneval: Path) -> None:

@@ -248,4 +248,7 @@ def finished(
         weights=record.get("weights", "not stated"), seed=str(record.get("seed", "not stated")),
     )  # fmt: skip
     said = [f"missing: {numbered(missing, 'image')}, for which nothing stands"] if missing else []
+    held = {*entries["category"]} if "category" in entries else {item.category for item in asked.items}
+    if gone := sorted({item.category for item in asked.items} - held):
+        said.append(f"no image of {named(gone)}: means over categories leave {'it' if len(gone) == 1 else 'them'} out")
     return Scores(entries, table, (*said, *notes), facts or {})
