@@ -24,6 +24,7 @@ from varlab.figures.counterparts import IN_REPORTS, MIRRORS, WITHOUT
 from varlab.figures.decisions import decisions, keep_maps
 from varlab.figures.maps import energy_maps, token_maps
 from varlab.figures.redundancy import saturation, step_redundancy
+from varlab.figures.save import laid_out
 from varlab.figures.sidebyside import difference_spectrum, side_by_side
 from varlab.figures.spectra import explained_share, high_frequency_share, residual_spectrum
 from varlab.figures.spread import concentration
@@ -132,7 +133,8 @@ def redraw(
     made, records = [], []
     for stem, (folder, drawing, draw) in zip(stems, plans, strict=True):
         figure = _drawn(drawing, draw, style, columns)
-        made += [_written(figure, place / f"{stem}.{end}") for end in formats]
+        with theme(), laid_out(figure):
+            made += [_written(figure, place / f"{stem}.{end}") for end in formats]
         records.append(_record(stem, folder, drawing, figure))
         plt.close(figure)
     record = {"style": style, "columns": columns, "figures": records, "in reports": IN_REPORTS, "without": WITHOUT}

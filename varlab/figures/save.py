@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
@@ -43,7 +44,7 @@ def save(
     if not overwrite and not (files[1].is_file() and read_facts(files[1]).get("Description", "") == note.line):
         refuse_existing(*files)
     text = {"Title": name, "Keywords": note.line}
-    with theme(), bare_fonts(), _laid_out(figure), beside(files[0]) as pdf, beside(files[1]) as png:
+    with theme(), bare_fonts(), laid_out(figure), beside(files[0]) as pdf, beside(files[1]) as png:
         figure.savefig(pdf, metadata={**text, "CreationDate": None, "Creator": "varlab"})
         about = {"Title": name, "Description": note.line, "Software": "varlab"}
         figure.savefig(png, metadata=about)
@@ -54,13 +55,16 @@ def save(
 
 
 @contextmanager
-def _laid_out(figure: Figure) -> Iterator[None]:
-    """The layout is found once for all files."""
+def laid_out(figure: Figure) -> Iterator[None]:
+    """The layout is found once for all files, and each is drawn once: with an engine, "none" too, it is drawn twice."""
     engine = figure.get_layout_engine()
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    yield
-    figure.set_layout_engine(engine)
+    with mpl.rc_context({"figure.autolayout": False, "figure.constrained_layout.use": False}):
+        figure.set_layout_engine(None)
+    try:
+        yield
+    finally:
+        figure.set_layout_engine(engine)
 
 
 def _show(png: Path, figure: Figure) -> None:
