@@ -25,6 +25,7 @@ from varlab.locks import one_writer
 from varlab.measures.metrics import ssim
 from varlab.models.base import NextScaleModel
 from varlab.progress import Lines, in_notebook
+from varlab.runs.states import verify
 from varlab.runs.store import Store, StoreLost, packed, sealed, unpacked, unsealed
 from varlab.sweeps import Tally, forecast, read_plan, sweep
 from varlab.sweeps.file import refuse_changes
@@ -222,11 +223,19 @@ def test_a_stopped_sweep_goes_on_to_the_same_bytes(whole: Path, tmp_path: Path, 
 def test_damage_is_noticed_and_only_that_is_made_again(whole: Path, tmp_path: Path, seen: list[Task]) -> None:
     folder = Path(shutil.copytree(whole, tmp_path / "s"))
     shard = min((folder / "shards").iterdir())
+    assert verify(folder).word == "complete"
     shard.write_bytes(shard.read_bytes().replace(b"0", b"1", 1))
+    assert verify(folder).word == "damaged" and f"shards/{shard.name} cannot be read" in str(verify(folder))
     with pytest.raises(VarlabError, match=r"1 shard of .* cannot be read, the first: nano-infinity"):
         sweep(PLAN, folder)
     sweep(PLAN, folder, act=watched)
     assert len(seen) == 1 and len(seen[0].shards) == 1 and tables(folder) == tables(whole)
+    dense = next((folder / "dense").iterdir())
+    dense.write_bytes(dense.read_bytes()[:-1])
+    assert str(verify(folder)).startswith(f"damaged: dense/{dense.name}")
+    dense.unlink()
+    shard.unlink()
+    assert str(verify(folder)) == "partial: 7 of 8 shards"
 
 
 def test_new_rows_are_added_and_dense_images_drawn_once(
@@ -335,6 +344,18 @@ def test_a_store_that_takes_nothing_more_stops_all_and_loses_nothing(
     assert not (folder / "table.csv").exists()
     sweep(PLAN, folder)
     assert tables(folder) == tables(whole)
+
+
+def test_what_is_left_of_a_store_that_vanished_is_taken_up(whole: Path, tmp_path: Path, seen: list[Task]) -> None:
+    folder = tmp_path / "s"
+    for part in ("shards", "dense"):
+        shutil.copytree(whole / part, folder / part)
+    (folder / "shards" / "notes.csv").write_text("mine")
+    with pytest.raises(VarlabError, match="is not empty and holds no sweep"):
+        sweep(PLAN, folder)
+    (folder / "shards" / "notes.csv").unlink()
+    sweep(PLAN, folder, act=watched)
+    assert tables(folder) == tables(whole) and not seen
 
 
 def test_a_worker_writes_nothing_into_a_folder_that_is_no_store(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Tuning: chosen on one half of the prompts, reported on the other, resumed, honest where nothing is better."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from varlab.errors import VarlabError
 from varlab.figures.tuning import front
 from varlab.models.base import NextScaleModel
 from varlab.outputs import read_facts
+from varlab.runs.states import table, verify
 from varlab.studies.tuning import halving, space_of, tune
 from varlab.studies.tuning.answers import _answers
 from varlab.studies.tuning.points import Points, better_half, finalists_of
@@ -58,6 +60,15 @@ def test_what_is_chosen_on_one_half_is_reported_on_the_other(tmp_path: Path, mon
     assert (made.recommended is None) == (max(single["low"], both["low"]) <= 0)
     assert front(made.table, made.facts).get_xlabel() == "work over dense"
     facts = read_facts(tmp_path / "t" / "tuned.json")
+    assert verify(tmp_path / "t").word == "complete"
+    shard = next((tmp_path / "t" / "report" / "shards").iterdir())
+    (tmp_path / "t" / "kept").write_bytes(shard.read_bytes())
+    shard.write_bytes(b"")
+    assert str(verify(tmp_path / "t")).startswith(f"damaged: report/shards/{shard.name}")
+    (tmp_path / "t" / "kept").replace(shard)
+    begun = shutil.copytree(tmp_path / "t", tmp_path / "begun", ignore=shutil.ignore_patterns("tuned.json"))
+    assert str(verify(begun)) == "partial: no tuned.json yet"
+    assert table([begun]).loc[0, ["kind", "model", "methods"]].tolist() == ["tuning", "nano-infinity", "8 specs"]
     assert (facts["seed"], facts["chosen_on"], facts["candidates"]) == (0, 8, 4) and weights[:8] in facts["weights"]
     monkeypatch.setattr("varlab.sweeps.run.connected", lambda *_: pytest.fail("all of it was there"))
     again = tune("nano-infinity", tmp_path / "t", n=16, candidates=CANDIDATES, works=(0.9, 0.3))

@@ -1,14 +1,16 @@
 """Folders that other commands than ``log`` fill: known by a record, listed, verified and removed as runs are."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from varlab.errors import VarlabError, cause
 from varlab.markup import count
+from varlab.outputs import is_whole
 from varlab.runs.manifest import MANIFEST, faults, read_manifest
+from varlab.runs.store import unpacked, unsealed
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,35 @@ def _whole(folder: Path, *names: str) -> State:
     return State("partial", (f"no {' and no '.join(missing)} yet",)) if missing else State("complete")
 
 
+def _damaged(names: Sequence[str]) -> State:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return State("damaged", (f"{names[0]}{more} cannot be read: the same command makes that again",))
+
+
+def _sweep(folder: Path, full: bool) -> State:
+    record = _SWEEP.record(folder)
+    shards = sorted((folder / "shards").glob("[0-9a-f]*.csv"))
+    if full:
+        wrong = [path for path in shards if unsealed(path.read_bytes()) is None]
+        wrong += [path for path in sorted((folder / "dense").glob("*.npy")) if unpacked(path.read_bytes()) is None]
+        if wrong:
+            return _damaged([str(path.relative_to(folder)) for path in wrong])
+    found = _counted(len(shards), int(record.get("shards", 0)), "shards")
+    return found if found.word == "partial" else _whole(folder, "table.csv", "prompts.csv")
+
+
+def _tuning(folder: Path, full: bool) -> State:
+    for place in sorted((*folder.glob("choose-*"), *folder.glob("report"))):
+        if (found := _sweep(place, full)).word == "damaged":
+            return State("damaged", tuple(f"{place.name}/{note}" for note in found.notes))
+    return _whole(folder, "answers.csv", "tuned.json")
+
+
 def _benchmark(folder: Path, full: bool) -> State:
     record = _BENCHMARK.record(folder)
     pictures = [path for path in (folder / "images").rglob("*") if path.suffix == record["ending"]]
+    if wrong := [str(path.relative_to(folder)) for path in pictures if full and not is_whole(path)]:
+        return _damaged(wrong)
     return _counted(len(pictures), int(record.get("pictures", len(record["items"]))), "pictures")
 
 
@@ -112,6 +140,8 @@ def _planned(record: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def _tuned(record: Mapping[str, Any]) -> tuple[str, str, str]:
+    if "plan" in record:  # begun: the first sweep alone
+        return *_planned(record)[:2], "?"
     facts = record["facts"]
     return facts["model"], count(facts["candidates"], "candidate"), str(facts["chosen_on"] + facts["reported_on"])
 
@@ -124,6 +154,7 @@ _FRONTIER = Kind(
     "frontier", ("frontier.json",), ("frontier.json", "baselines-*.csv"), _frontier,
     lambda record: (record["model"], "baselines", str(record["n"])),
 )  # fmt: skip
+_SWEEP = Kind("sweep", ("sweep.json",), ("sweep.json", "shards", "dense", "table.csv", "prompts.csv"), _sweep, _planned)
 _COMPARISON = Kind(
     "comparison", ("turns/begun.json", "comparison.json"),
     ("comparison.csv", "comparison.json", "prompts.csv", "timings.csv", "spectra.csv", "paired.csv", "frontier.*",
@@ -133,10 +164,9 @@ _COMPARISON = Kind(
 KINDS = (  # a folder is of the first kind that knows it: comparisons hold a copy of their frontier
     _COMPARISON,
     _BENCHMARK,
-    Kind("sweep", ("sweep.json",), ("sweep.json", "shards", "dense", "table.csv", "prompts.csv"),
-         lambda folder, full: _whole(folder, "table.csv"), _planned),
-    Kind("tuning", ("tuned.json",), ("tuned.json", "front.*", "answers.csv", "choose-*", "report", "dense"),
-         lambda folder, full: _whole(folder, "answers.csv"), _tuned),
+    _SWEEP,
+    Kind("tuning", ("tuned.json", "choose-0/sweep.json"),
+         ("tuned.json", "front.*", "answers.csv", "choose-*", "report", "dense"), _tuning, _tuned),
     _FRONTIER,
 )  # fmt: skip
 

@@ -1,6 +1,7 @@
 """One sweep from its file to its tables: checked whole, resumed, shared out, merged."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from varlab.sweeps.work import RECORD, SHARDS, Work, work
 from varlab.writing import check_writable
 
 TABLE, PROMPTS, DENSE_IMAGES = "table.csv", "prompts.csv", "dense"
+OWN = re.compile(r"shards/[0-9a-f]{20}\.csv|dense/[0-9a-f]{20}\.npy")
 Given = Path | str | Mapping[str, Any]
 
 
@@ -97,11 +99,7 @@ def sweep(
     held = _record(store)
     if held is not None:
         refuse_changes(held["plan"], plan, extend, store.place)
-    elif (
-        store.folder is not None
-        and store.folder.is_dir()
-        and any(not item.name.startswith(".") for item in store.folder.iterdir())
-    ):
+    elif store.folder is not None and _holds_others(store.folder):
         raise VarlabError(f"{store.place} is not empty and holds no sweep. Give another folder.")
     shards = shards_of(plan)
     refuse_what_has_no_room(plan, shards, store)
@@ -111,7 +109,8 @@ def sweep(
     with _alone(store, wait):
         if (held := _record(store)) is not None:  # another process may have begun it meanwhile
             refuse_changes(held["plan"], plan, extend, store.place)
-        facts = {"plan": plan.as_dict(), "git": git_state(), "latency": "not measured in a sweep: see varlab compare"}
+        facts = {"plan": plan.as_dict(), "shards": len(shards), "git": git_state()}
+        facts |= {"latency": "not measured in a sweep: see varlab compare"}
 
         def begin() -> None:  # nothing is written for a cluster that is not there, or cannot run the plan
             if held is None or held["plan"] != facts["plan"]:
@@ -185,6 +184,12 @@ def _record(store: Store) -> dict[str, Any] | None:
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise VarlabError(f"{store.place}/{RECORD} is damaged ({error!r}). Give another folder.") from error
     return found
+
+
+def _holds_others(folder: Path) -> bool:
+    """Whether a folder holds more than what is left where a store vanished while it was written in."""
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return any(not OWN.fullmatch(path.relative_to(folder).as_posix()) for path in files)
 
 
 @contextmanager
