@@ -1,6 +1,7 @@
 """One figure a claim: its numbers, the width of a column, and its place on the page and the index."""
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -56,6 +57,8 @@ def test_the_figure_of_a_claim_stands_first(tmp_path: Path, monkeypatch: pytest.
     page = write_report(tmp_path / "report", verdict=VERDICT)
     folder = page.parent
     monkeypatch.setenv(FOLDER_VARIABLE, str(folder))
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)  # as in a report's kernel: not among the outputs of a cell too
+    monkeypatch.setattr(sys.modules["varlab.figures.save"], "_show", lambda *_: pytest.fail("it stands twice"))
     figures.claim_figures([VERDICT], toy_log())
     notebook = json.loads((folder / "report.ipynb").read_text())
     notebook["metadata"]["varlab"]["files"] += ["claim_1.png", "claim_1.pdf", "claim_1.csv"]

@@ -90,7 +90,7 @@ def claim_figures(found: Sequence[Verdict], log: Log) -> None:
     """
     single = {verdict.claim: verdict for verdict in found}  # as a report keeps them: one a claim, the later one
     for i, verdict in enumerate(single.values(), 1):
-        drawn = forest(verdict, log)
-        save(drawn, CLAIM_FIGURE.format(i))
-        if os.environ.get(FOLDER_VARIABLE):
+        drawn, place = forest(verdict, log), os.environ.get(FOLDER_VARIABLE)
+        save(drawn, CLAIM_FIGURE.format(i), folder=place)
+        if place:
             plt.close(figure_of(drawn))
