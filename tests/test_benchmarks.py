@@ -11,6 +11,7 @@ import torch
 
 import varlab as vl
 from tests.conftest import features, text_for, tiny_hart, tiny_infinity, tiny_var
+from tests.minis import make_nano
 from tests.test_outputs import run
 from varlab import machine
 from varlab.engine.loop import Run
@@ -166,6 +167,8 @@ def test_drawing_together_gives_the_bits_of_each_alone_for_less(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    make_nano(tmp_path / "data")
+    monkeypatch.setenv("VARLAB_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(sharing, "ROUND", 1)
     monkeypatch.setattr(sharing, "SPECS", ("none", "fastvar", "truncate:last=1", "sparsevar:keep=0.5,last=1"))
     alone, together = (0, 2.0, 5.0, 7.0, 8.0), (0, 0.5, 1.0, 1.5, 2.0)  # the clock at each image

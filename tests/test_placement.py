@@ -34,11 +34,11 @@ FULL = ("infinity-2b", "hart-0.7b", "var-d16")
 
 
 def by_shape(name: str) -> NextScaleModel:
-    """At full width up to the full grid; two blocks, five stages and two steps of diffusion stand for the others."""
+    """At full width up to the full grid; two blocks, four stages and two steps of diffusion stand for the others."""
     entry = find(name)
     height, width = entry.schedule(None, 1.0).final
-    grids = [(1, 1), *((height // n, width // n) for n in (8, 4, 2, 1))]
-    few = shallow(entry, 2, schedules.custom(grids, "five stages"))
+    grids = [(1, 1), *((height // n, width // n) for n in (4, 2, 1))]
+    few = shallow(entry, 2, schedules.custom(grids, "four stages"))
     if isinstance(few.transformer, HartConfig):
         few = replace(few, transformer=replace(few.transformer, diffusion_steps=2))
     return assemble(few, LoadOptions("empty", precision="bf16"))

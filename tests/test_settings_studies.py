@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import varlab as vl
+from tests.minis import nano  # noqa: F401  (a fixture)
 from varlab.accelerators.decisions import always, save
 from varlab.analysis.settings_table import read_settings_table
 from varlab.cli import app
@@ -24,9 +25,10 @@ from varlab.studies.settings.plans import Plan
 SPECS = ("none", "truncate:last=1", "sparsevar:keep=0.5,last=1", "skipvar:target=0.01")
 
 
-@pytest.fixture(scope="module")
-def nano() -> NextScaleModel:
-    return vl.load("nano-infinity")
+@pytest.fixture
+def shipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The minis that ship, and not that of ``nano``."""
+    monkeypatch.delenv("VARLAB_DATA", raising=False)
 
 
 @pytest.fixture
@@ -100,7 +102,8 @@ def test_another_study_is_refused_and_a_damaged_one_named(nano: NextScaleModel, 
     assert draw.draw_study(nano, "methods", tmp_path, n=2, seed=8, overwrite=True).facts["seed"] == 8
 
 
-def test_the_coarse_grid_has_every_value_of_every_axis(nano: NextScaleModel) -> None:
+def test_the_coarse_grid_has_every_value_of_every_axis(shipped: None) -> None:
+    nano = vl.load("nano-infinity")
     job, _ = draw.job_of(nano, "scenes", 2, 0, {})
     plan = plans.plan_of("sparsevar", job)
     axes, stages, depth = plan.axes, len(nano.schedule), nano.depth
@@ -115,7 +118,7 @@ def test_the_coarse_grid_has_every_value_of_every_axis(nano: NextScaleModel) -> 
     assert len(whole.specs) - len(plan.specs) >= 6 * 5 * (stages - 1) * depth
 
 
-def test_mistakes_are_told_before_any_work(tmp_path: Path) -> None:
+def test_mistakes_are_told_before_any_work(tmp_path: Path, shipped: None) -> None:
     for words, match in (
         (["nano-infinity", "method"], "methods"),
         (["nano-infinity", "exits"], "no study of infinity models"),
