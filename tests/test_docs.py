@@ -10,6 +10,7 @@ from glob import glob
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
 import yaml
 from packaging.specifiers import SpecifierSet
@@ -104,3 +105,14 @@ def test_make_lab_tells_jupyter_that_root_is_meant(user: str, told: bool, tmp_pa
 
 def test_the_landing_page_is_short() -> None:
     assert len((ROOT / "README.md").read_text().split()) <= 850
+
+
+@pytest.mark.parametrize("model", ["mini-infinity", "mini-hart"])
+def test_the_page_on_tuning_says_what_the_tables_say(model: str) -> None:
+    page = (ROOT / "docs" / "tuning.md").read_text()
+    answers = pd.read_csv(ROOT / "reports" / "tuning" / model / "answers.csv").dropna(subset="difference")
+    assert set(answers.n) == {32} and set(answers.work) == {0.3, 0.45, 0.6}
+    for _, row in answers.iterrows():
+        low, middle, high = (f"{row[name]:+.4f}".replace("0.", ".", 1) for name in ("low", "difference", "high"))
+        assert f"`{row.candidate}` | {row.candidate_work:.3f} | {row.ssim:.3f} |".replace(" 0.", " .") in page
+        assert f"{middle} [{low}, {high}]" in page
