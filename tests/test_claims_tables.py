@@ -71,8 +71,9 @@ def test_an_axis_has_its_values_in_order(hart: SettingsTable, tmp_path: Path) ->
     assert {path.suffix for path in tmp_path.iterdir()} >= {".png", ".pdf", ".csv"}
 
 
-def test_every_tau_is_crossed_with_every_alpha() -> None:
-    table = stored(claims_folder(), "mini-infinity", "sparsevar")
+@pytest.mark.parametrize("model", ["mini-infinity", "mini-hart"])
+def test_every_tau_is_crossed_with_every_alpha(model: str) -> None:
+    table = stored(claims_folder(), model, "sparsevar")
     assert table is not None
     cells = product_table(table)
     assert set(cells.alpha) == {"2", "3", "4", "5", "none"} and {"0.4", "0.5", "0.6", "0.7"} < set(cells.tau)
