@@ -7,10 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from varlab.errors import VarlabError
 from varlab.models.captions import CaptionEncoder
-from varlab.models.infinity import InfinityConfig
+from varlab.models.infinity import Block, InfinityConfig
+from varlab.models.layers import block_causal_attend
+from varlab.models.rotary import rotary_table
 from varlab.models.tokenizers.bsq import BSQConfig, quantise
 from varlab.scenes import VOCABULARY, shortened
 from varlab.schedules import square
@@ -18,6 +22,7 @@ from varlab.training.batches import Captions, subset
 from varlab.training.export import export
 from varlab.training.infinity import InfinityTask, self_correction
 from varlab.training.loop import Loop, LoopConfig, optimizers
+from varlab.training.muon import Muon
 from varlab.training.pipeline import train
 from varlab.training.pool import ScenePool
 from varlab.training.recipe import CorrectionConfig, Material, Recipe
@@ -244,3 +249,53 @@ def test_every_trained_parameter_has_one_optimizer() -> None:
     assert isinstance(muon, torch.optim.Muon)
     inner = {id(p) for name, p in module.named_parameters() if name.endswith("ffn.fc1.weight")}
     assert inner and inner <= {id(p) for p in muon.param_groups[0]["params"]}
+
+
+def test_muon_has_the_bits_and_the_states_of_torchs() -> None:
+    torch.manual_seed(0)
+    shapes = [(24, 8), (8, 8), (8, 24), (24, 8), (8, 8)]
+    ours, theirs = ([nn.Parameter(p.clone()) for p in start] for start in [[torch.randn(s) for s in shapes]] * 2)
+    plain = torch.optim.Muon(theirs, lr=1e-2, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    pair = Muon(ours, 1e-2, 0.1), plain
+    for _ in range(3):
+        for a, b in zip(ours[1:], theirs[1:], strict=True):  # the first has no gradient and stays
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        for optimizer in pair:
+            optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    held = [str(sorted(optimizer.state_dict()["state"].items())) for optimizer in pair]
+    assert held[0] == held[1] and "momentum_buffer" in held[0]
+    assert not torch.equal(ours[1], ours[4])
+
+
+def test_neighbouring_stages_share_calls_and_see_what_they_should() -> None:
+    lengths = (1, 4, 9, 60, 40, 130, 70, 30)  # one call for four stages, one alone, one alone, one for two
+    stage = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 2, len(stage), 8).double() for _ in range(3))
+    whole = F.scaled_dot_product_attention(q, k, v, stage[:, None] >= stage, scale=0.7)
+    torch.testing.assert_close(block_causal_attend(lengths, 0.7)(q, k, v), whole)
+    torch.testing.assert_close(block_causal_attend(lengths, 0.7)(q.requires_grad_(), k, v), whole)
+
+
+def test_what_is_compiled_is_the_same_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The channels of queries and keys stand in another order there, and GELU is written another way."""
+    torch.manual_seed(0)
+    config, schedule = TINY.transformer, TINY.schedule
+    assert isinstance(config, InfinityConfig)
+    block, table = Block(config), rotary_table(schedule, config.width // config.heads)
+    attend, n = block_causal_attend(tuple(schedule.lengths)), sum(schedule.lengths)
+    x, shared, text = (torch.randn(2, *shape) for shape in ((n, 64), (1, 6, 64), (5, 64)))
+    with torch.no_grad():
+        block.sa.q_bias.normal_()
+        block.sa.v_bias.normal_()
+    found = []
+    for compiling in (False, True):
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)  # noqa: B023
+        block.zero_grad()
+        y = block(x, shared, text, None, table, attend)
+        y.square().sum().backward()
+        found.append([y, *(p.grad for p in block.parameters())])
+    for plain, compiled in zip(*found, strict=True):
+        torch.testing.assert_close(plain, compiled, rtol=1e-4, atol=1e-4 * float(plain.detach().abs().max()))

@@ -23,6 +23,7 @@ from varlab.models.layers import (
     merge_heads,
     modulate,
     rotate,
+    rotate_apart,
     scaled,
     split_heads,
     without_autocast,
@@ -146,13 +147,32 @@ class SelfAttention(nn.Module):
     def queries_keys_values(self, x: Tensor, rotary: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[R, n, C] -> turned queries and keys, and values, each [R, H, n, c]."""
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        qkv = biased(self.mat_qkv, x, bias).unflatten(-1, (3, self.heads, -1))  # [R, n, 3, H, c]
+        return self._turned(biased(self.mat_qkv, x, bias), rotary, rotate)
+
+    def _turned(
+        self, qkv: Tensor, rotary: Tensor, turn: Callable[[Tensor, Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        qkv = qkv.unflatten(-1, (3, self.heads, -1))  # [R, n, 3, H, c]
         both, v = qkv[..., :2, :, :].flatten(-3, -2).float(), qkv[..., 2, :, :]
-        q, k = rotate(scaled(both, self._lengthen(both)), rotary).to(v.dtype).unflatten(-2, (2, -1)).unbind(-3)
+        q, k = turn(scaled(both, self._lengthen(both)), rotary).to(v.dtype).unflatten(-2, (2, -1)).unbind(-3)
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
     def forward(self, x: Tensor, rotary: Tensor, attend: Attend) -> Tensor:
+        """As training runs it. Compiled, the channels of queries and keys stand in another order, the same in both, so
+        that their products are the same."""
+        if torch.compiler.is_compiling():
+            weight, bias = self._apart()
+            return self.proj(merge_heads(attend(*self._turned(F.linear(x, weight, bias), rotary, rotate_apart))))
         return self.proj(merge_heads(attend(*self.queries_keys_values(x, rotary))))
+
+    def _apart(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias that give the queries' and keys' even channels before the odd ones, as ``rotate_apart`` reads
+        them."""
+        width = len(self.q_bias)
+        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias)])
+        both, v = self.mat_qkv.weight.split([2 * width, width])
+        own, bias = (t.unflatten(0, (2 * self.heads, -1, 2)).transpose(1, 2).flatten(0, 2) for t in (both, bias))
+        return torch.cat([own, v]), torch.cat([bias, self.v_bias])
 
     def _lengthen(self, both: Tensor) -> Tensor:
         """What gives queries, the first half [R, n, 2H, c], their head's scale for a length and keys the length one."""

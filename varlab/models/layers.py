@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from itertools import accumulate, pairwise
+from itertools import accumulate
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -62,9 +63,12 @@ def gelu_(x: Tensor) -> Tensor:
     """GELU in its tanh form, in fp32; where no gradient is asked for the argument itself is overwritten.
 
     (1 + tanh(u)) / 2 is the logistic function of 2u, and torch's CPU kernel for the tanh form is several times slower
-    than this. bf16 has so few numbers that looking the result up is faster still.
+    than this, its compiled form too. bf16 has so few numbers that looking the result up is faster still.
     """
-    if x.device.type != "cpu" or x.requires_grad or torch.compiler.is_compiling() or not x.is_contiguous():
+    if x.device.type == "cpu" and torch.compiler.is_compiling():
+        z = x.float()
+        return (z * (z * (z.square() * _CUBIC + _LINEAR)).sigmoid()).to(x.dtype)
+    if x.device.type != "cpu" or x.requires_grad or not x.is_contiguous():
         return F.gelu(x, approximate="tanh")
     if x.dtype == torch.bfloat16 and x.numel() > PIECE:
         for piece in x.view(-1).split(PIECE):
@@ -124,13 +128,35 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scale
     """softmax(scale * q k^T) v; scale defaults to c ** -0.5. The mask is boolean or a bias."""
     if not (q.requires_grad and q.device.type == "cpu"):
         return F.scaled_dot_product_attention(q, k, v, mask, scale=scale)
-    # The backward of the fused CPU kernel is several times slower than these three lines.
-    scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.mT
-    if mask is not None and mask.dtype == torch.bool:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    elif mask is not None:
-        scores = scores + mask
-    return scores.softmax(-1).to(v.dtype) @ v
+    # The backward of the fused CPU kernel is several times slower.
+    return _Attention.apply(q, k, v, mask, q.shape[-1] ** -0.5 if scale is None else scale)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _Attention(torch.autograd.Function):
+    """``attention`` with gradients laid out in memory as q, k and v are: those that autograd finds for the keys are
+    transposed, and what comes before the keys reads them slowly."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+        q = q * scale
+        scores = q @ k.mT
+        if mask is not None and mask.dtype == torch.bool:
+            scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        elif mask is not None:
+            scores = scores + mask
+        weights = scores.softmax(-1).to(v.dtype)
+        ctx.save_for_backward(q, k, v, weights)
+        ctx.scale = scale
+        return weights @ v
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        q, k, v, weights = ctx.saved_tensors
+        exact = torch.promote_types(v.dtype, torch.float32)
+        of_weights, shares = (gradient @ v.mT).to(exact), weights.to(exact)
+        of_scores = shares * (of_weights - (of_weights * shares).sum(-1, keepdim=True))
+        of_scores = of_scores.to(v.dtype)
+        return (of_scores @ k) * ctx.scale, of_scores.mT @ q, weights.mT @ gradient, None, None
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
@@ -146,27 +172,45 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
     return torch.view_as_real(turned).flatten(-2)
 
 
-COARSE = 32  # stages of up to so many tokens share a call
+def rotate_apart(x: Tensor, table: Tensor) -> Tensor:
+    """``rotate`` for channels whose first halves of the pairs all stand before the second ones, which a compiler turns
+    several times faster."""
+    (a, b), (cosine, sine) = x.chunk(2, -1), table.unsqueeze(-3).unbind(-1)
+    return torch.cat([a * cosine - b * sine, a * sine + b * cosine], -1)
+
+
+TOGETHER = 100  # neighbouring stages of so many tokens in all share a call
 
 
 @cache
 def block_causal_attend(lengths: tuple[int, ...], scale: float = 1.0) -> Attend:
     """Attention for the training forward: a token sees its own stage and all earlier ones.
 
-    ``lengths``: tokens of each stage; ``scale`` multiplies the scores. The coarse stages share one masked call; a later
-    stage sees all that ends where it ends, so it needs no mask, and scores that a mask would throw away are never
-    computed.
+    ``lengths``: tokens of each stage; ``scale`` multiplies the scores. Neighbouring small stages share a masked call.
+    No call sees what comes after its last stage, and a stage alone needs no mask, so few scores are computed to be
+    thrown away.
     """
-    coarse = sum(1 for n in lengths if n <= COARSE)
-    bounds = [0, *accumulate(lengths)]
-    first = bounds[coarse]
-    stage = torch.repeat_interleave(torch.arange(coarse), torch.tensor(lengths[:coarse], dtype=torch.long))
-    bias = torch.where(stage[:, None] >= stage[None], 0.0, -torch.inf)  # adding is faster than filling in
+    calls = _calls(lengths)
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        parts = [attention(q[:, :, :first], k[:, :, :first], v[:, :, :first], bias.to(q), scale=scale)]
-        for start, end in pairwise(bounds[coarse:]):
-            parts.append(attention(q[:, :, start:end], k[:, :, :end], v[:, :, :end], scale=scale))
+        parts = []
+        for start, end, bias in calls:
+            mask = None if bias is None else bias.to(q)
+            parts.append(attention(q[:, :, start:end], k[:, :, :end], v[:, :, :end], mask, scale=scale))
         return torch.cat(parts, 2) if len(parts) > 1 else parts[0]
 
     return attend
+
+
+def _calls(lengths: tuple[int, ...]) -> list[tuple[int, int, Tensor | None]]:
+    """The first query of each call, the end of its queries and keys, and its bias: adding is faster than filling in."""
+    stage, found = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)), []
+    bounds = [0, *accumulate(lengths)]
+    first = 0
+    for k in range(len(lengths)):
+        if k + 1 == len(lengths) or bounds[k + 2] - bounds[first] > TOGETHER:
+            start, end = bounds[first], bounds[k + 1]
+            bias = torch.where(stage[start:end, None] >= stage[:end], 0.0, -torch.inf) if k > first else None
+            found.append((start, end, bias))
+            first = k + 1
+    return found

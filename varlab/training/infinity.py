@@ -59,6 +59,7 @@ class InfinityTask:
         self.captions = Captions(self.text, material.captions, self.config.shorten)
         head_width = self.transformer.config.width // self.transformer.config.heads
         self.rotary = rotary_table(self.schedule, head_width).to(self.device)
+        self.compiled = material.compiled
         self.share = shares(self.schedule.grids).to(self.device)
 
     def _text(self, index: np.ndarray, generator: torch.Generator) -> TextBatch:
@@ -80,6 +81,8 @@ class InfinityTask:
         chosen = subset(self.schedule.lengths, config, step, generator)
         labels, inputs = at(chosen, labels, 1), at(chosen[1:], inputs, 1)
         rotary = torch.cat(at(chosen, self.rotary.split(self.schedule.lengths), 0))
+        if self.compiled:  # all cosines, then all sines in memory, as vector units read them
+            rotary = rotary.movedim(-1, 0).contiguous().movedim(0, -1)
         lengths = tuple(part.shape[1] for part in labels)
         with torch.autocast(self.device, dtype=torch.bfloat16):
             text, attend, longest = self._text(index, generator), block_causal_attend(lengths), self.captions.longest

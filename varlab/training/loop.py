@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from varlab.errors import VarlabError, cause
+from varlab.training.muon import Muon
 
 
 class Task(Protocol):
@@ -66,7 +67,7 @@ def optimizers(module: nn.Module, config: LoopConfig) -> list[torch.optim.Optimi
     """Muon for the matrices of transformer blocks, AdamW for all else.
 
     Muon's update is scaled to AdamW's size, so that one learning rate and decay serve both. It costs a few
-    matrix products of the weights' size an update. Source: torch.optim.Muon, "match_rms_adamw".
+    matrix products of the weights' size an update.
     """
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
     inside = {name for name, p in trained.items() if p.ndim == 2 and BLOCKS.search(name)}
@@ -75,10 +76,9 @@ def optimizers(module: nn.Module, config: LoopConfig) -> list[torch.optim.Optimi
     vectors = [p for p in trained.values() if p.ndim < 2]
     rate, decay = config.learning_rate, config.weight_decay
     groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
-    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95))]
+    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=True)]
     if blocks:
-        muon = torch.optim.Muon(blocks, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
-        found.append(muon)
+        found.append(Muon(blocks, lr=rate, weight_decay=decay))
     return found
 
 
@@ -92,11 +92,11 @@ class Average:
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
         decay = min(self.decay, (1 + step) / (10 + step))
-        learnt = {name for name, _ in module.named_parameters()}
-        for key, value in module.state_dict().items():
-            if key in learnt:
-                self.values[key].lerp_(value.float(), 1 - decay)
-            else:
+        learnt = dict(module.named_parameters(remove_duplicate=False))
+        own = [self.values[name] for name in learnt]
+        torch._foreach_lerp_(own, [p.float() for p in learnt.values()], 1 - decay)
+        for key, value in module.named_buffers(remove_duplicate=False):
+            if key in self.values:
                 self.values[key].copy_(value)
 
 
