@@ -192,10 +192,9 @@ def test_what_a_report_reads_makes_it_again(batch: Path, tmp_path: Path, monkeyp
     place = tmp_path / good.name / f"{good.name}.ipynb"
     place.parent.mkdir()
     place.with_suffix(".html").write_text("")
-    held = nbformat.v4.new_notebook(
-        metadata={"varlab": {"status": "complete", "key": report_key(good.notebook, seen[0], {"file": "one"})}}
-    )
-    nbformat.write(held, place)
+    key = report_key(good.notebook, seen[0], {"file": "one"})
+    record = {"status": "complete", "key": key, "parameters": seen[0]}
+    nbformat.write(nbformat.v4.new_notebook(metadata={"varlab": record}), place)
     changed = replace(good, read={"file": "two"})
     for order in (good, changed):
         reports.make_batch([order], tmp_path)
