@@ -21,11 +21,13 @@ COMMAND = [sys.executable, "-c", "from varlab.cli import main; main()"]
 KILLS = 10
 
 
-def started(plan: dict[str, Any], folder: Path, *options: str) -> subprocess.Popen[bytes]:
+def started(plan: dict[str, Any], folder: Path, *options: str, **named: Any) -> subprocess.Popen[bytes]:
     file = folder.with_suffix(".yaml")
     file.write_text(json.dumps(plan))
     log = folder.with_suffix(".log").open("ab")
-    return subprocess.Popen([*COMMAND, "sweep", str(file), "--out", str(folder), *options], stdout=log, stderr=log)
+    return subprocess.Popen(
+        [*COMMAND, "sweep", str(file), "--out", str(folder), *options], stdout=log, stderr=log, **named
+    )
 
 
 def victims(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
@@ -70,6 +72,18 @@ def test_ten_kills_at_random_moments_change_no_byte(tmp_path: Path) -> None:
         assert started(LARGER, folder, "--workers", "2").wait(900) == 0, folder.with_suffix(".log").read_text()[-2000:]
     assert tables(folder) == tables(tmp_path / "whole"), killed
     assert "Traceback" not in folder.with_suffix(".log").read_text()
+
+
+@pytest.mark.slow()
+def test_an_interrupt_from_the_keyboard_is_said_in_a_line(tmp_path: Path) -> None:
+    """It reaches the workers too, which belong to the same group."""
+    process = started(LARGER, tmp_path / "s", "--workers", "2", start_new_session=True)
+    while process.poll() is None and not shards(tmp_path / "s"):
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(300) == 130
+    said = (tmp_path / "s.log").read_text()
+    assert "stopped; the same command goes on from here" in said and "Traceback" not in said
 
 
 @pytest.mark.slow()

@@ -1,7 +1,9 @@
 """Tasks on dask: in this process, on a local cluster, or on one that is there; retried, counted, never doubled."""
 
 import logging
+import signal
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -65,6 +67,20 @@ def followed(move: Callable[[str, float, int], Any], tell: Tell) -> Callable[[Ta
     return progress
 
 
+def _start_forks() -> None:
+    """Local workers are forks of a process that Ctrl-C does not reach: the client ends them, and they say nothing."""
+    from multiprocessing import forkserver
+
+    get_mp_context().set_forkserver_preload(["distributed", work.__module__])
+    if threading.current_thread() is not threading.main_thread():  # which alone may set what a signal does
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+
+
 @contextmanager
 def connected(workers: int, cluster: str | None, tell: Tell) -> Iterator[Client]:
     """A client of dask; a cluster that is made here ends with it."""
@@ -79,8 +95,8 @@ def connected(workers: int, cluster: str | None, tell: Tell) -> Iterator[Client]
                 ) from error
         else:
             stack.enter_context(dask.config.set(LOCAL))
-            if FORKS == "forkserver":
-                get_mp_context().set_forkserver_preload(["distributed", work.__module__])
+            if FORKS == "forkserver" and workers:
+                _start_forks()
             local = LocalCluster(
                 n_workers=max(1, workers), threads_per_worker=1, processes=workers > 0,
                 memory_limit="auto" if workers else None, dashboard_address="127.0.0.1:0", silence_logs=50,
