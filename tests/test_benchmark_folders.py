@@ -1,6 +1,7 @@
 """Folders of benchmarks: drawn in the official layout, resumed, and searched for faults."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def test_what_is_drawn_can_be_compared(name: str, ending: str, tmp_path: Path) -
     assert found == [(item.id, k) for item in items for k in range(len(one.paths(item)))]
     assert layout.facts["spec"] == "none" and layout.facts["ending"] == ending and "items" not in layout.facts
     assert read_facts(tmp_path / "none")["seed"] == 3
-    assert name == "mjhq" or [picture.prompt for picture in layout.pictures.values()] == [
+    assert [picture.prompt for picture in layout.pictures.values()] == [
         item.text for item in items for _ in one.paths(item)
     ]
 
@@ -174,6 +175,13 @@ def test_every_fault_of_a_folder_is_found(geneval: tuple[Path, Path]) -> None:
     )
     (folder / "00001" / "metadata.jsonl").write_text("{")
     assert any("00001/metadata.jsonl: no JSON" in line for line in find_faults("geneval", folder, file)[0])
+
+
+def test_a_folder_without_its_pictures_lacks_them_all(tmp_path: Path) -> None:
+    generate({tmp_path / "a": drawing(benchmark=BENCHMARKS["geneval"], items=[Item("00000", "0", "people")])})
+    shutil.rmtree(tmp_path / "a" / "images")
+    lines = find_faults("geneval", tmp_path / "a", None)[0]
+    assert len(lines) == 3 and all(": missing" in line for line in lines)
 
 
 def test_faults_of_dpg(tmp_path: Path) -> None:

@@ -186,10 +186,12 @@ def test_scores_of_benchmarks_join_the_table(tmp_path: Path, varlab: Call) -> No
 def test_scores_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     folders, good = (geneval(tmp_path / "dense"), geneval(tmp_path / "fast", 0.1)), scored(tmp_path / "g.json", set())
     fewer, other = scored(tmp_path / "n.json", set(), n=2), scored(tmp_path / "o.json", set(), "corrected")
+    (likeness := tmp_path / "l.csv").write_text("name,k,correct,ssim\n0,0,1,0.5\n")
     for scores, says in (
         ({"fats": good}, "Did you mean fast"),
         ({"fast": fewer}, "2 of 6 pictures of fast have no score, such as image 0 of '2'"),
         ({"dense": good, "fast": other}, "differ in mode"),
+        ({"fast": likeness}, "holds ssim, which is measured here"),
     ):
         with pytest.raises(VarlabError, match=says):
             vl.compare_images(*folders, scores=scores)

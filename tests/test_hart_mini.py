@@ -25,6 +25,7 @@ from varlab.models.hart_settings import HartSettings
 from varlab.probes import PROBES
 from varlab.reports import run_report
 from varlab.schedules import square
+from varlab.studies.calibration import skipvar
 from varlab.studies.calibration.command import calibrate_command
 from varlab.training.recipes import MINI_HART
 from varlab.weights import zoo
@@ -104,9 +105,14 @@ def test_methods_and_controls_in_one_table() -> None:
 def test_calibrations_say_what_fits(tmp_path: Path) -> None:
     """SparseVAR's scoring block, which no source gives for HART, and own decision models of SkipVAR."""
     model = zoo.load("mini-hart")
-    tables, text = calibrate_command("sparsevar", model, "scenes", 4, None, 0, tmp_path / "sparse", lambda *_: None)
+    texts = tmp_path / "four.txt"
+    texts.write_text("a red star\na blue ring\na star\na green circle\n")
+    given = "sparsevar", model, str(texts), None, None, 0, tmp_path / "sparse"
+    tables, text = calibrate_command(*given, lambda *_: None)
     assert "at block" in text and set(tables[-1].block) == {1, 2, 3, 4}
     tables, _ = calibrate_command("skipvar", model, "scenes", 6, 2, 0, tmp_path / "skip", lambda *_: None)
+    assert json.loads((tmp_path / "sparse" / "sparsevar-edges.json").read_text())["n"] == 4  # also where none was given
+    assert json.loads((tmp_path / "skip" / "skipvar-accuracy.json").read_text())["targets"] == [*skipvar.TARGETS]
     written = json.loads((tmp_path / "skip" / "skipvar.json").read_text()).values()
     assert {entry["family"] for entry in written} == {"hart"}
     decided = vl.sample(model, ["a red star"] * 3, accelerators=f"skipvar:model={tmp_path / 'skip' / 'skipvar.json'}")

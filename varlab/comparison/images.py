@@ -66,6 +66,11 @@ def compare_images(
     names: of the rows, the dense run's first; by default the last parts of the paths.
     progress: called with the images that are done, and all of them.
 
+    Returns
+    -------
+    ImageComparison
+        Likeness and spectra of each folder, and the folders paired with one another.
+
     Raises
     ------
     VarlabError

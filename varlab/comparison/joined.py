@@ -6,8 +6,10 @@ from pathlib import Path
 import pandas as pd
 
 from varlab.comparison.folders import Set
+from varlab.comparison.image_result import SHOWN
 from varlab.comparison.layouts import unpadded
 from varlab.comparison.likeness import refuse_unlike
+from varlab.comparison.pairing import RIGHT
 from varlab.comparison.saved import read_scores
 from varlab.errors import VarlabError, quoted, unknown
 
@@ -18,7 +20,7 @@ def read_joined(
     """By folder the scores of its images by (name, k), and notes. A file of several folders is given for each.
 
     Raises VarlabError for a folder that is not compared, for pictures without a score unless ``allow_missing``, for
-    scores made in unlike ways, and as ``read_scores``.
+    measures that are taken of the pictures themselves, for scores made in unlike ways, and as ``read_scores``.
     """
     if files and found.grid is not None:
         raise VarlabError("Scores are of whole pictures, not of the samples of a grid: leave --grid or --scores out.")
@@ -29,6 +31,8 @@ def read_joined(
         scores = read_scores(path)
         if len(scores.methods) > 1 and name not in scores.methods:
             raise unknown(f"folder in {path}", name, scores.methods)
+        if measured := [measure for measure in scores.measures if measure in SHOWN and measure != RIGHT]:
+            raise VarlabError(f"{path} holds {measured[0]}, which is measured here. Leave that column out of it.")
         table = scores.of(name if name in scores.methods else scores.methods[0])
         index = pd.MultiIndex.from_tuples([(unpadded(image), int(k)) for image, k in table.index])
         joined[name] = table[scores.measures].set_axis(index)

@@ -87,7 +87,8 @@ def read_layout(folder: Path) -> Layout:
 
 def _as_recorded(kind: str, found: dict[tuple[str, int], Picture], record: dict[str, Any]) -> Layout:
     """Pictures of ``varlab generate``, whose record knows more than a JPG file or a name."""
-    items = {item["id"]: item for item in record.pop("items", ())}
+    given = record.pop("items", ())
+    items = {name: item for item in given for name in (item["id"], f"{item['category']}/{item['id']}")}  # of MJHQ-30K
     for key, picture in found.items():
         if item := items.get(picture.name):
             found[key] = picture._replace(prompt=item["text"], category=item["category"])

@@ -44,7 +44,7 @@ def kept(make: Callable[..., Measured], *inputs: Any, again: bool = False) -> Me
     name = f"{make.__name__}-{key_of({'version': VERSION, 'inputs': [_told(item) for item in inputs]})}"
     own = runs_folder() / name
     for place in () if again else (own, *(data_folder() / model.name / name for model in _models(inputs))):
-        if place.is_dir():
+        if (place / f"{TABLE}.csv").is_file():  # written last: a folder without it was begun, or is being filled
             return read_measured(place, TABLE)
     with one_writer(own):
         if again or not (own / f"{TABLE}.csv").is_file():  # a second process finds what the first one measured

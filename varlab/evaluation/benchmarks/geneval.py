@@ -66,7 +66,7 @@ class GenEval(Benchmark):
             else:
                 yield f"{place}: not line {int(item.id) + 1} of the prompts ({quoted(item.text)})"
         known_ids = {item.id for item in items}
-        for place in sorted(folder.images.iterdir()):
+        for place in sorted(folder.images.glob("*")):
             if items and place.is_dir() and place.name.isdigit() and place.name not in known_ids:
                 yield f"{place}: no prompt of that number, and the official evaluator reads every such folder"
         for place in sorted(folder.images.glob("*/samples/*")):

@@ -44,17 +44,19 @@ def calibrate_command(
     check_command(method, held_out, targets)
     chosen = prompts(prompt_set, model=model).name
     about = f"{model.name}, {model.weights}, {model.precision}, {device_name(model.device)}, {chosen}, seed {seed}"
-    facts = made_with(model, method=method, prompt_set=chosen, n=n, held_out=held_out, seed=seed, targets=targets)
+    facts = made_with(model, method=method, prompt_set=chosen, seed=seed)
     if method == "sparsevar":
         found = sparsevar.calibrate(model, chosen, n, seed=seed, progress=progress)
         if out is not None:
-            write(out, {"sparsevar-shares": found.shares, "sparsevar-edges": found.edges}, facts)
+            tables = {"sparsevar-shares": found.shares, "sparsevar-edges": found.edges}
+            write(out, tables, facts | {"n": found.facts["n"]})
         bounds = [name for name in found.shares if name.endswith((" low", " high"))]  # too wide for a terminal
         closest = found.shares.drop(columns=bounds).sort_values("distance").head(SHOWN)
         return [closest, found.edges], f"{found.verdict()} {about}"
-    counts = 300 if n is None else n, 100 if held_out is None else held_out
-    fitted, table = skipvar.calibrate(model, chosen, *counts, seed, progress, targets or skipvar.TARGETS)
+    n, held_out, targets = 300 if n is None else n, 100 if held_out is None else held_out, targets or skipvar.TARGETS
+    fitted, table = skipvar.calibrate(model, chosen, n, held_out, seed, progress, targets)
     if out is not None:
+        facts |= {"n": n, "held_out": held_out, "targets": list(targets)}
         write(out, {"skipvar-measured": table, "skipvar-accuracy": fitted.accuracy}, facts)
         save(out / "skipvar.json", fitted.models)
     return [_shown(fitted.accuracy)], f"{about}; {len(table)} different texts, none in both parts"
