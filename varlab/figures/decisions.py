@@ -169,7 +169,8 @@ def decisions(log: Log) -> Figure:
     labels = [wrapped(f"{p}: {text}", 34, lines=1) for p, text in zip(shown.prompt, shown.text, strict=True)]
     bars.set_yticks(range(len(shown)), labels, fontsize=5.5)
     bars.invert_yaxis()
-    bars.set(xlim=(0, 1), xlabel="probability")
+    rest = f", the first {len(shown)} of {len(table)} prompts" if len(shown) < len(table) else ""
+    bars.set(xlim=(0, 1), xlabel=f"probability{rest}")
     bars.legend(title="final stages dropped", ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure_of(finish(points, log, "decisions", table))
 
