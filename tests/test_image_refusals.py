@@ -1,5 +1,6 @@
 """Folders of pictures that do not belong together, or cannot be read, are refused by name before any work."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import varlab as vl
 from tests.cli_calls import Call, places, varlab  # noqa: F401
 from tests.image_folders import SIDE, by_varlab, cut, dpg, draw, geneval, pixels
 from varlab.comparison import images
+from varlab.comparison.layouts import read_layout
 from varlab.errors import VarlabError
 
 
@@ -110,6 +112,18 @@ def test_pictures_of_other_settings_are_refused_by_field(tmp_path: Path) -> None
         vl.compare_images(dense, other)
     assert "settings.cfg" in vl.compare_images(dense, other, despite=["settings"]).facts["notes"][0]
     assert vl.compare_images(dense, by_varlab(tmp_path / "c", 0.1, accelerators=["fast"])).facts["made"]["seed"] == 4
+
+
+def test_fields_of_pictures_and_of_their_scores_may_differ_where_that_is_meant(tmp_path: Path) -> None:
+    folders, files = (by_varlab(tmp_path / "a"), by_varlab(tmp_path / "b", 0.1, settings={"cfg": 2})), {}
+    for folder, mode in zip(folders, ("official", "corrected"), strict=True):
+        entries = [{"entry": name, "image": k, "correct": True} for name, k in read_layout(folder).pictures]
+        files[folder.name] = folder.with_suffix(".json")
+        files[folder.name].write_text(json.dumps({"mode": mode, "entries": entries}))
+    notes = vl.compare_images(*folders, scores=files, despite=["settings", "mode"]).facts["notes"]
+    assert "settings.cfg" in notes[0] and "differ in mode: official and corrected" in notes[1]
+    with pytest.raises(VarlabError, match="--despite wieghts: neither has such a field"):
+        vl.compare_images(*folders, scores=files, despite=["settings", "mode", "wieghts"])
 
 
 @pytest.mark.usefixtures("idle")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from varlab.comparison.layouts import Layout, Picture, by_name, read_layout
-from varlab.comparison.likeness import refuse_unlike
+from varlab.comparison.likeness import fields_of, refuse_unlike
 from varlab.comparison.pictures import check_grid, check_picture
 from varlab.errors import VarlabError, quoted
 
@@ -51,11 +51,14 @@ def labels(folders: Sequence[Path]) -> list[str]:
 
 def gather(
     dense: Path, others: Sequence[Path], names: Sequence[str], grid: int | None, allow_missing: bool,
-    despite: Sequence[str],
+    despite: Sequence[str], elsewhere: Sequence[str] = (),
 ) -> Set:  # fmt: skip
-    """All pictures checked and paired. Errors: see ``compare_images``."""
-    found = alike(names, [read_layout(folder) for folder in (dense, *others)])
-    notes = [note for other in found[1:] for note in unlike(found[0], other, despite)]
+    """All pictures checked and paired; ``elsewhere``: those of ``despite`` that the scores' records have. Errors: see
+    ``compare_images``."""
+    found, notes = alike(names, [read_layout(folder) for folder in (dense, *others)]), list[str]()
+    for other in found[1:]:
+        here = fields_of(despite, found[0].facts, other.facts)
+        notes += unlike(found[0], other, [name for name in despite if name in here or name not in elsewhere])
     rows, expected, said = pair_up(names, found, allow_missing)
     size, formats, more = _check(names, rows, grid)
     return Set(rows, expected, found[0].kind, names[0], size, formats, grid, found[0].facts, [*notes, *said, *more])

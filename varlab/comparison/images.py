@@ -14,6 +14,7 @@ from varlab.comparison.folders import Row, Set, gather, labels
 from varlab.comparison.image_result import SHOWN, ImageComparison, spectrum_rows, spectrum_table, summary
 from varlab.comparison.joined import read_joined, with_joined
 from varlab.comparison.latencies import read_latencies, with_latencies
+from varlab.comparison.likeness import facts_of, fields_of
 from varlab.comparison.pairing import RESAMPLES, RIGHT, Margin, in_one_table, pair
 from varlab.comparison.pictures import COLOUR, band_edges, crops, fidelity, measures_of, read_picture
 from varlab.context import fixed_context
@@ -86,7 +87,8 @@ def compare_images(
         raise VarlabError("There is nothing to compare with: give at least one folder beside that of the dense run.")
     learned = measures_of(load_lpips(lpips), load_dists(dists))
     names = labels([Path(dense), *map(Path, folders)]) if names is None else list(names)
-    found = gather(Path(dense), [Path(folder) for folder in folders], names, grid, allow_missing, despite)
+    of_scores = fields_of(despite, *(facts_of(Path(path)) for path in (scores or {}).values()))
+    found = gather(Path(dense), [Path(folder) for folder in folders], names, grid, allow_missing, despite, of_scores)
     seconds = None if latency is None else read_latencies(Path(latency), names)
     joined, notes = read_joined(scores or {}, names, found, despite, allow_missing)
     rows, spectra = _measure(found, names[1:], learned, progress)

@@ -8,7 +8,7 @@ import pandas as pd
 from varlab.comparison.folders import Set
 from varlab.comparison.image_result import SHOWN
 from varlab.comparison.layouts import unpadded
-from varlab.comparison.likeness import refuse_unlike
+from varlab.comparison.likeness import fields_of, refuse_unlike
 from varlab.comparison.pairing import RIGHT
 from varlab.comparison.saved import read_scores
 from varlab.errors import VarlabError, quoted, unknown
@@ -44,7 +44,8 @@ def read_joined(
                 f"{quoted(lost[0][0])}. Score the same pictures, or add --allow-missing (allow_missing=True)."
             )
         notes += [f"{name}: {len(lost)} of {len(keys)} pictures have no score."] * bool(lost)
-        notes += [] if first is None else refuse_unlike(first, scores.facts, despite)
+        if first is not None:
+            notes += refuse_unlike(first, scores.facts, fields_of(despite, first, scores.facts))
         first = first or scores.facts
     return joined, list(dict.fromkeys(notes))
 

@@ -58,6 +58,11 @@ def facts_of(path: Path) -> dict[str, Any]:
         return {}
 
 
+def fields_of(names: Sequence[str], *records: Mapping[str, Any]) -> list[str]:
+    """Those of some names, which may lie within a field, that one of the records has."""
+    return [name for name in names if any(name.partition(".")[0].partition("[")[0] in record for record in records)]
+
+
 def refuse_unlike(a: Mapping[str, Any], b: Mapping[str, Any], despite: Sequence[str] = ()) -> list[str]:
     """Refuse to compare what differs in more than the method; returns notes on what may differ and does.
 
@@ -71,7 +76,7 @@ def refuse_unlike(a: Mapping[str, Any], b: Mapping[str, Any], despite: Sequence[
         For other fields, by name and with both values, and for a name in ``despite`` that neither has.
     """
     for name in despite:
-        if name.partition(".")[0].partition("[")[0] not in {*a, *b}:
+        if not fields_of([name], a, b):
             raise VarlabError(f"--despite {name}: neither has such a field. Theirs: {', '.join({**a, **b})}.")
     if not a or not b:
         return ["Not both say how they were made, so that only prompts and names were held against each other."]
