@@ -13,7 +13,7 @@ from torch import nn
 from varlab.errors import VarlabError
 from varlab.models.captions import CaptionEncoder
 from varlab.models.infinity import Block, InfinityConfig
-from varlab.models.layers import block_causal_attend
+from varlab.models.layers import attention, block_causal_attend
 from varlab.models.rotary import rotary_table
 from varlab.models.tokenizers.bsq import BSQConfig, quantise
 from varlab.scenes import VOCABULARY, shortened
@@ -299,3 +299,22 @@ def test_what_is_compiled_is_the_same_block(monkeypatch: pytest.MonkeyPatch) -> 
         found.append([y, *(p.grad for p in block.parameters())])
     for plain, compiled in zip(*found, strict=True):
         torch.testing.assert_close(plain, compiled, rtol=1e-4, atol=1e-4 * float(plain.detach().abs().max()))
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("half", ["", "v", "qkv"])
+def test_attention_has_the_gradients_of_its_formula(half: str, autocast: bool) -> None:
+    """Of any types, as autocast and norms in fp32 leave them."""
+    torch.manual_seed(0)
+    held = [torch.randn(2, 3, 6, 8, dtype=torch.bfloat16 if name in half else torch.float32) for name in "qkv"]
+    seen, found = torch.rand(6, 6) > 0.3, []
+    for plain in (True, False):
+        q, k, v = (tensor.clone().requires_grad_() for tensor in held)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            scores = (0.5 * q @ k.mT).masked_fill(~seen, -1e9)
+            y = scores.softmax(-1).to(v.dtype) @ v if plain else attention(q, k, v, seen, 0.5)
+        y.float().square().sum().backward()
+        found.append([y, q.grad, k.grad, v.grad])
+    for formula, ours in zip(*found, strict=True):
+        near = 1e-5 if not half and not autocast else 0.03 * float(formula.detach().abs().max())
+        torch.testing.assert_close(ours, formula, rtol=0, atol=near)

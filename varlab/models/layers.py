@@ -152,11 +152,13 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         q, k, v, weights = ctx.saved_tensors
+        gradient = gradient.to(v.dtype)  # that of autocast's product may have another
         exact = torch.promote_types(v.dtype, torch.float32)
         of_weights, shares = (gradient @ v.mT).to(exact), weights.to(exact)
         of_scores = shares * (of_weights - (of_weights * shares).sum(-1, keepdim=True))
         of_scores = of_scores.to(v.dtype)
-        return (of_scores @ k) * ctx.scale, of_scores.mT @ q, weights.mT @ gradient, None, None
+        of_q, of_k = of_scores.to(k.dtype) @ k, of_scores.to(q.dtype).mT @ q
+        return of_q * ctx.scale, of_k, weights.mT @ gradient, None, None
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
