@@ -23,7 +23,7 @@ from varlab.models.layers import (
     merge_heads,
     modulate,
     rotate,
-    rotate_apart,
+    rotate_split,
     scaled,
     split_heads,
     without_autocast,
@@ -161,12 +161,12 @@ class SelfAttention(nn.Module):
         """As training runs it. Compiled, the channels of queries and keys stand in another order, the same in both, so
         that their products are the same."""
         if torch.compiler.is_compiling():
-            weight, bias = self._apart()
-            return self.proj(merge_heads(attend(*self._turned(F.linear(x, weight, bias), rotary, rotate_apart))))
+            weight, bias = self._split_pairs()
+            return self.proj(merge_heads(attend(*self._turned(F.linear(x, weight, bias), rotary, rotate_split))))
         return self.proj(merge_heads(attend(*self.queries_keys_values(x, rotary))))
 
-    def _apart(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias that give the queries' and keys' even channels before the odd ones, as ``rotate_apart`` reads
+    def _split_pairs(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias that give the queries' and keys' even channels before the odd ones, as ``rotate_split`` reads
         them."""
         width = len(self.q_bias)
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias)])

@@ -41,7 +41,7 @@ def kept(make: Callable[..., Measured], *inputs: Any, again: bool = False) -> Me
     VarlabError
         For a table that is damaged.
     """
-    name = f"{make.__name__}-{key_of({'version': VERSION, 'inputs': [_told(item) for item in inputs]})}"
+    name = f"{make.__name__}-{key_of({'version': VERSION, 'inputs': [_as_key(item) for item in inputs]})}"
     own = runs_folder() / name
     for place in () if again else (own, *(data_folder() / model.name / name for model in _models(inputs))):
         if (place / f"{TABLE}.csv").is_file():  # written last: a folder without it was begun, or is being filled
@@ -69,10 +69,10 @@ def _models(inputs: Any) -> Iterator[NextScaleModel]:
             yield from _models(item.values())
 
 
-def _told(item: Any) -> Any:
+def _as_key(item: Any) -> Any:
     """An input as it goes into the key; of a model all that decides its pictures but the device."""
     if isinstance(item, Mapping):
-        return {name: _told(value) for name, value in item.items()}
+        return {name: _as_key(value) for name, value in item.items()}
     if not isinstance(item, NextScaleModel):
         return item
     content = getattr(item.weights, "content", {})
