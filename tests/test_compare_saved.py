@@ -143,6 +143,8 @@ def test_missing_partners_are_named_and_said(tmp_path: Path) -> None:
 BROKEN = {
     "cut": ('{"filename": "a/00000/samples/0000.png", "correct": true}\n{"filen', "line 2 is not valid JSON"),
     "twice": ('{"id": 1, "k": 0, "correct": true}\n{"id": 1, "k": 0, "correct": true}\n', "line 2: image 0 of '1'"),
+    "no number": ('{"id": 1, "image": "x", "score": 1}\n', "line 1: image x of '1' has no whole number"),
+    "no whole number": ('{"id": 1, "image": 0.5, "score": 1}\n', "line 1: image 0.5 of '1' has no whole number"),
     "no scores": ('{"id": 1, "reason": "x"}\n', "no column of numbers"),
     "empty": ("\n", "it is empty"),
 }
@@ -155,6 +157,11 @@ def test_broken_files_are_refused_with_their_line(case: str, tmp_path: Path) -> 
     path.write_text(text)
     with pytest.raises(VarlabError, match=f"results.jsonl.*{message}"):
         read_scores(path)
+
+
+def test_a_column_of_files_names_the_images(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("image,hps\nb/00007.png,.3\na/00002/samples/0001.png,.2\n")
+    assert list(read_scores(tmp_path / "a.csv").of("").index) == [("00007", 0), ("00002", 1)]
 
 
 def test_scores_that_are_not_there_are_refused(tmp_path: Path) -> None:

@@ -87,6 +87,8 @@ def _tidy(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     if table.empty:
         raise VarlabError(f"{path} holds no scores: it is empty.")
     table = table.rename(columns={old: new for old, new in ALIASES.items() if old in table and new not in table})
+    if "k" in table and not {"name", "path"} & {*table} and not pd.api.types.is_numeric_dtype(table["k"]):
+        table = table.rename(columns={"k": "path"})  # a column "image" of files
     named = pd.DataFrame(index=table.index)
     named["method"] = table["method"].fillna("").astype(str) if "method" in table else ""
     place = table.groupby(named["method"].to_numpy()).cumcount()
@@ -102,12 +104,19 @@ def _tidy(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     scores = dict(_numbers(table.drop(columns=[*KNOWN, *COUNTS, "path"], errors="ignore")))
     if not scores:
         raise VarlabError(f"{path} has no column of numbers, true or false. Columns: {', '.join(table)}.")
-    twice = named.duplicated(["method", "name", "k"])
-    if twice.any():
-        row = named[twice].iloc[0]
-        line = int(np.flatnonzero(twice)[0]) + (2 if path.suffix == ".csv" else 1)
-        raise VarlabError(f"{path}, line {line}: image {row.k} of {quoted(row['name'])} was there before. Remove one.")
+    numbers = pd.to_numeric(named["k"], errors="coerce")
+    _refuse_first(named, numbers.isna() | (numbers % 1 != 0), path, "has no whole number. Give 0, 1 and so on")
+    named["k"] = numbers.astype(int)
+    _refuse_first(named, named.duplicated(["method", "name", "k"]), path, "was there before. Remove one")
     return named.assign(**scores)
+
+
+def _refuse_first(named: pd.DataFrame, wrong: pd.Series, path: Path, says: str) -> None:
+    """The first row that is wrong, by its line."""
+    if wrong.any():
+        row = named[wrong].iloc[0]
+        line = int(np.flatnonzero(wrong)[0]) + (2 if path.suffix == ".csv" else 1)
+        raise VarlabError(f"{path}, line {line}: image {row.k} of {quoted(row['name'])} {says}.")
 
 
 def _k(table: pd.DataFrame, name: str) -> pd.Series:
