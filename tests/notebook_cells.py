@@ -45,7 +45,8 @@ def run_cells(name: str, given: dict[str, Any], folder: Path) -> Ran:
     asked = sum(cell.source.count("figures.save(") for cell in cells)
     if any("claim_figures(" in cell.source for cell in cells):
         asked += len(facts["verdicts"])
-    return Ran(facts, asked, "\n".join(thing.data for thing in shown if hasattr(thing, "data")))
+    texts = (getattr(thing, "data", None) for thing in shown)  # of a picture: bytes
+    return Ran(facts, asked, "\n".join(text for text in texts if isinstance(text, str)))
 
 
 def _as_they_are() -> list[Any]:
