@@ -64,7 +64,8 @@ def laid_out(figure: Figure) -> Iterator[None]:
     try:
         yield
     finally:
-        figure.set_layout_engine(engine)
+        if engine is not None:
+            figure.set_layout_engine(engine)
 
 
 def _show(png: Path, figure: Figure) -> None:

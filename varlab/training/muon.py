@@ -1,7 +1,6 @@
 """Muon, whose matrices of one shape go through their products together."""
 
 from collections import defaultdict
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ class Muon(torch.optim.Muon):
         super().__init__(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             shapes = defaultdict(list)
             for p in group["params"]:
