@@ -10,7 +10,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.text import Text
 
-from varlab.figures.labels import Label, name_lines, place
+from varlab.figures.labels import Label, place
+from varlab.figures.save import laid_out
 
 
 def test_names_of_close_points_lie_apart_and_within_the_axes() -> None:
@@ -75,15 +76,13 @@ def test_names_of_a_line_and_of_the_points_upon_it_do_not_touch() -> None:
     assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
 
 
-def test_lines_are_named_beside_them() -> None:
-    """Where they lie apart, and on their side: a legend had covered one that ran through its corner."""
-    figure, ax = plt.subplots(figsize=(3.2, 2.4), layout="constrained")
-    ax.plot([1, 2, 3, 4, 5], [0.0, 0.0, 0.2, 0.8, 1.0], color="blue", label="done")
-    ax.plot([1, 2, 3, 4, 5], [1.0, 0.95, 0.8, 0.5, 0.0], color="red", label="to come")
-    ax.plot([1, 5], [0.5, 0.5], label="_reference")
-    name_lines(ax)
-    figure.draw_without_rendering()
-    assert [text.get_text() for text in ax.texts] == ["done", "to come"] and ax.get_legend() is None
-    for text, (x, y) in zip(ax.texts, [(1, 0.0), (1, 1.0)], strict=True):
-        at, box = ax.transData.transform((x, y)), Text.get_window_extent(text)
-        assert abs(box.x0 - at[0]) < 30 and abs((box.y0 + box.y1) / 2 - at[1]) < 30
+def test_a_legend_below_its_axes_covers_nothing_in_a_saved_figure() -> None:
+    """It moves with the height of the axes: after one layout it lay on the lines below."""
+    figure, ax = plt.subplots(figsize=(3.9, 2.7), layout="constrained")
+    ax.plot([0, 1], [0, 1], label="a line")
+    ax.set_xlabel("stage and its grid\nand more")
+    legend = ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.4))
+    below = figure.supxlabel("three\nlines of\nprovenance")
+    with laid_out(figure):
+        figure.draw_without_rendering()
+        assert not legend.get_window_extent().overlaps(below.get_window_extent())

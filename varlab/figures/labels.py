@@ -64,20 +64,6 @@ def place(ax: Axes, labels: list[Label]) -> None:
         _write(ax, shown[i], *WAYS[way])
 
 
-def name_lines(ax: Axes, size: float = 6.0) -> None:
-    """Each line's name beside the point of it that is furthest from the others, in place of a legend."""
-    lines = [line for line in ax.lines if not str(line.get_label()).startswith("_")]
-    points = [np.asarray(line.get_xydata()) for line in lines]
-    pixels = [np.asarray(ax.transData.transform(part)) for part in points]
-    labels = []
-    for i, line in enumerate(lines):
-        others = np.concatenate([np.empty((0, 2)), *pixels[:i], *pixels[i + 1 :]])
-        apart = np.linalg.norm(pixels[i][:, None] - others, axis=-1).min(1, initial=np.inf)
-        x, y = points[i][apart.argmax()]
-        labels.append(Label(str(line.get_label()), float(x), float(y), str(line.get_color()), size))
-    place(ax, labels)
-
-
 def _places(ax: Axes, label: Label, points: float) -> Floats:
     """The boxes in which a name may stand, a row each of ``WAYS``, in points."""
     at = ax.transData.transform((label.x, label.y)) * points

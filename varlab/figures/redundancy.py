@@ -5,7 +5,6 @@ from matplotlib.figure import Figure
 
 from varlab.analysis.logs import Log, stage_count
 from varlab.analysis.redundancy import ENOUGH, energy_left_table, saturation_table, similarity_table, stage_cost_table
-from varlab.figures.labels import name_lines
 from varlab.figures.style import (
     BLUE,
     GREEN,
@@ -97,12 +96,11 @@ def saturation(log: Log, enough: float = ENOUGH, ax: Axes | None = None) -> Axes
     """Which share of the pictures is done after a stage, and which share of the cost is still to come?"""
     table = saturation_table(log, enough)
     ax = own_axes(ax, 3.5, 2.7)
-    ax.plot(table["stage"], table["saturated"], "s-", color=BLUE, label=f"pictures with SSIM ≥ {enough:g}")
+    ax.plot(table["stage"], table["saturated"], "s-", color=BLUE, label=f"done (SSIM ≥ {enough:g})")
     for name, colour in (("FLOP_left", SKY), ("time_left", ORANGE)):
         if name in table:
             ax.plot(table["stage"], table[name], "o-", color=colour, label=f"{name.removesuffix('_left')} to come")
     stage_axis(ax, log, range(1, stage_count(log) + 1))
     ax.set(ylim=(0, 1.02), ylabel="share", title="Pictures done and cost to come")
-    finish(ax, log, "saturation", table)
-    name_lines(ax)  # they leave no corner for a legend
-    return ax
+    ax.legend(loc="center left", fontsize=6)  # nothing is done there yet, and nearly all is to come
+    return finish(ax, log, "saturation", table)

@@ -59,6 +59,8 @@ def laid_out(figure: Figure) -> Iterator[None]:
     """The layout is found once for all files, and each is drawn once: with an engine, "none" too, it is drawn twice."""
     engine = figure.get_layout_engine()
     figure.draw_without_rendering()
+    if engine is not None:
+        engine.execute(figure)  # a legend below its axes moves with their height, and would cover what is below it
     with mpl.rc_context({"figure.autolayout": False, "figure.constrained_layout.use": False}):
         figure.set_layout_engine(None)
     try:

@@ -205,11 +205,13 @@ def line(ax: Axes, table: pd.DataFrame, x: str, label: str, colour: Any, marker:
 
 
 def reference(ax: Axes, y: float, text: str, side: str = "right") -> None:
-    """A level to compare with, named at one end."""
+    """A level to compare with, named at its left end, or right of the axes, where it covers nothing."""
     ax.axhline(y, color=SOFT, lw=0.8, ls=(0, (4, 3)), zorder=1)
+    outside = side == "right"
     ax.annotate(
-        text, (float(side == "right"), y), xycoords=("axes fraction", "data"), xytext=(-2 if side == "right" else 2, 2),
-        textcoords="offset points", ha=side, va="bottom", fontsize=6.5, color=SOFT, path_effects=halo(),
+        text, (float(outside), y), xycoords=("axes fraction", "data"), xytext=(3, 0) if outside else (2, 2),
+        textcoords="offset points", ha="left", va="center" if outside else "bottom", fontsize=6.5, color=SOFT,
+        path_effects=halo(), annotation_clip=False,
     )  # fmt: skip
 
 
