@@ -53,6 +53,12 @@ def test_every_file_is_in_a_known_room() -> None:
     assert found <= set(ROOMS), f"new rooms need a place in ROOMS: {found - set(ROOMS)}"
 
 
+def test_files_are_small() -> None:
+    here = Path(__file__).parent
+    sizes = {path.name: path.stat().st_size for root in (PACKAGE, here) for path in root.rglob("*.py")}
+    assert not (large := {name: size for name, size in sizes.items() if size > 15 * 1024}), large
+
+
 def test_imports_point_to_rooms_above() -> None:
     back = [
         f"{path.relative_to(PACKAGE)} imports {name}"

@@ -11,8 +11,8 @@ from PIL import Image
 
 import varlab as vl
 from tests.minis import nano  # noqa: F401  (a fixture)
+from tests.sweep_plans import PLAN
 from tests.test_benchmark_folders import drawing
-from tests.test_sweeps import PLAN
 from varlab.engine.loop import Run
 from varlab.evaluation.generation import generate
 from varlab.models.base import NextScaleModel

@@ -13,7 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.test_sweeps import PLAN, tables
+from tests.sweep_plans import PLAN
+from tests.test_sweeps import tables
 from varlab.sweeps import sweep
 
 LARGER = PLAN | {"prompts": [{"set": "scenes", "n": 12}], "shard": 1}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from distributed import LocalCluster
 
-from tests.test_sweeps import PLAN
+from tests.sweep_plans import PLAN
 from varlab.sweeps import sweep
 from varlab.sweeps.shards import Task
 from varlab.sweeps.work import Outcome, work

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from tests.minis import nano  # noqa: F401  (a fixture)
-from tests.test_sweeps import PLAN, fails_on
+from tests.sweep_plans import PLAN
+from tests.test_sweeps import fails_on
 from varlab.engine.loop import Run
 from varlab.sweeps import sweep
 from varlab.sweeps.file import read_plan

@@ -26,6 +26,7 @@ from varlab.models.layers import (
     rotate_split,
     scaled,
     split_heads,
+    split_pairs,
     without_autocast,
 )
 from varlab.models.packed import biased, typed
@@ -146,33 +147,23 @@ class SelfAttention(nn.Module):
 
     def queries_keys_values(self, x: Tensor, rotary: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[R, n, C] -> turned queries and keys, and values, each [R, H, n, c]."""
-        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        return self._turned(biased(self.mat_qkv, x, bias), rotary, rotate)
+        return self._turned(biased(self.mat_qkv, x, self._bias()), rotary, rotate)
 
-    def _turned(
-        self, qkv: Tensor, rotary: Tensor, turn: Callable[[Tensor, Tensor], Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _bias(self) -> Tensor:
+        return torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+
+    def _turned(self, qkv: Tensor, rotary: Tensor, turn: Callable[..., Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         qkv = qkv.unflatten(-1, (3, self.heads, -1))  # [R, n, 3, H, c]
         both, v = qkv[..., :2, :, :].flatten(-3, -2).float(), qkv[..., 2, :, :]
         q, k = turn(scaled(both, self._lengthen(both)), rotary).to(v.dtype).unflatten(-2, (2, -1)).unbind(-3)
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
     def forward(self, x: Tensor, rotary: Tensor, attend: Attend) -> Tensor:
-        """As training runs it. Compiled, the channels of queries and keys stand in another order, the same in both, so
-        that their products are the same."""
+        """As training runs it. Compiled, queries and keys have their channels in another order; products stay."""
         if torch.compiler.is_compiling():
-            weight, bias = self._split_pairs()
+            weight, bias = (split_pairs(rows, self.heads) for rows in (self.mat_qkv.weight, self._bias()))
             return self.proj(merge_heads(attend(*self._turned(F.linear(x, weight, bias), rotary, rotate_split))))
         return self.proj(merge_heads(attend(*self.queries_keys_values(x, rotary))))
-
-    def _split_pairs(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias that give the queries' and keys' even channels before the odd ones, as ``rotate_split`` reads
-        them."""
-        width = len(self.q_bias)
-        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias)])
-        both, v = self.mat_qkv.weight.split([2 * width, width])
-        own, bias = (t.unflatten(0, (2 * self.heads, -1, 2)).transpose(1, 2).flatten(0, 2) for t in (both, bias))
-        return torch.cat([own, v]), torch.cat([bias, self.v_bias])
 
     def _lengthen(self, both: Tensor) -> Tensor:
         """What gives queries, the first half [R, n, 2H, c], their head's scale for a length and keys the length one."""

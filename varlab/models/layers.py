@@ -181,6 +181,13 @@ def rotate_split(x: Tensor, table: Tensor) -> Tensor:
     return torch.cat([a * cosine - b * sine, a * sine + b * cosine], -1)
 
 
+def split_pairs(rows: Tensor, heads: int) -> Tensor:
+    """Rows [3C, ...] of queries, keys and values, with a head's even rows of the first two before its odd ones, as
+    ``rotate_split`` reads what they give."""
+    both, v = rows.split([2 * len(rows) // 3, len(rows) // 3])
+    return torch.cat([both.unflatten(0, (2 * heads, -1, 2)).transpose(1, 2).flatten(0, 2), v])
+
+
 TOGETHER = 100  # neighbouring stages of so many tokens in all share a call
 
 
