@@ -188,6 +188,8 @@ def test_drawing_together_gives_the_bits_of_each_alone_for_less(
     assert table.step.tolist() == pytest.approx([1, 8 / 14, 2.5 / 8]) and (table.step_low <= table.step).all()
     assert "0.18 [0.14, 0.21]" in made.verdict and made.verdict.endswith("images bit-equal")
     assert made.facts["earlier_rounds"] == 1
+    assert list(tmp_path.rglob("rounds.csv"))  # nothing is lost where the table cannot be written
+    suite.keep(made, tmp_path / "bench")
     assert not list(tmp_path.rglob("rounds.csv"))  # measured anew when it is asked for again
     one, noise = sharing._one, count(1)
     monkeypatch.setattr(sharing, "_one", lambda *given: one(*given) + (given[-1] == "fastvar") * next(noise))

@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,13 @@ QUIET = 0.9  # share of its threads' time below which a run shared the machine w
 
 @dataclass(frozen=True)
 class Measured:
-    """A topic's table, one line that judges it, and what it rests on."""
+    """A topic's table, one line that judges it, and what it rests on; ``rounds``: kept until the table is written."""
 
     topic: str
     table: pd.DataFrame
     verdict: str
     facts: dict[str, Any]
+    rounds: Path | None = None
 
 
 def dense(rounds: int, progress: Progress | None) -> Measured:
@@ -91,13 +92,12 @@ def shared(rounds: int, progress: Progress | None, model: str = "mini-infinity")
     with one_writer(kept.parent):
         earlier = len(pd.read_csv(kept)) if kept.is_file() else 0  # rounds, which the facts' seconds leave out
         table, equal = sharing(loaded, rounds, kept, progress)
-        kept.unlink()
     last = table.iloc[-1]
     verdict = (
         f"{last.ratio:.2f} [{last.low:.2f}, {last.high:.2f}] of the processor time of dense images for each method, "
         f"{last.step:.2f} [{last.step_low:.2f}, {last.step_high:.2f}] of that of dense images once; {_equal(equal)}"
     )
-    return Measured("sharing", table, verdict, facts | {"n": int(last.images), "earlier_rounds": earlier})
+    return Measured("sharing", table, verdict, facts | {"n": int(last.images), "earlier_rounds": earlier}, kept)
 
 
 def attached(rounds: int, progress: Progress | None) -> Measured:
@@ -152,7 +152,7 @@ def measure(topic: str, rounds: int, progress: Progress | None = None) -> Measur
         "share_of_threads": round(share, 3), "load": os.getloadavg()[0], "clocks": [before, clocks(device)],
     }  # fmt: skip
     note = "" if share >= QUIET else f"; the machine was shared (this run had {share:.0%} of its threads' time)"
-    return Measured(topic, made.table, made.verdict + note, facts)
+    return replace(made, verdict=made.verdict + note, facts=facts)
 
 
 def keep(made: Measured, folder: Path) -> None:
@@ -161,6 +161,8 @@ def keep(made: Measured, folder: Path) -> None:
     entry = {"facts": made.facts, "verdict": made.verdict, "rows": json.loads(made.table.to_json(orient="records"))}
     with (folder / f"{made.topic}.jsonl").open("a") as history:
         history.write(json.dumps(entry, default=str) + "\n")
+    if made.rounds is not None:
+        made.rounds.unlink(missing_ok=True)
     if made.topic == "growth":
         facts = made.facts
         line = (
