@@ -63,6 +63,16 @@ def test_numbers_do_not_depend_on_threads(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(*tables, check_exact=True)
 
 
+def test_freed_memory_goes_back_while_pictures_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders, returned = (dpg(tmp_path / "dense"), dpg(tmp_path / "fast")), list[int]()
+    monkeypatch.setattr(images, "give_back_pages", lambda: returned.append(1))
+    vl.compare_images(*folders)
+    assert not returned  # three small pictures
+    monkeypatch.setattr(images, "KEPT", 2 * SIDE**2)
+    vl.compare_images(*folders)
+    assert len(returned) == 1
+
+
 def test_equal_pictures_are_equal(tmp_path: Path) -> None:
     row = vl.compare_images(dpg(tmp_path / "a"), dpg(tmp_path / "b")).table.iloc[0]
     assert np.isinf(row.psnr) and row.ssim == pytest.approx(1) and row.detail_error == row.spectrum_db == 0

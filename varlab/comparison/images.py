@@ -19,6 +19,7 @@ from varlab.comparison.pairing import RESAMPLES, RIGHT, Margin, in_one_table, pa
 from varlab.comparison.pictures import COLOUR, band_edges, crops, fidelity, measures_of, read_picture
 from varlab.context import fixed_context
 from varlab.errors import VarlabError
+from varlab.machine import give_back_pages
 from varlab.runs import Progress
 from varlab.runs.origins import scene_version, signed
 from varlab.scenes import parse, score_images
@@ -27,6 +28,7 @@ from varlab.weights.dists import load_dists
 from varlab.weights.lpips import load_lpips
 
 STATED = ("model", "weights", "precision", "device", "seed", "settings")  # of the dense run, where it says
+KEPT = 1 << 26  # pixels of dense pictures after which freed memory goes back: rows that last break it up meanwhile
 
 
 @fixed_context()
@@ -136,9 +138,12 @@ def _measure(
         return rows, powers
 
     rows, powers = [], []
-    for own, bands in _in_threads(one, found.rows, progress):
+    often = max(1, KEPT // (found.size[0] * found.size[1]))
+    for done, (own, bands) in enumerate(_in_threads(one, found.rows, progress), 1):
         rows += own
         powers.append(np.stack(bands).reshape(len(names), -1, *bands[0].shape))
+        if done % often == 0:
+            give_back_pages()
     tables = [spectrum_table(np.concatenate([p[i] for p in powers]), edges) for i in range(len(names))]
     order = [found.label, *names]
     table = pd.DataFrame(rows).sort_values("method", key=lambda column: column.map(order.index), kind="stable")
