@@ -1,5 +1,6 @@
 """Names beside points: readable however close the points lie."""
 
+from collections.abc import Callable
 from itertools import combinations
 
 import matplotlib
@@ -8,8 +9,13 @@ matplotlib.use("agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pytest
+from matplotlib.axes import Axes
 from matplotlib.text import Text
 
+from tests.toy_logs import toy_log
+from varlab import figures
+from varlab.figures import style
 from varlab.figures.labels import Label, place
 from varlab.figures.save import laid_out
 
@@ -86,3 +92,21 @@ def test_a_legend_below_its_axes_covers_nothing_in_a_saved_figure() -> None:
     with laid_out(figure):
         figure.draw_without_rendering()
         assert not legend.get_window_extent().overlaps(below.get_window_extent())
+
+
+def test_text_is_as_wide_in_a_file_as_where_the_layout_was_found() -> None:
+    """The layout is found at the resolution of the screen: wider letters in the file would leave the page."""
+    with style.theme():
+        widths = []
+        for dpi in (72, 144, 220):
+            name = plt.figure(dpi=dpi).text(0.5, 0.5, "random-tokens:keep=0.27/0.27/0.27,last=3", fontsize=5)
+            widths.append(name.get_window_extent().width / dpi)
+    assert widths == pytest.approx([widths[0]] * 3, rel=0.002)
+
+
+@pytest.mark.parametrize("draw", [figures.high_frequency_share, figures.guidance_effect, figures.spectral_centroid])
+def test_a_legend_covers_no_line_however_high_it_is(draw: Callable[..., Axes]) -> None:
+    ax = draw(toy_log())
+    style.figure_of(ax).draw_without_rendering()
+    legend = ax.get_legend()
+    assert legend is not None and legend.get_window_extent().y1 < ax.get_window_extent().y0

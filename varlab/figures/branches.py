@@ -10,13 +10,13 @@ from matplotlib.axes import Axes
 
 from varlab.analysis.logs import Log, predicted, stage_count, summaries, summary, variable
 from varlab.errors import unknown
-from varlab.figures.style import BLUE, INK, ORANGE, RED, finish, line, own_axes, stage_axis, theme
+from varlab.figures.style import BLUE, INK, ORANGE, RED, finish, legend_below, line, own_axes, stage_axis, theme
 from varlab.figures.tokens import block_map
 
 PROBE = "branch-divergence"
 HIDDEN = {
-    "relative_mse": ("|c - u|² / |c|²", "Distance of the two branches"),
-    "cosine": ("cosine", "Cosine of the two branches"),
+    "relative_mse": ("|c - u|² / |c|²", "Distance between the branches c and u"),
+    "cosine": ("cosine", "Cosine between the branches c and u"),
 }
 PREDICTED = {
     "kl": ("KL (nats per {})", "Divergence of the predictions", BLUE),
@@ -79,7 +79,7 @@ def guidance_effect(log: Log, ax: Axes | None = None) -> Axes:
     effects = (("guidance", "guidance", INK), ("random sampling alone", "drawing", ORANGE))
     lines = {label: (table[table["effect"] == effect], colour) for label, effect, colour in effects}
     ax = _by_stage(log, lines, f"share of {predicted(log)}s", f"{predicted(log).capitalize()}s changed by guidance", ax)
-    ax.legend()
+    legend_below(ax)
     return finish(ax, log, "guidance_effect", table)
 
 
@@ -90,5 +90,4 @@ def _by_stage(log: Log, lines: dict[str, tuple[pd.DataFrame, str]], unit: str, t
         line(ax, table, "stage", label, colour, marker)
     stage_axis(ax, log, stages)
     ax.set(ylim=(0, None), ylabel=unit, title=title)
-    ax.legend().set_visible(len(lines) > 1)
     return ax

@@ -33,6 +33,7 @@ from varlab.figures.style import (
     decades,
     finish,
     halo,
+    legend_below,
     line,
     own_axes,
     reference,
@@ -68,12 +69,18 @@ def residual_spectrum(
             rows = rows.assign(cycles_per_image=rows["cycles_per_image"] * 2.0 ** (-0.09 * lone))
         _stage_spectrum(ax, rows, colour)
     _logarithmic(ax)
-    ax.set(xlabel="frequency (cycles per image)", ylabel="power", title=f"Spectrum of the {source}")
+    ax.set(
+        xlabel="frequency (cycles per image)\nticks: Nyquist limit of each stage's grid",
+        ylabel="power",
+        title=f"Spectrum of the {source}",
+    )
     limits = dataset(log, PROBE).attrs["nyquist"]
     for k in shown:
         ax.plot([float(limits[k - 1])], [0], marker=2, ms=7, mew=1.6, color=stage_colours(count)[k - 1], clip_on=False,
                 transform=ax.get_xaxis_transform(), zorder=5)  # fmt: skip
     stage_bar(ax, shown, count)
+    if lone > 1:
+        cut_note(ax, "lone points: all at the same frequency", top=True)
     return finish(ax, log, f"residual_spectrum of {source}", table)
 
 
@@ -108,9 +115,9 @@ def high_frequency_share(log: Log, sources: Sequence[str] = SOURCES, ax: Axes | 
     """
     sources = logged(log, sources)
     table = high_frequency_share_table(log, sources)
-    labels = {source: f"{source} > {threshold(log, source)}" for source in sources}
+    labels = {source: f"{source}, above {threshold(log, source)} cycles per image" for source in sources}
     ax = _lines(log, table, labels, "share of power", "High-frequency share", ax)
-    ax.legend(title="power above, in cycles per image")
+    legend_below(ax, columns=1)
     return finish(ax, log, "high_frequency_share", table)
 
 
@@ -137,11 +144,8 @@ def _lines(log: Log, table: pd.DataFrame, labels: dict[str, str], unit: str, tit
     for (source, label), marker in zip(labels.items(), MARKERS, strict=False):
         line(ax, table[table["source"] == source], "stage", label, COLOURS[source], marker)
     stage_axis(ax, log, sorted(table["stage"].unique()))
-    ax.set_ylim(0, 1.3 * table[["mean", "high"]].max(axis=None))  # room for the legend
-    if unit.startswith("share"):
-        ax.set_yticks([tick for tick in ax.get_yticks() if tick <= 1])
-    ax.set(ylabel=unit, title=title)
-    ax.legend()
+    ax.set(ylim=(0, None), ylabel=unit, title=title)
+    legend_below(ax)
     return ax
 
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from varlab.analysis.controls import energy_edges
 from varlab.analysis.logs import Images, Log, has_images, pick, summary, variable
-from varlab.figures.style import COLOURS, SOFT, finish, line, own_axes, reference, stage_axis, theme
+from varlab.figures.style import COLOURS, SOFT, finish, legend_below, line, own_axes, reference, stage_axis, theme
 
 PROBE = "residual-spectrum"
 SPREADS = ("contribution", "preview change")
@@ -77,5 +77,5 @@ def _spread_lines(log: Log, table: pd.DataFrame, ax: Axes | None) -> Axes:
             ax.plot(rows["stage"], rows["mean"], color=COLOURS[source], ls=(0, (2, 1.5)), lw=1,
                     label="edges of other images")  # fmt: skip
     stage_axis(ax, log, sorted(table["stage"].unique()))
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.4), ncols=3, fontsize=6, handlelength=2, columnspacing=1.2)
+    legend_below(ax, handlelength=2)
     return ax

@@ -60,6 +60,7 @@ THEME: Any = {
     "font.size": 8,
     "text.parse_math": False,  # prompts and specs are drawn as typed
     "text.usetex": False,
+    "text.hinting": "none",  # letters as wide at every resolution, lest a layout found at one clips names at another
     "axes.formatter.use_mathtext": False,
     "axes.titlesize": 8.5,
     "axes.titleweight": "bold",
@@ -233,6 +234,11 @@ def one_legend(*axes: Axes, columns: int = 4) -> None:
         figure = figure_of(axes[0])
         figure.legend(list(found.values()), list(found), loc="outside upper center", ncols=columns, columnspacing=1.2)
     _draw_as_typed(figure)
+
+
+def legend_below(ax: Axes, columns: int = 3, **options: Any) -> None:
+    """The legend under the names of the x axis, where it covers no line."""
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.4), ncols=columns, fontsize=6, columnspacing=1.2, **options)
 
 
 def halo(width: float = 1.6) -> list[Any]:
