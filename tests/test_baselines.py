@@ -69,6 +69,11 @@ def test_an_unlisted_baseline_that_keeps_more_decides() -> None:
     assert verdict.numbers[0].estimate == pytest.approx(-0.03, abs=0.003) and verdict.numbers[0].high < 0
 
 
+def test_a_distance_that_rounds_to_none_is_neither_above_nor_below() -> None:
+    finding = only(constructed(0.9, 0.9, n=1000)).finding
+    assert "level (0.000 [0.000, 0.000]) with truncate:last=1, the best baseline" in finding and "-0.000" not in finding
+
+
 def test_a_method_must_beat_the_mix_at_its_work_too() -> None:
     """.91 against .90 at less work; but .6 of the work is truncate on 80 % of the images: .92."""
     verdict = only(constructed(0.91, 0.9))

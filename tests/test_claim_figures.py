@@ -2,6 +2,7 @@
 
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +26,7 @@ from varlab.claims import Number, Outcome, Verdict
 from varlab.claims.ledger import read_claims
 from varlab.figures.sidebyside import few
 from varlab.figures.style import figure_of
+from varlab.figures.text import balanced
 from varlab.reports.facts import FOLDER_VARIABLE
 from varlab.reports.page import notebook_page
 
@@ -36,21 +38,43 @@ VERDICT = Verdict("It keeps <more> for $5", Outcome.HOLDS, "SSIM .942. A second 
 def test_a_forest_draws_the_distance_to_what_each_number_is_judged_against() -> None:
     ax = figures.forest(VERDICT, toy_log())
     points = [np.asarray(line.get_xdata(), float) for line in ax.lines if line.get_marker() == "s"]
-    assert [point[0] for point in points] == pytest.approx([0.93 - 0.25, 0.04])
+    assert [point[0] for point in points] == pytest.approx([(0.93 - 0.25) / 0.71, 0.04 / 0.051])
     spans = [xs for xs in (np.asarray(line.get_xdata(), float) for line in ax.lines) if len(xs) == 2][:2]
-    assert np.allclose(spans, [[0.64, 0.71], [0.028, 0.051]])
+    assert np.allclose(spans, [[0.64 / 0.71, 1], [0.028 / 0.051, 1]])
     assert [label.get_text().replace("\n", " ") for label in ax.get_yticklabels()] == [
         "late share on edges against 0.25", "random-tokens",
     ]  # fmt: skip
     said = [text.get_text().replace("\n", " ") for text in ax.texts]
     assert said == ["0.93 (0.89 to 0.96)", "0.040 (0.028 to 0.051)", "HOLDS. SSIM .942."]
+    assert (
+        ax.get_xlabel()
+        == "distance to the dashed line, each row on its own scale\ngrey: counts as no difference; n = 24"
+    )
     figure = figure_of(ax)
     assert figure.get_figwidth() == 3.25 and figure.get_suptitle() == "It keeps <more> for $5"
 
 
+def test_rows_of_like_size_share_a_scale_and_the_names_at_its_ticks_do_not_touch() -> None:
+    rows = (Number("a", -0.0054, -0.0086, -0.0025, 16, 0.002), Number("b", 0.0015, -0.0005, 0.0034, 8))
+    ax = figures.forest(Verdict("c", Outcome.FAILS, "F with 5 % of n = 16.", numbers=rows), toy_log())
+    assert ax.get_xlabel() == "distance to the dashed line\ngrey: counts as no difference"
+    assert [np.asarray(line.get_xdata())[0] for line in ax.lines if line.get_marker() == "s"] == [-0.0054, 0.0015]
+    said = [text.get_text() for text in ax.texts]
+    assert said[:2] == ["-0.0054\n(-0.0086 to -0.0025)\nn = 16", "0.0015\n(-0.0005 to 0.0034)\nn = 8"]
+    assert "5\N{NO-BREAK SPACE}% of n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}16" in said[2]
+    figure_of(ax).draw_without_rendering()
+    boxes = [label.get_window_extent() for label in ax.get_xticklabels()]
+    assert len(boxes) > 1 and not any(one.overlaps(two) for one, two in pairwise(boxes))
+
+
+def test_no_word_of_a_title_stands_alone_in_its_last_line() -> None:
+    title = "At high-resolution stages residuals concentrate on edges (SparseVAR, observation 1)"
+    assert balanced(title, 46).split("\n")[-1] == "(SparseVAR, observation 1)"
+
+
 def test_a_claim_without_numbers_still_says_what_came_of_it() -> None:
     ax = figures.forest(Verdict("c", Outcome.NOT_MEASURED, "Nothing was there."), toy_log())
-    assert [text.get_text() for text in ax.texts] == ["no number", "NOT MEASURED. Nothing was there."]
+    assert [text.get_text() for text in ax.texts] == ["no interval to draw", "NOT MEASURED. Nothing was there."]
 
 
 def test_the_figure_of_a_claim_stands_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

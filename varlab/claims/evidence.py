@@ -59,7 +59,7 @@ def faster_and_kept(table: SettingsTable, specs: Sequence[str], speed: float, ke
         return Finding(outcome, f"{text} {said}", beaten, listed, parameters, reason)
     change = score_change(table, spec)
     outcome, reason = all_of([HOLDS, not_below(change, SCORE), *outcomes])
-    text += f" Scene score less dense's {change}. {said}"
+    text += f" Scene score minus the dense run's: {change}. {said}"
     return Finding(outcome, text, (change, *beaten), listed, parameters, reason, needed(change, SCORE))
 
 
@@ -94,7 +94,7 @@ def difference_agrees(table: SettingsTable, spec: str, claimed: float) -> Findin
         return Finding(Outcome.NOT_COMPARABLE, text, (), listed, parameters, "It left out too little to test anything.")
     change = score_change(table, spec)
     low, high, off = change.low - claimed, change.high - claimed, change.estimate - claimed
-    text = f"{spec}: scene score less dense's {change}; the paper's score changes by {claimed:+.4f}."
+    text = f"{spec}: scene score minus the dense run's: {change}; the paper's score changes by {claimed:+.4f}."
     outcome = HOLDS if abs(low) <= SCORE and abs(high) <= SCORE else WIDE
     if low > SCORE or high < -SCORE:
         outcome = FAILS
@@ -117,7 +117,7 @@ def halves_differ(table: SettingsTable, spec: str, claimed: float) -> Finding:
     rng = np.random.default_rng(0)
     drawn = [rng.choice(sensitive, len(sensitive)).mean() - rng.choice(robust, len(robust)).mean() for _ in range(2000)]
     low, high = np.quantile(drawn, [0.025, 0.975])
-    more = Number("work of the sensitive half less the robust half's", gap, float(low), float(high), len(work))
+    more = Number("work of the sensitive half minus the robust half's", gap, float(low), float(high), len(work))
     text = (
         f"Work {sensitive.mean():.2f} of dense on the half with most late detail, {robust.mean():.2f} on the other: "
         f"{1 / sensitive.mean():.2f} and {1 / robust.mean():.2f} times at most. Difference {more}."
@@ -143,7 +143,7 @@ def keeps_more(table: SettingsTable, spec: str, other: str, about: str) -> Findi
     """Has one setting a higher SSIM to the dense image than another, prompt by prompt?"""
     if not {spec, other} <= set(table.works.index):
         return not_run(table, [spec, other])
-    gap = measured(f"SSIM of {spec} less that of {other}", _gap(table, spec, other), MARGIN)
+    gap = measured(f"SSIM of {spec} minus that of {other}", _gap(table, spec, other), MARGIN)
     works = ", ".join(f"{table.works[name]:.2f}" for name in (spec, other))
     text = f"{about}: SSIM {gap} more; work {works} of dense."
     listed, parameters = baselines_of(table, spec), {"ssim_margin": MARGIN}
@@ -162,11 +162,11 @@ def best_block(table: SettingsTable, specs: Sequence[str], middle: int) -> Findi
         best = max(others, key=lambda i: values[i, choosing].mean())
         gap[own] = values[middle, own] - values[best, own]
         chosen.append(specs[best])
-    less = measured("SSIM of the middle block less the best other's", gap, MARGIN)
+    less = measured("SSIM of the middle block minus the best other's", gap, MARGIN)
     means = values.mean(1)
     text = (
-        f"At equal work the middle block ranks {1 + int((means > means[middle]).sum())} of {len(specs)}; its SSIM less "
-        f"that of {' or '.join(dict.fromkeys(chosen))}, the best of the other half of the prompts: {less}."
+        f"At equal work the middle block ranks {1 + int((means > means[middle]).sum())} of {len(specs)}; its SSIM "
+        f"minus that of {' or '.join(dict.fromkeys(chosen))}, the best of the other half of the prompts: {less}."
     )
     baseline = baselines_of(table, specs[middle])
     return Finding(positive(less), text, (less,), baseline, {"ssim_margin": MARGIN}, needed=needed(less, 0))
@@ -182,7 +182,7 @@ def not_run(table: SettingsTable, specs: Sequence[str]) -> Finding:
 def score_change(table: SettingsTable, spec: str) -> Number:
     """Share of scenes drawn right, less the dense run's, pair by pair."""
     own, dense = table.values("correct", spec, DENSE).to_numpy() > 0
-    return number("score less dense's", paired_shares(own, dense), len(own), SCORE)
+    return number("scene score minus the dense run's", paired_shares(own, dense), len(own), SCORE)
 
 
 def not_below(change: Number, margin: float) -> Outcome:

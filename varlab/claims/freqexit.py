@@ -25,7 +25,7 @@ def high_frequency_rises(log: Log, control: Log | None = None) -> Verdict:
     before, after, rise = _rise(log)
     done = variable(log, "residual-spectrum", "explained_share").sel(stage=late_stages(stage_count(log))[0] - 1)
     low, high, bands = done.isel(frequency_band=0), done.isel(frequency_band=-2), band_labels(log)
-    gap = measured("low band ahead of high band", low.values - high.values, RISE)
+    gap = measured("explained share: low band minus high", low.values - high.values, RISE)
     finding = (
         f"High-frequency share of the preview change: {before} in {early_name(log)}, {after} in {late_name(log)}, a "
         f"rise of {rise}. Before {late_name(log)} the preview explains {measured('low', low.values)} of the final one "
@@ -45,7 +45,11 @@ def _rise(log: Log) -> tuple[Number, Number, Number]:
     """High-frequency share of the preview change: early, late, late less early."""
     shares = pick_axis(variable(log, "residual-spectrum", "high_frequency_share"), source="preview change")
     before, after = early(log, shares), late(log, shares)
-    return measured("early", before), measured("late", after), measured("rise", after - before, RISE)
+    return (
+        measured("early", before),
+        measured("late", after),
+        measured("high-frequency share: late minus early", after - before, RISE),
+    )
 
 
 def detail_rises(shares: Measured) -> Verdict:
@@ -54,7 +58,7 @@ def detail_rises(shares: Measured) -> Verdict:
     border = round(0.6 * len(shares.facts["schedule"]))
     flags = table.stage > border, table.stage <= border
     after, before = (table[flag].groupby("prompt")["share"].mean() for flag in flags)
-    more = measured("more detail", after.to_numpy() - before.loc[after.index].to_numpy(), RISE)
+    more = measured("share of detail: late minus early", after.to_numpy() - before.loc[after.index].to_numpy(), RISE)
     finding = (
         f"Haar details hold {after.mean():.2f} of the energy of a stage's codes after stage {border}, "
         f"{before.mean():.2f} up to it: a difference of {more}; n = {more.n}."
@@ -66,9 +70,9 @@ def detail_matters(removed: Measured, name: str) -> Verdict:
     """Without their details these stages give worse images, by the distance to held-out scenes."""
     table = removed.table.set_index("removed")
     whole, without = table.loc["nothing"], table.loc[name]
-    more = column_rise("distance without them, less with", without, whole, "scattering_frechet")
+    more = column_rise("Fréchet distance: without minus with", without, whole, "scattering_frechet")
     finding = (
-        f"Frechet distance (scattering) {column(whole, 'scattering_frechet')} with all details, "
+        f"Fréchet distance (scattering features) {column(whole, 'scattering_frechet')} with all details, "
         f"{column(without, 'scattering_frechet')} without those of {name}, a difference of {more} (taken as "
         f"independent); class accuracy {column(whole, 'class_accuracy')} and {column(without, 'class_accuracy')}; "
         f"n = {more.n}."
@@ -83,7 +87,7 @@ def layers_differ(lens: Measured) -> Verdict:
     finding = f"Cosine of the last two layers' most likely codes: {cosine}; n = {cosine.n}."
     outcome, reason = below(cosine, 0.6), ""
     if outcome is not Outcome.TOO_FEW and outcome is not Outcome.HOLDS and cosine.high < 0.9:
-        outcome, reason = Outcome.PARTLY, "Below .9, not below .6."
+        outcome, reason = Outcome.PARTLY, "That is below .9, but not below .6."
     claim = "Without training even the last two layers read out differently (cosine .2 to .6)"
     return Verdict(claim, outcome, finding, reason, (cosine,))
 

@@ -21,9 +21,10 @@ from varlab.measures.statistics import Interval
 
 TOKENS = ("random-tokens", "uniform-tokens", "oracle-tokens")
 LEAST = 0.01  # of the tokens of a stage: a baseline must keep one
+LEVEL = "level"  # of a distance that rounds to none
 LABELS = {"ssim": "SSIM", "high_frequency_ssim": "SSIM of the detail", "lpips": "LPIPS"}
 MARGIN = 0.002  # of SSIM or LPIPS: a smaller difference counts as none
-MIXED = "It is not surely behind any single baseline, but it does not keep more than a mix of two at its work."
+MIXED = "It is not clearly behind any single baseline, but keeps no more than a mix of two at its work."
 UNDRAWN = "It keeps more than the baselines listed here; the frontier of all others was not drawn."
 
 
@@ -91,7 +92,7 @@ def verdicts(compared: Comparison, measure: str = "ssim") -> list[Verdict]:
         numbers = []
         for pair in own.itertuples():
             rival = BEST_MIX if pair.rank.startswith(BEST_MIX) else "the best baseline"
-            label = f"{LABELS[measure]} less that of {rival}"
+            label = f"{LABELS[measure]} minus that of {rival}"
             numbers.append(Number(label, pair.difference, pair.low, pair.high, int(row.n), MARGIN))
         idle = not_engaged(compared, str(name))
         outcome, reason = (Outcome.NOT_ENGAGED, idle) if idle else _outcome(own, compared.frontier is not None)
@@ -102,7 +103,9 @@ def verdicts(compared: Comparison, measure: str = "ssim") -> list[Verdict]:
 
 def _against(pair: Any) -> str:
     """``+0.040 [0.028, 0.051] above truncate:last=2, the best baseline at equal or less work (0.32 against 0.35)``."""
-    return f"{_apart(pair)} {pair.baseline}, {pair.rank} ({pair.work_baseline:.2f} against {pair.work:.2f})"
+    far = _apart(pair)
+    joined = f"{far} with" if far.startswith(LEVEL) else far
+    return f"{joined} {pair.baseline}, {pair.rank} ({pair.work_baseline:.2f} against {pair.work:.2f})"
 
 
 def _mixes(pairs: pd.DataFrame) -> list[str]:
@@ -111,10 +114,13 @@ def _mixes(pairs: pd.DataFrame) -> list[str]:
 
 
 def _apart(pair: Any) -> str:
-    """How far above or below, with the interval in that direction."""
-    sign, word = (1, "above") if pair.difference >= 0 else (-1, "below")
-    ends = sorted((sign * pair.low, sign * pair.high))
-    interval = "" if np.isnan(pair.low) else f" [{ends[0] + 0.0:.3f}, {ends[1] + 0.0:.3f}]"
+    """How far above or below, with the interval in that direction; ``level`` where three decimals show no distance."""
+    level = round(abs(pair.difference), 3) == 0
+    sign, word = (1, "above") if pair.difference >= 0 or level else (-1, "below")
+    low, high = (round(end, 3) + 0.0 for end in sorted((sign * pair.low, sign * pair.high)))  # never -0.000
+    interval = "" if np.isnan(pair.low) else f" [{low:.3f}, {high:.3f}]"
+    if level:
+        return f"{LEVEL} (0.000{interval})"
     return f"{'+' if sign > 0 else ''}{abs(pair.difference):.3f}{interval} {word}"
 
 
@@ -140,7 +146,7 @@ def _decision(claim: str, row: dict[Hashable, Any]) -> Verdict:
     if pd.isna(row.get("gain")):
         reason = "The decision model does not say what it gains over one fixed answer; fit it again."
         return Verdict(claim, Outcome.NOT_MEASURED, f"{finding}. n = {n}.", reason)
-    gain = number("gain", Interval(row["gain"], row["gain low"], row["gain high"]), n)
+    gain = number("accuracy minus the best fixed answer's", Interval(row["gain"], row["gain low"], row["gain high"]), n)
     finding += f"; the difference to the best fixed answer is {gain}. n = {n}."
     return Verdict(claim, positive(gain), finding, numbers=(gain,))
 

@@ -21,9 +21,9 @@ def beats(ablation: Measured, rival: str, exits: str) -> Verdict:
         Number(f"seed {row.train_seed}", -row[less], -row[f"{less}_high"], -row[f"{less}_low"], int(row.n))
         for _, row in table.dropna(subset=[less]).iterrows()
     ]
-    finding = f"Frechet distance (scattering) below its own, n = {gains[0].n}: "
-    finding += "; ".join(f"{gain.name}: {gain}" for gain in gains) + ". Its class accuracy: "
-    finding += ", ".join(f"{share:.2f}" for share in table.class_accuracy) + "."
+    by = ", ".join(f"{gain} with training {gain.name}" for gain in gains)
+    finding = f"Its Fréchet distance (scattering features) is lower by {by}; n = {gains[0].n}. "
+    finding += f"Its class accuracy: {', '.join(f'{share:.2f}' for share in table.class_accuracy)}."
     outcome, reason = all_of([positive(gain) for gain in gains])
     return Verdict(claim, outcome, finding, reason, tuple(gains))
 
@@ -42,11 +42,12 @@ def best_recipe(ablation: Measured, exits: str) -> Verdict:
         return Verdict(claim, Outcome.NOT_MEASURED, "The ablation holds no other recipe of the same training seed.")
     ahead, beaten, numbers = [], [], []
     for row, mine in rivals:
-        closer = column_rise(f"{row.recipe}: distance that corrected is behind", mine, row, "scattering_frechet")
-        righter = column_rise(f"{row.recipe}: accuracy that corrected is behind", row, mine, "class_accuracy")
+        rival = f"{row.recipe}, seed {row.train_seed}"
+        closer = column_rise(f"distance: corrected minus {rival}", mine, row, "scattering_frechet")
+        righter = column_rise(f"accuracy: {rival} minus corrected", row, mine, "class_accuracy")
         numbers += [closer, righter]
         words = {positive(closer), positive(righter)}
-        text = f"{row.recipe} (seed {row.train_seed}): Frechet distance {closer} lower, class accuracy {righter} higher"
+        text = f"{row.recipe} (seed {row.train_seed}): Fréchet distance {closer} lower, class accuracy {righter} higher"
         if HOLDS in words and FAILS not in words:
             ahead.append(text)
         elif HOLDS not in words and FAILS in words:
@@ -70,7 +71,7 @@ def full_depth_kept(ablation: Measured, depth: str) -> Verdict:
         lost = column_rise(f"seed {after.train_seed}: accuracy lost", before, after, "class_accuracy", LOSS)
         parts.append(
             f"seed {after.train_seed}: class accuracy {column(before, 'class_accuracy')} before, "
-            f"{column(after, 'class_accuracy')} after, a loss of {lost}; Frechet distance "
+            f"{column(after, 'class_accuracy')} after, a loss of {lost}; Fréchet distance "
             f"{before.scattering_frechet:.2f} and {after.scattering_frechet:.2f}"
         )
         numbers.append(lost)

@@ -76,4 +76,4 @@ def _listed(outcomes: Sequence[Outcome]) -> str:
 
 
 def _says(outcome: Outcome) -> str:
-    return f"has {outcome}" if outcome in (NO_DIFFERENCE, TOO_FEW) else str(outcome)
+    return {NO_DIFFERENCE: "shows no difference", TOO_FEW: "has too few values"}.get(outcome, str(outcome))

@@ -28,7 +28,7 @@ def gap_shrinks(log: Log) -> Verdict:
         before, after = early(log, values), late(log, values)
         ends = measured(name, before), measured(name, after)
         parts.append(f"{ends[0]} in {early_name(log)}, {ends[1]} in {late_name(log)}")
-        numbers.append(measured(f"{name}, early less late", before - after))
+        numbers.append(measured(f"{name}: early minus late", before - after))
     finding = f"Squared distance after the last block over |c|²: {parts[0]}. "
     finding += f"KL in nats per {predicted(log)}: {parts[1]}."
     outcome, reason = all_of([positive(found) for found in numbers])

@@ -50,7 +50,7 @@ def _on_edges(log: Log, claim: str, source: str, images: Images) -> Verdict:
     )
     numbers, beyond = [own], None
     if pairs is not None:
-        beyond = measured("more than with another prompt's edges", late(log, pairs["own"]) - late(log, pairs["other"]))
+        beyond = measured("minus that with another prompt's edges", late(log, pairs["own"]) - late(log, pairs["other"]))
         numbers.append(beyond)
         more = f"That is {beyond} more than" if beyond.estimate >= 0 else f"It differs by {beyond} from that"
         finding += f" {more} with another prompt's edges (control; on maps of at most 32 cells a side)."
@@ -64,7 +64,7 @@ def _concentrated(own: Number, beyond: Number | None) -> tuple[Outcome, str]:
     if not enough(own):
         return Outcome.TOO_FEW, ""
     if own.high <= EVEN:
-        return Outcome.FAILS, "It is no more than an even spread."
+        return Outcome.FAILS, "That is no more than an even spread gives."
     if beyond is not None and enough(beyond) and beyond.high <= 0:
         return Outcome.FAILS, "Other pictures' edges explain it as well."
     if own.low <= EVEN:
@@ -73,7 +73,7 @@ def _concentrated(own: Number, beyond: Number | None) -> tuple[Outcome, str]:
         return Outcome.PARTLY, "Place explains it as well as edges."
     if own.low > MOST:
         return Outcome.HOLDS, ""
-    return Outcome.PARTLY, "More than even, not surely more than half."
+    return Outcome.PARTLY, "That is more than an even spread gives, but not clearly more than half."
 
 
 # --- observation 2 ------------------------------------------------------------------------------------------
@@ -96,8 +96,8 @@ def blocks_differ(log: Log, images: Images = None, guidance_row: str = "both") -
     edge, ground = int(np.nanargmax(means)), int(np.nanargmin(means))
     chosen, block = table[measuring], values["block"].values
     names = [f"block {block[edge]}", f"block {block[ground]}"]
-    gap = measured("difference", chosen[:, edge] - chosen[:, ground], DIFFERENT)
-    signs = [measured(names[0], chosen[:, edge]), measured(f"minus {names[1]}", -chosen[:, ground])]
+    gap = measured(f"{names[0]} minus {names[1]}", chosen[:, edge] - chosen[:, ground], DIFFERENT)
+    signs = [measured(names[0], chosen[:, edge]), measured(f"{names[1]}, sign reversed", -chosen[:, ground])]
     finding = (
         f"Correlation with edges in {late_name(log)}: {names[0]} {signs[0]}, {names[1]} "
         f"{measured(names[1], chosen[:, ground])}, difference {gap}; chosen on {len(choosing)} prompts, measured on "
@@ -106,10 +106,10 @@ def blocks_differ(log: Log, images: Images = None, guidance_row: str = "both") -
     if has_images(log, images):
         pairs = token_edges(log, images, guidance_row=guidance_row)
         beyond = (late(log, pairs["own"]) - late(log, pairs["other"]))[measuring]
-        more = "more than with another prompt's edges"
-        first, second = measured(f"{names[0]}, {more}", beyond[:, edge]), measured("", beyond[:, ground])
+        more, other = "more than with another prompt's edges", "with another prompt's edges"
+        first, second = measured(f"{names[0]} minus {other}", beyond[:, edge]), measured("", beyond[:, ground])
         finding += f" That is {first} and {second} {more} (control)."
-        signs += [first, measured(f"minus {names[1]}, {more}", -beyond[:, ground])]
+        signs += [first, measured(f"{names[1]} minus {other}, sign reversed", -beyond[:, ground])]
     outcome, reason = _opposed(gap, signs)
     return of_log(log, claim, outcome, finding, reason, (gap, *signs))
 
@@ -129,4 +129,4 @@ def _opposed(gap: Number, signs: Sequence[Number]) -> tuple[Outcome, str]:
         return Outcome.WIDE, "The interval of the difference holds 0."
     if all(sign.low > 0 for sign in signs):
         return Outcome.HOLDS, ""
-    return Outcome.PARTLY, "They differ, but not edges against background."
+    return Outcome.PARTLY, "They differ, but not as edges against background."

@@ -23,7 +23,7 @@ POSTER = {  # the columns of its tables, as printed
     "ablation-alpha": ("overall", "latency"),
     "ablation-p": ("overall", "latency"),
 }
-MEASURED = ("setting here", "n", "work", "tokens", "SSIM to dense", "scene score", "score less dense's",
+MEASURED = ("setting here", "n", "work", "tokens", "SSIM to dense", "scene score", "score minus dense's",
             "blind at its work")  # fmt: skip
 
 

@@ -106,7 +106,7 @@ class Comparison:
             shown["LPIPS"] = _cells(table, "lpips", "{:.3f}")
         if "score" in table:
             shown["score"] = table.score.map("{:.3f}".format)
-            shown["less dense"] = _cells(table, "score_delta", "{:+.3f}")
+            shown["minus dense"] = _cells(table, "score_delta", "{:+.3f}")
         return shown
 
     def save(self, folder: Path | str, overwrite: bool = False) -> Path:

@@ -1,6 +1,7 @@
 """One figure a claim, in the width of a column: estimates with their intervals against what they are judged by."""
 
 import os
+import re
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -8,8 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from varlab.analysis.logs import Log, provenance_line
-from varlab.claims.verdict import Verdict
+from varlab.analysis.logs import Log, prompt_count, provenance_line
+from varlab.claims.verdict import Number, Verdict
 from varlab.figures.save import save
 from varlab.figures.style import (
     CYCLE,
@@ -24,13 +25,15 @@ from varlab.figures.style import (
     own_axes,
     theme,
 )
-from varlab.figures.text import wrapped
+from varlab.figures.text import balanced, wrapped
 from varlab.reports.facts import CLAIM_FIGURE, FOLDER_VARIABLE
 from varlab.reports.headings import first_sentence
 
 WIDTH = 3.25  # inches, a column
 TONES = {"good": GREEN, "part": CYCLE[4], "bad": RED, "": SOFT}
 LETTERS, NAMES = 66, 24  # of a line under the figure, of the name of a row
+UNLIKE = 8.0  # times as far as another: on one scale that row would be a point at the dashed line
+KEPT_TOGETHER = re.compile(r"(?<=\d) (?=%)|(?<=\bn) (?== )|(?<=\bn =) (?=\d)")  # blanks at which no line ends
 
 
 def forest_table(verdict: Verdict) -> pd.DataFrame:
@@ -41,39 +44,75 @@ def forest_table(verdict: Verdict) -> pd.DataFrame:
     return table.assign(claim=verdict.claim, verdict=str(verdict.outcome))[["claim", "verdict", *columns]]
 
 
+def _value(one: Number) -> str:
+    """``0.41``, its interval in a line below."""
+    return str(one).replace(" (", "\n(")
+
+
+def _scales(numbers: Sequence[Number]) -> list[float]:
+    """What the distances of each row are divided by: 1, or their own size where one row would hide another."""
+    ends = [np.array([one.estimate, one.low, one.high]) - one.reference for one in numbers]
+    sizes = [float(np.nanmax(np.abs(values))) for values in ends]
+    seen = [size for size in sizes if size > 0]
+    own = bool(seen) and max(seen) > UNLIKE * min(seen)
+    return [size if own and size > 0 else 1.0 for size in sizes]
+
+
+def _row(ax: Axes, y: int, one: Number, scale: float, colour: str) -> None:
+    """Estimate and interval, and behind them the differences that count as none."""
+    at, low, high = ((value - one.reference) / scale for value in (one.estimate, one.low, one.high))
+    ax.plot([low, high], [y, y], color=colour, lw=1.6, zorder=2)
+    ax.plot(at, y, "s", color=colour, mec="white", mew=0.5, ms=5, zorder=3)
+    if one.margin:
+        ends = (y - 0.5, y + 0.5)
+        ax.fill_betweenx(ends, -one.margin / scale, one.margin / scale, color=FAINT, alpha=0.7, lw=0, zorder=0)
+
+
+def _distance(numbers: Sequence[Number], scales: Sequence[float]) -> str:
+    """What the axis shows."""
+    if not numbers:
+        return ""
+    own = ", each row on its own scale" if len(set(scales)) > 1 else ""
+    grey = "\ngrey: counts as no difference" if any(one.margin for one in numbers) else ""
+    return f"distance to the dashed line{own}{grey}"
+
+
 @theme()
 def forest(verdict: Verdict, log: Log, ax: Axes | None = None) -> Axes:
     """What came of a claim? A row a number: its distance to what it is judged against, with the 95 % interval.
 
-    Right of each its value and interval; grey: differences that count as none. Below: the verdict and what was found.
+    Right of each its value and interval; n stands there or below where it is not the log's; grey: what counts as none.
+    Rows of very different size, often of different units, have a scale of their own each. Below: the verdict and what
+    was found.
     """
     numbers = [one for one in verdict.numbers if np.isfinite(one.estimate)]
-    claim = wrapped(verdict.claim, 46)
-    found = wrapped(f"{verdict.outcome.upper()}. {first_sentence(verdict.finding)} {verdict.reason}", LETTERS)
+    claim = balanced(verdict.claim, 46)
+    said = f"{verdict.outcome.upper()}. {first_sentence(verdict.finding)} {verdict.reason}"
+    found = balanced(KEPT_TOGETHER.sub("\N{NO-BREAK SPACE}", said), LETTERS)
     names = [
-        wrapped(f"{one.name} against {one.reference:.2g}" if one.reference else one.name, NAMES) for one in numbers
+        balanced(f"{one.name} against {one.reference:.2g}" if one.reference else one.name, NAMES) for one in numbers
     ]
-    rows = sum(0.14 + 0.1 * max(2, name.count("\n") + 1) for name in names) or 0.3
+    shared = {one.n for one in numbers}
+    texts = [_value(one) + (f"\nn = {one.n}" if len(shared) > 1 else "") for one in numbers]
+    counted = f"; n = {shared.pop()}" if len(shared) == 1 and shared != {prompt_count(log)} else ""
+    rows = sum(0.14 + 0.1 * max(2, *(1 + one.count("\n") for one in row)) for row in zip(names, texts, strict=True))
     below = wrapped(provenance_line(log), int(WIDTH * LETTERS_PER_INCH)).count("\n")
-    ax = own_axes(ax, WIDTH, 0.85 + 0.15 * claim.count("\n") + 0.13 * found.count("\n") + 0.1 * below + rows)
-    colour = TONES[verdict.outcome.tone]
-    for y, one in enumerate(numbers):
-        ax.plot([one.low - one.reference, one.high - one.reference], [y, y], color=colour, lw=1.6, zorder=2)
-        ax.plot(one.estimate - one.reference, y, "s", color=colour, mec="white", mew=0.5, ms=5, zorder=3)
-        text = str(one).replace(" (", "\n(")
+    height = 0.95 + 0.15 * claim.count("\n") + 0.13 * found.count("\n") + 0.1 * below + (rows or 0.3)
+    ax, scales = own_axes(ax, WIDTH, height), _scales(numbers)
+    for y, (one, text, scale) in enumerate(zip(numbers, texts, scales, strict=True)):
+        _row(ax, y, one, scale, TONES[verdict.outcome.tone])
         ax.annotate(text, (1.02, y), xycoords=("axes fraction", "data"), va="center", fontsize=6, color=INK)
-    margin = max((one.margin for one in numbers), default=0.0)
-    if margin:
-        ax.axvspan(-margin, margin, color=FAINT, alpha=0.7, lw=0, zorder=0)
     ax.axvline(0, color=SOFT, lw=0.8, ls=(0, (4, 3)), zorder=1)
     ax.set(ylim=(max(1, len(numbers)) - 0.5, -0.5), yticks=range(len(numbers)))
     ax.set_yticklabels(names, fontsize=6)
     ax.tick_params(axis="x", labelsize=6)
-    ax.xaxis.set_major_locator(plt.MaxNLocator(4))
+    ax.xaxis.set_major_locator(plt.MaxNLocator(3))
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}".replace("-", "\N{MINUS SIGN}"))
     if not numbers:
-        ax.set(xticks=[])
-        ax.annotate("no number", (0.5, 0.5), xycoords="axes fraction", ha="center", color=SOFT)
-    ax.set_xlabel("distance to the dashed line" if numbers else "", fontsize=6)
+        ax.annotate("no interval to draw", (0.5, 0.5), xycoords="axes fraction", ha="center", color=SOFT, fontsize=6)
+    if len(set(scales)) != 1:
+        ax.set_xticks([0] if numbers else [])
+    ax.set_xlabel(_distance(numbers, scales) + counted, fontsize=6)
     figure = figure_of(ax)
     ax.annotate(
         found, (0.01, 0), (0, -4), xycoords=("figure fraction", ax.xaxis.label), textcoords="offset points",

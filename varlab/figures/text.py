@@ -77,6 +77,17 @@ def _code_points(characters: Iterable[str]) -> str:
     return OPEN + " ".join(f"{ord(character):04X}" for character in characters) + "⟩"
 
 
+def balanced(text: object, width: int) -> str:
+    """``wrapped`` with lines of like length, so that no word stands alone in the last one."""
+    lines = wrapped(text, width)
+    for narrower in range(width - 1, width // 2, -1):
+        closer = wrapped(text, narrower)
+        if closer.count("\n") > lines.count("\n"):
+            break
+        lines = closer
+    return lines
+
+
 def wrapped(text: object, width: int, lines: int | None = None) -> str:
     """The text as typed in lines of ``width`` Latin letters; cut with an ellipsis after ``lines`` of them."""
     drawn = as_typed(text)

@@ -81,7 +81,7 @@ class Calibration:
         shares = ", ".join(_with_bounds(best, f"below {tau}") for tau in TAUS)
         finding = (
             f"{best.norm}{root} at block {best.block:.0f} (option block={best.block - 1:.0f}) comes closest: below "
-            f"tau = {', '.join(map(str, TAUS))} lie {shares} of the scores, published "
+            f"tau = {', '.join(map(str, TAUS))} lie {shares} of the scores, where the published shares are "
             f"{', '.join(map(str, self.published))}; root mean square distance {best.distance:.3f}, "
             f"allowed {CLOSE}. It is the best of {len(self.shares)} readings. n = {self.facts['n']}."
         )
@@ -95,7 +95,7 @@ class Calibration:
         edge, background = max(0, self.depth // 2 - 1), max(0, round(21 / 32 * self.depth) - 1)
         near = measured(f"block {edge + 1}", self.correlations[:, edge])
         far = measured(f"block {background + 1}", self.correlations[:, background])
-        gap = measured("difference", self.correlations[:, edge] - self.correlations[:, background])
+        gap = measured(f"{near.name} minus {far.name}", self.correlations[:, edge] - self.correlations[:, background])
         order = self.edges.sort_values("correlation")
         low, high = order.iloc[0], order.iloc[-1]
         claim = "The block at half depth sees edges, one at two thirds less so (SparseVAR, poster: 16, 21 of 32)"
