@@ -16,6 +16,7 @@ from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.evaluation.classes import labels
 from varlab.figures import exits as figures
+from varlab.figures import style
 from varlab.models.guidance import Settings
 from varlab.models.var_model import VAR
 from varlab.studies.exits import facts_of
@@ -132,17 +133,20 @@ def frame(**columns: object) -> pd.DataFrame:
 def test_figures_read_tables_alone(seen: Measured, tmp_path: Path) -> None:
     for measure in figures.LENS:
         ax = figures.lens(seen, measure)
-        assert len(ax.lines) == 4 and ax.get_ylabel() == figures.LENS[measure]
+        assert len(ax.lines) == 4 and ax.get_ylabel() == figures.LENS[measure][0]
+        assert ax.texts[0].get_text().startswith("95 % intervals: stages 1, 2, 3, 4")
     ax = figures.detail_share(detail_shares(tiny_var(), n=3))
     assert ax.get_ylim() == (0, 1)
     removed = frame(removed=["nothing", "late"], scattering_frechet=[1.0, 2], class_accuracy=[0.9, 0.5], ssim=[1, 0.5])
     assert len(figures.detail_loss(Measured(removed, facts())).axes) == 3
     traded = frame(
-        weights=["a", "a", "b"], exits=["4", "2", "2"], block_calls=[16, 8, 8], scattering_frechet=[1.0, 3, 2]
+        weights=["a", "a", "FreqExit"], exits=["4", "2", "2"], block_calls=[16, 8, 8], scattering_frechet=[1.0, 3, 2]
     )
     ax = figures.exit_tradeoff(Measured(traded, facts()))
     legend = ax.get_legend()
-    assert legend and [text.get_text() for text in legend.get_texts()] == ["a", "b"]
+    assert legend and [text.get_text() for text in legend.get_texts()] == ["a", "FreqExit"]
+    assert ax.lines[1].get_color() == style.METHODS["freqexit"][0]  # as in every figure
+    assert not set(ax.lines[0].get_xdata()) & set(ax.lines[1].get_xdata())  # one interval would hide the other
     refused(lambda: figures.exit_tradeoff(Measured(traded, facts()), "fid"), "measure")
     cost = pd.DataFrame({"block_calls": [16, 8], "gflops": [2.0, 1.1], "transformer_ratio": [1, 0.5], "low": [1, 0.4],
                          "high": [1, 0.6], "batch": [1, 1]})  # fmt: skip
@@ -153,7 +157,10 @@ def test_figures_read_tables_alone(seen: Measured, tmp_path: Path) -> None:
     kept.save(tmp_path, "ablation")
     again = read_measured(tmp_path, "ablation")
     assert again.table["exits"].tolist() == ["2"] * 3 and np.allclose(again.table.scattering_frechet, [9, 3, 4])
-    assert [t.get_text() for t in figures.ablation(again, "2").axes[0].get_yticklabels()] == ["untrained", "corrected"]
+    drawn = figures.ablation(again, "2")
+    assert [t.get_text() for t in drawn.axes[0].get_yticklabels()] == ["untrained", "corrected"]
+    named = [text.get_text() for text in drawn.legends[0].get_texts()]
+    assert named == ["not trained for exits", "training seed 0", "training seed 1"]
     refused(lambda: figures.ablation(again, "7"), "no exit 7")
     refused(lambda: read_measured(tmp_path, "table"), "There is no table.csv")
     plt.close("all")

@@ -12,15 +12,18 @@ from matplotlib.figure import Figure
 from varlab.analysis.comparisons import log_of
 from varlab.analysis.measured import Measured
 from varlab.errors import VarlabError, unknown
+from varlab.figures.maps import spread_out
 from varlab.figures.style import (
     CYCLE,
     MARKERS,
+    METHODS,
     PAGE,
     SOFT,
     cut_note,
     figure_of,
     finish,
     line,
+    one_legend,
     own_axes,
     panels,
     plain_log,
@@ -34,19 +37,25 @@ from varlab.figures.text import as_typed
 from varlab.measures.statistics import bootstrap_interval
 
 MEASURES = {
-    "scattering_frechet": "Frechet distance\n(scattering features)",
+    "scattering_frechet": "Fréchet distance\n(scattering features)",
     "class_accuracy": "class accuracy",
     "precision": "precision",
     "recall": "recall",
     "ssim": "SSIM to the picture\nwith all details",
 }
 LENS = {
-    "similarity": "cosine with the layer before",
-    "agreement": "top-1 agreement with the last layer",
-    "divergence": "KL(last layer || layer) (nats)",
-    "error": "error of the stage's contribution",
+    "similarity": ("cosine with the layer before", "Do neighbouring layers agree?"),
+    "agreement": ("agreement with the last layer", "When does the final code appear?"),
+    "divergence": ("KL(last layer || layer) (nats)", "How far are the predictions?"),
+    "error": ("relative error", "How wrong is what is added?"),
 }
-COSTS = {"block_calls": "block calls an image", "weighted_depth": "blocks a token passes", "gflops": "GFLOP an image"}
+COSTS = {
+    "block_calls": "block calls per image",
+    "weighted_depth": "blocks that a token passes",
+    "gflops": "GFLOP per image",
+}
+WEIGHTS = {"FreqExit": METHODS["freqexit"], "untrained exit": (SOFT, "o")}
+BANDS = 4  # stages whose intervals are drawn: those of all would hide one another
 
 
 def over_prompts(table: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
@@ -85,28 +94,38 @@ def detail_loss(found: Measured, measures: Sequence[str] = ("scattering_frechet"
         ax.axvline(table[name].iloc[0], color=SOFT, lw=0.8, ls=(0, (4, 3)), zorder=1)
         ax.set(xlabel=MEASURES[name], yticks=y, ylim=(len(table) - 0.5, -0.5))
     axes[0].set_yticks(y, [as_typed(name) for name in table["removed"]])
-    axes[0].set_ylabel("details removed from")
+    axes[0].set(ylabel="details removed from", title="What images lose with the details of some stages")
     figure = figure_of(axes[0])
     return finish(figure, log_of(found.facts), "detail_loss", table)
 
 
 @theme()
 def lens(found: Measured, measure: str = "agreement", ax: Axes | None = None) -> Axes:
-    """What would the shared head say after each block? One line a stage. (``exits.lens.lens``)"""
+    """What would the shared head say after each block? One line a stage, some with their intervals.
+
+    Reads the table of ``exits.lens.lens``.
+    """
     if measure not in LENS:
         raise unknown("measure of the lens", measure, LENS)
     ax = own_axes(ax)
     stages = len(found.facts["schedule"])
     table, colours = over_prompts(found.table, ["stage", "layer"], measure), stage_colours(stages)
+    banded = spread_out(stages, BANDS)
     for stage, part in table.groupby("stage"):
-        line(ax, part, "layer", f"stage {stage}", colours[int(stage) - 1])
-    ax.set(xlabel="layer", ylabel=LENS[measure])
+        colour, label = colours[int(stage) - 1], f"stage {stage}"
+        if stage in banded:
+            line(ax, part, "layer", label, colour)
+        else:
+            ax.plot(part["layer"], part["mean"], color=colour, label=label, lw=0.8, zorder=2)
+    unit, title = LENS[measure]
+    ax.set(xlabel="layer", ylabel=unit, title=title)
     layers = sorted(found.table["layer"].unique())
     ax.set_xticks(layers[:: 1 if len(layers) <= 14 else 4])
     largest = 1.02 if measure in ("similarity", "agreement") else 1.15 * table["mean"].max()
     ax.set_ylim(min(0, table["mean"].min()), largest)
-    if table["high"].max() > max(1.02, largest):
-        cut_note(ax, "intervals end above", top=True)
+    beyond = table[table["stage"].isin(banded)]["high"].max() > max(1.02, largest)
+    named = f"95 % intervals: stages {', '.join(map(str, banded))}" + ("; some end above" if beyond else "")
+    cut_note(ax, named, top=measure in ("divergence", "error"))
     stage_bar(ax, range(1, stages + 1), stages)
     return finish(ax, log_of(found.facts), f"lens-{measure}", table)
 
@@ -121,11 +140,13 @@ def exit_tradeoff(
     if against not in COSTS:
         raise unknown("cost", against, COSTS)
     ax, table = own_axes(ax), found.table
-    for i, (weights, part) in enumerate(table.groupby("weights", sort=False)):
+    sets, beside = list(table.groupby("weights", sort=False)), 0.012 * float(np.ptp(table[against]))
+    for i, (weights, part) in enumerate(sets):
         data = part.sort_values(against)
-        ax.vlines(data[against], data[f"{measure}_low"], data[f"{measure}_high"], color=CYCLE[i], lw=0.9, zorder=1)
-        about: Any = {"marker": MARKERS[i], "color": CYCLE[i], "label": as_typed(weights)}
-        ax.plot(data[against], data[measure], mec="white", mew=0.5, **about)
+        x = data[against] + beside * (i - (len(sets) - 1) / 2)  # so that no interval hides another
+        colour, marker = WEIGHTS.get(str(weights), (CYCLE[i], MARKERS[i]))
+        ax.vlines(x, data[f"{measure}_low"], data[f"{measure}_high"], color=colour, lw=0.9, zorder=1)
+        ax.plot(x, data[measure], mec="white", mew=0.5, marker=marker, color=colour, label=as_typed(weights))
     ax.set(xlabel=COSTS[against], ylabel=MEASURES[measure])
     if measure == "scattering_frechet":
         ax.set_ylim(bottom=0)
@@ -145,9 +166,10 @@ def exit_cost(found: Sequence[Measured]) -> Figure:
             ax.vlines(x, table["low"], table["high"], color=CYCLE[i], lw=0.9)
             face: Any = {"mfc": "none", "mew": 1.0, "ms": 6} if i < len(found) - 1 else {"mec": "white", "mew": 0.5}
             ax.plot(x, table["transformer_ratio"], MARKERS[i], color=CYCLE[i], label=f"batch {batch}", **face)
-        ax.plot([0, 1.05], [0, 1.05], color=SOFT, lw=0.8, ls=(0, (4, 3)), zorder=1)
+        ax.plot([0, 1.05], [0, 1.05], color=SOFT, lw=0.8, ls=(0, (4, 3)), zorder=1, label="time in proportion")
         ax.set(xlabel=label, xlim=(0, 1.06), ylim=(0, None))
-    axes[0].set_ylabel("transformer time over full depth")
+    axes[0].set(ylabel="transformer time over full depth", title="Time against block calls")
+    axes[1].set_title("Time against operations")
     axes[0].legend()
     figure = figure_of(axes[0])
     for one in found:
@@ -168,17 +190,27 @@ def ablation(found: Measured, exits: str, measures: Sequence[str] = ("scattering
     for ax, name in zip(axes, measures, strict=True):
         for y, recipe in enumerate(recipes):
             part = table[table["recipe"] == recipe]
-            spread = y + 0.16 * (np.arange(len(part)) - (len(part) - 1) / 2)
-            colour = SOFT if recipe == "untrained" else CYCLE[0]
-            ax.hlines(spread, part[f"{name}_low"], part[f"{name}_high"], color=colour, lw=1)
-            ax.plot(part[name], spread, "o", color=colour, mec="white", mew=0.5)
+            spread = y + 0.3 * (np.arange(len(part)) - (len(part) - 1) / 2)
+            for at, (_, row) in zip(spread, part.iterrows(), strict=True):
+                colour, marker, seed = _training(int(row.train_seed))
+                ax.hlines(at, row[f"{name}_low"], row[f"{name}_high"], color=colour, lw=1)
+                ax.plot(row[name], at, marker, ls="", color=colour, mec="white", mew=0.5, label=seed)
         ax.set(xlabel=MEASURES[name], ylim=(len(recipes) - 0.5, -0.5))
         if name == "scattering_frechet":  # one recipe may be ten times as far as the others
             ax.set_xscale("log")
             plain_log(ax.xaxis)
     axes[0].set_yticks(range(len(recipes)), [as_typed(name) for name in recipes])
+    axes[0].set_title(f"What each recipe gives at exit {exits}")
+    one_legend(*axes)
     figure = figure_of(axes[0])
     return finish(figure, log_of(found.facts), f"ablation-exit{exits}".replace("/", "-"), table)
+
+
+def _training(seed: int) -> tuple[str, str, str]:
+    """Colour, marker and name of a training by its seed, -1 for none."""
+    if seed < 0:
+        return SOFT, "o", "not trained for exits"
+    return CYCLE[seed % len(CYCLE)], MARKERS[seed % len(MARKERS)], f"training seed {seed}"
 
 
 @theme()
@@ -201,7 +233,7 @@ def samples_by_exit(pictures: Mapping[str, Mapping[str, np.ndarray]], found: Mea
                 ax.set(xticks=[], yticks=[])
                 ax.spines[:].set_visible(False)
             if part is parts[0]:
-                line_of[0].set_ylabel(as_typed(exit_), fontsize=6)
+                line_of[0].set_ylabel(as_typed(f"exit {exit_}"), fontsize=6)
         part.suptitle(as_typed(weights), fontsize=7, fontweight="bold")
     return finish(
         figure, log_of(found.facts), "samples_by_exit", found.table[["weights", "exits", "block_calls", "gflops"]]
