@@ -123,7 +123,7 @@ def latency(
     ] = None,
     rounds: Annotated[int, typer.Option(help="Interleaved rounds after one that warms up.")] = 10,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: as torch has it.")] = None,
-    compiled: Annotated[bool, typer.Option("--compile", help="torch.compile the branches; needs a compiler.")] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="torch.compile the sublayers; needs a compiler.")] = False,
     graphs: Annotated[bool, typer.Option(help="CUDA graphs for the early stages.")] = False,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Write all tables here as JSON.")] = None,

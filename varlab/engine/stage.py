@@ -39,7 +39,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Site:
-    """A place in the network: a block, or one of its residual branches by the family's name."""
+    """A place in the network: a block, or one of its sublayers by the family's name."""
 
     stage: Stage
     block: int
