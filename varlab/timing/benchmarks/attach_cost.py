@@ -27,7 +27,7 @@ PROMPT = "a red star above a blue ring"
 MODELS: dict[str, Callable[[], Infinity]] = {
     "nano-infinity": lambda: cast(Infinity, load("nano-infinity")),
     "mini-infinity": lambda: cast(Infinity, load("mini-infinity")),
-    "wide": lambda: random_infinity(4, 1024, "0.06M"),
+    "full width": lambda: random_infinity(16, 2048, "0.06M"),  # Infinity-2B's, half as deep: two copies take 9 GiB
 }
 
 
