@@ -18,6 +18,7 @@ from varlab import figures
 from varlab.figures import style
 from varlab.figures.labels import Label, place
 from varlab.figures.save import laid_out
+from varlab.figures.text import brief
 
 
 def test_names_of_close_points_lie_apart_and_within_the_axes() -> None:
@@ -110,3 +111,17 @@ def test_a_legend_covers_no_line_however_high_it_is(draw: Callable[..., Axes]) -
     style.figure_of(ax).draw_without_rendering()
     legend = ax.get_legend()
     assert legend is not None and legend.get_window_extent().y1 < ax.get_window_extent().y0
+
+
+def test_a_narrow_logarithmic_scale_has_more_than_two_numbers() -> None:
+    for ends, wanted in (((0.19, 0.9), [0.2, 0.3, 0.5, 0.7]), ((0.05, 5.0), [0.05, 0.1, 0.2, 0.5, 1, 2, 5])):
+        ax = plt.subplots()[1]
+        ax.set(yscale="log", ylim=ends)
+        style.plain_log(ax.yaxis)
+        shown = [tick for tick in ax.get_yticks() if ends[0] <= tick <= ends[1]]
+        assert shown == pytest.approx(wanted)
+
+
+def test_a_share_that_is_that_of_all_stages_is_written_once() -> None:
+    assert brief("random-tokens:keep=0.27/0.27/0.27,last=3") == "random-tokens:keep=0.27,last=3"
+    assert brief("uniform-tokens:keep=0.7/0.7/0.71,last=3") == "uniform-tokens:keep=0.7/0.7/0.71,last=3"

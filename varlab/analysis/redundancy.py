@@ -5,6 +5,7 @@ import pandas as pd
 import xarray as xr
 
 from varlab.analysis.logs import Log, as_log, summaries, summary, variable
+from varlab.measures.statistics import wilson_interval
 
 PROBE = "step-redundancy"
 SIMILARITY = ("ssim", "high_frequency_ssim", "psnr")
@@ -60,10 +61,12 @@ def saturated(log: Log, enough: float = ENOUGH) -> xr.DataArray:
 
 
 def saturation_table(log: Log, enough: float = ENOUGH) -> pd.DataFrame:
-    """By stage: mean SSIM with interval, share of prompts saturated by then, share of FLOPs and time still to come."""
+    """By stage: mean SSIM with interval, share of prompts saturated by then with Wilson's,
+    share of FLOPs and time still to come."""
     table = summary(variable(log, PROBE, "ssim"))
     first = saturated(log, enough)
-    table["saturated"] = [float((first <= k).mean()) for k in table["stage"]]
+    shares = [wilson_interval((first <= k).values) for k in table["stage"]]
+    table[["saturated", "saturated_low", "saturated_high"]] = [(one.estimate, one.low, one.high) for one in shares]
     for cost, rows in stage_cost_table(log).groupby("cost", sort=False):
         table[f"{cost}_left"] = 1 - rows["mean"].cumsum().values / rows["mean"].sum()
     return table

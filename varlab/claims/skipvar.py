@@ -107,7 +107,7 @@ def _redundant(similar: Number, costly: bool) -> tuple[Outcome, str]:
         return Outcome.TOO_FEW, ""
     saturates = above(similar, ENOUGH)
     if saturates is Outcome.WIDE:
-        return Outcome.WIDE, f"The interval of the SSIM holds {ENOUGH:g}."
+        return Outcome.WIDE, f"The interval of the SSIM includes {ENOUGH:g}."
     if saturates is Outcome.HOLDS:
         return (Outcome.HOLDS, "") if costly else (Outcome.PARTLY, "Saturated, but not most of the cost.")
     return (Outcome.PARTLY, "Costly, but not saturated.") if costly else (Outcome.FAILS, "")

@@ -68,7 +68,7 @@ def _concentrated(own: Number, beyond: Number | None) -> tuple[Outcome, str]:
     if beyond is not None and enough(beyond) and beyond.high <= 0:
         return Outcome.FAILS, "Other pictures' edges explain it as well."
     if own.low <= EVEN:
-        return Outcome.WIDE, "The interval holds the even spread."
+        return Outcome.WIDE, "The interval includes the even spread."
     if beyond is not None and not beyond.low > 0:
         return Outcome.PARTLY, "Place explains it as well as edges."
     if own.low > MOST:
@@ -126,7 +126,7 @@ def _opposed(gap: Number, signs: Sequence[Number]) -> tuple[Outcome, str]:
     if gap.high < gap.margin:
         return Outcome.NO_DIFFERENCE, f"No two blocks differ by {gap.margin:g} or more."
     if not gap.low > 0:
-        return Outcome.WIDE, "The interval of the difference holds 0."
+        return Outcome.WIDE, "The interval of the difference includes 0."
     if all(sign.low > 0 for sign in signs):
         return Outcome.HOLDS, ""
     return Outcome.PARTLY, "They differ, but not as edges against background."

@@ -11,14 +11,15 @@ from varlab.analysis.frontier import corners
 from varlab.analysis.settings_table import DENSE, SettingsTable
 from varlab.figures.labels import Label, place
 from varlab.figures.style import (
-    BLUE,
     CYCLE,
     INK,
     MARKERS,
+    METHODS,
     PAGE,
     SOFT,
     figure_of,
     finish,
+    one_legend,
     own_axes,
     panels,
     reference,
@@ -48,22 +49,27 @@ def ablation(table: SettingsTable, axis: str) -> Figure:
     measures = {"ssim": "SSIM to the dense image", "score": "scene score"}
     shown = {name: label for name, label in measures.items() if name in rows}
     *by_value, by_work = panels(len(shown) + 1, width=PAGE, height=2.6)
+    method = "freqexit" if axis == "depth" else "sparsevar"
+    colour = METHODS[method][0]
+    drawn: dict[str, Any] = {"fmt": METHODS[method][1], "color": colour, "ms": 4, "lw": 1.1, "capsize": 2}
     below, above = rows.ssim - rows.ssim_low, rows.ssim_high - rows.ssim
     for ax, (name, label) in zip(by_value, shown.items(), strict=True):
         ends = rows[name] - rows[f"{name}_low"], rows[f"{name}_high"] - rows[name]
-        ax.errorbar(range(len(rows)), rows[name], ends, fmt="o", color=BLUE, ms=4, lw=1.1, capsize=2)
+        ax.errorbar(range(len(rows)), rows[name], ends, **drawn)
         ax.set(xticks=range(len(rows)), xlabel=LABELS[axis].replace(" (", "\n("), ylabel=label)
         ax.set_xticklabels(rows[axis])
     if "score" in shown:
         reference(by_value[1], float(table.table(DENSE).score.iloc[0]), "dense")
-    by_work.errorbar(rows.work, rows.ssim, (below, above), fmt="o", color=BLUE, ms=4, lw=1.1, capsize=2, label="method")
+    by_work.errorbar(rows.work, rows.ssim, (below, above), **drawn, label=method)
     _blind(by_work, table)
     by_work.set(xlabel="work over dense", ylabel="SSIM to the dense image")
-    by_work.legend(fontsize=6, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    by_value[0].set_title(f"{method}: what {axis} costs and saves")
+    one_legend(by_work)
     figure = figure_of(by_work)
     finish(figure, log_of(table.facts), f"ablation {axis}", rows)
-    points = zip(rows[axis], rows.work, rows.ssim, strict=True)
-    place(by_work, [Label(str(value), x, y, BLUE, size=6.0) for value, x, y in points])
+    if rows.work.nunique() > 1:  # at equal work names would lie on one another, and the left panel has them
+        points = zip(rows[axis], rows.work, rows.ssim, strict=True)
+        place(by_work, [Label(str(value), x, y, colour, size=6.0) for value, x, y in points])
     return figure
 
 
@@ -93,4 +99,4 @@ def _blind(ax: Axes, table: SettingsTable) -> None:
     edge = corners(works, means)
     ax.plot(works[edge], means[edge], "o-", ms=2.5, lw=1.2, color=INK, label="frontier of baselines")
     others = [i for i in range(len(works)) if i not in edge]
-    ax.plot(works[others], means[others], ls="", marker=".", ms=3, color=SOFT)
+    ax.plot(works[others], means[others], ls="", marker=".", ms=3, color=SOFT, label="other baselines")

@@ -19,6 +19,7 @@ from varlab.figures.style import (
     SOFT,
     block_axis,
     clean_bar,
+    cut_note,
     figure_of,
     finish,
     own_axes,
@@ -80,10 +81,10 @@ def readings(shares: pd.DataFrame, published: Sequence[float], log: Log) -> Figu
     field.set_yticks(range(len(grid)), list(grid.index), fontsize=6)
     step = 1 if grid.shape[1] <= 16 else 4
     field.set_xticks(range(0, grid.shape[1], step), [str(b) for b in grid.columns[::step]])
-    field.set(xlabel="block")
+    field.set(xlabel="block", title="White dot: the closest block of a reading")
     field.plot(grid.to_numpy().argmin(1), range(len(grid)), ls="", marker="o", ms=3, color="white", mec=INK, mew=0.4)
     bar = figure_of(field).colorbar(drawn, ax=field, extend="max", fraction=0.05, aspect=24, pad=0.02)
-    bar.set_label("distance to the published shares")
+    bar.set_label("distance to the published shares (rms)")
     clean_bar(bar)
     return figure_of(finish(lines, log, "readings", shares))
 
@@ -98,5 +99,6 @@ def block_edges(edges: pd.DataFrame, log: Log, ax: Axes | None = None) -> Axes:
     ax.vlines(edges.block, edges["correlation low"], edges["correlation high"], color=colours, lw=1.2)
     ax.scatter(edges.block, edges.correlation, color=colours, s=16, zorder=3)
     block_axis(ax, edges.block.tolist())
-    ax.set(xlabel="block", ylabel="rank correlation with edges")
+    ax.set(xlabel="block", ylabel="rank correlation with edges", title="Which block's scores follow edges?")
+    cut_note(ax, "bars: 95 %; grey where they include 0")
     return finish(ax, log, "block_edges", edges)

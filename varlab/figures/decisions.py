@@ -27,7 +27,7 @@ from varlab.figures.style import (
     stage_title,
     theme,
 )
-from varlab.figures.text import wrapped
+from varlab.figures.text import brief, wrapped
 
 OUT = np.array(to_rgb("#f2f2f2"))  # veil over tokens that were left out
 VEIL = 0.85
@@ -87,7 +87,7 @@ def keep_maps(log: Log, images: Images = None, dense: Images = None, prompts: Se
 
 def _method(log: Log) -> str:
     """The spec of the run in lines that a column takes."""
-    return wrapped("+".join(as_log(log).attrs.get("accelerators") or ["method"]), 18, lines=3)
+    return wrapped(brief("+".join(as_log(log).attrs.get("accelerators") or ["method"])), 18, lines=3)
 
 
 def _score_scale(log: Log, stages: Sequence[int], prompts: Sequence[int]) -> Normalize:

@@ -33,7 +33,7 @@ def similarity(log: Log, ax: Axes | None = None) -> Axes:
     ax = own_axes(ax, 3.5, 2.7)
     for measure, (label, colour, marker) in SIMILARITY.items():
         line(ax, table[table["measure"] == measure], "stage", label, colour, marker)
-    reference(ax, ENOUGH, f"{ENOUGH:g}", "left")
+    reference(ax, ENOUGH, f"done: {ENOUGH:g}", "left")
     stage_axis(ax, log, range(1, stage_count(log) + 1))
     ax.set_ylim(min(0, table["low"].min(), table["mean"].min()), 1.02)
     ax.set(ylabel="SSIM", title="Similarity to the final preview")
@@ -97,6 +97,7 @@ def saturation(log: Log, enough: float = ENOUGH, ax: Axes | None = None) -> Axes
     table = saturation_table(log, enough)
     ax = own_axes(ax, 3.5, 2.7)
     ax.plot(table["stage"], table["saturated"], "s-", color=BLUE, label=f"done (SSIM ≥ {enough:g})")
+    ax.fill_between(table["stage"], table["saturated_low"], table["saturated_high"], color=BLUE, alpha=0.18, lw=0)
     for name, colour in (("FLOP_left", SKY), ("time_left", ORANGE)):
         if name in table:
             ax.plot(table["stage"], table[name], "o-", color=colour, label=f"{name.removesuffix('_left')} to come")

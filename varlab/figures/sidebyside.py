@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from varlab.analysis.comparisons import family, is_baseline, log_of
 from varlab.analysis.pictures import Pictured, as_array, difference_spectrum_table
 from varlab.figures.style import DASHES, PAGE, decades, fields, finish, method_style, own_axes, theme
-from varlab.figures.text import as_typed, wrapped
+from varlab.figures.text import as_typed, brief, wrapped
 
 LABEL = 1.3  # inches for the names of the rows
 GAIN = 3.0  # of the difference pictures
@@ -44,8 +44,14 @@ def side_by_side(
             if row == 0:
                 ax.set_title(wrapped(texts[i], 16, lines=3), fontsize=5, fontweight="normal", pad=2)
         axes[row, 0].set_ylabel(
-            wrapped("dense" if name == "none" else name, 26, lines=4), rotation=0, ha="right", va="center", fontsize=5
+            wrapped("dense" if name == "none" else brief(name), 26, lines=4),
+            rotation=0,
+            ha="right",
+            va="center",
+            fontsize=5,
         )
+    if difference:
+        figure.suptitle(f"Mid-grey + {GAIN:g} times (method - dense)", x=0.01, ha="left", fontsize=6.5)
     table = pd.DataFrame({"prompt": shown, "text": [texts[i] for i in shown]})
     return finish(figure, log_of(compared.facts), "difference" if difference else "side_by_side", table)
 
@@ -60,7 +66,11 @@ def few(compared: Pictured, most: int = 3) -> list[str]:
 
 @theme()
 def difference_spectrum(compared: Pictured, ax: Axes | None = None) -> Axes:
-    """At which frequencies does a method's image differ from the dense one? Bands are 95 % intervals over prompts."""
+    """At which frequencies does a method's image differ from the dense one?
+
+    The first method and the first baseline have a band, their 95 % interval over prompts: those of all would hide one
+    another.
+    """
     table = difference_spectrum_table(compared)
     ax = own_axes(ax, width=PAGE)
     names = list(dict.fromkeys(table.method))
@@ -74,9 +84,14 @@ def difference_spectrum(compared: Pictured, ax: Axes | None = None) -> Axes:
         colour, dash = method_style(kind, kinds)[0], DASHES[seen[kind] % len(DASHES)]
         seen[kind] += 1
         frequency = part.frequency * side
-        ax.plot(frequency, part["mean"], color=colour, ls=dash, label=as_typed(name), zorder=3 if name in own else 2)
-        ax.fill_between(frequency, part.low, part.high, color=colour, alpha=0.14 if name in own else 0.06, lw=0)
-    ax.set(yscale="log", xlabel="frequency (cycles per image)", ylabel="power of the difference")
+        ax.plot(
+            frequency, part["mean"], color=colour, ls=dash, label=as_typed(brief(name)), zorder=3 if name in own else 2
+        )
+        if name in (*own[:1], *blind[:1]):
+            ax.fill_between(frequency, part.low, part.high, color=colour, alpha=0.14, lw=0)
+    ax.set(yscale="log", xlabel="frequency (cycles per image)", ylabel="power of the difference from dense")
     decades(ax.yaxis)
-    ax.legend(fontsize=6, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    ax.legend(
+        fontsize=6, loc="center left", bbox_to_anchor=(1.0, 0.5), title="95 % bands: the first\nmethod and baseline"
+    )
     return finish(ax, log_of(compared.facts), "difference_spectrum", table)

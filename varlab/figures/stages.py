@@ -11,7 +11,7 @@ from varlab.analysis.logs import grids
 from varlab.analysis.pictures import Pictured, late_pictures, sensitivity_table
 from varlab.figures.sidebyside import few
 from varlab.figures.style import PAGE, SOFT, fields, finish, stage_title, theme
-from varlab.figures.text import wrapped
+from varlab.figures.text import brief, wrapped
 
 LABEL = 1.5  # inches for the names of the rows
 
@@ -61,7 +61,7 @@ def sensitive_prompts(compared: Pictured, method: str | None = None, each: int =
         upper.set_title(wrapped(row.text, 16, lines=3), fontsize=5, fontweight="normal", pad=2)
         lower.set_xlabel(f"{row.kind}: SSIM {row.ssim:.2f}", fontsize=6)
     for ax, name in zip(axes[:, 0], ("dense", chosen), strict=True):
-        ax.set_ylabel(wrapped(name, 26, lines=3), rotation=0, ha="right", va="center", fontsize=5.5)
+        ax.set_ylabel(wrapped(brief(name), 26, lines=3), rotation=0, ha="right", va="center", fontsize=5.5)
     return finish(figure, log_of(compared.facts), "sensitive_prompts", shown)
 
 
@@ -73,8 +73,8 @@ def _leaves_stages_out(compared: Pictured) -> str:
 
 def _timed(compared: Pictured, name: str) -> str:
     row = compared.table.loc[name]
-    text = wrapped("dense" if name == "none" else name, 26, lines=3)
-    return f"{text}\n{1000 * row.seconds:.0f} ms an image, {row.speedup:.2f}x"
+    text = wrapped("dense" if name == "none" else brief(name), 26, lines=3)
+    return f"{text}\n{1000 * row.seconds:.0f} ms per image, {row.speedup:.2f}x"
 
 
 def _fields(rows: int, columns: int) -> tuple[Figure, np.ndarray]:

@@ -247,8 +247,10 @@ def halo(width: float = 1.6) -> list[Any]:
 
 
 def plain_log(axis: Any) -> None:
-    """A logarithmic axis with plain numbers at 1, 2 and 5."""
-    axis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5), numticks=8))
+    """A logarithmic axis with plain numbers at 1, 2 and 5, and at more where it spans less than a decade."""
+    low, high = axis.get_view_interval()
+    subs = (1, 1.5, 2, 3, 5, 7) if high < 10 * low else (1, 2, 5)
+    axis.set_major_locator(mpl.ticker.LogLocator(subs=subs, numticks=8))
     axis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(mpl.ticker.NullFormatter())
 

@@ -10,7 +10,7 @@ from varlab.analysis.frontier import NO_MEAN
 from varlab.errors import VarlabError, unknown
 from varlab.figures.labels import Label, place
 from varlab.figures.style import INK, SOFT, finish, method_style, own_axes, theme
-from varlab.figures.text import as_typed
+from varlab.figures.text import as_typed, brief
 
 MEASURES = {
     "ssim": "SSIM to the dense image",
@@ -47,7 +47,8 @@ def tradeoff(
         colour, marker = method_style(kind, kinds)
         ax.plot(
             part[against], part[measure], marker=marker, color=colour, label=as_typed(kind),
-            mec="white", mew=0.5, ls="--" if baseline else "-", lw=0.9, zorder=2 if baseline else 3,
+            ms=8 if marker == "*" else 5, mec="white", mew=0.5,
+            ls="--" if baseline else "-", lw=0.9, zorder=2 if baseline else 3,
         )  # fmt: skip
         if f"{measure}_low" in part:
             ax.vlines(part[against], part[f"{measure}_low"], part[f"{measure}_high"], color=colour, lw=0.9, zorder=1)
@@ -68,8 +69,8 @@ def tradeoff(
 
 
 def _settings(spec: object) -> str:
-    """The options of a method; a composition has none of its own."""
-    return "" if "+" in str(spec) else as_typed(str(spec).partition(":")[2])
+    """The options of a method, a value once where it is that of all stages; a composition has none of its own."""
+    return "" if "+" in str(spec) else as_typed(brief(spec).partition(":")[2])
 
 
 def _line_to_beat(ax: Axes, table: pd.DataFrame, measure: str, least: float) -> dict[str, Label]:
@@ -80,7 +81,8 @@ def _line_to_beat(ax: Axes, table: pd.DataFrame, measure: str, least: float) -> 
     near = table[table.work_ratio >= start]
     edge = near[near.on_frontier]
     under = near[~near.on_frontier & (near[measure] >= edge[measure].min())]
-    ax.plot(under.work_ratio, under[measure], ".", ms=2, color=SOFT, zorder=1)
+    if len(under):
+        ax.plot(under.work_ratio, under[measure], ".", ms=3, color=SOFT, label="other baselines", zorder=1)
     ax.plot(edge.work_ratio, edge[measure], "o-", ms=2.5, lw=1.2, color=INK, label="frontier of baselines", zorder=2)
     corners = zip(edge.index, edge.work_ratio, edge[measure], strict=True)
     return {str(spec): Label(_corner(spec), x, y, INK, size=4.5, optional=True) for spec, x, y in corners}
