@@ -172,4 +172,6 @@ def test_a_reading_of_few_prompts_is_no_verdict(n: int, expected: str) -> None:
         row |= {f"below {tau}": 0.5, f"below {tau} low": np.nan, f"below {tau} high": np.nan}
     edges = pd.DataFrame({"block": [1], "correlation": [0.5]})
     found = sparsevar.Calibration(pd.DataFrame([row]), edges, np.zeros((n, 1)), (0.5,) * 4, 1, {"n": n})
-    assert str(found.reading_verdict().outcome) == expected
+    verdict = found.reading_verdict()
+    assert str(verdict.outcome) == expected
+    assert [(number.estimate, number.reference, number.n) for number in verdict.numbers] == [(0.01, sparsevar.CLOSE, n)]

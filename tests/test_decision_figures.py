@@ -97,8 +97,10 @@ def test_regions_are_what_the_models_say_of_any_features(decided: xr.DataTree, t
         beyond = "replace 3" if row.hf_ratio > 0.45 else "dense"
         assert row.decision == ("drop 2" if row.hf_diff < 0.2 else beyond), row
     figures.save(figures.decisions(decided), "decisions", folder=tmp_path)
-    texts = {text.get_text() for text in figures.decisions(decided).axes[0].texts}
-    assert texts == {"drop 2", "replace 3", "dense"}
+    points = figures.decisions(decided).axes[0]
+    assert {text.get_text() for text in points.texts} == {"drop 2", "replace 3", "dense"}
+    legend = points.get_legend()  # names each colour behind the points, those without a point too
+    assert legend and [text.get_text() for text in legend.get_texts()] == ["dense (0)", "drop 2 (1)", "replace 3 (1)"]
 
 
 def test_a_log_without_decisions_is_told(pruned: xr.DataTree, decided: xr.DataTree) -> None:

@@ -54,7 +54,8 @@ def timed(ratios: list[float], batch: int) -> Measured:
 
 def test_time_follows_calls_or_operations() -> None:
     calls, operations = [1, 0.75, 0.75], [1, 0.6, 0.9]
-    assert freqexit.time_follows_calls(timed(calls, 1), timed(operations, 8)).outcome is HOLDS
+    held = freqexit.time_follows_calls(timed(calls, 1), timed(operations, 8))
+    assert held.outcome is HOLDS and [np.sign(number.estimate) for number in held.numbers] == [-1, 1]
     assert freqexit.time_follows_calls(timed(operations, 1), timed(operations, 8)).outcome is PARTLY
     assert freqexit.time_follows_calls(timed(operations, 1), timed(calls, 8)).outcome is FAILS
     hasty = timed(operations, 8)

@@ -63,7 +63,7 @@ def detail_rises(shares: Measured) -> Verdict:
         f"Haar details hold {after.mean():.2f} of the energy of a stage's codes after stage {border}, "
         f"{before.mean():.2f} up to it: a difference of {more}; n = {more.n}."
     )
-    return Verdict("High frequencies enter in the last stages", positive(more), finding, numbers=(more,))
+    return Verdict("High frequencies enter in the last stages (FreqExit)", positive(more), finding, numbers=(more,))
 
 
 def detail_matters(removed: Measured, name: str) -> Verdict:
@@ -77,7 +77,9 @@ def detail_matters(removed: Measured, name: str) -> Verdict:
         f"independent); class accuracy {column(whole, 'class_accuracy')} and {column(without, 'class_accuracy')}; "
         f"n = {more.n}."
     )
-    return Verdict("Images suffer when fine stages lose their details", positive(more), finding, numbers=(more,))
+    return Verdict(
+        "Images suffer when fine stages lose their details (FreqExit)", positive(more), finding, numbers=(more,)
+    )
 
 
 def layers_differ(lens: Measured) -> Verdict:
@@ -88,7 +90,7 @@ def layers_differ(lens: Measured) -> Verdict:
     outcome, reason = below(cosine, 0.6), ""
     if outcome is not Outcome.TOO_FEW and outcome is not Outcome.HOLDS and cosine.high < 0.9:
         outcome, reason = Outcome.PARTLY, "That is below .9, but not below .6."
-    claim = "Without training even the last two layers read out differently (cosine .2 to .6)"
+    claim = "Without training even the last two layers read out differently (FreqExit: cosine .2 to .6)"
     return Verdict(claim, outcome, finding, reason, (cosine,))
 
 
@@ -98,7 +100,7 @@ def untrained_exits_fail(lens: Measured) -> Verdict:
     part = lens.table[lens.table.layer == half].groupby("prompt")["agreement"].mean()
     agreement = measured("agreement", part, reference=0.5)
     finding = f"Top-1 agreement of layer {half} with the last: {agreement}; n = {agreement.n}."
-    claim = "A block in the middle, read by the shared head, mostly names another code"
+    claim = "A block in the middle, read by the shared head, mostly names another code (FreqExit)"
     return Verdict(claim, below(agreement, 0.5), finding, numbers=(agreement,))
 
 
@@ -132,8 +134,15 @@ def time_follows_calls(alone: Measured, many: Measured) -> Verdict:
         f"calls, by {misses[name, 'gflops']:.3f} from that of operations"
         for name, found in (("alone", alone), ("many", many))
     )
+    numbers = tuple(
+        Number(
+            f"batch {int(found.table.batch.iloc[0])}: error by block calls minus by operations",
+            misses[name, "block_calls"] - misses[name, "gflops"], np.nan, np.nan, int(found.table.rounds.min()),
+        )
+        for name, found in (("alone", alone), ("many", many))
+    )  # fmt: skip
     outcome, reason = (Outcome.FAILS, Outcome.PARTLY, Outcome.HOLDS)[first + second], ""
     if min(found.table.rounds.min() for found in (alone, many)) < FEWEST:
         outcome, reason = Outcome.TOO_FEW, NEEDS_ROUNDS
     claim = "At batch 1 latency follows block calls, in batches operations (root mean square over exit vectors)"
-    return Verdict(claim, outcome, finding + ".", reason)
+    return Verdict(claim, outcome, finding + ".", reason, numbers)

@@ -50,7 +50,7 @@ def keep_maps_table(log: Log, prompts: Sequence[int] = (0, 1, 2)) -> pd.DataFram
 def keep_maps(log: Log, images: Images = None, dense: Images = None, prompts: Sequence[int] = (0, 1, 2)) -> Figure:
     """Which tokens did a method compute? The others are veiled; of FastVAR the share of sub-layers that did without.
 
-    A row a prompt: the dense picture, the method's, the tokens of each pruned stage; beside them, of a method that
+    One row per prompt: the dense picture, the method's, the tokens of each pruned stage; beside them, of a method that
     scores tokens, the scores that decided: over their mean, or on the scale of tau.
     """
     stages, chosen = pruned_stages(log), present(log, prompts)
@@ -144,7 +144,7 @@ def decisions_table(log: Log) -> pd.DataFrame:
 
 @theme()
 def decisions(log: Log) -> Figure:
-    """What does SkipVAR read, and what does it decide? Left: an image a point; right: how sure the first model is.
+    """What does SkipVAR read, and what does it decide? Left: one point per image; right: how sure the first model is.
 
     Behind the points what the two decision models would say of any pair of features, where the log holds them.
     """
@@ -156,9 +156,10 @@ def decisions(log: Log) -> Figure:
     styles |= {f"replace {n}": (colour, MARKERS[2]) for n, colour in enumerate(REPLACED, 1)}
     if regions is not None:
         _draw_regions(points, regions, styles)
+    possible = set() if regions is None else set(regions.decision)
     for name, (colour, marker) in styles.items():
         part = table[table.decision == name]
-        if len(part):
+        if len(part) or name in possible:
             points.scatter(
                 part.hf_diff, part.hf_ratio, s=22, color=colour, marker=marker, ec="white", lw=0.4,
                 label=f"{name} ({len(part)})",

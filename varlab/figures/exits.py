@@ -101,7 +101,7 @@ def detail_loss(found: Measured, measures: Sequence[str] = ("scattering_frechet"
 
 @theme()
 def lens(found: Measured, measure: str = "agreement", ax: Axes | None = None) -> Axes:
-    """What would the shared head say after each block? One line a stage, some with their intervals.
+    """What would the shared head say after each block? One line per stage, some with their intervals.
 
     Reads the table of ``exits.lens.lens``.
     """
@@ -215,7 +215,8 @@ def _training(seed: int) -> tuple[str, str, str]:
 
 @theme()
 def samples_by_exit(pictures: Mapping[str, Mapping[str, np.ndarray]], found: Measured) -> Figure:
-    """How do the images look at each exit? A row an exit, a block of columns a set of weights, the same noise in all.
+    """How do the images look at each exit? One row per exit, one block of columns per set of
+    weights, the same noise in all.
 
     ``pictures``: of ``exits.quality.exit_pictures``; ``found``: the table of those very models.
     """

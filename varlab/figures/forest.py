@@ -1,4 +1,4 @@
-"""One figure a claim, in the width of a column: estimates with their intervals against what they are judged by."""
+"""One figure per claim, in the width of a column: estimates with their intervals against what they are judged by."""
 
 import os
 import re
@@ -37,7 +37,7 @@ KEPT_TOGETHER = re.compile(r"(?<=\d) (?=%)|(?<=\bn) (?== )|(?<=\bn =) (?=\d)")  
 
 
 def forest_table(verdict: Verdict) -> pd.DataFrame:
-    """A row a number: claim, verdict, number, estimate, low, high, reference, margin, n."""
+    """One row per number: claim, verdict, number, estimate, low, high, reference, margin, n."""
     columns = ["number", "estimate", "low", "high", "reference", "margin", "n"]
     rows = [(one.name, one.estimate, one.low, one.high, one.reference, one.margin, one.n) for one in verdict.numbers]
     table = pd.DataFrame(rows, columns=columns)
@@ -79,7 +79,7 @@ def _distance(numbers: Sequence[Number], scales: Sequence[float]) -> str:
 
 @theme()
 def forest(verdict: Verdict, log: Log, ax: Axes | None = None) -> Axes:
-    """What came of a claim? A row a number: its distance to what it is judged against, with the 95 % interval.
+    """What came of a claim? One row per number: its distance to what it is judged against, with the 95 % interval.
 
     Right of each its value and interval; n stands there or below where it is not the log's; grey: what counts as none.
     Rows of very different size, often of different units, have a scale of their own each. Below: the verdict and what

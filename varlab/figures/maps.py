@@ -55,7 +55,7 @@ def energy_maps(
     stages: Sequence[int] | None = None,
     sources: Sequence[str] = SOURCES[1:],
 ) -> Figure:
-    """Where does the energy of each stage fall? A row a prompt and source, after the final image and its edges.
+    """Where does the energy of each stage fall? One row per prompt and source, after the final image and its edges.
 
     The preview change of stage 1 is against mid-grey. The latent contribution of a BSQ tokenizer is flat at the last
     stages whatever the model does; ``sources`` asks for it.

@@ -24,7 +24,7 @@ def side_by_side(
     difference: bool = False,
     methods: Sequence[str] | None = None,
 ) -> Figure:
-    """How do the pictures of each method look? A row a method, a column a prompt; all others stand in the viewer.
+    """How do the pictures of each method look? One row per method, one column per prompt; the viewer has all others.
 
     ``difference``: mid grey plus three times what differs from dense. ``methods``: by default the first two methods
     and the first baselines, three rows beside dense.

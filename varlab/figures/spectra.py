@@ -50,7 +50,7 @@ LEAST_EXPLAINED = -1.0  # lowest share drawn: all below 0 is worse than nothing
 def residual_spectrum(
     log: Log, source: str = "preview change", ax: Axes | None = None, stages: Sequence[int] | None = None
 ) -> Axes:
-    """Which frequencies does each stage add? Radial power against cycles per image, one line a stage.
+    """Which frequencies does each stage add? Radial power against cycles per image, one line per stage.
 
     A tick on the frequency axis in a stage's colour is the Nyquist limit of its grid. Previews go on beyond it,
     as a thin line: a decoder turns one latent cell into many pixels. Early stages are drawn over late ones, and those

@@ -147,7 +147,7 @@ def stage_colours(stages: int) -> list[Any]:
 
 
 def stage_bar(ax: Axes, shown: Sequence[int], stages: int) -> None:
-    """A colour bar with one field a stage."""
+    """A colour bar with one field per stage."""
     colours = stage_colours(stages)
     steps = ListedColormap([colours[k - 1] for k in shown])
     mappable = ScalarMappable(BoundaryNorm([i - 0.5 for i in range(len(shown) + 1)], len(shown)), steps)

@@ -18,7 +18,7 @@ from torch import Tensor
 from varlab.accelerators.anchors import resize
 from varlab.accelerators.sparsevar import Norm, normalise
 from varlab.claims.rules import FEWEST, measured, positive
-from varlab.claims.verdict import Outcome, Verdict
+from varlab.claims.verdict import Number, Outcome, Verdict
 from varlab.context import fixed_context
 from varlab.engine.hooks import Probe
 from varlab.engine.loop import Run
@@ -88,7 +88,11 @@ class Calibration:
         outcome = Outcome.TOO_FEW
         if self.facts["n"] >= FEWEST:
             outcome = Outcome.HOLDS if best.distance <= CLOSE else Outcome.FAILS
-        return Verdict("A reading of tau gives the published shares on this model", outcome, finding)
+        distance = Number(
+            "distance to the published shares", float(best.distance), np.nan, np.nan, self.facts["n"], reference=CLOSE
+        )
+        claim = "A reading of tau gives the published shares on this model (SparseVAR)"
+        return Verdict(claim, outcome, finding, numbers=(distance,))
 
     def block_verdict(self) -> Verdict:
         """Of the poster's two blocks, 16 and 21 of 32, at the same depth of this model; the extremes only as told."""
