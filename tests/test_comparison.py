@@ -119,8 +119,33 @@ def test_a_decision_model_that_saw_these_prompts_is_noted(changes: dict[str, obj
 
 
 def test_timings_are_counted_apart_from_prompts(model: NextScaleModel) -> None:
-    shown = compare(model, "scenes", ["truncate:last=1"], n=3, batch=2, rounds=2, frontier=False).speed()
+    shown = compare(model, "scenes", ["truncate:last=1"], n=3, batch=2, timed=4, frontier=False).speed()
     assert set(shown.batches) == {4}  # two of three prompts, twice
+
+
+@pytest.mark.parametrize("timed", [1, 2])  # the machine warms up on a batch that is left, or on the first one
+def test_what_is_not_timed_is_drawn_the_same(model: NextScaleModel, compared: Comparison, timed: int) -> None:
+    found = compare(model, "scenes", SPECS, n=5, batch=2, seed=3, frontier=False, timed=timed)
+    assert (
+        (found.table.timings == timed).all()
+        and (found.table.n == 5).all()
+        and set(found.timings.turn) == {*range(timed)}
+    )
+    assert found.prompts.equals(compared.prompts) and found.ledgers == compared.ledgers
+    for name, pictures in compared.images.items():
+        assert [picture.tobytes() for picture in found.images[name]] == [picture.tobytes() for picture in pictures]
+    assert [*found.logs] == [*compared.logs]
+    for name, log in compared.logs.items():
+        assert log.map_over_datasets(lambda own: own.drop_attrs()).equals(
+            found.logs[name].map_over_datasets(lambda own: own.drop_attrs())
+        )
+
+
+@pytest.mark.parametrize("timed", [0, -1])
+def test_no_timed_batch_is_refused(model: NextScaleModel, tmp_path: Path, timed: int) -> None:
+    with pytest.raises(VarlabError, match="timed"):
+        compare(model, "scenes", SPECS, n=2, timed=timed, folder=tmp_path / "c")
+    assert not (tmp_path / "c").exists()
 
 
 def test_a_decision_is_judged_by_its_held_out_prompts(compared: Comparison) -> None:

@@ -11,7 +11,7 @@ from pandas.testing import assert_frame_equal
 import varlab as vl
 from tests.minis import nano  # noqa: F401  (a fixture)
 from tests.test_class_quality import named_var
-from varlab.comparison import Comparison, compare, frontier
+from varlab.comparison import Comparison, bench, compare, frontier
 from varlab.comparison.bench import Bench
 from varlab.comparison.turns import BEGUN, TURNS
 from varlab.errors import VarlabError
@@ -71,6 +71,24 @@ def test_what_was_stopped_goes_on_after_its_last_turn(nano: NextScaleModel, stop
     assert whole.images["none"][4].tobytes() == found.images["none"][4].tobytes()
     assert list(found.timings.turn) == [0] * 3 + [1] * 3 + [2] * 3 == list(whole.timings.turn)
     assert not any("sittings" in note for note in whole.facts["notes"])
+
+
+def test_what_was_stopped_without_the_clock_goes_on_without_it(
+    nano: NextScaleModel, tmp_path: Path, ran: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(bench, "drawn", stop)
+        compared(nano, tmp_path / "c", timed=1)
+    assert str(verify(tmp_path / "c")) == "partial: 2 turns"  # the machine warmed up on a batch that is not timed
+    ran.clear()
+    found = compared(nano, tmp_path / "c", timed=1)
+    assert ran == [] and list(found.timings.turn) == [0] * 3 and not any("sittings" in n for n in found.facts["notes"])
+    assert compared(nano, None).prompts.equals(found.prompts)
+    with pytest.raises(VarlabError, match="different: timed"):
+        compared(nano, tmp_path / "c")
 
 
 def test_what_is_whole_is_opened(nano: NextScaleModel, tmp_path: Path, ran: list[int]) -> None:

@@ -1,5 +1,6 @@
 """Runs that share their beginning are, bit for bit and in their account, the runs that their methods make alone."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -26,6 +27,7 @@ SPECS = [
     "sparsevar:keep=0.5,last=2,alpha=none,block=1",
     "sparsevar:keep=0.5,last=2,alpha=none,block=1+cfg-off:last=2",  # listens to the rows that are left
     "sparsevar:tau=0.9,last=2,alpha=none",
+    "random-tokens:keep=1,last=1",  # the dense run to its end
 ]
 
 
@@ -44,6 +46,7 @@ def test_each_run_is_the_run_alone(make) -> None:  # type: ignore[no-untyped-def
         alone = run().generate(text_for(model, lengths, range(3)), samples, methods_of(spec))
         assert torch.equal(out.image, alone.image), spec
         assert out.ledger == alone.ledger, spec
+        np.testing.assert_equal(out.reports, alone.reports, spec)  # of every stage
     assert not torch.equal(found["none"].image, found["cfg-off:last=1"].image)
 
 

@@ -148,7 +148,7 @@ def compare(
         Methods as text; those joined by ``+`` run together. The dense run is always there.
     **options
         Those of ``varlab.comparison.compare``: ``n`` (32, or all of a shorter file; intervals narrow with its root,
-        time grows with it), ``seed``, ``batch``, ``rounds``, ``lpips``, ``frontier``, ``stages_of``, ``progress`` and
+        time grows with it), ``seed``, ``batch``, ``timed``, ``lpips``, ``frontier``, ``stages_of``, ``progress`` and
         settings; ``folder``, where it is kept as it grows and goes on after a stop, with ``overwrite`` and ``wait``;
         ``dense``, where dense images are kept for others too; ``foreign``, folders of pictures that other code drew of
         these prompts and seed, with ``foreign_latency``, a CSV of their seconds.

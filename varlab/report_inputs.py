@@ -55,7 +55,7 @@ def check_inputs(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[
     values = {**defaults, **given}
     folder, cfg = values.get("run_folder"), values.get("cfg")
     at_least(0, seed=values.get("seed"), control_n=values.get("control_n"))
-    at_least(1, rounds=values.get("rounds"), batch=values.get("batch"))
+    at_least(1, **{name: values.get(name) for name in ("rounds", "timed", "batch")})
     check_counts(**{name: values.get(name) for name in COUNTS}, control_n=values.get("control_n") or None)
     if compared := values.get("n" if "trained" in values else "removal_n"):
         check_enough(compared)  # images whose distance to scenes is told

@@ -47,6 +47,12 @@ def compare(
     ] = None,
     seed: Seed = 0,
     batch: Annotated[int, typer.Option(help="Images at a time: in the latency, and at most for the frontier.")] = 4,
+    timed: Annotated[
+        int | None,
+        typer.Option(
+            help="Batches under the clock; the other pictures are drawn without it, in less time. Default: each once."
+        ),
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: as torch has it.")] = None,
     lpips: Annotated[
         Path | None, typer.Option(help="Folder with AlexNet and LPIPS weights; default: $VARLAB_LPIPS, else no LPIPS.")
@@ -95,7 +101,7 @@ def compare(
     loaded = load_model(model, **options)
     with resumable() if out else nullcontext(), image_bar() as progress:
         result = run(
-            loaded, chosen, specs, n=len(chosen), seed=seed, batch=batch, lpips=lpips, frontier=frontier,
+            loaded, chosen, specs, n=len(chosen), seed=seed, batch=batch, timed=timed, lpips=lpips, frontier=frontier,
             progress=progress, foreign=foreign or (), foreign_latency=foreign_latency, dense=dense, folder=out,
             overwrite=overwrite, wait=not no_wait, **settings,
         )  # fmt: skip

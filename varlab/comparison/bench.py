@@ -11,7 +11,9 @@ from torch import Tensor
 
 from varlab.accelerators import DENSE, build
 from varlab.comparison.turns import Made, Turn, Turns
+from varlab.comparison.untimed import drawn
 from varlab.engine.hooks import Accelerator
+from varlab.engine.ledger import Ledger
 from varlab.measures.metrics import high_frequency_ssim, psnr, ssim
 from varlab.models.base import NextScaleModel
 from varlab.outputs import plain
@@ -66,33 +68,50 @@ def methods_of(spec: str) -> list[Accelerator]:
 
 
 class Bench:
-    """Runs the methods in turn and keeps what they gave; what is in ``place`` already is not run again."""
+    """Runs the methods in turn and keeps what they gave; what is in ``place`` already is not run again.
+
+    The first ``timed`` turns are under the clock, a batch each and from the first again where there are no more; the
+    batches that are left are drawn without it, the one that the machine warms up on among them.
+    """
 
     def __init__(
-        self, job: Job, names: Sequence[str], batch: int, measures: Mapping[str, Measure], place: Path | None = None
-    ) -> None:
-        self.job, self.names, self.batch, self.measures = job, list(names), batch, measures
+        self, job: Job, names: Sequence[str], batch: int, measures: Mapping[str, Measure], timed: int,
+        place: Path | None = None,
+    ) -> None:  # fmt: skip
+        self.job, self.names, self.measures, self.timed = job, list(names), measures, timed
         self.batches, self.turns = job.batches(batch), Turns(place)
         self.methods = {name: methods_of(name) for name in names}
-        self._made: dict[str, tuple[Times, Tensor, Log]] = {}
+        self._made: dict[str, tuple[Times | None, Ledger, Tensor, Log]] = {}
 
-    def run(self, rounds: int, progress: Progress | None = None) -> None:
-        """Every batch of prompts ``rounds`` times by every method, in turning order."""
-        total, n, there = rounds * len(self.batches), len(self.job.prompts), set(self.turns.done)
+    def run(self, progress: Progress | None = None) -> None:
+        """Every batch by every method, in turning order where it is timed."""
+        n, there, total = len(self.job.prompts), set(self.turns.done), max(self.timed, len(self.batches))
 
         def end(turn: int, _: int) -> None:
-            if turn and turn not in there:
-                self._keep(turn)
+            number = turn or self._warming
+            if number and number not in there:
+                self._keep(number, timed=turn > 0)
             self._made = {}
             if progress is not None:
-                progress(min(n, turn * self.batch // rounds), n)
+                progress(n * turn // total, n)
 
-        if len(there) < total or not self.turns.peaks:
-            timed = interleaved(self.names, self._run, total, self.job.model.device, end, done=there)
-            self.turns.keep_peaks(timed.peaks)
+        if not self.turns.peaks or not there.issuperset(range(1, self.timed + 1)):
+            found = interleaved(self.names, self._run, self.timed, self.job.model.device, end, done=there)
+            self.turns.keep_peaks(found.peaks)
+        for turn in range(self.timed + 1, total + 1):
+            if turn not in self.turns.done:
+                for name, out in drawn(self.job, samples := self._samples(turn), self.methods):
+                    self._made[name] = None, out.ledger, out.image.cpu(), of_methods(out.reports, samples)
+                end(turn, total)
+
+    @property
+    def _warming(self) -> int:
+        """The turn whose batch is drawn while the machine warms up; 0 where none of the size of all is left."""
+        left = self.batches[self.timed :]
+        return self.timed + 1 if left and len(left[0]) == len(self.batches[0]) else 0
 
     def _samples(self, turn: int) -> range:
-        return self.batches[max(0, turn - 1) % len(self.batches)]
+        return self.batches[max(0, (turn or self._warming) - 1) % len(self.batches)]
 
     def _run(self, name: str, turn: int) -> None:
         """One method on one batch; turn 0 warms up."""
@@ -101,17 +120,18 @@ class Bench:
         out, times = timed_run(
             job.model, texts, list(samples), self.methods[name], settings=job.settings, seed=job.seed
         )
-        self._made[name] = times, out.image.cpu(), of_methods(out.reports, samples)
+        self._made[name] = times, times.ledger, out.image.cpu(), of_methods(out.reports, samples)
 
-    def _keep(self, turn: int) -> None:
-        """What all methods gave in a turn; of the first round also the pictures, held against the dense ones."""
-        samples, dense = self._samples(turn), self._made[DENSE][1].clamp(0, 1)
+    def _keep(self, turn: int, timed: bool) -> None:
+        """What all methods gave in a turn; of each batch's first also the pictures, held against the dense ones."""
+        samples, dense = self._samples(turn), self._made[DENSE][2].clamp(0, 1)
         found = Turn(tuple(samples) if turn <= len(self.batches) else ())
-        for name, (times, image, decided) in self._made.items():  # in the order in which they ran
-            row, per = self.names.index(name), len(samples)
-            timing = {"method": name, "turn": turn - 1, "images": per, "seconds": times.seconds / per}
-            timing["transformer_seconds"] = times.transformer / per
-            found.add(row, timing, times.ledger)
+        for name, (times, ledger, image, decided) in self._made.items():  # in the order in which they ran
+            row, per, timing = self.names.index(name), len(samples), dict[str, Any]()
+            if times is not None and timed:
+                timing = {"method": name, "turn": turn - 1, "images": per, "seconds": times.seconds / per}
+                timing["transformer_seconds"] = times.transformer / per
+            found.add(row, timing, ledger)
             if found.samples:
                 found.add_pictures(row, to_pil(image), decided)
                 for measure, values in measured(image.clamp(0, 1), dense, self.measures).items():

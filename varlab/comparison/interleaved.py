@@ -43,7 +43,7 @@ def compare(
     n: int | None = None,
     seed: int = 0,
     batch: int = 4,
-    rounds: int = 1,
+    timed: int | None = None,
     lpips: Path | str | None = None,
     frontier: bool | Path | str = True,
     progress: Progress | None = None,
@@ -59,15 +59,15 @@ def compare(
     """One row for the dense run and for each method; joined specs (``sparsevar:tau=0.6+skipvar``) run together.
 
     prompt_set: as for ``varlab.log``. n: prompts; intervals narrow with its root, time grows with it; None is 32, or
-    all of a shorter file. batch: images at a time in the latency, and at most for the
-    frontier. rounds:
-    how often every batch is timed. Fidelity is to the dense image of the same seed: PSNR in dB, SSIM (Gaussian 11,
-    sigma 1.5, mean of RGB, range 1), SSIM of the detail (our own high-pass). The scene score comes from 100 prompts
-    of a scene set on. lpips: folder with the weights of LPIPS, by default ``$VARLAB_LPIPS``; without them the table has
-    no such column. frontier: all baselines on these prompts, which the methods are judged by, drawn once and kept in
-    the given folder or in one under ``runs/``; they cost about four dense runs. False leaves them out, and then no
-    verdict says that a method holds. stages_of: of how many prompts the picture after each stage is kept, for the
-    viewer; they cost every method one more run and a decode a stage, in none of their times.
+    all of a shorter file. batch: images at a time in the latency, and at most for the frontier. timed: batches under
+    the clock, from the first on; None times every batch once, more than there are time some again. Images of the others
+    are drawn together, without the clock: the same bits in less time. Fidelity is to the dense image of the same seed:
+    PSNR in dB, SSIM (Gaussian 11, sigma 1.5, mean of RGB, range 1), SSIM of the detail (our own high-pass). The scene
+    score comes from 100 prompts of a scene set on. lpips: folder with the weights of LPIPS, by default
+    ``$VARLAB_LPIPS``; without them the table has no such column. frontier: all baselines on these prompts, which the
+    methods are judged by, drawn once and kept in the given folder or in one under ``runs/``; they cost about four dense
+    runs. False leaves them out, and then no verdict says that a method holds. stages_of: of how many prompts the
+    picture after each stage is kept, for the viewer; they cost one more batch without the clock and a decode a stage.
     dense: a place of dense images that sweeps, comparisons and benchmarks share; the frontier reads and keeps them
     there, what is timed is always drawn. foreign: folders of pictures that other code drew of the same prompts and
     seed, or runs of ``vl.attach``; they stand beside ours in ``Comparison.foreign``. foreign_latency: a CSV of their
@@ -80,13 +80,14 @@ def compare(
     """
     progress = progress or watched()
     check_counts(n=n)
-    at_least(1, batch=batch, rounds=rounds)
+    at_least(1, batch=batch, timed=timed)
     at_least(0, stages_of=stages_of)
     names = list(dict.fromkeys([DENSE, *specs]))
     job, chosen = job_of(model, prompt_set, n, seed, settings)
     for name in names:  # what is missing is told before the first image
         try_methods(model, job.settings, methods_of(name))
-    facts = provenance(job, chosen.name) | {"batch": batch, "rounds": rounds, "device": device_name(model.device)}
+    timed = len(job.batches(batch)) if timed is None else timed
+    facts = provenance(job, chosen.name) | {"batch": batch, "timed": timed, "device": device_name(model.device)}
     facts["contents"] = contents(model, [method for name in names for method in methods_of(name)])
     check_foreign(foreign, foreign_latency, model, facts)
     measures = measures_of(model, lpips)
@@ -102,8 +103,8 @@ def compare(
             if frontier is not False:
                 baselines = None if frontier is True else Path(frontier)
                 blind = frontier_of(job, chosen.name, baselines, measures, progress, batch, shared)
-            bench = Bench(job, names, batch, measures, place.turns)
-            bench.run(rounds, progress)
+            bench = Bench(job, names, batch, measures, timed, place.turns)
+            bench.run(progress)
             found = _found(bench, chosen, place.facts, blind, stage_pictures(job, names, stages_of))
         if foreign:
             found = replace(found, foreign=beside(found, foreign, foreign_latency))

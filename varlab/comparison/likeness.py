@@ -15,7 +15,9 @@ COMPARED = (  # what is compared, and how
     "accelerators", "methods", "options", "folder", "others", "dense", "notes", "frontier", "formats", "latency",
     "margin", "expected", "spec", "compared",
 )  # fmt: skip
-AROUND = ("git", "versions", "threads", "device", "execution", "probes", "batch", "rounds", "log_version")  # said only
+AROUND = (  # said only
+    "git", "versions", "threads", "device", "execution", "probes", "batch", "timed", "rounds", "log_version",
+)  # fmt: skip
 SHOWN = 60  # characters of a value
 ABSENT = "-"
 

@@ -32,6 +32,7 @@ class Turn:
     gave: Log = field(default_factory=dict)  # a group a method, named by its row; what it decided lies below that
 
     def add(self, row: int, timing: dict[str, Any], ledger: Ledger) -> None:
+        """``timing``: a row of the timings; empty for what was not timed."""
         self.gave[f"{row:02d}"] = Group(self.samples, {}, {}, {"timing": timing, "ledger": asdict(ledger)})
 
     def add_pictures(self, row: int, pictures: Sequence[Image.Image], decided: Log) -> None:
@@ -45,7 +46,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Made:
-    """What the first round gave, by method: pictures and measures of all prompts, work, decisions."""
+    """What each batch gave first, by method: pictures and measures of all prompts, work, decisions."""
 
     images: dict[str, list[Image.Image]]
     measured: dict[str, pd.DataFrame]
@@ -71,7 +72,7 @@ class Turns:
 
     def keep(self, number: int, turn: Turn) -> None:
         for path, group in turn.gave.items():
-            group.attrs |= {} if "/" in path else {"sitting": self.sitting}
+            group.attrs |= {"sitting": self.sitting} if group.attrs.get("timing") and "/" not in path else {}
         self.done[number] = turn.gave
         if self.place is not None:
             with beside(self.place / f"{number:06d}.npz") as draft:
@@ -89,12 +90,12 @@ class Turns:
         return len({group.attrs["sitting"] for group in groups if "sitting" in group.attrs})
 
     def timings(self) -> pd.DataFrame:
-        """A row a turn and method, in the order in which they ran."""
+        """A row a timed turn and method, in the order in which they ran."""
         groups = (item for number in sorted(self.done) for item in self.done[number].items())
-        return pd.DataFrame([group.attrs["timing"] for path, group in groups if "/" not in path])
+        return pd.DataFrame([timing for path, group in groups if "/" not in path and (timing := group.attrs["timing"])])
 
     def joined(self, names: Sequence[str], batches: int) -> Made:
-        """What the first round gave."""
+        """What each batch gave first."""
         first = [self.done[number] for number in range(1, batches + 1)]
         log, rows = logs.join(first), {name: f"{row:02d}" for row, name in enumerate(names)}
         variables = {name: {key: held[1] for key, held in log[row].variables.items()} for name, row in rows.items()}

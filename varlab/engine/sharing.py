@@ -5,6 +5,7 @@ batch form a tree, walked depth first; each is bit for bit the run that its meth
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from varlab.engine.counting import count_dense
@@ -26,7 +27,8 @@ def may_share(methods: Sequence[Accelerator]) -> bool:
 def shared_runs(run: Run, text: Any, samples: Sequence[int], methods: Methods) -> Iterator[tuple[str, Generation]]:
     """(name, what ``run.generate`` gives with these methods), in the order of the tree.
 
-    Only for methods that are blind or wait (see ``may_share``): until two plans differ, one method hears for all.
+    Only for methods that are blind or wait (see ``may_share``): until two plans differ, they hear only where stages
+    end.
     Memory: one more canvas, not one more store, for each run that is open.
     Raises VarlabError for a method that plans each image by itself.
     """
@@ -58,11 +60,13 @@ def _walk(run: Run, state: State, k: int, spent: Ledger, methods: Methods) -> It
                 count_dense(run.context, own, later)
             out = run.finish(state.samples, [own])
             out.ledger = spent + run.ledger
-            yield from ((name, out) for name in group)
+            yield from ((name, replace(out, states=[replace(own, accelerators=[*group[name]])])) for name in group)
             continue
         count_dense(run.context, own, k)
         if plan.action == "run":
             run.run_stage(own, k, plan)
+            for method in (method for joined in list(group.values())[1:] for method in joined):  # the first has heard
+                method.end_stage(run.stage(own, k, plan), own)
         yield from _walk(run, own, k + 1, spent + run.ledger, group)
 
 

@@ -93,7 +93,9 @@ def timed_run(
     clock = Clock(model.device)
     noise, chosen = SeededNoise(seed), model.settings if settings is None else settings
     run = Run(model, chosen, noise, on_span=clock.mark, execution=execution or Execution())
-    dense = run.dense_run(text, samples) if any("dense" in method.needs for method in methods) else None
+    with run.torch_settings():
+        needed = any("dense" in method.needs for method in methods)
+        dense = run.dense_run(text, samples).decoded() if needed else None
     start = now(clock.device)
     clock.mark("start", 0)
     reader = getattr(model, "read_prompts", None)

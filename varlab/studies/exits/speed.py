@@ -45,7 +45,7 @@ def exit_speed(
     assert isinstance(model, VAR)
     prompts = PromptSet.from_texts(labels(model, batch), "classes")
     found = compare(
-        model, prompts, specs, n=batch, batch=batch, rounds=rounds, seed=seed, frontier=False, progress=progress
+        model, prompts, specs, n=batch, batch=batch, timed=rounds, seed=seed, frontier=False, progress=progress
     )
     by_turn = {name: part.sort_values("turn") for name, part in found.timings.groupby("method")}
     dense, rows = by_turn[DENSE].transformer_seconds, []

@@ -1,0 +1,54 @@
+"""Pictures that nobody times: methods that share their first stages are drawn together, each bit for bit as alone."""
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from varlab.accelerators import DENSE
+from varlab.engine.context import Context
+from varlab.engine.dense import Dense
+from varlab.engine.hooks import Probe
+from varlab.engine.loop import Run
+from varlab.engine.randomness import SeededNoise
+from varlab.engine.sharing import Methods, may_share, shared_runs
+from varlab.engine.stage import Stage
+from varlab.engine.state import Generation
+from varlab.runs import Job
+
+
+class LastCanvases(Probe):
+    """``after``: by stage and images the canvas that was last grown there."""
+
+    name = "last-canvases"
+
+    def start(self, context: Context) -> None:
+        self.after = dict[int, dict[tuple[int, ...], Tensor]]()
+
+    def on_residual(self, stage: Stage, codes: Tensor, before: Tensor, canvas: Tensor) -> None:
+        if not self.after:
+            self.blank = before
+        self.after.setdefault(stage.index, {})[stage.samples] = canvas
+
+
+def drawn(
+    job: Job, samples: range, methods: Methods, canvases: LastCanvases | None = None
+) -> Iterator[tuple[str, Generation]]:
+    """What each method gives of a batch; the dense run, which is among them, comes first and serves those that need it.
+
+    ``canvases``: holds, whenever a method is through, its canvas after each stage that it ran; stages that it did
+    without may hold another's.
+    """
+    text, numbers, keeper = job.text(samples), list(samples), canvases or LastCanvases()
+    together = {name: methods[name] for name in (DENSE, *methods) if may_share(methods[name])}
+
+    def run() -> Run:
+        return Run(job.model, job.settings, SeededNoise(job.seed), [keeper])
+
+    for name, out in shared_runs(run(), text, numbers, together):
+        if name == DENSE:
+            grown = [canvas for after in keeper.after.values() for canvas in after.values()]
+            dense = Dense(tuple(numbers), [keeper.blank, *grown], job.model.decode)
+        yield name, out
+    for name, joined in methods.items():
+        if name not in together:
+            yield name, run().generate(text, numbers, joined, dense=dense)
