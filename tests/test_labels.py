@@ -105,12 +105,20 @@ def test_text_is_as_wide_in_a_file_as_where_the_layout_was_found() -> None:
     assert widths == pytest.approx([widths[0]] * 3, rel=0.002)
 
 
-@pytest.mark.parametrize("draw", [figures.high_frequency_share, figures.guidance_effect, figures.spectral_centroid])
-def test_a_legend_covers_no_line_however_high_it_is(draw: Callable[..., Axes]) -> None:
-    ax = draw(toy_log())
-    style.figure_of(ax).draw_without_rendering()
-    legend = ax.get_legend()
-    assert legend is not None and legend.get_window_extent().y1 < ax.get_window_extent().y0
+@pytest.mark.parametrize("letters", [1.0, 2.0])
+@pytest.mark.parametrize("draw", [figures.high_frequency_share, figures.guidance_effect, figures.concentration])
+def test_a_legend_stands_right_below_the_name_of_its_axis(draw: Callable[..., Axes], letters: float) -> None:
+    """Where it covers neither lines nor names, however high the lines and however large the letters."""
+    ax = draw(toy_log(), ax=figures.panels(1, 1, 3.25 * letters, 2.4 * letters)[0])
+    figure, legend = style.figure_of(ax), ax.get_legend()
+    for text in figure.findobj(Text):
+        if isinstance(text, Text):
+            text.set_fontsize(letters * float(text.get_fontsize()))
+    assert legend is not None
+    with style.theme(), laid_out(figure):
+        figure.draw_without_rendering()
+        gap = ax.xaxis.label.get_window_extent().y0 - legend.get_window_extent().y1
+        assert 0 < gap < 10 * letters and legend.get_window_extent().y0 > 0
 
 
 def test_a_narrow_logarithmic_scale_has_more_than_two_numbers() -> None:

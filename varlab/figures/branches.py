@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 
 from varlab.analysis.logs import Log, predicted, stage_count, summaries, summary, variable
 from varlab.errors import unknown
-from varlab.figures.style import BLUE, INK, ORANGE, RED, finish, legend_below, line, own_axes, stage_axis, theme
+from varlab.figures.legends import legend_below
+from varlab.figures.style import BLUE, INK, ORANGE, RED, finish, line, own_axes, stage_axis, theme
 from varlab.figures.tokens import block_map
 
 PROBE = "branch-divergence"

@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from varlab.figures.legends import settle_legends
 from varlab.figures.style import figure_of, kept, theme
 from varlab.figures.text import bare_fonts
 from varlab.outputs import read_facts, refuse_existing, save_table
@@ -59,6 +60,7 @@ def laid_out(figure: Figure) -> Iterator[None]:
     """The layout is found once for all files, and each is drawn once: with an engine, "none" too, it is drawn twice."""
     engine = figure.get_layout_engine()
     figure.draw_without_rendering()
+    settle_legends(figure)
     if engine is not None:
         engine.execute(figure)  # a legend below its axes moves with their height, and would cover what is below it
     with mpl.rc_context({"figure.autolayout": False, "figure.constrained_layout.use": False}):

@@ -25,6 +25,7 @@ from varlab.analysis.spectra import (
     threshold,
     wavelet_share_table,
 )
+from varlab.figures.legends import legend_below
 from varlab.figures.style import (
     COLOURS,
     MARKERS,
@@ -33,7 +34,6 @@ from varlab.figures.style import (
     decades,
     finish,
     halo,
-    legend_below,
     line,
     own_axes,
     reference,

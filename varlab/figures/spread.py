@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 
 from varlab.analysis.controls import energy_edges
 from varlab.analysis.logs import Images, Log, has_images, pick, summary, variable
-from varlab.figures.style import COLOURS, SOFT, finish, legend_below, line, own_axes, reference, stage_axis, theme
+from varlab.figures.legends import legend_below
+from varlab.figures.style import COLOURS, SOFT, finish, line, own_axes, reference, stage_axis, theme
 
 PROBE = "residual-spectrum"
 SPREADS = ("contribution", "preview change")

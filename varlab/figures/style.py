@@ -236,11 +236,6 @@ def one_legend(*axes: Axes, columns: int = 4) -> None:
     _draw_as_typed(figure)
 
 
-def legend_below(ax: Axes, columns: int = 3, **options: Any) -> None:
-    """The legend under the names of the x axis, where it covers no line."""
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.4), ncols=columns, fontsize=6, columnspacing=1.2, **options)
-
-
 def halo(width: float = 1.6) -> list[Any]:
     """White around letters and lines, so that they stay readable over others."""
     return [withStroke(linewidth=width, foreground="white")]
