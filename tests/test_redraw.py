@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -57,6 +58,15 @@ def test_a_second_call_gives_the_same_bytes(tmp_path: Path) -> None:
     }  # fmt: skip
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes(), one.name
+
+
+def test_nothing_is_cut_off_at_the_edges_of_a_figure(drawn: list[Path]) -> None:
+    """What reaches beyond a page leaves ink on its outermost pixels."""
+    paths = [path for path in drawn if path.suffix == ".png"]
+    assert len(paths) > 6
+    for path in paths:
+        page = np.asarray(Image.open(path).convert("L"))
+        assert min(edge.min() for edge in (page[0], page[-1], page[:, 0], page[:, -1])) > 200, path.name
 
 
 def test_fonts_are_embedded_and_widths_those_of_a_page(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def difference_spectrum(compared: Pictured, ax: Axes | None = None) -> Axes:
         )
         if name in (*own[:1], *blind[:1]):
             ax.fill_between(frequency, part.low, part.high, color=colour, alpha=0.14, lw=0)
-    ax.set(yscale="log", xlabel="frequency (cycles per image)", ylabel="power of the difference from dense")
+    ax.set(yscale="log", xlabel="frequency (cycles per image)", ylabel="power of the difference")
     decades(ax.yaxis)
     ax.legend(
         fontsize=6, loc="center left", bbox_to_anchor=(1.0, 0.5), title="95 % bands: the first\nmethod and baseline"

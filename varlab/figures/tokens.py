@@ -65,7 +65,8 @@ def block_map(log: Log, table: pd.DataFrame, title: str, unit: str, ax: Axes | N
     middle = grid.values[1:-1] if len(grid) > 4 else grid.values  # first and last block would take half the scale
     scale = _log_scale(middle[middle > 0]) if logarithmic else None
     labels, ends = grid.map(_short) if few else None, "both" if logarithmic else "neither"
-    beyond = f" (up to {_short(np.nanmax(grid.values))})" if scale and np.nanmax(grid.values) > scale.vmax else ""
+    largest = float(f"{np.nanmax(grid.values):.2g}")
+    beyond = f" (up to {largest:g})" if scale is not None and scale.vmax and largest > scale.vmax else ""
     bar_as = {"label": unit + beyond, "pad": 0.02, "aspect": 24, "extend": ends}
     sns.heatmap(grid, ax=ax, cmap=ENERGY, norm=scale, annot=labels, fmt="", annot_kws={"fontsize": 6},
                 linewidths=0.4 if few else 0, cbar_kws=bar_as)  # fmt: skip
@@ -93,7 +94,7 @@ def _short(value: float) -> str:
     """Two significant digits, without a leading zero."""
     if np.isnan(value):
         return ""
-    text = f"{value:#.2g}" if 0.001 <= value < 99.5 else f"{value:.0f}" if 1 < value < 10_000 else f"{value:.0e}"
+    text = f"{value:#.2g}" if 0.001 <= value < 1000 else f"{value:.0e}"
     return text.replace("e-0", "e-").replace("e+0", "e").removeprefix("0").removesuffix(".") or "0"
 
 
