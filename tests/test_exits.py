@@ -10,7 +10,7 @@ import torch
 
 from tests.conftest import tiny_var
 from tests.minis import refused
-from tests.test_class_quality import named_var
+from tests.test_class_quality import few_features, named_var  # noqa: F401  (a fixture)
 from varlab.analysis.measured import Measured, read_measured
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
@@ -68,8 +68,9 @@ def test_removed_details_are_gone_and_only_there() -> None:
     assert torch.equal(*images)
 
 
+@pytest.mark.usefixtures("few_features")
 def test_loss_of_detail_is_measured_against_the_whole_model() -> None:
-    table = detail_removed(named_var(), {"the last two": [2, 3]}, n=90, resamples=5).table.set_index("removed")
+    table = detail_removed(named_var(), {"the last two": [2, 3]}, n=18, resamples=5).table.set_index("removed")
     assert table.loc["nothing", "ssim"] == 1 and table.loc["the last two", "ssim"] < 1
     assert table.loc["the last two", "ssim_low"] <= table.loc["the last two", "ssim"]
 
@@ -80,12 +81,13 @@ def test_exit_vectors_have_one_shorthand() -> None:
     refused(lambda: scaled_rows(tiny_var(), ["e"]), "no published row")
 
 
+@pytest.mark.usefixtures("few_features")
 def test_quality_of_exits_has_its_account_beside_it() -> None:
     model, notes = named_var(), []
-    found = exit_quality({"a": model}, ["4", "2"], n=90, resamples=5, progress=lambda *x: notes.append(x))
+    found = exit_quality({"a": model}, ["4", "2"], n=18, resamples=5, progress=lambda *x: notes.append(x))
     assert found.table[["weights", "exits"]].apply(tuple, axis=1).tolist() == [("a", "4"), ("a", "2")]
     assert found.table.block_calls.tolist() == [16, 8] and notes[-1] == (2, 2)
-    refused(lambda: exit_quality({"a": model, "b": tiny_var("long")}, ["2"], n=90), "one schedule")
+    refused(lambda: exit_quality({"a": model, "b": tiny_var("long")}, ["2"], n=18), "one schedule")
 
 
 def test_a_table_is_measured_once_for_its_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

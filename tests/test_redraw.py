@@ -22,9 +22,9 @@ from varlab.reports import find_notebook
 from varlab.runs.folders import keep
 
 
-def stored(folder: Path, *groups: str) -> Path:
+def stored(folder: Path, *groups: str, stages: int = 6) -> Path:
     """A toy log with some of its groups, and its pictures, as a run leaves them."""
-    tree = toy_log(n=4)
+    tree = toy_log(n=4, stages=stages)
     for name in list(tree.children):
         if groups and name not in groups:
             del tree[name]
@@ -159,7 +159,7 @@ main()
 
 
 def test_without_torch_the_pictures_are_the_same(compared: Path, drawn: list[Path], tmp_path: Path) -> None:
-    run = stored(tmp_path / "run", "residual-spectrum", "token-mse")
+    run = stored(tmp_path / "run", "residual-spectrum", "token-mse", stages=3)
     call = [sys.executable, "-c", WITHOUT_TORCH, "figures", str(run), str(compared), "--format", "png", "--out"]
     said = subprocess.run([*call, str(tmp_path / "without")], capture_output=True, text=True)
     assert said.returncode == 0, said.stdout + said.stderr
