@@ -22,7 +22,7 @@ from varlab.models.var_model import VAR
 from varlab.studies.exits import facts_of
 from varlab.studies.exits.detail import WithoutDetail, detail_removed, detail_shares
 from varlab.studies.exits.lens import _by_stage, _Drawn, detail_share, lens
-from varlab.studies.exits.quality import exit_quality, scaled_rows, shorthand
+from varlab.studies.exits.quality import exit_pictures, exit_quality, scaled_rows, shorthand, spread_classes
 from varlab.studies.kept import kept, origin
 
 
@@ -130,6 +130,19 @@ def frame(**columns: object) -> pd.DataFrame:
     for name in set(figures.MEASURES) & set(table.columns):
         table[f"{name}_low"], table[f"{name}_high"] = table[name] - 0.1, table[name] + 0.1
     return table
+
+
+def test_images_by_exit_are_of_classes_far_apart() -> None:
+    model = tiny_var()
+    names = spread_classes(model, 2)
+    places = [model.text.texts.index(name) for name in names]
+    assert places == [len(model.text.texts) // 4, 3 * len(model.text.texts) // 4]
+    pictures = exit_pictures({"plain": model}, ["4", "2"], 2)
+    table = frame(weights=["plain"] * 2, exits=["4", "2"], block_calls=[16, 8], gflops=[2.0, 1])
+    drawn = figures.samples_by_exit(pictures, Measured(table, facts()), names)
+    assert [ax.get_title(loc="left") for ax in drawn.axes] == [*names, "", ""]
+    assert [ax.get_ylabel() for ax in drawn.axes] == ["exit 4", "", "exit 2", ""]
+    plt.close("all")
 
 
 def test_figures_read_tables_alone(seen: Measured, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from varlab.figures.style import (
     stage_colours,
     theme,
 )
-from varlab.figures.text import as_typed
+from varlab.figures.text import as_typed, wrapped
 from varlab.measures.statistics import bootstrap_interval
 
 MEASURES = {
@@ -214,11 +214,14 @@ def _training(seed: int) -> tuple[str, str, str]:
 
 
 @theme()
-def samples_by_exit(pictures: Mapping[str, Mapping[str, np.ndarray]], found: Measured) -> Figure:
+def samples_by_exit(
+    pictures: Mapping[str, Mapping[str, np.ndarray]], found: Measured, names: Sequence[str] = ()
+) -> Figure:
     """How do the images look at each exit? One row per exit, one block of columns per set of
     weights, the same noise in all.
 
-    ``pictures``: of ``exits.quality.exit_pictures``; ``found``: the table of those very models.
+    ``pictures``: of ``exits.quality.exit_pictures``; ``found``: the table of those very models; ``names``: of
+    the columns, such as their classes.
     """
     exits = list(next(iter(pictures.values())))
     counts = {weights: len(rows[exits[0]]) for weights, rows in pictures.items()}
@@ -233,6 +236,9 @@ def samples_by_exit(pictures: Mapping[str, Mapping[str, np.ndarray]], found: Mea
                 ax.imshow(image, interpolation="nearest")
                 ax.set(xticks=[], yticks=[])
                 ax.spines[:].set_visible(False)
+            if exit_ == exits[0]:
+                for ax, name in zip(line_of, names, strict=False):
+                    ax.set_title(wrapped(name, 14, lines=2), fontsize=5.5, fontweight="normal", pad=2)
             if part is parts[0]:
                 line_of[0].set_ylabel(as_typed(f"exit {exit_}"), fontsize=6)
         part.suptitle(as_typed(weights), fontsize=7, fontweight="bold")

@@ -96,7 +96,7 @@ def saturation(log: Log, enough: float = ENOUGH, ax: Axes | None = None) -> Axes
     """Which share of the pictures is done after a stage, and which share of the cost is still to come?"""
     table = saturation_table(log, enough)
     ax = own_axes(ax, 3.5, 2.7)
-    ax.plot(table["stage"], table["saturated"], "s-", color=BLUE, label=f"done (SSIM ≥ {enough:g})")
+    ax.plot(table["stage"], table["saturated"], "s-", color=BLUE, label=f"pictures done (SSIM ≥ {enough:g})")
     ax.fill_between(table["stage"], table["saturated_low"], table["saturated_high"], color=BLUE, alpha=0.18, lw=0)
     for name, colour in (("FLOP_left", SKY), ("time_left", ORANGE)):
         if name in table:

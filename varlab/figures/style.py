@@ -186,8 +186,9 @@ def stage_title(k: int, sides: list[tuple[int, int]]) -> str:
 
 
 def block_axis(ax: Axes, blocks: Sequence[int]) -> None:
-    """Blocks on x; every fourth is named where there are many."""
-    step = 1 if len(blocks) <= 16 else 4
+    """Blocks on x; every fourth is named where there are many, every second where a column has more than nine."""
+    narrow = figure_of(ax).get_figwidth() < 4 and len(blocks) > 9
+    step = 4 if len(blocks) > 16 else 2 if narrow else 1
     ax.set_xticks([b for b in blocks if (b - blocks[0]) % step == 0 or step == 1])
     ax.set_xlabel("block")
     ax.set_xlim(min(blocks) - 0.6, max(blocks) + 0.6)

@@ -53,7 +53,7 @@ def block_token_mse(log: Log, sublayer: str = "block", guidance_row: str = "both
 def step_change(log: Log, ax: Axes | None = None) -> Axes:
     """How far is a block's output from its own output one stage earlier? 0: the stage repeats the last one."""
     table = step_change_table(log)
-    ax = block_map(log, table, "Distance to the previous stage", "relative MSE", ax)
+    ax = block_map(log, table, "Change since the previous stage", "relative MSE", ax)
     return finish(ax, log, "step_change", table)
 
 
@@ -154,7 +154,7 @@ def block_edge_correlation(
         shift = 0.22 * (i - (len(shown) - 1) / 2)
         _point_ranges(ax, table[table["stage"] == k], shift, CYCLE[i % len(CYCLE)], MARKERS[i % 6], f"stage {k}")
     block_axis(ax, sorted(table["block"].unique()))
-    ax.set(ylabel="rank correlation with edges", title="Change of the tokens and edges, by block")
+    ax.set(ylabel="rank correlation with edges", title="Which blocks change tokens on edges?")
     _explain(ax, "other" in table)
     return finish(ax, log, "block_edge_correlation", table)
 

@@ -10,7 +10,7 @@ from varlab.accelerators.exit_account import account
 from varlab.accelerators.freqexit import ROWS, read_exits, row_exits
 from varlab.analysis.measured import Measured
 from varlab.errors import VarlabError, quoted
-from varlab.evaluation.classes import as_row, described, draw_classes, labels, measures, reference
+from varlab.evaluation.classes import as_row, described, labels, measures, reference
 from varlab.evaluation.distances import FrechetSpace
 from varlab.evaluation.scattering import scattering_of
 from varlab.evaluation.scenes import drawn
@@ -72,9 +72,18 @@ def exit_quality(
 def exit_pictures(
     models: Mapping[str, VAR], exits: Sequence[str], n: int = 6, seed: int = 0
 ) -> dict[str, dict[str, np.ndarray]]:
-    """By weights and exit vector the first ``n`` images uint8 [n, H, W, 3] of ``exit_quality``: the same noise."""
-    specs = exit_specs(next(iter(models.values())), exits)
+    """By weights and exit vector an image, uint8 [n, H, W, 3], of each of ``spread_classes``: the same noise."""
+    first = next(iter(models.values()))
+    specs, texts = exit_specs(first, exits), spread_classes(first, n)
     return {
-        weights: {text: draw_classes(model, n, seed, [spec]) for text, spec in zip(exits, specs, strict=True)}
+        weights: {
+            text: np.stack(list(drawn(model, texts, seed, [spec]))) for text, spec in zip(exits, specs, strict=True)
+        }
         for weights, model in models.items()
     }
+
+
+def spread_classes(model: VAR, n: int) -> list[str]:
+    """``n`` classes spread over all: neighbours are alike."""
+    known = model.text.texts
+    return [known[int((i + 0.5) * len(known) / n) % len(known)] for i in range(n)]
