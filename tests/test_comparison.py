@@ -123,22 +123,19 @@ def test_timings_are_counted_apart_from_prompts(model: NextScaleModel) -> None:
     assert set(shown.batches) == {4}  # two of three prompts, twice
 
 
-@pytest.mark.parametrize("timed", [1, 2])  # the machine warms up on a batch that is left, or on the first one
-def test_what_is_not_timed_is_drawn_the_same(model: NextScaleModel, compared: Comparison, timed: int) -> None:
-    found = compare(model, "scenes", SPECS, n=5, batch=2, seed=3, frontier=False, timed=timed)
-    assert (
-        (found.table.timings == timed).all()
-        and (found.table.n == 5).all()
-        and set(found.timings.turn) == {*range(timed)}
-    )
-    assert found.prompts.equals(compared.prompts) and found.ledgers == compared.ledgers
+@pytest.mark.parametrize("timed", [1, 2, None])  # the machine warms up on a timed batch, one that is left, a timed one
+def test_what_is_not_timed_is_drawn_the_same(model: NextScaleModel, compared: Comparison, timed: int | None) -> None:
+    found = compare(model, "scenes", SPECS, n=5, batch=2, seed=3, frontier=False, timed=timed, stages_of=2)
+    assert set(found.timings.turn) == {*range(timed or 3)} and (found.table.timings == (timed or 3)).all()
+    assert (found.table.n == 5).all() and found.prompts.equals(compared.prompts)
+    assert found.ledgers == compared.ledgers and [*found.logs] == [*compared.logs]
     for name, pictures in compared.images.items():
         assert [picture.tobytes() for picture in found.images[name]] == [picture.tobytes() for picture in pictures]
-    assert [*found.logs] == [*compared.logs]
-    for name, log in compared.logs.items():
-        assert log.map_over_datasets(lambda own: own.drop_attrs()).equals(
-            found.logs[name].map_over_datasets(lambda own: own.drop_attrs())
-        )
+        for i, stages in enumerate(found.stages[name]):
+            assert [*stages] == [*range(1, len(model.schedule) + (0 if "truncate" in name else 1))]
+            assert i < 2 and stages[max(stages)].tobytes() == pictures[i].tobytes()
+    (log,), (other,) = compared.logs.values(), found.logs.values()
+    assert all(group.ds.drop_attrs().equals(other[group.path].ds.drop_attrs()) for group in log.subtree)
 
 
 @pytest.mark.parametrize("timed", [0, -1])

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -63,7 +64,8 @@ def test_the_decision_models_know_how_good_they_are(place: Path) -> None:
 def test_a_notebook_runs_and_says_what_it_shows(place: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baselines, "baseline_specs", lambda *_: BASELINES)  # the whole grid is drawn elsewhere
     folder = place / name
-    few = {"methods": FEW} if name == "10_sparsevar" else {}
+    few: dict[str, Any] = {} if name == "14_sparsevar_calibration" else {"timed": 2}
+    few |= {"methods": FEW} if name == "10_sparsevar" else {}
     ran = run_cells(name, {"prompt_set": str(place / "texts.txt"), "n": 3, **few}, folder)
     facts = ran.facts
     assert facts["weights"].startswith("trained (varlab mini-infinity") and facts["n"] == 3

@@ -139,7 +139,7 @@ def test_a_comparison_shows_what_it_showed(tmp_path: Path, monkeypatch: pytest.M
     """On the smallest shipped mini. The tutorial's report goes through the runner, with its kernel and its page."""
     monkeypatch.chdir(Path(__file__).parents[1])
     methods = "sparsevar:keep=0.5,last=2 fastvar-all-scales:ratios=0.5"
-    given = {"model": "nano-infinity", "methods": methods, "n": FEWEST, "seed": 0}
+    given = {"model": "nano-infinity", "methods": methods, "n": FEWEST, "timed": 3, "seed": 0}
     facts = run_cells("20_compare", given, tmp_path).facts
     assert facts["weights"] == vl.load("nano-infinity").weights and facts["n"] == FEWEST
     assert {".pdf", ".png", ".csv"} <= {path.suffix for path in tmp_path.iterdir()}

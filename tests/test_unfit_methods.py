@@ -73,6 +73,7 @@ OTHERS = {
     "split": (("split", "mini-infinity", "--n", 2, "--out", "made"), "at least 8 stages"),
     "a calibration's report": (("report", "14_sparsevar_calibration", "-p", "last=20"), "last=20 is more than the"),
     "a report's batch": (("report", "20_compare", "-p", "batch=0"), "batch must be at least 1"),
+    "a report's timing": (("report", "20_compare", "-p", "timed=0"), "timed must be at least 1"),
     "export": (("export", "mini-var", "made.npz", "--method", "truncate:last=99"), "leaves no stage of"),
     "few images": (("score", "frechet", "mini-var", "--n", 87), "over 87 features needs more images than that, not 87"),
     "removals": (("report", "05_exit_motivation", "-p", "removal_n=4"), "needs more images than that, not 4"),

@@ -1,6 +1,6 @@
 """The bench that runs methods in turn, times them and keeps what they gave."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,11 @@ import xarray as xr
 from torch import Tensor
 
 from varlab.accelerators import DENSE, build
+from varlab.comparison.previews import Stages, drawn_by_stage
 from varlab.comparison.turns import Made, Turn, Turns
-from varlab.comparison.untimed import drawn
 from varlab.engine.hooks import Accelerator
 from varlab.engine.ledger import Ledger
+from varlab.engine.state import Generation
 from varlab.measures.metrics import high_frequency_ssim, psnr, ssim
 from varlab.models.base import NextScaleModel
 from varlab.outputs import plain
@@ -70,16 +71,19 @@ def methods_of(spec: str) -> list[Accelerator]:
 class Bench:
     """Runs the methods in turn and keeps what they gave; what is in ``place`` already is not run again.
 
-    The first ``timed`` turns are under the clock, a batch each and from the first again where there are no more; the
-    batches that are left are drawn without it, the one that the machine warms up on among them.
+    The first ``timed`` turns are under the clock, a batch each, and over again where there are no more; the batches
+    that are left are drawn without it, the one that the machine warms up on among them. The batch of the first prompts
+    comes last, for the pictures after each stage of ``stages_of`` of them are drawn without the clock.
     """
 
     def __init__(
         self, job: Job, names: Sequence[str], batch: int, measures: Mapping[str, Measure], timed: int,
-        place: Path | None = None,
+        stages_of: int = 0, place: Path | None = None,
     ) -> None:  # fmt: skip
         self.job, self.names, self.measures, self.timed = job, list(names), measures, timed
-        self.batches, self.turns = job.batches(batch), Turns(place)
+        first, *others = job.batches(batch)
+        self.batches, self.turns = [*others, first], Turns(place)
+        self.staged, self.stages = range(min(stages_of, len(job.prompts))), dict[str, list[Stages]]()
         self.methods = {name: methods_of(name) for name in names}
         self._made: dict[str, tuple[Times | None, Ledger, Tensor, Log]] = {}
 
@@ -100,18 +104,29 @@ class Bench:
             self.turns.keep_peaks(found.peaks)
         for turn in range(self.timed + 1, total + 1):
             if turn not in self.turns.done:
-                for name, out in drawn(self.job, samples := self._samples(turn), self.methods):
+                for name, out in self._drawn(samples := self._samples(turn)):
                     self._made[name] = None, out.ledger, out.image.cpu(), of_methods(out.reports, samples)
                 end(turn, total)
+        if self.staged and not self.stages:
+            for _ in self._drawn(self.staged):
+                pass
+
+    def _drawn(self, samples: range) -> Iterator[tuple[str, Generation]]:
+        """A batch by all methods without the clock; where it holds them all, with the pictures after each stage."""
+        count = len(self.staged) if set(self.staged) <= set(samples) else 0
+        for name, out, stages in drawn_by_stage(self.job, samples, self.methods, count):
+            if stages:
+                self.stages[name] = stages
+            yield name, out
 
     @property
     def _warming(self) -> int:
         """The turn whose batch is drawn while the machine warms up; 0 where none of the size of all is left."""
         left = self.batches[self.timed :]
-        return self.timed + 1 if left and len(left[0]) == len(self.batches[0]) else 0
+        return self.timed + 1 if left and len(left[0]) == len(self.batches[-1]) else 0
 
     def _samples(self, turn: int) -> range:
-        return self.batches[max(0, (turn or self._warming) - 1) % len(self.batches)]
+        return self.batches[((turn or self._warming) - 1) % len(self.batches)]
 
     def _run(self, name: str, turn: int) -> None:
         """One method on one batch; turn 0 warms up."""

@@ -17,7 +17,6 @@ from varlab.comparison.baselines import frontier_of
 from varlab.comparison.bench import Bench, identities, job_of, measures_of, method_logs, methods_of, prompt_rows
 from varlab.comparison.foreign import Folders, beside, check_foreign
 from varlab.comparison.notes import fitted_notes
-from varlab.comparison.previews import Stages, stage_pictures
 from varlab.comparison.result import Comparison
 from varlab.comparison.resumed import growing
 from varlab.comparison.rows import method_row
@@ -60,14 +59,14 @@ def compare(
 
     prompt_set: as for ``varlab.log``. n: prompts; intervals narrow with its root, time grows with it; None is 32, or
     all of a shorter file. batch: images at a time in the latency, and at most for the frontier. timed: batches under
-    the clock, from the first on; None times every batch once, more than there are time some again. Images of the others
-    are drawn together, without the clock: the same bits in less time. Fidelity is to the dense image of the same seed:
-    PSNR in dB, SSIM (Gaussian 11, sigma 1.5, mean of RGB, range 1), SSIM of the detail (our own high-pass). The scene
-    score comes from 100 prompts of a scene set on. lpips: folder with the weights of LPIPS, by default
-    ``$VARLAB_LPIPS``; without them the table has no such column. frontier: all baselines on these prompts, which the
-    methods are judged by, drawn once and kept in the given folder or in one under ``runs/``; they cost about four dense
-    runs. False leaves them out, and then no verdict says that a method holds. stages_of: of how many prompts the
-    picture after each stage is kept, for the viewer; they cost one more batch without the clock and a decode a stage.
+    the clock; None times every batch once, more than there are time some again. Images of the others are drawn
+    together, without the clock: the same bits in less time. Fidelity is to the dense image of the same seed: PSNR in
+    dB, SSIM (Gaussian 11, sigma 1.5, mean of RGB, range 1), SSIM of the detail (our own high-pass). The scene score
+    comes from 100 prompts of a scene set on. lpips: folder with the weights of LPIPS, by default ``$VARLAB_LPIPS``;
+    without them the table has no such column. frontier: all baselines on these prompts, which the methods are judged
+    by, drawn once and kept in the given folder or in one under ``runs/``; they cost about four dense runs. False leaves
+    them out, and then no verdict says that a method holds. stages_of: of how many prompts the picture after each stage
+    is kept, for the viewer; they cost a decode a stage, and a batch where the first one is timed.
     dense: a place of dense images that sweeps, comparisons and benchmarks share; the frontier reads and keeps them
     there, what is timed is always drawn. foreign: folders of pictures that other code drew of the same prompts and
     seed, or runs of ``vl.attach``; they stand beside ours in ``Comparison.foreign``. foreign_latency: a CSV of their
@@ -103,17 +102,15 @@ def compare(
             if frontier is not False:
                 baselines = None if frontier is True else Path(frontier)
                 blind = frontier_of(job, chosen.name, baselines, measures, progress, batch, shared)
-            bench = Bench(job, names, batch, measures, timed, place.turns)
+            bench = Bench(job, names, batch, measures, timed, stages_of, place.turns)
             bench.run(progress)
-            found = _found(bench, chosen, place.facts, blind, stage_pictures(job, names, stages_of))
+            found = _found(bench, chosen, place.facts, blind)
         if foreign:
             found = replace(found, foreign=beside(found, foreign, foreign_latency))
         return place.finish(found)
 
 
-def _found(
-    bench: Bench, chosen: PromptSet, facts: dict[str, Any], blind: Frontier | None, stages: dict[str, list[Stages]]
-) -> Comparison:
+def _found(bench: Bench, chosen: PromptSet, facts: dict[str, Any], blind: Frontier | None) -> Comparison:
     """The tables of what a bench kept."""
     made, timings = bench.found(), bench.turns.timings()
     rows = prompt_rows(made, chosen.texts, chosen.categories, bench.job.model.scene_version)
@@ -124,4 +121,5 @@ def _found(
         notes.append(
             f"Timed in {sittings} sittings, as the comparison was interrupted; ratios pair times of one batch."
         )
+    stages = {name: bench.stages[name] for name in bench.names if name in bench.stages}
     return Comparison(table, rows, timings, made.images, made.ledgers, logs, facts | {"notes": notes}, blind, stages)

@@ -96,7 +96,7 @@ class Turns:
 
     def joined(self, names: Sequence[str], batches: int) -> Made:
         """What each batch gave first."""
-        first = [self.done[number] for number in range(1, batches + 1)]
+        first = sorted(map(self.done.__getitem__, range(1, batches + 1)), key=lambda turn: turn["00"].samples)
         log, rows = logs.join(first), {name: f"{row:02d}" for row, name in enumerate(names)}
         variables = {name: {key: held[1] for key, held in log[row].variables.items()} for name, row in rows.items()}
         pixels = {name: values.pop(PIXELS) for name, values in variables.items()}
