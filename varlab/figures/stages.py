@@ -18,8 +18,7 @@ LABEL = 1.5  # inches for the names of the rows
 
 @theme()
 def stage_pictures(compared: Pictured, prompt: int = 0, methods: Sequence[str] | None = None, last: int = 3) -> Figure:
-    """What do the last stages change, and how long does it take? One row per method, one
-    column for each of the last stages.
+    """What do the last stages change, and how long does it take? One row per method, one column per late stage.
 
     Left of a row stands the measured time of a whole image. A stage that a method left out is empty. The comparison
     must hold the pictures after each stage (``stages_of=``).
