@@ -1,10 +1,11 @@
 """Tiny random models for the laws of the engine: seconds, no weights."""
 
 import gc
-from collections.abc import Iterator, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 
 import hypothesis
+import numpy as np
 import pytest
 import torch
 import typer
@@ -23,6 +24,7 @@ from varlab.models.tokenizers.maps import channels_last
 from varlab.models.tokenizers.vqvae import VQConfig, VQTokenizer
 from varlab.models.var import VARConfig, VARTransformer
 from varlab.models.var_model import VAR
+from varlab.parity import weights
 from varlab.reports import nbformats  # noqa: F401  (before a test's own import, which is slow)
 from varlab.runs import run as runs
 from varlab.runs.provenance import stage_seconds
@@ -64,12 +66,19 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 @pytest.fixture(scope="session", autouse=True)
 def done_once() -> Iterator[None]:
     """The commands are built once, and not for each call; the stages of a logged run are timed once, on one image (how
-    they are timed is for test_runs.py)."""
+    they are timed is for test_runs.py); the numbers of goldens that a name and a seed give are drawn once."""
     with pytest.MonkeyPatch.context() as patch:
         for place in ("typer.main.get_command", "typer.testing._get_command"):
             patch.setattr(place, cache(typer.main.get_command))
+        patch.setattr(weights, "numbers", cache(partial(read_only, weights.numbers)))
         patch.setattr(runs, "stage_seconds", lambda job, batch: stage_seconds(job, 1, longest=0))
         yield
+
+
+def read_only(draw: Callable[..., np.ndarray], *given: object) -> np.ndarray:
+    values = draw(*given)
+    values.setflags(write=False)
+    return values
 
 
 def tiny_infinity(schedule: str = "square", patchify: bool = False, seed: int = 0) -> Infinity:
