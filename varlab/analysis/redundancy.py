@@ -61,8 +61,7 @@ def saturated(log: Log, enough: float = ENOUGH) -> xr.DataArray:
 
 
 def saturation_table(log: Log, enough: float = ENOUGH) -> pd.DataFrame:
-    """By stage: mean SSIM with interval, share of prompts saturated by then with Wilson's,
-    share of FLOPs and time still to come."""
+    """By stage: mean SSIM with interval, share of prompts saturated by then with Wilson's, FLOPs and time to come."""
     table = summary(variable(log, PROBE, "ssim"))
     first = saturated(log, enough)
     shares = [wilson_interval((first <= k).values) for k in table["stage"]]

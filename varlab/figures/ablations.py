@@ -75,8 +75,11 @@ def ablation(table: SettingsTable, axis: str) -> Figure:
 
 @theme()
 def anchors(table: SettingsTable) -> Axes:
-    """Which anchors does each tau need? SSIM over the work of the ledger, one line per alpha and one point per tau
-    (bars: 95 % over prompts), with the frontier of baselines."""
+    """Which anchors does each tau need?
+
+    SSIM over the work of the ledger, one line per alpha and one point per tau (bars: 95 % over prompts), with the
+    frontier of baselines.
+    """
     rows, ax = product_table(table), own_axes(None, 5.2, 3.4)
     for i, (alpha, part) in enumerate(rows.groupby("alpha", sort=False)):
         part = part.sort_values("work")

@@ -71,7 +71,7 @@ def keep_maps(log: Log, images: Images = None, dense: Images = None, prompts: Se
                 _draw_kept(ax, pictures[-1][p], values)
             else:
                 ax.imshow(values, cmap=ENERGY, norm=scale, interpolation="nearest")
-    titles = ["dense", _method(log)][-len(pictures) :]
+    titles = ["dense", _method(log, 14)][-len(pictures) :]
     for k, name in columns:
         titles.append(f"stage {stage_title(k, grids(log))}\n{'computed' if name == 'kept' else name}")
     for ax, title in zip(axes[0], titles, strict=True):
@@ -85,9 +85,9 @@ def keep_maps(log: Log, images: Images = None, dense: Images = None, prompts: Se
     return finish(figure, log, "keep_maps", keep_maps_table(log, chosen))
 
 
-def _method(log: Log) -> str:
-    """The spec of the run in lines that a column takes."""
-    return wrapped(brief("+".join(as_log(log).attrs.get("accelerators") or ["method"])), 18, lines=3)
+def _method(log: Log, letters: int) -> str:
+    """The spec of the run in lines of so many letters."""
+    return wrapped(brief("+".join(as_log(log).attrs.get("accelerators") or ["method"])), letters, lines=4)
 
 
 def _score_scale(log: Log, stages: Sequence[int], prompts: Sequence[int]) -> Normalize:
@@ -165,7 +165,13 @@ def decisions(log: Log) -> Figure:
                 label=f"{name} ({len(part)})",
             )  # fmt: skip
     points.set(xlabel="HF_Diff: change of edges", ylabel="HF_Ratio: share of high frequencies")
-    points.legend(title=f"{_method(log)}: decision (images)", ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    points.legend(
+        title=f"{_method(log, 40)}: decision (images)",
+        ncols=3,
+        handlelength=1.2,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+    )
     shown = table.head(SHOWN)
     left = np.zeros(len(shown))
     for n, colour in enumerate(("#bdbdbd", *DROPPED)):
@@ -176,7 +182,7 @@ def decisions(log: Log) -> Figure:
     bars.set_yticks(range(len(shown)), labels, fontsize=5.5)
     bars.invert_yaxis()
     rest = f", the first {len(shown)} of {len(table)} prompts" if len(shown) < len(table) else ""
-    bars.set(xlim=(0, 1), xlabel=f"predicted probability{rest}")
+    bars.set(xlim=(0, 1), xlabel=f"probability{rest}")
     bars.legend(title="final stages dropped", ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure_of(finish(points, log, "decisions", table))
 

@@ -115,8 +115,8 @@ def token_maps(
         for ax, (b, k) in zip(line[2:], columns, strict=True):
             values = _change(log, p, b, k, guidance_row)
             _map(ax, (values - 1) / max(values.std(), 1e-12), CHANGE_SCALE)
-            ax.set_xlabel(f"sd {100 * values.std():.2g} % of the mean", fontsize=6, color=SOFT, labelpad=1)
-    about = {} if blocks else dict(zip(shown, ("\nclosest to edges", "\nfarthest from edges"), strict=False))
+            ax.set_xlabel(f"sd {100 * values.std():.2g} %", fontsize=6, color=SOFT, labelpad=1)
+    about = {} if blocks else dict(zip(shown, ("\nmost on edges", "\nleast on edges"), strict=False))
     titles = [f"block {b}{about.get(b, '')}\n{_stage_title(log, k)}" for b, k in columns]
     for ax, title in zip(axes[0], ["image", "its edges", *titles], strict=True):
         ax.set_title(title, **SMALL)

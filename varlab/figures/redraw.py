@@ -203,7 +203,7 @@ def _drawn(drawing: Drawing, draw: Callable[..., Axes | Figure], style: str, col
         figure = figure_of(draw())
         _enlarge(figure, min(1.0, PAGE / figure.get_figwidth()))
     size, letters = STYLES[style]
-    _wrap_titles(figure)
+    _wrap_titles(figure, LETTERS * size / letters)
     _enlarge(figure, size)
     for text in figure.findobj(Text):
         if isinstance(text, Text):
@@ -214,12 +214,12 @@ def _drawn(drawing: Drawing, draw: Callable[..., Axes | Figure], style: str, col
     return figure
 
 
-def _wrap_titles(figure: Figure) -> None:
-    """Titles in as many lines as the width asks for."""
+def _wrap_titles(figure: Figure, letters: float) -> None:
+    """Titles in as many lines as the width asks for, so many letters an inch."""
     titles = {ax.get_title(loc="left") for ax in figure.axes} - {""}
     for text in figure.findobj(Text):
         if isinstance(text, Text) and text.get_text() in titles:
-            text.set_text(fill(text.get_text(), int(LETTERS * figure.get_figwidth() / len(_columns(figure)))))
+            text.set_text(fill(text.get_text(), int(letters * figure.get_figwidth() / len(_columns(figure)))))
 
 
 def _columns(figure: Figure) -> set[int]:

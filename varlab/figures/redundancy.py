@@ -5,6 +5,7 @@ from matplotlib.figure import Figure
 
 from varlab.analysis.logs import Log, stage_count
 from varlab.analysis.redundancy import ENOUGH, energy_left_table, saturation_table, similarity_table, stage_cost_table
+from varlab.figures.legends import legend_below
 from varlab.figures.style import (
     BLUE,
     GREEN,
@@ -103,5 +104,5 @@ def saturation(log: Log, enough: float = ENOUGH, ax: Axes | None = None) -> Axes
             ax.plot(table["stage"], table[name], "o-", color=colour, label=f"{name.removesuffix('_left')} to come")
     stage_axis(ax, log, range(1, stage_count(log) + 1))
     ax.set(ylim=(0, 1.02), ylabel="share", title="Pictures done and cost to come")
-    ax.legend(loc="center left", fontsize=6)  # nothing is done there yet, and nearly all is to come
+    legend_below(ax, columns=2)
     return finish(ax, log, "saturation", table)

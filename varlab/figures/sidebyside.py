@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from varlab.analysis.comparisons import family, is_baseline, log_of
 from varlab.analysis.pictures import Pictured, as_array, difference_spectrum_table
 from varlab.figures.style import DASHES, PAGE, decades, fields, finish, method_style, own_axes, theme
-from varlab.figures.text import as_typed, brief, wrapped
+from varlab.figures.text import brief, wrapped
 
 LABEL = 1.3  # inches for the names of the rows
 GAIN = 3.0  # of the difference pictures
@@ -85,7 +85,12 @@ def difference_spectrum(compared: Pictured, ax: Axes | None = None) -> Axes:
         seen[kind] += 1
         frequency = part.frequency * side
         ax.plot(
-            frequency, part["mean"], color=colour, ls=dash, label=as_typed(brief(name)), zorder=3 if name in own else 2
+            frequency,
+            part["mean"],
+            color=colour,
+            ls=dash,
+            label=wrapped(brief(name), 24),
+            zorder=3 if name in own else 2,
         )
         if name in (*own[:1], *blind[:1]):
             ax.fill_between(frequency, part.low, part.high, color=colour, alpha=0.14, lw=0)
