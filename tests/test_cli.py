@@ -49,6 +49,10 @@ MISTAKES = {
     "notebook's cfg": (["report", "01_residual_spectra", "-p", "cfg=nan"], ["cfg must be a finite number"]),
     "seed": (["sample", "nano-infinity", "a", "--seed", "-1"], ["seed must be at least 0, not -1"]),
     "batch": (["log", "nano-infinity", "--batch", "0"], ["batch must be at least 1, not 0"]),
+    "threads": (
+        ["compare", "nano-infinity", "truncate:last=1", "--threads", "0"],
+        ["threads must be at least 1, not 0"],
+    ),
     "scored prompts": (["score", "scenes", "nano-infinity", "--n", "0"], ["n must be at least 1, not 0"]),
     "rounds": (["bench", "--rounds", "0"], ["rounds must be at least 1, not 0"]),
     "topic": (["bench", "dens"], ["Unknown benchmark 'dens'", "dense"]),

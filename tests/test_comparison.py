@@ -7,15 +7,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 import varlab as vl
+from varlab.accelerators.baselines import Truncate
 from varlab.claims import Outcome, Verdict, methods
 from varlab.claims.engagement import not_engaged
 from varlab.comparison import Comparison, bench, compare, interleaved
 from varlab.comparison.notes import fitted_notes
+from varlab.comparison.untimed import drawn
+from varlab.engine.hooks import Accelerator, Compute
+from varlab.engine.loop import Run
+from varlab.engine.plan import StagePlan
+from varlab.engine.randomness import SeededNoise
+from varlab.engine.stage import Site, Stage
 from varlab.errors import VarlabError
 from varlab.figures import difference_spectrum, difference_spectrum_table, save, side_by_side, tradeoff
 from varlab.models.base import NextScaleModel
@@ -121,9 +130,11 @@ def test_a_decision_model_that_saw_these_prompts_is_noted(changes: dict[str, obj
 def test_timings_are_counted_apart_from_prompts(model: NextScaleModel) -> None:
     shown = compare(model, "scenes", ["truncate:last=1"], n=3, batch=2, timed=4, frontier=False).speed()
     assert set(shown.batches) == {4}  # two of three prompts, twice
+    one = compare(model, "scenes", n=3, batch=2, timed=1, frontier=False)
+    assert one.timings.images.tolist() == [2]  # not the batch of one image that is left over
 
 
-@pytest.mark.parametrize("timed", [1, 2, None])  # the machine warms up on a timed batch, one that is left, a timed one
+@pytest.mark.parametrize("timed", [1, 2, None])  # the machine warms up on a batch that is left, else on a timed one
 def test_what_is_not_timed_is_drawn_the_same(model: NextScaleModel, compared: Comparison, timed: int | None) -> None:
     found = compare(model, "scenes", SPECS, n=5, batch=2, seed=3, frontier=False, timed=timed, stages_of=2)
     assert set(found.timings.turn) == {*range(timed or 3)} and (found.table.timings == (timed or 3)).all()
@@ -136,6 +147,34 @@ def test_what_is_not_timed_is_drawn_the_same(model: NextScaleModel, compared: Co
             assert i < 2 and stages[max(stages)].tobytes() == pictures[i].tobytes()
     (log,), (other,) = compared.logs.values(), found.logs.values()
     assert all(group.ds.drop_attrs().equals(other[group.path].ds.drop_attrs()) for group in log.subtree)
+
+
+def test_progress_ends_where_the_machine_warmed_up_on_the_last_batch(model: NextScaleModel) -> None:
+    seen = list[tuple[float, int]]()
+    compare(model, "scenes", n=2, batch=1, timed=1, frontier=False, progress=lambda *done: seen.append(done))
+    assert seen[-1] == (2, 2)
+
+
+def test_methods_of_ones_own_act_without_the_clock_too(model: NextScaleModel) -> None:
+    """One that wraps the sublayers with no plan of its own; one that plans each image by itself."""
+
+    class Halved(Accelerator):
+        blind = True
+
+        def sublayer(self, site: Site, x: Tensor, compute: Compute) -> Tensor:
+            return compute(x) / 2
+
+    class Apart(Truncate):
+        def plan(self, stage: Stage) -> list[StagePlan]:  # type: ignore[override]
+            return [super().plan(stage)] * stage.batch
+
+    own: dict[str, list[Accelerator]]
+    own = {"none": [], "halved": [Halved()], "apart": [Apart(1)], "truncate": [Truncate(1)]}
+    job, _ = bench.job_of(model, "scenes", 2, 0, {})
+    found = dict(drawn(job, range(2), own))
+    assert set(found) == set(own) and torch.equal(found["apart"].image, found["truncate"].image)
+    alone = Run(model, job.settings, SeededNoise(0)).generate(job.text(range(2)), (0, 1), own["halved"])
+    assert torch.equal(found["halved"].image, alone.image) and not torch.equal(alone.image, found["none"].image)
 
 
 @pytest.mark.parametrize("timed", [0, -1])

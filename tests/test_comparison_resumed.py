@@ -1,5 +1,6 @@
 """A comparison in its folder: an interruption loses the turn under way, what is whole is opened, another is refused."""
 
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ from varlab.evaluation.classes import draw_classes
 from varlab.evaluation.command import scene_drawing, score_command
 from varlab.evaluation.generation import generate
 from varlab.evaluation.scenes import score_samples
+from varlab.json_files import read_json
 from varlab.models.base import NextScaleModel
+from varlab.outputs import save_json
+from varlab.runs.manifest import MANIFEST
 from varlab.runs.states import kind_of, remove, runs_in, table, verify
 
 SPECS = ["truncate:last=1", "oracle-tokens:keep=0.5,last=1"]
@@ -73,6 +77,31 @@ def test_what_was_stopped_goes_on_after_its_last_turn(nano: NextScaleModel, stop
     assert not any("sittings" in note for note in whole.facts["notes"])
 
 
+def test_what_an_earlier_version_began_by_rounds_goes_on(nano: NextScaleModel, stopped: Path, ran: list[int]) -> None:
+    def as_then(path: Path, *keys: str) -> None:
+        held = read_json(path, "")
+        facts = reduce(dict.__getitem__, keys, held)
+        assert facts.pop("timed") == 3
+        save_json(path, held | {"facts": facts | {"rounds": 1}} if keys else facts | {"rounds": 1})
+
+    as_then(stopped / TURNS / BEGUN)
+    first, second = (stopped / TURNS / f"{turn:06d}.npz" for turn in (1, 2))
+    first.rename(first.with_suffix(".then"))  # the batches came in the order of the prompts
+    second.rename(first)
+    first.with_suffix(".then").rename(second)
+    found = compared(nano, stopped)
+    assert found.facts["timed"] == 3 and ran == [
+        turn for turn in range(4) for _ in range(3)
+    ]  # what fits not runs again
+    assert found.prompts.equals(compared(nano, None).prompts)
+    (stopped / MANIFEST).unlink()
+    as_then(stopped / "comparison.json", "facts")
+    ran.clear()
+    assert len(compared(nano, stopped).table) == 3 and ran == []
+    with pytest.raises(VarlabError, match="different: timed"):
+        compared(nano, stopped, timed=6)
+
+
 def test_what_was_stopped_without_the_clock_goes_on_without_it(
     nano: NextScaleModel, tmp_path: Path, ran: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,7 +111,7 @@ def test_what_was_stopped_without_the_clock_goes_on_without_it(
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(bench, "drawn_by_stage", stop)
         compared(nano, tmp_path / "c", timed=1)
-    assert str(verify(tmp_path / "c")) == "partial: 1 turn"
+    assert str(verify(tmp_path / "c")) == "partial: 2 turns"  # the machine warmed up on a batch that is not timed
     ran.clear()
     found = compared(nano, tmp_path / "c", timed=1)
     assert ran == [] and list(found.timings.turn) == [0] * 3 and not any("sittings" in n for n in found.facts["notes"])

@@ -88,8 +88,10 @@ def compare(
     from varlab.claims.methods import verdicts
     from varlab.comparison import PROMPTS, methods_of
     from varlab.comparison.resumed import check_place
+    from varlab.runs.inputs import at_least
     from varlab.weights.lpips import load_lpips
 
+    at_least(1, batch=batch, timed=timed, threads=threads)
     load_lpips(lpips)
     methods = [methods_of(spec) for spec in specs]  # mistakes are told before a model is loaded
     chosen = read_prompts(model, prompts, n, most=PROMPTS)

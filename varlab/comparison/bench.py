@@ -73,7 +73,8 @@ class Bench:
 
     The first ``timed`` turns are under the clock, a batch each, and over again where there are no more; the batches
     that are left are drawn without it, the one that the machine warms up on among them. The batch of the first prompts
-    comes last, for the pictures after each stage of ``stages_of`` of them are drawn without the clock.
+    comes late, for the pictures after each stage of ``stages_of`` of them are drawn without the clock; a smaller one
+    comes last, since its images take another time each.
     """
 
     def __init__(
@@ -82,10 +83,11 @@ class Bench:
     ) -> None:  # fmt: skip
         self.job, self.names, self.measures, self.timed = job, list(names), measures, timed
         first, *others = job.batches(batch)
-        self.batches, self.turns = [*others, first], Turns(place)
+        self.batches, self.turns = sorted([*others, first], key=len, reverse=True), Turns(place)
         self.staged, self.stages = range(min(stages_of, len(job.prompts))), dict[str, list[Stages]]()
         self.methods = {name: methods_of(name) for name in names}
         self._made: dict[str, tuple[Times | None, Ledger, Tensor, Log]] = {}
+        self.turns.only({turn: self._kept(turn) for turn in self.turns.done})
 
     def run(self, progress: Progress | None = None) -> None:
         """Every batch by every method, in turning order where it is timed."""
@@ -93,7 +95,7 @@ class Bench:
 
         def end(turn: int, _: int) -> None:
             number = turn or self._warming
-            if number and number not in there:
+            if number and number not in self.turns.done:
                 self._keep(number, timed=turn > 0)
             self._made = {}
             if progress is not None:
@@ -106,7 +108,7 @@ class Bench:
             if turn not in self.turns.done:
                 for name, out in self._drawn(samples := self._samples(turn)):
                     self._made[name] = None, out.ledger, out.image.cpu(), of_methods(out.reports, samples)
-                end(turn, total)
+            end(turn, total)
         if self.staged and not self.stages:
             for _ in self._drawn(self.staged):
                 pass
@@ -123,10 +125,14 @@ class Bench:
     def _warming(self) -> int:
         """The turn whose batch is drawn while the machine warms up; 0 where none of the size of all is left."""
         left = self.batches[self.timed :]
-        return self.timed + 1 if left and len(left[0]) == len(self.batches[-1]) else 0
+        return self.timed + 1 if left and len(left[0]) == len(self.batches[0]) else 0
 
     def _samples(self, turn: int) -> range:
-        return self.batches[((turn or self._warming) - 1) % len(self.batches)]
+        return self.batches[max(0, (turn or self._warming) - 1) % len(self.batches)]
+
+    def _kept(self, turn: int) -> tuple[int, ...]:
+        """Whose pictures a turn keeps: those of each batch's first."""
+        return tuple(self._samples(turn)) if turn <= len(self.batches) else ()
 
     def _run(self, name: str, turn: int) -> None:
         """One method on one batch; turn 0 warms up."""
@@ -140,7 +146,7 @@ class Bench:
     def _keep(self, turn: int, timed: bool) -> None:
         """What all methods gave in a turn; of each batch's first also the pictures, held against the dense ones."""
         samples, dense = self._samples(turn), self._made[DENSE][2].clamp(0, 1)
-        found = Turn(tuple(samples) if turn <= len(self.batches) else ())
+        found = Turn(self._kept(turn))
         for name, (times, ledger, image, decided) in self._made.items():  # in the order in which they ran
             row, per, timing = self.names.index(name), len(samples), dict[str, Any]()
             if times is not None and timed:

@@ -35,10 +35,10 @@ def check_place(folder: Path, asked: dict[str, Any] | None, overwrite: bool = Fa
         refuse_others(folder)
         return False
     if begun.is_file() and asked is not None:
-        _refuse_another(folder, read_json(begun, AGAIN), asked)
+        _refuse_another(folder, _as_now(read_json(begun, AGAIN)), asked)
         return False
     if finished.is_file() and asked is not None:
-        _refuse_another(folder, read_facts(finished), asked)
+        _refuse_another(folder, _as_now(read_facts(finished)), asked)
         return True
     known = finished.is_file() or begun.is_file()
     if not known and folder.is_dir() and not all(is_passing(item) for item in folder.iterdir()):
@@ -46,6 +46,14 @@ def check_place(folder: Path, asked: dict[str, Any] | None, overwrite: bool = Fa
             f"{folder} is not empty and holds no comparison. Give another place, or --overwrite (overwrite=True)."
         )
     return False
+
+
+def _as_now(held: dict[str, Any]) -> dict[str, Any]:
+    """Facts as they are stated now: older ones count rounds of all batches in place of the timed batches."""
+    if not {"rounds", "n", "batch"} <= set(held):
+        return held
+    now = {name: value for name, value in held.items() if name != "rounds"}
+    return now | {"timed": held["rounds"] * -(-held["n"] // held["batch"])}
 
 
 def _refuse_another(folder: Path, held: dict[str, Any], asked: dict[str, Any]) -> None:
@@ -84,7 +92,7 @@ def _begun(path: Path, facts: dict[str, Any], overwrite: bool) -> dict[str, Any]
     if not path.is_file():
         return None
     try:
-        held = read_json(path, AGAIN)
+        held = _as_now(read_json(path, AGAIN))
     except VarlabError:
         if not overwrite:
             raise

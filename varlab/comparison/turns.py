@@ -1,7 +1,7 @@
 """What the methods gave in each turn of a comparison, kept as it comes: with a folder, an interruption loses one."""
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,10 @@ class Turns:
                 path.unlink()
         if (place / PEAKS).is_file():
             self.peaks = read_json(place / PEAKS, "Remove it: memory is measured again.")
+
+    def only(self, samples: Mapping[int, tuple[int, ...]]) -> None:
+        """Forget turns of other images, which an earlier version drew in another order: they run again."""
+        self.done = {turn: gave for turn, gave in self.done.items() if gave["00"].samples == samples[turn]}
 
     def keep(self, number: int, turn: Turn) -> None:
         for path, group in turn.gave.items():

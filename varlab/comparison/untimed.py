@@ -13,6 +13,7 @@ from varlab.engine.randomness import SeededNoise
 from varlab.engine.sharing import Methods, may_share, shared_runs
 from varlab.engine.stage import Stage
 from varlab.engine.state import Generation
+from varlab.errors import VarlabError
 from varlab.runs import Job
 
 
@@ -34,21 +35,28 @@ def drawn(
     job: Job, samples: range, methods: Methods, canvases: LastCanvases | None = None
 ) -> Iterator[tuple[str, Generation]]:
     """What each method gives of a batch; the dense run, which is among them, comes first and serves those that need it.
+    Where one of those that share fails, or plans each image by itself, all that are left run alone.
 
     ``canvases``: holds, whenever a method is through, its canvas after each stage that it ran; stages that it did
     without may hold another's.
     """
     text, numbers, keeper = job.text(samples), list(samples), canvases or LastCanvases()
+    dense: Dense | None = None
+    given = set[str]()
     together = {name: methods[name] for name in (DENSE, *methods) if may_share(methods[name])}
 
     def run() -> Run:
         return Run(job.model, job.settings, SeededNoise(job.seed), [keeper])
 
-    for name, out in shared_runs(run(), text, numbers, together):
-        if name == DENSE:
-            grown = [canvas for after in keeper.after.values() for canvas in after.values()]
-            dense = Dense(tuple(numbers), [keeper.blank, *grown], job.model.decode)
-        yield name, out
+    try:
+        for name, out in shared_runs(run(), text, numbers, together):
+            if name == DENSE:
+                grown = [canvas for after in keeper.after.values() for canvas in after.values()]
+                dense = Dense(tuple(numbers), [keeper.blank, *grown], job.model.decode)
+            given.add(name)
+            yield name, out
+    except VarlabError:
+        pass  # alone it says so again
     for name, joined in methods.items():
-        if name not in together:
+        if name not in given:
             yield name, run().generate(text, numbers, joined, dense=dense)

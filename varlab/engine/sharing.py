@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from varlab.engine.counting import count_dense
-from varlab.engine.hooks import Accelerator
+from varlab.engine.hooks import Accelerator, overrides
 from varlab.engine.ledger import Ledger
 from varlab.engine.loop import Run
 from varlab.engine.plan import StagePlan, merge
@@ -20,8 +20,11 @@ Methods = Mapping[str, Sequence[Accelerator]]
 
 
 def may_share(methods: Sequence[Accelerator]) -> bool:
-    """Whether none of them acts or listens before its plans leave the dense run."""
-    return all(method.blind or method.waits for method in methods)
+    """Whether none of them acts or listens before its plans leave the dense run.
+
+    A blind one that wraps the sublayers acts there whatever it plans, unless it says that it waits.
+    """
+    return all(m.waits or (m.blind and not overrides(m, "sublayer", Accelerator)) for m in methods)
 
 
 def shared_runs(run: Run, text: Any, samples: Sequence[int], methods: Methods) -> Iterator[tuple[str, Generation]]:
