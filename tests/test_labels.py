@@ -1,6 +1,6 @@
 """Names beside points: readable however close the points lie."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import combinations
 
 import matplotlib
@@ -19,6 +19,12 @@ from varlab.figures import style
 from varlab.figures.labels import Label, place
 from varlab.figures.save import laid_out
 from varlab.figures.text import brief
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    plt.close("all")
 
 
 def test_names_of_close_points_lie_apart_and_within_the_axes() -> None:
