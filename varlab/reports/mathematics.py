@@ -4,6 +4,7 @@ What mathtext cannot set (it knows a large part of LaTeX's maths, no macros) is 
 """
 
 import re
+from functools import lru_cache
 from html import escape
 
 SIZE = 40.0  # the drawing's font size (mathtext rounds its boxes to whole units); the page scales it with em
@@ -37,6 +38,7 @@ def _source(tex: str) -> str:
     return f'<code class="tex">{escape(tex.strip())}</code>'
 
 
+@lru_cache(1024)  # pages share their formulas
 def _drawn(tex: str) -> str:
     """The formula as SVG in the colour of the text; empty where mathtext cannot set it."""
     from matplotlib.font_manager import FontProperties
