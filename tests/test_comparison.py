@@ -55,7 +55,8 @@ def test_the_dense_row_is_the_plain_run(model: NextScaleModel, compared: Compari
 def test_every_method_has_its_row_with_intervals(compared: Comparison) -> None:
     table = compared.table
     assert list(table.index) == ["none", *SPECS] and (table.n == 5).all() and (table.timings == 3).all()
-    for name in ("ssim", "high_frequency_ssim", "psnr", "speedup"):
+    assert table[["speedup_low", "speedup_high", "transformer_ratio_low"]].isna().all().all()  # of three batches
+    for name in ("ssim", "high_frequency_ssim", "psnr"):
         assert (table[f"{name}_low"] <= table[name]).all() and (table[name] <= table[f"{name}_high"]).all()
     assert len(compared.prompts) == 5 * 5 and len(compared.timings) == 3 * 5
     assert "score" not in table  # too few prompts to say
@@ -128,8 +129,9 @@ def test_a_decision_model_that_saw_these_prompts_is_noted(changes: dict[str, obj
 
 
 def test_timings_are_counted_apart_from_prompts(model: NextScaleModel) -> None:
-    shown = compare(model, "scenes", ["truncate:last=1"], n=3, batch=2, timed=4, frontier=False).speed()
-    assert set(shown.batches) == {4}  # two of three prompts, twice
+    found = compare(model, "scenes", ["truncate:last=1"], n=3, batch=2, timed=6, frontier=False)
+    assert set(found.speed().batches) == {6} and "[" in found.speed()["speed-up"][1]  # two of three prompts, thrice
+    assert (found.table.speedup_low <= found.table.speedup).all() and found.table.speedup.notna().all()
     one = compare(model, "scenes", n=3, batch=2, timed=1, frontier=False)
     assert one.timings.images.tolist() == [2]  # not the batch of one image that is left over
 

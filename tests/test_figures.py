@@ -74,6 +74,17 @@ def plotted(ax: Axes) -> set[float]:
     return {round(float(y), 9) for values in (*lines, *fields) for y in values}
 
 
+def test_blocks_are_named_by_edges_only_where_these_chose_them() -> None:
+    def titles(log: xr.DataTree) -> str:
+        drawn = figures.token_maps(log, toy_images(logs.prompt_count(log)), prompts=[0])
+        return " ".join(ax.get_title() for ax in drawn.axes)
+
+    log = toy_log()
+    assert "most on edges" in titles(log)
+    log["token-mse"]["edge_correlation_rows"][:] = np.nan
+    assert "on edges" not in titles(log)
+
+
 @pytest.mark.parametrize("name", LINES)
 def test_the_values_drawn_are_those_of_the_table(name: str) -> None:
     draw, tabulate = LINES[name]

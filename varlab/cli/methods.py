@@ -114,7 +114,7 @@ def compare(
         f"{facts['model']}, {facts['weights']}, {facts['precision']}, {facts['device']}, "
         f"{count(facts['threads'], 'thread')}, "
         f"batch {batch}, n {facts['n']}, seed {seed}; ms: median and quartiles of timed batches; [low, high]: 95 % "
-        "bootstrap over prompts, of the speed-up over timed batches"
+        "bootstrap over prompts, of the speed-up over timed batches where these are six or more"
     )
     say_alone({"timed batch": int(result.table.timings.max()), "prompt": facts["n"]})
     if result.frontier is not None:

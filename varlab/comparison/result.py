@@ -81,7 +81,8 @@ class Comparison:
         return Comparison(table, prompts, timings, images, ledgers, logs, self.facts, self.frontier, stages)
 
     def speed(self) -> pd.DataFrame:
-        """The half of the table on time and work, as people read it. batches: timed runs, the n of its intervals."""
+        """The half of the table on time and work, as people read it. batches: timed runs, the n of its intervals;
+        fewer than six give none."""
         table = self.table.reset_index()
         quartiles = zip(table.seconds, table.seconds_q25, table.seconds_q75, strict=True)
         shown = table[["method", "timings"]].rename(columns={"timings": "batches"})

@@ -8,8 +8,10 @@ import pandas as pd
 from varlab.accelerators import DENSE
 from varlab.comparison.bench import Bench
 from varlab.comparison.turns import Made
-from varlab.measures.statistics import bootstrap_interval, paired_shares
+from varlab.measures.statistics import Interval, bootstrap_interval, paired_shares
 from varlab.runs.clock import paired_ratio
+
+LEAST = 6  # timed batches of an interval: the whole range of fewer covers their median less often than 95 %
 
 
 def method_row(name: str, bench: Bench, made: Made, rows: pd.DataFrame, timings: pd.DataFrame) -> dict[str, Any]:
@@ -18,8 +20,8 @@ def method_row(name: str, bench: Bench, made: Made, rows: pd.DataFrame, timings:
     q25, median, q75 = own.seconds.quantile([0.25, 0.5, 0.75])
     if len(own) < 2:  # a batch alone has no spread
         q25 = q75 = np.nan
-    speedup = paired_ratio(dense.seconds, own.seconds)
-    transformer = paired_ratio(own.transformer_seconds, dense.transformer_seconds)
+    speedup = _ratio(dense.seconds, own.seconds)
+    transformer = _ratio(own.transformer_seconds, dense.transformer_seconds)
     ledger, reference = made.ledgers[name], made.ledgers[DENSE]
     work = ledger.transformer_flops / reference.transformer_flops
     row: dict[str, Any] = {
@@ -51,3 +53,8 @@ def method_row(name: str, bench: Bench, made: Made, rows: pd.DataFrame, timings:
         row |= {"score": part.correct.astype(float).mean(), "score_delta": delta.estimate}
         row |= {"score_delta_low": delta.low, "score_delta_high": delta.high}
     return row
+
+
+def _ratio(over: pd.Series, under: pd.Series) -> Interval:
+    found = paired_ratio(over, under)
+    return found if len(over) >= LEAST else Interval(found.estimate, np.nan, np.nan)

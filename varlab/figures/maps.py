@@ -28,7 +28,7 @@ from varlab.analysis.logs import (
     present,
     stage_count,
 )
-from varlab.analysis.tokens import extreme_blocks
+from varlab.analysis.tokens import edge_correlations, extreme_blocks
 from varlab.figures.style import ENERGY, PAGE, SOFT, clean_bar, fields, finish, stage_title, theme
 
 SOURCES = ("contribution", "preview change")
@@ -116,7 +116,9 @@ def token_maps(
             values = _change(log, p, b, k, guidance_row)
             _map(ax, (values - 1) / max(values.std(), 1e-12), CHANGE_SCALE)
             ax.set_xlabel(f"sd {100 * values.std():.2g} %", fontsize=6, color=SOFT, labelpad=1)
-    about = {} if blocks else dict(zip(shown, ("\nmost on edges", "\nleast on edges"), strict=False))
+    late = edge_correlations(log).sel(stage=late_stages(stage_count(log)))
+    names = ("\nmost on edges", "\nleast on edges") if not blocks and bool(late.notnull().any()) else ()
+    about = dict(zip(shown, names, strict=False))
     titles = [f"block {b}{about.get(b, '')}\n{_stage_title(log, k)}" for b, k in columns]
     for ax, title in zip(axes[0], ["image", "its edges", *titles], strict=True):
         ax.set_title(title, **SMALL)
