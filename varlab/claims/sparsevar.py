@@ -106,7 +106,7 @@ def blocks_differ(log: Log, images: Images = None, guidance_row: str = "both") -
     if has_images(log, images):
         pairs = token_edges(log, images, guidance_row=guidance_row)
         beyond = (late(log, pairs["own"]) - late(log, pairs["other"]))[measuring]
-        more, other = "more than with another prompt's edges", "with another prompt's edges"
+        more, other = "more than with another prompt's edges", "that with another prompt's edges"
         first, second = measured(f"{names[0]} minus {other}", beyond[:, edge]), measured("", beyond[:, ground])
         finding += f" That is {first} and {second} {more} (control)."
         signs += [first, measured(f"{names[1]} minus {other}, sign reversed", -beyond[:, ground])]

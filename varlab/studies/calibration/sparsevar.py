@@ -80,8 +80,8 @@ class Calibration:
         root = ", of square roots" if best.root else ""
         shares = ", ".join(_with_bounds(best, f"below {tau}") for tau in TAUS)
         finding = (
-            f"{best.norm}{root} at block {best.block:.0f} (option block={best.block - 1:.0f}) comes closest: below "
-            f"tau = {', '.join(map(str, TAUS))} lie {shares} of the scores, where the published shares are "
+            f"The reading {best.norm}{root} at block {best.block:.0f} (option block={best.block - 1:.0f}) comes "
+            f"closest: below tau = {', '.join(map(str, TAUS))} lie {shares} of the scores, published are "
             f"{', '.join(map(str, self.published))}; root mean square distance {best.distance:.3f}, "
             f"allowed {CLOSE}. It is the best of {len(self.shares)} readings. n = {self.facts['n']}."
         )
