@@ -28,6 +28,7 @@ from varlab.parity import weights
 from varlab.reports import nbformats  # noqa: F401  (before a test's own import, which is slow)
 from varlab.runs import run as runs
 from varlab.runs.provenance import stage_seconds
+from varlab.timing import latency
 
 SCHEDULES = {
     "square": schedules.square((1, 2, 3, 5), "square"),
@@ -66,10 +67,12 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 @pytest.fixture(scope="session", autouse=True)
 def done_once() -> Iterator[None]:
     """The commands are built once, and not for each call; the stages of a logged run are timed once, on one image (how
-    they are timed is for test_runs.py); the numbers of goldens that a name and a seed give are drawn once."""
+    they are timed is for test_runs.py); the numbers of goldens that a name and a seed give are drawn once, and the
+    speed of the processor at a shape is measured once."""
     with pytest.MonkeyPatch.context() as patch:
         for place in ("typer.main.get_command", "typer.testing._get_command"):
             patch.setattr(place, cache(typer.main.get_command))
+        patch.setattr(latency, "rates", cache(latency.rates))
         patch.setattr(weights, "numbers", cache(partial(read_only, weights.numbers)))
         patch.setattr(runs, "stage_seconds", lambda job, batch: stage_seconds(job, 1, longest=0))
         yield

@@ -63,9 +63,10 @@ class SettingsTable:
         """
         if measure not in NUMBERS:
             raise unknown("measure of the table", measure, NUMBERS)
+        known = self.specs
         for spec in specs:
-            if spec not in set(self.rows.spec):
-                raise unknown("spec of the table", spec, self.specs)
+            if spec not in known:
+                raise unknown("spec of the table", spec, known)
         wide = self.rows.pivot(index="spec", columns="prompt", values=measure)
         return wide.loc[list(specs or self.specs)]
 
