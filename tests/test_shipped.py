@@ -9,7 +9,7 @@ import pytest
 
 import varlab as vl
 from tests.notebook_cells import run_cells
-from varlab.claims.rules import FEWEST
+from varlab.measures.statistics import FEWEST
 from varlab.reports import list_notebooks, notebook_parameters, run_report
 from varlab.scenes import SCENE_VERSION, TEXTURED, VOCABULARY
 from varlab.studies.exits.detail import detail_removed, halves

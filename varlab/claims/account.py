@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from varlab.analysis.logs import Log, as_log, grids, prompt_count, provenance
-from varlab.claims.rules import FEWEST
 from varlab.claims.verdict import Verdict
 from varlab.markup import as_markdown, count
+from varlab.measures.statistics import FEWEST
 from varlab.weight_labels import NAMED, OFFICIAL, RANDOM, WeightsLabel
 
 

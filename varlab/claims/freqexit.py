@@ -7,9 +7,10 @@ from varlab.analysis.logs import pick as pick_axis
 from varlab.analysis.measured import Measured
 from varlab.analysis.spectra import band_labels
 from varlab.claims.parts import column, column_rise, early, early_name, late, late_name, of_log
-from varlab.claims.rules import FEWEST, all_of, below, measured, positive
+from varlab.claims.rules import all_of, below, measured, positive
 from varlab.claims.verdict import Number, Outcome, Verdict
 from varlab.markup import count
+from varlab.measures.statistics import FEWEST
 
 RISE = 0.02  # smallest rise of a high-frequency share worth naming
 ALLOWED = 0.60  # transformer time at half the depth, as a multiple of full depth's, on a CPU at batch 8

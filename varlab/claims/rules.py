@@ -11,10 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from varlab.claims.verdict import Number, Outcome
-from varlab.measures.statistics import Interval, bootstrap_interval
+from varlab.measures.statistics import FEWEST, Interval, bootstrap_interval
 
-FEWEST = 6
-"""Least values of an interval: of 5, even the span from smallest to largest misses the median one time in 16."""
 HOLDS, PARTLY, FAILS = Outcome.HOLDS, Outcome.PARTLY, Outcome.FAILS
 NO_DIFFERENCE, WIDE, TOO_FEW = Outcome.NO_DIFFERENCE, Outcome.WIDE, Outcome.TOO_FEW
 

@@ -50,7 +50,8 @@ def compare(
     timed: Annotated[
         int | None,
         typer.Option(
-            help="Batches under the clock; the other pictures are drawn without it, in less time. Default: each once."
+            help="Batches under the clock, 6 or more for an interval; the other pictures are drawn without it, in less "
+            "time. Default: each once."
         ),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: as torch has it.")] = None,

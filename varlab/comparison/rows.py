@@ -8,10 +8,8 @@ import pandas as pd
 from varlab.accelerators import DENSE
 from varlab.comparison.bench import Bench
 from varlab.comparison.turns import Made
-from varlab.measures.statistics import Interval, bootstrap_interval, paired_shares
+from varlab.measures.statistics import FEWEST, Interval, bootstrap_interval, paired_shares
 from varlab.runs.clock import paired_ratio
-
-LEAST = 6  # timed batches of an interval: the whole range of fewer covers their median less often than 95 %
 
 
 def method_row(name: str, bench: Bench, made: Made, rows: pd.DataFrame, timings: pd.DataFrame) -> dict[str, Any]:
@@ -57,4 +55,4 @@ def method_row(name: str, bench: Bench, made: Made, rows: pd.DataFrame, timings:
 
 def _ratio(over: pd.Series, under: pd.Series) -> Interval:
     found = paired_ratio(over, under)
-    return found if len(over) >= LEAST else Interval(found.estimate, np.nan, np.nan)
+    return found if len(over) >= FEWEST else Interval(found.estimate, np.nan, np.nan)

@@ -16,6 +16,7 @@ from varlab.measures.statistics.clustered import (
     variance_shares,
 )
 from varlab.measures.statistics.intervals import (
+    FEWEST,
     Interval,
     bootstrap_interval,
     centred_interval,
@@ -32,7 +33,7 @@ from varlab.measures.statistics.power import detectable, prompts_needed
 from varlab.measures.statistics.significance import equivalence, holm, mcnemar, sign_flip
 
 __all__ = [
-    "OVERALL", "Design", "Interval", "adjusted", "bootstrap_interval", "centred_interval", "clustered_draws",
+    "FEWEST", "OVERALL", "Design", "Interval", "adjusted", "bootstrap_interval", "centred_interval", "clustered_draws",
     "clustered_interval", "detectable", "effects_interval", "equivalence", "holm", "independent_difference",
     "independent_ratio", "mcnemar", "means", "paired_difference", "paired_rows", "paired_shares", "prompts_needed",
     "quantile_interval", "sign_flip", "standard_error", "variance_shares", "wilson_interval",

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from varlab.accelerators.anchors import resize
 from varlab.accelerators.sparsevar import Norm, normalise
-from varlab.claims.rules import FEWEST, measured, positive
+from varlab.claims.rules import measured, positive
 from varlab.claims.verdict import Number, Outcome, Verdict
 from varlab.context import fixed_context
 from varlab.engine.hooks import Probe
@@ -26,7 +26,7 @@ from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Site
 from varlab.errors import VarlabError, unknown
 from varlab.measures.metrics import edge_energy, spearman
-from varlab.measures.statistics import bootstrap_interval
+from varlab.measures.statistics import FEWEST, bootstrap_interval
 from varlab.models.base import NextScaleModel
 from varlab.runs import Job, Progress, default_batch
 from varlab.runs.inputs import at_least, check_counts
