@@ -114,7 +114,7 @@ def compared() -> Any:
     """Three prompts by five methods, in the form of a comparison."""
     pictures = [Image.fromarray(np.full((16, 16, 3), 60 * i, np.uint8)) for i in range(3)]
     rows = [(name, *row) for name in NAMES for row in zip(TEXTS, (0.9, 0.5, 0.7), strict=True)]
-    costs = {"seconds": 0.2, "speedup": 2.0, "work_ratio": 0.5}
+    costs = {"seconds": 0.2, "speedup": 2.0, "work_ratio": 0.5, "timings": 6}
     return SimpleNamespace(
         facts={
             "model": "toy", "weights": "random (seed 0)", "precision": "fp32", "device": "cpu", "prompt_set": "x",
@@ -137,8 +137,9 @@ def test_prompts_are_ordered_by_what_the_method_changes(tmp_path: Path) -> None:
 def test_a_figure_shows_few_rows_and_says_what_did_not_run() -> None:
     assert few(compared()) == ["none", "sparsevar:tau=0.6", "fastvar", "truncate:last=1"]
     drawn = figures.stage_pictures(compared())
-    rows = [ax.get_ylabel().split("\n")[0] for ax in drawn.axes if ax.get_ylabel()]
-    assert rows == ["dense", "truncate:last=1"]
+    rows = [tuple(ax.get_ylabel().split("\n")) for ax in drawn.axes if ax.get_ylabel()]
+    time = "200 ms per image,", "2.00x (n = 6 batches)"
+    assert rows == [("dense", *time), ("truncate:last=1", *time)]
     assert sum(text.get_text() == "not run" for ax in drawn.axes for text in ax.texts) == 2
 
 

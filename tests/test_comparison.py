@@ -89,7 +89,9 @@ def test_it_reads_back_and_draws_from_its_folder(compared: Comparison, tmp_path:
     assert table.loc[SPECS[0]].work_ratio == pytest.approx(compared.table.loc[SPECS[0]].work_ratio)
     facts = json.loads((tmp_path / "comparison.json").read_text())["facts"]
     assert facts["weights"].startswith("trained") and facts["seed"] == 3 and facts["batch"] == 2
-    save(tradeoff(tmp_path), "tradeoff", folder=tmp_path)
+    drawn = tradeoff(tmp_path)
+    assert isinstance(drawn, Axes) and drawn.get_xlabel() == "speed-up over dense (n = 3 batches)"
+    save(drawn, "tradeoff", folder=tmp_path)
     assert (tmp_path / "tradeoff.png").stat().st_size > 5000
     with pytest.raises(VarlabError, match="at least 100"):
         tradeoff(tmp_path, measure="score")

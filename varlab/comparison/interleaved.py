@@ -59,14 +59,15 @@ def compare(
 
     prompt_set: as for ``varlab.log``. n: prompts; intervals narrow with its root, time grows with it; None is 32, or
     all of a shorter file. batch: images at a time in the latency, and at most for the frontier. timed: batches under
-    the clock; None times every batch once, more than there are time some again. Images of the others are drawn
-    together, without the clock: the same bits in less time. Fidelity is to the dense image of the same seed: PSNR in
-    dB, SSIM (Gaussian 11, sigma 1.5, mean of RGB, range 1), SSIM of the detail (our own high-pass). The scene score
-    comes from 100 prompts of a scene set on. lpips: folder with the weights of LPIPS, by default ``$VARLAB_LPIPS``;
-    without them the table has no such column. frontier: all baselines on these prompts, which the methods are judged
-    by, drawn once and kept in the given folder or in one under ``runs/``; they cost about four dense runs. False leaves
-    them out, and then no verdict says that a method holds. stages_of: of how many prompts the picture after each stage
-    is kept, for the viewer; they cost a decode a stage, and a batch where the first one is timed.
+    the clock, six at the least for an interval; None times every batch once, more than there are time some again.
+    Images of the others are drawn together, without the clock: the same bits in less time. Fidelity is to the dense
+    image of the same seed: PSNR in dB, SSIM (Gaussian 11, sigma 1.5, mean of RGB, range 1), SSIM of the detail (our own
+    high-pass). The scene score comes from 100 prompts of a scene set on. lpips: folder with the weights of LPIPS, by
+    default ``$VARLAB_LPIPS``; without them the table has no such column. frontier: all baselines on these prompts,
+    which the methods are judged by, drawn once and kept in the given folder or in one under ``runs/``; they cost about
+    four dense runs. False leaves them out, and then no verdict says that a method holds. stages_of: of how many prompts
+    the picture after each stage is kept, for the viewer; they cost a decode a stage, and a batch where the first one is
+    timed.
     dense: a place of dense images that sweeps, comparisons and benchmarks share; the frontier reads and keeps them
     there, what is timed is always drawn. foreign: folders of pictures that other code drew of the same prompts and
     seed, or runs of ``vl.attach``; they stand beside ours in ``Comparison.foreign``. foreign_latency: a CSV of their

@@ -24,7 +24,8 @@ class Accelerator:
     name = "none"
     needs: ClassVar[tuple[str, ...]] = ()  # what a comparison must supply, such as a dense reference run
     blind = False  # whether its plans depend on nothing but the stage
-    # Whether it neither acts nor listens before its first plan that is not RUN; so does a blind one.
+    # Whether it neither acts nor listens before its first plan that is not RUN; so does a blind one that does not wrap
+    # the sublayers.
     waits = False
     whole = False  # whether it reads whole grids, and so cannot follow a selection before block 0
 

@@ -20,8 +20,8 @@ LABEL = 1.5  # inches for the names of the rows
 def stage_pictures(compared: Pictured, prompt: int = 0, methods: Sequence[str] | None = None, last: int = 3) -> Figure:
     """What do the last stages change, and how long does it take? One row per method, one column per late stage.
 
-    Left of a row stands the measured time of a whole image. A stage that a method left out is empty. The comparison
-    must hold the pictures after each stage (``stages_of=``).
+    Left of a row stands the measured time of a whole image, of n timed batches. A stage that a method left out is
+    empty. The comparison must hold the pictures after each stage (``stages_of=``).
     """
     rows = late_pictures(compared, prompt, methods or few(compared))
     log = log_of(compared.facts)
@@ -74,7 +74,7 @@ def _leaves_stages_out(compared: Pictured) -> str:
 def _timed(compared: Pictured, name: str) -> str:
     row = compared.table.loc[name]
     text = wrapped("dense" if name == "none" else brief(name), 26, lines=3)
-    return f"{text}\n{1000 * row.seconds:.0f} ms per image, {row.speedup:.2f}x"
+    return f"{text}\n{1000 * row.seconds:.0f} ms per image,\n{row.speedup:.2f}x (n = {row.timings:.0f} batches)"
 
 
 def _fields(rows: int, columns: int) -> tuple[Figure, np.ndarray]:

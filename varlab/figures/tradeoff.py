@@ -61,7 +61,9 @@ def tradeoff(
     if frontier is not None and measure in frontier.measures and measure not in NO_MEAN:
         edge = _line_to_beat(ax, frontier.table(measure), measure, least=float(shown.work_ratio.min()))
         names |= {spec: label for spec, label in edge.items() if spec not in names}
-    ax.set(xlabel="speed-up over dense" if against == "speedup" else "work over dense", ylabel=MEASURES[measure])
+    timed = f" (n = {int(table.timings.max())} batches)" if "timings" in table else ""  # not the n of the prompts
+    ax.set(xlabel=f"speed-up over dense{timed}" if against == "speedup" else "work over dense")
+    ax.set_ylabel(MEASURES[measure])
     ax.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=6, columnspacing=0.8, handlelength=2.4)
     finish(ax, log_of(facts), f"tradeoff-{measure}", shown.reset_index())
     place(ax, list(names.values()))
