@@ -126,6 +126,11 @@ def test_settings_of_functions_are_looked_at_before_weights(no_weights: None) ->
             call("mini-infinity", ["a red star"], cgf=3)
         with pytest.raises(VarlabError, match="stages"):
             call("mini-infinity", ["a red star"], cfg=(1.0, 2.0))
+        with pytest.raises(VarlabError, match="batch must be at least 1"):
+            call("mini-infinity", ["a red star"], batch=0)
+    for option in ("timed", "stages_of", "seed"):
+        with pytest.raises(VarlabError, match=f"{option} must be at least"):
+            vl.compare("mini-infinity", ["a red star"], **{option: -1})
 
 
 @pytest.mark.parametrize("command", ("sample", "log", "compare", "score"))

@@ -10,8 +10,8 @@ from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
+from varlab.runs.inputs import at_least, with_overrides
 from varlab.runs.inputs import keywords as own_keywords
-from varlab.runs.inputs import with_overrides
 from varlab.weights.official import ModelEntry
 from varlab.weights.options import LoadOptions
 from varlab.weights.registry import find
@@ -80,6 +80,8 @@ def load_for(
     """The model; one given by name only where it can run ``function`` with these, since weights may take minutes."""
     if not isinstance(model, str):
         return model
+    at_least(0, seed=options.get("seed"), stages_of=options.get("stages_of"))
+    at_least(1, batch=options.get("batch"), timed=options.get("timed"))
     entry, keywords = find(model), own_keywords(function)
     check_captions(entry, captions)
     settings = {name: value for name, value in options.items() if name not in keywords}
