@@ -1,8 +1,10 @@
 """Comparisons: the dense row is the plain run, work is the ledger's, intervals pair prompts, mistakes stop early."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +22,7 @@ from varlab.claims.engagement import not_engaged
 from varlab.comparison import Comparison, bench, compare, interleaved
 from varlab.comparison.notes import fitted_notes
 from varlab.comparison.untimed import drawn
+from varlab.engine.dense import Dense
 from varlab.engine.hooks import Accelerator, Compute
 from varlab.engine.loop import Run
 from varlab.engine.plan import StagePlan
@@ -40,8 +43,28 @@ def model() -> NextScaleModel:
 
 
 @pytest.fixture(scope="module")
-def compared(model: NextScaleModel) -> Comparison:
-    return compare(model, "scenes", SPECS, n=5, batch=2, seed=3, frontier=False)
+def beside() -> list[Sequence[int]]:
+    """Images of the dense runs that were drawn for the oracle alone."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def compared(model: NextScaleModel, beside: list[Sequence[int]]) -> Comparison:
+    plain = Run.dense_run
+
+    def dense_run(run: Run, text: Any, samples: Sequence[int]) -> Dense:
+        beside.append(samples)
+        return plain(run, text, samples)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "dense_run", dense_run)
+        return compare(model, "scenes", SPECS, n=5, batch=2, seed=3, frontier=False)
+
+
+def test_an_oracle_looks_at_the_dense_run_of_its_turn(compared: Comparison, beside: list[Sequence[int]]) -> None:
+    """Drawn beside it only while the machine warms up, and in the turn that it begins itself."""
+    first = compared.timings.query("turn == 0").method.tolist()
+    assert beside == [[2, 3], [2, 3]] and first == [SPECS[2], SPECS[0], SPECS[1], SPECS[3], "none"]
 
 
 def test_the_dense_row_is_the_plain_run(model: NextScaleModel, compared: Comparison) -> None:

@@ -12,6 +12,8 @@ from torch import Tensor
 from varlab.accelerators import DENSE, build
 from varlab.comparison.previews import Stages, drawn_by_stage
 from varlab.comparison.turns import Made, Turn, Turns
+from varlab.engine.canvases import CanvasKeeper
+from varlab.engine.dense import Dense
 from varlab.engine.hooks import Accelerator
 from varlab.engine.ledger import Ledger
 from varlab.engine.state import Generation
@@ -86,6 +88,8 @@ class Bench:
         self.batches, self.turns = sorted([*others, first], key=len, reverse=True), Turns(place)
         self.staged, self.stages = range(min(stages_of, len(job.prompts))), dict[str, list[Stages]]()
         self.methods = {name: methods_of(name) for name in names}
+        self._looking = [name for name in names if any("dense" in method.needs for method in self.methods[name])]
+        self._dense: Dense | None = None  # of the turn
         self._made: dict[str, tuple[Times | None, Ledger, Tensor, Log]] = {}
         self.turns.only({turn: self._kept(turn) for turn in self.turns.done})
 
@@ -97,12 +101,14 @@ class Bench:
             number = turn or self._warming
             if number and number not in self.turns.done:
                 self._keep(number, timed=turn > 0)
-            self._made = {}
+            self._made, self._dense = {}, None
             if progress is not None:
                 progress(n * turn // total, n)
 
         if not self.turns.peaks or not there.issuperset(range(1, self.timed + 1)):
-            found = interleaved(self.names, self._run, self.timed, self.job.model.device, end, done=there)
+            looks = [DENSE, *self._looking]  # one behind the other: most turns have the dense run by then
+            order = [*looks, *(name for name in self.names if name not in looks)]
+            found = interleaved(order, self._run, self.timed, self.job.model.device, end, done=there)
             self.turns.keep_peaks(found.peaks)
         for turn in range(self.timed + 1, total + 1):
             if turn not in self.turns.done:
@@ -135,12 +141,16 @@ class Bench:
         return tuple(self._samples(turn)) if turn <= len(self.batches) else ()
 
     def _run(self, name: str, turn: int) -> None:
-        """One method on one batch; turn 0 warms up."""
+        """One method on one batch; turn 0 warms up, and its memory is measured: there nothing is kept for others."""
         job, samples = self.job, self._samples(turn)
-        texts = [job.prompts[i] for i in samples]
+        texts, keeper = [job.prompts[i] for i in samples], CanvasKeeper()
+        keep = bool(turn and name == DENSE and self._looking)
         out, times = timed_run(
-            job.model, texts, list(samples), self.methods[name], settings=job.settings, seed=job.seed
-        )
+            job.model, texts, list(samples), self.methods[name], settings=job.settings, seed=job.seed,
+            probes=[keeper] * keep, dense=self._dense,
+        )  # fmt: skip
+        if keep:
+            self._dense = keeper.dense(samples, job.model.decode, out.image)
         self._made[name] = times, times.ledger, out.image.cpu(), of_methods(out.reports, samples)
 
     def _keep(self, turn: int, timed: bool) -> None:

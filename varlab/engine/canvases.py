@@ -1,7 +1,10 @@
 """A probe that keeps every canvas, for the dense runs that methods look at."""
 
+from collections.abc import Callable, Sequence
+
 from torch import Tensor
 
+from varlab.engine.dense import Dense
 from varlab.engine.hooks import Probe
 from varlab.engine.stage import Stage
 
@@ -18,3 +21,7 @@ class CanvasKeeper(Probe):
         if not self.canvases:
             self.canvases.append(before)
         self.canvases.append(canvas)
+
+    def dense(self, samples: Sequence[int], decode: Callable[[Tensor], Tensor], image: Tensor) -> Dense:
+        """The run that it listened to, once this is its image."""
+        return Dense(tuple(samples), self.canvases, decode, {len(self.canvases) - 1: image})

@@ -125,7 +125,7 @@ class Run:
         out = Run(
             self.model, self.settings, self.noise, [keeper], self.forced, self.choose, execution=self.execution
         ).generate(text, samples, negative=negative)
-        return Dense(tuple(samples), keeper.canvases, self.model.decode, {len(keeper.canvases) - 1: out.image})
+        return keeper.dense(samples, self.model.decode, out.image)
 
     def finish(self, samples: tuple[int, ...], finished: list[State]) -> Generation:
         if not self.store_keys:

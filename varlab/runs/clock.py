@@ -13,8 +13,9 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import torch
 
+from varlab.engine.dense import Dense
 from varlab.engine.execution import Execution
-from varlab.engine.hooks import Accelerator
+from varlab.engine.hooks import Accelerator, Probe
 from varlab.engine.ledger import Ledger
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
@@ -87,15 +88,17 @@ def timed_run(
     settings: Settings | None = None,
     seed: int = 0,
     execution: Execution | None = None,
+    probes: Sequence[Probe] = (),
+    dense: Dense | None = None,
 ) -> tuple[Generation, Times]:
     """One run of the engine under the clock, eager and with the model's own settings by default. A dense run that a
-    method needs is made outside its time."""
+    method needs is ``dense``, or made here, outside its time. ``probes``: what they do counts."""
     clock = Clock(model.device)
     noise, chosen = SeededNoise(seed), model.settings if settings is None else settings
-    run = Run(model, chosen, noise, on_span=clock.mark, execution=execution or Execution())
+    run = Run(model, chosen, noise, probes, on_span=clock.mark, execution=execution or Execution())
     with run.torch_settings():
-        needed = any("dense" in method.needs for method in methods)
-        dense = run.dense_run(text, samples).decoded() if needed else None
+        if any("dense" in method.needs for method in methods):
+            dense = (dense or run.dense_run(text, samples)).decoded()
     start = now(clock.device)
     clock.mark("start", 0)
     reader = getattr(model, "read_prompts", None)
