@@ -22,8 +22,9 @@ from tests.toy_logs import toy_log
 from tests.toy_pages import write_report
 from varlab import figures, reports
 from varlab.analysis.pictures import sensitivity_table
-from varlab.claims import Number, Outcome, Verdict
+from varlab.claims import Number, Outcome, Side, Verdict
 from varlab.claims.ledger import read_claims
+from varlab.claims.rules import judged
 from varlab.figures.sidebyside import few
 from varlab.figures.style import figure_of
 from varlab.figures.text import balanced
@@ -60,7 +61,9 @@ def test_rows_of_like_size_share_a_scale_and_the_names_at_its_ticks_do_not_touch
     assert ax.get_xlabel() == "distance to the dashed line\ngrey: counts as no difference"
     assert [np.asarray(line.get_xdata())[0] for line in ax.lines if line.get_marker() == "s"] == [-0.0054, 0.0015]
     said = [text.get_text() for text in ax.texts]
-    assert said[:2] == ["-0.0054\n(-0.0086 to -0.0025)\nn = 16", "0.0015\n(-0.0005 to 0.0034)\nn = 8"]
+    assert [text.replace("\N{MINUS SIGN}", "-") for text in said[:2]] == [
+        "-0.0054\n(-0.0086 to -0.0025)\nn = 16", "0.0015\n(-0.0005 to 0.0034)\nn = 8",
+    ]  # fmt: skip
     assert "5\N{NO-BREAK SPACE}% of n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}16" in said[2]
     figure_of(ax).draw_without_rendering()
     boxes = [label.get_window_extent() for label in ax.get_xticklabels()]
@@ -155,3 +158,34 @@ def test_numbers_of_rows_do_not_touch_however_long_the_line_on_the_weights() -> 
     figure_of(ax).draw_without_rendering()
     first, second = (Text.get_window_extent(text) for text in ax.texts[:2])
     assert first.y0 >= second.y1
+
+
+@pytest.mark.parametrize("side", list(Side)[:3])
+@pytest.mark.parametrize(("low", "high"), [(0.31, 0.35), (0.05, 0.1), (0.19, 0.21), (0.17, 0.33)])
+def test_the_tinted_side_is_where_the_rule_says_that_a_number_supports_its_claim(
+    side: Side, low: float, high: float
+) -> None:
+    one = Number("share", (low + high) / 2, low, high, 24, 0.02, 0.2, side)
+    ax = figures.forest(Verdict("c", Outcome.HOLDS, "F.", numbers=(one,)), toy_log())
+    tint, *grey = (band.get_datalim(ax.transData) for band in ax.collections)
+    inside = tint.x0 <= low - 0.2 + 1e-9 and high - 0.2 <= tint.x1 + 1e-9
+    counts = all(not (band.x0 < low - 0.2 and high - 0.2 < band.x1) for band in grey)
+    assert (judged(one) is Outcome.HOLDS) == (inside and counts) and len(grey) == (side is not Side.WITHIN)
+    figure_of(ax).draw_without_rendering()
+    label = next(text for text in (ax.title, ax._left_title, ax._right_title) if text.get_text())  # type: ignore
+    assert "supports the claim" in label.get_text()
+    frame, named, shown = ax.get_window_extent(), label.get_window_extent(), tint.transformed(ax.transData)
+    assert shown.width > 0.15 * frame.width and not named.overlaps(frame)
+    assert frame.x0 - 1 <= named.x0 < named.x1 <= frame.x1 + 1
+
+
+def test_rows_that_support_a_claim_on_unlike_sides_are_each_tinted_on_their_own() -> None:
+    rows = (Number("a", -0.1, -0.2, -0.05, 9, supports=Side.BELOW), Number("b", 0.1, 0.05, 0.2, 9),
+            Number("c", 0.2, 0.1, 0.3, 9, supports=Side.NEITHER))  # fmt: skip
+    ax = figures.forest(Verdict("c", Outcome.HOLDS, "F.", numbers=rows), toy_log())
+    tints = [band.get_datalim(ax.transData) for band in ax.collections[::2]]
+    assert [np.sign(round(tint.x0 + tint.x1, 6)) for tint in tints] == [-1, 1, 0] and tints[2].width == 0
+    assert ax.get_title() == "tinted: supports the claim"
+    assert figures.forest_table(Verdict("c", Outcome.HOLDS, "F.", numbers=rows)).supports.tolist() == [
+        "below", "above", "neither",
+    ]  # fmt: skip

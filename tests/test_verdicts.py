@@ -99,7 +99,7 @@ def test_the_two_halves_mix_the_categories() -> None:
 
 def test_a_sign_needs_more_than_the_least_worth_naming() -> None:
     def judged(low: float, high: float, margin: float = 0.0, n: int = 8) -> Outcome:
-        return rules.positive(Number("gain", (low + high) / 2, low, high, n, margin))
+        return rules.judged(Number("gain", (low + high) / 2, low, high, n, margin))
 
     assert judged(0.001, 0.009, 0.02) is Outcome.NO_DIFFERENCE and judged(-0.05, 0.009, 0.02) is Outcome.FAILS
     assert judged(0.01, 0.05, 0.02) is Outcome.HOLDS and judged(-0.01, 0.05, 0.02) is Outcome.WIDE

@@ -12,8 +12,8 @@ import numpy as np
 
 from varlab.analysis.frontier import rivals
 from varlab.analysis.settings_table import DENSE, SettingsTable
-from varlab.claims.rules import FAILS, HOLDS, WIDE, above, all_of, enough, measured, number, positive
-from varlab.claims.verdict import Number, Outcome, six_digits
+from varlab.claims.rules import FAILS, HOLDS, WIDE, all_of, enough, judged, measured, number
+from varlab.claims.verdict import Number, Outcome, Side, six_digits
 from varlab.measures.statistics import paired_shares
 
 MARGIN = 0.002  # of SSIM: a smaller difference counts as none
@@ -67,10 +67,10 @@ def ssim_at(table: SettingsTable, spec: str, ssim: float, speed: float) -> Findi
     """Does a method reach an SSIM to the dense image at a speed-up that its work allows, ahead of blind baselines?"""
     if spec not in table.works.index:
         return not_run(table, [spec])
-    work, own = float(table.works[spec]), measured("SSIM", table.values("ssim", spec).to_numpy()[0])
+    work, own = float(table.works[spec]), measured("SSIM", table.values("ssim", spec).to_numpy()[0], reference=ssim)
     beaten, outcomes, said, listed = _against(table, spec)
     fast = HOLDS if 1 / work >= speed else FAILS
-    outcome, reason = all_of([above(own, ssim), fast, *outcomes])
+    outcome, reason = all_of([judged(own), fast, *outcomes])
     text = (
         f"SSIM {own} against {ssim:g}; work {work:.2f} of dense, which allows {1 / work:.2f} times against {speed:g}."
     )
@@ -92,13 +92,10 @@ def difference_agrees(table: SettingsTable, spec: str, claimed: float) -> Findin
     if work > IDLE:
         text = f"{spec} has {work:.2f} of the dense work."
         return Finding(Outcome.NOT_COMPARABLE, text, (), listed, parameters, "It left out too little to test anything.")
-    change = score_change(table, spec)
-    low, high, off = change.low - claimed, change.high - claimed, change.estimate - claimed
+    change = replace(score_change(table, spec), reference=claimed, supports=Side.WITHIN)
     text = f"{spec}: scene score minus the dense run's: {change}; the paper's score changes by {claimed:+.4f}."
-    outcome = HOLDS if abs(low) <= SCORE and abs(high) <= SCORE else WIDE
-    if low > SCORE or high < -SCORE:
-        outcome = FAILS
-    more = _more(change, SCORE - abs(off)) if outcome is WIDE else None
+    outcome = judged(change)
+    more = _more(change, SCORE - abs(change.estimate - claimed)) if outcome is WIDE else None
     return Finding(outcome, text, (change,), listed, parameters, "", more)
 
 
@@ -123,7 +120,7 @@ def halves_differ(table: SettingsTable, spec: str, claimed: float) -> Finding:
         f"{1 / sensitive.mean():.2f} and {1 / robust.mean():.2f} times at most. Difference {more}."
     )
     reached = 1 / (sensitive if claimed < 1.6 else robust).mean() >= claimed
-    outcome, reason = all_of([positive(more), HOLDS if reached else FAILS])
+    outcome, reason = all_of([judged(more), HOLDS if reached else FAILS])
     return Finding(outcome, text, (more,), baselines_of(table, spec), {"speed": claimed, "halves": "hf_diff"}, reason)
 
 
@@ -147,7 +144,7 @@ def keeps_more(table: SettingsTable, spec: str, other: str, about: str) -> Findi
     works = ", ".join(f"{table.works[name]:.2f}" for name in (spec, other))
     text = f"{about}: SSIM {gap} more; work {works} of dense."
     listed, parameters = baselines_of(table, spec), {"ssim_margin": MARGIN}
-    return Finding(positive(gap), text, (gap,), listed, parameters, needed=needed(gap, 0))
+    return Finding(judged(gap), text, (gap,), listed, parameters, needed=needed(gap, 0))
 
 
 def best_block(table: SettingsTable, specs: Sequence[str], middle: int) -> Finding:
@@ -169,7 +166,7 @@ def best_block(table: SettingsTable, specs: Sequence[str], middle: int) -> Findi
         f"minus that of {' or '.join(dict.fromkeys(chosen))}, the best of the other half of the prompts: {less}."
     )
     baseline = baselines_of(table, specs[middle])
-    return Finding(positive(less), text, (less,), baseline, {"ssim_margin": MARGIN}, needed=needed(less, 0))
+    return Finding(judged(less), text, (less,), baseline, {"ssim_margin": MARGIN}, needed=needed(less, 0))
 
 
 def not_run(table: SettingsTable, specs: Sequence[str]) -> Finding:
@@ -187,9 +184,7 @@ def score_change(table: SettingsTable, spec: str) -> Number:
 
 def not_below(change: Number, margin: float) -> Outcome:
     """Is a loss surely smaller than the margin? (One-sided, at 2.5 %.)"""
-    if not enough(change):
-        return Outcome.TOO_FEW
-    return HOLDS if change.low > -margin else FAILS if change.high < -margin else WIDE
+    return judged(replace(change, reference=-margin, margin=0.0))
 
 
 def needed(found: Number, margin: float) -> int | None:
@@ -224,7 +219,7 @@ def _against(table: SettingsTable, spec: str) -> tuple[tuple[Number, ...], list[
          "low": six_digits(one.low), "high": six_digits(one.high)}
         for one, rival in zip(numbers, found, strict=True)
     )  # fmt: skip
-    return numbers, [positive(one) for one in numbers], f"SSIM {said}.", listed
+    return numbers, [judged(one) for one in numbers], f"SSIM {said}.", listed
 
 
 def baselines_of(table: SettingsTable, spec: str) -> tuple[dict[str, Any], ...]:

@@ -7,8 +7,8 @@ from varlab.analysis.logs import pick as pick_axis
 from varlab.analysis.measured import Measured
 from varlab.analysis.spectra import band_labels
 from varlab.claims.parts import column, column_rise, early, early_name, late, late_name, of_log
-from varlab.claims.rules import all_of, below, measured, positive
-from varlab.claims.verdict import Number, Outcome, Verdict
+from varlab.claims.rules import all_of, judged, measured
+from varlab.claims.verdict import Number, Outcome, Side, Verdict
 from varlab.markup import count
 from varlab.measures.statistics import FEWEST
 
@@ -38,7 +38,7 @@ def high_frequency_rises(log: Log, control: Log | None = None) -> Verdict:
             f" With weights {weights} and {count(prompt_count(control), 'prompt')} the share rises by "
             f"{_rise(control)[2]}."
         )
-    outcome, reason = all_of([positive(rise), positive(gap)])
+    outcome, reason = all_of([judged(rise), judged(gap)])
     return of_log(log, claim, outcome, finding, reason, (rise, gap))
 
 
@@ -64,7 +64,7 @@ def detail_rises(shares: Measured) -> Verdict:
         f"Haar details hold {after.mean():.2f} of the energy of a stage's codes after stage {border}, "
         f"{before.mean():.2f} up to it: a difference of {more}; n = {more.n}."
     )
-    return Verdict("High frequencies enter in the last stages (FreqExit)", positive(more), finding, numbers=(more,))
+    return Verdict("High frequencies enter in the last stages (FreqExit)", judged(more), finding, numbers=(more,))
 
 
 def detail_matters(removed: Measured, name: str) -> Verdict:
@@ -79,16 +79,16 @@ def detail_matters(removed: Measured, name: str) -> Verdict:
         f"n = {more.n}."
     )
     return Verdict(
-        "Images suffer when fine stages lose their details (FreqExit)", positive(more), finding, numbers=(more,)
+        "Images suffer when fine stages lose their details (FreqExit)", judged(more), finding, numbers=(more,)
     )
 
 
 def layers_differ(lens: Measured) -> Verdict:
     """The paper: cosines of 0.2 to 0.6 between neighbouring layers, even the last two."""
     last = lens.table[lens.table.layer == lens.table.layer.max()].groupby("prompt")["similarity"].mean()
-    cosine = measured("cosine", last, reference=0.6)
+    cosine = measured("cosine", last, reference=0.6, supports=Side.BELOW)
     finding = f"Cosine of the last two layers' most likely codes: {cosine}; n = {cosine.n}."
-    outcome, reason = below(cosine, 0.6), ""
+    outcome, reason = judged(cosine), ""
     if outcome is not Outcome.TOO_FEW and outcome is not Outcome.HOLDS and cosine.high < 0.9:
         outcome, reason = Outcome.PARTLY, "That is below .9, but not below .6."
     claim = "Without training even the last two layers read out differently (FreqExit: cosine .2 to .6)"
@@ -99,22 +99,22 @@ def untrained_exits_fail(lens: Measured) -> Verdict:
     """At half the depth the most likely code is another in most tokens."""
     half = int(lens.table.layer.max()) // 2
     part = lens.table[lens.table.layer == half].groupby("prompt")["agreement"].mean()
-    agreement = measured("agreement", part, reference=0.5)
+    agreement = measured("agreement", part, reference=0.5, supports=Side.BELOW)
     finding = f"Top-1 agreement of layer {half} with the last: {agreement}; n = {agreement.n}."
     claim = "A block in the middle, read by the shared head, mostly names another code (FreqExit)"
-    return Verdict(claim, below(agreement, 0.5), finding, numbers=(agreement,))
+    return Verdict(claim, judged(agreement), finding, numbers=(agreement,))
 
 
 def half_is_faster(speed: Measured, exits: str) -> Verdict:
     """Half the blocks in at most ``ALLOWED`` of the time of all."""
     row = speed.table.set_index("exits").loc[exits]
     ends = float(row.transformer_ratio), float(row.low), float(row.high)
-    ratio = Number("time ratio", *ends, int(row.rounds), reference=ALLOWED)
+    ratio = Number("time ratio", *ends, int(row.rounds), reference=ALLOWED, supports=Side.BELOW)
     finding = (
         f"{ratio} of the time at full depth, batch {row.batch:.0f}, {count(int(speed.facts['threads']), 'thread')}, "
         f"{row.rounds:.0f} interleaved rounds; operations {row.gflops / speed.table.gflops.iloc[0]:.2f}."
     )
-    outcome = below(ratio, ALLOWED)
+    outcome = judged(ratio)
     reason = NEEDS_ROUNDS if outcome is Outcome.TOO_FEW else ""
     claim = f"Half the blocks take at most {ALLOWED:.2f} of the transformer's time"
     return Verdict(claim, outcome, finding, reason, (ratio,))
@@ -139,8 +139,9 @@ def time_follows_calls(alone: Measured, many: Measured) -> Verdict:
         Number(
             f"batch {int(found.table.batch.iloc[0])}: error by block calls minus by operations",
             misses[name, "block_calls"] - misses[name, "gflops"], np.nan, np.nan, int(found.table.rounds.min()),
+            supports=side,
         )
-        for name, found in (("alone", alone), ("many", many))
+        for name, found, side in (("alone", alone, Side.BELOW), ("many", many, Side.ABOVE))
     )  # fmt: skip
     outcome, reason = (Outcome.FAILS, Outcome.PARTLY, Outcome.HOLDS)[first + second], ""
     if min(found.table.rounds.min() for found in (alone, many)) < FEWEST:

@@ -14,7 +14,7 @@ from varlab.analysis.comparisons import is_baseline
 from varlab.analysis.decisions import accuracy_table, kept_share_table
 from varlab.analysis.frontier import BEST_MIX, rivals
 from varlab.claims.engagement import not_engaged
-from varlab.claims.rules import measured, number, positive
+from varlab.claims.rules import judged, measured, number
 from varlab.claims.verdict import Number, Outcome, Verdict
 from varlab.comparison import Comparison
 from varlab.measures.statistics import Interval
@@ -60,7 +60,7 @@ def against_baselines(compared: Comparison, measure: str = "ssim") -> pd.DataFra
         for rival in rivals(values, works, _values(compared, name, measure), float(work), measure):
             found = measured(rival.text, rival.differences, MARGIN)
             numbers = work, rival.work, found.estimate, found.low, found.high
-            rows.append([name, positive(found), rival.text, rival.rank, *numbers])
+            rows.append([name, judged(found), rival.text, rival.rank, *numbers])
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -148,7 +148,7 @@ def _decision(claim: str, row: dict[Hashable, Any]) -> Verdict:
         return Verdict(claim, Outcome.NOT_MEASURED, f"{finding}. n = {n}.", reason)
     gain = number("accuracy minus the best fixed answer's", Interval(row["gain"], row["gain low"], row["gain high"]), n)
     finding += f"; the difference to the best fixed answer is {gain}. n = {n}."
-    return Verdict(claim, positive(gain), finding, numbers=(gain,))
+    return Verdict(claim, judged(gain), finding, numbers=(gain,))
 
 
 def _outcome(pairs: pd.DataFrame, drawn: bool) -> tuple[Outcome, str]:

@@ -9,7 +9,7 @@ import xarray as xr
 
 from varlab.analysis.logs import Log, early_stages, late_stages, prompt_count, stage_count, stage_range
 from varlab.claims.rules import number
-from varlab.claims.verdict import Number, Outcome, Verdict
+from varlab.claims.verdict import Number, Outcome, Side, Verdict
 from varlab.measures.statistics import Interval, independent_difference
 
 
@@ -48,8 +48,10 @@ def column(row: pd.Series, name: str) -> Number:
     return Number(name, estimate, low, high, int(row.n))
 
 
-def column_rise(about: str, row: pd.Series, other: pd.Series, name: str, margin: float = 0.0) -> Number:
+def column_rise(
+    about: str, row: pd.Series, other: pd.Series, name: str, reference: float = 0.0, supports: Side = Side.ABOVE
+) -> Number:
     """A column of a row less that of another; the rows are taken as independent."""
     one, two = (column(each, name) for each in (row, other))
     intervals = (Interval(each.estimate, each.low, each.high) for each in (one, two))
-    return number(about, independent_difference(*intervals), min(one.n, two.n), margin)
+    return number(about, independent_difference(*intervals), min(one.n, two.n), 0.0, reference, supports)

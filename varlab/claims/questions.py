@@ -12,8 +12,8 @@ from varlab.claims import evidence, prose, recipes
 from varlab.claims.arithmetic import Book
 from varlab.claims.evidence import Finding
 from varlab.claims.ledger import Claim
-from varlab.claims.rules import above, below, measured
-from varlab.claims.verdict import Outcome, Verdict
+from varlab.claims.rules import judged, measured
+from varlab.claims.verdict import Side, Verdict
 
 MINIS = {"infinity-2b": "mini-infinity", "hart-0.7b": "mini-hart", "var-d20": "mini-var-freqexit"}
 """The small model of the same family that stands for a published one; never a verdict on the latter."""
@@ -150,9 +150,7 @@ def _share(table: SettingsTable, tau: str, claimed: float) -> Finding:
     spec = f"sparsevar:tau={tau},alpha=4,last=3"
     if spec not in table.works.index:
         return evidence.not_run(table, [spec])
-    share = measured("share computed", table.values("computed", spec).to_numpy()[0], SHARE)
-    outcomes = above(share, claimed - SHARE), below(share, claimed + SHARE)
-    outcome = next((one for one in outcomes if one is not Outcome.HOLDS), Outcome.HOLDS)
+    share = measured("share computed", table.values("computed", spec).to_numpy()[0], SHARE, claimed, Side.WITHIN)
     text = f"{spec} computes {share} of the tokens of its pruned stages; {claimed:g} is inferred."
     baselines = evidence.baselines_of(table, spec)
-    return Finding(outcome, text, (share,), baselines, {"claimed": claimed, "within": SHARE})
+    return Finding(judged(share), text, (share,), baselines, {"claimed": claimed, "within": SHARE})

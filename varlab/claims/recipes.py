@@ -4,8 +4,8 @@ import pandas as pd
 
 from varlab.analysis.measured import Measured
 from varlab.claims.parts import column, column_rise
-from varlab.claims.rules import FAILS, HOLDS, WIDE, all_of, below, positive
-from varlab.claims.verdict import Number, Outcome, Verdict
+from varlab.claims.rules import FAILS, HOLDS, WIDE, all_of, judged
+from varlab.claims.verdict import Number, Outcome, Side, Verdict
 
 LOSS = 0.02  # class accuracy: what is lost up to it counts as nothing
 _NAMES = {"untrained": "the untrained exit", "layerskip": "the LayerSkip-like baseline"}
@@ -24,7 +24,7 @@ def beats(ablation: Measured, rival: str, exits: str) -> Verdict:
     by = ", ".join(f"{gain} with training {gain.name}" for gain in gains)
     finding = f"Its Fréchet distance (scattering features) is lower by {by}; n = {gains[0].n}. "
     finding += f"Its class accuracy: {', '.join(f'{share:.2f}' for share in table.class_accuracy)}."
-    outcome, reason = all_of([positive(gain) for gain in gains])
+    outcome, reason = all_of([judged(gain) for gain in gains])
     return Verdict(claim, outcome, finding, reason, tuple(gains))
 
 
@@ -43,14 +43,14 @@ def best_recipe(ablation: Measured, exits: str) -> Verdict:
     ahead, beaten, numbers = [], [], []
     for row, mine in rivals:
         rival = f"{row.recipe}, seed {row.train_seed}"
-        closer = column_rise(f"distance: corrected minus {rival}", mine, row, "scattering_frechet")
-        righter = column_rise(f"accuracy: {rival} minus corrected", row, mine, "class_accuracy")
+        closer = column_rise(f"distance: corrected minus {rival}", mine, row, "scattering_frechet", 0.0, Side.BELOW)
+        righter = column_rise(f"accuracy: {rival} minus corrected", row, mine, "class_accuracy", 0.0, Side.BELOW)
         numbers += [closer, righter]
-        words = {positive(closer), positive(righter)}
+        words = {judged(closer), judged(righter)}
         text = f"{row.recipe} (seed {row.train_seed}): Fréchet distance {closer} lower, class accuracy {righter} higher"
-        if HOLDS in words and FAILS not in words:
+        if FAILS in words and HOLDS not in words:
             ahead.append(text)
-        elif HOLDS not in words and FAILS in words:
+        elif FAILS not in words and HOLDS in words:
             beaten.append(f"{row.recipe} (seed {row.train_seed})")
     about = f"n = {int(rivals[0][0].n)} images, one training run a row; intervals are over images, not over trainings."
     worse = f"It beats {', '.join(beaten) or 'none of them'}. "
@@ -68,14 +68,14 @@ def full_depth_kept(ablation: Measured, depth: str) -> Verdict:
         return Verdict(claim, Outcome.NOT_MEASURED, "The ablation holds no images at full depth.")
     before, parts, numbers, outcomes = plain.iloc[0], [], [], []
     for _, after in tuned.iterrows():
-        lost = column_rise(f"seed {after.train_seed}: accuracy lost", before, after, "class_accuracy", LOSS)
+        lost = column_rise(f"seed {after.train_seed}: accuracy lost", before, after, "class_accuracy", LOSS, Side.BELOW)
         parts.append(
             f"seed {after.train_seed}: class accuracy {column(before, 'class_accuracy')} before, "
             f"{column(after, 'class_accuracy')} after, a loss of {lost}; Fréchet distance "
             f"{before.scattering_frechet:.2f} and {after.scattering_frechet:.2f}"
         )
         numbers.append(lost)
-        outcomes.append(below(lost, LOSS))
+        outcomes.append(judged(lost))
     outcome, reason = all_of(outcomes)
     finding = f"{'; '.join(parts)} (margin {LOSS:g}; n = {numbers[0].n})."
     return Verdict(claim, outcome, finding[0].upper() + finding[1:], reason, tuple(numbers))

@@ -1,7 +1,7 @@
-"""How numbers become outcomes: one rule a question, the same for all claims.
+"""How numbers become outcomes: one rule, the same for all claims. A number knows which side of it supports its claim.
 
 An interval that holds nothing but differences up to the margin means *no difference*: both one-sided tests at 2.5 %
-reject a larger one (TOST). One that reaches further, to both sides of 0, is *wide*. Fewer than ``FEWEST`` values are
+reject a larger one (TOST). One that reaches further, to both sides, is *wide*. Fewer than ``FEWEST`` values are
 *too few*, whatever a bootstrap of them says.
 """
 
@@ -10,50 +10,46 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from varlab.claims.verdict import Number, Outcome
+from varlab.claims.verdict import Number, Outcome, Side
 from varlab.measures.statistics import FEWEST, Interval, bootstrap_interval
 
 HOLDS, PARTLY, FAILS = Outcome.HOLDS, Outcome.PARTLY, Outcome.FAILS
 NO_DIFFERENCE, WIDE, TOO_FEW = Outcome.NO_DIFFERENCE, Outcome.WIDE, Outcome.TOO_FEW
 
 
-def measured(name: str, values: npt.ArrayLike, margin: float = 0.0, reference: float = 0.0) -> Number:
-    """The mean of values [n] with its bootstrap interval, NaN left out. ``reference``: what it is judged against."""
+def measured(
+    name: str, values: npt.ArrayLike, margin: float = 0.0, reference: float = 0.0, supports: Side = Side.ABOVE
+) -> Number:
+    """The mean of values [n] with its bootstrap interval, NaN left out; the rest as ``Number`` has it."""
     rows = np.asarray(values, dtype=float)
-    return number(name, bootstrap_interval(rows), int((~np.isnan(rows)).sum()), margin, reference)
+    return number(name, bootstrap_interval(rows), int((~np.isnan(rows)).sum()), margin, reference, supports)
 
 
-def number(name: str, interval: Interval, n: int, margin: float = 0.0, reference: float = 0.0) -> Number:
-    return Number(name, float(interval.estimate), float(interval.low), float(interval.high), n, margin, reference)
+def number(
+    name: str, interval: Interval, n: int, margin: float = 0.0, reference: float = 0.0, supports: Side = Side.ABOVE
+) -> Number:
+    estimate, low, high = float(interval.estimate), float(interval.low), float(interval.high)
+    return Number(name, estimate, low, high, n, margin, reference, supports)
 
 
 def enough(found: Number) -> bool:
     return found.n >= FEWEST and np.isfinite(found.low) and np.isfinite(found.high)
 
 
-def positive(found: Number) -> Outcome:
-    """Is it above 0? A value that may not even reach the margin from below does not count as above."""
+def judged(found: Number) -> Outcome:
+    """Does it lie where it supports the claim? A value that may not even reach the margin there does not."""
     if not enough(found):
         return TOO_FEW
-    if -found.margin <= found.low and found.high <= found.margin:
+    sign = -1 if found.supports == Side.BELOW else 1
+    low, high = sorted(sign * (end - found.reference) for end in (found.low, found.high))
+    near = -found.margin <= low and high <= found.margin
+    if found.supports == Side.WITHIN:
+        return HOLDS if near else FAILS if low > found.margin or high < -found.margin else WIDE
+    if near:
         return NO_DIFFERENCE
-    if found.high <= 0 or found.high < found.margin:
+    if high <= 0 or high < found.margin:
         return FAILS
-    return HOLDS if found.low > 0 else WIDE
-
-
-def below(found: Number, bound: float) -> Outcome:
-    """Is it below a bound?"""
-    if not enough(found):
-        return TOO_FEW
-    return HOLDS if found.high < bound else FAILS if found.low > bound else WIDE
-
-
-def above(found: Number, bound: float) -> Outcome:
-    """Is it above a bound?"""
-    if not enough(found):
-        return TOO_FEW
-    return HOLDS if found.low > bound else FAILS if found.high < bound else WIDE
+    return HOLDS if low > 0 else WIDE
 
 
 def all_of(outcomes: Sequence[Outcome]) -> tuple[Outcome, str]:

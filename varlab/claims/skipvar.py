@@ -8,8 +8,8 @@ import xarray as xr
 from varlab.analysis.logs import Log, dataset, late_stages, predicted, provenance, stage_count, variable
 from varlab.analysis.redundancy import ENOUGH, saturated, stage_cost_table
 from varlab.claims.parts import early, early_name, late, late_name, of_log
-from varlab.claims.rules import above, all_of, below, enough, measured, number, positive
-from varlab.claims.verdict import Number, Outcome, Verdict
+from varlab.claims.rules import all_of, enough, judged, measured, number
+from varlab.claims.verdict import Number, Outcome, Side, Verdict
 from varlab.measures.statistics import wilson_interval
 
 FEW = 0.05  # "minimal": guidance changes fewer than one bit in twenty
@@ -31,7 +31,7 @@ def gap_shrinks(log: Log) -> Verdict:
         numbers.append(measured(f"{name}: early minus late", before - after))
     finding = f"Squared distance after the last block over |c|²: {parts[0]}. "
     finding += f"KL in nats per {predicted(log)}: {parts[1]}."
-    outcome, reason = all_of([positive(found) for found in numbers])
+    outcome, reason = all_of([judged(found) for found in numbers])
     return of_log(log, claim, outcome, finding, reason, numbers)
 
 
@@ -49,13 +49,13 @@ def gap_minimal(log: Log) -> Verdict:
         finding = "Guidance acts within the network: there are no two sets of logits to compare."
         return of_log(log, claim, Outcome.NOT_MEASURED, finding)
     unit, bound = predicted(log), few(log)
-    changed = replace(changed, name=f"{unit}s that guidance flips", reference=bound)
+    changed = replace(changed, name=f"{unit}s that guidance flips", reference=bound, supports=Side.BELOW)
     finding = (
         f"In {late_name(log)} guidance (cfg {provenance(log)['cfg']}) flips {changed.percent} of the {unit}s (minimal: "
         f"below {100 * bound:.2g} %{_because(unit)}); the conditional and the unconditional branch disagree on "
         f"{shares['flip_share'].percent}, and random sampling alone flips {shares['drawn_differs'].percent}."
     )
-    return of_log(log, claim, below(changed, bound), finding, numbers=[changed])
+    return of_log(log, claim, judged(changed), finding, numbers=[changed])
 
 
 def few(log: Log) -> float:
@@ -99,13 +99,13 @@ def _before(log: Log, name: str, stage: int) -> Number:
 def _share_done(first: xr.DataArray, stage: int) -> Number:
     """A proportion: near 0 and 1 a bootstrap would give no width."""
     done = (first <= stage).values
-    return number("share of pictures done", wilson_interval(done), len(done))
+    return number("share of pictures done", wilson_interval(done), len(done), supports=Side.NEITHER)
 
 
 def _redundant(similar: Number, costly: bool) -> tuple[Outcome, str]:
     if not enough(similar):
         return Outcome.TOO_FEW, ""
-    saturates = above(similar, ENOUGH)
+    saturates = judged(similar)
     if saturates is Outcome.WIDE:
         return Outcome.WIDE, f"The interval of the SSIM includes {ENOUGH:g}."
     if saturates is Outcome.HOLDS:

@@ -42,6 +42,18 @@ class Outcome(StrEnum):
         return tones.get(self, "")
 
 
+class Side(StrEnum):
+    """Where a number that supports its claim lies."""
+
+    ABOVE = "above"
+    """Above its reference."""
+    BELOW = "below"
+    WITHIN = "within"
+    """No further than its margin from its reference."""
+    NEITHER = "neither"
+    """It informs, and no rule judges it."""
+
+
 def six_digits(value: float) -> float | None:
     """As files keep it: more digits would differ between processors. None for what is not finite."""
     return float(f"{value:.6g}") if abs(value) < float("inf") else None
@@ -52,7 +64,7 @@ class Number:
     """An estimate with its 95 % interval.
 
     ``n`` is how many values it rests on; differences of up to ``margin`` count as none. ``reference``: what it is
-    judged against, 0 for a difference.
+    judged against, 0 for a difference. ``supports``: the side of it that supports the claim.
     """
 
     name: str
@@ -62,6 +74,7 @@ class Number:
     n: int
     margin: float = 0.0
     reference: float = 0.0
+    supports: Side = Side.ABOVE
 
     def __str__(self) -> str:
         """``0.41 (0.39 to 0.43)``: two decimals, more where all three are small; no bounds where there are none."""
@@ -118,6 +131,7 @@ class Verdict:
         """What ``record`` wrote. Raises ValueError for a word that is no outcome, KeyError for a missing part."""
         numbers: list[dict[str, Any]] = [
             {name: np.nan if value is None else value for name, value in number.items()}
+            | {"supports": Side(number.get("supports", Side.ABOVE))}
             for number in record.get("numbers", ())
         ]
         return cls(

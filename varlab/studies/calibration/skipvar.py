@@ -17,7 +17,7 @@ from torch import Tensor
 from varlab.accelerators import build
 from varlab.accelerators.decisions import FEATURES, Classifier, DecisionModel, always
 from varlab.accelerators.skipvar import LATE, SkipVAR
-from varlab.claims.rules import number, positive
+from varlab.claims.rules import judged, number
 from varlab.claims.verdict import Outcome
 from varlab.context import fixed_context
 from varlab.engine.canvases import CanvasKeeper
@@ -162,7 +162,7 @@ def _judge(
     row |= {f"always {n}": (truth == n).mean() for n in range(LATE + 1)}
     gain = number("gain", paired_shares(right, truth == np.bincount(truth).argmax()), len(truth))
     row |= {"gain": gain.estimate, "gain low": gain.low, "gain high": gain.high}
-    return row | {"verdict": str(positive(gain))}
+    return row | {"verdict": str(judged(gain))}
 
 
 @fixed_context()

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from varlab.accelerators.anchors import resize
 from varlab.accelerators.sparsevar import Norm, normalise
-from varlab.claims.rules import measured, positive
-from varlab.claims.verdict import Number, Outcome, Verdict
+from varlab.claims.rules import judged, measured
+from varlab.claims.verdict import Number, Outcome, Side, Verdict
 from varlab.context import fixed_context
 from varlab.engine.hooks import Probe
 from varlab.engine.loop import Run
@@ -89,7 +89,13 @@ class Calibration:
         if self.facts["n"] >= FEWEST:
             outcome = Outcome.HOLDS if best.distance <= CLOSE else Outcome.FAILS
         distance = Number(
-            "distance to the published shares", float(best.distance), np.nan, np.nan, self.facts["n"], reference=CLOSE
+            "distance to the published shares",
+            float(best.distance),
+            np.nan,
+            np.nan,
+            self.facts["n"],
+            reference=CLOSE,
+            supports=Side.BELOW,
         )
         claim = "A reading of tau gives the published shares on this model (SparseVAR)"
         return Verdict(claim, outcome, finding, numbers=(distance,))
@@ -108,7 +114,7 @@ class Calibration:
             f"by prompt {gap}. Highest of {len(order)} blocks: {high.block:.0f} with {high.correlation:.2f}; lowest: "
             f"{low.block:.0f} with {low.correlation:.2f}. n = {self.facts['n']}."
         )
-        parts = {positive(near), positive(gap)}
+        parts = {judged(near), judged(gap)}
         outcome = Outcome.FAILS if Outcome.FAILS in parts else Outcome.WIDE if len(parts) > 1 else parts.pop()
         return Verdict(claim, outcome, finding, numbers=(near, gap))
 
