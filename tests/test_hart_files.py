@@ -72,6 +72,9 @@ def test_bf16_keeps_the_blocks_half_and_runs(tmp_path: Path) -> None:
 
     # Labels near even odds fall the other way: .002 was seen here, .05 with other seeds.
     assert apart(loaded) < 0.06 < 0.1 < apart(tiny_hart(modulation="block", seed=10))
+    head = load_features(tmp_path / "hart", precision="bf16-diffusion")
+    assert head.precision == "bf16-diffusion" and head.weights == loaded.weights  # the same files
+    assert head.weights.content == loaded.weights.content  # type: ignore[attr-defined]
 
 
 def test_the_registry_loads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.gpus import DEVICES, absent, described, rate_of
 from varlab.models.base import NextScaleModel
+from varlab.models.diffusion import denoiser_flops
 from varlab.models.hart import HartConfig
 from varlab.probes import PROBES
 from varlab.probes import build as build_probes
@@ -33,7 +34,7 @@ from varlab.weights.zoo import assemble
 FULL = ("infinity-2b", "hart-0.7b", "var-d16")
 
 
-def by_shape(name: str) -> NextScaleModel:
+def by_shape(name: str, precision: str = "bf16") -> NextScaleModel:
     """At full width up to the full grid; two blocks, four stages and two steps of diffusion stand for the others."""
     entry = find(name)
     height, width = entry.schedule(None, 1.0).final
@@ -41,7 +42,7 @@ def by_shape(name: str) -> NextScaleModel:
     few = shallow(entry, 2, schedules.custom(grids, "four stages"))
     if isinstance(few.transformer, HartConfig):
         few = replace(few, transformer=replace(few.transformer, diffusion_steps=2))
-    return assemble(few, LoadOptions("empty", precision="bf16"))
+    return assemble(few, LoadOptions("empty", precision=precision))
 
 
 @pytest.fixture(scope="module", params=FULL)
@@ -146,10 +147,25 @@ def test_a_roofline_by_hand() -> None:
     model, device = by_shape("infinity-2b"), DEVICES["h200"]
     (made,) = predict(model, [device], ["truncate:last=1"])
     last = shape_run(model).stages[-1]
-    expected = last.linear_flops / (989e12 * 0.6) + last.attention_flops / (989e12 * 0.4)
+    assert last.fp32_flops == model.stage_cost(3, last.tokens, 1, 2, model.settings).linear  # the head alone
+    halved = last.linear_flops - last.fp32_flops
+    expected = halved / (989e12 * 0.6) + last.attention_flops / (989e12 * 0.4) + last.fp32_flops / (494.5e12 * 0.6)
     assert made.stages.loc[("none", len(model.schedule)), "seconds"] == pytest.approx(expected)
     assert made.stages.loc[("none", 1), "bound"] == "host"
     row = made.table.loc["truncate:last=1"]
     assert row.speed_up > row.speed_up_eager > 1
     assert row.graph_seconds == pytest.approx(made.table.loc["none"].graph_seconds - expected)
     assert made.facts["weights"] == "none: shapes alone" and made.facts["measured"] is False
+
+
+def test_a_diffusion_head_in_half_precision_runs_by_shapes_and_at_its_own_rate() -> None:
+    """The head's products move from the rate of TF32 to that of bf16, and nothing else changes."""
+    models = [by_shape("hart-0.7b", precision) for precision in ("bf16", "bf16-diffusion")]
+    assert [model.precision for model in models] == ["bf16", "bf16-diffusion"]
+    first, second = (shape_run(model).stages[-1] for model in models)
+    config, tokens = models[0].transformer.config, models[0].schedule.lengths[-1]  # type: ignore[attr-defined]
+    sizes = config.latents, config.width, config.diffusion_width, config.diffusion_depth
+    head = denoiser_flops(*sizes, config.diffusion_steps, 2 * tokens)
+    assert replace(first, fp32_flops=first.fp32_flops - head) == second
+    seconds = [predict(model, [DEVICES["h200"]])[0].stages.operations.iloc[-1] for model in models]
+    assert seconds[0] - seconds[1] == pytest.approx(head / (494.5e12 * 0.6) - head / (989e12 * 0.6))

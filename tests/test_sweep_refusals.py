@@ -41,6 +41,7 @@ pytestmark = pytest.mark.usefixtures("nano")
         ({"shard": 0}, "shard must be at least 1"),
         ({"shard": "many"}, "shard must be a whole number"),
         ({"precision": "fp8"}, "precision"),
+        ({"precision": "bf16-diffusion"}, "no diffusion head"),
         ({"device": "tpu"}, "cannot be used"),
         ({"init": "checkpont"}, "Did you mean checkpoint"),
     ],

@@ -15,28 +15,48 @@ TERA, GIGA = 1e12, 1e9
 
 @dataclass(frozen=True)
 class Device:
-    """``rates``: FLOP/s of matrix products by precision; ``bandwidth``: bytes/s of its memory, of ``memory`` bytes."""
+    """``rates``: FLOP/s of matrix products by precision; ``bandwidth``: bytes/s of its memory, of ``memory`` bytes;
+    ``tf32``: FLOP/s of what a model in half precision holds in fp32, by tensor cores where they take it."""
 
     name: str
     rates: Mapping[str, float]
     bandwidth: float
     memory: float
+    tf32: float
 
 
 DEVICES = {
-    "h200": Device("NVIDIA H200 SXM", {"bf16": 989 * TERA, "fp16": 989 * TERA, "fp32": 67 * TERA}, 4.8 * TERA, 141e9),
-    "h100": Device("NVIDIA H100 SXM", {"bf16": 989 * TERA, "fp16": 989 * TERA, "fp32": 67 * TERA}, 3.35 * TERA, 80e9),
+    "h200": Device(
+        "NVIDIA H200 SXM", {"bf16": 989 * TERA, "fp16": 989 * TERA, "fp32": 67 * TERA}, 4.8 * TERA, 141e9, 494.5 * TERA
+    ),
+    "h100": Device(
+        "NVIDIA H100 SXM", {"bf16": 989 * TERA, "fp16": 989 * TERA, "fp32": 67 * TERA}, 3.35 * TERA, 80e9, 494.5 * TERA
+    ),
     "a100-80": Device(
-        "NVIDIA A100 80 GB", {"bf16": 312 * TERA, "fp16": 312 * TERA, "fp32": 19.5 * TERA}, 2.039 * TERA, 80e9
+        "NVIDIA A100 80 GB",
+        {"bf16": 312 * TERA, "fp16": 312 * TERA, "fp32": 19.5 * TERA},
+        2.039 * TERA,
+        80e9,
+        156 * TERA,
     ),
     "4090": Device(
-        "GeForce RTX 4090", {"bf16": 165.2 * TERA, "fp16": 165.2 * TERA, "fp32": 82.6 * TERA}, 1.008 * TERA, 24 * 2**30
+        "GeForce RTX 4090",
+        {"bf16": 165.2 * TERA, "fp16": 165.2 * TERA, "fp32": 82.6 * TERA},
+        1.008 * TERA,
+        24 * 2**30,
+        82.6 * TERA,
     ),
-    "l40": Device("NVIDIA L40", {"bf16": 181 * TERA, "fp16": 181 * TERA, "fp32": 90.5 * TERA}, 864 * GIGA, 48 * 2**30),
+    "l40": Device(
+        "NVIDIA L40", {"bf16": 181 * TERA, "fp16": 181 * TERA, "fp32": 90.5 * TERA}, 864 * GIGA, 48 * 2**30, 90.5 * TERA
+    ),
     "3090": Device(
-        "GeForce RTX 3090", {"bf16": 71 * TERA, "fp16": 71 * TERA, "fp32": 35.6 * TERA}, 936 * GIGA, 24 * 2**30
+        "GeForce RTX 3090",
+        {"bf16": 71 * TERA, "fp16": 71 * TERA, "fp32": 35.6 * TERA},
+        936 * GIGA,
+        24 * 2**30,
+        35.6 * TERA,
     ),
-    "t4": Device("NVIDIA T4", {"fp16": 65 * TERA, "fp32": 8.1 * TERA}, 320 * GIGA, 16 * 2**30),
+    "t4": Device("NVIDIA T4", {"fp16": 65 * TERA, "fp32": 8.1 * TERA}, 320 * GIGA, 16 * 2**30, 8.1 * TERA),
 }
 SIZE = re.compile(r"(\d+(?:\.\d+)?)GiB")
 

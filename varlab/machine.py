@@ -19,12 +19,15 @@ from torch import Tensor
 from varlab.context import fixed_context
 from varlab.errors import VarlabError, quoted
 
+DIFFUSION = "-diffusion"  # after bf16 or fp16: HART's diffusion head is in that type too
 DTYPES = {  # of products, by precision
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
     "bf16-weights": torch.float32,
     "int8": torch.float32,
+    f"bf16{DIFFUSION}": torch.bfloat16,
+    f"fp16{DIFFUSION}": torch.float16,
 }
 
 

@@ -68,7 +68,7 @@ class Work:
     def count_readout(self, k: int, tokens: int, batch: int, rows: int) -> None:
         """Embedding and read-out of a stage, with as many guidance rows as guidance makes use of."""
         cost = self.context.model.stage_cost(k, tokens, batch, batch * rows, self.context.settings)
-        self.context.ledger.stages[k].linear_flops += cost.linear
+        self.context.ledger.stages[k].read_out(cost)
 
     def log(self, samples: tuple[int, ...], seconds: float, unseen: list[str]) -> Log:
         """``share`` of a stage's tokens that its blocks were handed, on average; ``guidance_rows`` and ``blocks`` that

@@ -86,17 +86,19 @@ def elsewhere(
     """By the data sheet of a GPU: whether it fits, and how long it takes at least."""
     from varlab.gpus import described
     from varlab.timing.roofline import fit, predict
+    from varlab.weights.precision import AUTO
     from varlab.weights.zoo import load
 
     gpu, memory = described(device)
-    chosen = precision or next((half for half in ("bf16", "fp16") if gpu is not None and half in gpu.rates), "fp32")
+    fastest = next((half for half in ("bf16", "fp16") if gpu is not None and half in gpu.rates), "fp32")
+    chosen = fastest if precision in (None, AUTO) else precision
+    shapes = load(model, init="empty", precision=chosen, pixels=pixels, ratio=ratio)
     fits = fit(model, memory, chosen, pixels, ratio, batch, strips)
     if gpu is None:
         say(fits)
         say("No time is predicted for a bare size of memory.")
         return
-    shapes = load(model, init="empty", precision=chosen, pixels=pixels, ratio=ratio)
-    (made,) = predict(shapes, [gpu], methods, batch, chosen)
+    (made,) = predict(shapes, [gpu], methods, batch)
     say(fits)
     console.print(as_table(made.table.reset_index()))
     console.print(as_table(made.stages.loc["none"].reset_index()))

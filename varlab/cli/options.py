@@ -38,7 +38,8 @@ Precision = Annotated[
     str | None,
     typer.Option(
         help="fp32, bf16, fp16 (GPUs without bf16), bf16-weights (computes in fp32), int8 (by torchao; "
-        "another model) or auto. Default: fp32; for large random weights auto."
+        "another model), bf16-diffusion or fp16-diffusion (HART's diffusion head too) or auto. Default: fp32; for "
+        "large random weights auto."
     ),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda or mps.")]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from weakref import ReferenceType, ref
 
+import torch
 from torch import Tensor
 
 from varlab.engine.dense import Dense
@@ -16,6 +17,7 @@ from varlab.engine.plan import RUN, StagePlan
 from varlab.engine.previews import Previews
 from varlab.engine.randomness import Noise
 from varlab.engine.stage import Stage
+from varlab.machine import DTYPES
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
 from varlab.schedules import Grid
@@ -35,7 +37,7 @@ class Context:
     def __post_init__(self) -> None:
         self.buffers = Buffers(self.model.device)
         self.previews = Previews(self.model)
-        self.overflow = Overflow() if self.model.precision == "fp16" else None
+        self.overflow = Overflow() if DTYPES.get(self.model.precision) == torch.float16 else None
         self._lengths: dict[int, tuple[ReferenceType[Tensor], Tensor]] = {}  # by id, while the tensor lives
 
     def stage(self, k: int, samples: tuple[int, ...], guided: bool, plan: StagePlan = RUN) -> Stage:

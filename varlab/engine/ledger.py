@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from varlab.markup import Shown, count, summary
+from varlab.models.base import Cost
 
 
 @dataclass
@@ -14,7 +15,8 @@ class StageWork:
     """Sums over the images of a stage. Token-blocks count tokens x blocks x rows, row-blocks rows x blocks; pairs are
     query-key pairs; block calls count blocks once for each group of images that runs together.
 
-    ``overhead_flops`` are previews, scores and fills that an accelerator asked for.
+    ``overhead_flops`` are previews, scores and fills that an accelerator asked for; ``fp32_flops`` those of the linear
+    ones that are in fp32 in every precision, as heads are.
     """
 
     images: int = 0
@@ -27,9 +29,15 @@ class StageWork:
     dense_flops: int = 0
     pairs: int = 0
     linear_flops: int = 0
+    fp32_flops: int = 0
     attention_flops: int = 0
     overhead_flops: int = 0
     kv_bytes: int = 0
+
+    def read_out(self, cost: Cost) -> None:
+        """What a stage costs beside its blocks."""
+        self.linear_flops += cost.linear
+        self.fp32_flops += cost.linear - cost.halved
 
     @property
     def flops(self) -> int:

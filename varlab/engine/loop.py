@@ -26,7 +26,7 @@ from varlab.engine.rows import on_grid, part, row_index
 from varlab.engine.sampling import Sampler, noise_of
 from varlab.engine.stage import Stage
 from varlab.engine.state import Generation, State
-from varlab.machine import named_gaps
+from varlab.machine import DTYPES, named_gaps
 from varlab.models.base import NextScaleModel
 from varlab.models.guidance import Settings
 
@@ -93,7 +93,7 @@ class Run:
         bf16 or fp16 still holds in fp32 may go through tensor cores, whose TF32 has as many bits as fp16."""
         if self.model.device.type == "cpu":
             keep_freed_pages()
-        tf32 = self.model.precision in ("bf16", "fp16")
+        tf32 = DTYPES[self.model.precision].itemsize == 2
         with fixed_context(tf32=tf32), torch.inference_mode(), named_gaps(self.model.device):
             yield
 

@@ -54,7 +54,7 @@ class Sampler:
             probe.on_logits(stage, out.cond, out.uncond, out.guided, labels)
         head_rows = state.batch * (1 if out.uncond is None else 2)
         cost = model.stage_cost(k, x.shape[1], state.batch, head_rows, settings)
-        self.context.ledger.stages[k].linear_flops += cost.linear
+        self.context.ledger.stages[k].read_out(cost)
         forced = self.forced.get(k)
         if forced is not None:
             labels = upload(forced[list(stage.samples)], x.device)

@@ -59,10 +59,14 @@ class Reading(Generic[SettingsT, GuidanceT]):
 
 @dataclass(frozen=True)
 class Cost:
-    """Floating-point operations (two a multiply-add) of one call: matrix products and the attention proper."""
+    """Floating-point operations (two a multiply-add) of one call: matrix products and the attention proper.
+
+    ``halved``: of the products beside the blocks, those that a model in half precision does not compute in fp32.
+    """
 
     linear: int
     attention: int = 0
+    halved: int = 0
 
     @property
     def total(self) -> int:
@@ -134,7 +138,7 @@ class NextScaleModel(Shown, ABC, Generic[SettingsT, ConditioningT, GuidanceT]):
     @property
     @abstractmethod
     def precision(self) -> str:
-        """Of the blocks: fp32, bf16, fp16, bf16-weights or int8."""
+        """Of the blocks: fp32, bf16, fp16, bf16-weights or int8; with "-diffusion" also of HART's diffusion head."""
 
     @property
     def kept_type(self) -> torch.dtype | None:

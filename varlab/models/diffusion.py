@@ -1,5 +1,9 @@
 """HART's residual diffusion head: a small network that denoises what the discrete code of a token leaves over.
 
+The network computes in the type of its weights: fp32, or half precision where a model is loaded so. The solver around
+it, that is the noisy residual, the coefficients of a step, the clean value and guidance, is in fp32 either way: the
+first step multiplies what rounding leaves by 20,000.
+
 Module names equal the official keys under ``diffloss.``. Source: HART (arXiv 2410.10812), section 3.2, after MAR
 (arXiv 2406.11838) and improved diffusion (arXiv 2102.09672), whose cosine schedule and learned variance it uses.
 """
@@ -161,8 +165,10 @@ class ResidualDiffusion(nn.Module):
         condition = self.net.cond_embed(typed(self.net.cond_embed, hidden[: rows * batch]))
         x = normal("diffusion-start")
         for step in reversed(range(steps)):
-            out = self.net(x.to(condition.dtype).repeat(rows, 1, 1), times[step], condition).float()
-            noise, variance = out[:batch].chunk(2, -1)
+            out = self.net(x.to(condition.dtype).repeat(rows, 1, 1), times[step], condition)
+            if out.dtype == torch.float16:
+                out = out + (out - out)  # the infinite becomes no number, which is noticed: a clamp would hide it
+            noise, variance = (out := out.float())[:batch].chunk(2, -1)
             if rows == 2:
                 noise = (1 + extra) * noise - extra * out[batch:, :, : self.latents]
             x = step_back(x, noise, variance, step, steps, normal(f"diffusion-{step}") if step else None)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from varlab.errors import VarlabError, quoted
+from varlab.machine import DIFFUSION
 from varlab.models.base import Attend, Cost, Draw, EqualPrefix, NextScaleModel, Reading, Readout
 from varlab.models.diffusion import denoiser_flops, embedding_flops
 from varlab.models.guidance import at
@@ -71,7 +72,9 @@ class Hart(NextScaleModel[HartSettings, HartConditioning, HartGuidance]):
 
     @property
     def precision(self) -> str:
-        return precision_of(self.transformer.blocks[0].ffn.up_proj)  # type: ignore[union-attr,arg-type]
+        blocks = precision_of(self.transformer.blocks[0].ffn.up_proj)  # type: ignore[union-attr,arg-type]
+        head = precision_of(self.transformer.diffloss.net.cond_embed)
+        return blocks + DIFFUSION if head == blocks in ("bf16", "fp16") else blocks
 
     def parts(self) -> dict[str, Any]:
         names = ("transformer", "tokenizer", "schedule", "text", "name", "weights", "settings", "savings")
@@ -259,7 +262,7 @@ class Hart(NextScaleModel[HartSettings, HartConditioning, HartGuidance]):
     def stage_cost(self, k: int, tokens: int, batch: int, head_rows: int, settings: HartSettings) -> Cost:
         config, height, width = self.transformer.config, *self.schedule.final
         word = 2 * batch * tokens * config.latents * config.width
-        flops = (0 if k == 0 else word) + 2 * head_rows * tokens * config.width * config.vocabulary
+        flops, diffusion = (0 if k == 0 else word) + 2 * head_rows * tokens * config.width * config.vocabulary, 0
         if settings.smooth:
             flops += 2 * batch * tokens * config.vocabulary * config.latents
         if not self._final(k):  # the phi convolution
@@ -267,11 +270,12 @@ class Hart(NextScaleModel[HartSettings, HartConditioning, HartGuidance]):
         elif settings.residual:
             both = self.guidance(k, settings, head_rows > batch).extra not in (0, 1)
             sizes = config.latents, config.width, config.diffusion_width, config.diffusion_depth
-            flops += word + denoiser_flops(*sizes, config.diffusion_steps, (head_rows if both else batch) * tokens)
+            diffusion = denoiser_flops(*sizes, config.diffusion_steps, (head_rows if both else batch) * tokens)
+            flops += word + diffusion
             flops += 0 if self.savings.constants else config.diffusion_steps * embedding_flops(config.diffusion_width)
         if not (self.savings.constants or config.learned_levels):
             flops += config.stages * embedding_flops(config.width)
-        return Cost(flops)
+        return Cost(flops, halved=diffusion if self.precision.endswith(DIFFUSION) else 0)
 
     def decode_cost(self, grid: Grid) -> Cost:
         return Cost(decoder_flops(self.tokenizer.config, grid))

@@ -14,6 +14,7 @@ from torch import Tensor
 from varlab.engine.context import Context
 from varlab.engine.norms import norms, small, together
 from varlab.engine.stage import Site, Stage
+from varlab.machine import DTYPES
 from varlab.measures.edges import sobel_magnitude
 from varlab.measures.metrics import edges_on_grid, luma, spearman
 from varlab.probes.base import GUIDANCE_ROWS, LoggingProbe, by_row, on_grid, pooled
@@ -108,7 +109,8 @@ class TokenMSE(LoggingProbe):
         """Copies of blocks' outputs [m, B, n, C] where their former ones were, in room that lasts for all stages."""
         size = outs[0].numel()
         if self.room is None or self.room.shape[1] < size:  # the parts of a split batch differ in size
-            kept = torch.bfloat16 if self.context.model.precision == "bf16" else torch.float32
+            halved = DTYPES.get(self.context.model.precision) == torch.bfloat16
+            kept = torch.bfloat16 if halved else torch.float32
             most = outs.shape[1] * max(self.context.model.schedule.lengths[:-1])
             self.room = outs.new_empty((self.context.model.depth, most * outs.shape[-1]), dtype=kept)
         room = self.room[:, :size].unflatten(1, outs.shape[1:])

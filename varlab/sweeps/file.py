@@ -12,7 +12,7 @@ from varlab.errors import VarlabError, cause, quoted, unknown
 from varlab.runs.inputs import at_least, check_counts
 from varlab.runs.trial import check_methods
 from varlab.scenes.prompt_sets import PromptSet, choose
-from varlab.weights.precision import PRECISIONS
+from varlab.weights.options import check_precision
 from varlab.weights.registry import find
 from varlab.weights.zoo import check_captions, require
 
@@ -122,22 +122,17 @@ def _check(plan: Plan) -> None:
         at_least(0, seeds=seed)
     for item in plan.prompts:
         at_least(0, **{f"first of {item['set']}": item["first"]})
-    _one_of("init", plan.init, INITS)
-    _one_of("precision", plan.precision, PRECISIONS)
+    if plan.init not in INITS:
+        raise unknown("init", plan.init, INITS)
     methods = [methods_of(spec) for spec in plan.specs]
     for name in plan.models:
-        entry = find(name)
+        check_precision(plan.precision, entry := find(name))
         if plan.init == "checkpoint":
             require(entry)
         for settings in plan.settings:
             check_methods(entry, methods, settings, pixels=plan.pixels, trained=plan.init == "checkpoint")
         for prompts in plan.prompts:
             check_captions(entry, plan.chosen(prompts, name))
-
-
-def _one_of(key: str, value: object, known: Sequence[str]) -> None:
-    if value not in known:
-        raise unknown(key, value, known)
 
 
 def refuse_changes(found: Mapping[str, Any], asked: Plan, extend: bool, place: str) -> None:

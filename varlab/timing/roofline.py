@@ -14,7 +14,7 @@ import pandas as pd
 from varlab.accelerators import DENSE
 from varlab.engine.ledger import Ledger, StageWork
 from varlab.gpus import Device, rate_of
-from varlab.machine import Rates
+from varlab.machine import DIFFUSION, Rates
 from varlab.models.base import NextScaleModel
 from varlab.timing.shapes import shape_run
 from varlab.weights.memory import BYTES, ENCODERS, GIB, RESERVE, account, largest
@@ -32,8 +32,9 @@ class Efficiency:
 
     def line(self) -> str:
         return (
-            f"assumed: {self.matmul:.0%} of the peak in products, {self.attention:.0%} in attention, "
-            f"{self.bandwidth:.0%} of the bandwidth, {self.block_seconds * 1e6:.0f} microseconds of the host a block"
+            f"assumed: {self.matmul:.0%} of the peak in products (of TF32 for what a model in half precision keeps in "
+            f"fp32), {self.attention:.0%} in attention, {self.bandwidth:.0%} of the bandwidth, "
+            f"{self.block_seconds * 1e6:.0f} microseconds of the host a block"
         )
 
 
@@ -84,19 +85,15 @@ def predict(
     devices: Sequence[Device],
     specs: Sequence[str] = (DENSE,),
     batch: int = 1,
-    precision: str = "bf16",
     assumed: Efficiency = Efficiency(),
 ) -> list[Prediction]:
-    """Of a model loaded with ``init="empty"``, on each device; a dense run is always there to compare with.
+    """Of a model loaded with ``init="empty"``, in its precision, on each device; beside the dense run.
 
     Raises VarlabError for a method that decides by values, and a precision that a device has no units for.
     """
-    peaks = [rate_of(device, precision) for device in devices]
+    peaks = [rate_of(device, model.precision.removesuffix(DIFFUSION)) for device in devices]
     ledgers = {spec: shape_run(model, spec, batch) for spec in dict.fromkeys((DENSE, *specs))}
-    return [
-        _on(model, device, peak, ledgers, batch, precision, assumed)
-        for device, peak in zip(devices, peaks, strict=True)
-    ]
+    return [_on(model, device, peak, ledgers, batch, assumed) for device, peak in zip(devices, peaks, strict=True)]
 
 
 def _on(
@@ -105,13 +102,14 @@ def _on(
     peak: float,
     ledgers: Mapping[str, Ledger],
     batch: int,
-    precision: str,
     assumed: Efficiency,
 ) -> Prediction:
+    precision = model.precision
     limits = Rates(peak * assumed.matmul, peak * assumed.attention, device.bandwidth * assumed.bandwidth)
+    whole = (peak if precision == "fp32" else device.tf32) * assumed.matmul
     weights, parts, rows = block_bytes(model), [], []
     for spec, ledger in ledgers.items():
-        stages = _stages(model, ledger, weights, BYTES[precision], limits, assumed)
+        stages = _stages(model, ledger, weights, BYTES[precision], limits, whole, assumed)
         parts.append(stages.assign(method=spec))
         rows.append({"method": spec, **_sums(stages, ledger, limits)})
     table = pd.DataFrame(rows).set_index("method")
@@ -127,12 +125,15 @@ def _on(
 
 
 def _stages(
-    model: NextScaleModel, ledger: Ledger, weights: int, element: int, limits: Rates, assumed: Efficiency
+    model: NextScaleModel, ledger: Ledger, weights: int, element: int, limits: Rates, whole: float, assumed: Efficiency
 ) -> pd.DataFrame:
+    """``whole``: FLOP/s in fp32, of what is beside the blocks."""
     rows = []
     for k, work in enumerate(ledger.stages, start=1):
-        linear, attended = work.linear_flops + work.overhead_flops, work.attention_flops
-        products, memory = limits.seconds(linear, attended, moved_bytes(model, work, weights, element))
+        halved = work.linear_flops - work.fp32_flops + work.overhead_flops
+        moved = moved_bytes(model, work, weights, element)
+        products, memory = limits.seconds(halved, work.attention_flops, moved)
+        products += work.fp32_flops / whole
         host = work.block_calls * assumed.block_seconds
         bound = max(("operations", products), ("bytes", memory), ("host", host), key=lambda pair: pair[1])[0]
         rows.append([k, products, memory, host, max(products, memory), bound if work.block_calls else ""])

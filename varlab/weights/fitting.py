@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from varlab.errors import VarlabError
-from varlab.machine import DTYPES
+from varlab.machine import DIFFUSION, DTYPES
 from varlab.models.widened import BF16_WEIGHTS
 from varlab.weights.choosing import short
 from varlab.weights.official import likely_cause
@@ -44,8 +44,9 @@ def constant(name: str, shape: torch.Size) -> Tensor | None:
 
 def dtype_of(name: str, stored: torch.dtype, precision: str) -> torch.dtype:
     """fp32, and under "bf16" or "fp16" that type for the transformer's blocks, the convolutions of Infinity's tokenizer
-    and those of the decoders of VAR's and HART's, whose official runs compute them in half precision. With
-    "bf16-weights" it is the matrices of the blocks alone, which are widened before use (``models.widened``).
+    and those of the decoders of VAR's and HART's, whose official runs compute them in half precision; under
+    "bf16-diffusion" and "fp16-diffusion" also for HART's diffusion head. With "bf16-weights" it is the matrices of the
+    blocks alone, which are widened before use (``models.widened``).
 
     Text projections, level table, word embedding, shared modulation, head, quantiser and norms of the tokenizer stay
     fp32, as the official run holds them. Integer tensors keep their type.
@@ -57,7 +58,14 @@ def dtype_of(name: str, stored: torch.dtype, precision: str) -> torch.dtype:
         return torch.bfloat16 if blocks and name.endswith(".weight") and "norm" not in name else torch.float32
     wrapped = re.search(r"(?<!sample)\.conv\.", name) is not None  # Infinity's
     decoder = name.startswith(("decoder.", "post_quant_conv.")) and "norm" not in name
-    return DTYPES[precision] if blocks or wrapped or decoder else torch.float32
+    diffusion = name.startswith("diffloss.") and precision.endswith(DIFFUSION)
+    return DTYPES[precision] if blocks or wrapped or decoder or diffusion else torch.float32
+
+
+def retype(module: nn.Module, precision: str) -> None:
+    """Give a module without values the types that those of its weights would have."""
+    typed = {name: tensor.to(dtype_of(name, tensor.dtype, precision)) for name, tensor in module.state_dict().items()}
+    module.load_state_dict(typed, assign=True)
 
 
 def adapt(

@@ -17,6 +17,7 @@ from torch import nn
 from varlab.context import shapes_only
 from varlab.errors import VarlabError
 from varlab.json_files import read_json
+from varlab.machine import DIFFUSION
 from varlab.models.hart import HartConfig, HartText, HartTransformer
 from varlab.models.hart_model import Hart, HartEncoder
 from varlab.models.hart_settings import Savings
@@ -28,7 +29,7 @@ from varlab.schedules import Schedule
 from varlab.weight_labels import EMPTY, RANDOM, WeightsLabel
 from varlab.weights.choosing import choose, coverage
 from varlab.weights.content import content_of
-from varlab.weights.fitting import load_into
+from varlab.weights.fitting import load_into, retype
 from varlab.weights.hart_places import AVERAGED, HartFiles, official_files, on_hub
 from varlab.weights.hart_variants import detect, detect_tokenizer, shapes_of
 from varlab.weights.initialise import randomise
@@ -138,8 +139,11 @@ def _say_if_plain(files: HartFiles) -> None:
 def _without_files(entry: ModelEntry, init: str, precision: str, device: str, seed: int) -> Hart:
     assert isinstance(entry.transformer, HartConfig) and isinstance(entry.tokenizer, HybridConfig)
     modules = _empty(entry.transformer, entry.tokenizer)
-    for module in modules if init == "random" else ():
-        randomise(module, seed, precision, device)
+    for module in modules:
+        if init == "empty":
+            retype(module, precision)
+        else:
+            randomise(module, seed, precision, device)
     weights = WeightsLabel.of(RANDOM, f"seed {seed}") if init == "random" else WeightsLabel.of(EMPTY, "shapes only")
     return _built(modules, entry.schedule(None, 1.0), entry, weights)
 
@@ -165,8 +169,11 @@ def _from_files(files: HartFiles, entry: ModelEntry, precision: str, device: str
     modules = _empty(config, detect_tokenizer(shapes_of(images.tensors), files.tokenizer, _beside(files.tokenizer)))
     parts = []
     for module, part in zip(modules, (stored, images), strict=True):
-        load_into(module, part.tensors, f"{part.label} (for {entry.name})", precision, device)
+        words = f"{part.label} (for {entry.name})"
+        load_into(module, part.tensors, words, precision.removesuffix(DIFFUSION), device)
         parts.append(Part(_released(entry, part), content_of(module, part.files, part.part)))
+    head = nn.ModuleDict({"diffloss": modules[0].diffloss})  # last: the hash is that of every precision
+    load_into(head, head.state_dict(), parts[0].stored.label, precision, device)
     return _built(modules, schedule, entry, labelled(entry, *parts))
 
 

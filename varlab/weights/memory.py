@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from varlab.errors import VarlabError
-from varlab.machine import give_back_pages
+from varlab.machine import DTYPES, give_back_pages
 from varlab.models.base import NextScaleModel
 from varlab.models.hart import HartConfig
 from varlab.models.quantised import INT8
@@ -24,7 +24,7 @@ from varlab.weights.registry import empty
 
 ENCODERS = {"flan-t5-xl": 1_230_000_000, "qwen2": 1_544_000_000}  # parameters of the official text encoders
 RESERVE = 1 << 29  # bytes that must stay free beside what is counted here
-BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, BF16_WEIGHTS: 4, INT8: 4}  # of activations, by precision
+BYTES = {precision: kind.itemsize for precision, kind in DTYPES.items()}  # of activations
 WHOLE = ("fp32", INT8)  # keys, values and the text encoder in fp32
 LABEL = 44  # bytes a token and value of its label: logits of both branches, guided, sorted, summed, and noise
 NORMED = 10  # bytes a channel of a bf16 map that is normed whole: the map, the same in fp32, and its norm

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from varlab.errors import VarlabError, quoted, unknown
-from varlab.machine import half, usable
+from varlab.machine import DIFFUSION, DTYPES, half, usable
 from varlab.models.hart_model import HartEncoder
 from varlab.models.hart_settings import Savings
 from varlab.models.quantised import INT8, require_torchao
@@ -19,6 +19,15 @@ from varlab.weights.official import ModelEntry
 from varlab.weights.precision import PRECISIONS
 
 INITS = ("checkpoint", "random", "empty")
+
+
+def check_precision(precision: str, entry: ModelEntry) -> None:
+    """Raises VarlabError for one that is not known, and for that of a part that the model lacks."""
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
+    if precision.endswith(DIFFUSION) and entry.family != "hart":
+        plain = precision.removesuffix(DIFFUSION)
+        raise VarlabError(f"{entry.name} has no diffusion head, only HART has: take precision {plain}.")
 
 
 @dataclass(frozen=True)
@@ -41,8 +50,7 @@ class LoadOptions:
         """Raises VarlabError for what the model does not take; looks at no file."""
         if self.init not in INITS:
             raise unknown("init", self.init, INITS)
-        if self.precision not in PRECISIONS:
-            raise unknown("precision", self.precision, PRECISIONS)
+        check_precision(self.precision, entry)
         if self.precision == INT8:
             require_torchao()
         if self.init != "checkpoint" and (self.checkpoint or self.tokenizer):
@@ -68,7 +76,7 @@ class LoadOptions:
 
     def _check_device(self) -> None:
         kind = usable(self.device).type
-        if self.precision == "bf16" and kind == "cuda" and half(torch.device(self.device)) != "bf16":
+        if DTYPES[self.precision] == torch.bfloat16 and kind == "cuda" and half(torch.device(self.device)) != "bf16":
             raise VarlabError(f"{torch.cuda.get_device_name(self.device)} has no bf16: take precision fp16 or fp32.")
         if self.precision == BF16_WEIGHTS and kind != "cpu":
             halved = half(torch.device(self.device))

@@ -6,14 +6,14 @@ from statistics import median
 import torch
 from torch import nn
 
-from varlab.machine import fastest, half, rates
+from varlab.machine import DIFFUSION, DTYPES, fastest, half, rates
 from varlab.models.packed import PackedLinear, can_pack
 from varlab.models.quantised import INT8
 from varlab.models.widened import BF16_WEIGHTS
 from varlab.weights.official import ModelEntry
 from varlab.weights.registry import parameters
 
-PRECISIONS = ("fp32", "bf16", "fp16", BF16_WEIGHTS, INT8)
+PRECISIONS = tuple(DTYPES)
 AUTO = "auto"
 ROWS, ROUNDS = 256, 3  # of the measurement of packed weights
 LARGE = 500_000_000  # parameters from which half the memory counts
@@ -21,7 +21,7 @@ LARGE = 500_000_000  # parameters from which half the memory counts
 
 def text_precision(precision: str) -> str:
     """Of the text encoder beside a model of this precision: it runs once an image."""
-    return {BF16_WEIGHTS: "bf16", INT8: "fp32"}.get(precision, precision)
+    return {BF16_WEIGHTS: "bf16", INT8: "fp32"}.get(precision, precision.removesuffix(DIFFUSION))
 
 
 @cache

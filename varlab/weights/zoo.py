@@ -8,7 +8,7 @@ import torch
 
 from varlab.context import fixed_context
 from varlab.errors import VarlabError, all_at_once, names_keywords
-from varlab.machine import usable
+from varlab.machine import DTYPES, usable
 from varlab.models.captions import CaptionEncoder
 from varlab.models.classes import ClassReader
 from varlab.models.hart import HartTransformer
@@ -35,6 +35,7 @@ from varlab.weights import embedded
 from varlab.weights.embedded import Parts, mini_folder
 from varlab.weights.files import read_official, require_files, ways
 from varlab.weights.fits import check_fit
+from varlab.weights.fitting import retype
 from varlab.weights.hart_files import load_hart, prompt_folders
 from varlab.weights.hart_places import official_files, on_hub
 from varlab.weights.initialise import randomise
@@ -69,14 +70,15 @@ def load(
         One of ``varlab models``.
     init
         "checkpoint" (default): minis bring theirs, official models read ``checkpoint`` and ``tokenizer``. "random":
-        from ``seed``, no file needed. "empty": shapes only, on the meta device.
+        from ``seed``, no file needed. "empty": shapes and types only, on the meta device.
     device
         "cpu", "cuda", "cuda:N" or "mps".
     precision
         "fp32"; "bf16" with the types of ``fitting.dtype_of``, which halves memory and rounds the blocks as Infinity's
         official run does; "fp16", the same for GPUs without bf16, refused where a number passes 65504; "bf16-weights",
         weights in bf16 with arithmetic in fp32; "int8", those of the blocks quantised by torchao, under a label of
-        their own, with arithmetic in fp32; "auto", see ``precision.chosen``.
+        their own, with arithmetic in fp32; of HART "bf16-diffusion" and "fp16-diffusion", with the network of the
+        diffusion head in that type too; "auto", see ``precision.chosen``.
     pixels, ratio
         The released schedule of an official model: 0.06M, 0.25M, 0.60M or 1M, and height over width.
     checkpoint, tokenizer
@@ -136,7 +138,8 @@ def assemble(entry: ModelEntry, options: LoadOptions) -> Infinity | Hart | VAR:
     if options.precision == INT8 and options.init != "empty":
         quantise(made.transformer)
         made.weights = label(made.weights)
-    if options.precision == "bf16" and options.init != "empty" and packs_faster(options.device, made.width):
+    halved = DTYPES[options.precision] == torch.bfloat16
+    if halved and options.init != "empty" and packs_faster(options.device, made.width):
         pack(made.transformer)
     return cast(Infinity | Hart | VAR, in_strips(made, options.strips))
 
@@ -178,10 +181,13 @@ def _filled(entry: ModelEntry, options: LoadOptions, files: tuple[Path, Path] | 
     parts = empty(entry)
     if files is not None:
         return parts, read_official(entry, parts, files, options.precision, options.device)
+    for module in parts.named().values():
+        if options.init == "empty":
+            retype(module, options.precision)
+        else:
+            randomise(module, options.seed, options.precision, options.device)
     if options.init == "empty":
         return parts, WeightsLabel.of(EMPTY, "shapes only")
-    for module in parts.named().values():
-        randomise(module, options.seed, options.precision, options.device)
     return parts, WeightsLabel.of(RANDOM, f"seed {options.seed}")
 
 

@@ -22,7 +22,7 @@ def predicted(specs: Sequence[str], models: Sequence[str] = tuple(MODELS)) -> pd
     """A row a device, model and method, with what was assumed: milliseconds of the transformer eagerly and in CUDA
     graphs, how many times as fast as dense, and work. Ten seconds a model and method; nothing is measured."""
     devices = [DEVICES[name] for name in ELSEWHERE]
-    found = [one for name in models for one in predict(load(name, "empty"), devices, specs)]
+    found = [one for name in models for one in predict(load(name, "empty", precision="bf16"), devices, specs)]
     parts = [one.table.reset_index().assign(**{name: one.facts[name] for name in FACTS}) for one in found]
     table = pd.concat(parts, ignore_index=True).rename(columns={"speed_up": "speed_up_graphs"})
     for span in ("eager", "graph", "decode"):
