@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.conftest import tiny_hart, tiny_infinity, tiny_var
@@ -85,6 +86,28 @@ def test_a_norm_in_pieces_is_that_of_fp64(own: bool, monkeypatch: pytest.MonkeyP
     found = maps.activated(norm, given, own)
     assert (found.double() - exact).abs().max() < 1e-4
     assert (found.data_ptr() == given.data_ptr()) == own and (own or torch.equal(given, x))
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_a_norm_on_a_gpu_leaves_a_map_as_it_is_laid_out(kind: torch.dtype) -> None:
+    """By shapes, on a CUDA device that need not be here; but for rounding the values are those of fp64."""
+    norm = torch.nn.GroupNorm(4, 8, eps=1e-6).requires_grad_(False)
+    norm.weight.copy_(torch.arange(1.0, 9.0))
+    norm.bias.copy_(torch.arange(8.0) - 4)
+    x = torch.randn(2, 8, 32, 24, generator=torch.Generator().manual_seed(0)).mul_(3).add_(50).to(kind)
+    x = x.contiguous(memory_format=torch.channels_last)
+    exact = torch.nn.functional.group_norm(x.double(), 4, norm.weight.double(), norm.bias.double(), norm.eps)
+    found = maps.normed_as_laid_out(norm, x)
+    assert found.dtype == kind and found.is_contiguous(memory_format=torch.channels_last)
+    rounding = 2.0**-8 if kind == torch.bfloat16 else 2.0**-17  # of the result; of 50 over a deviation of 3, in fp32
+    assert ((found.double() - exact).abs() <= rounding * (exact.abs() + 8)).all()
+    with FakeTensorMode():
+        far = torch.nn.GroupNorm(4, 8, device="meta").requires_grad_(False)
+        far.weight, far.bias = (torch.nn.Parameter(torch.empty(8, device="cuda"), False) for _ in range(2))
+        there = torch.empty(2, 8, 32, 24, dtype=kind, device="cuda").to(memory_format=torch.channels_last)
+        made = maps.activated(far, there)
+        assert made.device.type == "cuda" and made.dtype == kind
+        assert made.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("family", list(MODELS))

@@ -18,15 +18,31 @@ PIECE = 1 << 19  # elements of such a piece
 
 
 def normed(norm: nn.GroupNorm, x: Tensor) -> Tensor:
-    """Group norm in the type of x, with statistics in fp32, as CUDA autocast has it; the faster kernel of a CPU too."""
+    """Group norm in the type of x, with statistics in fp32, as CUDA autocast has it; the faster kernel of a CPU too.
+
+    Torch's kernel for GPUs lays a map out channels first, and the convolution after it would lay it out back.
+    """
+    if x.device.type == "cuda" and x.is_contiguous(memory_format=torch.channels_last) and not _trained(norm, x):
+        return normed_as_laid_out(norm, x)
     return F.group_norm(x.float(), norm.num_groups, norm.weight.float(), norm.bias.float(), norm.eps).to(x.dtype)
+
+
+def normed_as_laid_out(norm: nn.GroupNorm, x: Tensor) -> Tensor:
+    """Group norm of a map that stays as it is laid out; equal to torch's but for rounding."""
+    whole = x.float()
+    variance, mean = torch.var_mean(whole.unflatten(1, (norm.num_groups, -1)), (2, 3, 4), correction=0)
+    gain, shift = _affine(norm, mean, variance)
+    return torch.addcmul(shift, whole, gain).to(x.dtype)
+
+
+def _trained(norm: nn.GroupNorm, x: Tensor) -> bool:
+    return torch.is_grad_enabled() and (x.requires_grad or norm.weight.requires_grad)
 
 
 def activated(layer: nn.Module, x: Tensor, own: bool = False) -> Tensor:
     """silu(norm(x)) of a group norm, or of one under a wrapper's name. ``own``: x is nobody else's."""
     norm = group_norm(layer)
-    trained = torch.is_grad_enabled() and (x.requires_grad or norm.weight.requires_grad)
-    if x.device.type != "cpu" or x.numel() <= LARGE or trained:
+    if x.device.type != "cpu" or x.numel() <= LARGE or _trained(norm, x):
         h = normed(norm, x)
         return F.silu(h, inplace=not h.requires_grad)
     rows = max(1, PIECE // x[:, :, :1].numel())
@@ -70,16 +86,20 @@ def row_strips(height: int, rows: int) -> Iterator[tuple[int, int]]:
 
 def activated_rows(norm: nn.GroupNorm, x: Tensor, rows: int) -> Source:
     """Rows of silu(norm(x)), with the statistics of the whole map, which are gathered ``rows`` at a time."""
-    mean, variance = _moments(x, norm.num_groups, rows)
-    each = x.shape[1] // norm.num_groups
-    gain = (variance + norm.eps).rsqrt().repeat_interleave(each, 1) * norm.weight.double()  # [B, C]
-    shift = norm.bias.double() - mean.repeat_interleave(each, 1) * gain
-    gain, shift = gain.float()[:, :, None, None], shift.float()[:, :, None, None]
+    gain, shift = _affine(norm, *_moments(x, norm.num_groups, rows))
 
     def activated(start: int, end: int) -> Tensor:
         return F.silu(torch.addcmul(shift, x[:, :, start:end].float(), gain).to(x.dtype), inplace=True)
 
     return activated
+
+
+def _affine(norm: nn.GroupNorm, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """What a group norm multiplies a map by and adds to it, from the moments of its groups [B, G] -> [B, C, 1, 1]."""
+    each = norm.num_channels // norm.num_groups
+    gain = (variance + norm.eps).rsqrt().repeat_interleave(each, 1) * norm.weight.double()
+    shift = norm.bias.double() - mean.repeat_interleave(each, 1) * gain
+    return gain.float().unflatten(1, (-1, 1, 1)), shift.float().unflatten(1, (-1, 1, 1))
 
 
 def _moments(x: Tensor, groups: int, rows: int) -> tuple[Tensor, Tensor]:
