@@ -181,6 +181,33 @@ def test_scores_hold_few_pictures_at_a_time(monkeypatch: pytest.MonkeyPatch) -> 
     refused(lambda: score(drawn, names * 2, ["colors"] * 12), "12 prompts need as many images, not 6")
 
 
+def test_references_are_those_of_the_whole_set() -> None:
+    whole, names = class_scenes(HELD + 3, scenes.HELD_OUT_SEED, 16)
+    for first in (0, HELD - 2):
+        pictures, found = zip(*classes.held_out(HELD + 3 - first, 16, first), strict=True)
+        assert np.array_equal(pictures, whole[first:]) and list(found) == names[first:]
+
+
+def test_references_come_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, most, alive = np.random.default_rng(0).integers(0, 256, (600, 4, 4, 3), np.uint8), 0, []
+
+    def few_at_once(n: int, seed: int, side: int, first: int) -> tuple[np.ndarray, list[str]]:
+        nonlocal most
+        made = whole[first : first + n].copy()
+        alive.append(weakref.ref(made))
+        most = max(most, sum(len(one) for chunk in alive if (one := chunk()) is not None))
+        return made, ["a red circle"] * n
+
+    monkeypatch.setattr(classes, "class_scenes", few_at_once)
+    monkeypatch.setattr(classes, "score_images", lambda few, *_: pd.DataFrame({"correct": [True] * len(few)}))
+    monkeypatch.setattr("varlab.evaluation.scattering.scattering", lambda images: images.mean((2, 3)))
+    exact = scattering_of(whole)
+    assert np.array_equal(classes.space_of(classes.held_out(600, 16), 2).real, exact)
+    found = classes._changed(classes.held_out(500, 16, 100), lambda few: (255 - picture for picture in few))
+    assert np.allclose(found.features, 1 - exact[100:]) and len(found.correct) == 500
+    assert most <= 5 * HELD  # those that are judged, and those that come next
+
+
 # Files of other evaluators
 
 
@@ -217,7 +244,7 @@ def test_fid_says_what_it_needs_and_hands_both_sets_over(tmp_path: Path, monkeyp
     refused(lambda: inception_scores(pictures, real, tmp_path), "pip install torch-fidelity", "score frechet")
     monkeypatch.setitem(sys.modules, "torch_fidelity", ModuleType("torch_fidelity"))
     monkeypatch.setattr(inception_features, "load", lambda device: lambda p: [p.float().mean((2, 3)) / 255] * 3)
-    table, notes = inception_scores(pictures, real, tmp_path)
+    table, notes = inception_scores(iter(pictures), iter(real), tmp_path)
     found = table.set_index("measure")
     assert list(found.index) == ["fid", "sfid", "inception_score", "precision", "recall", "kid"]
     means = (images.astype(np.float32).mean((1, 2)) / 255 for images in (pictures, real))

@@ -1,5 +1,7 @@
 """The motivation of exits and their quality: what the lens reads, what removing detail changes, figures of tables."""
 
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -14,12 +16,14 @@ from tests.test_class_quality import few_features, named_var  # noqa: F401  (a f
 from varlab.analysis.measured import Measured, read_measured
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
+from varlab.evaluation import classes
 from varlab.evaluation.classes import labels
+from varlab.evaluation.scenes import HELD
 from varlab.figures import exits as figures
 from varlab.figures import style
 from varlab.models.guidance import Settings
 from varlab.models.var_model import VAR
-from varlab.studies.exits import facts_of
+from varlab.studies.exits import detail, facts_of
 from varlab.studies.exits.detail import WithoutDetail, detail_removed, detail_shares
 from varlab.studies.exits.lens import _by_stage, _Drawn, detail_share, lens
 from varlab.studies.exits.quality import exit_pictures, exit_quality, scaled_rows, shorthand, spread_classes
@@ -73,6 +77,25 @@ def test_loss_of_detail_is_measured_against_the_whole_model() -> None:
     table = detail_removed(named_var(), {"the last two": [2, 3]}, n=18, resamples=5).table.set_index("removed")
     assert table.loc["nothing", "ssim"] == 1 and table.loc["the last two", "ssim"] < 1
     assert table.loc["the last two", "ssim_low"] <= table.loc["the last two", "ssim"]
+
+
+def test_loss_of_detail_holds_few_pictures_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    most, alive = 0, list[weakref.ref[np.ndarray]]()
+
+    def grey(model: WithoutDetail, texts: list[str], seed: int) -> Iterator[np.ndarray]:
+        nonlocal most
+        for i in range(len(texts)):
+            picture = np.full((16, 16, 3), i % 200 + len(model.stages), np.uint8)
+            alive.append(weakref.ref(picture))
+            most = max(most, sum(one() is not None for one in alive))
+            yield picture
+
+    monkeypatch.setattr(detail, "drawn", grey)
+    monkeypatch.setattr(classes, "score_images", lambda few, *_: pd.DataFrame({"correct": [True] * len(few)}))
+    monkeypatch.setattr("varlab.evaluation.scattering.scattering", lambda images: images.mean((2, 3)))
+    table = detail_removed(named_var(), {"one": [1], "two": [1, 2]}, n=220, resamples=2).table
+    assert len(table) == 3 and table.ssim[0] == 1 > table.ssim[1] > table.ssim[2]
+    assert most <= 3 * (2 * HELD + 2)  # of 660: those that are judged, and those that come next, of three models
 
 
 def test_exit_vectors_have_one_shorthand() -> None:

@@ -7,12 +7,14 @@ reference batch of the same kind, and computes FID, IS, precision and recall wit
 import importlib
 import shutil
 import zipfile
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from varlab.accelerators import build
 from varlab.errors import VarlabError, cause
@@ -115,16 +117,21 @@ def require_inception() -> ModuleType:
         ) from error
 
 
-def inception_scores(pictures: np.ndarray, real: np.ndarray, folder: Path) -> tuple[pd.DataFrame, list[str]]:
-    """All distances of pictures uint8 [n, H, W, 3] to real ones, as `varlab score fid FOLDER` gives them; and notes.
+def inception_scores(
+    pictures: Iterable[np.ndarray], real: Iterable[np.ndarray], folder: Path
+) -> tuple[pd.DataFrame, list[str]]:
+    """All distances of pictures uint8 [H, W, 3] to real ones, as `varlab score fid FOLDER` gives them; and notes.
 
     torch-fidelity and its Inception weights are the user's to install; they differ a little from the TensorFlow graph
-    of published tables, for which ``export_npz`` feeds the ADM evaluator. ``folder``: for files in between.
+    of published tables, for which ``export_npz`` feeds the ADM evaluator. ``folder``: for files in between, so that
+    pictures which come one by one are not held.
     """
     require_inception()
     own, reference = folder / "own.npz", folder / "real.npz"
     for path, images in ((own, pictures), (reference, real)):
-        np.savez(path.with_stem("pictures"), arr_0=images)
-        inception_features.main([str(path.with_stem("pictures")), str(path)])
+        (place := path.with_suffix("")).mkdir()
+        for i, image in enumerate(images):
+            Image.fromarray(image).save(place / f"{i:08d}.png")
+        inception_features.main([str(place), str(path)])
     rows, notes = distance_rows(read_features(own), read_references([reference]))
     return pd.DataFrame(rows), notes

@@ -1,7 +1,8 @@
 """Quality of class-conditional images of scenes: Frechet distance, precision, recall, and accuracy of the class."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -29,14 +30,19 @@ class ClassSamples:
     correct: np.ndarray
 
 
+def joined(parts: Sequence[ClassSamples]) -> ClassSamples:
+    """Of some pictures and those that follow."""
+    return ClassSamples(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("features", "correct")))
+
+
 @fixed_context()
 def described(pictures: Iterable[np.ndarray], names: Sequence[str]) -> ClassSamples:
     """Of pictures that may come one by one: a hundred are held at a time."""
-    features, correct = [], []
+    parts = []
     for at, few in held(pictures, 100):
-        features.append(scattering_of(few))
-        correct.append(score_images(few, names[at], ["colors"] * len(few))["correct"].to_numpy(bool))
-    return ClassSamples(np.concatenate(features), np.concatenate(correct))
+        correct = score_images(few, names[at], ["colors"] * len(few))["correct"].to_numpy(bool)
+        parts.append(ClassSamples(scattering_of(few), correct))
+    return joined(parts)
 
 
 def check_classes(model: NextScaleModel) -> VAR:
@@ -66,14 +72,21 @@ def draw_classes(
     return np.stack(list(drawn(model, labels(model, n), seed, accelerators, batch, progress)))
 
 
-def held_out(n: int, side: int) -> tuple[np.ndarray, list[str]]:
-    """Scenes that no training pool contains, [n, side, side, 3], and their classes."""
-    return class_scenes(n, HELD_OUT_SEED, side)
+def held_out(n: int, side: int, first: int = 0) -> Iterator[tuple[np.ndarray, str]]:
+    """Scenes ``first`` to ``first + n`` that no training pool contains, uint8 [side, side, 3], each with its class; a
+    few are held."""
+    for _, few in held(range(first, first + n)):
+        yield from zip(*class_scenes(len(few), HELD_OUT_SEED, side, few[0]), strict=True)
 
 
-def reference(model: VAR, n: int) -> tuple[np.ndarray, list[str]]:
-    """Held-out scenes of the model's size, and their classes."""
-    return held_out(n, model.schedule.final[0] * model.stride)
+def reference(model: VAR, n: int, first: int = 0) -> Iterator[tuple[np.ndarray, str]]:
+    """Held-out scenes of the model's size, each with its class."""
+    return held_out(n, model.schedule.final[0] * model.stride, first)
+
+
+def space_of(scenes: Iterable[tuple[np.ndarray, str]], resamples: int = 200) -> FrechetSpace:
+    """Distances to held-out scenes."""
+    return FrechetSpace(scattering_of(picture for picture, _ in scenes), resamples)
 
 
 def measures(found: ClassSamples, space: FrechetSpace, draws: np.ndarray | None = None) -> dict[str, Interval]:
@@ -110,10 +123,20 @@ def score_classes(
 @fixed_context()
 def judge_classes(model: VAR, n: int, samples: Mapping[str, Iterable[np.ndarray]]) -> pd.DataFrame:
     """The table of ``score_classes`` for n pictures a method, classes in turn, which may come one by one."""
-    pictures, names = reference(model, 2 * n)
-    space, rows = FrechetSpace(scattering_of(pictures[:n])), []
+    space, rows = space_of(reference(model, n)), []
     for method, own in samples.items():
         rows.append({"source": method, "n": n} | as_row(measures(described(own, labels(model, n)), space)))
-    for source, others in (("reconstructions", reconstruct(model, pictures[n:])), ("other scenes", pictures[n:])):
-        rows.append({"source": source, "n": n} | as_row(measures(described(others, names[n:]), space)))
+    for source, change in (("reconstructions", partial(reconstruct, model)), ("other scenes", list)):
+        rows.append({"source": source, "n": n} | as_row(measures(_changed(reference(model, n, n), change), space)))
     return pd.DataFrame(rows)
+
+
+def _changed(
+    scenes: Iterable[tuple[np.ndarray, str]], change: Callable[[np.ndarray], Iterable[np.ndarray]]
+) -> ClassSamples:
+    """Of scenes [n, H, W, 3] that go through ``change`` a few at a time."""
+    parts = []
+    for _, few in held(scenes):
+        pictures, names = zip(*few, strict=True)
+        parts.append(described(change(np.stack(pictures)), names))
+    return joined(parts)

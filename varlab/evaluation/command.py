@@ -5,7 +5,6 @@ from shlex import quote
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from varlab.accelerators import DENSE
@@ -127,5 +126,5 @@ def _classes(drawing: Drawing, place: Path, progress: Progress) -> tuple[pd.Data
         note = "95 % intervals over images; the distance is of scattering features and no FID"
         return judge_classes(model, n, {drawing.spec: pictures}), note
     with TemporaryDirectory() as folder:
-        table, notes = inception_scores(np.stack(list(pictures)), reference(model, n)[0], Path(folder))
+        table, notes = inception_scores(pictures, (scene for scene, _ in reference(model, n)), Path(folder))
     return table, "; ".join(["by torch-fidelity's Inception", *notes])

@@ -8,8 +8,9 @@ Source: Bruna and Mallat, "Invariant scattering convolution networks" (arXiv 120
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import cache
+from itertools import islice
 
 import numpy as np
 import torch
@@ -80,11 +81,12 @@ def scattering(images: Tensor) -> Tensor:
 
 
 @fixed_context()
-def scattering_of(pictures: Sequence[np.ndarray] | np.ndarray, batch: int = 100) -> np.ndarray:
-    """Pictures uint8 [n, H, W, 3], all of one size -> features float64 [n, 87]."""
-    parts = []
-    for first in range(0, len(pictures), batch):
-        stack = np.stack(list(pictures[first : first + batch]))
+def scattering_of(pictures: Iterable[np.ndarray], batch: int = 100) -> np.ndarray:
+    """Pictures uint8 [H, W, 3], all of one size -> features float64 [n, 87]. They may come one by one: ``batch`` are
+    held at a time."""
+    left, parts = iter(pictures), []
+    while few := list(islice(left, batch)):
+        stack = np.stack(few)
         if stack.dtype != np.uint8:
             raise VarlabError(f"Pictures are uint8 [n, H, W, 3] here, not {stack.dtype}. Give those of 0 to 255.")
         images = torch.from_numpy(stack).movedim(-1, 1) / 255

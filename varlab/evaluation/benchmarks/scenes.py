@@ -1,6 +1,7 @@
 """What varlab judges without another network: the scene benchmark, and the distance of class-conditional scenes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,11 @@ import pandas as pd
 from PIL import Image
 
 from varlab.errors import VarlabError, cause
-from varlab.evaluation.classes import MEASURES, described, held_out, measures
+from varlab.evaluation.classes import MEASURES, described, held_out, measures, space_of
 from varlab.evaluation.contract import Asked, Benchmark, Item, Scores, finished, rates, require_all
-from varlab.evaluation.distances import FrechetSpace
-from varlab.evaluation.scattering import scattering_of
+from varlab.evaluation.scenes import score
 from varlab.models.base import NextScaleModel
 from varlab.runs.origins import scene_version
-from varlab.scenes import score_images
 from varlab.scenes.prompt_sets import prompts as prompt_set
 
 
@@ -37,9 +36,8 @@ class Scenes(Benchmark):
     def score(self, asked: Asked) -> Scores:
         rows, pictures, missing = _pictures(self, asked)
         texts, categories = ([row[name] for row in rows] for name in ("prompt", "category"))
-        found = score_images(
-            pictures, texts, categories, version=scene_version(asked.folder.record, asked.scene_version)
-        )
+        version = scene_version(asked.folder.record, asked.scene_version)
+        found = score(pictures, texts, categories, version=version).images
         entries = pd.DataFrame(rows).assign(correct=found["correct"].to_numpy(bool))
         return finished(rates(entries, "correct"), asked, missing, entries)
 
@@ -60,9 +58,9 @@ class Frechet(Scenes):
         """Against as many held-out scenes, by scattering features: no FID."""
         rows, pictures, missing = _pictures(self, asked)
         names = [row["prompt"] for row in rows]
-        found = described(pictures, names)
-        real, _ = held_out(len(pictures), pictures[0].shape[0])
-        values = measures(found, FrechetSpace(scattering_of(real)))
+        first = next(pictures)
+        found, side = described(chain([first], pictures), names), len(first)
+        values = measures(found, space_of(held_out(len(names), side)))
         table = [
             {"measure": name, "value": v.estimate, "low": v.low, "high": v.high,
              "prompts": len(set(names)), "images": len(names)}
@@ -73,8 +71,8 @@ class Frechet(Scenes):
         return finished(table, asked, missing, entries, ["scattering features: the distance is no FID"])
 
 
-def _pictures(benchmark: Benchmark, asked: Asked) -> tuple[list[dict[str, Any]], list[np.ndarray], int]:
-    """A row and the pixels of every image that is there, and how many are not."""
+def _pictures(benchmark: Benchmark, asked: Asked) -> tuple[list[dict[str, Any]], Iterator[np.ndarray], int]:
+    """A row and the pixels of every image that is there, which are read one by one, and how many are not."""
     places = [
         (item, k, asked.folder.images / path)
         for item in asked.items
@@ -83,7 +81,7 @@ def _pictures(benchmark: Benchmark, asked: Asked) -> tuple[list[dict[str, Any]],
     there = [(item, k, place) for item, k, place in places if place.is_file()]
     missing = require_all(asked, [str(place) for *_, place in places], [str(place) for *_, place in there])
     rows = [{"entry": item.id, "image": k, "category": item.category, "prompt": item.text} for item, k, _ in there]
-    return rows, [_read(place) for *_, place in there], missing
+    return rows, (_read(place) for *_, place in there), missing
 
 
 def _read(place: Path) -> np.ndarray:

@@ -127,7 +127,7 @@ class _Judge:
             _save(path, features=found.features, correct=found.correct, weights=np.array(model.weights))
         path = self.folder / f"reference-{asked.n}.npz"
         if not path.exists():
-            _save(path, features=scattering_of(reference(model, asked.n)[0]))
+            _save(path, features=scattering_of(scene for scene, _ in reference(model, asked.n)))
 
 
 def samples_path(place: Path, exits: str, asked: Ablation) -> Path:

@@ -17,13 +17,11 @@ from varlab.engine.hooks import Probe
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.engine.stage import Stage
-from varlab.evaluation.classes import as_row, described, labels, measures, reference
-from varlab.evaluation.distances import FrechetSpace
-from varlab.evaluation.scattering import scattering_of
+from varlab.evaluation.classes import ClassSamples, as_row, described, joined, labels, measures, reference, space_of
+from varlab.evaluation.scenes import drawn, held
 from varlab.measures.metrics import ssim
 from varlab.measures.statistics import bootstrap_interval
 from varlab.models.var_model import VAR
-from varlab.runs import sample
 from varlab.studies.exits import facts_of
 from varlab.studies.exits.lens import detail_share
 from varlab.training.freqexit.wavelets import haar, inverse
@@ -86,14 +84,18 @@ def detail_removed(
 ) -> Measured:
     """One row a removal (name -> stages from 0; "nothing" is added): the measures of ``score_classes`` and the SSIM to
     the image of the same seed with all details, all with 95 % intervals. n must exceed the 87 features."""
-    texts = labels(model, n)
-    space, plain, rows = FrechetSpace(scattering_of(reference(model, n)[0]), resamples), None, []
-    for name, stages in {"nothing": (), **removals}.items():
-        images = sample(model.with_(WithoutDetail, stages=stages), texts, seed=seed).images
-        pictures = np.stack([np.asarray(image) for image in images])
-        plain = pictures if plain is None else plain
-        alike = bootstrap_interval(ssim(_unit(pictures), _unit(plain)).numpy())
-        values = measures(described(pictures, texts), space) | {"ssim": alike}
+    texts, stages = labels(model, n), {"nothing": (), **removals}
+    space = space_of(reference(model, n), resamples)
+    found: dict[str, tuple[list[ClassSamples], list[Tensor]]] = {name: ([], []) for name in stages}
+    streams = [drawn(model.with_(WithoutDetail, stages=own), texts, seed) for own in stages.values()]
+    for at, few in held(zip(*streams, strict=True)):  # a few images, with all their details and without some
+        plain, *_ = sets = [np.stack(pictures) for pictures in zip(*few, strict=True)]
+        for (parts, alike), pictures in zip(found.values(), sets, strict=True):
+            parts.append(described(pictures, texts[at]))
+            alike.append(ssim(_unit(pictures), _unit(plain)))
+    rows = []
+    for name, (parts, alike) in found.items():
+        values = measures(joined(parts), space) | {"ssim": bootstrap_interval(torch.cat(alike).numpy())}
         rows.append({"removed": name, "n": n} | as_row(values))
     return Measured(pd.DataFrame(rows), facts_of(model, texts, seed))
 

@@ -10,9 +10,7 @@ from varlab.accelerators.exit_account import account
 from varlab.accelerators.freqexit import ROWS, read_exits, row_exits
 from varlab.analysis.measured import Measured
 from varlab.errors import VarlabError, quoted
-from varlab.evaluation.classes import as_row, described, labels, measures, reference
-from varlab.evaluation.distances import FrechetSpace
-from varlab.evaluation.scattering import scattering_of
+from varlab.evaluation.classes import as_row, described, labels, measures, reference, space_of
 from varlab.evaluation.scenes import drawn
 from varlab.models.var_model import VAR
 from varlab.runs import Progress
@@ -55,7 +53,7 @@ def exit_quality(
     if any(model.schedule.grids != first.schedule.grids or model.depth != first.depth for model in models.values()):
         raise VarlabError("Models at exits need one schedule and one depth to share a table.")
     specs = exit_specs(first, exits)
-    space, texts, rows = FrechetSpace(scattering_of(reference(first, n)[0]), resamples), labels(first, n), []
+    space, texts, rows = space_of(reference(first, n), resamples), labels(first, n), []
     for weights, model in models.items():
         for text, spec in zip(exits, specs, strict=True):
             found = described(drawn(model, texts, seed, [spec]), texts)
