@@ -2,6 +2,7 @@
 
 from base64 import b64decode
 from dataclasses import replace
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from tests.toy_reports import write_notebook
+from tests.waiting import HANG, until
 from varlab import reports
 from varlab.cli.batches import Lines
 from varlab.errors import VarlabError
+from varlab.report_inputs import shared_minis
 from varlab.reports.batch import Order, Pace
+from varlab.reports.orders import order_of
 from varlab.reports.run import report_key
 
 SAYS = """print("n is", n)
@@ -30,6 +34,9 @@ builtins.mine = True
 axes = vl.figures.panels(1)[0]
 axes.plot([1, 2, n])
 vl.figures.save(axes, "drawn", pd.DataFrame({"n": [n, 0.1]}))
+from pathlib import Path
+from varlab.weights import ready
+Path(report_folder, "ready.csv").write_text(" ".join(ready._ready))
 print("depth", vl.load("nano-infinity").depth)
 """
 
@@ -51,7 +58,9 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def made(batch: Path) -> tuple[list[Any], dict[str, str]]:
     orders, said = reports.read_batch(batch), []
-    failed = reports.make_batch(orders, batch.parent / "out", told=lambda *words: said.append(words))
+    failed = reports.make_batch(
+        orders, batch.parent / "out", told=lambda *words: said.append(words), models=["nano-infinity"]
+    )
     return said, failed
 
 
@@ -75,6 +84,8 @@ def test_a_report_of_a_batch_is_that_of_one_made_alone(batch: Path, made: tuple[
     alone = reports.run_report(batch.parent / "good.ipynb", {}, batch.parent / "alone").folder
     for name in ("drawn.csv", "drawn.png", "drawn.pdf"):
         assert (alone / name).read_bytes() == (batch.parent / "out" / "good" / name).read_bytes()
+    kept = [(place / "ready.csv").read_text() for place in (alone, batch.parent / "out" / "good")]
+    assert kept == ["", "nano-infinity"]  # loaded once for all
     outputs = [
         [cell.get("outputs") for cell in nbformat.read(place / "good.ipynb", 4).cells]
         for place in (alone, batch.parent / "out" / "good")
@@ -84,6 +95,31 @@ def test_a_report_of_a_batch_is_that_of_one_made_alone(batch: Path, made: tuple[
     assert [b64decode(text) for text in shown if text] == [
         (alone / "drawn.png").read_bytes()
     ]  # not drawn again for the page
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_nothing_of_a_batch_outlives_it(batch: Path, made: Any, tmp_path: Path, killed: bool) -> None:
+    """Ctrl-C stops reports as it stops one alone; that a report's process was killed is said, and its kernel ends."""
+    source = write_notebook(
+        tmp_path / "long.ipynb", new_markdown_cell("# Long"), new_code_cell(f"import time\ntime.sleep({HANG})")
+    )
+
+    def told(name: str, state: str, left: float | None) -> None:
+        if state == "cell 4 of 4":
+            if not killed:
+                raise KeyboardInterrupt
+            max(active_children(), key=lambda child: int(child.name.split("-")[1])).kill()  # started after its kernel
+
+    order = order_of(source, {})
+    if killed:
+        failed = reports.make_batch([order], tmp_path / "out", told=told)
+        assert failed == {"long": "its process died (exit code -9). Not enough memory is the usual cause."}
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            reports.make_batch([order], tmp_path / "out", told=told)
+        draft = nbformat.read(tmp_path / "out" / "long" / "draft" / "long.ipynb", as_version=4)
+        assert draft.metadata["varlab"]["error"] == "interrupted"
+    until(lambda: not active_children())
 
 
 def test_an_unchanged_report_is_left_and_a_changed_one_made_again(
@@ -174,6 +210,16 @@ def test_lines_of_a_log_are_few(capsys: pytest.CaptureFixture[str], monkeypatch:
         "    5 s  a: cell 2 of 9, prompt 50 of 60; about 0:01:15 left",
         "    6 s  a: done; about 0:00:00 left",
     ]
+
+
+def test_make_report_loads_a_mini_once() -> None:
+    read = [
+        {"mini-infinity": "", "all": ""},
+        {"infinity-2b": ""},
+        {"mini-infinity": "", "mini-var": ""},
+        {"infinity-2b": ""},
+    ]
+    assert shared_minis([Order(Path("x"), {}, "x", each) for each in read]) == ["mini-infinity"]
 
 
 def test_make_report_makes_every_notebook() -> None:

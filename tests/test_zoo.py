@@ -16,7 +16,7 @@ from varlab.models.infinity import InfinityConfig, InfinityTransformer
 from varlab.models.infinity_model import Infinity
 from varlab.models.text import RandomText
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
-from varlab.weights import registry, zoo
+from varlab.weights import ready, registry, zoo
 from varlab.weights.catalogue import catalogue
 from varlab.weights.fits import check_fit
 from varlab.weights.initialise import randomise
@@ -170,6 +170,19 @@ def test_random_activations_stay_of_order_one() -> None:
     draw(model)
     handle.remove()
     assert len(sizes) == 3 and all(0.2 < size < 5 for size in sizes)
+
+
+def test_a_mini_that_is_ready_is_given_once_and_as_its_files_are(places: Path) -> None:
+    for folder in (places / "data" / "nano-infinity", places / "copy"):
+        make_mini(folder)
+    entry, made = registry.find("nano-infinity"), zoo.load("nano-infinity")
+    ready.keep(entry, made)
+    copy = registry.mini("nano-infinity", places / "copy")
+    assert made not in (zoo.load("nano-infinity", precision="bf16"), zoo.assemble(copy, zoo.LoadOptions()))
+    assert zoo.load("nano-infinity") is made and zoo.load("nano-infinity") is not made
+    ready.keep(entry, made)
+    make_mini(places / "data" / "nano-infinity", seed=6)
+    assert zoo.load("nano-infinity").weights != made.weights
 
 
 def test_random_mini_has_a_working_caption_encoder(places: Path) -> None:

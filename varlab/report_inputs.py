@@ -3,7 +3,8 @@
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from varlab.comparison.layouts import read_layout
 from varlab.errors import VarlabError
 from varlab.evaluation.distances import check_enough
 from varlab.probes import PROBES
+from varlab.reports.orders import Order
 from varlab.runs import folders, inputs
 from varlab.runs.folders import open_log
 from varlab.runs.inputs import at_least, check_counts
@@ -135,6 +137,12 @@ def digests(inputs: Mapping[str, Any]) -> dict[str, str]:
     found = found or {"all": digest_of_files([data_folder()])}
     found["claims"] = digest_of_files([claims_folder()])
     return found | {word: digest for word in words if word not in found and (digest := _digest(word))}
+
+
+def shared_minis(orders: Sequence[Order]) -> list[str]:
+    """The minis that several reports read, which a batch then loads once."""
+    named = Counter(name for order in orders for name in order.read if name in MODELS and MODELS[name].folder)
+    return [name for name, count in named.items() if count > 1]
 
 
 def _digest(word: str) -> str:

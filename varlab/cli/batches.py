@@ -16,14 +16,16 @@ EVERY = 5.0  # seconds between two lines on one report
 
 def make_all(batch: Path, out: Path, *, workers: int, fresh: bool, overwrite: bool) -> None:
     """Every report of a batch file; exit code 1 where one failed, after all others."""
-    from varlab.report_inputs import check_inputs, digests
+    from varlab.report_inputs import check_inputs, digests, shared_minis
     from varlab.reports import make_batch, read_batch
     from varlab.runs.inputs import at_least
 
     at_least(1, workers=workers)
     orders = read_batch(batch, check_inputs, digests)
     with resumable(), _board([order.name for order in orders]) as told:
-        failed = make_batch(orders, out, workers=workers, fresh=fresh, overwrite=overwrite, told=told)
+        failed = make_batch(
+            orders, out, workers=workers, fresh=fresh, overwrite=overwrite, told=told, models=shared_minis(orders)
+        )
     say(f"{len(orders) - len(failed)} of {len(orders)} reports are made; index: {out / 'index.html'}")
     if failed:
         raise typer.Exit(1)

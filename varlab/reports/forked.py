@@ -1,8 +1,8 @@
-"""Kernels of a batch: forked from one process that has imported what reports need.
+"""Processes of a batch: forks of one that has imported what reports need and loaded the models that several name.
 
-The first cell of a kernel of its own waits seconds for its imports. Here multiprocessing's fork server, a process
-without threads, imports once; each notebook gets a fresh fork of it: a process, a namespace and memory of its own,
-which ends with the notebook.
+A kernel of its own waits seconds for its imports. Here multiprocessing's fork server, a process without threads, does
+that once. A report gets two fresh forks of it: one runs the notebook, the other is its kernel, a process, a namespace
+and memory of its own, which ends with the first. What none of them writes to lies in memory once.
 """
 
 import atexit
@@ -10,103 +10,128 @@ import gc
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import ClassVar
 
-from jupyter_client.provisioning.local_provisioner import LocalProvisioner
+from varlab.runs.watched import LOADED
 
+FORKS = sys.platform not in ("darwin", "win32")  # macOS: what its libraries began does not outlive a fork
 PRELOADED = (
-    "ipykernel.kernelapp", "varlab.api", "varlab.figures", "varlab.claims", "varlab.reports", "zarr", "dask.array",
-    "matplotlib.backends.backend_pdf", "fontTools.subset",
+    "ipykernel.kernelapp", "varlab.api", "varlab.figures", "varlab.claims", "zarr", "dask.array", "distributed",
+    "IPython.core.pylabtools", "matplotlib.backends.backend_pdf", "fontTools.subset", "papermill",
+    "varlab.reports.page", "varlab.runs.warm",
 )  # fmt: skip
-_served = False
 
 
-def serve(environment: Mapping[str, str]) -> None:
-    """Start this process's fork server; ``environment`` is what the imports are to see. Kernels are forked from now on,
-    where the system can."""
-    global _served
-    if _served or "forkserver" not in multiprocessing.get_all_start_methods():
-        return
-    multiprocessing.get_context("forkserver").set_forkserver_preload(list(PRELOADED))
-    former = dict(os.environ)
-    os.environ.update(environment)
+def processes(environment: Mapping[str, str], models: Sequence[str] = ()) -> BaseContext:
+    """What makes the processes of reports: forks, where the system can, of one that imports with this ``environment``.
+
+    That one stays while this process does, and serves later batches too; it holds about 0.4 GB.
+    """
+    if not FORKS:
+        return multiprocessing.get_context("spawn")
+    context, former = multiprocessing.get_context("forkserver"), dict(os.environ)
+    context.set_forkserver_preload(["__main__", *PRELOADED])
+    os.environ.update(environment, **{LOADED: " ".join(models)})
     try:
         forkserver.ensure_running()
     finally:
         os.environ.clear()
         os.environ.update(former)
-    _served = True
+    return context
 
 
-def served() -> bool:
-    """Whether kernels are forked in this process."""
-    return _served
-
-
-class Forked(LocalProvisioner):
-    """Starts a kernel by a fork, in place of a command."""
-
-    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
-        arguments = [*cmd[cmd.index("ipykernel_launcher") :], "--IPKernelApp.parent_handle=0"]
-        self.cwd = kwargs.get("cwd") or Path.cwd()
-        kernel = Kernel(arguments, kwargs["env"], self.cwd)
-        self.process = kernel  # type: ignore[assignment]
-        self.pid = self.pgid = kernel.pid
-        return self.connection_info
-
-
+@dataclass(frozen=True)
 class Kernel:
-    """A forked kernel as ``subprocess.Popen`` would show it."""
+    """A forked kernel as ``subprocess.Popen`` would show it, for the process at the other end of ``line``."""
 
-    stdin = stdout = stderr = None
+    pid: int
+    line: Connection  # once closed, also by the end of whoever holds it, the kernel ends
+    stdin: ClassVar[None] = None
+    stdout: ClassVar[None] = None
+    stderr: ClassVar[None] = None
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
-        context = multiprocessing.get_context("forkserver")
-        self._process = context.Process(target=_run, args=(list(arguments), dict(environment), folder))
-        self._process.start()
-        self.pid = int(self._process.pid or 0)
+    def launch(self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
+        self.line.send((list(arguments), dict(environment), folder))
 
     def poll(self) -> int | None:
-        return self._process.exitcode
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return 1
+        return None
 
-    def wait(self) -> int | None:
-        self._process.join()
-        return self._process.exitcode
+    wait = poll  # LocalProvisioner asks once poll says that it ended
 
     def send_signal(self, signum: int) -> None:
         os.kill(self.pid, signum)
 
     def terminate(self) -> None:
-        self._process.terminate()
+        self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        self._process.kill()
+        self.send_signal(signal.SIGKILL)
 
 
-def _run(arguments: list[str], environment: dict[str, str], folder: Path) -> None:
+_mine: Kernel | None = None
+
+
+def new_kernel(context: BaseContext) -> Kernel | None:
+    """A fork that waits to be launched; None where kernels are started by their command."""
+    if context.get_start_method() != "forkserver":
+        return None
+    line, other = context.Pipe()
+    process = context.Process(target=_run, args=(other,))  # type: ignore[attr-defined]
+    process.start()
+    other.close()
+    return Kernel(process.pid, line)
+
+
+def take(kernel: Kernel | None) -> None:
+    """It is for the notebook that this process runs."""
+    global _mine
+    _mine = kernel
+
+
+def taken() -> Kernel | None:
+    """That which waits for the notebook of this process."""
+    return _mine
+
+
+def _run(line: Connection) -> None:
     """The kernel, in the forked process."""
-    import sys
-
+    import torch
     from ipykernel import kernelapp
 
+    os.setsid()  # its own children get its signals, and it none of a terminal
+    try:
+        arguments, environment, folder = line.recv()
+    except EOFError:
+        return
     gc.freeze()  # collections need not look through all that was imported
-    os.setsid()  # its own children get its signals
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    with suppress(ValueError):  # what OpenMP does not understand it ignores too
+        torch.set_num_threads(int(environment["OMP_NUM_THREADS"].split(",")[0]))
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    Thread(target=_leave_with_parent, daemon=True).start()
+    Thread(target=_leave_with, args=(line,), daemon=True).start()
     sys.argv = arguments
     kernelapp.launch_new_instance()
     atexit._run_exitfuncs()  # multiprocessing runs none in a fork of its server
 
 
-def _leave_with_parent() -> None:
+def _leave_with(line: Connection) -> None:
     """A kernel whose notebook's runner was killed would wait for ever."""
-    if parent := multiprocessing.parent_process():
-        parent.join()
+    try:
+        line.recv()
+    except (EOFError, OSError):
         os._exit(1)

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
-from io import StringIO
 from pathlib import Path
 from time import monotonic
 from types import MappingProxyType
@@ -145,7 +144,7 @@ def _execute(source: Path, path: Path, values: Mapping[str, Any], progress: Prog
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    folder = path.parent
+    folder, total, told = path.parent, _cells(source), progress or (lambda done, total: None)
     place = os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else str(folder)
     try:
         with _quiet():
@@ -156,8 +155,10 @@ def _execute(source: Path, path: Path, values: Mapping[str, Any], progress: Prog
                 kernel_name="python3",  # a label only: the kernel manager below decides what runs
                 language="python",
                 kernel_manager_class=_kernel_manager(folder, wait),
-                progress_bar=_bar(progress) if progress else False,
+                progress_bar=False,
+                on_cell_start=lambda cell, cell_index: told(cell_index, total),
             )
+            told(total, total)
     except PapermillExecutionError as error:
         head = next((line for line in error.source.splitlines() if line.strip()), "")
         kind = "" if error.ename == "VarlabError" else f"{error.ename}: "
@@ -167,16 +168,9 @@ def _execute(source: Path, path: Path, values: Mapping[str, Any], progress: Prog
     return ""
 
 
-def _bar(progress: Progress) -> dict[str, Any]:
-    """Options of papermill's bar that turn each of its steps into a call."""
-
-    class Steps(StringIO):
-        def write(self, text: str) -> int:
-            if step := re.search(r"(\d+)/(\d+)", text):
-                progress(int(step[1]), int(step[2]))
-            return len(text)
-
-    return {"file": Steps(), "bar_format": "{n_fmt}/{total_fmt}", "mininterval": 0, "miniters": 1}
+def _cells(source: Path) -> int:
+    """How many cells the executed notebook has: its parameters get one, unless an earlier run left it theirs."""
+    return 1 + sum("injected-parameters" not in cell.metadata.get("tags", ()) for cell in read_notebook(source).cells)
 
 
 def _one_line(message: str, most: int = 400) -> str:
@@ -194,7 +188,8 @@ def _kernel_manager(folder: Path, wait: bool) -> type:
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
 
-    from varlab.reports.forked import Forked, served
+    from varlab.reports.forked import taken
+    from varlab.reports.provisioner import Forked
 
     spec = KernelSpec(
         **get_kernel_dict(["--log-level=50"]),  # its command is sys.executable; its own log is noise
@@ -208,7 +203,7 @@ def _kernel_manager(folder: Path, wait: bool) -> type:
     class ThisInterpreter(AsyncKernelManager):
         def __init__(self, **arguments: Any) -> None:
             super().__init__(**arguments)
-            if served():
+            if taken():
                 self.provisioner = Forked(kernel_id="", kernel_spec=spec, parent=self)
 
         @property

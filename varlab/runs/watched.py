@@ -8,6 +8,7 @@ from pathlib import Path
 from varlab.writing import beside
 
 WATCHED = "VARLAB_PROGRESS"  # names the file
+LOADED = "VARLAB_LOADED"  # names the models that the process which a batch's are forked from has loaded
 EVERY = 0.5  # seconds
 
 

@@ -31,7 +31,7 @@ from varlab.models.var_model import VAR
 from varlab.models.widened import BF16_WEIGHTS, widen
 from varlab.schedules import Schedule
 from varlab.weight_labels import EMPTY, RANDOM, TRAINED, WeightsLabel
-from varlab.weights import embedded
+from varlab.weights import embedded, ready
 from varlab.weights.embedded import Parts, mini_folder
 from varlab.weights.files import read_official, require_files, ways
 from varlab.weights.fits import check_fit
@@ -124,6 +124,8 @@ def load(
 def assemble(entry: ModelEntry, options: LoadOptions) -> Infinity | Hart | VAR:
     """As ``load``, from an entry of any origin."""
     options.check(entry)
+    if options == LoadOptions() and (held := ready.take(entry)) is not None:
+        return cast(Infinity | Hart | VAR, held)
     entry = entry_of(entry, options.checkpoint)
     schedule = entry.schedule(options.pixels, options.ratio)
     check_fit(entry, schedule)

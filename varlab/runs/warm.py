@@ -1,0 +1,16 @@
+"""Imported by the process that the processes of a batch are forked from: loads models, for the forks to take."""
+
+import os
+from contextlib import suppress
+
+import torch
+
+from varlab.runs.watched import LOADED
+from varlab.weights import ready
+from varlab.weights.registry import find
+from varlab.weights.zoo import load
+
+torch.set_num_threads(1)  # no thread lives on in a fork, where others would wait for it
+for name in os.environ.get(LOADED, "").split():
+    with suppress(Exception):  # its report says what is wrong
+        ready.keep(find(name), load(name))
