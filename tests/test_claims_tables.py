@@ -7,7 +7,7 @@ import pytest
 
 import varlab as vl
 from tests.notebook_cells import run_cells
-from varlab.analysis.ablation_axes import axis_table, product_table, strategies_table
+from varlab.analysis.ablation_axes import axis_table, blocks_table, product_table, strategies_table
 from varlab.analysis.settings_table import SettingsTable
 from varlab.claims import summary
 from varlab.claims.derive import read_verdicts, stored
@@ -82,6 +82,23 @@ def test_every_tau_is_crossed_with_every_alpha(model: str) -> None:
     assert {f"alpha {alpha}" for alpha in cells.alpha} < set(labels)
 
 
+@pytest.mark.parametrize("model", ["mini-infinity", "mini-hart"])
+def test_every_number_of_stages_is_crossed_with_every_block(model: str) -> None:
+    table = stored(claims_folder(), model, "sparsevar")
+    assert table is not None
+    axes, cells = table.facts["axes"], blocks_table(table)
+    assert list(zip(cells["last"], cells.block, strict=True)) == [
+        (last, block + 1) for last in axes["last"] for block in axes["block"]
+    ]
+    assert (cells.groupby("last").work.nunique() == 1).all() and (cells.gain_low <= cells.gain_high).all()
+    one = cells[(cells["last"] == 3) & (cells.block == 2)].iloc[0]
+    ours, blind = (table.values("ssim", f"{name}:keep=0.27,last=3{rest}").to_numpy()[0] for name, rest in
+                   (("sparsevar", ",block=1"), ("random-tokens", "")))  # fmt: skip
+    assert one.gain == pytest.approx((ours - blind).mean())
+    written = [text.get_text() for text in vl.figures.scoring_blocks(table).texts]
+    assert written[: len(cells)] == [f"{gain:+.3f}".replace("0.", ".", 1) for gain in cells.gain]
+
+
 def test_strategies_by_half() -> None:
     held = stored(claims_folder(), "mini-infinity", "methods")
     assert held is not None
@@ -97,6 +114,7 @@ def test_the_notebooks_run_from_stored_tables(name: str, tmp_path: Path, monkeyp
     drawn: list[str] = []
     monkeypatch.setattr(vl.figures, "ablation", lambda table, axis: axis)
     monkeypatch.setattr(vl.figures, "anchors", lambda table: table)
+    monkeypatch.setattr(vl.figures, "scoring_blocks", lambda table: table)
     monkeypatch.setattr(vl.figures, "save", lambda figure, stem: drawn.append(stem))
     ran = run_cells(name, {}, tmp_path)
     if name == "40_claims":

@@ -1,11 +1,13 @@
 """Ablations from the stored table of a study: one axis at a time, as the papers print them."""
 
+from itertools import product
 from typing import Any
 
 import pandas as pd
 
 from varlab.analysis.settings_table import DENSE, SettingsTable
 from varlab.errors import VarlabError, unknown
+from varlab.measures.statistics.intervals import paired_difference
 
 CENTRE = 2  # of the matched tau: about .27 of the tokens, the paper's tau .6
 AXES = ("tau", "matched tau", "alpha", "last", "block", "depth")
@@ -69,6 +71,19 @@ def product_table(table: SettingsTable) -> pd.DataFrame:
     known = [spec for spec in cells if spec in table.works.index]
     pairs = pd.DataFrame([cells[spec] for spec in known], columns=["tau", "alpha"])
     return pd.concat([pairs, table.table(*known).reset_index()], axis=1)
+
+
+def blocks_table(table: SettingsTable) -> pd.DataFrame:
+    """One row a number of pruned stages and scoring block (from 1) that were drawn: work, SSIM, and how much higher it
+    is than that of random tokens at the same keep and stages, with the paired 95 % interval over prompts."""
+    rows = []
+    for last, block in product(table.facts["axes"]["last"], table.facts["axes"]["block"]):
+        spec, random = f"sparsevar:keep=0.27,last={last},block={block}", f"random-tokens:keep=0.27,last={last}"
+        if {spec, random} <= set(table.works.index):
+            ours, blind = table.values("ssim", spec, random).to_numpy(float)
+            gain = paired_difference(ours, blind)
+            rows.append((last, block + 1, float(table.works[spec]), table.n, float(ours.mean()), *map(float, gain)))
+    return pd.DataFrame(rows, columns=["last", "block", "work", "n", "ssim", "gain", "gain_low", "gain_high"])
 
 
 def strategies_table(table: SettingsTable) -> pd.DataFrame:

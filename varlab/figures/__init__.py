@@ -32,7 +32,7 @@ from varlab.analysis.tokens import (
     step_change_table,
     sublayer_split_table,
 )
-from varlab.figures.ablations import ablation, anchors
+from varlab.figures.ablations import ablation, anchors, scoring_blocks
 from varlab.figures.branches import (
     branch_divergence,
     branch_divergence_table,
@@ -76,7 +76,7 @@ __all__ = [
     "high_frequency_share_table", "keep_maps", "keep_maps_table", "kept_share_table", "log_of", "one_legend",
     "overview", "panels", "poster_blocks", "prediction_divergence", "prediction_divergence_table", "psnr", "readings",
     "redraw", "residual_spectrum", "residual_spectrum_table", "retitle", "saturation", "saturation_table", "save",
-    "sensitive_prompts", "side_by_side", "similarity", "similarity_table", "spectral_centroid",
+    "scoring_blocks", "sensitive_prompts", "side_by_side", "similarity", "similarity_table", "spectral_centroid",
     "spectral_centroid_table", "stage_cost", "stage_cost_table", "stage_pictures", "step_change", "step_change_table",
     "step_redundancy", "step_redundancy_table", "sublayer_split", "sublayer_split_table", "token_maps",
     "token_maps_table", "tradeoff", "wavelet_share", "wavelet_share_table",

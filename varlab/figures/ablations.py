@@ -2,13 +2,16 @@
 
 from typing import Any
 
+import numpy as np
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from varlab.analysis.ablation_axes import axis_table, product_table
+from varlab.analysis.ablation_axes import axis_table, blocks_table, product_table
 from varlab.analysis.comparisons import log_of
 from varlab.analysis.frontier import corners
 from varlab.analysis.settings_table import DENSE, SettingsTable
+from varlab.errors import VarlabError
 from varlab.figures.labels import Label, place
 from varlab.figures.style import (
     CYCLE,
@@ -17,6 +20,7 @@ from varlab.figures.style import (
     METHODS,
     PAGE,
     SOFT,
+    clean_bar,
     figure_of,
     finish,
     one_legend,
@@ -91,6 +95,42 @@ def anchors(table: SettingsTable) -> Axes:
     ax.legend(fontsize=7)
     finish(ax, log_of(table.facts), "ablation tau alpha", rows)
     return ax
+
+
+@theme()
+def scoring_blocks(table: SettingsTable) -> Axes:
+    """Which block should score, and does that depend on how many stages are pruned?
+
+    SSIM gained over random tokens at the same keep (.27) and stages, so at equal work; bold: the paired 95 % interval
+    over prompts excludes zero.
+
+    Raises
+    ------
+    VarlabError: the study holds no such settings.
+    """
+    rows = blocks_table(table)
+    if rows.empty:
+        raise VarlabError(
+            f"The study of {table.facts['model']} crosses no stages with blocks: varlab evidence draws it."
+        )
+    gain = rows.pivot(index="last", columns="block", values="gain")
+    ax, far = own_axes(None, PAGE, 3.4), float(np.abs(gain.to_numpy()).max())
+    sns.heatmap(
+        gain, ax=ax, cmap="vlag", vmin=-far, vmax=far, annot=gain.map(_signed), fmt="", annot_kws={"fontsize": 6},
+        cbar_kws={"label": "SSIM gained", "pad": 0.02, "aspect": 24},
+    )  # fmt: skip
+    for text, sure in zip(ax.texts, rows.gain_low * rows.gain_high > 0, strict=True):
+        text.set_fontweight("bold" if sure else "normal")
+    clean_bar(ax.collections[0].colorbar)
+    ax.tick_params(axis="y", rotation=0)
+    ax.set(xlabel="scoring block, from 1 (bold: the 95 % interval excludes zero)", ylabel=LABELS["last"])
+    ax.set_title("SSIM gained over random tokens at equal work (keep .27)")
+    return finish(ax, log_of(table.facts), "ablation stages blocks", rows)
+
+
+def _signed(value: float) -> str:
+    """Three digits after the point, without the zero before it."""
+    return f"{value:+.3f}".replace("0.", ".", 1)
 
 
 def _blind(ax: Axes, table: SettingsTable) -> None:

@@ -29,7 +29,8 @@ MIRRORS = {
 IN_REPORTS = {  # drawn by a report from what it measures or from shipped tables, and kept beside its page
     f"{SPARSEVAR}: sweep of tau from .4 to .7": "30_ablations, tau and matched tau (SSIM, scene score, work); measured "
     "latency of the shares kept: 10_sparsevar, tradeoff",
-    f"{SPARSEVAR}: tables of alpha and of P": "30_ablations, alpha, tau_alpha and last; 41_poster_tables row for row",
+    f"{SPARSEVAR}: tables of alpha and of P": "30_ablations, alpha, tau_alpha, last and "
+    "stages_blocks; 41_poster_tables row for row",
     f"{SKIPVAR}: strategies on sensitive and robust prompts": "30_ablations, table of strategies by halves",
     f"{FREQEXIT}: sample grid by exit": "13_freqexit, samples_by_exit",
     f"{FREQEXIT}: table 1, quality by exit": "13_freqexit, tradeoff; 30_ablations, depth",

@@ -21,7 +21,7 @@ LAST = 3  # stages pruned: the paper's P = 10 of 13
 TARGETS = (0.84, 0.86, 0.88)
 STUDIES = {
     "methods": "SparseVAR, SkipVAR and FastVAR at their published settings, beside all blind baselines",
-    "sparsevar": "SparseVAR: every tau with every alpha, stages pruned, scoring block; --full: all together",
+    "sparsevar": "SparseVAR: every tau with every alpha, stages pruned with scoring block; --full: all together",
     "exits": "FreqExit: every depth of exit and the paper's exit vectors",
 }
 CALIBRATED_ON = 8  # images that say which tau leaves out as many tokens as the paper's
@@ -62,8 +62,8 @@ def methods(job: Job) -> Plan:
 
 
 def sparsevar(job: Job, full: bool) -> Plan:
-    """Around the tau that leaves out as many tokens of this model as the paper's .6 did: every value of each axis, and
-    every tau, the poster's too, with every alpha.
+    """Around the tau that leaves out as many tokens of this model as the paper's .6 did: every value of each axis,
+    every tau, the poster's too, with every alpha, and every number of stages with every block at equal work.
 
     Scores of another model lie otherwise about their mean, so the paper's own tau may leave out nothing or all.
     """
@@ -79,6 +79,8 @@ def sparsevar(job: Job, full: bool) -> Plan:
     specs += [_sparsevar(tau=centre, last=last) for last in lasts]
     specs += [f"sparsevar:keep=0.27,last={LAST},block={block}" for block in blocks]
     specs += [_sparsevar(tau=tau, alpha=alpha) for tau, alpha in product((*matched, *TAUS), ALPHAS)]
+    specs += [f"random-tokens:keep=0.27,last={last}" for last in lasts]
+    specs += [f"sparsevar:keep=0.27,last={last},block={block}" for last, block in product(lasts, blocks)]
     if full:
         every = product((*matched, *TAUS), ALPHAS, lasts, blocks)
         specs += [_sparsevar(tau=tau, alpha=alpha, last=last, block=block) for tau, alpha, last, block in every]

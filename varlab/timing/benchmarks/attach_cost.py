@@ -9,10 +9,13 @@ import numpy as np
 import pandas as pd
 import torch
 
+from varlab import schedules
 from varlab.attached import attach
 from varlab.attached.standins import Released, stand_in
 from varlab.context import fixed_context
+from varlab.models.hart_model import Hart
 from varlab.models.infinity_model import Infinity
+from varlab.models.var_model import VAR
 from varlab.runs import Progress
 from varlab.runs.clock import interleaved, paired_ratio
 from varlab.runs.inputs import at_least
@@ -23,11 +26,23 @@ from varlab.weights.zoo import load
 PLAIN, SILENT = "plain", "no probes"
 VARIANTS: dict[str, tuple[str, ...] | None] = {PLAIN: None, SILENT: (), BARE: WITHOUT_PREVIEWS, WHOLE: PROBED}
 ALLOWED = 1.10  # of a call with all probes, as a multiple of the same call unattached
-PROMPT = "a red star above a blue ring"
-MODELS: dict[str, Callable[[], Infinity]] = {
+PROMPTS = {"infinity": "a red star above a blue ring", "hart": "a red star above a blue ring", "var": "3"}
+Own = Infinity | Hart | VAR
+
+
+def _hart() -> Hart:
+    """HART-0.7B on its grids up to 192 pixels: a call at 1024 takes minutes on a processor."""
+    whole = cast(Hart, load("hart-0.7b", init="random", precision="fp32"))
+    sides = tuple(side for side, _ in whole.schedule.grids if side <= 12)
+    return whole.with_(schedule=schedules.square(sides, "hart-192"))
+
+
+MODELS: dict[str, Callable[[], Own]] = {
     "nano-infinity": lambda: cast(Infinity, load("nano-infinity")),
     "mini-infinity": lambda: cast(Infinity, load("mini-infinity")),
-    "full width": lambda: random_infinity(16, 2048, "0.06M"),  # Infinity-2B's, half as deep: two copies take 9 GiB
+    "Infinity-2B's width": lambda: random_infinity(16, 2048, "0.06M"),  # half as deep: two copies take 9 GiB
+    "HART-0.7B": _hart,
+    "VAR-d16": lambda: cast(VAR, load("var-d16", init="random", precision="fp32")),
 }
 
 
@@ -45,7 +60,7 @@ class AttachCost:
 
 
 @fixed_context()
-def attach_cost(own: Infinity, rounds: int, progress: Progress | None = None) -> AttachCost:
+def attach_cost(own: Own, rounds: int, progress: Progress | None = None) -> AttachCost:
     """Each round calls the sampler with every set of probes in turning order. Time is the process's own on a processor,
     so that what others do on a shared machine counts little."""
     at_least(1, rounds=rounds)
@@ -71,12 +86,12 @@ def attach_cost(own: Infinity, rounds: int, progress: Progress | None = None) ->
 
 def _pass(theirs: Released, probes: tuple[str, ...] | None) -> tuple[float, float, torch.Tensor]:
     """Seconds of a call, and what attaching takes once: entering, and what the first call takes more; the picture."""
-    given = theirs.arguments([PROMPT])
+    given = theirs.arguments([PROMPTS[theirs.own.family]])
 
     def call() -> tuple[float, Any]:
         start = time.process_time()
         out = theirs.model.autoregressive_infer_cfg(**given)  # type: ignore[operator]
-        return time.process_time() - start, out[2]
+        return time.process_time() - start, out[2] if isinstance(out, tuple) else out
 
     with torch.inference_mode():
         if probes is None:
