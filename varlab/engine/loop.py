@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from varlab.context import fixed_context
+from varlab.engine.ahead import Ahead, wanted
 from varlab.engine.blocks import Blocks
 from varlab.engine.canvases import CanvasKeeper
 from varlab.engine.checks import refuse_clashes, refuse_cut_text, refuse_misread
@@ -21,7 +22,7 @@ from varlab.engine.kv import KVStore
 from varlab.engine.ledger import Ledger
 from varlab.engine.memory import keep_freed_pages, upload
 from varlab.engine.plan import RUN, StagePlan, merge
-from varlab.engine.randomness import Noise
+from varlab.engine.randomness import Noise, SeededNoise
 from varlab.engine.rows import on_grid, part, row_index
 from varlab.engine.sampling import Sampler, noise_of
 from varlab.engine.stage import Stage
@@ -55,7 +56,9 @@ class Run:
 
     def __post_init__(self) -> None:
         self.settings.check(len(self.model.schedule), self.model.depth)
-        self.context = Context(self.model, self.settings, self.noise, Ledger.of(len(self.model.schedule)))
+        ahead = self.model.device.type == "cuda" and isinstance(self.noise, SeededNoise)
+        noise = Ahead(self.noise, pin=True) if ahead else self.noise
+        self.context = Context(self.model, self.settings, noise, Ledger.of(len(self.model.schedule)))
         self.blocks = Blocks(self.context, self.execution, self.probes, self.store_keys)
         self.sampler = Sampler(self.context, self.probes, self.forced, self.choose, self.on_span)
 
@@ -101,6 +104,8 @@ class Run:
         self, text: Any, samples: Sequence[int], accelerators: Sequence[Accelerator] = (), negative: Any = None
     ) -> State:
         """The text is read and charged; nothing of the images is there yet."""
+        if isinstance(self.context.noise, Ahead):
+            self.context.noise.expect(wanted(self.model, self.settings, samples))
         guided = self.model.guided(self.settings)
         conditioning = self.model.prepare(text, guided, negative)
         self.context.ledger.text_flops += self.model.text_cost(conditioning).total
@@ -128,6 +133,8 @@ class Run:
         return keeper.dense(samples, self.model.decode, out.image)
 
     def finish(self, samples: tuple[int, ...], finished: list[State]) -> Generation:
+        if isinstance(self.context.noise, Ahead):
+            self.context.noise.expect(())  # what a method left out
         if not self.store_keys:
             self.execution.release(finished)
         order = {image: i for i, image in enumerate(samples)}

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Generic, Literal, NamedTuple, Protocol, Self, TypeVar
@@ -185,6 +186,10 @@ class NextScaleModel(Shown, ABC, Generic[SettingsT, ConditioningT, GuidanceT]):
     def equal_prefix(self) -> EqualPrefix:
         """Prefix tokens of the unconditional rows that are one and the same; none where all are computed."""
         return EqualPrefix()
+
+    def foreseen(self, k: int, settings: SettingsT) -> Sequence[tuple[str, int, Distribution]]:
+        """Kind, width and distribution of the noise that stage k asks for, where drawing it takes long."""
+        return ()
 
     def passes(self, k: int, settings: SettingsT, noise: Draw) -> Tensor | None:
         """In which pass each token of the grid is computed [B, h*w]: it sees no later pass. None for one pass."""

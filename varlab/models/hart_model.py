@@ -13,7 +13,7 @@ from torch import Tensor
 
 from varlab.errors import VarlabError, quoted
 from varlab.machine import DIFFUSION
-from varlab.models.base import Attend, Cost, Draw, EqualPrefix, NextScaleModel, Reading, Readout
+from varlab.models.base import Attend, Cost, Distribution, Draw, EqualPrefix, NextScaleModel, Reading, Readout
 from varlab.models.diffusion import denoiser_flops, embedding_flops
 from varlab.models.guidance import at
 from varlab.models.hart import HartText, HartTransformer
@@ -136,6 +136,14 @@ class Hart(NextScaleModel[HartSettings, HartConditioning, HartGuidance]):
 
     def _final(self, k: int) -> bool:
         return k == len(self.schedule) - 1
+
+    def foreseen(self, k: int, settings: HartSettings) -> Sequence[tuple[str, int, Distribution]]:
+        config = self.transformer.config
+        steps = ("start", *range(1, config.diffusion_steps)) if settings.residual and self._final(k) else ()
+        return [
+            *([("mixture", config.vocabulary, "exponential")] if settings.smooth else ()),
+            *((f"diffusion-{step}", config.latents, "normal") for step in steps),
+        ]
 
     def passes(self, k: int, settings: HartSettings, noise: Draw) -> Tensor | None:
         if settings.passes == 1 or not self._final(k):
