@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from varlab.errors import VarlabError, unknown
 
 TERA, GIGA = 1e12, 1e9
+BOTH = ("bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -25,38 +26,22 @@ class Device:
     tf32: float
 
 
+def _gpu(
+    name: str, half: float, fp32: float, tf32: float, bandwidth: float, memory: float, kinds: tuple[str, ...] = BOTH
+) -> Device:
+    """In TFLOP/s, GB/s and bytes. ``kinds`` of half precision that it has units for."""
+    rates = {**dict.fromkeys(kinds, half * TERA), "fp32": fp32 * TERA}
+    return Device(name, rates, bandwidth * GIGA, memory, tf32 * TERA)
+
+
 DEVICES = {
-    "h200": Device(
-        "NVIDIA H200 SXM", {"bf16": 989 * TERA, "fp16": 989 * TERA, "fp32": 67 * TERA}, 4.8 * TERA, 141e9, 494.5 * TERA
-    ),
-    "h100": Device(
-        "NVIDIA H100 SXM", {"bf16": 989 * TERA, "fp16": 989 * TERA, "fp32": 67 * TERA}, 3.35 * TERA, 80e9, 494.5 * TERA
-    ),
-    "a100-80": Device(
-        "NVIDIA A100 80 GB",
-        {"bf16": 312 * TERA, "fp16": 312 * TERA, "fp32": 19.5 * TERA},
-        2.039 * TERA,
-        80e9,
-        156 * TERA,
-    ),
-    "4090": Device(
-        "GeForce RTX 4090",
-        {"bf16": 165.2 * TERA, "fp16": 165.2 * TERA, "fp32": 82.6 * TERA},
-        1.008 * TERA,
-        24 * 2**30,
-        82.6 * TERA,
-    ),
-    "l40": Device(
-        "NVIDIA L40", {"bf16": 181 * TERA, "fp16": 181 * TERA, "fp32": 90.5 * TERA}, 864 * GIGA, 48 * 2**30, 90.5 * TERA
-    ),
-    "3090": Device(
-        "GeForce RTX 3090",
-        {"bf16": 71 * TERA, "fp16": 71 * TERA, "fp32": 35.6 * TERA},
-        936 * GIGA,
-        24 * 2**30,
-        35.6 * TERA,
-    ),
-    "t4": Device("NVIDIA T4", {"fp16": 65 * TERA, "fp32": 8.1 * TERA}, 320 * GIGA, 16 * 2**30, 8.1 * TERA),
+    "h200": _gpu("NVIDIA H200 SXM", 989, 67, 494.5, 4800, 141e9),
+    "h100": _gpu("NVIDIA H100 SXM", 989, 67, 494.5, 3350, 80e9),
+    "a100-80": _gpu("NVIDIA A100 80 GB", 312, 19.5, 156, 2039, 80e9),
+    "4090": _gpu("GeForce RTX 4090", 165.2, 82.6, 82.6, 1008, 24 * 2**30),
+    "l40": _gpu("NVIDIA L40", 181, 90.5, 90.5, 864, 48 * 2**30),
+    "3090": _gpu("GeForce RTX 3090", 71, 35.6, 35.6, 936, 24 * 2**30),
+    "t4": _gpu("NVIDIA T4", 65, 8.1, 8.1, 320, 16 * 2**30, ("fp16",)),
 }
 SIZE = re.compile(r"(\d+(?:\.\d+)?)GiB")
 
