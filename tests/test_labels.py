@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from itertools import combinations
+from types import SimpleNamespace
+from typing import Any
 
 import matplotlib
 
@@ -9,15 +11,19 @@ matplotlib.use("agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from tests.toy_logs import toy_log
 from varlab import figures
+from varlab.analysis.frontier import Frontier
 from varlab.figures import style
 from varlab.figures.labels import Label, place
 from varlab.figures.save import laid_out
+from varlab.figures.sizes import STYLES, resize
 from varlab.figures.text import brief
 
 
@@ -63,30 +69,56 @@ def test_points_and_intervals_that_are_unknown_are_no_ink() -> None:
     assert [text.get_text() for text in ax.texts] == ["seen"]
 
 
-def test_names_of_a_line_and_of_the_points_upon_it_do_not_touch() -> None:
-    """SparseVAR's trade-off: the first names to be placed gave way to no later one."""
-    figure, ax = plt.subplots(figsize=(3.0, 2.2), layout="constrained")
-    edge = [(0.254, 0.940), (0.377, 0.958), (0.444, 0.966), (0.660, 0.9866), (0.784, 0.9925), (1.0, 1.0)]
-    own = [(0.330, 0.928), (0.376, 0.942), (0.545, 0.977), (0.878, 0.994), (0.990, 0.9987)]
-    for points in (own, edge):
-        ax.plot(*zip(*points, strict=True), "o-")
-    ax.vlines([x for x, _ in own], [y - 0.01 for _, y in own], [min(1, y + 0.01) for _, y in own])
-    ax.set_ylim(0.88, 1.005)
-    names = [Label(f"keep=0.{i}7", x, y, "black") for i, (x, y) in enumerate(own)]
-    corners = (
-        "truncate 1\ncfg-off 4",
-        "truncate 1\ncfg-off 3",
-        "truncate 1\ncfg-off 2",
-        "cfg-off 2",
-        "cfg-off 1",
-        "dense",
-    )
-    names += [Label(text, x, y, "black", 4.5, optional=True) for text, (x, y) in zip(corners, edge, strict=True)]
-    place(ax, names)
-    figure.draw_without_rendering()
-    boxes = [Text.get_window_extent(text) for text in ax.texts]
-    assert len(boxes) >= len(own) + 4
-    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+EDGE = {  # work and SSIM of baselines, and below of a method's settings: SparseVAR's trade-off, whose names crowd
+    "truncate:last=1+cfg-off:last=4": (0.254, 0.940), "truncate:last=1+cfg-off:last=3": (0.377, 0.958),
+    "truncate:last=1+cfg-off:last=2": (0.444, 0.966), "cfg-off:last=2": (0.660, 0.9866),
+    "cfg-off:last=1": (0.784, 0.9925), "none": (1.0, 1.0), "truncate:last=2": (0.33, 0.948),
+}  # fmt: skip
+OWN = {
+    "sparsevar:keep=0.27": (0.376, 0.927, 2.13), "sparsevar:tau=0.6": (0.922, 0.996, 1.02),
+    "sparsevar:keep=0.87": (0.877, 0.9925, 1.09), "sparsevar:keep=0.49": (0.546, 0.9706, 1.72),
+    "sparsevar:keep=0.21": (0.331, 0.906, 2.20), "random-tokens:keep=0.27,last=3": (0.376, 0.90, 1.85),
+    "uniform-tokens:keep=0.27,last=3": (0.376, 0.89, 2.04), "oracle-tokens:keep=0.27,last=3": (0.376, 0.939, 1.95),
+    "truncate:last=1": (0.569, 0.972, 1.62), "cfg-off:last=2": (0.660, 0.984, 1.43),
+}  # fmt: skip
+
+
+def traded() -> Any:
+    """A comparison of these."""
+    table = pd.DataFrame.from_dict(OWN, orient="index", columns=["work_ratio", "ssim", "speedup"])
+    ends = {"ssim_low": table.ssim - 0.01, "ssim_high": table.ssim + 0.01}
+    ends |= {"speedup_low": 0.9 * table.speedup, "speedup_high": 1.1 * table.speedup}
+    rows = [(spec, 0, work, ssim) for spec, (work, ssim) in EDGE.items()]
+    frontier = Frontier(pd.DataFrame(rows, columns=["baseline", "prompt", "flops", "ssim"]), {})
+    facts = {"model": "toy", "weights": "random (seed 0)", "n": 1}
+    return SimpleNamespace(table=table.assign(**ends, timings=6).rename_axis("method"), facts=facts, frontier=frontier)
+
+
+def texts(figure: Figure) -> list[Text]:
+    """All that is written in a figure; no names of ticks beyond the ends of an axis."""
+    ticks = [(tick, axis) for ax in figure.axes for axis in (ax.xaxis, ax.yaxis) for tick in axis.get_major_ticks()]
+    ends = {axis: axis.get_view_interval() for _, axis in ticks}
+    unseen = {tick.label1 for tick, axis in ticks if not ends[axis][0] <= tick.get_loc() <= ends[axis][1]}
+    found = [text for text in figure.findobj(Text) if isinstance(text, Text) and text.get_visible()]
+    return [text for text in found if text.get_text().strip() and text not in unseen]
+
+
+@pytest.mark.parametrize("style_name", STYLES)
+@pytest.mark.parametrize("against", ["work_ratio", "speedup"])
+def test_no_two_texts_of_a_trade_off_touch_in_any_style(style_name: str, against: str) -> None:
+    ax = figures.tradeoff(traded(), against=against, ax=figures.panels(1, 1, 3.25, 2.4)[0])
+    figure = style.figure_of(ax)
+    resize(figure, style_name)
+    with style.theme(), laid_out(figure):
+        figure.draw_without_rendering()
+        boxes = [(text.get_text(), Text.get_window_extent(text)) for text in texts(figure)]
+        assert not [(a, b) for (a, box), (b, other) in combinations(boxes, 2) if box.overlaps(other)]
+        assert {"SSIM to the dense image", "keep=0.27"} <= {text.replace("\n", " ") for text, _ in boxes}
+        names = [Text.get_window_extent(text) for text in ax.texts]
+        assert len(names) >= (7 if against == "work_ratio" else len(OWN))
+        frame = ax.get_window_extent()
+        assert all(frame.x0 < box.x0 and box.x1 < frame.x1 and frame.y0 < box.y0 and box.y1 < frame.y1 for box in names)
+        assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for _, box in boxes)
 
 
 def test_a_legend_below_its_axes_covers_nothing_in_a_saved_figure() -> None:

@@ -4,15 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.text import Text
 
 from varlab.analysis.comparisons import SavedComparison
 from varlab.analysis.decisions import pruning_method
@@ -26,10 +23,11 @@ from varlab.figures.maps import energy_maps, token_maps
 from varlab.figures.redundancy import saturation, step_redundancy
 from varlab.figures.save import laid_out
 from varlab.figures.sidebyside import difference_spectrum, side_by_side
+from varlab.figures.sizes import STYLES, enlarge, resize
 from varlab.figures.spectra import explained_share, high_frequency_share, residual_spectrum
 from varlab.figures.spread import concentration
 from varlab.figures.stages import sensitive_prompts, stage_pictures
-from varlab.figures.style import PROVENANCE, figure_of, kept, panels, theme
+from varlab.figures.style import figure_of, kept, panels, theme
 from varlab.figures.text import bare_fonts
 from varlab.figures.tokens import block_edge_correlation, block_token_mse, step_change, sublayer_split
 from varlab.figures.tradeoff import tradeoff
@@ -37,9 +35,7 @@ from varlab.outputs import refuse_existing, save_json
 from varlab.writing import beside
 
 COLUMN, PAGE = 3.25, 6.75  # inches: one and two columns of CVPR, ICCV and ICML
-STYLES = {"paper": (1.0, 1.0), "talk": (1.6, 1.9), "poster": (2.6, 3.2)}  # size of the figure, of letters and lines
 FORMATS = ("pdf", "png", "svg")
-LETTERS = 11.5  # of a title, an inch
 MANIFEST = "figures.json"
 FIXED: Any = {"svg.hashsalt": "varlab", "svg.fonttype": "path", "pdf.fonttype": 42}
 
@@ -201,35 +197,9 @@ def _drawn(drawing: Drawing, draw: Callable[..., Axes | Figure], style: str, col
         figure = figure_of(draw(ax=panels(1, 1, width, 2.4 if columns == 1 else 2.9)[0]))
     else:
         figure = figure_of(draw())
-        _enlarge(figure, min(1.0, PAGE / figure.get_figwidth()))
-    size, letters = STYLES[style]
-    _wrap_titles(figure, LETTERS * size / letters)
-    _enlarge(figure, size)
-    for text in figure.findobj(Text):
-        if isinstance(text, Text):
-            text.set_fontsize(float(text.get_fontsize()) * (size if text.get_gid() == PROVENANCE else letters))
-    for line in figure.findobj(Line2D):
-        if isinstance(line, Line2D):
-            line.set(linewidth=line.get_linewidth() * letters, markersize=line.get_markersize() * letters)
+        enlarge(figure, min(1.0, PAGE / figure.get_figwidth()))
+    resize(figure, style)
     return figure
-
-
-def _wrap_titles(figure: Figure, letters: float) -> None:
-    """Titles in as many lines as the width asks for, so many letters an inch."""
-    titles = {ax.get_title(loc="left") for ax in figure.axes} - {""}
-    for text in figure.findobj(Text):
-        if isinstance(text, Text) and text.get_text() in titles:
-            text.set_text(fill(text.get_text(), int(letters * figure.get_figwidth() / len(_columns(figure)))))
-
-
-def _columns(figure: Figure) -> set[int]:
-    """The left ends of panels side by side; colour bars have no title."""
-    titled = [ax for ax in figure.axes if ax.get_title(loc="left")]
-    return {spec.colspan.start for ax in titled if (spec := ax.get_subplotspec()) is not None} or {0}
-
-
-def _enlarge(figure: Figure, factor: float) -> None:
-    figure.set_size_inches(factor * figure.get_figwidth(), factor * figure.get_figheight())
 
 
 def _written(figure: Figure, path: Path) -> Path:
