@@ -121,6 +121,28 @@ def test_no_two_texts_of_a_trade_off_touch_in_any_style(style_name: str, against
         assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for _, box in boxes)
 
 
+def test_a_crowded_figure_fits_a_poster() -> None:
+    """A long title, twelve ticks of which the last stays, names that all stay, a legend that takes half the width."""
+    with style.theme():
+        ax = figures.panels(1, 1, 3.25, 2.4)[0]
+        for i in range(4):
+            ax.bar(range(1, 13), 1, label=f"a name of many letters: {i}")
+        ax.set(xticks=range(1, 13), xticklabels=range(101, 113), yticks=[0, 0.1], yticklabels=["a star", "a ring"])
+        ax.set_title("A title that is longer than the page of a paper is wide")
+        legend, figure = ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5)), style.figure_of(ax)
+        resize(figure, "poster")
+        with laid_out(figure):
+            figure.draw_without_rendering()
+            boxes = [Text.get_window_extent(text) for text in texts(figure)]
+            assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+            assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in boxes)
+            named = [text.get_text() for axis in (ax.xaxis, ax.yaxis) for text in axis.get_majorticklabels()]
+            assert "112" in named and "111" not in named and named[-2:] == ["a star", "a ring"]
+            bars = [handle.get_window_extent() for handle in legend.get_patches()]
+            assert all(bar.height < box.height for bar, box in zip(bars, boxes[-4:], strict=True))
+            assert legend.get_window_extent().y1 < ax.bbox.y0 and figure.get_figwidth() == pytest.approx(2.6 * 3.25)
+
+
 def test_a_legend_below_its_axes_covers_nothing_in_a_saved_figure() -> None:
     """It moves with the height of the axes: after one layout it lay on the lines below."""
     figure, ax = plt.subplots(figsize=(3.9, 2.7), layout="constrained")

@@ -14,8 +14,14 @@ BELOW = "below"  # the mark of such a legend
 
 def legend_below(ax: Axes, columns: int = 3, **options: Any) -> None:
     """The legend under the name of the x axis, where it covers no line."""
-    legend = ax.legend(loc="upper center", ncols=columns, fontsize=6, columnspacing=1.2, borderaxespad=0.3, **options)
+    legend = ax.legend(ncols=columns, fontsize=6, columnspacing=1.2, borderaxespad=0.3, **options)
+    put_below(legend, ax)
+
+
+def put_below(legend: Legend, ax: Axes) -> None:
+    """A legend of the axes that stands elsewhere."""
     legend.set_gid(BELOW)
+    legend.set_loc("upper center")
     _lower(legend, ax, 3 * (THEME["xtick.labelsize"] + THEME["axes.labelsize"]) / 72)  # about, until it is laid out
 
 

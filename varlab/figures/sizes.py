@@ -1,40 +1,45 @@
 """A figure at the size of a talk or a poster: letters, lines, markers, legends and names beside points grow with it."""
 
-from textwrap import fill
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.collections import Collection, PathCollection
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
-from matplotlib.offsetbox import DrawingArea, PackerBase
+from matplotlib.offsetbox import DrawingArea, PackerBase, VPacker
 from matplotlib.spines import Spine
 from matplotlib.text import Text
 from matplotlib.transforms import Affine2D
 
 from varlab.figures.labels import place_again
-from varlab.figures.style import PROVENANCE
+from varlab.figures.legends import put_below
+from varlab.figures.style import PROVENANCE, figure_of
 from varlab.figures.text import balanced
 
 STYLES = {"paper": (1.0, 1.0), "talk": (1.6, 1.9), "poster": (2.6, 3.2)}  # size of the figure, of letters and lines
-LETTERS = 11.5  # of a title, an inch
-WIDEST = 0.95  # of the width of a figure: a legend
+ROUNDS = 4  # at most: more lines leave less room
+CLOSE = 0.06  # of its height: blank around the name of a tick
+WIDEST, BESIDE, BELOW = 0.82, 0.42, 0.95  # of the width of a panel: a legend, one beside the axes, one below them
 
 
 def resize(figure: Figure, style: str) -> None:
     """Give a figure of a paper's size that of a style; letters and lines grow more than the figure."""
     size, letters = STYLES[style]
-    _wrap_titles(figure, LETTERS * size / letters)
-    if letters == 1:
-        return
-    enlarge(figure, size)
-    for artist in figure.findobj():
-        _grow(artist, size, letters)
+    if letters > 1:
+        enlarge(figure, size)
+        for artist in figure.findobj():
+            _grow(artist, size, letters)
     for legend in figure.findobj(Legend):
-        _narrow(legend, WIDEST * figure.bbox.width)
-    _wrap_axis_names(figure)
+        _fit_legend(legend, figure)
+    for _ in range(ROUNDS):
+        if not _fit(figure):
+            break
     place_again(figure, letters)
 
 
@@ -67,38 +72,89 @@ def _grow_handle(area: DrawingArea, factor: float) -> None:
         if isinstance(drawn, PathCollection):
             drawn.set_offset_transform(grown + drawn.get_offset_transform())
         else:
-            drawn.set_transform(grown + drawn.get_transform())
+            drawn.set_transform(grown + Artist.get_transform(drawn))  # a patch adds its own shape to it
 
 
-def _narrow(legend: Any, width: float) -> None:
-    """Put a legend that is wider, in pixels, into fewer columns."""
-    columns = legend.get_children()[0].get_children()[-1].get_children()  # below the title; lists that can be changed
-    while legend.get_window_extent().width > width and len(columns) > 1:
-        entries = [entry for column in columns for entry in column.get_children()]
-        columns.pop()
-        for column, part in zip(columns, np.array_split(np.arange(len(entries)), len(columns)), strict=True):
-            column.get_children()[:] = [entries[i] for i in part]
+def _fit_legend(legend: Any, figure: Figure) -> None:
+    """Into fewer columns where it is wider than its panel; below axes beside which it takes half of the width, and the
+    figure is higher by as much."""
+    ax, most = legend.axes, len(_columns(legend))
+    spec = None if ax is None else ax.get_subplotspec()
+    room = figure.bbox.width / (1 if spec is None else spec.get_gridspec().ncols)
+    beside = ax is not None and legend.get_bbox_to_anchor().x0 >= ax.bbox.x1 - 1
+    if moved := beside and legend.get_window_extent().width > BESIDE * room:
+        put_below(legend, ax)
+    for count in range(3 if moved else most, 0, -1):
+        _set_columns(legend, count)
+        if legend.get_window_extent().width <= (BELOW if moved else WIDEST) * room:
+            break
+    if moved:
+        figure.set_figheight(figure.get_figheight() + legend.get_window_extent().height / figure.dpi)
 
 
-def _wrap_titles(figure: Figure, letters: float) -> None:
-    """Titles in as many lines as the width asks for, so many letters an inch."""
-    titles = {ax.get_title(loc="left") for ax in figure.axes} - {""}
-    for text in figure.findobj(Text):
-        if isinstance(text, Text) and text.get_text() in titles:
-            text.set_text(fill(text.get_text(), int(letters * figure.get_figwidth() / len(_columns(figure)))))
+def _columns(legend: Any) -> list[Any]:
+    """The columns of a legend, below its title: a list that can be changed."""
+    columns: list[Any] = legend.get_children()[0].get_children()[-1].get_children()
+    return columns
 
 
-def _columns(figure: Figure) -> set[int]:
-    """The left ends of panels side by side; colour bars have no title."""
-    titled = [ax for ax in figure.axes if ax.get_title(loc="left")]
-    return {spec.colspan.start for ax in titled if (spec := ax.get_subplotspec()) is not None} or {0}
+def _set_columns(legend: Any, count: int) -> None:
+    columns = _columns(legend)
+    entries, first = [entry for column in columns for entry in column.get_children()], columns[0]
+    parts = [part for part in np.array_split(np.arange(len(entries)), count) if len(part)]
+    columns[:] = [
+        VPacker(pad=first.pad, sep=first.sep, align=first.align, children=[entries[i] for i in part]) for part in parts
+    ]
+    for column in columns:
+        column.set_figure(legend.get_figure())
 
 
-def _wrap_axis_names(figure: Figure) -> None:
-    """Names of axes in as many lines as their axes are long."""
+def _fit(figure: Figure) -> bool:
+    """Titles and names of axes in as many lines as their room asks for, fewer ticks where their names would touch.
+
+    Whether anything changed, and so the room.
+    """
     figure.draw_without_rendering()
+    changed = []
     for ax in figure.axes:
-        for name, room in ((ax.xaxis.label, "width"), (ax.yaxis.label, "height")):
-            share = getattr(ax.bbox, room) / (getattr(name.get_window_extent(), room) or 1)
-            if share < 1:
-                name.set_text(balanced(name.get_text(), int(share * len(name.get_text()))))
+        changed += [_wrap(title, title.get_window_extent().width, room) for title, room in _titles(ax)]
+        for axis, room, side in ((ax.xaxis, ax.bbox.width, "width"), (ax.yaxis, ax.bbox.height, "height")):
+            changed += [_wrap(axis.label, getattr(axis.label.get_window_extent(), side), room), _thin(axis)]
+    return any(changed)
+
+
+def _titles(ax: Axes) -> Iterator[tuple[Text, float]]:
+    """The titles of axes and the room of each in pixels: to the next title, that of the last to the edge."""
+    panels, edge = figure_of(ax).axes, figure_of(ax).bbox.x1
+    left, centre = ax.get_title(loc="left"), ax.get_title()
+    starts = [other.bbox.x0 - ax.bbox.x0 for other in panels if other.get_title(loc="left")]
+    steps = [abs(other.bbox.x0 - ax.bbox.x0) for other in panels if other.get_title()]
+    rooms = {left: min((step for step in starts if step > 1), default=edge - ax.bbox.x0)}
+    rooms |= {centre: min((step for step in steps if step > 1), default=edge)}
+    for text in ax.findobj(Text):
+        if isinstance(text, Text) and text.get_text() in rooms.keys() - {""}:
+            yield text, rooms[text.get_text()]
+
+
+def _wrap(text: Text, extent: float, room: float) -> bool:
+    """Lines that are too long end at a middle dot first, and then at any blank."""
+    before = text.get_text()
+    if extent > room:
+        letters = int(0.98 * room / extent * max(map(len, before.split("\n"))))
+        lines = before.replace(" · ", "\n").split("\n")
+        text.set_text("\n".join(balanced(line, max(4, letters)) for line in lines))
+    return text.get_text() != before
+
+
+def _thin(axis: Axis) -> bool:
+    """Every second tick where numbers at two touch, or nearly so: with the last one, or with 0 where that is first."""
+    low, high = sorted(axis.get_view_interval())
+    named = zip(axis.get_majorticklocs(), axis.get_majorticklabels(), strict=False)
+    shown = [(at, name.get_text(), name.get_window_extent()) for at, name in named if low <= at <= high]
+    ticks = [(at, text, box.padded(CLOSE * box.height)) for at, text, box in shown]
+    if any(letter.isalpha() for _, text, _ in ticks for letter in text):
+        return False  # each names something
+    while any(one[2].overlaps(two[2]) for one, two in pairwise(ticks)):
+        ticks = ticks[0 if ticks[0][0] == 0 else (len(ticks) - 1) % 2 :: 2]
+        axis.set_ticks([at for at, _, _ in ticks], [text for _, text, _ in ticks])
+    return len(ticks) < len(shown)

@@ -22,7 +22,8 @@ from varlab.analysis.logs import Log, grids, provenance, provenance_line
 from varlab.figures.text import NOTE, OPEN, as_typed, families, wrapped
 
 PROVENANCE = "provenance"  # the mark of that line among the texts of a figure
-LETTERS_PER_INCH = 21  # of the provenance line
+LETTERS_PER_INCH = 24  # of the provenance line
+EDGE = 0.008  # of a figure of pictures: blank at its sides
 PAGE = 7.2  # inches: the full width of a page
 INK, SOFT, FAINT = "#222222", "#6b6b6b", "#d9d9d9"
 # Okabe and Ito's colours, told apart with every common colour blindness; no yellow, which print loses.
@@ -120,7 +121,8 @@ def fields(
 ) -> tuple[Figure, Any]:
     """Axes [rows, columns] for pictures, close to one another and without ticks; ``frame``: points a line around."""
     figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
-    figure.set_layout_engine("constrained", w_pad=pad, h_pad=pad, wspace=pad, hspace=pad)
+    inner = (EDGE, 0, 1 - 2 * EDGE, 1)
+    figure.set_layout_engine("constrained", w_pad=pad, h_pad=pad, wspace=pad, hspace=pad, rect=inner)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set(visible=frame > 0, linewidth=frame)
@@ -220,7 +222,7 @@ def reference(ax: Axes, y: float, text: str, side: str = "right") -> None:
 def cut_note(ax: Axes, text: str, top: bool = False) -> None:
     """Says in a corner what the limits of the axes leave out."""
     ax.annotate(text, (0.99, 0.98 if top else 0.02), xycoords="axes fraction", ha="right",
-                va="top" if top else "bottom", fontsize=6, color=SOFT)  # fmt: skip
+                va="top" if top else "bottom", fontsize=6, color=SOFT, path_effects=halo())  # fmt: skip
 
 
 def one_legend(*axes: Axes, columns: int = 4) -> None:
