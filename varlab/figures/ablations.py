@@ -67,7 +67,7 @@ def ablation(table: SettingsTable, axis: str) -> Figure:
     by_work.errorbar(rows.work, rows.ssim, (below, above), **drawn, label=method)
     _blind(by_work, table)
     by_work.set(xlabel="work over dense", ylabel="SSIM to the dense image")
-    by_value[0].set_title(f"{method}: what {axis} costs and saves")
+    by_value[0].set_title(f"{method}: what each setting costs and saves")
     one_legend(by_work)
     figure = figure_of(by_work)
     finish(figure, log_of(table.facts), f"ablation {axis}", rows)
@@ -89,7 +89,7 @@ def anchors(table: SettingsTable) -> Axes:
         part = part.sort_values("work")
         ends = part.ssim - part.ssim_low, part.ssim_high - part.ssim
         style: dict[str, Any] = {"color": CYCLE[i], "marker": MARKERS[i], "ms": 3.5, "lw": 1.0, "elinewidth": 0.7}
-        ax.errorbar(part.work, part.ssim, ends, label=f"alpha {alpha}", **style)
+        ax.errorbar(part.work, part.ssim, ends, label="no anchors" if alpha == "none" else f"alpha {alpha}", **style)
     _blind(ax, table)
     ax.set(xlabel="work over dense", ylabel="SSIM to the dense image")
     ax.legend(fontsize=7)
@@ -142,4 +142,6 @@ def _blind(ax: Axes, table: SettingsTable) -> None:
     edge = corners(works, means)
     ax.plot(works[edge], means[edge], "o-", ms=2.5, lw=1.2, color=INK, label="frontier of baselines")
     others = [i for i in range(len(works)) if i not in edge]
-    ax.plot(works[others], means[others], ls="", marker=".", ms=3, color=SOFT, label="other baselines")
+    near = [i for i in others if means[i] >= ax.dataLim.y0]  # one far below all else would squeeze the scale
+    left_out = f" ({len(others) - len(near)} lower left out)" if len(near) < len(others) else ""
+    ax.plot(works[near], means[near], ls="", marker=".", ms=3, color=SOFT, label=f"other baselines{left_out}")
