@@ -1,9 +1,14 @@
 """Many reports from one file: checked together, unchanged ones left, a failed one in nobody's way."""
 
+import os
+import signal
 from base64 import b64decode
 from dataclasses import replace
-from multiprocessing import active_children
+from multiprocessing import Pipe, active_children
 from pathlib import Path
+from threading import Event
+from time import sleep
+from types import SimpleNamespace
 from typing import Any
 
 import nbformat
@@ -16,9 +21,11 @@ from varlab import reports
 from varlab.cli.batches import Lines
 from varlab.errors import VarlabError
 from varlab.report_inputs import shared_minis
-from varlab.reports.batch import Order, Pace
+from varlab.reports.batch import Order, Pace, _make_one
+from varlab.reports.forked import threads
 from varlab.reports.orders import order_of
 from varlab.reports.run import report_key
+from varlab.runs.watched import WATCHED
 
 SAYS = """print("n is", n)
 from time import sleep
@@ -120,6 +127,34 @@ def test_nothing_of_a_batch_outlives_it(batch: Path, made: Any, tmp_path: Path, 
         draft = nbformat.read(tmp_path / "out" / "long" / "draft" / "long.ipynb", as_version=4)
         assert draft.metadata["varlab"]["error"] == "interrupted"
     until(lambda: not active_children())
+
+
+def test_a_report_ends_with_the_process_that_makes_its_batch(
+    batch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, (said, saying) = Event(), Pipe(duplex=False)
+
+    def run_report(*_: Any, **__: Any) -> None:
+        ended.set()
+        sleep(HANG)
+
+    monkeypatch.setattr("varlab.reports.batch.run_report", run_report)
+    monkeypatch.setattr("varlab.reports.batch.parent_process", lambda: SimpleNamespace(join=ended.wait))
+    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        seen = {**os.environ, WATCHED: str(tmp_path / "seen")}
+        _make_one(order_of(batch.parent / "good.ipynb", {}), tmp_path, False, seen, saying, None)
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+        os.environ.pop(WATCHED, None)
+    assert not said.poll()
+
+
+def test_threads_are_those_that_openmp_would_take() -> None:
+    whole = os.cpu_count() or 1
+    asked = {"3": 3, " 2 ": 2, "4,1": 4, "0": whole, "-1": whole, "": whole, "many": whole, str(1 << 40): whole}
+    assert {text: threads(text) for text in asked} == asked
 
 
 def test_an_unchanged_report_is_left_and_a_changed_one_made_again(

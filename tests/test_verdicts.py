@@ -12,7 +12,7 @@ from PIL import Image
 from tests.toy_logs import toy_images, toy_log
 from varlab import claims, figures
 from varlab.analysis import logs
-from varlab.claims import Outcome, Verdict, freqexit, rules, skipvar, sparsevar
+from varlab.claims import Outcome, Side, Verdict, freqexit, rules, skipvar, sparsevar
 from varlab.claims.methods import _decision
 from varlab.claims.verdict import Number
 from varlab.measures.statistics import bootstrap_interval
@@ -247,6 +247,8 @@ def test_a_verdict_is_written_as_json_and_read_back() -> None:
     record = json.loads(json.dumps(verdict.record(), allow_nan=False))
     assert record["verdict"] == "too few" and record["numbers"][0]["low"] is None and verdict.text == "f. r."
     assert str(Verdict.read(record)) == str(verdict) and str(number) == "0.50 (no interval)"
+    del record["numbers"][0]["supports"]  # an earlier version's, of which nobody knows the side
+    assert Verdict.read(record).numbers[0].supports is Side.NEITHER
 
 
 def test_the_account_names_weights_and_limits() -> None:

@@ -1,5 +1,6 @@
 """The registry, ``load`` in all its ways, random weights, and the files of the minis."""
 
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -183,6 +184,9 @@ def test_a_mini_that_is_ready_is_given_once_and_as_its_files_are(places: Path) -
     ready.keep(entry, made)
     make_mini(places / "data" / "nano-infinity", seed=6)
     assert zoo.load("nano-infinity").weights != made.weights
+    ready.keep(entry, made)
+    shutil.rmtree(places / "data" / "nano-infinity")
+    refused(lambda: zoo.load("nano-infinity"), "nano-infinity")
 
 
 def test_random_mini_has_a_working_caption_encoder(places: Path) -> None:

@@ -128,10 +128,13 @@ class Verdict:
 
     @classmethod
     def read(cls, record: Mapping[str, Any]) -> "Verdict":
-        """What ``record`` wrote. Raises ValueError for a word that is no outcome, KeyError for a missing part."""
+        """What ``record`` wrote, of an earlier version too, which did not say what supports a claim.
+
+        Raises ValueError for a word that is no outcome, KeyError for a missing part.
+        """
         numbers: list[dict[str, Any]] = [
             {name: np.nan if value is None else value for name, value in number.items()}
-            | {"supports": Side(number.get("supports", Side.ABOVE))}
+            | {"supports": Side(number.get("supports", Side.NEITHER))}
             for number in record.get("numbers", ())
         ]
         return cls(

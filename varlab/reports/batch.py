@@ -4,10 +4,12 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from time import monotonic
 from typing import Any
 
@@ -176,6 +178,7 @@ def _make_one(
     """In a process of its own: says (cells done, all), and in the end what went wrong, or an empty text."""
     signal.signal(signal.SIGINT, lambda *_: None)  # of a terminal: who makes the batch gets it too, and sends the other
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    Thread(target=_stop_with_parent, daemon=True).start()
     os.environ.clear()
     os.environ.update(environment)
     take(kernel)
@@ -196,6 +199,13 @@ def _make_one(
         saying.send(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:
         pass
+
+
+def _stop_with_parent() -> None:
+    """Where who makes the batch was killed, nobody waits for the report."""
+    if parent := parent_process():
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _stands(done: float, total: float, prompts: str) -> tuple[str, float]:

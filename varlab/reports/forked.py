@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -120,13 +119,18 @@ def _run(line: Connection) -> None:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    with suppress(ValueError):  # what OpenMP does not understand it ignores too
-        torch.set_num_threads(int(environment["OMP_NUM_THREADS"].split(",")[0]))
+    torch.set_num_threads(threads(environment["OMP_NUM_THREADS"]))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     Thread(target=_leave_with, args=(line,), daemon=True).start()
     sys.argv = arguments
     kernelapp.launch_new_instance()
     atexit._run_exitfuncs()  # multiprocessing runs none in a fork of its server
+
+
+def threads(asked: str) -> int:
+    """As many as OpenMP would take: the first of a list, and all where it does not understand what is asked."""
+    first = asked.split(",")[0].strip()
+    return int(first) if first.isdecimal() and 0 < int(first) < 1 << 31 else os.cpu_count() or 1
 
 
 def _leave_with(line: Connection) -> None:

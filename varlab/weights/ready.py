@@ -20,5 +20,9 @@ def take(entry: ModelEntry) -> Any:
 
 
 def _stamp(folder: Path | None) -> Any:
-    stats = {} if folder is None else {file: file.stat() for file in sorted(folder.iterdir())}
+    """None where the folder is gone."""
+    try:
+        stats = {} if folder is None else {file: file.stat() for file in sorted(folder.iterdir())}
+    except OSError:
+        return None
     return [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats.items()]
