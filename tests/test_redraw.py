@@ -4,21 +4,27 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
 import varlab as vl
 from tests.minis import nano  # noqa: F401  (a fixture)
 from tests.toy_logs import toy_images, toy_log
+from varlab.claims.ledger import claims_folder
+from varlab.claims.verdict import Number, Outcome, Verdict
 from varlab.errors import VarlabError
 from varlab.figures import redraw
 from varlab.figures.counterparts import IN_REPORTS, MIRRORS, WITHOUT
-from varlab.figures.redraw import OF_COMPARISONS, OF_LOGS
+from varlab.figures.sources import OF_COMPARISONS, OF_LOGS, drawings
+from varlab.figures.style import figure_of
 from varlab.models.base import NextScaleModel
 from varlab.reports import find_notebook
+from varlab.reports.facts import FOLDER_VARIABLE
 from varlab.runs.folders import keep
 
 
@@ -120,8 +126,41 @@ def test_what_reports_draw_is_drawn_by_them() -> None:
 
 
 def test_every_counterpart_is_a_figure() -> None:
-    names = {drawing.name for drawing in (*OF_LOGS, *OF_COMPARISONS)} | {"keep_maps", "decisions"}
+    names = {drawing.name for drawing in (*OF_LOGS, *OF_COMPARISONS)} | {"keep_maps", "decisions", "claim"}
+    names |= {drawing.name for model in ("mini-infinity", "mini-var-freqexit") for drawing, _ in drawings(study(model))}
     assert set(MIRRORS) <= names
+
+
+def study(model: str) -> Path:
+    return claims_folder() / "runs" / model
+
+
+def test_a_study_is_drawn_by_axis_and_by_pair_of_axes() -> None:
+    names = [drawing.name for drawing, _ in drawings(study("mini-hart"))]
+    assert names == [f"sparsevar_{axis}" for axis in
+                     ("tau", "matched_tau", "alpha", "last", "block", "tau_alpha", "stages_blocks")]  # fmt: skip
+
+
+def test_the_claims_of_a_report_are_drawn_from_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As its page shows them, without the log: the same numbers, verdict and provenance; letters fit in every style."""
+    report, log = tmp_path / "report", toy_log(n=4)
+    report.mkdir()
+    monkeypatch.setenv(FOLDER_VARIABLE, str(report))
+    number = Number("SSIM minus that of the best baseline", 0.015, 0.01, 0.02, 32, margin=0.002)
+    claims = [Verdict(f"Claim {i} keeps more of the image than any baseline at its work", outcome, "SSIM 0.986.",
+                      numbers=(number,)) for i, outcome in enumerate((Outcome.HOLDS, Outcome.WIDE))]  # fmt: skip
+    vl.figures.claim_figures(claims, log)
+    assert [drawing.name for drawing, _ in drawings(report)] == ["claim-1", "claim-2"]
+    again = [figure_of(draw()) for _, draw in drawings(report)]
+    first = figure_of(vl.figures.forest(claims[0], log))
+    assert [text.get_text() for text in again[0].findobj(Text)] == [text.get_text() for text in first.findobj(Text)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # letters that leave no room for the axes
+        redraw([report], tmp_path / "out", style="poster", formats=["png"])
+    (report / "claims.json").write_text("{}")
+    with pytest.raises(VarlabError, match="damaged"):
+        redraw([report], tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,16 @@ app = typer.Typer()
 
 @app.command()
 def figures(
-    folders: Annotated[list[Path], typer.Argument(help="Runs, comparisons, or reports that kept a comparison.")],
+    folders: Annotated[list[Path], typer.Argument(help="Runs, comparisons, reports, studies of varlab evidence.")],
     out: Annotated[Path, typer.Option(help="Folder for the figures and figures.json, which says what each shows.")],
     style: Annotated[str, typer.Option(help="paper, talk or poster.")] = "paper",
     format: Annotated[str, typer.Option(help="Of pdf, png and svg, with commas between.")] = "pdf,png,svg",
     columns: Annotated[int, typer.Option(help="Width of figures of one panel: 1 or 2 columns of a page.")] = 1,
     overwrite: Overwrite = False,
 ) -> None:
-    """Draw all figures of runs and comparisons from what they stored; the same bytes each time, no model needed.
+    """Draw all figures of folders from what they stored; the same bytes each time, no model needed.
+
+    Of runs and comparisons all, of a report those of its comparison and claims, of a study its ablations.
 
     Example: `varlab figures runs/mine --style paper --format pdf --out paper/figures`
     """

@@ -23,6 +23,11 @@ MIRRORS = {
     "tradeoff_work": f"{SPARSEVAR}, {SKIPVAR} and {FASTVAR}, tables of speed and quality",
     "tradeoff_speed": f"{SPARSEVAR}, its sweep of tau, {SKIPVAR} and {FASTVAR}, tables of speed and quality",
     "side_by_side": "the visual panels of all four papers",
+    "claim": "a claim of a paper, judged on what was measured here",
+    "sparsevar_tau": f"{SPARSEVAR}: sweep of tau from .4 to .7 (SSIM, scene score, work)",
+    "sparsevar_alpha": f"{SPARSEVAR}: table of alpha",
+    "sparsevar_last": f"{SPARSEVAR}: table of P, the first pruned stage",
+    "exits_depth": f"{FREQEXIT}: table 1, quality by exit",
     "difference": "",
     "difference_spectrum": "",
 }

@@ -4,13 +4,14 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from varlab.analysis.logs import Log, prompt_count, provenance_line
+from varlab.analysis.logs import PROVENANCE, Log, as_log, prompt_count, provenance_line
 from varlab.claims.verdict import Number, Side, Verdict
 from varlab.figures.save import save
 from varlab.figures.style import (
@@ -28,9 +29,11 @@ from varlab.figures.style import (
     theme,
 )
 from varlab.figures.text import balanced, wrapped
+from varlab.outputs import save_json
 from varlab.reports.facts import CLAIM_FIGURE, FOLDER_VARIABLE
 from varlab.reports.headings import first_sentence
 
+CLAIMS = "claims.json"  # what the figures of a report's claims are drawn from
 WIDTH = 3.25  # inches, a column
 TONES = {"good": GREEN, "part": CYCLE[4], "bad": RED, "": SOFT}
 LETTERS, NAMES = 66, 24  # of a line under the figure, of the name of a row
@@ -160,13 +163,18 @@ def forest(verdict: Verdict, log: Log, ax: Axes | None = None) -> Axes:
 
 
 def claim_figures(found: Sequence[Verdict], log: Log) -> None:
-    """Save ``claim_1``, ``claim_2`` ... in the folder of the running report, whose page and index show them first.
+    """Save ``claim_1``, ``claim_2`` ... in the folder of the running report, whose page and index show them first, and
+    what they are drawn from, for ``varlab figures``.
 
     In a notebook opened by hand they are shown in their place.
     """
     single = {verdict.claim: verdict for verdict in found}  # as a report keeps them: one a claim, the later one
+    if place := os.environ.get(FOLDER_VARIABLE):
+        attrs = as_log(log).attrs
+        of = {name: attrs[name] for name in (*PROVENANCE, "settings") if name in attrs} | {"n": prompt_count(log)}
+        save_json(Path(place) / CLAIMS, {"of": of, "verdicts": [verdict.record() for verdict in single.values()]})
     for i, verdict in enumerate(single.values(), 1):
-        drawn, place = forest(verdict, log), os.environ.get(FOLDER_VARIABLE)
+        drawn = forest(verdict, log)
         save(drawn, CLAIM_FIGURE.format(i), folder=place)
         if place:
             plt.close(figure_of(drawn))

@@ -28,9 +28,13 @@ CLOSE = 0.06  # of its height: blank around the name of a tick
 WIDEST, BESIDE, BELOW = 0.82, 0.42, 0.95  # of the width of a panel: a legend, one beside the axes, one below them
 
 
-def resize(figure: Figure, style: str) -> None:
-    """Give a figure of a paper's size that of a style; letters and lines grow more than the figure."""
+def resize(figure: Figure, style: str, full: bool = False) -> None:
+    """Give a figure of a paper's size that of a style; letters and lines grow more than the figure.
+
+    full: it has no room for that, and grows as much as they do.
+    """
     size, letters = STYLES[style]
+    size = letters if full else size
     if letters > 1:
         enlarge(figure, size)
         for artist in figure.findobj():

@@ -1,0 +1,168 @@
+"""What can be drawn again of a folder: of a run, a comparison, a report's claims, a study of settings."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from varlab.analysis.ablation_axes import axis_specs, blocks_table
+from varlab.analysis.comparisons import SavedComparison, log_of
+from varlab.analysis.decisions import pruning_method
+from varlab.analysis.logs import Log, as_log
+from varlab.analysis.settings_table import read_settings_table
+from varlab.analysis.tokens import poster_blocks
+from varlab.claims.verdict import Verdict
+from varlab.errors import VarlabError
+from varlab.figures.ablations import ablation, anchors, scoring_blocks
+from varlab.figures.branches import branch_divergence, guidance_effect, prediction_divergence
+from varlab.figures.decisions import decisions, keep_maps
+from varlab.figures.forest import CLAIMS, forest
+from varlab.figures.maps import energy_maps, token_maps
+from varlab.figures.redundancy import saturation, step_redundancy
+from varlab.figures.sidebyside import difference_spectrum, side_by_side
+from varlab.figures.spectra import explained_share, high_frequency_share, residual_spectrum
+from varlab.figures.spread import concentration
+from varlab.figures.stages import sensitive_prompts, stage_pictures
+from varlab.figures.tokens import block_edge_correlation, block_token_mse, step_change, sublayer_split
+from varlab.figures.tradeoff import tradeoff
+
+STUDIES = ("sparsevar", "exits")  # tables of settings with an ablation
+
+
+def poster_maps(log: Log) -> Figure:
+    """Which tokens do the blocks change that stand at the depth of the poster's two?"""
+    return token_maps(log, blocks=poster_blocks(log))
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure by name: what draws it, what of its source it needs, whether it fills axes of a given width, and whether
+    it is full of text."""
+
+    name: str
+    draw: Callable[..., Axes | Figure]
+    needs: str = ""
+    axes: bool = True
+    full: bool = False
+
+
+Plan = tuple[Drawing, Callable[..., Axes | Figure]]  # a figure, and what draws it of its source
+
+OF_LOGS = (
+    Drawing("residual_spectrum", residual_spectrum, "residual-spectrum"),
+    Drawing("high_frequency_share", high_frequency_share, "residual-spectrum"),
+    Drawing("explained_share", explained_share, "residual-spectrum"),
+    Drawing("energy_on_edges", concentration, "residual-spectrum"),
+    Drawing("energy_maps", energy_maps, "residual-spectrum", axes=False),
+    Drawing("block_token_mse", block_token_mse, "token-mse"),
+    Drawing("step_change", step_change, "token-mse"),
+    Drawing("sublayer_split", sublayer_split, "token-mse"),
+    Drawing("block_edge_correlation", block_edge_correlation, "token-mse"),
+    Drawing("token_maps", token_maps, "token-mse", axes=False),
+    Drawing("token_maps_poster", poster_maps, "token-mse", axes=False),
+    Drawing("branch_divergence", branch_divergence, "branch-divergence"),
+    Drawing("prediction_divergence", prediction_divergence, "branch-divergence"),
+    Drawing("guidance_effect", guidance_effect, "branch-divergence"),
+    Drawing("step_redundancy", step_redundancy, "step-redundancy", axes=False),
+    Drawing("saturation", saturation, "step-redundancy"),
+    Drawing("decisions", decisions, "skipvar", axes=False),
+)
+OF_COMPARISONS = (
+    Drawing("tradeoff_work", partial(tradeoff, against="work_ratio")),
+    Drawing("tradeoff_speed", tradeoff),
+    Drawing("difference_spectrum", difference_spectrum),
+    Drawing("side_by_side", side_by_side, axes=False),
+    Drawing("difference", partial(side_by_side, difference=True), axes=False),
+    Drawing("sensitive_prompts", sensitive_prompts, axes=False),
+    Drawing("stage_pictures", stage_pictures, "stages", axes=False),
+)
+
+
+def sources(folder: Path) -> list[Path]:
+    """The folder itself, and the comparison that a report kept."""
+    kinds = ("run.json", "comparison.json", "log.zarr", CLAIMS, *(f"{study}.json" for study in STUDIES))
+    found = [folder] if any((folder / name).exists() for name in kinds) else []
+    if (folder / "comparison" / "comparison.json").is_file():
+        found.append(folder / "comparison")
+    if not found:
+        raise VarlabError(
+            f"{folder} holds neither a run nor a comparison, a report's claims or a study: give the --out of varlab "
+            "log or compare, a folder of varlab report, or a model's folder of varlab evidence."
+        )
+    return found
+
+
+def drawings(folder: Path) -> list[Plan]:
+    """What can be drawn of one of the ``sources``, each with its source bound."""
+    if (folder / "comparison.json").is_file():
+        return _of_comparison(folder)
+    if (folder / CLAIMS).is_file():
+        return _of_claims(folder / CLAIMS)
+    studies = [study for study in STUDIES if (folder / f"{study}.json").is_file()]
+    if studies:
+        return [plan for study in studies for plan in _of_study(folder, study)]
+    log = as_log(folder)
+    return [(one, partial(one.draw, log)) for one in OF_LOGS if one.needs in log.children]
+
+
+def _of_claims(path: Path) -> list[Plan]:
+    """The figure of each claim, in its own width."""
+    try:
+        stored = json.loads(path.read_text("utf-8"))
+        log, found = log_of(stored["of"]), [Verdict.read(record) for record in stored["verdicts"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise VarlabError(f"{path} is damaged ({error!r}). Make its report again: varlab report --fresh.") from error
+    plans: list[Plan] = []
+    for number, verdict in enumerate(found, 1):
+        draw = partial(forest, verdict, log)
+        plans.append((Drawing(f"claim-{number}", draw, axes=False, full=True), draw))
+    return plans
+
+
+def _of_study(folder: Path, study: str) -> list[Plan]:
+    """An ablation for each axis that was drawn, and the two pairs of axes that were crossed."""
+    table = read_settings_table(folder, study)
+    found: dict[str, Callable[..., Any]] = {
+        f"{study}_{axis.replace(' ', '_')}": partial(ablation, table, axis)
+        for axis in table.facts["axes"]
+        if axis != "row" and not table.works.index.intersection([*axis_specs(table, axis).values()]).empty
+    }
+    if study == "sparsevar":
+        found["sparsevar_tau_alpha"] = partial(anchors, table)
+        if len(blocks_table(table)):
+            found["sparsevar_stages_blocks"] = partial(scoring_blocks, table)
+    return [(Drawing(name, draw, axes=False), draw) for name, draw in found.items()]
+
+
+def _of_comparison(folder: Path) -> list[Plan]:
+    compared = SavedComparison(folder)
+    found: list[Plan] = [
+        (one, partial(one.draw, folder if "tradeoff" in one.name else compared))
+        for one in OF_COMPARISONS
+        if not one.needs or getattr(compared, one.needs)
+    ]
+    for row, name in enumerate(compared.names):
+        place = folder / "decisions" / f"{row:02d}"
+        if place.is_dir():
+            found += _decided(as_log(place), name, row, compared)
+    return found
+
+
+def _decided(log: Log, name: str, row: int, compared: SavedComparison) -> list[Plan]:
+    """Maps of the tokens that a method computed, or what it decided of each image."""
+    found: list[Plan] = []
+    try:
+        pruning_method(log)
+        draw = partial(keep_maps, log, compared.images[name], compared.images["none"])
+        found.append((Drawing(f"keep_maps-{row:02d}", draw, axes=False), draw))
+    except VarlabError:
+        pass  # a method that leaves out no tokens
+    if "skipvar" in as_log(log).children:
+        draw = partial(decisions, log)
+        found.append((Drawing(f"decisions-{row:02d}", draw, axes=False), draw))
+    return found
