@@ -1,6 +1,7 @@
 """Figures draw what their tables say, the tables say what the log holds, and nothing hides its weights."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from varlab.analysis import logs
 from varlab.errors import VarlabError
 from varlab.figures import style
 from varlab.figures.save import merged
+from varlab.figures.tokens import _short
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +85,16 @@ def test_blocks_are_named_by_edges_only_where_these_chose_them() -> None:
     assert "most on edges" in titles(log)
     log["token-mse"]["edge_correlation_rows"].data[...] = np.nan
     assert "on edges" not in titles(log)
+
+
+def test_numbers_in_maps_are_as_short_as_two_digits_are() -> None:
+    values = (0.0, 0.0012, 0.5, 4, 9.99, 42.4, 99.6, 152, 1234, 0.00012, np.nan)
+    assert [*map(_short, values)] == ["0", ".0012", ".50", "4.0", "10", "42", "100", "150", "1e3", "1e-4", ""]
+    log = toy_log()
+    for stage in log["token-mse"].children.values():
+        stage["mse"].data[..., 0, 0] *= 1e4  # one token changes, and hardly another
+    spread = figures.token_maps(log, toy_images(logs.prompt_count(log)), prompts=[0]).axes[2].get_xlabel()
+    assert re.fullmatch(r"sd [1-9]\d0 %", spread)
 
 
 @pytest.mark.parametrize("name", LINES)

@@ -29,7 +29,7 @@ from varlab.analysis.logs import (
     stage_count,
 )
 from varlab.analysis.tokens import edge_correlations, extreme_blocks
-from varlab.figures.style import ENERGY, PAGE, SOFT, clean_bar, fields, finish, stage_title, theme
+from varlab.figures.style import ENERGY, PAGE, SOFT, clean_bar, fields, finish, stage_title, theme, two_digits
 
 SOURCES = ("contribution", "preview change")
 SMALL: dict[str, Any] = {"fontsize": 6.5, "pad": 3, "loc": "center"}
@@ -115,7 +115,7 @@ def token_maps(
         for ax, (b, k) in zip(line[2:], columns, strict=True):
             values = _change(log, p, b, k, guidance_row)
             _map(ax, (values - 1) / max(values.std(), 1e-12), CHANGE_SCALE)
-            ax.set_xlabel(f"sd {100 * values.std():.2g} %", fontsize=6, color=SOFT, labelpad=1)
+            ax.set_xlabel(f"sd {two_digits(100 * values.std())} %", fontsize=6, color=SOFT, labelpad=1)
     late = edge_correlations(log).sel(stage=late_stages(stage_count(log)))
     names = ("\nmost on edges", "\nleast on edges") if not blocks and bool(late.notnull().any()) else ()
     about = dict(zip(shown, names, strict=False))

@@ -239,6 +239,12 @@ def one_legend(*axes: Axes, columns: int = 4) -> None:
     _draw_as_typed(figure)
 
 
+def two_digits(value: float) -> str:
+    """Two significant digits, and no power of ten where a number is not small."""
+    rounded = float(f"{value:.2g}")
+    return f"{rounded:.0f}" if rounded >= 10 else f"{value:#.2g}"
+
+
 def halo(width: float = 1.6) -> list[Any]:
     """White around letters and lines, so that they stay readable over others."""
     return [withStroke(linewidth=width, foreground="white")]

@@ -37,6 +37,7 @@ from varlab.figures.style import (
     plain_log,
     stage_name,
     theme,
+    two_digits,
 )
 
 
@@ -92,10 +93,10 @@ def _log_scale(values: np.ndarray, least: float = 2.0) -> LogNorm | None:
 
 def _short(value: float) -> str:
     """Two significant digits, without a leading zero."""
-    if np.isnan(value):
-        return ""
-    text = f"{value:#.2g}" if 0.001 <= value < 1000 else f"{value:.0e}"
-    return text.replace("e-0", "e-").replace("e+0", "e").removeprefix("0").removesuffix(".") or "0"
+    if np.isnan(value) or not value:
+        return "" if np.isnan(value) else "0"
+    text = two_digits(value) if 0.001 <= value < 1000 else f"{value:.0e}"
+    return text.replace("e-0", "e-").replace("e+0", "e").removeprefix("0")
 
 
 def _stage_columns(ax: Axes, log: Log, stages: Sequence[int]) -> None:
