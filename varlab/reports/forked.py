@@ -6,7 +6,6 @@ and memory of its own, which ends with the first. What none of them writes to li
 """
 
 import atexit
-import gc
 import multiprocessing
 import os
 import signal
@@ -115,7 +114,6 @@ def _run(line: Connection) -> None:
         arguments, environment, folder = line.recv()
     except EOFError:
         return
-    gc.freeze()  # collections need not look through all that was imported
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

@@ -1,5 +1,6 @@
-"""Imported by the process that the processes of a batch are forked from: loads models, for the forks to take."""
+"""Imported last by the process that those of a batch are forked from: loads models, for the forks to take."""
 
+import gc
 import os
 from contextlib import suppress
 
@@ -14,3 +15,5 @@ torch.set_num_threads(1)  # no thread lives on in a fork, where others would wai
 for name in os.environ.get(LOADED, "").split():
     with suppress(Exception):  # its report says what is wrong
         ready.keep(find(name), load(name))
+gc.collect()
+gc.freeze()  # what lies here by now no fork looks through for garbage, or copies by doing so
