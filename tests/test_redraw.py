@@ -15,17 +15,19 @@ from PIL import Image
 import varlab as vl
 from tests.minis import nano  # noqa: F401  (a fixture)
 from tests.toy_logs import toy_images, toy_log
+from varlab.analysis.measured import Measured
 from varlab.claims.ledger import claims_folder
 from varlab.claims.verdict import Number, Outcome, Verdict
 from varlab.errors import VarlabError
 from varlab.figures import redraw
 from varlab.figures.counterparts import IN_REPORTS, MIRRORS, WITHOUT
-from varlab.figures.sources import OF_COMPARISONS, OF_LOGS, drawings
+from varlab.figures.sources import OF_COMPARISONS, OF_LOGS, OF_TABLES, drawings
 from varlab.figures.style import figure_of
 from varlab.models.base import NextScaleModel
 from varlab.reports import find_notebook
-from varlab.reports.facts import FOLDER_VARIABLE
+from varlab.reports.facts import FOLDER_VARIABLE, save_tables
 from varlab.runs.folders import keep
+from varlab.studies.exits.ablation import find_ablation
 
 
 def stored(folder: Path, *groups: str, stages: int = 6) -> Path:
@@ -126,7 +128,7 @@ def test_what_reports_draw_is_drawn_by_them() -> None:
 
 
 def test_every_counterpart_is_a_figure() -> None:
-    names = {drawing.name for drawing in (*OF_LOGS, *OF_COMPARISONS)} | {"keep_maps", "decisions", "claim"}
+    names = {drawing.name for drawing in (*OF_LOGS, *OF_COMPARISONS, *OF_TABLES)} | {"keep_maps", "decisions", "claim"}
     names |= {drawing.name for model in ("mini-infinity", "mini-var-freqexit") for drawing, _ in drawings(study(model))}
     assert set(MIRRORS) <= names
 
@@ -150,8 +152,11 @@ def test_the_claims_of_a_report_are_drawn_from_its_folder(tmp_path: Path, monkey
     claims = [Verdict(f"Claim {i} keeps more of the image than any baseline at its work", outcome, "SSIM 0.986.",
                       numbers=(number,)) for i, outcome in enumerate((Outcome.HOLDS, Outcome.WIDE))]  # fmt: skip
     vl.figures.claim_figures(claims, log)
-    assert [drawing.name for drawing, _ in drawings(report)] == ["claim-1", "claim-2"]
-    again = [figure_of(draw()) for _, draw in drawings(report)]
+    losses = find_ablation(None, "mini-var-freqexit")
+    save_tables(recipes=Measured(losses.table[losses.table.exits == "6"], losses.facts))
+    shown, *again = [figure_of(draw()) for _, draw in drawings(report)]
+    assert [drawing.name for drawing, _ in drawings(report)] == ["recipes", "claim-1", "claim-2"]
+    assert [text.get_text() for text in shown.axes[0].get_yticklabels()] == list(dict.fromkeys(losses.table.recipe))
     first = figure_of(vl.figures.forest(claims[0], log))
     assert [text.get_text() for text in again[0].findobj(Text)] == [text.get_text() for text in first.findobj(Text)]
     with warnings.catch_warnings():

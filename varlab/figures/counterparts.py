@@ -28,6 +28,8 @@ MIRRORS = {
     "sparsevar_alpha": f"{SPARSEVAR}: table of alpha",
     "sparsevar_last": f"{SPARSEVAR}: table of P, the first pruned stage",
     "exits_depth": f"{FREQEXIT}: table 1, quality by exit",
+    "exit_distance": f"{FREQEXIT}: table 1, quality by exit",
+    "recipes": f"{FREQEXIT}: table 3, ablation of its losses",
     "difference": "",
     "difference_spectrum": "",
 }

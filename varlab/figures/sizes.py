@@ -37,6 +37,8 @@ def resize(figure: Figure, style: str, full: bool = False) -> None:
     size = letters if full else size
     if letters > 1:
         enlarge(figure, size)
+        if full and (layout := figure.get_layout_engine()) is not None:
+            layout.set(w_pad=size * layout.get()["w_pad"])  # type: ignore[call-arg]
         for artist in figure.findobj():
             _grow(artist, size, letters)
     for legend in figure.findobj(Legend):

@@ -14,12 +14,15 @@ from varlab.analysis.ablation_axes import axis_specs, blocks_table
 from varlab.analysis.comparisons import SavedComparison, log_of
 from varlab.analysis.decisions import pruning_method
 from varlab.analysis.logs import Log, as_log
+from varlab.analysis.measured import Measured, read_measured
 from varlab.analysis.settings_table import read_settings_table
 from varlab.analysis.tokens import poster_blocks
 from varlab.claims.verdict import Verdict
 from varlab.errors import VarlabError
+from varlab.figures import exits
 from varlab.figures.ablations import ablation, anchors, scoring_blocks
 from varlab.figures.branches import branch_divergence, guidance_effect, prediction_divergence
+from varlab.figures.calibration import block_edges, readings
 from varlab.figures.decisions import decisions, keep_maps
 from varlab.figures.forest import CLAIMS, forest
 from varlab.figures.maps import energy_maps, token_maps
@@ -30,6 +33,7 @@ from varlab.figures.spread import concentration
 from varlab.figures.stages import sensitive_prompts, stage_pictures
 from varlab.figures.tokens import block_edge_correlation, block_token_mse, step_change, sublayer_split
 from varlab.figures.tradeoff import tradeoff
+from varlab.reports.facts import TABLES
 
 STUDIES = ("sparsevar", "exits")  # tables of settings with an ablation
 
@@ -37,6 +41,26 @@ STUDIES = ("sparsevar", "exits")  # tables of settings with an ablation
 def poster_maps(log: Log) -> Figure:
     """Which tokens do the blocks change that stand at the depth of the poster's two?"""
     return token_maps(log, blocks=poster_blocks(log))
+
+
+def recipes(found: Measured) -> Figure:
+    """What does each loss do at the exit that a report shows?"""
+    return exits.ablation(found, str(found.table["exits"].iloc[0]))
+
+
+def exit_cost(found: Measured) -> Figure:
+    """Does time follow the calls of blocks or the operations?"""
+    return exits.exit_cost([Measured(part, found.facts) for _, part in found.table.groupby("batch", sort=False)])
+
+
+def calibration(found: Measured) -> Figure:
+    """Which share of the scores lies below tau?"""
+    return readings(found.table, found.facts["published"], log_of(found.facts))
+
+
+def scores_on_edges(found: Measured, ax: Axes | None = None) -> Axes:
+    """Which block's scores follow the edges of the final picture?"""
+    return block_edges(found.table, log_of(found.facts), ax)
 
 
 @dataclass(frozen=True)
@@ -81,6 +105,20 @@ OF_COMPARISONS = (
     Drawing("sensitive_prompts", sensitive_prompts, axes=False),
     Drawing("stage_pictures", stage_pictures, "stages", axes=False),
 )
+OF_TABLES = (  # ``needs``: the table, as a report keeps it
+    Drawing("detail_share", exits.detail_share, "detail_share"),
+    Drawing("detail_loss", exits.detail_loss, "detail_loss", axes=False),
+    *(
+        Drawing(f"layers_{name}", partial(exits.lens, measure=name), "layers")
+        for name in ("similarity", "agreement", "divergence", "error")
+    ),
+    Drawing("exit_distance", exits.exit_tradeoff, "exit_quality"),
+    Drawing("exit_accuracy", partial(exits.exit_tradeoff, measure="class_accuracy"), "exit_quality"),
+    Drawing("recipes", recipes, "recipes", axes=False),
+    Drawing("exit_cost", exit_cost, "exit_cost", axes=False),
+    Drawing("readings", calibration, "readings", axes=False),
+    Drawing("block_edges", scores_on_edges, "block_edges"),
+)
 
 
 def sources(folder: Path) -> list[Path]:
@@ -102,12 +140,18 @@ def drawings(folder: Path) -> list[Plan]:
     if (folder / "comparison.json").is_file():
         return _of_comparison(folder)
     if (folder / CLAIMS).is_file():
-        return _of_claims(folder / CLAIMS)
+        return [*_of_tables(folder / TABLES), *_of_claims(folder / CLAIMS)]
     studies = [study for study in STUDIES if (folder / f"{study}.json").is_file()]
     if studies:
         return [plan for study in studies for plan in _of_study(folder, study)]
     log = as_log(folder)
     return [(one, partial(one.draw, log)) for one in OF_LOGS if one.needs in log.children]
+
+
+def _of_tables(folder: Path) -> list[Plan]:
+    """Figures of what a report measured."""
+    kept = [one for one in OF_TABLES if (folder / f"{one.needs}.csv").is_file()]
+    return [(one, partial(one.draw, read_measured(folder, one.needs))) for one in kept]
 
 
 def _of_claims(path: Path) -> list[Plan]:

@@ -10,7 +10,7 @@ loads anything from the network.
 """
 
 from varlab.reports.batch import make_batch
-from varlab.reports.facts import record
+from varlab.reports.facts import record, save_tables
 from varlab.reports.index import write_index
 from varlab.reports.notebooks import find_notebook, list_notebooks, notebook_folder
 from varlab.reports.orders import read_batch
@@ -31,6 +31,7 @@ __all__ = [
     "read_batch",
     "record",
     "run_report",
+    "save_tables",
     "write_index",
     "write_viewer",
 ]

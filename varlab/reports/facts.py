@@ -8,12 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from varlab.analysis.measured import Measured
 from varlab.claims.verdict import Verdict
 from varlab.errors import VarlabError, quoted
 
 FOLDER_VARIABLE = "VARLAB_REPORT_FOLDER"
 FACTS = "facts.json"
 CLAIM_FIGURE = "claim_{}"  # the figure of a report's verdict, counted from 1
+TABLES = "tables"  # what figures of a report are drawn from, in a folder of the report's
 VIEWER = "viewer.html"  # of kept pictures, in a folder of the report's
 SHOWN_FIRST = ("model", "weights", "n", "seed", "device", "dtype")
 
@@ -41,6 +43,13 @@ def record(*, report_folder: Path | str | None = None, **facts: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(merged, indent=2, ensure_ascii=False, default=_plain)
     (folder / FACTS).write_text(text + "\n", "utf-8")
+
+
+def save_tables(**tables: Measured) -> None:
+    """Write measured tables beside the running report, for ``varlab figures``; by hand nothing is written."""
+    if place := os.environ.get(FOLDER_VARIABLE):
+        for name, found in tables.items():
+            found.save(Path(place) / TABLES, name)
 
 
 def _show_tables_as_typed() -> None:
