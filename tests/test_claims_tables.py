@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import varlab as vl
+from tests.minis import refused
 from tests.notebook_cells import run_cells
 from varlab.analysis.ablation_axes import axis_table, blocks_table, product_table, strategies_table
 from varlab.analysis.settings_table import SettingsTable
@@ -101,6 +102,9 @@ def test_every_number_of_stages_is_crossed_with_every_block(model: str) -> None:
     assert one.gain == pytest.approx((ours - blind).mean())
     written = [text.get_text() for text in vl.figures.scoring_blocks(table).texts]
     assert written[: len(cells)] == [f"{gain:+.3f}".replace("0.", ".", 1) for gain in cells.gain]
+    other = stored(claims_folder(), model, "methods")
+    assert other is not None
+    refused(lambda: vl.figures.scoring_blocks(other), f"study methods of {model}", "varlab evidence")
 
 
 def test_strategies_by_half() -> None:

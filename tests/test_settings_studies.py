@@ -112,7 +112,9 @@ def test_the_coarse_grid_has_every_value_of_every_axis(shipped: None) -> None:
     matched: Any = axes["matched tau"]
     assert sorted(matched) == matched  # fewer tokens kept, a higher threshold
     crossed = {f"sparsevar:tau={t:g},alpha={a or 'none'},last=3" for t in (*matched, *plans.TAUS) for a in plans.ALPHAS}
-    assert crossed <= set(plan.specs)
+    pruned = {f"sparsevar:keep=0.27,last={last},block={block}" for last in axes["last"] for block in axes["block"]}
+    blind = {f"random-tokens:keep=0.27,last={last}" for last in axes["last"]}
+    assert crossed | pruned | blind <= set(plan.specs)
     whole = plans.plan_of("sparsevar", job, full=True)
     assert set(plan.specs) <= set(whole.specs)
     assert len(whole.specs) - len(plan.specs) >= 6 * 5 * (stages - 1) * depth

@@ -76,8 +76,8 @@ def product_table(table: SettingsTable) -> pd.DataFrame:
 def blocks_table(table: SettingsTable) -> pd.DataFrame:
     """One row a number of pruned stages and scoring block (from 1) that were drawn: work, SSIM, and how much higher it
     is than that of random tokens at the same keep and stages, with the paired 95 % interval over prompts."""
-    rows = []
-    for last, block in product(table.facts["axes"]["last"], table.facts["axes"]["block"]):
+    rows, axes = [], table.facts["axes"]
+    for last, block in product(axes.get("last", ()), axes.get("block", ())):
         spec, random = f"sparsevar:keep=0.27,last={last},block={block}", f"random-tokens:keep=0.27,last={last}"
         if {spec, random} <= set(table.works.index):
             ours, blind = table.values("ssim", spec, random).to_numpy(float)

@@ -111,7 +111,8 @@ def scoring_blocks(table: SettingsTable) -> Axes:
     rows = blocks_table(table)
     if rows.empty:
         raise VarlabError(
-            f"The study of {table.facts['model']} crosses no stages with blocks: varlab evidence draws it."
+            f"The study {table.facts['study']} of {table.facts['model']} crosses no stages with blocks: take the study "
+            f"sparsevar, which varlab evidence {table.facts['model']} sparsevar draws."
         )
     gain = rows.pivot(index="last", columns="block", values="gain")
     ax, far = own_axes(None, PAGE, 3.4), float(np.abs(gain.to_numpy()).max())

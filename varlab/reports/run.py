@@ -144,7 +144,7 @@ def _execute(source: Path, path: Path, values: Mapping[str, Any], progress: Prog
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    folder, total, told = path.parent, _cells(source), progress or (lambda done, total: None)
+    folder, total, tell = path.parent, _cells(source), progress or (lambda done, total: None)
     place = os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else str(folder)
     try:
         with _quiet():
@@ -156,9 +156,9 @@ def _execute(source: Path, path: Path, values: Mapping[str, Any], progress: Prog
                 language="python",
                 kernel_manager_class=_kernel_manager(folder, wait),
                 progress_bar=False,
-                on_cell_start=lambda cell, cell_index: told(cell_index, total),
+                on_cell_start=lambda cell, cell_index: tell(cell_index, total),
             )
-            told(total, total)
+            tell(total, total)
     except PapermillExecutionError as error:
         head = next((line for line in error.source.splitlines() if line.strip()), "")
         kind = "" if error.ename == "VarlabError" else f"{error.ename}: "

@@ -90,12 +90,12 @@ def detail_removed(
     streams = [drawn(model.with_(WithoutDetail, stages=own), texts, seed) for own in stages.values()]
     for at, few in held(zip(*streams, strict=True)):  # a few images, with all their details and without some
         plain, *_ = sets = [np.stack(pictures) for pictures in zip(*few, strict=True)]
-        for (parts, alike), pictures in zip(found.values(), sets, strict=True):
+        for (parts, likeness), pictures in zip(found.values(), sets, strict=True):
             parts.append(described(pictures, texts[at]))
-            alike.append(ssim(_unit(pictures), _unit(plain)))
+            likeness.append(ssim(_unit(pictures), _unit(plain)))
     rows = []
-    for name, (parts, alike) in found.items():
-        values = measures(joined(parts), space) | {"ssim": bootstrap_interval(torch.cat(alike).numpy())}
+    for name, (parts, likeness) in found.items():
+        values = measures(joined(parts), space) | {"ssim": bootstrap_interval(torch.cat(likeness).numpy())}
         rows.append({"removed": name, "n": n} | as_row(values))
     return Measured(pd.DataFrame(rows), facts_of(model, texts, seed))
 

@@ -73,11 +73,8 @@ def sparsevar(job: Job, full: bool) -> Plan:
     axes: dict[str, list[object]] = {
         "tau": [*TAUS], "matched tau": [*matched], "alpha": [*ALPHAS], "last": [*lasts], "block": [*blocks],
     }  # fmt: skip
-    specs = [DENSE, *baseline_specs(job.model, job.settings), f"random-tokens:keep=0.27,last={LAST}"]
-    specs += [_sparsevar(tau=tau) for tau in (*matched, *TAUS)]
-    specs += [_sparsevar(tau=centre, alpha=alpha) for alpha in ALPHAS]
+    specs = [DENSE, *baseline_specs(job.model, job.settings)]
     specs += [_sparsevar(tau=centre, last=last) for last in lasts]
-    specs += [f"sparsevar:keep=0.27,last={LAST},block={block}" for block in blocks]
     specs += [_sparsevar(tau=tau, alpha=alpha) for tau, alpha in product((*matched, *TAUS), ALPHAS)]
     specs += [f"random-tokens:keep=0.27,last={last}" for last in lasts]
     specs += [f"sparsevar:keep=0.27,last={last},block={block}" for last, block in product(lasts, blocks)]
