@@ -15,7 +15,7 @@ from PIL import Image
 import varlab as vl
 from tests.minis import nano  # noqa: F401  (a fixture)
 from tests.toy_logs import toy_images, toy_log
-from varlab.analysis.measured import Measured
+from varlab.analysis.measured import Measured, read_measured
 from varlab.claims.ledger import claims_folder
 from varlab.claims.verdict import Number, Outcome, Verdict
 from varlab.errors import VarlabError
@@ -27,7 +27,6 @@ from varlab.models.base import NextScaleModel
 from varlab.reports import find_notebook
 from varlab.reports.facts import FOLDER_VARIABLE, save_tables
 from varlab.runs.folders import keep
-from varlab.studies.exits.ablation import find_ablation
 
 
 def stored(folder: Path, *groups: str, stages: int = 6) -> Path:
@@ -152,7 +151,7 @@ def test_the_claims_of_a_report_are_drawn_from_its_folder(tmp_path: Path, monkey
     claims = [Verdict(f"Claim {i} keeps more of the image than any baseline at its work", outcome, "SSIM 0.986.",
                       numbers=(number,)) for i, outcome in enumerate((Outcome.HOLDS, Outcome.WIDE))]  # fmt: skip
     vl.figures.claim_figures(claims, log)
-    losses = find_ablation(None, "mini-var-freqexit")
+    losses = read_measured(claims_folder().parent / "mini-var-freqexit", "ablation")
     save_tables(recipes=Measured(losses.table[losses.table.exits == "6"], losses.facts))
     shown, *again = [figure_of(draw()) for _, draw in drawings(report)]
     assert [drawing.name for drawing, _ in drawings(report)] == ["recipes", "claim-1", "claim-2"]
