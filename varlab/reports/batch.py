@@ -40,7 +40,8 @@ def make_batch(
 
     A finished report of the same notebook, inputs and code is left as it is, unless ``fresh``. ``told`` takes a name,
     how it stands (``unchanged``, ``cell 3 of 12, prompt 5 of 24``, ``done``, or what went wrong), and about how many
-    seconds all need yet. Each report's kernel gets its share of the cores. ``models``: loaded once for all reports.
+    seconds all need yet. Each report's kernel gets its share of the cores. ``models``: minis that the first batch of
+    a process loads once for all its reports; later batches take them too, unless their files have changed.
     Raises VarlabError, before one is made, where reports of other inputs have these names, unless ``overwrite``.
     """
     if workers < 1:
