@@ -42,8 +42,10 @@ axes = vl.figures.panels(1)[0]
 axes.plot([1, 2, n])
 vl.figures.save(axes, "drawn", pd.DataFrame({"n": [n, 0.1]}))
 from pathlib import Path
+from varlab.resources import code_digest
 from varlab.weights import ready
-Path(report_folder, "ready.csv").write_text(" ".join(ready._ready))
+known = ["code"] * code_digest.cache_info().currsize
+Path(report_folder, "ready.csv").write_text(" ".join([*known, *ready._ready]))
 print("depth", vl.load("nano-infinity").depth)
 """
 
@@ -92,7 +94,7 @@ def test_a_report_of_a_batch_is_that_of_one_made_alone(batch: Path, made: tuple[
     for name in ("drawn.csv", "drawn.png", "drawn.pdf"):
         assert (alone / name).read_bytes() == (batch.parent / "out" / "good" / name).read_bytes()
     kept = [(place / "ready.csv").read_text() for place in (alone, batch.parent / "out" / "good")]
-    assert kept == ["", "nano-infinity"]  # loaded once for all
+    assert kept == ["", "code nano-infinity"]  # loaded once for all; a digest of the code that they run
     outputs = [
         [cell.get("outputs") for cell in nbformat.read(place / "good.ipynb", 4).cells]
         for place in (alone, batch.parent / "out" / "good")

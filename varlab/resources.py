@@ -5,6 +5,7 @@ In a checkout they stand at its top level; a wheel carries them inside the packa
 
 import subprocess
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 from varlab.errors import VarlabError
@@ -38,6 +39,12 @@ def refuse_shipped(folder: Path) -> None:
             f"{folder} belongs to the installed package and is not written to. Copy it to a folder DATA/{folder.name} "
             "and set VARLAB_DATA=DATA, or work in a checkout of the repository."
         )
+
+
+@cache
+def code_digest() -> str:
+    """Of the package's own files as they are at the process's first question."""
+    return sha256(b"".join(file.read_bytes() for file in sorted(PACKAGE.rglob("*.py")))).hexdigest()
 
 
 @cache

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
-from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import monotonic
@@ -26,7 +24,7 @@ from varlab.reports.notebooks import find_notebook, read_notebook
 from varlab.reports.others import another_report, refuse_another
 from varlab.reports.parameters import REPORT_FOLDER, Parameter, check_parameters, notebook_parameters, own_inputs
 from varlab.reports.tidy import path_cleaner, tidy_notebook
-from varlab.resources import PACKAGE
+from varlab.resources import code_digest
 
 LONGEST = 80  # letters of a report's name
 INLINE = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # what matplotlib reads when it is imported
@@ -244,14 +242,7 @@ def report_key(source: Path, inputs: Mapping[str, Any], read: Mapping[str, str])
     """8 digits of all that decides a report: the notebook, its inputs and the files that they name, the code, and the
     versions of what it calls."""
     parts = {"notebook": source.read_text("utf-8"), "inputs": inputs, "read": dict(read)}
-    return key_of(parts | {"code": _code(), "with": _versions()})
-
-
-@cache
-def _code() -> str:
-    """A digest of the package's own files."""
-    files = sorted(PACKAGE.rglob("*.py"))
-    return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    return key_of(parts | {"code": code_digest(), "with": _versions()})
 
 
 def checked_name(name: str) -> str:
