@@ -1,6 +1,7 @@
 """Comparisons of methods as tables: which rows are baselines, and a comparison read back from its folder."""
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from shlex import quote
 from typing import Any, Protocol
@@ -76,15 +77,31 @@ class SavedComparison:
         return found
 
     @property
-    def images(self) -> dict[str, list[Image.Image]]:
+    def images(self) -> Mapping[str, list[Image.Image]]:
         """By method, in the order of the prompts. Errors: a picture that is not there or damaged."""
-        found: dict[str, list[Image.Image]] = {}
-        for row, name in enumerate(self.names):
-            files = [self.folder / "images" / f"{row:02d}" / f"{i:04d}.png" for i in range(len(self.facts["prompts"]))]
-            for file in files:
-                require_picture(file, "Make the comparison again.")
-            found[name] = [Image.open(file) for file in files]
-        return found
+        return _Images(self)
+
+
+class _Images(Mapping[str, list[Image.Image]]):
+    """Those of a method are opened when it is asked for."""
+
+    def __init__(self, compared: SavedComparison) -> None:
+        self.compared = compared
+
+    def __len__(self) -> int:
+        return len(self.compared.names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.compared.names)
+
+    def __getitem__(self, name: str) -> list[Image.Image]:
+        if name not in self.compared.names:
+            raise KeyError(name)
+        place = self.compared.folder / "images" / f"{self.compared.names.index(name):02d}"
+        files = [place / f"{i:04d}.png" for i in range(len(self.compared.facts["prompts"]))]
+        for file in files:
+            require_picture(file, "Make the comparison again.")
+        return [Image.open(file) for file in files]
 
 
 def read_frontier(source: Compared | Path | str) -> Frontier | None:

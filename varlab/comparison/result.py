@@ -175,7 +175,15 @@ class Comparison:
         logs = {name: open_log(path) for name, path in decided.items() if path.is_dir()}
         ledgers = {name: Ledger.read(each) for name, each in held.items()}
         return cls(
-            table, prompts, timings, saved.images, ledgers, logs, saved.facts, Frontier.read(place), saved.stages
+            table,
+            prompts,
+            timings,
+            dict(saved.images),
+            ledgers,
+            logs,
+            saved.facts,
+            Frontier.read(place),
+            saved.stages,
         )
 
     def save_pictures(self, place: Path) -> None:
