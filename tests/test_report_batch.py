@@ -138,7 +138,7 @@ def test_a_report_ends_with_the_process_that_makes_its_batch(
 
     def run_report(*_: Any, **__: Any) -> None:
         ended.set()
-        for _ in range(20 * HANG):  # a signal just before one long sleep would end it only after that
+        for _ in range(int(20 * HANG)):  # a signal just before one long sleep would end it only after that
             sleep(0.05)
 
     monkeypatch.setattr("varlab.reports.batch.run_report", run_report)
