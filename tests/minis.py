@@ -79,5 +79,5 @@ def refused(action: Callable[[], object], *words: str) -> str:
     with pytest.raises(VarlabError) as caught:
         action()
     for word in words:
-        assert word in str(caught.value)
+        assert word in str(caught.value), str(caught.value)
     return str(caught.value)

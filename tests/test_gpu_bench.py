@@ -106,7 +106,8 @@ def test_a_method_of_a_gpu_must_reach_its_speed_up(monkeypatch: pytest.MonkeyPat
 
 
 def test_what_was_predicted_stands_beside_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predicted, "load", lambda name, _: by_shape(name))  # the whole depth takes ten seconds
+    # The whole depth takes ten seconds.
+    monkeypatch.setattr(predicted, "load", lambda name, _, precision: by_shape(name, precision))
     table = predicted.predicted(["truncate:last=1"], models=["hart-0.7b"])
     assert set(table.method) == {"none", "truncate:last=1"} and len(table) == 2 * len(predicted.ELSEWHERE)
     assert (table.speed_up_graphs[table.method == "truncate:last=1"] > 1).all()

@@ -13,7 +13,6 @@ from PIL import Image
 from tests.minis import refused
 from tests.test_training import TINY, finished  # noqa: F401  (a fixture)
 from varlab.evaluation import scenes
-from varlab.evaluation.benchmarks import scenes as benchmarks
 from varlab.evaluation.command import score_command
 from varlab.evaluation.judging import judge
 from varlab.runs.origins import made_with, scene_version
@@ -123,11 +122,11 @@ def test_pictures_are_judged_by_the_scenes_that_they_say(tmp_path: Path, monkeyp
     Image.fromarray(render(sample_scenes(1, 3, version=TEXTURED))[0]).save(image)
     asked: list[str] = []
 
-    def score(*given: Any, version: str) -> Any:
-        asked.append(version)
+    def score(*given: Any) -> Any:
+        asked.append(given[-1])
         return score_images(*given)
 
-    monkeypatch.setattr(benchmarks, "score_images", score)
+    monkeypatch.setattr(scenes, "score_images", score)
     for given in (None, TEXTURED):
         judge("scenes", tmp_path, allow_missing=True, scene_version=given)
     assert asked == ["1", TEXTURED]
