@@ -136,7 +136,7 @@ def test_a_report_ends_with_the_process_that_makes_its_batch(
 ) -> None:
     ended, (said, saying) = Event(), Pipe(duplex=False)
 
-    def run_report(*_: Any, **__: Any) -> None:
+    def run_report(*given: Any, **options: Any) -> None:
         ended.set()
         for _ in range(int(20 * HANG)):  # a signal just before one long sleep would end it only after that
             sleep(0.05)
