@@ -89,6 +89,7 @@ def _pass(theirs: Released, probes: tuple[str, ...] | None) -> tuple[float, floa
     given = theirs.arguments([PROMPTS[theirs.own.family]])
 
     def call() -> tuple[float, Any]:
+        torch.manual_seed(0)  # HART's sampler and VAR's draw from the global generator
         start = time.process_time()
         out = theirs.model.autoregressive_infer_cfg(**given)  # type: ignore[operator]
         return time.process_time() - start, out[2] if isinstance(out, tuple) else out
