@@ -40,8 +40,8 @@ def redraw(
     Parameters
     ----------
     folders
-        Run folders, folders of ``varlab compare --out``, reports (their comparison, and the figure of each claim), and
-        folders of ``varlab evidence`` (ablations).
+        Run folders, folders of ``varlab compare --out``, reports (their comparison, the tables that they kept and the
+        figure of each claim), and folders of ``varlab evidence`` (ablations).
     style
         ``paper``; ``talk`` and ``poster`` are larger, with letters larger still.
     formats

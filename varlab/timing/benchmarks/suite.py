@@ -101,7 +101,7 @@ def shared(rounds: int, progress: Progress | None, model: str = "mini-infinity")
 
 
 def attached(rounds: int, progress: Progress | None) -> Measured:
-    """Of samplers under the released names with our weights: a small and a middling model, and Infinity-2B's width."""
+    """Of samplers under the released names: two minis, Infinity-2B's width, HART-0.7B and VAR-d16."""
     made, told, rounds = [], [], max(rounds, 5)
     for place, (name, build) in enumerate(attach_cost.MODELS.items()):
         cost = attach_cost.attach_cost(build(), rounds, _share(progress, place, len(attach_cost.MODELS)))
