@@ -29,6 +29,7 @@ from varlab.training.hart_start import start_from_bits
 from varlab.training.hart_tokenizer import HybridTask, quantised
 from varlab.training.loop import Task
 from varlab.training.pool import ScenePool
+from varlab.training.precision import autocast
 from varlab.training.recipe import Material, Recipe, Trained
 from varlab.training.tokenizer import to_signed
 from varlab.weights.embedded import MiniFacts, Parts
@@ -116,7 +117,7 @@ class HartTask:
     ) -> tuple[Tensor, Tensor]:
         config = self.transformer.config
         attend = block_causal_attend((config.text_length, *lengths[1:]), config.attention_scale)
-        with torch.autocast(self.device, dtype=torch.bfloat16):
+        with autocast(self.device):
             text = self._text(index, generator)
             hidden, head = self.transformer(text, inputs, self._rotary(text, chosen[1:]), attend, self.run)
         return hidden.float(), head.float()

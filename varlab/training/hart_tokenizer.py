@@ -14,6 +14,7 @@ from torch import Tensor
 from varlab.models.tokenizers.bsq import area
 from varlab.models.tokenizers.hybrid import HybridTokenizer, Quantised
 from varlab.schedules import Grid
+from varlab.training.precision import autocast
 from varlab.training.tokenizer import Images, reconstruction_loss, to_signed
 
 COMMITMENT = 0.25
@@ -78,14 +79,14 @@ class HybridTask:
         image = to_signed(self.images(step, rank).to(self.device)).contiguous(memory_format=torch.channels_last)
         generator = torch.Generator().manual_seed((self.seed << 40) + (step << 8) + rank)
         swaps = torch.rand(len(image), 1, generator=generator).expand(-1, len(self.grids)) * self.swap
-        with torch.autocast(self.device, dtype=torch.bfloat16):
+        with autocast(self.device):
             latent = self.module.encode(image).float()
         target = latent.detach()
         stages, _ = quantised(self.module, target, self.grids, swaps, generator)
         shown = stages[-1 if step % 8 else -2 - (step // 8) % 2].canvas.detach()
         whole = torch.arange(len(image), device=latent.device)[:, None, None, None] % 2 == 0
         through = torch.where(whole, latent, latent + (shown - latent).detach())
-        with torch.autocast(self.device, dtype=torch.bfloat16):
+        with autocast(self.device):
             output = self.module.pixels(through).float()
         learnt = torch.stack([F.mse_loss(stage.canvas, target) for stage in stages]).mean()
         commitment = F.mse_loss(latent, stages[-1].canvas.detach())  # to all stages, it would flatten the latent

@@ -22,6 +22,7 @@ from varlab.schedules import Grid
 from varlab.training.batches import Captions, at, drawn, shares, subset
 from varlab.training.loop import Task
 from varlab.training.pool import ScenePool
+from varlab.training.precision import autocast
 from varlab.training.recipe import Material, Recipe, Trained
 from varlab.training.tokenizer import TokenizerTask
 
@@ -84,7 +85,7 @@ class InfinityTask:
         if self.compiled:  # all cosines, then all sines in memory, as vector units read them
             rotary = rotary.movedim(-1, 0).contiguous().movedim(0, -1)
         lengths = tuple(part.shape[1] for part in labels)
-        with torch.autocast(self.device, dtype=torch.bfloat16):
+        with autocast(self.device):
             text, attend, longest = self._text(index, generator), block_causal_attend(lengths), self.captions.longest
             logits = self.transformer(text, inputs, rotary, attend, longest, self.run)
         score = logits[..., 1::2] - logits[..., 0::2]

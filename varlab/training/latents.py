@@ -9,6 +9,7 @@ from torch import Tensor
 
 from varlab.training.loop import write_atomically
 from varlab.training.pool import ScenePool
+from varlab.training.precision import autocast
 from varlab.training.tokenizer import to_signed
 
 
@@ -35,5 +36,5 @@ def encode_batch(
     pool: ScenePool, encode: Callable[[Tensor], Tensor], start: int, count: int, device: str
 ) -> np.ndarray:
     images = torch.from_numpy(np.array(pool.images[start : start + count])).to(device)
-    with torch.autocast(device, dtype=torch.bfloat16):
+    with autocast(device):
         return encode(to_signed(images)).half().cpu().numpy()

@@ -6,11 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from varlab.training.precision import product_type
+
 TOGETHER = 1 << 19  # numbers that a core's cache holds while some thirty operations pass over them
 
 
 class Muon(torch.optim.Muon):
-    """torch's Muon with "match_rms_adamw", which takes matrix by matrix: the same bits and the same states."""
+    """torch's Muon with "match_rms_adamw", which takes matrix by matrix: the same states, and the same bits where the
+    device has instructions for bf16 products; elsewhere its products are in fp32."""
 
     def __init__(self, matrices: list[torch.nn.Parameter], lr: float, weight_decay: float) -> None:
         super().__init__(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
@@ -42,10 +45,11 @@ class Muon(torch.optim.Muon):
 
 
 def orthogonal(matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
-    """Newton and Schulz's iteration towards the nearest orthogonal matrices: [m, r, c] -> [m, r, c] in bf16."""
+    """Newton and Schulz's iteration towards the nearest orthogonal matrices: [m, r, c] -> [m, r, c], in the type that
+    training multiplies in."""
     a, b, c = coefficients
     tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.bfloat16()
+    x = matrices.to(product_type(str(matrices.device)))
     x = (x.mT if tall else x).contiguous()
     x /= x.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
     for _ in range(steps):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from varlab.machine import device_name
+from varlab.training.precision import product_type
 from varlab.training.recipe import Recipe
 
 Part = dict[str, Any]
@@ -20,6 +21,7 @@ def settings_of(recipe: Recipe, workers: int, device: str, compiled: bool) -> Pa
         "decay": recipe.loop.decay, "updates": recipe.loop.steps, "pool": recipe.pool, "pool_seed": recipe.pool_seed,
         "scene_version": recipe.scene_version,
         "workers": workers, "device": device_name(torch.device(device)), "compiled": compiled,
+        "products": str(product_type(device)).removeprefix("torch."),
     }  # fmt: skip
 
 

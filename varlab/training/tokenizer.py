@@ -11,6 +11,7 @@ from torch import Tensor
 
 from varlab.models.tokenizers.bsq import BSQTokenizer, residual_steps
 from varlab.schedules import Grid
+from varlab.training.precision import autocast
 
 Images = Callable[[int, int], Tensor]  # (step, rank) -> uint8 [B, H, W, 3]
 Flip = Callable[[Tensor, int], Tensor]  # (bits, stage) -> bits
@@ -72,7 +73,7 @@ class TokenizerTask:
         def flip(bits: Tensor, k: int) -> Tensor:
             return bits ^ (torch.rand(bits.shape, generator=generator) < strength).to(bits.device)
 
-        with torch.autocast(self.device, dtype=torch.bfloat16):
+        with autocast(self.device):
             latent = self.module.encoder(image).float()
             through, canvas = straight_through(latent, self._stages(step), flip)
             output = self.module.decoder(through).float()

@@ -24,6 +24,7 @@ from varlab.schedules import Grid
 from varlab.training.batches import at, drawn, shares, subset
 from varlab.training.loop import Task
 from varlab.training.pool import ScenePool
+from varlab.training.precision import autocast
 from varlab.training.recipe import Material, Recipe, Trained
 from varlab.training.vqvae import VQTask, swapped, unit_scale
 
@@ -101,7 +102,7 @@ class VARTask:
         labels, inputs = at(chosen, labels, 1), at(chosen[1:], inputs, 1)
         lengths = tuple(part.shape[1] for part in labels)
         attend = block_causal_attend(lengths, self.transformer.config.attention_scale)
-        with torch.autocast(self.device, dtype=torch.bfloat16):
+        with autocast(self.device):
             logits = self.transformer(classes, inputs, attend, chosen[1:], self.run)
         wrong = F.cross_entropy(logits.flatten(0, 1), torch.cat(labels, 1).flatten(), reduction="none")
         stages = torch.stack([part.mean() for part in wrong.view(len(index), -1).split(lengths, 1)])

@@ -14,6 +14,7 @@ from torch import Tensor
 from varlab.models.tokenizers.bsq import area
 from varlab.models.tokenizers.vqvae import VQTokenizer
 from varlab.schedules import Grid
+from varlab.training.precision import autocast
 from varlab.training.tokenizer import Images, reconstruction_loss, to_signed
 
 COMMITMENT = 0.25
@@ -74,7 +75,7 @@ class VQTask:
         image = to_signed(self.images(step, rank).to(self.device))
         generator = torch.Generator().manual_seed((self.seed << 40) + (step << 8) + rank)
         chance = torch.rand(len(image), 1, 1, generator=generator) * self.swap
-        with torch.autocast(self.device, dtype=torch.bfloat16):
+        with autocast(self.device):
             latent = self.module.latent(image).float()
         if step % REVIVE_EVERY == 0 and step < self.revive_until:
             self._revive(latent.detach(), generator)
@@ -82,7 +83,7 @@ class VQTask:
         indices, canvases = zip(*steps, strict=True)
         self._count(indices)
         shown = canvases[-1 if step % 8 else -2 - (step // 8) % 2].detach()
-        with torch.autocast(self.device, dtype=torch.bfloat16):
+        with autocast(self.device):
             through = latent + (shown - latent).detach()
             output = self.module.decoder(self.module.post_quant_conv(through)).float()
         learnt = torch.stack([F.mse_loss(canvas, latent.detach()) for canvas in canvases]).mean()

@@ -11,6 +11,7 @@ from varlab.models.var import VARTransformer
 from varlab.training.freqexit.curriculum import executed, supervised
 from varlab.training.freqexit.losses import Losses, Objective, fine_stages
 from varlab.training.freqexit.recipes import FreqExitRecipe
+from varlab.training.precision import autocast
 from varlab.training.var import Batches
 
 
@@ -66,7 +67,7 @@ class FreqExitTask:
         shared = self.recipe.losses.kd_shared_label_drop
         taught = labels if shared else self.batches.labels(index, generator)
         teacher = None
-        with torch.autocast(self.device, dtype=torch.bfloat16):
+        with autocast(self.device):
             if self.recipe.losses.needs_teacher:
                 with torch.no_grad():
                     teacher = self.teacher(taught, inputs, self.attend)
