@@ -9,10 +9,12 @@ from tests.test_training import TINY
 from varlab.models.infinity import Block, InfinityConfig
 from varlab.models.layers import attention, block_causal_attend
 from varlab.models.rotary import rotary_table
-from varlab.training.muon import Muon
+from varlab.training.muon import Muon, orthogonal
+from varlab.training.precision import autocast, product_type
 
 
-def test_muon_has_the_bits_and_the_states_of_torchs() -> None:
+def test_muon_has_the_bits_and_the_states_of_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("varlab.training.muon.product_type", lambda device: torch.bfloat16)
     torch.manual_seed(0)
     shapes = [(24, 8), (8, 8), (8, 24), (24, 8), (8, 8)]
     ours, theirs = ([nn.Parameter(p.clone()) for p in start] for start in [[torch.randn(s) for s in shapes]] * 2)
@@ -28,6 +30,22 @@ def test_muon_has_the_bits_and_the_states_of_torchs() -> None:
     held = [str(sorted(optimizer.state_dict()["state"].items())) for optimizer in pair]
     assert held[0] == held[1] and "momentum_buffer" in held[0]
     assert not torch.equal(ours[1], ours[4])
+
+
+def test_training_multiplies_in_fp32_where_there_are_no_bf16_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrices, known = torch.randn(2, 24, 8, generator=torch.Generator().manual_seed(0)), (3.4445, -4.775, 2.0315)
+    found = {}
+    for flags in ("avx2", "avx2 avx512_bf16", "avx2 amx_bf16"):
+        monkeypatch.setattr("varlab.machine._cpuinfo", lambda: f"flags : {flags}")  # noqa: B023
+        product_type.cache_clear()
+        with autocast("cpu"):
+            product = matrices @ matrices.mT
+        steps = orthogonal(matrices, known, 5, 1e-7)
+        assert product.dtype == steps.dtype == product_type("cpu")
+        found[flags] = steps
+    product_type.cache_clear()
+    assert [steps.dtype for steps in found.values()] == [torch.float32, torch.bfloat16, torch.bfloat16]
+    torch.testing.assert_close(found["avx2"], found["avx2 amx_bf16"].float(), rtol=0, atol=0.05)
 
 
 def test_neighbouring_stages_share_calls_and_see_what_they_should() -> None:
