@@ -189,7 +189,7 @@ def test_drawing_together_gives_the_bits_of_each_alone_for_less(
     assert "0.18 [0.14, 0.21]" in made.verdict and made.verdict.endswith("images bit-equal")
     assert made.facts["earlier_rounds"] == 1
     assert list(tmp_path.rglob("rounds.csv"))  # nothing is lost where the table cannot be written
-    suite.keep(made, tmp_path / "bench")
+    suite.save(made, tmp_path / "bench")
     assert not list(tmp_path.rglob("rounds.csv"))  # measured anew when it is asked for again
     one, noise = sharing._one, count(1)
     monkeypatch.setattr(sharing, "_one", lambda *given: one(*given) + (given[-1] == "fastvar") * next(noise))
@@ -240,7 +240,7 @@ def test_history_grows_by_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     made = suite.Measured("dense", pd.DataFrame({"figure": ["a"]}), "met", {"n": 1})
     monkeypatch.setitem(suite.TOPICS, "dense", lambda rounds, progress: made)
     for _ in range(2):
-        suite.keep(suite.measure("dense", 1), tmp_path)
+        suite.save(suite.measure("dense", 1), tmp_path)
     lines = (tmp_path / "dense.jsonl").read_text().splitlines()
     assert len(lines) == 2 and json.loads(lines[0])["facts"]["threads"] == torch.get_num_threads()
     points = pd.DataFrame(
@@ -248,5 +248,5 @@ def test_history_grows_by_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     )
     points["seconds_growth"] = points["account_growth"] = [1.0, 2.0] * 2
     facts = {"precision": "fp32", "device": "cpu", "threads": 1, "n": 1}
-    suite.keep(suite.Measured("growth", points, "", facts), tmp_path)
+    suite.save(suite.Measured("growth", points, "", facts), tmp_path)
     assert (tmp_path / "growth.png").exists()

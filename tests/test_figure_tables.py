@@ -196,7 +196,7 @@ def test_images_lie_beside_the_store_of_the_log(tmp_path: Path) -> None:
     pictures = toy_images(2)
     for i, picture in enumerate(pictures):
         picture.save(tmp_path / "images" / f"{i:06d}.png")
-    folders.keep(tmp_path, toy_log(n=2))
+    folders.write_log(tmp_path, toy_log(n=2))
     log = folders.open_log(tmp_path)
     assert logs.has_images(log) and np.array_equal(logs.images_of(log), logs.images_of(log, pictures))
     assert not logs.has_images(toy_log())

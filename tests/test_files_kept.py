@@ -79,7 +79,7 @@ def measured(n: int) -> suite.Measured:
 def test_a_benchmark_loses_no_measurement_and_its_table_says_which(tmp_path: Path) -> None:
     for n in (3, 5):
         suite.refuse_former(["growth"], tmp_path)
-        suite.keep(measured(n), tmp_path)
+        suite.save(measured(n), tmp_path)
     history = [json.loads(line) for line in (tmp_path / "growth.jsonl").read_text().splitlines()]
     assert [entry["rows"][1]["seconds_growth"] for entry in history] == [3.0, 5.0]
     for name in ("growth.csv", "growth.jsonl", "growth.png"):
@@ -89,7 +89,7 @@ def test_a_benchmark_loses_no_measurement_and_its_table_says_which(tmp_path: Pat
 
 def test_a_benchmark_on_a_gpu_has_files_of_its_own(tmp_path: Path) -> None:
     dates = ("2026-11-29T10:00:00+00:00", "2026-11-29T10:00:01+00:00")
-    kept = [gpu.keep(gpu.GpuBench(facts={"device": "cuda (X)", "date": date}), tmp_path) for date in dates]
+    kept = [gpu.save(gpu.GpuBench(facts={"device": "cuda (X)", "date": date}), tmp_path) for date in dates]
     assert len({path.name for path in kept}) == 2 and len(list(tmp_path.glob("*.csv"))) == 2
     assert read_facts(kept[0].with_suffix(".csv"))["date"] == dates[0]
 

@@ -22,7 +22,7 @@ from varlab.models.base import NextScaleModel
 from varlab.outputs import save_image
 from varlab.probes.log import Group, tree
 from varlab.report_inputs import check_inputs
-from varlab.runs.folders import keep
+from varlab.runs.folders import write_log
 from varlab.scenes.prompt_sets import choose
 
 N, SEED, SPEC = 3, 2, "truncate:last=1"
@@ -147,7 +147,7 @@ def test_maps_of_an_attached_run_stand_beside_ours(own: Comparison, tmp_path: Pa
     kept = np.zeros((N, 8, 8), np.float32)
     kept[:, :, :4] = 1
     group = Group(tuple(range(N)), {"kept": (("y", "x"), kept, "1")})
-    keep(place, tree({"attached/stage-06": group}, {"prompts": list(TEXTS)}))
+    write_log(place, tree({"attached/stage-06": group}, {"prompts": list(TEXTS)}))
     names = ["fork", "run"]
     table = pd.DataFrame({"method": [SPEC, *names], "origin": ["ours", "foreign", "foreign"]})
     facts = {"others": [SPEC, str(fork(tmp_path / "fork", own)), str(place)]}

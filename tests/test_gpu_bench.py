@@ -53,7 +53,7 @@ def test_the_gpu_benchmark_runs_through_in_rehearsal(tmp_path: Path, monkeypatch
     assert set(gpu.TARGETS) <= set(found.figures) | unknown and len(kept) == len(gpu.PARTS) and kept[-1] >= 8
     assert made == ["hart-0.7b", "infinity-2b"]
     assert found.details["probes"]["equal"] and found.details["2b batch 4"]["facts"]["batch"] == 4
-    stored = json.loads(gpu.keep(found, tmp_path).read_text())
+    stored = json.loads(gpu.save(found, tmp_path).read_text())
     assert stored["facts"]["seconds_by_part"].keys() == {
         "hart",
         "dense",

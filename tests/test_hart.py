@@ -23,7 +23,7 @@ from varlab.models.diffusion import diffusion_table, spaced
 from varlab.models.hart import HartConfig, HartText, HartTransformer
 from varlab.models.hart_model import Hart
 from varlab.models.hart_settings import HartSettings, Savings
-from varlab.models.labels import draw_label, keep_likeliest, pass_sizes, soften
+from varlab.models.labels import draw_label, only_likeliest, pass_sizes, soften
 from varlab.models.tokenizers.hybrid import HybridConfig, HybridTokenizer, phi_of
 from varlab.weights.fitting import load_into
 
@@ -69,13 +69,13 @@ def test_passes_grow_and_cover_the_grid() -> None:
 
 def test_labels_are_drawn_with_their_probabilities_and_never_where_masked() -> None:
     logits = torch.log(torch.tensor([0.1, 0.4, 0.2, 0.3])).expand(20000, -1)
-    kept = keep_likeliest(logits, 2, 0.0)
+    kept = only_likeliest(logits, 2, 0.0)
     uniform = torch.rand(20000, 1, generator=torch.Generator().manual_seed(0))
     share = torch.bincount(draw_label(logits, uniform), minlength=4) / 20000
     assert torch.allclose(share, torch.tensor([0.1, 0.4, 0.2, 0.3]), atol=0.02)
     assert set(draw_label(kept, uniform).tolist()) == {1, 3}
     assert draw_label(kept[:2], torch.tensor([[0.0], [1 - 2**-24]])).tolist() == [1, 3]
-    assert keep_likeliest(logits[:1], 0, 0.75).isinf().tolist() == [[True, False, False, False]]
+    assert only_likeliest(logits[:1], 0, 0.75).isinf().tolist() == [[True, False, False, False]]
 
 
 def test_a_mixture_sharpens_with_the_stage() -> None:

@@ -14,7 +14,7 @@ import torch
 from tests.conftest import SCHEDULES, text_for, tiny_hart, tiny_infinity, tiny_var
 from varlab.accelerators import ACCELERATORS
 from varlab.accelerators import build as accelerators
-from varlab.engine.canvases import CanvasKeeper
+from varlab.engine.canvases import CanvasStore
 from varlab.engine.hooks import Accelerator, Compute
 from varlab.engine.images import Images
 from varlab.engine.loop import Run
@@ -221,12 +221,12 @@ def test_another_seed_is_another_image(model: Model) -> None:
 
 def test_the_probe_of_the_guide_logs_a_share_of_every_stage() -> None:
     """The first stage adds all that is there; the figure of another stage by hand."""
-    keeper, model = CanvasKeeper(), tiny_infinity()
+    canvases, model = CanvasStore(), tiny_infinity()
     (probe,) = build(["added-energy:power=2"])
-    run = Run(model, model.settings, SeededNoise(7), [probe, keeper])
+    run = Run(model, model.settings, SeededNoise(7), [probe, canvases])
     run.generate(text_for(model, LENGTHS, (0, 1)), (0, 1))
     share = probe.log()["added-energy"].variables["share"][1]
-    before, after = keeper.canvases[2:4]
+    before, after = canvases.canvases[2:4]
     energy = [x.square().sum((1, 2, 3)) for x in (after - before, after)]
     assert share.shape == (2, len(model.schedule)) and (share[:, 0] == 1).all()
     torch.testing.assert_close(torch.from_numpy(share[:, 2]), energy[0] / energy[1])

@@ -12,7 +12,7 @@ import xarray as xr
 from varlab.probes import log as logs
 from varlab.probes.log import Group
 from varlab.runs import parts as parts_module
-from varlab.runs.folders import keep, open_log
+from varlab.runs.folders import open_log, write_log
 from varlab.runs.naming import numbered
 from varlab.runs.parts import joined_lazily
 from varlab.runs.zarr_files import write_store
@@ -26,7 +26,7 @@ from pathlib import Path
 from tests.test_log_memory import part, record
 from varlab.machine import peak_mib
 from varlab.probes import log as logs
-from varlab.runs.folders import keep
+from varlab.runs.folders import write_log
 from varlab.runs.parts import joined_lazily
 
 folder, n = Path(sys.argv[1]), int(sys.argv[2])
@@ -36,7 +36,7 @@ for first in range(0, n, 16):
     paths.append(folder / "parts" / f"{first:06d}.npz")
     paths[-1].parent.mkdir(parents=True, exist_ok=True)
     logs.save(paths[-1], part(range(first, min(n, first + 16))))
-keep(folder, logs.tree(joined_lazily(paths), record(n)))
+write_log(folder, logs.tree(joined_lazily(paths), record(n)))
 print(peak_mib(torch.device("cpu"), True))
 """
 
@@ -99,7 +99,7 @@ def test_values_are_those_of_a_join_in_memory_bit_for_bit(tmp_path: Path, monkey
         logs.save(path, batch)
     joined = {place: group.rounded() for place, group in logs.join(batches).items()}
     lazy = logs.tree(joined_lazily(paths), record(11))
-    keep(tmp_path, lazy)
+    write_log(tmp_path, lazy)
     stored = open_log(tmp_path)
     assert stored["maps/stage-06"].mse.chunks[0] == (5, 5, 1)
     for place, group in joined.items():
@@ -118,7 +118,7 @@ def test_the_record_of_the_store_is_that_of_the_run(tmp_path: Path) -> None:
     path = tmp_path / "parts" / "0.npz"
     path.parent.mkdir()
     logs.save(path, part(range(2)))
-    keep(tmp_path, logs.tree(joined_lazily([path]), record(2)))
+    write_log(tmp_path, logs.tree(joined_lazily([path]), record(2)))
     assert json.loads((tmp_path / "log.zarr" / "zarr.json").read_text())["attributes"]["model"] == "synthetic"
 
 

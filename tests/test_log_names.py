@@ -75,7 +75,7 @@ def test_a_log_is_the_same_in_memory_and_reopened(log: xr.DataTree, model: Infin
     stored = log_run(model, PROMPTS, tmp_path / "run", probes=PROBES)
     for again in (stored, vl.open_log(tmp_path / "run")):
         xr.testing.assert_identical(without_facts(again), without_facts(log))
-    folders.keep(tmp_path, vl.open_log(tmp_path / "run"))
+    folders.write_log(tmp_path, vl.open_log(tmp_path / "run"))
     xr.testing.assert_identical(vl.open_log(tmp_path), stored)
     text = json.loads((tmp_path / "log.zarr" / "residual-spectrum" / "source" / "zarr.json").read_text())
     assert text["data_type"] == "int64"  # text has no settled form in zarr

@@ -26,7 +26,7 @@ from varlab.figures.style import figure_of
 from varlab.models.base import NextScaleModel
 from varlab.reports import find_notebook
 from varlab.reports.facts import FOLDER_VARIABLE, save_tables
-from varlab.runs.folders import keep
+from varlab.runs.folders import write_log
 
 
 def stored(folder: Path, *groups: str, stages: int = 6) -> Path:
@@ -36,7 +36,7 @@ def stored(folder: Path, *groups: str, stages: int = 6) -> Path:
         if groups and name not in groups:
             del tree[name]
     tree.attrs = {**tree.attrs, "n": 4}
-    keep(folder, tree)
+    write_log(folder, tree)
     (folder / "images").mkdir()
     for i, picture in enumerate(toy_images(4)):
         picture.save(folder / "images" / f"{i:06d}.png")

@@ -27,9 +27,9 @@ def verdicts(
     """Official and corrected."""
     metadata = {"tag": tag, "include": include, "exclude": exclude or [], "prompt": "x"}
     found = []
-    for keep, judge in ((geneval.keep, geneval.judge), (geneval_matching.keep, geneval_matching.judge)):
+    for selected, judge in ((geneval.selected, geneval.judge), (geneval_matching.selected, geneval_matching.judge)):
         rows = {name: as_rows(boxes) for name, boxes in raw.items()}
-        kept = {name: keep(own, options.threshold_of(tag), options) for name, own in rows.items()}
+        kept = {name: selected(own, options.threshold_of(tag), options) for name, own in rows.items()}
         objects = {name: rows[name][own] for name, own in kept.items() if own}
         labels = {name: [(colours or {}).get(name, ["red"] * 99)[i] for i in own] for name, own in kept.items()}
         found.append(judge(metadata, objects, labels, options))
@@ -92,8 +92,8 @@ def test_the_threshold_is_strict_and_in_float32() -> None:
 
 def test_of_equal_scores_the_later_row_is_first_and_corrected_the_earlier() -> None:
     rows = as_rows([box(0), box(100), box(200)])
-    assert geneval.keep(rows, 0.3, Options()) == [2, 1, 0]
-    assert geneval_matching.keep(rows, 0.3, Options()) == [0, 1, 2]
+    assert geneval.selected(rows, 0.3, Options()) == [2, 1, 0]
+    assert geneval_matching.selected(rows, 0.3, Options()) == [0, 1, 2]
 
 
 def test_one_object_serves_two_clauses_and_corrected_only_one() -> None:

@@ -17,7 +17,7 @@ from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.models.classes import ClassReader
 from varlab.models.guidance import Settings
-from varlab.models.labels import draw_label, keep_likeliest
+from varlab.models.labels import draw_label, only_likeliest
 from varlab.models.layers import block_causal_attend
 from varlab.models.tokenizers.vqvae import VQConfig, VQTokenizer, decoder_flops, phi_index
 from varlab.models.var import VARConfig, VARTransformer
@@ -90,9 +90,9 @@ def test_ten_stages_share_four_smoothing_convolutions() -> None:
 
 def test_filters_keep_ties_and_the_likeliest() -> None:
     logits = torch.tensor([3.0, 1.0, 2.0, 2.0, 0.0])
-    assert (keep_likeliest(logits, 2, 0.0) > -torch.inf).tolist() == [True, False, True, True, False]
-    assert (keep_likeliest(logits, 0, 1e-6) > -torch.inf).tolist() == [True, False, False, False, False]
-    assert torch.equal(keep_likeliest(logits, 0, 0.0), logits) and torch.equal(keep_likeliest(logits, 900, 1.0), logits)
+    assert (only_likeliest(logits, 2, 0.0) > -torch.inf).tolist() == [True, False, True, True, False]
+    assert (only_likeliest(logits, 0, 1e-6) > -torch.inf).tolist() == [True, False, False, False, False]
+    assert torch.equal(only_likeliest(logits, 0, 0.0), logits) and torch.equal(only_likeliest(logits, 900, 1.0), logits)
 
 
 def test_draws_follow_the_distribution() -> None:

@@ -16,7 +16,7 @@ import varlab as vl
 from tests.toy_pages import PROMPTS, browser, faults_of, opened, until  # noqa: F401
 from varlab.errors import VarlabError
 from varlab.reports import write_viewer
-from varlab.runs.folders import keep
+from varlab.runs.folders import write_log
 
 METHODS = ("none", "sparsevar:keep=0.27", "truncate:last=1")
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> $x^2$"
@@ -46,7 +46,7 @@ def write_comparison(folder: Path, texts: Sequence[str], pictures: bool = True) 
     kept = np.ones((len(texts), 4, 4), np.float32)
     kept[:, :, :2] = 0
     stage = xr.Dataset({"kept": (("prompt", "y", "x"), kept), "score": (("prompt", "y", "x"), kept)})
-    keep(folder / "decisions" / "01", xr.DataTree.from_dict({"/sparsevar/stage-02": stage}))
+    write_log(folder / "decisions" / "01", xr.DataTree.from_dict({"/sparsevar/stage-02": stage}))
     return folder
 
 

@@ -177,14 +177,14 @@ def test_a_mini_that_is_ready_is_given_once_and_as_its_files_are(places: Path) -
     for folder in (places / "data" / "nano-infinity", places / "copy"):
         make_mini(folder)
     entry, made = registry.find("nano-infinity"), zoo.load("nano-infinity")
-    ready.keep(entry, made)
+    ready.add(entry, made)
     copy = registry.mini("nano-infinity", places / "copy")
     assert made not in (zoo.load("nano-infinity", precision="bf16"), zoo.assemble(copy, zoo.LoadOptions()))
     assert zoo.load("nano-infinity") is made and zoo.load("nano-infinity") is not made
-    ready.keep(entry, made)
+    ready.add(entry, made)
     make_mini(places / "data" / "nano-infinity", seed=6)
     assert zoo.load("nano-infinity").weights != made.weights
-    ready.keep(entry, made)
+    ready.add(entry, made)
     shutil.rmtree(places / "data" / "nano-infinity")
     refused(lambda: zoo.load("nano-infinity"), "nano-infinity")
 

@@ -21,12 +21,12 @@ from varlab.runs.folders import (
     forget,
     has_begun,
     is_finished,
-    keep,
     open_log,
     parts_of,
     refuse_another,
     run_key,
     sweep,
+    write_log,
     write_record,
 )
 from varlab.runs.manifest import image_path
@@ -116,7 +116,7 @@ class Keeping:
         if not parts or is_finished(self.folder):
             return
         record = self.found | {"n": self.held, "prompts": self.found["prompts"][: self.held]}
-        keep(self.folder, logs.tree(joined_lazily(parts), record))
+        write_log(self.folder, logs.tree(joined_lazily(parts), record))
         shutil.rmtree(self.folder / "parts")
 
     def log(self) -> xr.DataTree:

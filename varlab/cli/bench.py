@@ -58,7 +58,7 @@ def bench(
     from varlab.outputs import refuse_existing
     from varlab.runs.inputs import at_least
     from varlab.timing.benchmarks.predicted import FILE
-    from varlab.timing.benchmarks.suite import TOPICS, keep, measure, refuse_former
+    from varlab.timing.benchmarks.suite import TOPICS, measure, refuse_former, save
     from varlab.writing import check_writable
 
     at_least(1, rounds=rounds, threads=threads)
@@ -80,23 +80,23 @@ def bench(
         facts = made.facts
         drawn = ", ".join(str(facts[key]) for key in ("model", "weights", "precision") if key in facts)
         say(f"{name}: {made.verdict}; {drawn}; {facts['device']}, {count(threads, 'thread')}, n={facts['n']}")
-        keep(made, out / "bench")
+        save(made, out / "bench")
         say(f"written to {out / 'bench'}")
 
 
 def _gpu(rounds: int, folder: Path) -> None:
     """The GPU benchmark, its table, and where it was written."""
-    from varlab.timing.benchmarks.gpu import gpu_bench, keep
+    from varlab.timing.benchmarks.gpu import gpu_bench, save
     from varlab.timing.benchmarks.predicted import figures
 
     with image_bar() as progress:
-        made = gpu_bench(rounds, progress, after_part=lambda found: keep(found, folder))
+        made = gpu_bench(rounds, progress, after_part=lambda found: save(found, folder))
     made.predicted = figures(folder, str(made.facts["device"]))
     console.print(as_table(made.table()))
     say(", ".join(f"{key} {value}" for key, value in made.facts.items()))
     for part, why in made.skipped.items():
         say(f"{part}: {why}")
-    say(f"written to {keep(made, folder)}")
+    say(f"written to {save(made, folder)}")
 
 
 def _predicted(folder: Path) -> None:
@@ -136,8 +136,8 @@ def latency(
     from varlab.comparison import methods_of
     from varlab.runs.inputs import at_least
     from varlab.scenes.prompt_sets import prompts
-    from varlab.timing.latency import keep
     from varlab.timing.latency import latency as measure
+    from varlab.timing.latency import save
     from varlab.weights.memory import refuse_batch
 
     sizes = batch or [1, 4]
@@ -159,7 +159,7 @@ def latency(
         found.append(made)
         _show_latency(made)
         if out is not None:  # after each size: a device that vanishes must not take the former ones along
-            keep(found, out)
+            save(found, out)
             say(f"written to {out}")
 
 

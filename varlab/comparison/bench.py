@@ -12,7 +12,7 @@ from torch import Tensor
 from varlab.accelerators import DENSE, build
 from varlab.comparison.previews import Stages, drawn_by_stage
 from varlab.comparison.turns import Made, Turn, Turns
-from varlab.engine.canvases import CanvasKeeper
+from varlab.engine.canvases import CanvasStore
 from varlab.engine.dense import Dense
 from varlab.engine.hooks import Accelerator
 from varlab.engine.ledger import Ledger
@@ -100,7 +100,7 @@ class Bench:
         def end(turn: int, _: int) -> None:
             number = turn or self._warming
             if number and number not in self.turns.done:
-                self._keep(number, timed=turn > 0)
+                self._save(number, timed=turn > 0)
             self._made, self._dense = {}, None
             if progress is not None:
                 progress(n * turn // total, n)
@@ -109,7 +109,7 @@ class Bench:
             looks = [DENSE, *self._looking]  # one behind the other: most turns have the dense run by then
             order = [*looks, *(name for name in self.names if name not in looks)]
             found = interleaved(order, self._run, self.timed, self.job.model.device, end, done=there)
-            self.turns.keep_peaks(found.peaks)
+            self.turns.save_peaks(found.peaks)
         for turn in range(self.timed + 1, total + 1):
             if turn not in self.turns.done:
                 for name, out in self._drawn(samples := self._samples(turn)):
@@ -143,17 +143,17 @@ class Bench:
     def _run(self, name: str, turn: int) -> None:
         """One method on one batch; turn 0 warms up, and its memory is measured: there nothing is kept for others."""
         job, samples = self.job, self._samples(turn)
-        texts, keeper = [job.prompts[i] for i in samples], CanvasKeeper()
+        texts, canvases = [job.prompts[i] for i in samples], CanvasStore()
         keep = bool(turn and name == DENSE and self._looking)
         out, times = timed_run(
             job.model, texts, list(samples), self.methods[name], settings=job.settings, seed=job.seed,
-            probes=[keeper] * keep, dense=self._dense,
+            probes=[canvases] * keep, dense=self._dense,
         )  # fmt: skip
         if keep:
-            self._dense = keeper.dense(samples, job.model.decode, out.image)
+            self._dense = canvases.dense(samples, job.model.decode, out.image)
         self._made[name] = times, times.ledger, out.image.cpu(), of_methods(out.reports, samples)
 
-    def _keep(self, turn: int, timed: bool) -> None:
+    def _save(self, turn: int, timed: bool) -> None:
         """What all methods gave in a turn; of each batch's first also the pictures, held against the dense ones."""
         samples, dense = self._samples(turn), self._made[DENSE][2].clamp(0, 1)
         found = Turn(self._kept(turn))
@@ -167,7 +167,7 @@ class Bench:
                 found.add_pictures(row, to_pil(image), decided)
                 for measure, values in measured(image.clamp(0, 1), dense, self.measures).items():
                     found.add_values(row, measure, values)
-        self.turns.keep(turn, found)
+        self.turns.save(turn, found)
 
     def found(self) -> Made:
         return self.turns.joined(self.names, len(self.batches))

@@ -23,7 +23,7 @@ from varlab.errors import VarlabError
 from varlab.json_files import read_json
 from varlab.markup import count
 from varlab.outputs import image_facts, plain, read_facts, refuse_existing, save_image, save_json, save_table
-from varlab.runs.folders import is_passing, keep, open_log
+from varlab.runs.folders import is_passing, open_log, write_log
 from varlab.runs.manifest import MANIFEST, faults, write_manifest
 
 RECORD = "comparison.json"
@@ -140,7 +140,7 @@ class Comparison:
             save_json(place / "frontier.json", self.frontier.facts)
         for row, name in enumerate(self.images):
             if name in self.logs:
-                keep(place / "decisions" / f"{row:02d}", self.logs[name])
+                write_log(place / "decisions" / f"{row:02d}", self.logs[name])
         if self.foreign is not None:
             self.foreign.save(place / "foreign", overwrite=True)
         self.save_pictures(place / "images")

@@ -74,7 +74,7 @@ class Turns:
         """Forget turns of other images, which an earlier version drew in another order: they run again."""
         self.done = {turn: gave for turn, gave in self.done.items() if gave["00"].samples == samples[turn]}
 
-    def keep(self, number: int, turn: Turn) -> None:
+    def save(self, number: int, turn: Turn) -> None:
         for path, group in turn.gave.items():
             group.attrs |= {"sitting": self.sitting} if group.attrs.get("timing") and "/" not in path else {}
         self.done[number] = turn.gave
@@ -82,7 +82,7 @@ class Turns:
             with beside(self.place / f"{number:06d}.npz") as draft:
                 logs.save(draft, turn.gave)
 
-    def keep_peaks(self, peaks: dict[str, float]) -> None:
+    def save_peaks(self, peaks: dict[str, float]) -> None:
         self.peaks = peaks
         if self.place is not None:
             save_json(self.place / PEAKS, peaks)

@@ -9,7 +9,7 @@ from varlab.engine.hooks import Probe
 from varlab.engine.stage import Stage
 
 
-class CanvasKeeper(Probe):
+class CanvasStore(Probe):
     """Only for runs without accelerators, where no batch is split."""
 
     name = "canvases"

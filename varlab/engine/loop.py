@@ -11,7 +11,7 @@ from torch import Tensor
 from varlab.context import fixed_context
 from varlab.engine.ahead import Ahead, wanted
 from varlab.engine.blocks import Blocks
-from varlab.engine.canvases import CanvasKeeper
+from varlab.engine.canvases import CanvasStore
 from varlab.engine.checks import refuse_clashes, refuse_cut_text, refuse_misread
 from varlab.engine.context import Context
 from varlab.engine.counting import count_dense
@@ -126,11 +126,11 @@ class Run:
 
     def dense_run(self, text: Any, samples: Sequence[int], negative: Any = None) -> Dense:
         """The same images without accelerators, with all their canvases; outside this run's ledger."""
-        keeper = CanvasKeeper()
+        canvases = CanvasStore()
         out = Run(
-            self.model, self.settings, self.noise, [keeper], self.forced, self.choose, execution=self.execution
+            self.model, self.settings, self.noise, [canvases], self.forced, self.choose, execution=self.execution
         ).generate(text, samples, negative=negative)
-        return keeper.dense(samples, self.model.decode, out.image)
+        return canvases.dense(samples, self.model.decode, out.image)
 
     def finish(self, samples: tuple[int, ...], finished: list[State]) -> Generation:
         if isinstance(self.context.noise, Ahead):

@@ -69,7 +69,7 @@ def write_card(
     if plain is not None:
         record["residual"] = _residual(side(ceiling, drawn, power), plain)
     facts = json.loads((folder / "model.json").read_text("utf-8"))
-    return keep(folder, record, pictures[:SHOWN], _text(model, facts, record))
+    return save(folder, record, pictures[:SHOWN], _text(model, facts, record))
 
 
 def untrained_self(model: NextScaleModel, seed: int = 0) -> NextScaleModel:
@@ -83,7 +83,7 @@ def untrained_self(model: NextScaleModel, seed: int = 0) -> NextScaleModel:
     return other
 
 
-def keep(folder: Path, record: dict[str, Any], pictures: list[np.ndarray], text: str) -> Path:
+def save(folder: Path, record: dict[str, Any], pictures: list[np.ndarray], text: str) -> Path:
     """A card's files, each whole, the pictures with their facts; returns the last of them, the page."""
     save_json(folder / CARD, record)
     about = read_facts(folder / CARD)

@@ -6,7 +6,7 @@ from typing import Any
 
 from jinja2 import Template
 
-from varlab.evaluation.card import keep
+from varlab.evaluation.card import save
 from varlab.evaluation.classes import MEASURES, check_classes, draw_classes, score_classes
 from varlab.models.base import NextScaleModel
 from varlab.runs import Progress
@@ -23,7 +23,7 @@ def write_class_card(model: NextScaleModel, progress: Progress | None = None, n:
     record = {**made_with(model), "n": n, "seed": seed, "rows": table.round(4).to_dict("records")}
     pictures = draw_classes(checked, checked.text.classes, seed)
     facts = json.loads((folder / "model.json").read_text("utf-8"))
-    return keep(folder, record, list(pictures), _text(checked, facts, record))
+    return save(folder, record, list(pictures), _text(checked, facts, record))
 
 
 def _cell(row: dict[str, Any], name: str) -> str:

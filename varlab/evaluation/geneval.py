@@ -61,7 +61,7 @@ def as_rows(values: Any) -> Rows:
     return np.asarray(values, dtype=np.float32).reshape(-1, 5)
 
 
-def keep(rows: Rows, threshold: float, options: Options) -> list[int]:
+def selected(rows: Rows, threshold: float, options: Options) -> list[int]:
     """Which detections of a class count, best first.
 
     Of equal scores the later row comes first: the official order of ties depends on the processor, and this is the one

@@ -17,7 +17,7 @@ from varlab.evaluation.geneval import Clause, Labels, Objects, Options, Rows, Ve
 Choice = tuple[int, ...]
 
 
-def keep(rows: Rows, threshold: float, options: Options) -> list[int]:
+def selected(rows: Rows, threshold: float, options: Options) -> list[int]:
     """As ``geneval.keep``, with scores on the threshold, and ties in the order of the rows."""
     scores = rows[:, 4]
     order = np.argsort(-scores, kind="stable")

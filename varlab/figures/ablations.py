@@ -130,8 +130,8 @@ def scoring_blocks(table: SettingsTable) -> Axes:
 
 
 def _signed(value: float) -> str:
-    """Three digits after the point, without the zero before it."""
-    return f"{value:+.3f}".replace("0.", ".", 1)
+    """Three digits after the point, without the zero before it, and a minus sign instead of a hyphen."""
+    return f"{value:+.3f}".replace("0.", ".", 1).replace("-", "\N{MINUS SIGN}")
 
 
 def _blind(ax: Axes, table: SettingsTable) -> None:

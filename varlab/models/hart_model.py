@@ -19,7 +19,7 @@ from varlab.models.guidance import at
 from varlab.models.hart import HartText, HartTransformer
 from varlab.models.hart_settings import HartConditioning, HartGuidance, HartSettings, Savings
 from varlab.models.infinity import TextBatch
-from varlab.models.labels import draw_label, keep_likeliest, pass_sizes, soften
+from varlab.models.labels import draw_label, only_likeliest, pass_sizes, soften
 from varlab.models.layers import chosen
 from varlab.models.tokenizers.bsq import area
 from varlab.models.tokenizers.hybrid import HybridTokenizer, decoder_flops
@@ -199,7 +199,7 @@ class Hart(NextScaleModel[HartSettings, HartConditioning, HartGuidance]):
 
     def _likeliest(self, k: int, logits: Tensor, settings: HartSettings) -> Tensor:
         kept = settings.top_k if k < FEWER_FROM or settings.top_k < 2 else settings.top_k // 2
-        return keep_likeliest(logits, kept, settings.top_p)
+        return only_likeliest(logits, kept, settings.top_p)
 
     def draw(self, k: int, guided: Tensor, settings: HartSettings, noise: Draw) -> Tensor:
         return draw_label(self._likeliest(k, guided, settings), noise("labels", 1)[..., None])

@@ -11,7 +11,7 @@ from torch import Tensor
 LEAST = 1e-9  # of exponential numbers: below the smallest that fp32 generators draw but for 0
 
 
-def keep_likeliest(logits: Tensor, top_k: int, top_p: float) -> Tensor:
+def only_likeliest(logits: Tensor, top_k: int, top_p: float) -> Tensor:
     """logits [..., V] with all but the ``top_k`` largest at -inf, then a tail of probability 1 - top_p; 0 keeps all."""
     if 0 < top_k < logits.shape[-1]:
         least = logits.topk(top_k, dim=-1).values[..., -1:]

@@ -16,7 +16,7 @@ from varlab.errors import VarlabError
 from varlab.models.base import Attend, Cost, Draw, NextScaleModel, Readout
 from varlab.models.classes import ClassReader
 from varlab.models.guidance import Guidance, Settings, at
-from varlab.models.labels import draw_label, keep_likeliest
+from varlab.models.labels import draw_label, only_likeliest
 from varlab.models.layers import chosen
 from varlab.models.tokenizers.bsq import area
 from varlab.models.tokenizers.vqvae import VQTokenizer, decoder_flops
@@ -151,7 +151,7 @@ class VAR(NextScaleModel[Settings, Conditioning, Guidance]):
         return Readout(cond, uncond, guidance.mix(cond, uncond))
 
     def draw(self, k: int, guided: Tensor, settings: Settings, noise: Draw) -> Tensor:
-        return draw_label(keep_likeliest(guided, settings.top_k, settings.top_p), noise("labels", 1)[..., None])
+        return draw_label(only_likeliest(guided, settings.top_k, settings.top_p), noise("labels", 1)[..., None])
 
     def codes(self, k: int, labels: Tensor) -> Tensor:
         """Indices [B, n, 1], or soft labels [B, n, 1, V] -> code vectors [B, n, c]."""

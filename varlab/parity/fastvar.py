@@ -57,17 +57,17 @@ class Inside(Probe):
     found: dict[Place, Tensor] = field(default_factory=dict)
 
     def on_sublayer(self, site: Site, x: Tensor, y: Tensor) -> None:
-        self._keep(Place.of(site, self.names), y)
+        self._note(Place.of(site, self.names), y)
 
     def on_block(self, site: Site, x_in: Tensor, x_out: Tensor) -> None:
-        self._keep(Place.of(site, self.names), x_out)
+        self._note(Place.of(site, self.names), x_out)
 
     def at(self, outputs: Mapping[str, tuple[Place, int]]) -> dict[str, Tensor | None]:
         """The outputs of these names, every so many tokens of each."""
         got = {name: (self.found.get(place), stride) for name, (place, stride) in outputs.items()}
         return {name: None if values is None else values[:, ::stride] for name, (values, stride) in got.items()}
 
-    def _keep(self, place: Place, values: Tensor) -> None:
+    def _note(self, place: Place, values: Tensor) -> None:
         if place in self.wanted:
             self.found[place] = values[: self.rows].clone()
 

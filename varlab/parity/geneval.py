@@ -53,7 +53,7 @@ def _judged(case: Case) -> dict[str, Any]:
     else:
         raw = {name: geneval.as_rows(rows) for name, rows in case["raw"].items()}
         threshold = options.threshold_of(about["tag"])
-        kept = {name: own for name, rows in raw.items() if (own := geneval.keep(rows, threshold, options))}
+        kept = {name: own for name, rows in raw.items() if (own := geneval.selected(rows, threshold, options))}
         objects = {name: raw[name][own] for name, own in kept.items()}
         colours = {name: [case["raw_colours"][name][i] for i in own] for name, own in kept.items()}
     try:

@@ -205,7 +205,7 @@ def _compare_diffusion(comparison: Comparison, outcome: Outcome) -> Tensor:
     if not rebuilt.settings.residual:
         return torch.zeros_like(outcome.residual)
     for i in range(len(rebuilt.passes(last))):
-        _keep_conditional(comparison.golden, f"diff_out.{i}")
+        _only_conditional(comparison.golden, f"diff_out.{i}")
     correction = settle_residual(comparison, outcome, _golden_residual(comparison.golden, outcome))
     final = outcome.residual + correction
     for i, place in enumerate(rebuilt.passes(last)):
@@ -216,8 +216,8 @@ def _compare_diffusion(comparison: Comparison, outcome: Outcome) -> Tensor:
     place, steps = rebuilt.passes(last)[0], rebuilt.model.transformer.config.diffusion_steps
     for j, ((x, time, _), out) in enumerate(calls["net"][:steps]):
         if len(x) == rebuilt.batch:  # unguided: one branch is enough
-            _keep_conditional(comparison.golden, f"diff_net_in.0.{j}")
-            _keep_conditional(comparison.golden, f"diff_net_out.0.{j}")
+            _only_conditional(comparison.golden, f"diff_net_in.0.{j}")
+            _only_conditional(comparison.golden, f"diff_net_out.0.{j}")
         comparison.absolute(f"diff_net_in.0.{j}", outcome.of_pass(x, place).flatten(0, 1), "latents_abs")
         known = (rebuilt.model.times == time).all(-1)  # the step whose embedding the network was given
         comparison.equal(f"diff_net_t.0.{j}", np.unique(diffusion_table(steps).times[known.numpy()]))
@@ -225,7 +225,7 @@ def _compare_diffusion(comparison: Comparison, outcome: Outcome) -> Tensor:
     return correction
 
 
-def _keep_conditional(golden: Golden, name: str) -> None:
+def _only_conditional(golden: Golden, name: str) -> None:
     """The official code carries both branches' rows through the diffusion; only the first half is ever used."""
     if name in golden.arrays:
         golden.arrays[name] = golden.arrays[name][: len(golden.arrays[name]) // 2]

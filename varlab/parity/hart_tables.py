@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from varlab.models.diffusion import diffusion_table, spaced
-from varlab.models.labels import gumbel_mixture, keep_likeliest
+from varlab.models.labels import gumbel_mixture, only_likeliest
 from varlab.models.tokenizers.bsq import area, bicubic
 from varlab.parity import weights
 from varlab.parity.comparison import Comparison
@@ -42,7 +42,7 @@ def _compare_filters(comparison: Comparison, logits: torch.Tensor) -> None:
     for found in comparison.golden.matching(r"kp\.(\d+)"):
         comparison.known(found[0])
         top_k, top_p = comparison.golden.arrays[found[0]]
-        kept = keep_likeliest(logits, int(top_k), float(top_p))
+        kept = only_likeliest(logits, int(top_k), float(top_p))
         comparison.absolute(f"prob.{found[1]}", kept.softmax(-1), "abs")
         masked = f"masked.{found[1]}"
         if comparison.wants(masked):

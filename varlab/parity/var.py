@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from varlab.models.labels import keep_likeliest, soften
+from varlab.models.labels import only_likeliest, soften
 from varlab.models.layers import block_causal_attend
 from varlab.models.tokenizers.bsq import area
 from varlab.models.tokenizers.vqvae import phi_index, ticks
@@ -171,7 +171,7 @@ def compare_sampling(comparison: Comparison) -> None:
     logits = torch.from_numpy(comparison.golden.array("logits"))
     comparison.known("logits")
     for found in comparison.golden.matching(r"(k(\d+)_p([\d.]+))_keep"):
-        left = keep_likeliest(logits, int(found[2]), float(found[3]))
+        left = only_likeliest(logits, int(found[2]), float(found[3]))
         kept = left > -torch.inf
         comparison.equal(found[0], np.packbits(kept.numpy(), axis=-1))
         comparison.equal(f"{found[1]}_count", kept.sum(-1))

@@ -68,7 +68,7 @@ class PreviewProbe(LoggingProbe):
         self.grid = preview_grid(self.preview, final_latent(context))
         self.asked: list[tuple[Stage, Preview]] = []
 
-    def keep_preview(self, stage: Stage, canvas: Tensor) -> None:
+    def store_preview(self, stage: Stage, canvas: Tensor) -> None:
         if self.grid is not None:
             self.asked.append((stage, self.context.previews.later(canvas, self.grid)))
 

@@ -63,7 +63,7 @@ class ResidualSpectrum(PreviewProbe):
         self.recorder.put(("residual", stage.index), stage.samples, codes)
         self.recorder.put(("contribution", stage.index), stage.samples, canvas - before)
         self.recorder.put(("canvas", stage.index), stage.samples, canvas)
-        self.keep_preview(stage, canvas)
+        self.store_preview(stage, canvas)
 
     def log(self) -> Log:
         maps = {source: self._stack(source) for source in SOURCES[1:4]}

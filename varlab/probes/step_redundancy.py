@@ -36,7 +36,7 @@ class StepRedundancy(PreviewProbe):
 
     def on_residual(self, stage: Stage, codes: Tensor, before: Tensor, canvas: Tensor) -> None:
         self.recorder.put(("canvas", stage.index), stage.samples, canvas)
-        self.keep_preview(stage, canvas)
+        self.store_preview(stage, canvas)
 
     def log(self) -> Log:
         variables: Variables = {"energy_left": (("stage",), self._energy_left(), "1")}

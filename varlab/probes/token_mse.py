@@ -102,10 +102,10 @@ class TokenMSE(LoggingProbe):
             sides = torch.stack([gap, length, then], 2, out=room).transpose(0, 1)
             self.recorder.put(("sides", stage.index, tuple(chosen)), stage.samples, sides)
         if stage.from_end > 0:
-            kept = zip(self._keep(blocks, outs), lengths, strict=True)
+            kept = zip(self._stored(blocks, outs), lengths, strict=True)
             self.outputs |= {block: (stage, out, length) for block, (out, length) in zip(blocks, kept, strict=True)}
 
-    def _keep(self, blocks: list[int], outs: Tensor) -> Sequence[Tensor]:
+    def _stored(self, blocks: list[int], outs: Tensor) -> Sequence[Tensor]:
         """Copies of blocks' outputs [m, B, n, C] where their former ones were, in room that lasts for all stages."""
         size = outs[0].numel()
         if self.room is None or self.room.shape[1] < size:  # the parts of a split batch differ in size

@@ -16,14 +16,13 @@ from varlab.reports.notebooks import find_notebook, list_notebooks, notebook_fol
 from varlab.reports.orders import read_batch
 from varlab.reports.parameters import Parameter, check_parameters, notebook_parameters
 from varlab.reports.run import Report, run_report
-from varlab.reports.viewer import keep_pictures, write_viewer
+from varlab.reports.viewer import save_pictures, write_viewer
 
 __all__ = [
     "Parameter",
     "Report",
     "check_parameters",
     "find_notebook",
-    "keep_pictures",
     "list_notebooks",
     "make_batch",
     "notebook_folder",
@@ -31,6 +30,7 @@ __all__ = [
     "read_batch",
     "record",
     "run_report",
+    "save_pictures",
     "save_tables",
     "write_index",
     "write_viewer",

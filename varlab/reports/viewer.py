@@ -66,12 +66,12 @@ def write_viewer(folder: Path | str, *, title: str = "", back: str = "", overwri
     return page
 
 
-def keep_pictures(compared: "Comparison", report_folder: Path | str | None = None) -> None:
+def save_pictures(compared: "Comparison", report_folder: Path | str | None = None) -> None:
     """Save a comparison with its viewer in ``comparison/`` of the report that is being run; by hand nothing is written.
 
     Examples
     --------
-    >>> vl.reports.keep_pictures(vl.compare("nano-infinity", "scenes", ["truncate:last=1"], n=4))
+    >>> vl.reports.save_pictures(vl.compare("nano-infinity", "scenes", ["truncate:last=1"], n=4))
     """
     given = report_folder or os.environ.get(FOLDER_VARIABLE)
     if not given:

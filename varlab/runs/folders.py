@@ -23,7 +23,7 @@ RECORD = "run.json"
 PARTS = "[0-9]*.npz"
 
 
-def keep(folder: Path, tree: xr.DataTree) -> None:
+def write_log(folder: Path, tree: xr.DataTree) -> None:
     """Write a log so that ``open_log`` reads the same again: whole or not at all."""
     import dask  # half a second that a run without a log need not wait
 

@@ -21,7 +21,7 @@ from varlab.probes import LoggingProbe
 from varlab.probes import log as logs
 from varlab.probes.log import Log
 from varlab.resources import checkout
-from varlab.runs.folders import find_run, forget, has_begun, is_finished, keep, open_log, sweep, write_record
+from varlab.runs.folders import find_run, forget, has_begun, is_finished, open_log, sweep, write_log, write_record
 from varlab.runs.inputs import Prompts, as_hooks, at_least, keywords, read_prompts, with_overrides
 from varlab.runs.job import Job, Progress, default_batch, dense_flops, to_pil
 from varlab.runs.manifest import image_path, lost_images, note_images
@@ -202,7 +202,7 @@ def _fill(job: Job, folder: Path, record: dict[str, Any], progress: Progress | N
             _fill_part(job, record, folder, paths[-1], samples)
         if progress is not None:
             progress(samples.stop, len(job.prompts))
-    keep(folder, logs.tree(joined_lazily(paths), record))
+    write_log(folder, logs.tree(joined_lazily(paths), record))
     shutil.rmtree(folder / "parts")
 
 

@@ -15,7 +15,7 @@ from varlab.weights.zoo import load
 torch.set_num_threads(1)  # no thread lives on in a fork, where others would wait for it
 for name in os.environ.get(LOADED, "").split():
     with suppress(Exception):  # its report says what is wrong
-        ready.keep(find(name), load(name))
+        ready.add(find(name), load(name))
 code_digest()  # of what the forks run, whatever lies there when a later batch begins
 gc.collect()
 gc.freeze()  # what lies here by now no fork looks through for garbage, or copies by doing so

@@ -172,7 +172,7 @@ def _memory(model: NextScaleModel, passes: dict[str, list[Times]], peaks: dict[s
     return pd.DataFrame(rows)
 
 
-def keep(found: Sequence[Latency], path: Path) -> None:
+def save(found: Sequence[Latency], path: Path) -> None:
     """All tables of some measurements as JSON."""
     entries = [
         {"facts": one.facts} | {name: json.loads(getattr(one, name).to_json(orient="records")) for name in TABLES}

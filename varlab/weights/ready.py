@@ -8,7 +8,7 @@ from varlab.weights.official import ModelEntry
 _ready: dict[str, tuple[Any, Any]] = {}  # what the folder held, and the model
 
 
-def keep(entry: ModelEntry, model: Any) -> None:
+def add(entry: ModelEntry, model: Any) -> None:
     """For the next who asks for this mini as it is."""
     _ready[entry.name] = _stamp(entry.folder), model
 

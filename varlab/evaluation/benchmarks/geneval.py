@@ -168,7 +168,7 @@ def _verdict(place: str, line: Mapping[str, Any], item: Item, corrected: bool) -
         labels = labelled.get(name, [None] * len(rows))
         if len(labels) != len(rows):
             raise VarlabError(f"{place}: {len(labels)} colours of {len(rows)} {quoted(name)}.")
-        kept = rules.keep(rows, options.threshold_of(item.category), options)
+        kept = rules.selected(rows, options.threshold_of(item.category), options)
         if kept:
             objects[name], colours[name] = rows[kept], [labels[i] for i in kept]
     for clause in item.facts.get("include", ()):

@@ -20,7 +20,7 @@ from varlab.accelerators.skipvar import LATE, SkipVAR
 from varlab.claims.rules import judged, number
 from varlab.claims.verdict import Outcome
 from varlab.context import fixed_context
-from varlab.engine.canvases import CanvasKeeper
+from varlab.engine.canvases import CanvasStore
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.errors import VarlabError
@@ -68,14 +68,14 @@ def measure_features(
 
 
 def _measure(model: NextScaleModel, texts: list[str], samples: range, seed: int) -> pd.DataFrame:
-    keeper, method = CanvasKeeper(), SkipVAR(model=always(0, 0))
-    run = Run(model, model.settings, SeededNoise(seed), [keeper])
+    canvases, method = CanvasStore(), SkipVAR(model=always(0, 0))
+    run = Run(model, model.settings, SeededNoise(seed), [canvases])
     dense = run.generate(texts, samples, [method]).image.clamp(0, 1)
     seen = method.seen  # nothing splits, so this very method saw all images
     columns: dict[str, Any] = {"prompt": texts}
     columns |= {name: [seen[image][i] for image in samples] for i, name in enumerate(FEATURES)}
     for n in range(1, LATE + 1):
-        columns[f"drop {n}"] = _similarity(model.decode(keeper.canvases[-1 - n]), dense)
+        columns[f"drop {n}"] = _similarity(model.decode(canvases.canvases[-1 - n]), dense)
     for m in range(1, LATE + 1):
         other = Run(model, model.settings, SeededNoise(seed)).generate(texts, samples, build((f"cfg-off:last={m}",)))
         columns[f"replace {m}"] = _similarity(other.image, dense)

@@ -39,7 +39,7 @@ PUBLISHED = {"infinity": (0.14, 0.54, 0.78, 0.84), "hart": (0.12, 0.23, 0.55, 0.
 """Share of scores below each tau, inferred from the published latencies (uncertain by about .05)."""
 
 
-class ScoreKeeper(Probe):
+class ScoreStore(Probe):
     """Mean squared change of every token in every block, averaged over guidance rows, at the scoring stages."""
 
     name = "scores"
@@ -153,7 +153,7 @@ def calibrate(
     parts: list[dict[int, Tensor]] = []
     images = []
     for samples in job.batches(default_batch(model)):
-        keeper = ScoreKeeper(last)
+        keeper = ScoreStore(last)
         run = Run(model, model.settings, SeededNoise(seed), [keeper])
         images.append(run.generate(job.text(samples), samples).image)
         parts.append({k: torch.stack(scores, 1) for k, scores in keeper.scores.items()})

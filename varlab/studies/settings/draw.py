@@ -181,7 +181,7 @@ class _Drawing:
                     self.dense[samples.start] = out.image.clamp(0, 1)
                 if spec in specs:
                     found.append(self._row(spec, samples, out, methods[spec]))
-        self._keep(sorted(found, key=lambda part: specs.index(part.spec.iloc[0])))
+        self._save(sorted(found, key=lambda part: specs.index(part.spec.iloc[0])))
 
     def _alone(self, spec: str) -> None:
         found = []
@@ -189,7 +189,7 @@ class _Drawing:
             methods = methods_of(spec)
             out = self._run().generate(self.job.text(samples), list(samples), methods)
             found.append(self._row(spec, samples, out, methods))
-        self._keep(found)
+        self._save(found)
 
     def _run(self) -> Run:
         return Run(self.job.model, self.job.settings, SeededNoise(self.job.seed))
@@ -208,7 +208,7 @@ class _Drawing:
             row |= told(method, self.job.model.schedule.lengths)
         return pd.DataFrame(row).reindex(columns=list(COLUMNS))
 
-    def _keep(self, found: list[pd.DataFrame]) -> None:
+    def _save(self, found: list[pd.DataFrame]) -> None:
         if not found:
             return
         new = pd.concat(found).sort_values(["spec", "prompt"], kind="stable")

@@ -240,7 +240,7 @@ def _hart(made: GpuBench, models: Models, rounds: int) -> None:
 PARTS = (_hart, _dense, _speed_up, _probes, _batch, _graphs, _compiled)
 
 
-def keep(made: GpuBench, folder: Path) -> Path:
+def save(made: GpuBench, folder: Path) -> Path:
     """``DEVICE-TIME.json`` with all tables and ``DEVICE-TIME.csv`` with the figures; the time is that of its start, so
     that each run has files of its own."""
     stem = "".join(letter if letter.isalnum() else "-" for letter in f"{made.facts['device']}-{made.facts['date']}")

@@ -18,7 +18,7 @@ from varlab.probes import PROBES, build
 from varlab.probes import log as logs
 from varlab.runs import Progress, default_batch
 from varlab.runs.clock import interleaved
-from varlab.runs.folders import keep
+from varlab.runs.folders import write_log
 from varlab.runs.inputs import at_least
 from varlab.scenes.prompt_sets import prompts
 from varlab.weights.memory import refuse_batch
@@ -98,7 +98,7 @@ def stored_bytes(log: logs.Log) -> int:
     if not log:
         return 0
     with TemporaryDirectory() as folder:
-        keep(Path(folder), logs.tree({path: group.rounded() for path, group in log.items()}, {}))
+        write_log(Path(folder), logs.tree({path: group.rounded() for path, group in log.items()}, {}))
         return sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
 
 

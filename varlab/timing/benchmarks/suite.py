@@ -155,7 +155,7 @@ def measure(topic: str, rounds: int, progress: Progress | None = None) -> Measur
     return replace(made, verdict=made.verdict + note, facts=facts)
 
 
-def keep(made: Measured, folder: Path) -> None:
+def save(made: Measured, folder: Path) -> None:
     """The table as ``TOPIC.csv``, one more line of ``TOPIC.jsonl``, which keeps all, and the figure of growth."""
     save_table(folder / f"{made.topic}.csv", made.table, digits="%.6g")
     entry = {"facts": made.facts, "verdict": made.verdict, "rows": json.loads(made.table.to_json(orient="records"))}

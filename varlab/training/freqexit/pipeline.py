@@ -126,7 +126,7 @@ def train_freqexit(plan: Plan, folder: Path, workers: int, device: str, report: 
     new_objective(freqexit_recipe(plan.recipe), cast(VARTransformer, parts.transformer))
     run = folder / plan.label
     with one_writer(run, wait=wait):
-        _keep(plan, run)
+        _save_plan(plan, run)
         with one_writer(folder, wait=wait):
             prepare(plan, folder, device)
         if state_of(run)["step"] < plan.steps:
@@ -134,7 +134,7 @@ def train_freqexit(plan: Plan, folder: Path, workers: int, device: str, report: 
         return bool(state_of(run)["step"] >= plan.steps)
 
 
-def _keep(plan: Plan, run: Path) -> None:
+def _save_plan(plan: Plan, run: Path) -> None:
     """The plan beside its run; a run of another plan is refused, once it has a checkpoint."""
     path = run / "plan.json"
     if path.exists() and (run / "state.pt").exists() and (found := json.loads(path.read_text())) != asdict(plan):
