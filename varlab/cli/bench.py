@@ -42,6 +42,10 @@ def bench(
         ),
     ] = None,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Of attach: this one alone; may be repeated. Default: all but hart-0.7b, minutes a call."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder under which bench/ or gpu/ holds what is found.")] = Path("reports"),
     overwrite: Overwrite = False,
 ) -> None:
@@ -58,13 +62,15 @@ def bench(
     from varlab.outputs import refuse_existing
     from varlab.runs.inputs import at_least
     from varlab.timing.benchmarks.predicted import FILE
-    from varlab.timing.benchmarks.suite import TOPICS, measure, refuse_former, save
+    from varlab.timing.benchmarks.suite import TOPICS, refuse_former
     from varlab.writing import check_writable
 
     at_least(1, rounds=rounds, threads=threads)
     for name in topic or ():
         if name not in (*TOPICS, *OF_GPUS):
             raise unknown("benchmark", name, [*TOPICS, *OF_GPUS])
+    if model is not None:
+        _check_models(model, topic or ())
     check_writable(out)
     refuse_former([name for name in topic or TOPICS if name not in OF_GPUS], out / "bench", overwrite)
     if "predicted" in (topic or ()):
@@ -74,14 +80,32 @@ def bench(
         if name in OF_GPUS:
             _gpu(rounds or 10, out / "gpu") if name == "gpu" else _predicted(out / "gpu")
             continue
+        _measured(name, model, rounds or 3, threads, out / "bench")
+
+
+def _check_models(models: Sequence[str], topics: Sequence[str]) -> None:
+    from varlab.timing.benchmarks.attach_cost import LONG, MODELS
+
+    if list(topics) != ["attach"]:
+        raise VarlabError("--model is of varlab bench attach alone.")
+    for name in models:
+        if name not in (*MODELS, *LONG):
+            raise unknown("model", name, [*MODELS, *LONG])
+
+
+def _measured(topic: str, models: Sequence[str] | None, rounds: int, threads: int, folder: Path) -> None:
+    """A topic, or some of its models one by one: each is written before the next is measured."""
+    from varlab.timing.benchmarks.suite import measure, models_of, save
+
+    for of in [{"model": one} for one in models or models_of(topic)] or [{}]:
         with image_bar() as progress:
-            made = measure(name, rounds or 3, progress)
+            made = measure(topic, rounds, progress, **of)
         console.print(as_table(made.table))
         facts = made.facts
         drawn = ", ".join(str(facts[key]) for key in ("model", "weights", "precision") if key in facts)
-        say(f"{name}: {made.verdict}; {drawn}; {facts['device']}, {count(threads, 'thread')}, n={facts['n']}")
-        save(made, out / "bench")
-        say(f"written to {out / 'bench'}")
+        say(f"{topic}: {made.verdict}; {drawn}; {facts['device']}, {count(threads, 'thread')}, n={facts['n']}")
+        save(made, folder)
+        say(f"written to {folder}")
 
 
 def _gpu(rounds: int, folder: Path) -> None:

@@ -13,6 +13,7 @@ from varlab import schedules
 from varlab.attached import attach
 from varlab.attached.standins import Released, stand_in
 from varlab.context import fixed_context
+from varlab.machine import device_name
 from varlab.models.hart_model import Hart
 from varlab.models.infinity_model import Infinity
 from varlab.models.var_model import VAR
@@ -37,20 +38,25 @@ def _hart() -> Hart:
     return whole.with_(schedule=schedules.square(sides, "hart-192"))
 
 
+def _random(name: str) -> Own:
+    return cast(Own, load(name, init="random", precision="fp32"))
+
+
 MODELS: dict[str, Callable[[], Own]] = {
     "nano-infinity": lambda: cast(Infinity, load("nano-infinity")),
     "mini-infinity": lambda: cast(Infinity, load("mini-infinity")),
-    "Infinity-2B's width": lambda: random_infinity(16, 2048, "0.06M"),  # half as deep: two copies take 9 GiB
-    "HART-0.7B": _hart,
-    "VAR-d16": lambda: cast(VAR, load("var-d16", init="random", precision="fp32")),
+    "infinity-2b-width": lambda: random_infinity(16, 2048, "0.06M"),  # half as deep: two copies take 9 GiB
+    "hart-0.7b-192": _hart,
+    "var-d16": lambda: _random("var-d16"),
 }
+LONG: dict[str, Callable[[], Own]] = {"hart-0.7b": lambda: _random("hart-0.7b")}  # minutes a call: where asked for
 
 
 @dataclass(frozen=True)
 class AttachCost:
     """``table``: a row a variant: seconds of a call of one image, its ratio to the plain call (median and 95 % interval
     over rounds), what an attachment costs once, and the MiB that the process held at most; ``equal``: images bit for
-    bit."""
+    bit of all variants."""
 
     table: pd.DataFrame
     equal: bool
@@ -60,32 +66,41 @@ class AttachCost:
 
 
 @fixed_context()
-def attach_cost(own: Own, rounds: int, progress: Progress | None = None) -> AttachCost:
+def attach_cost(model: str, rounds: int, progress: Progress | None = None) -> AttachCost:
     """Each round calls the sampler with every set of probes in turning order. Time is the process's own on a processor,
-    so that what others do on a shared machine counts little."""
+    so that what others do on a shared machine counts little.
+
+    Of a model of ``LONG`` each pass is one call, which is timed, and none is without probes.
+    """
     at_least(1, rounds=rounds)
+    long = model in LONG
+    own = (LONG if long else MODELS)[model]()
+    variants = [name for name in VARIANTS if not (long and name == SILENT)]
     theirs, images = stand_in(own), dict[str, Any]()
 
     def one(variant: str, turn: int) -> tuple[float, float]:
-        calls, once, images[variant] = _pass(theirs, VARIANTS[variant])
+        calls, once, images[variant] = _pass(theirs, VARIANTS[variant], warm=not long)
         return calls, once
 
-    timed = interleaved(list(VARIANTS), one, rounds, own.device, progress)
+    timed = interleaved(variants, one, rounds, own.device, progress)
     figures = {name: np.array(found) for name, found in timed.passes.items()}
+    equal = all(torch.equal(images[PLAIN], image) for image in images.values())
     rows = []
     for name, found in figures.items():
         ratio = paired_ratio(found[:, 0], figures[PLAIN][:, 0])
         spent = np.median(found, axis=0)
-        rows.append([name, rounds, spent[0], *ratio, spent[1], timed.peaks[name]])
-    columns = ["variant", "n", "median_s", "ratio", "low", "high", "once_s", "peak_mib"]
-    facts = {"model": own.name, "weights": own.weights, "precision": own.precision, "seed": 0, "width": own.width,
-             "blocks": own.depth}  # fmt: skip
+        rows.append([name, rounds, spent[0], *ratio, spent[1], timed.peaks[name], equal])
+    columns = ["variant", "n", "median_s", "ratio", "low", "high", "once_s", "peak_mib", "bit_equal"]
+    facts = {"model": model, "weights": own.weights, "precision": own.precision, "seed": 0, "width": own.width,
+             "blocks": own.depth, "latents": own.schedule.final[0], "device": device_name(own.device),
+             "threads": torch.get_num_threads()}  # fmt: skip
     table = pd.DataFrame(rows, columns=columns).assign(**facts)
-    return AttachCost(table[[*facts, *columns]], all(torch.equal(images[PLAIN], image) for image in images.values()))
+    return AttachCost(table[[*facts, *columns]], equal)
 
 
-def _pass(theirs: Released, probes: tuple[str, ...] | None) -> tuple[float, float, torch.Tensor]:
-    """Seconds of a call, and what attaching takes once: entering, and what the first call takes more; the picture."""
+def _pass(theirs: Released, probes: tuple[str, ...] | None, warm: bool) -> tuple[float, float, torch.Tensor]:
+    """Seconds of a call, after one that warms up; what attaching takes once: entering, and what the first call takes
+    more, where there are two; the picture."""
     given = theirs.arguments([PROMPTS[theirs.own.family]])
 
     def call() -> tuple[float, Any]:
@@ -96,12 +111,11 @@ def _pass(theirs: Released, probes: tuple[str, ...] | None) -> tuple[float, floa
 
     with torch.inference_mode():
         if probes is None:
-            call()  # as the first of an attachment warms what the second is timed on
-            seconds, image = call()
+            seconds, image = [call() for _ in range(1 + warm)][-1]
             return seconds, float("nan"), image
         start = time.process_time()
         with attach(theirs.model, theirs.vae, probes=probes):
             entered = time.process_time() - start
-            first, _ = call()
-            later, image = call()
+            made = [call() for _ in range(1 + warm)]
+    (first, _), (later, image) = made[0], made[-1]
     return later, entered + first - later, image

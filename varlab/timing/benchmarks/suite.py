@@ -32,13 +32,15 @@ QUIET = 0.9  # share of its threads' time below which a run shared the machine w
 
 @dataclass(frozen=True)
 class Measured:
-    """A topic's table, one line that judges it, and what it rests on; ``rounds``: kept until the table is written."""
+    """A topic's table, one line that judges it, and what it rests on; ``rounds``: kept until the table is written;
+    ``of_one_model``: rows of others stay in the table on disk."""
 
     topic: str
     table: pd.DataFrame
     verdict: str
     facts: dict[str, Any]
     rounds: Path | None = None
+    of_one_model: bool = False
 
 
 def dense(rounds: int, progress: Progress | None) -> Measured:
@@ -100,23 +102,16 @@ def shared(rounds: int, progress: Progress | None, model: str = "mini-infinity")
     return Measured("sharing", table, verdict, facts | {"n": int(last.images), "earlier_rounds": earlier}, kept)
 
 
-def attached(rounds: int, progress: Progress | None) -> Measured:
-    """Of samplers under the released names: two minis, Infinity-2B's width, HART-0.7B and VAR-d16."""
-    made, told, rounds = [], [], max(rounds, 5)
-    for place, (name, build) in enumerate(attach_cost.MODELS.items()):
-        cost = attach_cost.attach_cost(build(), rounds, _share(progress, place, len(attach_cost.MODELS)))
-        ratio = cost.ratio(WHOLE)
-        word = f"{_word(ratio, attach_cost.ALLOWED)} {attach_cost.ALLOWED:g}"
-        told.append(f"{name}: {WHOLE} {ratio:.3f} times plain, {word}; {_equal(cost.equal)}")
-        made.append(cost.table)
-    table = pd.concat(made, ignore_index=True)
-    weights = ", ".join(f"{of.model[0]} {of.weights[0]}" for of in made)
-    facts = {"weights": weights, "precision": "fp32", "n": rounds, "batch": 1, "seed": 0}
-    return Measured("attach", table, "; ".join(told), facts)
-
-
-def _share(progress: Progress | None, part: int, parts: int) -> Progress | None:
-    return None if progress is None else lambda done, rounds: progress((part + done / rounds) * rounds / parts, rounds)
+def attached(rounds: int, progress: Progress | None, model: str) -> Measured:
+    """Of a sampler under the released names, at least five rounds unless a call takes minutes."""
+    rounds = rounds if model in attach_cost.LONG else max(rounds, 5)
+    cost = attach_cost.attach_cost(model, rounds, progress)
+    ratio = cost.ratio(WHOLE)
+    word = f"{_word(ratio, attach_cost.ALLOWED)} {attach_cost.ALLOWED:g}"
+    verdict = f"{WHOLE} {ratio:.3f} times plain, {word}; {_equal(cost.equal)}"
+    first = cost.table.iloc[0]
+    facts = {"model": model, "weights": first.weights, "precision": first.precision, "n": rounds, "batch": 1, "seed": 0}
+    return Measured("attach", cost.table, verdict, facts, of_one_model=True)
 
 
 def _word(value: float, most: float) -> str:
@@ -133,17 +128,22 @@ def _of_probes(topic: str, model: NextScaleModel, made: ProbeCost, verdict: str,
     return Measured(topic, made.table.assign(**named), verdict, facts)
 
 
-TOPICS: dict[str, Callable[[int, Progress | None], Measured]] = {
+TOPICS: dict[str, Callable[..., Measured]] = {
     "dense": dense, "growth": grown, "probes": probes, "probes-full": full_probes, "sharing": shared,
     "attach": attached,
 }  # fmt: skip
 
 
-def measure(topic: str, rounds: int, progress: Progress | None = None) -> Measured:
-    """One topic, with what the machine was and how much of it the run had."""
+def models_of(topic: str) -> list[str]:
+    """Those that a topic measures one by one, each a table of its own that is written before the next."""
+    return list(attach_cost.MODELS) if topic == "attach" else []
+
+
+def measure(topic: str, rounds: int, progress: Progress | None = None, **of: str) -> Measured:
+    """One topic, or ``model=`` of it, with what the machine was and how much of it the run had."""
     device = torch.device("cpu")
     before, wall, busy = clocks(device), time.perf_counter(), time.process_time()
-    made = TOPICS[topic](rounds, progress)
+    made = TOPICS[topic](rounds, progress, **of)
     wall, busy = time.perf_counter() - wall, time.process_time() - busy
     share = busy / wall / torch.get_num_threads()
     facts = made.facts | {
@@ -157,7 +157,9 @@ def measure(topic: str, rounds: int, progress: Progress | None = None) -> Measur
 
 def save(made: Measured, folder: Path) -> None:
     """The table as ``TOPIC.csv``, one more line of ``TOPIC.jsonl``, which keeps all, and the figure of growth."""
-    save_table(folder / f"{made.topic}.csv", made.table, digits="%.6g")
+    file = folder / f"{made.topic}.csv"
+    others = [_others(file, made.table)] if made.of_one_model and file.is_file() else []
+    save_table(file, pd.concat([*others, made.table]), digits="%.6g")
     entry = {"facts": made.facts, "verdict": made.verdict, "rows": json.loads(made.table.to_json(orient="records"))}
     with (folder / f"{made.topic}.jsonl").open("a") as history:
         history.write(json.dumps(entry, default=str) + "\n")
@@ -170,6 +172,12 @@ def save(made: Measured, folder: Path) -> None:
         )
         with beside(folder / "growth.png") as part:
             growth_curves(made.table, line).savefig(part, dpi=150, metadata=in_picture({"benchmark": "growth"} | facts))
+
+
+def _others(file: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """What a file holds of models that are not in the table."""
+    former = pd.read_csv(file)
+    return former[~former.model.isin(table.model)]
 
 
 def refuse_former(topics: Iterable[str], folder: Path, overwrite: bool = False) -> None:
