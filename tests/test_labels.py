@@ -22,7 +22,7 @@ from varlab import figures
 from varlab.analysis.frontier import Frontier
 from varlab.figures import style
 from varlab.figures.labels import Label, place
-from varlab.figures.save import laid_out
+from varlab.figures.layout import laid_out, lay_out
 from varlab.figures.sizes import STYLES, resize
 from varlab.figures.text import brief
 
@@ -150,6 +150,7 @@ def test_a_legend_below_its_axes_covers_nothing_in_a_saved_figure() -> None:
     ax.set_xlabel("stage and its grid\nand more")
     legend = ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.4))
     below = figure.supxlabel("three\nlines of\nprovenance")
+    lay_out(figure)
     with laid_out(figure):
         figure.draw_without_rendering()
         assert not legend.get_window_extent().overlaps(below.get_window_extent())
@@ -175,7 +176,8 @@ def test_a_legend_stands_right_below_the_name_of_its_axis(draw: Callable[..., Ax
         if isinstance(text, Text):
             text.set_fontsize(letters * float(text.get_fontsize()))
     assert legend is not None
-    with style.theme(), laid_out(figure):
+    with style.theme():
+        lay_out(figure)
         figure.draw_without_rendering()
         gap = ax.xaxis.label.get_window_extent().y0 - legend.get_window_extent().y1
         assert 0 < gap < 10 * letters and legend.get_window_extent().y0 > 0

@@ -27,15 +27,28 @@ def as_log(log: Log) -> xr.DataTree:
     return open_log(Path(log))
 
 
+def read_ahead(log: xr.DataTree, most: int = 2**28) -> xr.DataTree:
+    """The log in memory where it takes at most so many bytes there: its store is slow to give values one by one."""
+    if log.nbytes <= most:
+        import dask  # which opened it
+
+        with dask.config.set(scheduler="synchronous"):
+            log.load()
+    return log
+
+
 def dataset(log: Log, group: str) -> xr.Dataset:
     """The dataset of a probe, or of a stage's maps (``token-mse/stage-06``).
 
     Errors: the log has no such group.
     """
     tree = as_log(log)
-    if group.strip("/") not in {node.path.strip("/") for node in tree.subtree if node.data_vars}:
+    found: xr.DataTree | None = tree
+    for name in group.strip("/").split("/"):
+        found = found and found.children.get(name)
+    if found is None or not found.data_vars:
         raise unknown("group of the log", group, [str(name) for name in tree.children])
-    return tree[group].to_dataset()
+    return found.to_dataset()
 
 
 def variable(log: Log, group: str, name: str) -> xr.DataArray:

@@ -18,6 +18,7 @@ def figures(
     style: Annotated[str, typer.Option(help="paper, talk or poster.")] = "paper",
     format: Annotated[str, typer.Option(help="Of pdf, png and svg, with commas between.")] = "pdf,png,svg",
     columns: Annotated[int, typer.Option(help="Width of figures of one panel: 1 or 2 columns of a page.")] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="Processes, of four folders and more. 0: one a core.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Draw all figures of folders from what they stored; the same bytes each time, no model needed.
@@ -26,6 +27,7 @@ def figures(
 
     Example: `varlab figures runs/mine --style paper --format pdf --out paper/figures`
     """
+    from varlab.figures.processes import cores
     from varlab.figures.redraw import redraw
     from varlab.writing import check_writable
 
@@ -33,7 +35,9 @@ def figures(
     formats = [item.strip() for item in format.split(",") if item.strip()]
     if not formats:
         raise VarlabError("--format names none of pdf, png, svg.")
-    made = redraw(folders, out, style=style, formats=formats, columns=columns, overwrite=overwrite)
+    made = redraw(
+        folders, out, style=style, formats=formats, columns=columns, overwrite=overwrite, workers=workers or cores()
+    )
     say(f"{len(made) - 1} files, and {made[-1]}, which says what each shows")
 
 

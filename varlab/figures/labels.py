@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from numpy.typing import NDArray
 
+from varlab.figures.layout import lay_out
 from varlab.figures.style import figure_of, halo
 
 DIRECTIONS = ((1, 1), (1, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1))  # the earlier one where equal
@@ -44,13 +45,19 @@ class Label:
 _PLACED: "WeakKeyDictionary[Axes, tuple[list[Label], list[Annotation]]]" = WeakKeyDictionary()
 
 
-def place_again(figure: Figure, letters: float) -> None:
-    """Draw the names of a figure anew, in letters and at distances so many times as large as they were first."""
+def place_again(figure: Figure, letters: float) -> bool:
+    """Draw the names of a figure anew, in letters and at distances so many times as large as they were first.
+
+    Whether there are any.
+    """
+    named = False
     for ax in figure.axes:
         labels, drawn = _PLACED.pop(ax, ([], []))
         for text in drawn:
             text.remove()
         place(ax, labels, letters)
+        named |= bool(labels)
+    return named
 
 
 def place(ax: Axes, labels: list[Label], letters: float = 1.0) -> None:
@@ -63,7 +70,7 @@ def place(ax: Axes, labels: list[Label], letters: float = 1.0) -> None:
     if not shown:
         return
     figure = figure_of(ax)
-    figure.draw_without_rendering()  # the layout, on which distances depend
+    lay_out(figure)  # on which distances depend
     points = 72.0 / figure.dpi / letters
     frame = ax.get_window_extent().get_points().ravel() * points - GAP * OUTWARD
     ink = np.array([_box(at, MARKER, MARKER, (0, 0)) for at in _ink(ax) * points]).reshape(-1, 4)

@@ -25,11 +25,18 @@ def put_below(legend: Legend, ax: Axes) -> None:
     _lower(legend, ax, 3 * (THEME["xtick.labelsize"] + THEME["axes.labelsize"]) / 72)  # about, until it is laid out
 
 
+def hanging(figure: Figure) -> bool:
+    """Whether a legend reaches below its axes."""
+    legends = [(ax, ax.get_legend()) for ax in figure.axes]
+    return any(legend is not None and legend.get_window_extent().y0 < ax.bbox.y0 - 1 for ax, legend in legends)
+
+
 def settle_legends(figure: Figure) -> None:
-    """Puts each ``legend_below`` right under the name of its axis, which a figure that was drawn once has placed."""
+    """Puts each ``legend_below`` right under the name of its axis, once a layout has given its axes their place."""
     for ax in figure.axes:
         legend = ax.get_legend()
         if legend is not None and legend.get_gid() == BELOW:
+            ax.xaxis.get_tightbbox()  # has it move its name
             _lower(legend, ax, (ax.bbox.y0 - ax.xaxis.label.get_window_extent().y0) / figure.dpi)
 
 

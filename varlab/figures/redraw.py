@@ -1,7 +1,11 @@
 """All figures of folders again, from what they stored: no model, no sampling, the same bytes each time."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +16,13 @@ from matplotlib.figure import Figure
 
 from varlab.errors import VarlabError, unknown
 from varlab.figures.counterparts import IN_REPORTS, MIRRORS, WITHOUT
-from varlab.figures.save import laid_out
+from varlab.figures.fonts import bare_fonts
+from varlab.figures.layout import laid_out
+from varlab.figures.once import same_texts
+from varlab.figures.processes import processes
 from varlab.figures.sizes import STYLES, enlarge, resize
-from varlab.figures.sources import Drawing, drawings, sources
+from varlab.figures.sources import Drawing, Plan, drawings, sources
 from varlab.figures.style import figure_of, kept, panels, theme
-from varlab.figures.text import bare_fonts
 from varlab.outputs import refuse_existing, save_json
 from varlab.writing import beside
 
@@ -34,6 +40,7 @@ def redraw(
     formats: Sequence[str] = FORMATS,
     columns: int = 1,
     overwrite: bool = False,
+    workers: int = 1,
 ) -> list[Path]:
     """Draw every figure that folders hold; returns the files, the manifest ``figures.json`` last.
 
@@ -49,11 +56,15 @@ def redraw(
         logs and versions give equal bytes.
     columns
         1 or 2: the width of figures of one panel, 3.25 or 6.75 inches. Maps and pictures always take both columns.
+    workers
+        Processes at most that draw a folder each, from four folders on; the same bytes. A script that asks for more
+        than one has its calls under ``if __name__ == "__main__":``.
 
     Raises
     ------
     VarlabError
-        For an unknown style, format or folder and for files that are there, before anything is drawn.
+        For an unknown style, format or folder and for files that are there, before anything is drawn. For folders that
+        could not be drawn, by name, after the others.
     """
     asked: Any = (("style", [style], STYLES), ("format", formats, FORMATS), ("columns", [columns], (1, 2)))
     for name, given, known in asked:
@@ -61,20 +72,72 @@ def redraw(
             if item not in known:
                 raise unknown(name, str(item), [str(one) for one in known])
     place, found = Path(out), [source for folder in folders for source in sources(Path(folder))]
-    plans = [(folder, drawing, draw) for folder in found for drawing, draw in drawings(folder)]
-    stems = _stems([folder for folder, _, _ in plans], [drawing.name for _, drawing, _ in plans])
-    refuse_existing(
-        place / MANIFEST, *(place / f"{stem}.{end}" for stem in stems for end in formats), overwrite=overwrite
-    )
-    made, records = [], []
-    for stem, (folder, drawing, draw) in zip(stems, plans, strict=True):
-        figure = _drawn(drawing, draw, style, columns)
-        with theme(), laid_out(figure):
-            made += [_written(figure, place / f"{stem}.{end}") for end in formats]
-        records.append(_record(stem, folder, drawing, figure))
-        plt.close(figure)
+    number = min(workers, len(found) // 2)  # a process waits seconds for its imports
+    with processes(number, _ready) if number > 1 else nullcontext() as pool:
+        plans = [drawings(folder) for folder in found]
+        names = [(folder, drawing.name) for folder, some in zip(found, plans, strict=True) for drawing, _ in some]
+        stems = iter(_stems([folder for folder, _ in names], [name for _, name in names]))
+        tasks = [
+            Task(folder, tuple(islice(stems, len(some))), place, style, tuple(formats), columns)
+            for folder, some in zip(found, plans, strict=True)
+        ]
+        refuse_existing(place / MANIFEST, *(file for task in tasks for file in task.files()), overwrite=overwrite)
+        each = pool.each(draw_source, tasks, _lost) if pool else [*map(draw_source, tasks, plans)]
+    records, failures = [record for some, _ in each for record in some], [text for _, text in each if text]
     record = {"style": style, "columns": columns, "figures": records, "in reports": IN_REPORTS, "without": WITHOUT}
-    return [*made, save_json(place / MANIFEST, record)]
+    save_json(place / MANIFEST, record)
+    if failures:
+        raise VarlabError(" ".join(failures))
+    return [*(file for task in tasks for file in task.files()), place / MANIFEST]
+
+
+@dataclass(frozen=True)
+class Task:
+    """The figures of one of the ``sources`` by the names of their files, and how they are drawn."""
+
+    folder: Path
+    stems: tuple[str, ...]
+    place: Path
+    style: str
+    formats: tuple[str, ...]
+    columns: int
+
+    def __len__(self) -> int:
+        return len(self.stems)
+
+    def files(self) -> list[Path]:
+        return [self.place / f"{stem}.{end}" for stem in self.stems for end in self.formats]
+
+
+Made = tuple[list[dict[str, Any]], str]  # records for the manifest, and what went wrong after them
+
+
+def draw_source(task: Task, plans: Sequence[Plan] = ()) -> Made:
+    """All files of a folder, in this process or another; where a figure cannot be drawn, those before it."""
+    records: list[dict[str, Any]] = []
+    try:
+        for stem, (drawing, draw) in zip(task.stems, plans or drawings(task.folder), strict=True):
+            with theme(), same_texts():
+                figure = _drawn(drawing, draw, task.style, task.columns)
+                with laid_out(figure):
+                    for end in task.formats:
+                        _write(figure, task.place / f"{stem}.{end}")
+            records.append(_record(stem, task.folder, drawing, figure))
+            plt.close(figure)
+    except Exception as error:  # the other folders are drawn all the same
+        what = str(error) if isinstance(error, VarlabError) else repr(error)
+        return records, f"{task.folder} could not be drawn from {task.stems[len(records)]} on: {what}"
+    return records, ""
+
+
+def _lost(task: Task) -> Made:
+    return [], f"{task.folder} may be drawn in part: a process was ended, perhaps for want of memory; take --workers 1."
+
+
+def _ready() -> None:
+    """Has a process import what opens logs, beside what draws, while its first folder is sought."""
+    for name in ("varlab.runs.folders", "zarr", "dask.array", "matplotlib.backends.backend_pdf"):
+        import_module(name)
 
 
 def _stems(folders: Sequence[Path], names: Sequence[str]) -> list[str]:
@@ -98,15 +161,14 @@ def _drawn(drawing: Drawing, draw: Callable[..., Axes | Figure], style: str, col
     return figure
 
 
-def _written(figure: Figure, path: Path) -> Path:
+def _write(figure: Figure, path: Path) -> None:
     about: Any = {
         ".pdf": {"Title": path.stem, "Keywords": kept(figure).line, "CreationDate": None, "Creator": "varlab"},
         ".png": {"Title": path.stem, "Description": kept(figure).line, "Software": "varlab"},
         ".svg": {"Title": path.stem, "Description": kept(figure).line, "Date": None, "Creator": "varlab"},
     }[path.suffix]
-    with theme(), bare_fonts(), mpl.rc_context(FIXED), beside(path) as part:
+    with bare_fonts(), mpl.rc_context(FIXED), beside(path) as part:
         figure.savefig(part, metadata=about)
-    return path
 
 
 def _record(stem: str, folder: Path, drawing: Drawing, figure: Figure) -> dict[str, Any]:

@@ -2,19 +2,16 @@
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from varlab.figures.legends import settle_legends
+from varlab.figures.fonts import bare_fonts
+from varlab.figures.layout import laid_out, lay_out
 from varlab.figures.style import figure_of, kept, theme
-from varlab.figures.text import bare_fonts
 from varlab.outputs import read_facts, refuse_existing, save_table
 from varlab.reports.facts import FOLDER_VARIABLE
 from varlab.writing import beside
@@ -45,6 +42,8 @@ def save(
     if not overwrite and not (files[1].is_file() and read_facts(files[1]).get("Description", "") == note.line):
         refuse_existing(*files)
     text = {"Title": name, "Keywords": note.line}
+    with theme():
+        lay_out(figure)
     with theme(), bare_fonts(), laid_out(figure), beside(files[0]) as pdf, beside(files[1]) as png:
         figure.savefig(pdf, metadata={**text, "CreationDate": None, "Creator": "varlab"})
         about = {"Title": name, "Description": note.line, "Software": "varlab"}
@@ -53,23 +52,6 @@ def save(
     save_table(files[2], sheet, digits="%.6g")
     if folder is None and "ipykernel" in sys.modules:
         _show(files[1], figure)
-
-
-@contextmanager
-def laid_out(figure: Figure) -> Iterator[None]:
-    """The layout is found once for all files, and each is drawn once: with an engine, "none" too, it is drawn twice."""
-    engine = figure.get_layout_engine()
-    figure.draw_without_rendering()
-    settle_legends(figure)
-    if engine is not None:
-        engine.execute(figure)  # a legend below its axes moves with their height, and would cover what is below it
-    with mpl.rc_context({"figure.autolayout": False, "figure.constrained_layout.use": False}):
-        figure.set_layout_engine(None)
-    try:
-        yield
-    finally:
-        if engine is not None:
-            figure.set_layout_engine(engine)
 
 
 def _show(png: Path, figure: Figure) -> None:

@@ -18,6 +18,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Affine2D
 
 from varlab.figures.labels import place_again
+from varlab.figures.layout import lay_out
 from varlab.figures.legends import put_below
 from varlab.figures.style import PROVENANCE, figure_of
 from varlab.figures.text import balanced
@@ -29,7 +30,7 @@ WIDEST, BESIDE, BELOW = 0.82, 0.42, 0.95  # of the width of a panel: a legend, o
 
 
 def resize(figure: Figure, style: str, full: bool = False) -> None:
-    """Give a figure of a paper's size that of a style; letters and lines grow more than the figure.
+    """Give a figure of a paper's size that of a style, and lay it out; letters and lines grow more than the figure.
 
     full: it has no room for that, and grows as much as they do.
     """
@@ -41,12 +42,17 @@ def resize(figure: Figure, style: str, full: bool = False) -> None:
             layout.set(w_pad=size * layout.get()["w_pad"])  # type: ignore[call-arg]
         for artist in figure.findobj():
             _grow(artist, size, letters)
-    for legend in figure.findobj(Legend):
-        _fit_legend(legend, figure)
+    for legend in [*figure.legends, *(one for ax in figure.axes for one in ax.get_children())]:
+        if isinstance(legend, Legend):
+            _fit_legend(legend, figure)
     for _ in range(ROUNDS):
+        lay_out(figure)
         if not _fit(figure):
             break
-    place_again(figure, letters)
+    else:
+        lay_out(figure)
+    if place_again(figure, letters):
+        lay_out(figure)
 
 
 def enlarge(figure: Figure, factor: float) -> None:
@@ -120,7 +126,6 @@ def _fit(figure: Figure) -> bool:
 
     Whether anything changed, and so the room.
     """
-    figure.draw_without_rendering()
     changed = []
     for ax in figure.axes:
         changed += [_wrap(title, title.get_window_extent().width, room) for title, room in _titles(ax)]
@@ -137,7 +142,7 @@ def _titles(ax: Axes) -> Iterator[tuple[Text, float]]:
     steps = [abs(other.bbox.x0 - ax.bbox.x0) for other in panels if other.get_title()]
     rooms = {left: min((step for step in starts if step > 1), default=edge - ax.bbox.x0)}
     rooms |= {centre: min((step for step in steps if step > 1), default=edge)}
-    for text in ax.findobj(Text):
+    for text in ax.get_children():
         if isinstance(text, Text) and text.get_text() in rooms.keys() - {""}:
             yield text, rooms[text.get_text()]
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from varlab.analysis.ablation_axes import axis_specs, blocks_table
 from varlab.analysis.comparisons import SavedComparison, log_of
 from varlab.analysis.decisions import pruning_method
-from varlab.analysis.logs import Log, as_log
+from varlab.analysis.logs import Log, as_log, read_ahead
 from varlab.analysis.measured import Measured, read_measured
 from varlab.analysis.settings_table import read_settings_table
 from varlab.analysis.tokens import poster_blocks
@@ -145,7 +145,17 @@ def drawings(folder: Path) -> list[Plan]:
     if studies:
         return [plan for study in studies for plan in _of_study(folder, study)]
     log = as_log(folder)
-    return [(one, partial(one.draw, log)) for one in OF_LOGS if one.needs in log.children]
+    return [(one, partial(_of_log, one.draw, log)) for one in OF_LOGS if one.needs in log.children]
+
+
+def _of_log(draw: Callable[..., Axes | Figure], log: Log, *given: Any, **options: Any) -> Axes | Figure:
+    """A figure of a log, which the first of them reads."""
+    return draw(read_ahead(as_log(log)), *given, **options)
+
+
+def _kept(log: Log, compared: SavedComparison, name: str) -> Figure:
+    """Its pictures are opened where they are drawn: files stay open as long as that takes."""
+    return keep_maps(read_ahead(as_log(log)), compared.images[name], compared.images["none"])
 
 
 def _of_tables(folder: Path) -> list[Plan]:
@@ -202,11 +212,11 @@ def _decided(log: Log, name: str, row: int, compared: SavedComparison) -> list[P
     found: list[Plan] = []
     try:
         pruning_method(log)
-        draw = partial(keep_maps, log, compared.images[name], compared.images["none"])
-        found.append((Drawing(f"keep_maps-{row:02d}", draw, axes=False), draw))
+        maps = Drawing(f"keep_maps-{row:02d}", keep_maps, axes=False)
+        found.append((maps, partial(_kept, log, compared, name)))
     except VarlabError:
         pass  # a method that leaves out no tokens
     if "skipvar" in as_log(log).children:
-        draw = partial(decisions, log)
-        found.append((Drawing(f"decisions-{row:02d}", draw, axes=False), draw))
+        decided = Drawing(f"decisions-{row:02d}", decisions, axes=False)
+        found.append((decided, partial(_of_log, decisions, log)))
     return found

@@ -11,7 +11,9 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
@@ -314,30 +316,38 @@ def finish(drawn: Drawn, log: Log, name: str, table: pd.DataFrame) -> Drawn:
     while name in note.tables:
         name += " (2)"
     note.tables[name] = (provenance(log), table)
-    _draw_as_typed(drawn)
+    written = _draw_as_typed(figure)
     letters = int(figure.get_figwidth() * LETTERS_PER_INCH)
     # A part stays on one line.
     parts = [[part.replace(" ", "\N{NO-BREAK SPACE}") for part in one.split(" · ")] for one in note.line.split("\n")]
     lines = ["\N{NO-BREAK SPACE}· ".join(some) for some in parts]
-    if any(OPEN in drawn_text for drawn_text in [*map(as_typed, lines), *_texts(figure)]):
+    if any(OPEN in drawn_text for drawn_text in [*map(as_typed, lines), *written]):
         lines.append(NOTE)
     below = "\n".join(wrapped(line, letters) for line in lines)
     figure.supxlabel(below, x=0.005, ha="left", fontsize=5.5, color=SOFT, parse_math=False, gid=PROVENANCE)
     return drawn
 
 
-def _draw_as_typed(drawn: Axes | Figure) -> None:
-    """No formulas, on axes of a caller's own either; the power of ten beside an axis is matplotlib's text."""
-    axes = drawn.axes if isinstance(drawn, Figure) else [drawn]
-    own = {axis.get_offset_text() for ax in axes for axis in (ax.xaxis, ax.yaxis)}
-    for text in drawn.findobj(Text):
-        if isinstance(text, Text) and text not in own:
-            text.set_parse_math(False)
+def _draw_as_typed(figure: Figure) -> list[str]:
+    """No formulas, on axes of a caller's own either; the power of ten beside an axis is matplotlib's text.
+
+    All that is written in the figure, the names at the ticks included.
+    """
+    written = []
+    for text in _texts(figure):
+        text.set_parse_math(False)
+        written.append(text.get_text())
+    return written
 
 
-def _texts(figure: Figure) -> list[str]:
-    """All that is written in a figure, the names at the ticks included."""
-    for ax in figure.axes:
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.get_ticklabels()  # has the axis write them
-    return [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]
+def _texts(artist: Artist) -> Iterator[Text]:
+    """All texts in an artist; an axis without ticks is not asked for their names, as it would make one first."""
+    if isinstance(artist, Axis):
+        yield artist.label
+        if len(artist.get_majorticklocs()):
+            yield from artist.get_ticklabels(which="both")  # has the axis write them
+    elif isinstance(artist, Text):
+        yield artist
+    else:
+        for child in artist.get_children():
+            yield from _texts(child)

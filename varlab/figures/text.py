@@ -7,8 +7,7 @@ with a warning each, for a letter that its font lacks.
 import re
 import textwrap
 import unicodedata
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from itertools import groupby
 
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
@@ -37,22 +36,6 @@ def families() -> list[str]:
     """The fonts of the figures, the first that has a letter draws it."""
     installed = {font.name for font in fontManager.ttflist}
     return [MAIN, *(name for name in FALLBACKS if name in installed)]
-
-
-@contextmanager
-def bare_fonts() -> Iterator[None]:
-    """Puts fonts into PDF files without their rules for ligatures and kerning.
-
-    Each letter has its place by then, and to cut these rules down to the letters used is most of the work on a font.
-    """
-    from fontTools.subset import Options
-
-    usual = Options._drop_tables_default
-    Options._drop_tables_default = [*usual, "GDEF", "GPOS", "GSUB"]
-    try:
-        yield
-    finally:
-        Options._drop_tables_default = usual
 
 
 def as_typed(text: object) -> str:
