@@ -17,7 +17,7 @@ from tests.toy_logs import toy_log
 from varlab.errors import VarlabError
 from varlab.figures import fonts, layout, redraw
 from varlab.figures.processes import cores, processes
-from varlab.runs.folders import keep
+from varlab.runs.folders import write_log
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_a_folder_that_cannot_be_drawn_is_named_and_the_others_are_drawn(
     for name in set(tree.children) - {"step-redundancy"}:
         del tree[name]
     del tree["step-redundancy"]["ssim"]
-    keep(broken, tree)
+    write_log(broken, tree)
     with pytest.raises(VarlabError, match="broken could not be drawn from broken-step_redundancy on"):
         redraw([broken, *runs[:3]], tmp_path / "out", formats=["png"], workers=workers)
     names = {path.name for path in tmp_path.joinpath("out").iterdir()}
