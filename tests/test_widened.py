@@ -83,6 +83,17 @@ def test_a_widened_layer_computes_where_it_is_moved_to():
     assert layer.to("meta").weight.is_meta  # a device that any machine has
 
 
+def test_layers_share_one_buffer_as_large_as_the_largest():
+    torch.manual_seed(0)
+    layers = [nn.Linear(*shape).bfloat16().requires_grad_(False) for shape in ((4, 3), (3, 8), (8, 4))]
+    whole = [layer.weight.float() for layer in layers]
+    widen(nn.ModuleList(layers))
+    for layer, weight in [*zip(layers, whole, strict=True)] * 2:
+        assert torch.equal(layer.weight, weight) and layer.weight.dtype == torch.float32
+    assert {layer.weight.untyped_storage().nbytes() for layer in layers} == {4 * 32}
+    assert len({layer.weight.data_ptr() for layer in layers}) == 1
+
+
 def test_what_cannot_be_is_refused(tmp_path):
     with pytest.raises(VarlabError, match="bf16-weights"):
         vl.load("nano-infinity", precision="bf16-weight")

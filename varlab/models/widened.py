@@ -1,6 +1,6 @@
 """Weights kept in bf16 for arithmetic in fp32: half the memory where a processor multiplies bf16 slowly.
 
-A block's weights are widened just before use, into one buffer a shape that all blocks share: no copy is kept. Widening
+A block's weights are widened just before use, into one buffer that all of them share: no copy is kept. Widening
 is exact, so a product is that of fp32 with weights that were rounded to bf16.
 """
 
@@ -13,27 +13,28 @@ from varlab.models.quantised import INT8, is_quantised
 
 BF16_WEIGHTS = "bf16-weights"  # the precision of such a model
 
-Spaces = dict[tuple[torch.Size, torch.device], tuple[Tensor, Tensor]]
+Spaces = dict[torch.device, tuple[Tensor, Tensor]]
 
 
 class Widened(nn.Module):
-    """One weight: asked for as ``linear.weight``, it comes in fp32 and is good until the next of its shape is asked
-    for. ``spaces``: a buffer a shape and device, and whose weight lies in it."""
+    """One weight: asked for as ``linear.weight``, it comes in fp32 and is good until the next one is asked for.
+    ``spaces``: of each device whose weight lies in its buffer, and the buffer, as large as the largest weight."""
 
     def __init__(self, spaces: Spaces) -> None:
         super().__init__()
         self.spaces = spaces
 
     def forward(self, kept: Tensor) -> Tensor:
-        place = kept.shape, kept.device
-        owner, buffer = self.spaces.get(place, (None, None))
-        if buffer is None:
+        owner, buffer = self.spaces.get(kept.device, (None, None))
+        if buffer is None or buffer.numel() < kept.numel():
+            owner = None
             with torch.inference_mode(False):
-                buffer = torch.empty_like(kept, dtype=torch.float32)
+                buffer = torch.empty(kept.numel(), dtype=torch.float32, device=kept.device)
+        wide = buffer[: kept.numel()].view(kept.shape)
         if owner is not kept:
-            buffer.copy_(kept)
-            self.spaces[place] = kept, buffer
-        return buffer
+            wide.copy_(kept)
+            self.spaces[kept.device] = kept, buffer
+        return wide
 
 
 def widen(module: nn.Module) -> None:

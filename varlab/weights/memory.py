@@ -99,9 +99,9 @@ def _weights(entry: ModelEntry, precision: str) -> int:
 
 def _bytes(module: nn.Module, precision: str) -> int:
     typed = [(tensor, dtype_of(name, tensor.dtype, precision)) for name, tensor in module.state_dict().items()]
-    widened = {tensor.shape: 4 * tensor.numel() for tensor, kept in typed if kept == torch.bfloat16}
-    buffers = sum(widened.values()) if precision == BF16_WEIGHTS else 0
-    return buffers + sum(tensor.numel() * kept.itemsize for tensor, kept in typed)
+    widened = max((4 * tensor.numel() for tensor, kept in typed if kept == torch.bfloat16), default=0)
+    buffer = widened if precision == BF16_WEIGHTS else 0
+    return buffer + sum(tensor.numel() * kept.itemsize for tensor, kept in typed)
 
 
 def _activations(config: Any, tokenizer: Any, schedule: Schedule, keys: int, batch: int, element: int) -> int:
