@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from contextlib import nullcontext
 from pathlib import Path
 from shutil import copytree
@@ -17,7 +18,11 @@ from tests.toy_logs import toy_log
 from varlab.errors import VarlabError
 from varlab.figures import fonts, layout, redraw
 from varlab.figures.processes import cores, processes
+from varlab.figures.redraw import Made, Task
+from varlab.figures.redundancy import saturation
+from varlab.figures.sources import Drawing, Plan
 from varlab.runs.folders import write_log
+from varlab.writing import draft_of
 
 
 @pytest.fixture(scope="module")
@@ -68,19 +73,50 @@ def test_a_folder_that_cannot_be_drawn_is_named_and_the_others_are_drawn(
     names = {path.name for path in tmp_path.joinpath("out").iterdir()}
     assert {"a-saturation.png", "b-branch_divergence.png", "c-step_redundancy.png", "figures.json"} <= names
     assert not any(name.startswith("broken") for name in names)
-    plt.close("all")
+    assert not plt.get_fignums()
+
+
+def test_a_log_is_let_go_once_its_figures_are_drawn(
+    runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each may take a quarter of a GiB."""
+
+    class Plans(list[Plan]):
+        """To which, unlike a list, there are weak references."""
+
+    planned, alive = list[weakref.ref[Plans]](), list[int]()
+
+    def drawings(folder: Path) -> Plans:
+        plans = Plans([(Drawing("one", saturation), saturation)])
+        planned.append(weakref.ref(plans))
+        return plans
+
+    def draw_source(task: Task, plans: Plans) -> Made:
+        alive.append(sum(one() is not None for one in planned))
+        return [], ""
+
+    monkeypatch.setattr(sys.modules["varlab.figures.redraw"], "drawings", drawings)
+    monkeypatch.setattr(sys.modules["varlab.figures.redraw"], "draw_source", draw_source)
+    redraw(runs[:3], tmp_path)
+    assert alive == [3, 2, 1]
 
 
 def _work(task: str) -> int:
-    if task == "it ends its process":
+    if Path(task).is_absolute():  # it is ended while it writes this file
+        draft_of(Path(task)).touch()
         os._exit(1)
     return len(task)
 
 
-def test_a_process_that_is_ended_from_outside_is_noted() -> None:
-    with processes(1, cores) as pool:
+def test_a_process_that_is_ended_from_outside_is_noted_and_leaves_nothing(tmp_path: Path) -> None:
+    other = draft_of(tmp_path / "of another process.png")
+    other.touch()
+    with processes(1, cores, tmp_path) as pool:
         assert pool.each(_work, ["four", "it is five"], len) == [4, 10]
-        assert pool.each(_work, ["it ends its process"], lambda task: -1) == [-1]
+        assert pool.each(_work, [str(tmp_path / "a.png")], lambda task: -1) == [-1]
+        assert len([*tmp_path.iterdir()]) == 2
+        assert pool.each(_work, ["four"], lambda task: -1) == [-1]  # nor does one begin any more
+    assert [*tmp_path.iterdir()] == [other]
     assert cores() >= 1
 
 
@@ -94,7 +130,7 @@ def test_ctrl_c_ends_all_processes(runs: list[Path], tmp_path: Path) -> None:
     os.killpg(running.pid, signal.SIGINT)
     _, said = running.communicate()
     assert running.returncode != 0 and "Traceback" not in said
-    assert not tmp_path.joinpath("out", "figures.json").exists()
+    assert not [*tmp_path.glob("out/.draft-*"), *tmp_path.glob("out/figures.json")]
     for _ in range(600):
         try:
             os.killpg(running.pid, 0)

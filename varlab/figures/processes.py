@@ -6,9 +6,12 @@ import threading
 from collections.abc import Callable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import active_children, get_context
+from pathlib import Path
 from typing import TypeVar
+
+from varlab.writing import DRAFT
 
 T = TypeVar("T", bound=Sized)
 R = TypeVar("R")
@@ -23,40 +26,44 @@ class Processes:
     """Some processes, which begin at once with what comes ``first``, say imports."""
 
     def __init__(self, number: int, first: Callable[[], object]) -> None:
-        self.pool = ProcessPoolExecutor(number, get_context("spawn"))
+        self.pool, others = ProcessPoolExecutor(number, get_context("spawn")), set(active_children())
         with _uninterrupted():
             for _ in range(number):
                 self.pool.submit(first)
+        self.children = [(child, child.pid) for child in set(active_children()) - others]
 
     def each(self, work: Callable[[T], R], tasks: Sequence[T], lost: Callable[[T], R]) -> list[R]:
         """What the work gives for each of the tasks, the longest of which begin; ``lost`` where a process was ended."""
         with _uninterrupted():
             found: dict[int, Future[R]] = {}
-            for i in sorted(range(len(tasks)), key=lambda i: -len(tasks[i])):
-                found[i] = self.pool.submit(work, tasks[i])
-        return [_result(found[i], lost, task) for i, task in enumerate(tasks)]
+            with suppress(BrokenProcessPool):  # by a process that did not even begin
+                for i in sorted(range(len(tasks)), key=lambda i: -len(tasks[i])):
+                    found[i] = self.pool.submit(work, tasks[i])
+        return [_result(found.get(i), lost, task) for i, task in enumerate(tasks)]
 
 
 @contextmanager
-def processes(number: int, first: Callable[[], object]) -> Iterator[Processes]:
-    """So many processes, which end with the block, in the middle of their work too where it raises."""
-    others = set(active_children())
+def processes(number: int, first: Callable[[], object], place: Path) -> Iterator[Processes]:
+    """So many processes, which end with the block, in the middle of their work too where it raises; no unfinished file
+    of theirs is left in the folder ``place``."""
     mine = Processes(number, first)
     try:
         yield mine
     except BaseException:
-        for child in set(active_children()) - others:
+        for child, _ in mine.children:
             child.terminate()
         raise
     finally:
         mine.pool.shutdown(cancel_futures=True)
+        for draft in [draft for _, pid in mine.children for draft in place.glob(f"{DRAFT}{pid}-*")]:
+            draft.unlink(missing_ok=True)
 
 
-def _result(found: "Future[R]", lost: Callable[[T], R], task: T) -> R:
-    try:
-        return found.result()
-    except BrokenProcessPool:
-        return lost(task)
+def _result(found: "Future[R] | None", lost: Callable[[T], R], task: T) -> R:
+    if found is not None:
+        with suppress(BrokenProcessPool):
+            return found.result()
+    return lost(task)
 
 
 @contextmanager

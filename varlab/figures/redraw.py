@@ -1,7 +1,7 @@
 """All figures of folders again, from what they stored: no model, no sampling, the same bytes each time."""
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -73,7 +73,7 @@ def redraw(
                 raise unknown(name, str(item), [str(one) for one in known])
     place, found = Path(out), [source for folder in folders for source in sources(Path(folder))]
     number = min(workers, len(found) // 2)  # a process waits seconds for its imports
-    with processes(number, _ready) if number > 1 else nullcontext() as pool:
+    with processes(number, _ready, place) if number > 1 else nullcontext() as pool:
         plans = [drawings(folder) for folder in found]
         names = [(folder, drawing.name) for folder, some in zip(found, plans, strict=True) for drawing, _ in some]
         stems = iter(_stems([folder for folder, _ in names], [name for _, name in names]))
@@ -82,12 +82,12 @@ def redraw(
             for folder, some in zip(found, plans, strict=True)
         ]
         refuse_existing(place / MANIFEST, *(file for task in tasks for file in task.files()), overwrite=overwrite)
-        each = pool.each(draw_source, tasks, _lost) if pool else [*map(draw_source, tasks, plans)]
+        each = pool.each(draw_source, tasks, _lost) if pool else [draw_source(task, plans.pop(0)) for task in tasks]
     records, failures = [record for some, _ in each for record in some], [text for _, text in each if text]
     record = {"style": style, "columns": columns, "figures": records, "in reports": IN_REPORTS, "without": WITHOUT}
     save_json(place / MANIFEST, record)
     if failures:
-        raise VarlabError(" ".join(failures))
+        raise VarlabError("\n".join(failures))
     return [*(file for task in tasks for file in task.files()), place / MANIFEST]
 
 
@@ -117,21 +117,34 @@ def draw_source(task: Task, plans: Sequence[Plan] = ()) -> Made:
     records: list[dict[str, Any]] = []
     try:
         for stem, (drawing, draw) in zip(task.stems, plans or drawings(task.folder), strict=True):
-            with theme(), same_texts():
+            with theme(), same_texts(), _closed():
                 figure = _drawn(drawing, draw, task.style, task.columns)
                 with laid_out(figure):
                     for end in task.formats:
                         _write(figure, task.place / f"{stem}.{end}")
             records.append(_record(stem, task.folder, drawing, figure))
-            plt.close(figure)
     except Exception as error:  # the other folders are drawn all the same
         what = str(error) if isinstance(error, VarlabError) else repr(error)
         return records, f"{task.folder} could not be drawn from {task.stems[len(records)]} on: {what}"
     return records, ""
 
 
+@contextmanager
+def _closed() -> Iterator[None]:
+    """Leaves no figure open that was begun inside, one that could not be drawn included."""
+    before = plt.get_fignums()
+    try:
+        yield
+    finally:
+        for number in set(plt.get_fignums()).difference(before):
+            plt.close(number)
+
+
 def _lost(task: Task) -> Made:
-    return [], f"{task.folder} may be drawn in part: a process was ended, perhaps for want of memory; take --workers 1."
+    return [], (
+        f"{task.folder} may be drawn in part: a process was ended, perhaps for want of memory; take --workers 1 "
+        "--overwrite."
+    )
 
 
 def _ready() -> None:
