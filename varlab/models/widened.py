@@ -27,7 +27,8 @@ class Widened(nn.Module):
     def forward(self, kept: Tensor) -> Tensor:
         owner, buffer = self.spaces.get(kept.device, (None, None))
         if buffer is None or buffer.numel() < kept.numel():
-            owner = None
+            self.spaces.pop(kept.device, None)  # given back before the larger one is made
+            owner = buffer = None
             with torch.inference_mode(False):
                 buffer = torch.empty(kept.numel(), dtype=torch.float32, device=kept.device)
         wide = buffer[: kept.numel()].view(kept.shape)
