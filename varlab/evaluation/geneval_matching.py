@@ -18,7 +18,7 @@ Choice = tuple[int, ...]
 
 
 def selected(rows: Rows, threshold: float, options: Options) -> list[int]:
-    """As ``geneval.keep``, with scores on the threshold, and ties in the order of the rows."""
+    """As ``geneval.selected``, with scores on the threshold, and ties in the order of the rows."""
     scores = rows[:, 4]
     order = np.argsort(-scores, kind="stable")
     kept: list[int] = []

@@ -153,10 +153,10 @@ def calibrate(
     parts: list[dict[int, Tensor]] = []
     images = []
     for samples in job.batches(default_batch(model)):
-        keeper = ScoreStore(last)
-        run = Run(model, model.settings, SeededNoise(seed), [keeper])
+        stored = ScoreStore(last)
+        run = Run(model, model.settings, SeededNoise(seed), [stored])
         images.append(run.generate(job.text(samples), samples).image)
-        parts.append({k: torch.stack(scores, 1) for k, scores in keeper.scores.items()})
+        parts.append({k: torch.stack(scores, 1) for k, scores in stored.scores.items()})
         if progress is not None:
             progress(samples.stop, len(chosen))
     scores = {k: torch.cat([part[k] for part in parts]) for k in parts[0]}  # [n, blocks, h*w]
