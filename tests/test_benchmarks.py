@@ -231,8 +231,12 @@ def test_attaching_is_measured_and_kept_model_by_model(tmp_path: Path, monkeypat
     folder = tmp_path / "bench"
     monkeypatch.setattr(attach_cost, "MODELS", {"one": lambda: small(128), "two": stopped})
     monkeypatch.setattr(attach_cost, "LONG", {"long": lambda: small(256)})
-    with pytest.raises(RuntimeError, match="stopped"):
+    folder.mkdir()
+    (folder / "attach.csv").write_text("of,another\n1,2\n")
+    with pytest.raises(VarlabError, match="exists"):
         run("bench", "attach", "--out", str(tmp_path))
+    with pytest.raises(RuntimeError, match="stopped"):
+        run("bench", "attach", "--out", str(tmp_path), "--overwrite")
     assert set(pd.read_csv(folder / "attach.csv").model) == {"one"}
     monkeypatch.setitem(attach_cost.MODELS, "two", lambda: small(256))
     for name in ("two", "long", "one"):

@@ -157,8 +157,8 @@ def measure(topic: str, rounds: int, progress: Progress | None = None, **of: str
 
 def save(made: Measured, folder: Path) -> None:
     """The table as ``TOPIC.csv``, one more line of ``TOPIC.jsonl``, which keeps all, and the figure of growth."""
-    file = folder / f"{made.topic}.csv"
-    others = [_others(file, made.table)] if made.of_one_model and file.is_file() else []
+    file, ours = folder / f"{made.topic}.csv", (folder / f"{made.topic}.jsonl").is_file()
+    others = [_others(file, made.table)] if made.of_one_model and ours and file.is_file() else []
     save_table(file, pd.concat([*others, made.table]), digits="%.6g")
     entry = {"facts": made.facts, "verdict": made.verdict, "rows": json.loads(made.table.to_json(orient="records"))}
     with (folder / f"{made.topic}.jsonl").open("a") as history:
