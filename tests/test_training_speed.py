@@ -35,7 +35,7 @@ def test_muon_has_the_bits_and_the_states_of_torchs(monkeypatch: pytest.MonkeyPa
 def test_training_multiplies_in_fp32_where_there_are_no_bf16_products(monkeypatch: pytest.MonkeyPatch) -> None:
     matrices, known = torch.randn(2, 24, 8, generator=torch.Generator().manual_seed(0)), (3.4445, -4.775, 2.0315)
     found = {}
-    for flags in ("avx2", "avx2 avx512_bf16", "avx2 amx_bf16"):
+    for flags in ("avx2", "avx2 avx512_bf16", "asimd bf16", "avx2 amx_bf16"):
         monkeypatch.setattr("varlab.machine._cpuinfo", lambda: f"flags : {flags}")  # noqa: B023
         product_type.cache_clear()
         with autocast("cpu"):
@@ -44,7 +44,7 @@ def test_training_multiplies_in_fp32_where_there_are_no_bf16_products(monkeypatc
         assert product.dtype == steps.dtype == product_type("cpu")
         found[flags] = steps
     product_type.cache_clear()
-    assert [steps.dtype for steps in found.values()] == [torch.float32, torch.bfloat16, torch.bfloat16]
+    assert [steps.dtype for steps in found.values()] == [torch.float32, *[torch.bfloat16] * 3]
     torch.testing.assert_close(found["avx2"], found["avx2 amx_bf16"].float(), rtol=0, atol=0.05)
 
 

@@ -168,9 +168,11 @@ def has_bf16_units(device: torch.device) -> bool:
 
 
 def multiplies_bf16(device: torch.device) -> bool:
-    """Whether the device has instructions for bf16 products, if only those of AVX-512. Elsewhere torch takes number by
-    number: 5 to 60 times the time of fp32."""
-    return has_bf16_units(device) or (device.type == "cpu" and "avx512_bf16" in _cpuinfo().split())
+    """Whether the device has instructions for bf16 products, if only those of AVX-512 or of ARM. Elsewhere torch takes
+    number by number: 5 to 60 times the time of fp32."""
+    return has_bf16_units(device) or (
+        device.type == "cpu" and not {"avx512_bf16", "bf16"}.isdisjoint(_cpuinfo().split())
+    )
 
 
 def half(device: torch.device) -> str:
