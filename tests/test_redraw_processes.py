@@ -1,5 +1,6 @@
 """Figures of many folders by several processes, and what is worked out once: no byte differs, nothing is left."""
 
+import json
 import os
 import signal
 import subprocess
@@ -74,6 +75,15 @@ def test_a_folder_that_cannot_be_drawn_is_named_and_the_others_are_drawn(
     assert {"a-saturation.png", "b-branch_divergence.png", "c-step_redundancy.png", "figures.json"} <= names
     assert not any(name.startswith("broken") for name in names)
     assert not plt.get_fignums()
+
+
+def test_the_folder_that_one_is_in_has_its_name(
+    runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(runs[1])
+    made = redraw([".", "../a"], tmp_path, formats=["png"])
+    assert {path.name[:2] for path in made[:-1]} == {"a-", "b-"}
+    assert {figure["of"] for figure in json.loads(made[-1].read_text())["figures"]} == {"a", "b"}
 
 
 def test_a_log_is_let_go_once_its_figures_are_drawn(

@@ -1,5 +1,6 @@
 """All figures of folders again, from what they stored: no model, no sampling, the same bytes each time."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -155,11 +156,17 @@ def _ready() -> None:
 
 def _stems(folders: Sequence[Path], names: Sequence[str]) -> list[str]:
     """File names: the figure's, after the folder's where there are several."""
-    own = [folder.parent.name if folder.name == "comparison" else folder.name for folder in folders]
+    own = [_name(folder) for folder in folders]
     stems = [f"{one}-{name}" if len(set(own)) > 1 else name for one, name in zip(own, names, strict=True)]
     if len(set(stems)) < len(stems):
         raise VarlabError(f"Two of the folders have one name, {max(own, key=own.count)}: draw them into two folders.")
     return stems
+
+
+def _name(folder: Path) -> str:
+    """Its own, also where it is given as ``.``; of what a report kept the report's."""
+    whole = Path(os.path.abspath(folder))
+    return whole.parent.name if whole.name == "comparison" else whole.name
 
 
 def _drawn(drawing: Drawing, draw: Callable[..., Axes | Figure], style: str, columns: int) -> Figure:
@@ -192,7 +199,7 @@ def _record(stem: str, folder: Path, drawing: Drawing, figure: Figure) -> dict[s
     return {
         "figure": stem,
         "question": (function.__doc__ or "").partition("\n")[0],
-        "of": folder.name if folder.name != "comparison" else folder.parent.name,
+        "of": _name(folder),
         "data": next((facts for facts, _ in kept(figure).tables.values()), {}),
         "mirrors": MIRRORS.get(drawing.name.partition("-")[0]) or "none: no paper of the four shows this",
     }
