@@ -101,7 +101,9 @@ def test_every_number_of_stages_is_crossed_with_every_block(model: str) -> None:
                    (("sparsevar", ",block=1"), ("random-tokens", "")))  # fmt: skip
     assert one.gain == pytest.approx((ours - blind).mean())
     written = [text.get_text() for text in vl.figures.scoring_blocks(table).texts]
-    assert written[: len(cells)] == [f"{gain:+.3f}".replace("0.", ".", 1) for gain in cells.gain]
+    assert written[: len(cells)] == [
+        f"{gain:+.3f}".replace("0.", ".", 1).replace("-", "\N{MINUS SIGN}") for gain in cells.gain
+    ]
     other = stored(claims_folder(), model, "methods")
     assert other is not None
     refused(lambda: vl.figures.scoring_blocks(other), f"study methods of {model}", "varlab evidence")

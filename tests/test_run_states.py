@@ -194,7 +194,7 @@ def test_a_damaged_image_of_an_unfinished_run_is_drawn_again(run: Path, monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("varlab.runs.run.keep", cut)
+        patch.setattr("varlab.runs.run.write_log", cut)
         log(again)
     before = {path.name: path.read_bytes() for path in (again / "images").iterdir()}
     damage(again / "images" / "000000.png", "cut")
