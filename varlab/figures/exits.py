@@ -19,7 +19,6 @@ from varlab.figures.style import (
     METHODS,
     PAGE,
     SOFT,
-    cut_note,
     figure_of,
     finish,
     line,
@@ -118,14 +117,14 @@ def lens(found: Measured, measure: str = "agreement", ax: Axes | None = None) ->
         else:
             ax.plot(part["layer"], part["mean"], color=colour, label=label, lw=0.8, zorder=2)
     unit, title = LENS[measure]
-    ax.set(xlabel="layer", ylabel=unit, title=title)
+    ax.set(ylabel=unit, title=title)
     layers = sorted(found.table["layer"].unique())
     ax.set_xticks(layers[:: 1 if len(layers) <= 14 else 4])
     largest = 1.02 if measure in ("similarity", "agreement") else 1.15 * table["mean"].max()
     ax.set_ylim(min(0, table["mean"].min()), largest)
     beyond = table[table["stage"].isin(banded)]["high"].max() > max(1.02, largest)
     named = f"95 % intervals: stages {', '.join(map(str, banded))}" + ("; some end above" if beyond else "")
-    cut_note(ax, named, top=measure in ("divergence", "error"))
+    ax.set_xlabel(f"layer\n({named})")
     stage_bar(ax, range(1, stages + 1), stages)
     return finish(ax, log_of(found.facts), f"lens-{measure}", table)
 
