@@ -14,6 +14,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 import varlab as vl
+from tests.toy_logs import toy_log
 from varlab.figures import text as texts
 from varlab.figures.style import figure_of
 
@@ -84,6 +85,14 @@ def test_every_text_of_a_user_is_drawn_as_typed(name: str) -> None:
 
 
 @pytest.mark.usefixtures("one_font")
+def test_formulas_on_other_axes_of_a_caller_stay() -> None:
+    _, (own, others) = plt.subplots(1, 2)
+    title = others.set_title(r"$\alpha$")
+    vl.figures.high_frequency_share(toy_log(n=2), ax=own)
+    assert title.get_parse_math() and not own.xaxis.label.get_parse_math()
+    plt.close("all")
+
+
 def test_titles_are_the_prompts() -> None:
     figure = vl.figures.side_by_side(compared(), range(len(PROMPTS)))
     titles = [ax.get_title(loc="left").replace("\n", "") for ax in figure.axes[: len(PROMPTS)]]

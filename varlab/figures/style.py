@@ -316,28 +316,23 @@ def finish(drawn: Drawn, log: Log, name: str, table: pd.DataFrame) -> Drawn:
     while name in note.tables:
         name += " (2)"
     note.tables[name] = (provenance(log), table)
-    written = _draw_as_typed(figure)
+    _draw_as_typed(drawn)
     letters = int(figure.get_figwidth() * LETTERS_PER_INCH)
     # A part stays on one line.
     parts = [[part.replace(" ", "\N{NO-BREAK SPACE}") for part in one.split(" · ")] for one in note.line.split("\n")]
     lines = ["\N{NO-BREAK SPACE}· ".join(some) for some in parts]
-    if any(OPEN in drawn_text for drawn_text in [*map(as_typed, lines), *written]):
+    written = (text.get_text() for text in _texts(figure))
+    if any(OPEN in text for text in [*map(as_typed, lines), *written]):
         lines.append(NOTE)
     below = "\n".join(wrapped(line, letters) for line in lines)
     figure.supxlabel(below, x=0.005, ha="left", fontsize=5.5, color=SOFT, parse_math=False, gid=PROVENANCE)
     return drawn
 
 
-def _draw_as_typed(figure: Figure) -> list[str]:
-    """No formulas, on axes of a caller's own either; the power of ten beside an axis is matplotlib's text.
-
-    All that is written in the figure, the names at the ticks included.
-    """
-    written = []
-    for text in _texts(figure):
+def _draw_as_typed(drawn: Axes | Figure) -> None:
+    """No formulas, on axes of a caller's own either; the power of ten beside an axis is matplotlib's text."""
+    for text in _texts(drawn):
         text.set_parse_math(False)
-        written.append(text.get_text())
-    return written
 
 
 def _texts(artist: Artist) -> Iterator[Text]:
