@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.conftest import tiny_infinity
 from tests.engine_runs import Keep, Split
 from tests.probe_runs import run, values
 from varlab.engine.hooks import Accelerator
@@ -13,6 +14,7 @@ from varlab.engine.stage import Stage
 from varlab.errors import VarlabError
 from varlab.measures.spectra import high_frequency_share
 from varlab.models.infinity_model import Infinity
+from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
 from varlab.probes import PROBES, build
 from varlab.probes.base import preview_grid
 from varlab.probes.log import Group, join, load, save
@@ -85,19 +87,24 @@ def test_skipping_everything_logs_nothing_and_joins() -> None:
         assert all(len(group.samples) == 4 for group in both.values()) and set(both) == set(dense)
 
 
-@pytest.mark.parametrize(
-    ("preview", "final", "expected"),
-    [
-        ("auto", (64, 64), (8, 8)),
-        ("auto", (128, 96), (16, 12)),
-        ("auto", (8, 8), (8, 8)),
-        ("auto", (100, 40), (12, 8)),
-        ("full", (64, 64), (64, 64)),
-        ("off", (64, 64), None),
-    ],
-)
-def test_previews_are_an_eighth_of_the_side(preview: str, final: tuple[int, int], expected: object) -> None:
-    assert preview_grid(preview, final) == expected
+@pytest.mark.parametrize("stride", [1, 2, 4, 8, 16])
+def test_previews_are_an_eighth_of_the_side_but_32_pixels_where_there_are_as_many(stride: int) -> None:
+    for side in range(1, 200):
+        found, other = preview_grid((side, 3 * side), stride)
+        assert other == preview_grid((3 * side, 1), stride)[0]  # each side for itself
+        pixels, whole = found * stride, side * stride
+        assert found == side // 8 if whole >= 256 else pixels == min(32, whole)
+
+
+def test_previews_of_two_latents_are_decoded_and_compared() -> None:
+    """The least grid of a stride of 16, by a decoder of that stride: 32 pixels hold SSIM's window."""
+    images = BSQConfig(bits=4, channels=8, multipliers=(1, 1, 1, 1, 2), blocks=1, norm_groups=4)
+    model = tiny_infinity("odd-tall")
+    model = model.with_(tokenizer=BSQTokenizer(images).eval().requires_grad_(False))
+    log, _, _, _ = run(tuple(PROBES), model=model)
+    steps = log["step-redundancy"]
+    assert steps.attrs["preview_pixels"] == [32, 32] and np.isfinite(values(steps, "high_frequency_ssim")).all()
+    assert np.isfinite(values(log["residual-spectrum"], "power")[:, -1, 3]).any()
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,6 @@ def drawn_by_stage(
 def _pictures(model: NextScaleModel, canvas: Tensor) -> list[Image.Image]:
     height, width = canvas.shape[-2:]
     whole = max(height, width) * model.stride <= WHOLE
-    grid = preview_grid("full" if whole else "auto", (height, width))
-    assert grid is not None
+    grid = (height, width) if whole else preview_grid((height, width), model.stride)
     with torch.inference_mode():
         return to_pil(model.decode(model.resize(canvas, grid)))

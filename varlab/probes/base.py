@@ -1,5 +1,6 @@
 """Common ground of the probes: names of axes, previews, maps of bounded size, what a log is made of."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -20,6 +21,7 @@ from varlab.specs import option
 
 GUIDANCE_ROWS = ("conditional", "unconditional")
 LARGEST_MAP = 32
+LEAST_PREVIEW = 32  # pixels a side, where the picture has as many
 PreviewSize = Literal["auto", "full", "off"]
 
 
@@ -54,7 +56,7 @@ class LoggingProbe(Probe):
 class PreviewProbe(LoggingProbe):
     """A probe that decodes the canvas after each stage.
 
-    ``auto`` decodes at 1/8 of the final side (at least 8 latents), ``full`` at the final side, ``off`` not at all.
+    ``auto`` decodes at 1/8 of the final side (at least 32 pixels), ``full`` at the final side, ``off`` not at all.
     """
 
     preview: PreviewSize = option("auto", "size of the previews; full costs a full decode a stage")
@@ -65,8 +67,14 @@ class PreviewProbe(LoggingProbe):
 
     def start(self, context: Context) -> None:
         super().start(context)
-        self.grid = preview_grid(self.preview, final_latent(context))
+        self.grid = self._grid(context)
         self.asked: list[tuple[Stage, Preview]] = []
+
+    def _grid(self, context: Context) -> Grid | None:
+        if self.preview == "off":
+            return None
+        final = final_latent(context)
+        return final if self.preview == "full" else preview_grid(final, context.model.stride)
 
     def store_preview(self, stage: Stage, canvas: Tensor) -> None:
         if self.grid is not None:
@@ -107,13 +115,10 @@ def final_latent(context: Context) -> Grid:
     return int(canvas.shape[-2]), int(canvas.shape[-1])
 
 
-def preview_grid(preview: str, final: Grid, share: int = 8, least: int = 8) -> Grid | None:
-    """Latent grid of the previews."""
-    if preview == "off":
-        return None
-    if preview == "full":
-        return final
-    height, width = (min(side, max(least, side // share)) for side in final)
+def preview_grid(final: Grid, stride: int) -> Grid:
+    """Latent grid of previews: an eighth of the final one, but at least ``LEAST_PREVIEW`` pixels a side."""
+    least = math.ceil(LEAST_PREVIEW / stride)
+    height, width = (min(side, max(least, side // 8)) for side in final)
     return height, width
 
 

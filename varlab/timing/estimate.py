@@ -183,9 +183,9 @@ def decode_seconds(model: NextScaleModel, schedule: Schedule, images: int, previ
     start = now(model.device)
     model.decode(canvas)
     spent = now(model.device) - start
-    small = preview_grid("auto", final) if previews else None
     work = model.decode_cost(final).total
-    work += len(schedule) * model.decode_cost(small).total if small is not None else 0
+    if previews:
+        work += len(schedule) * model.decode_cost(preview_grid(final, model.stride)).total
     return spent * work / model.decode_cost(quarter).total
 
 
