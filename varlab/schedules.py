@@ -1,6 +1,7 @@
 """Scale schedules: which token grid each stage of a next-scale model predicts."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 
 from varlab.errors import VarlabError, quoted, unknown
@@ -36,12 +37,12 @@ class Schedule:
     def final(self) -> Grid:
         return self.grids[-1]
 
-    @property
+    @cached_property
     def lengths(self) -> tuple[int, ...]:
         """Tokens of each stage."""
         return tuple(height * width for height, width in self.grids)
 
-    @property
+    @cached_property
     def ends(self) -> tuple[int, ...]:
         """Tokens up to and including each stage."""
         return tuple(accumulate(self.lengths))

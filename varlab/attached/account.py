@@ -39,8 +39,8 @@ class Work:
     def count(self, k: int, block: BlockCall, stage: Stage | None) -> bool:
         """One call of a block; ``stage`` None where the places of its tokens are not known. Returns whether its work
         is known."""
-        model, rows = self.context.model, block.x.shape[0]
-        tokens = [block.tokens.get(name, block.x.shape[1]) for name in model.sublayers]
+        model, (rows, n, _) = self.context.model, block.x.shape
+        tokens = [block.tokens.get(name, n) for name in model.sublayers]
         self.keys[block.index] = keys = self.keys.get(block.index, 0) + tokens[0]
         text = _longest(block.given.get("ca_kv"))
         shape = (*tokens, keys, text or 0)

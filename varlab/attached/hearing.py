@@ -237,7 +237,6 @@ class Hearing:
             return
         for probe in self.probes:
             probe.reduce(self.stage)
-        self.sums.settle()
 
     def _grid(self, x: Tensor) -> Tensor:
         """The tensor itself where it is all grid: probes that are told the same one share what they take of it."""

@@ -21,6 +21,7 @@ from varlab.attached.keeping import Keeping, plain
 from varlab.attached.places import Places
 from varlab.attached.record import contents_of, hashes, model_name, provenance, weights_label
 from varlab.attached.structure import ENTRY, structure_of
+from varlab.engine.memory import keep_freed_pages
 from varlab.errors import VarlabError
 from varlab.machine import now
 from varlab.markup import count, summary
@@ -89,6 +90,7 @@ class Attached:
             what = "model" if self.structure.module in _LISTENED else "tokenizer"
             raise VarlabError(f"This {what} is attached already. Leave that attachment first: one listens at a time.")
         self.content = hashes(self.structure, self.vae or self._own_vae())
+        keep_freed_pages()  # else a copy of every stream is cleared memory each time, as much work as the probes' own
         self.ears = Ears(self.structure, self.vae, self, inside=any(listens(probe, INSIDE) for probe in self.probes))
         try:
             if self.keeping is not None:

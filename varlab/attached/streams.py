@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from varlab.engine.norms import SMALL, small, together
+from varlab.engine.norms import small
 
 GATES = {"attention": 0, "ffn": 1}  # place of a sublayer's gate among the six vectors of a modulation
 ONE = torch.ones(())
@@ -96,28 +96,17 @@ class BlockCall:
 
 
 class Sums:
-    """How far blocks' outputs are from the sum of what their sublayers added: of small ones, several at once, and of a
-    call whose streams are all large the first.
+    """How far blocks' outputs are from the sum of what their sublayers added: of all small ones, and of a call whose
+    streams are all large the first.
 
     Attributes
     ----------
-    errors : relative, the largest of each group of blocks
+    errors : relative
     """
 
     def __init__(self) -> None:
         self.errors: list[Tensor] = []
-        self.waiting: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def add(self, block: BlockCall, x_out: Tensor) -> None:
         if block.running is not None and not block.left and (small(x_out) or not self.errors):
-            self.waiting.append((block.running, block.x, x_out))
-            if len(self.waiting) * x_out.numel() > SMALL:
-                self.settle()
-
-    def settle(self) -> None:
-        """Of the blocks so far, all of one shape."""
-        if self.waiting:
-            followed, entered, left = (together(part) for part in zip(*self.waiting, strict=True))
-            gap, change = (torch.linalg.vector_norm(part, dim=(1, 2, 3)) for part in (followed - left, left - entered))
-            self.errors.append((gap / change).max())
-            self.waiting = []
+            self.errors.append(torch.dist(block.running, x_out) / torch.dist(block.x, x_out))
