@@ -64,5 +64,5 @@ def test_attaching_is_measured_and_kept_model_by_model(tmp_path: Path, monkeypat
     assert set(rows.n) == {2} and "no probes" not in set(rows.variant) and len(rows) == len(attach_cost.VARIANTS) - 1
     history = [json.loads(line) for line in (folder / "attach.jsonl").read_text().splitlines()]
     assert [entry["facts"]["model"] for entry in history] == ["one", "two", "long", "one"]
-    with pytest.raises(VarlabError, match="of varlab bench attach alone"):
+    with pytest.raises(VarlabError, match="--model is of varlab bench attach or"):
         run("bench", "dense", "--model", "one", "--out", str(tmp_path))

@@ -32,7 +32,7 @@ def bench(
     topic: Annotated[
         list[str] | None,
         typer.Argument(
-            help="dense, growth, probes, probes-full, sharing, attach (default: all); gpu on CUDA; predicted."
+            help="dense, growth, probes, probes-full, sharing, attach, precision (default: all these); gpu; predicted."
         ),
     ] = None,
     rounds: Annotated[
@@ -44,14 +44,16 @@ def bench(
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="Of attach: this one alone; may be repeated. Default: all but hart-0.7b, minutes a call."),
+        typer.Option(
+            help="Of attach, precision: this one alone; may be repeated. Default: all but the longest of each."
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder under which bench/ or gpu/ holds what is found.")] = Path("reports"),
     overwrite: Overwrite = False,
 ) -> None:
-    """Benchmarks, ratios within one run: the engine against an eager reference, growth of cost, cost of probes and of
-    `vl.attach`, what methods save that are drawn together (a prompt's 4 images a round: `--rounds 553`
-    is GenEval's size; stopped, it goes on).
+    """Benchmarks, ratios within one run: the engine against an eager reference, growth of cost, cost of probes, of
+    `vl.attach` and of each precision, what methods save that are drawn together (a prompt's 4 images a round:
+    `--rounds 553` is GenEval's size; stopped, it goes on).
 
     Tables, figure and one more line of history go to the folder.
     `varlab bench gpu` measures everything that is promised for a GPU in under ten minutes; `varlab bench predicted`
@@ -84,13 +86,14 @@ def bench(
 
 
 def _check_models(models: Sequence[str], topics: Sequence[str]) -> None:
-    from varlab.timing.benchmarks.attach_cost import LONG, MODELS
+    from varlab.timing.benchmarks.suite import models_of
 
-    if list(topics) != ["attach"]:
-        raise VarlabError("--model is of varlab bench attach alone.")
+    known = models_of(topics[0], long=True) if len(topics) == 1 else []
+    if not known:
+        raise VarlabError("--model is of varlab bench attach or of varlab bench precision alone.")
     for name in models:
-        if name not in (*MODELS, *LONG):
-            raise unknown("model", name, [*MODELS, *LONG])
+        if name not in known:
+            raise unknown("model", name, known)
 
 
 def _measured(topic: str, models: Sequence[str] | None, rounds: int, threads: int, folder: Path) -> None:

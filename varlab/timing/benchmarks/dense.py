@@ -20,13 +20,13 @@ from varlab.timing.benchmarks.reference import reference
 
 # What the engine must reach: figure -> (numerator, denominator, at most).
 TARGETS = {
-    "fp32 / reference": ("engine fp32", "reference fp32", 0.95),
+    "fp32 / reference": ("engine fp32", "reference fp32", 0.88),
     "bf16 / reference": ("engine bf16", "reference bf16", 0.85),
     "bf16 / fp32": ("engine bf16", "engine fp32", 0.40),
     "packed / bf16": ("engine packed", "engine bf16", 0.95),
 }
 NEEDS_UNITS = ("bf16 / fp32", "packed / bf16")  # judged only where the processor multiplies bf16 on matrix units (AMX)
-LEAST_LINEAR = 0.60  # of the matrix rate on the same threads
+LEAST_LINEAR = 0.95  # of the matrix rate on the same threads
 PRODUCTS = ("aten::addmm", "aten::mm")
 KERNELS = (*PRODUCTS, "aten::bmm", "aten::_scaled_dot_product_flash_attention_for_cpu")  # torch's, of both sides
 

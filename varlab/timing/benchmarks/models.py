@@ -9,6 +9,7 @@ from varlab.models.infinity_model import Infinity
 from varlab.models.text import RandomText
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer
 from varlab.models.tokenizers.maps import channels_last
+from varlab.models.widened import BF16_WEIGHTS, widen
 from varlab.weights.initialise import randomise
 
 HEAD = 128  # channels of a head, as in Infinity-2B and 8B
@@ -32,6 +33,8 @@ def random_infinity(
     for module in (transformer, tokenizer):
         randomise(module, seed, precision, device)
         module.eval().requires_grad_(False)
+    if precision == BF16_WEIGHTS:
+        widen(transformer)
     return Infinity(
         transformer,
         channels_last(tokenizer),

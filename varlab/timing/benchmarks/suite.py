@@ -19,7 +19,7 @@ from varlab.models.base import NextScaleModel
 from varlab.outputs import in_picture, key_of, refuse_existing, save_table
 from varlab.resources import git_state
 from varlab.runs import Progress, runs_folder
-from varlab.timing.benchmarks import attach_cost
+from varlab.timing.benchmarks import attach_cost, precision_cost
 from varlab.timing.benchmarks.dense import NEEDS_UNITS, dense_bench
 from varlab.timing.benchmarks.growth import WITHIN, growth
 from varlab.timing.benchmarks.probe_cost import ALLOWED, BARE, PROBED, TARGETS, WHOLE, ProbeCost, probe_cost
@@ -27,6 +27,7 @@ from varlab.timing.benchmarks.sharing import ROUND, SEED, SPECS, sharing
 from varlab.weights.zoo import load
 from varlab.writing import beside
 
+SIZES = ("0.25M", "1M")  # of dense runs, pixels of Infinity
 QUIET = 0.9  # share of its threads' time below which a run shared the machine with others
 
 
@@ -44,13 +45,14 @@ class Measured:
 
 
 def dense(rounds: int, progress: Progress | None) -> Measured:
-    made = dense_bench(rounds=rounds, progress=progress)
-    table = made.table
-    missed = list(table.figure[[met is False for met in table.met]])
+    made = {pixels: dense_bench(pixels=pixels, rounds=rounds, progress=progress) for pixels in SIZES}
+    table = pd.concat([one.table.assign(pixels=pixels) for pixels, one in made.items()], ignore_index=True)
+    facts = next(iter(made.values())).facts | {"pixels": list(made)}
+    missed = [f"{row.figure} at {row.pixels}" for row in table.itertuples() if row.met is False]
     verdict = "all targets that apply are met" if not missed else f"NOT met: {', '.join(missed)}"
-    silent = table.set_index("figure").met[NEEDS_UNITS[0]] is None
+    silent = table.met[table.figure == NEEDS_UNITS[0]].isna().all()
     verdict += f"; not applicable without bf16 matrix units: {', '.join(NEEDS_UNITS)}" if silent else ""
-    return Measured("dense", made.table, verdict, made.facts)
+    return Measured("dense", table, verdict, facts)
 
 
 def grown(rounds: int, progress: Progress | None) -> Measured:
@@ -114,6 +116,19 @@ def attached(rounds: int, progress: Progress | None, model: str) -> Measured:
     return Measured("attach", cost.table, verdict, facts, of_one_model=True)
 
 
+def by_precision(rounds: int, progress: Progress | None, model: str) -> Measured:
+    """Of two blocks at Infinity-2B's width on one pixel budget, and of the whole model by the account."""
+    cost = precision_cost.precision_cost(model, rounds, progress)
+    allowed, share = precision_cost.ALLOWED, cost.of_auto()
+    told = [f"{share[name]:.3f} times the {name} of {precision_cost.OTHER}, {_word(share[name], most)} {most:g}"
+            for name, most in allowed.items()]  # fmt: skip
+    verdict = f"{cost.why}; auto takes {cost.auto}"
+    if cost.auto != precision_cost.OTHER:
+        verdict += f": {'; '.join(told)}, the latter of all blocks by the account"
+    facts = {"model": model, "weights": cost.table.weights[0], "auto": cost.auto, "n": rounds, "batch": 1, "seed": 0}
+    return Measured("precision", cost.table, verdict, facts, of_one_model=True)
+
+
 def _word(value: float, most: float) -> str:
     return "not measured against" if value != value else "within" if value <= most else "NOT within"
 
@@ -130,13 +145,15 @@ def _of_probes(topic: str, model: NextScaleModel, made: ProbeCost, verdict: str,
 
 TOPICS: dict[str, Callable[..., Measured]] = {
     "dense": dense, "growth": grown, "probes": probes, "probes-full": full_probes, "sharing": shared,
-    "attach": attached,
+    "attach": attached, "precision": by_precision,
 }  # fmt: skip
 
 
-def models_of(topic: str) -> list[str]:
-    """Those that a topic measures one by one, each a table of its own that is written before the next."""
-    return list(attach_cost.MODELS) if topic == "attach" else []
+def models_of(topic: str, long: bool = False) -> list[str]:
+    """Those that a topic measures one by one, each written before the next; ``long``: those too that take minutes a
+    call and are measured where they are asked for."""
+    kind = {"attach": attach_cost, "precision": precision_cost}.get(topic)
+    return [] if kind is None else [*kind.MODELS, *(kind.LONG if long else ())]
 
 
 def measure(topic: str, rounds: int, progress: Progress | None = None, **of: str) -> Measured:
