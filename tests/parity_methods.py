@@ -44,7 +44,7 @@ class Recorded(FastVAR):
         self.gaps: dict[str, float] = {}
 
     def choose(self, site: Site, x: Tensor, count: int) -> Tensor:
-        keep, scores, place = super().choose(site, x, count), distances(x), str(fastvar.Place.of(site))
+        keep, scores, place = super().choose(site, x, count), distances(x), fastvar.place_of(site)
         mask = torch.zeros_like(scores, dtype=torch.bool).scatter(1, keep, True)
         order = scores.sort(-1).values.flip(-1)
         self.arrays[f"keep_{place}"] = np.packbits(mask.numpy(), axis=1)
@@ -58,7 +58,7 @@ def own_fastvar(tmp_path: Path, config: dict[str, Any]) -> tuple[Path, Outcome[S
     rebuilt, watch = setup(bare), CacheWatch()
     ratios, drop = fastvar.released(rebuilt.model.schedule)
     method = Recorded(ratios, drop) if config["depth"] > 3 else Truncate(drop)
-    forced = fastvar._forced(bare, rebuilt)
+    forced = rebuilt.forced(bare)
     outcome, dense = generate(rebuilt, forced, [method, watch]), generate(rebuilt, forced, [Truncate(drop)])
     ran, final = len(outcome.capture.canvas), outcome.capture.final
     arrays: dict[str, Any] = {

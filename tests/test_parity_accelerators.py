@@ -18,7 +18,7 @@ from varlab.errors import VarlabError
 from varlab.parity import fastvar
 from varlab.parity.comparison import Comparison
 from varlab.parity.golden import Golden
-from varlab.parity.infinity import bits_shape, unpacked
+from varlab.parity.infinity import unpacked
 from varlab.parity.report import Report
 
 SMALL, DECISIONS, FEATURES = (HERE / f"skipvar_{name}.npz" for name in ("small", "decision", "features_small"))
@@ -208,7 +208,7 @@ def test_where_no_logits_are_stored_the_stated_margin_bounds_what_is_excused(tmp
     arrays: dict[str, Any] = content(path)
     final = outcome.capture.final[4]
     apart = (final[..., 1::2] - final[..., ::2]).abs()
-    shape = bits_shape(outcome.setup, 4)
+    shape = outcome.setup.bits_shape(4)
     bits = unpacked(arrays["bits_used_4"], shape)
     bits.reshape(apart.shape).flat[int(apart.argmin())] ^= 1  # one latent a token, so the order is the same
     noise = float(apart.min() / final.abs().max()) * 2

@@ -13,7 +13,7 @@ from tests.parity_files import MODEL, VAE
 from varlab import parity
 from varlab.errors import VarlabError
 from varlab.parity import golden as golden_files
-from varlab.parity import infinity, weights
+from varlab.parity import weights
 from varlab.parity.golden import Golden
 from varlab.parity.infinity_setup import setup
 from varlab.parity.report import ArrayCheck, Report
@@ -121,12 +121,12 @@ def test_the_path_follows_what_the_golden_used():
     """Used bits first, then leaked ones, then sampled ones; of a wrong shape none."""
     stored = golden_files.load(MODEL)
     rebuilt = setup(stored)
-    path = infinity.path(stored, rebuilt, 3)
+    path = rebuilt.path(stored, 3)
     del stored.arrays["bits_used_3"]
-    again = infinity.path(stored, rebuilt, 3)
+    again = rebuilt.path(stored, 3)
     assert path is not None and again is not None and torch.equal(path, again)
     stored.arrays["bits_sampled_3"] = stored.arrays["bits_sampled_3"][:, :-1]
-    assert infinity.path(stored, rebuilt, 3) is None
+    assert rebuilt.path(stored, 3) is None
 
 
 def test_guidance_after_a_layer_leaves_the_branches_apart_at_scale_one():

@@ -1,6 +1,5 @@
 """The parity room: golden files of the official codes against models and scorers here, one small module a family."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -26,13 +25,13 @@ from varlab.parity import (
     skipvar_tables,
     var,
 )
-from varlab.parity.comparison import Comparison
+from varlab.parity.comparison import Comparison, Family
 from varlab.parity.golden import Golden, load
 from varlab.parity.report import ArrayCheck, Report
 
 __all__ = ["KINDS", "ArrayCheck", "Golden", "Report", "check", "load"]
 
-KINDS: dict[str, Callable[[Comparison], None]] = {
+KINDS: dict[str, Family] = {
     "infinity": infinity.compare,
     "infinity_vae": infinity_vae.compare,
     "infinity_sampling": infinity_tables.compare_sampling,
@@ -70,7 +69,7 @@ def check(source: Golden | str | Path) -> Report:
     golden = source if isinstance(source, Golden) else load(source)
     if golden.kind not in KINDS:
         raise unknown("kind of golden", golden.kind, KINDS)
-    comparison = Comparison(golden)
+    comparison = Comparison(golden, KINDS[golden.kind].rules)
     with torch.inference_mode(golden.kind not in GRADIENTS):
-        KINDS[golden.kind](comparison)
+        KINDS[golden.kind].compute(comparison)
     return comparison.finish()

@@ -8,21 +8,22 @@ import numpy as np
 
 from varlab.evaluation import adm_scores
 from varlab.evaluation.adm_scores import Manifold, Statistics
-from varlab.parity.comparison import Comparison
+from varlab.parity.comparison import Comparison, family
 from varlab.parity.golden import Golden
 
 CORNER = 12  # of a matrix of distances, what is stored
 
 
+@family(given="logits")
 def compare(comparison: Comparison) -> None:
     """Everything that ``results`` states, from the features and logits of the file."""
     golden = comparison.golden
     results = golden.require("results")
     sets = {name: adm_scores.statistics(golden.arrays[name]) for name in _feature_sets(golden)}
-    comparison.known(*sets, "logits")
+    comparison.known(*sets)
     for name, own in sets.items():
-        comparison.absolute_stated(f"{name}_mu", own.mu, "mu")
-        comparison.absolute_stated(f"{name}_sigma", own.sigma, "sigma")
+        for part, values in own._asdict().items():
+            comparison.near(f"{name}_{part}", values, golden.stated(part))
     if dtypes := results.get("statistics_dtypes"):
         ours = [str(array.dtype) for array in next(iter(sets.values()))]
         comparison.verify("statistics_dtypes", ours == dtypes, ", ".join(ours))

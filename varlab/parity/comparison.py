@@ -1,6 +1,8 @@
-"""Holds computed arrays against those of a golden and keeps the account of what was compared."""
+"""What a family states, and the account of its arrays against a golden's: one line for each that the file holds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 import numpy as np
 import numpy.typing as npt
@@ -10,19 +12,42 @@ from varlab.parity.golden import Golden
 from varlab.parity.report import ArrayCheck, Report
 
 Array = np.ndarray | Tensor
+Arrays = dict[str, Array | None]  # None: this run has no such array
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of golden: ``compute`` hands our arrays over, by the golden's names; ``rules`` say how near they come.
+
+    A rule names a tolerance of the golden's and, by patterns, the arrays that it is for; the first that fits counts.
+    ``..._rel`` is a share of the array's largest magnitude, ``grad_abs`` the smaller of both (means have tiny
+    gradients), any other one absolute. Besides there are ``equal``, ``stated`` (in words, beside the array's own name)
+    and ``given``: what others are computed from, or what says nothing of ours.
+    """
+
+    compute: Callable[["Comparison"], None]
+    rules: Mapping[str, str]
+
+
+def family(**rules: str) -> Callable[[Callable[["Comparison"], None]], Family]:
+    """Makes a family of the function that computes its arrays; ``rules`` as `Family` says."""
+    return lambda compute: Family(compute, rules)
 
 
 def numpy(values: Array) -> np.ndarray:
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else values
 
 
+@dataclass
 class Comparison:
     """One golden's rows, bits and notes. A method for an array that the file does not hold does nothing."""
 
-    def __init__(self, golden: Golden) -> None:
-        self.golden = golden
-        self.result = Report(golden.path, golden.kind)
-        self._known: set[str] = set()
+    golden: Golden
+    rules: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.result = Report(self.golden.path, self.golden.kind)
+        self._known = {name for name in self.golden.arrays if self._rule(name) == "given"}
 
     def wants(self, name: str) -> bool:
         """Whether the file holds this array; asking marks it as known to the check."""
@@ -30,69 +55,58 @@ class Comparison:
         return self.golden.stored(name)
 
     def known(self, *names: str) -> None:
-        """These arrays are what others are computed from, or say nothing of ours."""
-        for name in names:
-            self.wants(name)
+        """These arrays are what others are computed from."""
+        self._known |= set(names)
 
-    def relatives(self, tolerance: str, values: Mapping[str, Array | None]) -> None:
-        """``relative`` of each name."""
+    def hold(self, values: Mapping[str, Array | None]) -> None:
+        """Each array to the rule of its name."""
         for name, array in values.items():
-            self.relative(name, array, tolerance)
-
-    def absolutes(self, tolerance: str, values: Mapping[str, Array | None]) -> None:
-        """``absolute`` of each name."""
-        for name, array in values.items():
-            self.absolute(name, array, tolerance)
-
-    def relative(self, name: str, values: Array | None, tolerance: str, columns: slice = slice(None)) -> None:
-        """Within ``tolerance`` times the golden's largest magnitude, or that of some of its last dimension."""
-        if self.wants(name):
-            largest = _largest(np.atleast_1d(self.golden.arrays[name])[..., columns])
-            self._close(name, values, self.golden.tolerance(tolerance) * largest)
-
-    def absolute(self, name: str, values: Array | None, tolerance: str) -> None:
-        if self.wants(name):
-            self._close(name, values, self.golden.tolerance(tolerance))
-
-    def absolute_stated(self, name: str, values: Array | None, tolerance: str = "") -> None:
-        """As ``absolute``, with a tolerance in words: that of ``tolerance``, or the one that the name itself fits."""
-        if self.wants(name):
-            self._close(name, values, self.golden.stated(tolerance or name))
+            if not self.wants(name):
+                continue
+            rule = self._rule(name)
+            if rule == "equal":
+                self.equal(name, array)
+            elif rule == "stated":
+                self.near(name, array, self.golden.stated(name))
+            else:
+                size = largest(self.golden.arrays[name])
+                share = size if rule.endswith("_rel") else min(1.0, size) if rule == "grad_abs" else 1.0
+                self.near(name, array, self.golden.tolerance(rule) * share)
 
     def near(self, name: str, values: Array | None, allowed: float) -> None:
-        """As ``absolute``, with a number."""
-        if self.wants(name):
-            self._close(name, values, allowed)
-
-    def gradient(self, name: str, values: Array | None, tolerance: str) -> None:
-        """Within ``tolerance``, or that share of the golden's largest magnitude if smaller: means have tiny ones."""
-        if self.wants(name):
-            self._close(name, values, self.golden.tolerance(tolerance) * min(1.0, _largest(self.golden.arrays[name])))
-
-    def equal(self, name: str, values: Array | None) -> None:
-        """Bits, indices and other labels."""
+        """An array to a number that no rule gives."""
         if not self.wants(name):
             return
         expected = self.golden.arrays[name]
         if values is None or numpy(values).shape != expected.shape:
             self._unfit(name, values)
             return
+        error, size = largest(numpy(values).astype(np.float64) - expected), largest(expected)
+        relative = error / size if size else error
+        self.add(ArrayCheck(name, expected.shape, error, relative, allowed, error <= allowed < np.inf))
+
+    def equal(self, name: str, values: Array | None) -> None:
+        """Bits, indices and other labels."""
+        expected = self.golden.arrays[name]
+        if values is None or numpy(values).shape != expected.shape:
+            self._unfit(name, values)
+            return
         different = numpy(values) != expected
-        worst = _largest(np.asarray(numpy(values), dtype=np.float64) - expected)
+        worst = largest(np.asarray(numpy(values), dtype=np.float64) - expected)
         self.add(ArrayCheck(name, expected.shape, worst, float(different.mean()), 0.0, not different.any()))
 
-    def within(self, name: str, value: npt.ArrayLike, expected: npt.ArrayLike, allowed: float) -> None:
+    def within(self, name: str, value: npt.ArrayLike, expected: npt.ArrayLike, allowed: float = 0.0) -> None:
         """A number or numbers that the config holds; NaN equals NaN, and null."""
         ours, theirs = np.asarray(value, dtype=np.float64), np.asarray(expected, dtype=np.float64)
         if ours.shape != theirs.shape:
             self.verify(name, False, f"this run gives {ours.shape}, the golden {theirs.shape}")
             return
         both = np.isnan(ours) & np.isnan(theirs)
-        error = _largest(np.where(both, 0.0, ours - theirs)) if ours.size else 0.0
-        scale = _largest(np.nan_to_num(theirs)) if theirs.size else 0.0
+        error = largest(np.where(both, 0.0, ours - theirs)) if ours.size else 0.0
+        scale = largest(np.nan_to_num(theirs)) if theirs.size else 0.0
         self.add(ArrayCheck(name, ours.shape, error, error / scale if scale else error, allowed, error <= allowed))
 
-    def verify(self, name: str, true: bool, remark: str) -> None:
+    def verify(self, name: str, true: bool, remark: str = "") -> None:
         """A fact that is no array; ``remark`` says what is wrong with it."""
         self.add(ArrayCheck(name, (), 0.0 if true else np.inf, 0.0 if true else np.inf, 0.0, true, remark))
 
@@ -137,20 +151,15 @@ class Comparison:
             self.note(f"empty in the golden (not stored): {', '.join(empty)}")
         return self.result
 
-    def _close(self, name: str, values: Array | None, allowed: float) -> None:
-        expected = self.golden.arrays[name]
-        if values is None or numpy(values).shape != expected.shape:
-            self._unfit(name, values)
-            return
-        error = _largest(numpy(values).astype(np.float64) - expected)
-        relative = error / _largest(expected) if _largest(expected) else error
-        self.add(ArrayCheck(name, expected.shape, error, relative, allowed, error <= allowed < np.inf))
+    def _rule(self, name: str) -> str:
+        fits = (rule for rule, names in self.rules.items() if any(fnmatchcase(name, one) for one in names.split()))
+        return next(fits, "")
 
     def _unfit(self, name: str, values: Array | None) -> None:
         remark = "this run has no such array" if values is None else f"this run gives {tuple(values.shape)}"
         self.add(ArrayCheck(name, self.golden.arrays[name].shape, np.inf, np.inf, 0.0, False, remark))
 
 
-def _largest(values: np.ndarray) -> float:
+def largest(values: np.ndarray) -> float:
     """Largest magnitude; NaN counts as the worst of all."""
     return float(np.abs(values.astype(np.float64)).max())

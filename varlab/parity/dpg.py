@@ -5,12 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 from varlab.evaluation import dpg
-from varlab.parity.comparison import Comparison
+from varlab.parity.comparison import Comparison, family
 
 Bundle = Mapping[str, Any]
 KNOWN = {"overall", "overall_is_nan", "per_image", "l1", "l2", "dropped", "detail_lines", "crash", "pic_num"}
 
 
+@family()
 def compare(comparison: Comparison) -> None:
     """Every run of every bundle: as published, and with the first row kept where the file has that."""
     bundles = comparison.golden.require("bundles")
@@ -51,7 +52,7 @@ def _compare_run(comparison: Comparison, name: str, bundle: Bundle, run: Bundle,
              if found.dropped.get(file) != run["dropped"].get(file)]  # fmt: skip
     comparison.verify_all(f"dropped [{name}]", sorted(wrong))
     if "detail_lines" in run:
-        comparison.within(f"detail_lines [{name}]", found.lines, run["detail_lines"], 0.0)
+        comparison.within(f"detail_lines [{name}]", found.lines, run["detail_lines"])
     if strange := sorted(run.keys() - KNOWN):
         comparison.note(f"NOT COMPARED in {name}: {', '.join(strange)}")
 

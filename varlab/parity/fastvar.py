@@ -6,8 +6,8 @@ that later sub-layers are judged on the same choice.
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from itertools import takewhile
 
 import numpy as np
@@ -19,11 +19,11 @@ from varlab.accelerators.fastvar import FastVAR, distances
 from varlab.engine.hooks import Probe
 from varlab.engine.stage import Site
 from varlab.errors import VarlabError
-from varlab.parity.comparison import Comparison
+from varlab.parity.comparison import Arrays, Comparison, family
 from varlab.parity.golden import Golden
-from varlab.parity.infinity import compare_bits, compare_image, compare_inputs, compare_logits, path, prepared
+from varlab.parity.infinity import compare_stage, image, inputs, prepared
 from varlab.parity.infinity_setup import Setup, setup
-from varlab.parity.run import CacheWatch, Outcome, generate
+from varlab.parity.run import CacheWatch, generate
 from varlab.schedules import Schedule
 
 RELEASED = {32: 0.4, 40: 0.5, 48: 1.0, 64: 1.0}  # grid width -> share of tokens that skip; 1: the stage never runs
@@ -31,45 +31,35 @@ FIRST = 3  # first block that prunes
 NAMES = {"attention": "sa", "cross": "ca", "ffn": "ffn"}
 
 
-@dataclass(frozen=True)
-class Place:
-    """A sub-layer as the golden names it: width of the grid, block, sublayer ('' for the whole block)."""
-
-    width: int
-    block: int
-    sublayer: str = ""
-
-    @classmethod
-    def of(cls, site: Site, names: Mapping[str, str] = NAMES) -> "Place":
-        return cls(site.stage.grid[1], site.block, names[str(site.sublayer)] if site.sublayer else "")
-
-    def __str__(self) -> str:
-        return "_".join(filter(None, (str(self.width), str(self.block), self.sublayer)))
+def place_of(site: Site, names: Mapping[str, str] = NAMES) -> str:
+    """A place as the golden names it: width of the grid, block, and the sublayer if it is not the whole block."""
+    place = f"{site.stage.grid[1]}_{site.block}"
+    return f"{place}_{names[str(site.sublayer)]}" if site.sublayer else place
 
 
-@dataclass
 class Inside(Probe):
-    """Outputs of the first ``rows`` rows [rows, n, C] at the places that the file holds."""
+    """Outputs of the first ``rows`` rows of blocks, and of sublayers of the cache stage, that the file holds."""
 
-    wanted: set[Place]
-    rows: int = 1
-    names: Mapping[str, str] = field(default_factory=lambda: NAMES)
-    found: dict[Place, Tensor] = field(default_factory=dict)
+    def __init__(self, golden: Golden, names: Mapping[str, str] = NAMES, rows: int = 1) -> None:
+        self.names, self.rows = names, rows
+        self.arrays: Arrays = {}  # [rows, n, C]
+        self.wanted: dict[str, list[tuple[str, int]]] = defaultdict(list)  # by place: arrays, every so many tokens
+        for found in golden.matching(r"block_out_((\d+)_\d+)(_sub)?"):
+            tokens = int(found[2]) ** 2
+            self._want(found[1], found[0], round(tokens / golden.arrays[found[0]].shape[1]) if found[3] else 1)
+        for found in golden.matching(rf"cache(\d+)_block(\d+_(?:{'|'.join(names.values())}))(?:_sub(\d+))?"):
+            self._want(f"{found[1]}_{found[2]}", found[0], int(found[3] or 1))
+
+    def _want(self, place: str, name: str, stride: int) -> None:
+        self.wanted[place].append((name, stride))
+        self.arrays[name] = None
 
     def on_sublayer(self, site: Site, x: Tensor, y: Tensor) -> None:
-        self._note(Place.of(site, self.names), y)
+        for name, stride in self.wanted.get(place_of(site, self.names), ()):
+            self.arrays[name] = y[: self.rows, ::stride].clone()
 
     def on_block(self, site: Site, x_in: Tensor, x_out: Tensor) -> None:
-        self._note(Place.of(site, self.names), x_out)
-
-    def at(self, outputs: Mapping[str, tuple[Place, int]]) -> dict[str, Tensor | None]:
-        """The outputs of these names, every so many tokens of each."""
-        got = {name: (self.found.get(place), stride) for name, (place, stride) in outputs.items()}
-        return {name: None if values is None else values[:, ::stride] for name, (values, stride) in got.items()}
-
-    def _note(self, place: Place, values: Tensor) -> None:
-        if place in self.wanted:
-            self.found[place] = values[: self.rows].clone()
+        self.on_sublayer(site, x_in, x_out)
 
 
 class Judged(FastVAR):
@@ -86,12 +76,12 @@ class Judged(FastVAR):
         names: Mapping[str, str] = NAMES,
     ) -> None:
         super().__init__(ratios=ratios, drop=drop, first=first)
-        self.comparison, self.stated, self.names = comparison, gaps(comparison.golden), names
+        self.comparison, self.stated, self.names = comparison, _stated_gaps(comparison.golden), names
         self.gaps: dict[str, float] = {}
 
     def choose(self, site: Site, x: Tensor, count: int) -> Tensor:
-        keep, place, scores = super().choose(site, x, count), str(Place.of(site, self.names)), distances(x)
-        self.comparison.relative(f"score_{place}", scores, "hidden_rel")
+        keep, place, scores = super().choose(site, x, count), place_of(site, self.names), distances(x)
+        self.comparison.hold({f"score_{place}": scores})
         name, ours = f"keep_{place}", torch.zeros_like(scores, dtype=torch.bool).scatter(1, keep, True)
         golden, (above, below) = self.comparison.golden, _cut(scores, count)
         self.gaps[place] = float(((above - below) / above).min())
@@ -107,6 +97,14 @@ class Judged(FastVAR):
             return settled.nonzero()[:, 1].view(-1, count)
         return keep
 
+    def compare_gaps(self) -> None:
+        """The gaps at the cuts themselves; each of the two scores may be off by its tolerance."""
+        if not self.comparison.wants("cut_gaps_json"):
+            return
+        allowed = 2 * self.comparison.golden.tolerance("logits_rel")
+        wrong = [place for place, gap in self.stated.items() if not abs(self.gaps.get(place, np.inf) - gap) <= allowed]
+        self.comparison.verify_all("cut_gaps_json", wrong)
+
 
 def _cut(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The smallest score that is kept and the largest that is not, by row."""
@@ -121,34 +119,44 @@ def _mask(packed: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.unpackbits(packed, axis=1)[:, : shape[1]] > 0
 
 
-def gaps(golden: Golden) -> dict[str, float]:
+def _stated_gaps(golden: Golden) -> dict[str, float]:
     """Relative distance between the scores on both sides of each cut, of the row where it is smallest."""
     return json.loads(str(golden.arrays["cut_gaps_json"])) if golden.stored("cut_gaps_json") else {}
 
 
+@family(
+    equal="cu_seqlens neg_cu_seqlens gt_bits_* *bits_used_* kv_len_per_stage_block",
+    given="logit_stride",
+    logits_rel="logits_*",
+    decoded_abs="decoded decoded_sub*",
+    uint8_abs="image_uint8_bgr",
+    hidden_rel="*",
+)
 def compare(comparison: Comparison) -> None:
-    """Kept masks and bits exact but for near ties, cache lengths exact, everything else to a tolerance.
+    """Kept masks and bits exact but for near ties.
 
     All stages are forced along the golden's bits. Argmax: if no bit differs, an unforced run takes the same path.
     """
     rebuilt = setup(comparison.golden)
     golden = comparison.golden = prepared(comparison.golden, rebuilt)
-    compare_inputs(comparison, rebuilt)
+    comparison.hold(inputs(rebuilt))
     ratios, drop = released(rebuilt.model.schedule)
     pruning = bool(ratios) and rebuilt.model.depth > FIRST
     method = Judged(comparison, ratios, drop) if pruning else Truncate(drop)
-    outputs = stored_outputs(golden, NAMES)
-    watch, inside = CacheWatch(), Inside({place for place, _ in outputs.values()})
-    outcome = generate(rebuilt, _forced(golden, rebuilt), [method, watch], [inside], stages=())
-    _compare_stages(comparison, outcome)
-    comparison.relatives("hidden_rel", inside.at(outputs))
+    watch, inside = CacheWatch(), Inside(golden)
+    outcome = generate(rebuilt, rebuilt.forced(golden), [method, watch], [inside], stages=())
+    margins, strides = golden.config.get("min_bit_margin_per_stage", []), _strides(golden)
+    for k in range(len(outcome.capture.canvas)):
+        least = margins[k] if k < len(margins) else None
+        compare_stage(comparison, outcome, k, stride=strides.get(k, 1), least=least)
+    comparison.hold(inside.arrays)
     if isinstance(method, Judged):
-        compare_gaps(comparison, method)
-    comparison.equal("kv_len_per_stage_block", watch.tokens)
+        method.compare_gaps()
+    comparison.hold({"kv_len_per_stage_block": watch.tokens})
+    pixels = outcome.generation.image * 2 - 1
     for step in golden.matching(r"decoded_sub(\d+)"):
-        thinned = outcome.generation.image[..., :: int(step[1]), :: int(step[1])] * 2 - 1
-        comparison.absolute(step[0], thinned, "decoded_abs")
-    compare_image(comparison, outcome)
+        comparison.hold({step[0]: pixels[..., :: int(step[1]), :: int(step[1])]})
+    comparison.hold(image(outcome))
     _compare_dense(comparison, rebuilt, drop)
 
 
@@ -166,61 +174,23 @@ def released(schedule: Schedule) -> tuple[tuple[float, ...], int]:
     return ratios, drop
 
 
-def stored_outputs(golden: Golden, names: Mapping[str, str]) -> dict[str, tuple[Place, int]]:
-    """Names of the block outputs, and of the sublayer outputs of the cache stage, that the file holds, with the stride
-    of the tokens that it keeps."""
-    places = {}
-    for found in golden.matching(r"block_out_(\d+)_(\d+)(_sub)?"):
-        width = int(found[1])
-        stride = round(width * width / golden.arrays[found[0]].shape[1]) if found[3] else 1
-        places[found[0]] = Place(width, int(found[2])), stride
-    for found in golden.matching(rf"cache(\d+)_block(\d+)_({'|'.join(names.values())})(?:_sub(\d+))?"):
-        places[found[0]] = Place(int(found[1]), int(found[2]), found[3]), int(found[4] or 1)
-    return places
-
-
-def _forced(golden: Golden, rebuilt: Setup, prefix: str = "") -> dict[int, Tensor]:
-    """The golden's labels by stage; those of the dense run, by its prefix, are the same until they are stored."""
-    forced, own = {}, False
-    for k in rebuilt.stages:
-        own = own or f"{prefix}bits_used_{k}" in golden.arrays
-        own_prefix = prefix if own else ""
-        if (labels := path(golden, rebuilt, k, [own_prefix])) is not None:
-            forced[k] = labels
-    return forced
-
-
-def _compare_stages(comparison: Comparison, outcome: Outcome[Setup]) -> None:
-    golden = comparison.golden
-    margins, strides = golden.config.get("min_bit_margin_per_stage", []), _strides(comparison)
-    for k, canvas in enumerate(outcome.capture.canvas):
-        stride, least = strides.get(k, 1), margins[k] if k < len(margins) else None
-        compare_logits(comparison, outcome, k, stride=stride)
-        compare_bits(comparison, outcome, k, stride=stride, least=least)
-        comparison.relative(f"summed_{k}", canvas, "hidden_rel")
-
-
-def _strides(comparison: Comparison) -> dict[int, int]:
+def _strides(golden: Golden) -> dict[int, int]:
     """Every which token's logits are stored, for the stages of which there are any."""
-    golden = comparison.golden
-    stored = sorted(int(name.rsplit("_", 1)[1]) for name in golden.arrays if name.startswith("logits_final_"))
-    strides = golden.arrays["logit_stride"].tolist() if comparison.wants("logit_stride") else [1] * len(stored)
+    stored = sorted(int(found[1]) for found in golden.matching(r"logits_final_(\d+)"))
+    strides = golden.arrays["logit_stride"].tolist() if golden.stored("logit_stride") else [1] * len(stored)
     return dict(zip(stored, strides, strict=False))
 
 
-def compare_gaps(comparison: Comparison, method: Judged) -> None:
-    """The gaps at the cuts themselves; each of the two scores may be off by its tolerance."""
-    if not comparison.wants("cut_gaps_json"):
-        return
-    allowed = 2 * comparison.golden.tolerance("logits_rel")
-    wrong = [place for place, gap in method.stated.items() if not abs(method.gaps.get(place, np.inf) - gap) <= allowed]
-    comparison.verify_all("cut_gaps_json", wrong)
-
-
 def _compare_dense(comparison: Comparison, rebuilt: Setup, drop: int) -> None:
-    """Bits of a run that prunes nothing and drops the same stages; of its margins the golden says nothing."""
-    if not any(comparison.golden.stored(f"dense_bits_used_{k}") for k in rebuilt.stages):
+    """Bits of a run that prunes nothing and drops the same stages, the same until they are stored; of its margins the
+    golden says nothing."""
+    golden = comparison.golden
+    own = [k for k in rebuilt.stages if golden.stored(f"dense_bits_used_{k}")]
+    if not own:
         return
-    outcome = generate(rebuilt, _forced(comparison.golden, rebuilt, "dense_"), [Truncate(drop)], stages=())
+    forced = rebuilt.forced(golden) | {
+        k: labels for k in rebuilt.stages[own[0] :] if (labels := rebuilt.path(golden, k, ["dense_"])) is not None
+    }
+    outcome = generate(rebuilt, forced, [Truncate(drop)], stages=())
     for k in range(len(outcome.capture.canvas)):
-        compare_bits(comparison, outcome, k, "dense_")
+        compare_stage(comparison, outcome, k, "dense_")

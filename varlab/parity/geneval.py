@@ -10,13 +10,14 @@ from PIL import Image
 
 from varlab.evaluation import geneval
 from varlab.evaluation.scripts import geneval_detect
-from varlab.parity.comparison import Comparison
+from varlab.parity.comparison import Comparison, family
 
 Case = Mapping[str, Any]
 OWN = ("kind", "id", "note", "prompt_index", "image_index", "raw", "raw_colours", "options", "entry", "metadata",
        "in_summary", "position_margin", "score_tie", "order_of_ties_matters")  # fmt: skip
 
 
+@family()
 def compare(comparison: Comparison) -> None:
     """Every field of every case, the summary, and which file names are read."""
     lines = comparison.golden.require("lines")
@@ -114,11 +115,11 @@ def _compare_summary(comparison: Comparison, expected: Case, cases: list[Case]) 
     comparison.verify_all("summary_printed_lines", wrong)
 
 
+@family(given="mask", stated="*")
 def compare_crops(comparison: Comparison) -> None:
     """The picture of each object that goes to the colour network."""
     golden = comparison.golden
     mask = golden.array("mask")
-    comparison.known("mask")
     for case in golden.require("cases"):
         comparison.known(case["image"])
         name, crop = f"crop_{case['n']}", _crop(golden.array(case["image"]), mask, case)
@@ -126,8 +127,7 @@ def compare_crops(comparison: Comparison) -> None:
             comparison.verify(f"error_{case['n']}", crop == str(case["error"]).partition(":")[0], str(crop))
             continue
         comparison.verify(f"size_{case['n']}", list(crop.size) == case["size_wh"], f"{crop.size}")
-        if comparison.wants(name):
-            comparison.absolute_stated(name, np.asarray(crop).reshape(crop.size[1], crop.size[0], 3))
+        comparison.hold({name: np.asarray(crop).reshape(crop.size[1], crop.size[0], 3)})
 
 
 def _crop(pixels: np.ndarray, mask: np.ndarray, case: Case) -> Image.Image | str:

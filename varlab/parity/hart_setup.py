@@ -100,9 +100,15 @@ class GoldenNoise:
 class Setup(run.Setup[Watched]):
     noise: GoldenNoise
 
-    @property
-    def batch(self) -> int:
-        return len(self.text.mask)
+    def path(self, golden: Golden, k: int) -> Tensor | None:
+        """The stage's passes put together; None where the file does not hold them all."""
+        labels = torch.zeros(self.batch, self.lengths[k], dtype=torch.int64)
+        for i, place in enumerate(self.passes(k)):
+            part = golden.tensor(f"idx.{k + i}", place.shape)
+            if part is None or part.long().max() >= self.model.transformer.config.vocabulary:
+                return None
+            labels.scatter_(1, place, part.long())
+        return labels
 
     def passes(self, k: int) -> list[Tensor]:
         """Positions [B, n] that a stage computes together."""
@@ -133,7 +139,8 @@ def setup(golden: Golden) -> Setup:
         return noise.uniform(kind, len(schedule) - 1, range(len(text.mask)), (schedule.lengths[-1], width))
 
     noise.pass_of = watched.passes(len(schedule) - 1, settings, order)
-    return Setup(model=watched, settings=settings, text=text, noise=noise, choose=lambda logits: logits.argmax(-1))
+    likeliest = partial(torch.argmax, dim=-1)
+    return Setup(model=watched, settings=settings, text=text, batch=len(text.mask), noise=noise, choose=likeliest)
 
 
 def config_of(model: dict[str, Any], vocabulary: int, latents: int, stages: int) -> HartConfig:

@@ -7,23 +7,33 @@ from varlab.models.diffusion import diffusion_table, spaced
 from varlab.models.labels import gumbel_mixture, only_likeliest
 from varlab.models.tokenizers.bsq import area, bicubic
 from varlab.parity import weights
-from varlab.parity.comparison import Comparison
+from varlab.parity.comparison import Comparison, family
 from varlab.parity.golden import Golden
 
 SEEDS = range(1000)  # among which the table's own is looked for where its header does not name it
 
 
+@family(given="kp.*", equal="diff_timestep_map diff_map_*", abs="*")
 def compare_sampling(comparison: Comparison) -> None:
-    """Everything to the file's absolute tolerance; drawn noise comes from the table's seed."""
+    """Drawn noise comes from the table's seed."""
     golden, seed = comparison.golden, _seed(comparison.golden)
     logits = torch.from_numpy(golden.array("logits"))
-    comparison.absolute("logits", _logits(seed, tuple(logits.shape)), "abs")
-    _compare_filters(comparison, logits)
+    comparison.hold({"logits": _logits(seed, tuple(logits.shape))})
+    for found in golden.matching(r"kp\.(\d+)"):
+        _compare_filter(comparison, logits, found[1])
     noise = weights.numbers("noise.gumbel_exp", seed, tuple(logits.shape), "standard_exponential").astype(np.float32)
     for found in golden.matching(r"gumbel_soft\.(\d+\.\d+)"):
-        comparison.absolute(found[0], gumbel_mixture(logits, torch.from_numpy(noise), float(found[1])), "abs")
-    _compare_diffusion(comparison)
-    _compare_maps(comparison, seed)
+        comparison.hold({found[0]: gumbel_mixture(logits, torch.from_numpy(noise), float(found[1]))})
+    comparison.hold({"diff_timestep_map": diffusion_table(8).times})
+    comparison.hold({found[0]: spaced(int(found[1])) for found in golden.matching(r"diff_map_(\d+)")})
+    for steps in sorted({int(found[1]) for found in golden.matching(r"diff(\d+)_.*")}):
+        _compare_constants(comparison, steps)
+    if comparison.wants("fmap"):
+        fmap = torch.from_numpy(golden.arrays["fmap"])
+        comparison.hold({"fmap": weights.normal("input.fmap", seed, tuple(fmap.shape)).astype(np.float32)})
+        for found in golden.matching(r"(bicubic|area)_to_(\d+)"):  # square sides
+            resize = bicubic if found[1] == "bicubic" else area
+            comparison.hold({found[0]: resize(fmap, (int(found[2]), int(found[2])))})
 
 
 def _logits(seed: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -37,27 +47,16 @@ def _seed(golden: Golden) -> int:
     return int(golden.config["seed"]) if "seed" in golden.config else next(drawn, 0)
 
 
-def _compare_filters(comparison: Comparison, logits: torch.Tensor) -> None:
+def _compare_filter(comparison: Comparison, logits: torch.Tensor, number: str) -> None:
     """Logits after top-k and top-p, whose removed entries must be the same, and their probabilities."""
-    for found in comparison.golden.matching(r"kp\.(\d+)"):
-        comparison.known(found[0])
-        top_k, top_p = comparison.golden.arrays[found[0]]
-        kept = only_likeliest(logits, int(top_k), float(top_p))
-        comparison.absolute(f"prob.{found[1]}", kept.softmax(-1), "abs")
-        masked = f"masked.{found[1]}"
-        if comparison.wants(masked):
-            expected = comparison.golden.arrays[masked]
-            comparison.verify(f"{masked}_removed", np.array_equal(np.isinf(expected), kept.isinf().numpy()), "")
-            comparison.golden.arrays[masked] = np.where(np.isinf(expected), 0, expected)
-            comparison.absolute(masked, kept.masked_fill(kept.isinf(), 0), "abs")
-
-
-def _compare_diffusion(comparison: Comparison) -> None:
-    comparison.equal("diff_timestep_map", diffusion_table(8).times)
-    for found in comparison.golden.matching(r"diff_map_(\d+)"):
-        comparison.equal(found[0], spaced(int(found[1])))
-    for steps in sorted({int(found[1]) for found in comparison.golden.matching(r"diff(\d+)_.*")}):
-        _compare_constants(comparison, steps)
+    top_k, top_p = comparison.golden.arrays[f"kp.{number}"]
+    kept, masked = only_likeliest(logits, int(top_k), float(top_p)), f"masked.{number}"
+    comparison.hold({f"prob.{number}": kept.softmax(-1)})
+    if comparison.wants(masked):
+        expected = comparison.golden.arrays[masked]
+        comparison.verify(f"{masked}_removed", np.array_equal(np.isinf(expected), kept.isinf().numpy()))
+        comparison.golden.arrays[masked] = np.where(np.isinf(expected), 0, expected)
+        comparison.hold({masked: kept.masked_fill(kept.isinf(), 0)})
 
 
 def _compare_constants(comparison: Comparison, steps: int) -> None:
@@ -72,15 +71,4 @@ def _compare_constants(comparison: Comparison, steps: int) -> None:
         "posterior_mean_coef1": table.from_clean,
         "posterior_mean_coef2": table.from_noisy,
     }
-    comparison.absolutes("abs", {f"diff{steps}_{name}": value for name, value in values.items()})
-
-
-def _compare_maps(comparison: Comparison, seed: int) -> None:
-    """Bicubic and area interpolation of a map, to square sides."""
-    if not comparison.wants("fmap"):
-        return
-    fmap = torch.from_numpy(comparison.golden.arrays["fmap"])
-    comparison.absolute("fmap", weights.normal("input.fmap", seed, tuple(fmap.shape)).astype(np.float32), "abs")
-    for found in comparison.golden.matching(r"(bicubic|area)_to_(\d+)"):
-        resize = bicubic if found[1] == "bicubic" else area
-        comparison.absolute(found[0], resize(fmap, (int(found[2]), int(found[2]))), "abs")
+    comparison.hold({f"diff{steps}_{name}": value for name, value in values.items()})

@@ -9,8 +9,7 @@ from torch import Tensor
 from varlab.models.tokenizers.bsq import area
 from varlab.models.tokenizers.hybrid import HybridConfig, HybridTokenizer
 from varlab.parity import weights
-from varlab.parity.comparison import Comparison
-from varlab.parity.golden import Golden
+from varlab.parity.comparison import Comparison, family
 from varlab.schedules import Grid
 
 
@@ -34,16 +33,22 @@ def tokenizer_of(vae: dict[str, Any], seed: int, vocabulary: int | None = None) 
     return tokenizer
 
 
+@family(given="state_keys meta_json", abs="*")
 def compare(comparison: Comparison) -> None:
-    """Labels exact but for near ties, everything else to an absolute tolerance."""
+    """Labels exact but for near ties."""
     golden, vae = comparison.golden, comparison.golden.require("vae")
-    tokenizer, sides = tokenizer_of(vae, golden.require("seed")), vae.get("v_patch_nums", ())
-    grids = [(int(side), int(side)) for side in sides]
-    image = _image(golden, grids[-1][0] * tokenizer.config.stride)
+    tokenizer = tokenizer_of(vae, golden.require("seed"))
+    grids = [(int(side), int(side)) for side in vae.get("v_patch_nums", ())]
+    side = grids[-1][0] * tokenizer.config.stride
+    stored = golden.arrays.get("image_in")  # else two images of the last scale
+    numbers = weights.normal(
+        "input.image", golden.require("seed"), (2, 3, side, side) if stored is None else stored.shape
+    )
+    image = torch.from_numpy(np.tanh(numbers).astype(np.float32))
     latent = tokenizer.encode(image)
-    comparison.absolutes("abs", {"image_in": image, "encoder_out": tokenizer.encoder(image), "f": latent})
+    comparison.hold({"image_in": image, "encoder_out": tokenizer.encoder(image), "f": latent})
     canvases, _ = _compare_steps(comparison, tokenizer, latent, grids, "")
-    comparison.absolutes("abs", {f"fhat.{k}": canvas for k, canvas in enumerate(canvases)})
+    comparison.hold({f"fhat.{k}": canvas for k, canvas in enumerate(canvases)})
     inputs = [area(canvas, grid).flatten(2).mT for canvas, grid in zip(canvases, grids[1:], strict=False)]
     _, left = _compare_steps(comparison, tokenizer, latent, grids, "hybrid_")
     values = {
@@ -54,15 +59,7 @@ def compare(comparison: Comparison) -> None:
         "forward_out_discrete": tokenizer.pixels(canvases[-1]),
         "forward_out_continuous": tokenizer.pixels(latent),
     }
-    comparison.absolutes("abs", values)
-    comparison.known("state_keys", "meta_json")
-
-
-def _image(golden: Golden, side: int) -> Tensor:
-    """Batch and side as stored, else two images of the last scale."""
-    stored = golden.arrays.get("image_in")
-    shape = (2, 3, side, side) if stored is None else stored.shape
-    return torch.from_numpy(np.tanh(weights.normal("input.image", golden.require("seed"), shape)).astype(np.float32))
+    comparison.hold(values)
 
 
 def _compare_steps(

@@ -1,5 +1,6 @@
 """Rebuilds the run that an Infinity golden describes: model, weights, inputs, settings, prescribed bits."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,9 +25,22 @@ class Setup(run.Setup[Infinity]):
     image: Tensor | None
     leaked: dict[int, Tensor]
 
-    @property
-    def batch(self) -> int:
-        return len(self.text.lengths)
+    def bits_shape(self, k: int) -> tuple[int, ...]:
+        """[B, 1, h, w, b] of a stage's bits on the latent grid."""
+        grid = self.model.latent_grid(self.model.schedule.grids[k])
+        return (self.batch, 1, *grid, self.model.tokenizer.config.bits)
+
+    def path(self, golden: Golden, k: int, prefixes: Sequence[str] = ("",)) -> Tensor | None:
+        """The used bits under the first of the ``prefixes`` that has them, else the prescribed ones, else the sampled
+        ones."""
+        for prefix in prefixes:
+            if (used := golden.tensor(f"{prefix}bits_used_{k}", self.bits_shape(k))) is not None:
+                return self.model.labels_of(used[:, 0])
+        if k in self.leaked:
+            return self.model.labels_of(self.leaked[k])
+        bits = self.model.transformer.config.bits
+        sampled = golden.tensor(f"bits_sampled_{k}", (self.batch, self.lengths[k], bits))
+        return None if sampled is None else sampled > 0
 
     @cached_property
     def all_text(self) -> TextBatch:
@@ -50,9 +64,15 @@ def setup(golden: Golden) -> Setup:
     if config.get("gt_leak", 0) > 0 and config.get("leak_kind", "random") == "vae":
         height, width = (side * model.stride for side in model.latent_grid(model.schedule.final))
         image = weights.image(seed, len(text.lengths), height, width)
-    leaked, settings = _leaked(golden, model, image, len(text.lengths)), _settings(config)
     return Setup(
-        model=model, settings=settings, text=text, negative=negative, store_keys=True, image=image, leaked=leaked
+        model=model,
+        settings=_settings(config),
+        text=text,
+        batch=len(text.lengths),
+        negative=negative,
+        store_keys=True,
+        image=image,
+        leaked=_leaked(golden, model, image, len(text.lengths)),
     )
 
 

@@ -14,6 +14,8 @@ from varlab.engine.randomness import Noise, SeededNoise
 from varlab.engine.stage import Site, Stage
 from varlab.engine.state import Generation, State
 from varlab.models.base import NextScaleModel
+from varlab.parity.comparison import Arrays
+from varlab.parity.golden import Golden
 
 M = TypeVar("M", bound=NextScaleModel)
 S = TypeVar("S", bound="Setup[Any]")
@@ -26,14 +28,11 @@ class Setup(Generic[M]):
     model: M
     settings: Any
     text: Any
+    batch: int
     negative: Any = None
     noise: Noise = field(default_factory=lambda: SeededNoise(0))
     choose: Callable[[Tensor], Tensor] | None = None
     store_keys: bool = False
-
-    @property
-    def batch(self) -> int:
-        raise NotImplementedError
 
     @property
     def stages(self) -> range:
@@ -43,6 +42,14 @@ class Setup(Generic[M]):
     def lengths(self) -> tuple[int, ...]:
         """Tokens of each stage."""
         return self.model.schedule.lengths
+
+    def path(self, golden: Golden, k: int) -> Tensor | None:
+        """The labels [B, n] or [B, n, d] that the golden run went on with at a stage; None where it does not say."""
+        raise NotImplementedError
+
+    def forced(self, golden: Golden) -> dict[int, Tensor]:
+        """The golden's path, by stage: our run is forced along it, so that one flipped label stays one."""
+        return {k: labels for k in self.stages if (labels := self.path(golden, k)) is not None}
 
 
 class Capture(Probe):
@@ -94,6 +101,11 @@ class Capture(Probe):
     def on_residual(self, stage: Stage, codes: Tensor, before: Tensor, canvas: Tensor) -> None:
         self.codes.append(codes.clone())
         self.canvas.append(canvas.clone())
+
+    def logits(self, k: int, names: Sequence[str], stride: int = 1) -> Arrays:
+        """Raw logits of both guidance rows and the guided ones under these names, of every ``stride``-th token."""
+        rows = (self.cond[k], self.uncond[k], self.final[k])
+        return {name: None if z is None else z[:, ::stride] for name, z in zip(names, rows, strict=True)}
 
 
 class CacheWatch(Accelerator):
@@ -174,13 +186,20 @@ def gap(logits: Tensor) -> Tensor:
     return top[..., 0] - top[..., 1]
 
 
-def margin_of(ours: Tensor, stored: Tensor | None, least: float | None = None, at: slice = slice(None)) -> Tensor:
-    """How sure labels [B, n, ...] are: the golden's gaps ``stored`` of the tokens ``at``, where it holds them.
+def margin_of(
+    logits: Tensor,
+    stored: Tensor | None,
+    least: float | None = None,
+    at: slice = slice(None),
+    sure: Callable[[Tensor], Tensor] = gap,
+) -> Tensor:
+    """How ``sure`` the labels of logits [B, n, ...] are: by the golden's logits ``stored`` of the tokens ``at``.
 
-    Elsewhere our own gaps say where a near tie lies that ``least``, the golden's smallest, admits; without it nothing
-    is excused there.
+    Elsewhere our own say where a near tie lies that ``least``, the golden's smallest margin, admits; without it
+    nothing is excused there.
     """
+    ours = sure(logits)
     margin = torch.full_like(ours, torch.inf) if least is None else ours.clamp(min=least)
-    if stored is not None and stored.shape == margin[:, at].shape:
-        margin[:, at] = stored
+    if stored is not None:
+        margin[:, at] = sure(stored)
     return margin

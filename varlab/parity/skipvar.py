@@ -16,12 +16,12 @@ from varlab.accelerators.decisions import FEATURES, always
 from varlab.accelerators.skipvar import LATE, SkipVAR
 from varlab.engine.context import Context
 from varlab.engine.stage import Stage
-from varlab.measures.edges import sobel_magnitude
-from varlab.parity.comparison import Comparison
+from varlab.parity.comparison import Arrays, Comparison, family
 from varlab.parity.golden import Golden
-from varlab.parity.infinity import compare_bits, compare_image, compare_inputs, compare_logits, path, prepared
+from varlab.parity.infinity import compare_stage, image, inputs, prepared
 from varlab.parity.infinity_setup import Setup, setup
 from varlab.parity.run import CacheWatch, Outcome, generate
+from varlab.parity.skipvar_tables import edges
 
 COMMON = "common"  # prefix of what all branches share
 
@@ -59,25 +59,32 @@ class Watched(SkipVAR):
         return image
 
 
+@family(
+    equal="cu_seqlens neg_cu_seqlens gt_bits_* *.bits_used_* *.kv_shapes",
+    logits_rel="*.logits_*",
+    features_rel="*.sobel_* *.features",
+    preview_abs="*.preview_old *.preview_new *.decoded",
+    image_uint8_abs="*.image_uint8_bgr",
+    hidden_rel="*",
+)
 def compare(comparison: Comparison) -> None:
-    """Logits relative to each array's largest value, bits exact but for near ties, images to their tolerances."""
-    golden, rebuilt = comparison.golden, setup(comparison.golden)
-    comparison.golden = prepared(golden, rebuilt)
-    compare_inputs(comparison, rebuilt)
+    """Bits exact but for near ties."""
+    rebuilt = setup(comparison.golden)
+    golden = comparison.golden = prepared(comparison.golden, rebuilt)
+    comparison.hold(inputs(rebuilt))
     base: Outcome[Setup] | None = None
     for branch in _branches(golden):
         watch = CacheWatch()
-        outcome = _run(comparison.golden, rebuilt, branch, watch)
+        outcome = _run(golden, rebuilt, branch, watch)
         if base is None:
             base = outcome
             _compare_stages(comparison, outcome, COMMON, branch)
-            _compare_decision(comparison, outcome)
+            comparison.hold(_decision(outcome))
         else:
             _compare_start(comparison, outcome, base, branch)
         _compare_stages(comparison, outcome, branch.name, branch)
         shapes = np.array([[blocks[0], blocks[-1]] for blocks in watch.shapes])
-        comparison.equal(f"{branch.name}.kv_shapes", shapes)
-        compare_image(comparison, outcome, f"{branch.name}.", "preview", "image_uint8")
+        comparison.hold({f"{branch.name}.kv_shapes": shapes} | image(outcome, f"{branch.name}."))
     if "real_models" in golden.config:
         comparison.note("NOT COMPARED: real_models in config_json, choices of decision models that the file lacks")
 
@@ -97,7 +104,7 @@ def _run(golden: Golden, rebuilt: Setup, branch: Branch, watch: CacheWatch) -> O
     forced = {}
     for k in rebuilt.stages:
         prefixes = [f"{prefix}." for prefix in branch.prefixes(len(rebuilt.stages) - 1 - k)]
-        if (labels := path(golden, rebuilt, k, prefixes)) is not None:
+        if (labels := rebuilt.path(golden, k, prefixes)) is not None:
             forced[k] = labels
     method = Watched(model=always(branch.dropped, branch.replaced))
     return generate(rebuilt, forced, [method, watch], stages=())
@@ -109,13 +116,10 @@ def _compare_stages(comparison: Comparison, outcome: Outcome[Setup], prefix: str
     strides, margins = config.get("logit_stride", {}), config.get("bits_margin_base", [])
     for k, canvas in enumerate(outcome.capture.canvas):
         least = margins[k] if branch.changed == 0 and k < len(margins) else branch.least
-        stride = int(strides.get(str(k), 1))
-        compare_logits(comparison, outcome, k, f"{prefix}.", stride)
-        compare_bits(comparison, outcome, k, f"{prefix}.", stride, least)
-        comparison.relative(f"{prefix}.summed_{k}", canvas, "hidden_rel")
+        compare_stage(comparison, outcome, k, f"{prefix}.", int(strides.get(str(k), 1)), least)
         if k + 1 < len(model.schedule):
             latent = model.resize(canvas, model.latent_grid(model.schedule.grids[k + 1]))
-            comparison.relative(f"{prefix}.next_input_latent_{k + 1}", latent, "hidden_rel")
+            comparison.hold({f"{prefix}.next_input_latent_{k + 1}": latent})
 
 
 def _compare_start(comparison: Comparison, outcome: Outcome[Setup], base: Outcome[Setup], branch: Branch) -> None:
@@ -128,23 +132,21 @@ def _compare_start(comparison: Comparison, outcome: Outcome[Setup], base: Outcom
     comparison.verify(f"{branch.name}.start", same, "" if same else f"not the base run in its first {stages} stages")
 
 
-def _compare_decision(comparison: Comparison, outcome: Outcome[Setup]) -> None:
+def _decision(outcome: Outcome[Setup]) -> Arrays:
     """The previews as the accelerator saw them, after the stage of the decision and one before, and their features.
 
     The official features are one number a batch, the mean over its images.
     """
-    model = outcome.setup.model
+    model, values = outcome.setup.model, Arrays()
     decided, (method, *_) = len(model.schedule) - 1 - LATE, outcome.state.accelerators
     assert isinstance(method, Watched)
     grid = model.latent_grid(model.schedule.grids[method.grid - 1])
     for age, k in (("old", decided - 1), ("new", decided)):
         seen = [preview for preview in method.previews if torch.equal(preview[0], outcome.capture.canvas[k])]
         canvas, pixels = seen[0] if seen else (None, None)
-        latent = None if canvas is None else model.resize(canvas, grid)
-        edges = None if pixels is None else sobel_magnitude(pixels.mean(1), padding="zeros")[:, None]
-        comparison.relative(f"{COMMON}.preview_{age}_latent", latent, "hidden_rel")
-        comparison.absolute(f"{COMMON}.preview_{age}", pixels, "preview_abs")
-        comparison.relative(f"{COMMON}.sobel_{age}", edges, "features_rel")
+        values[f"preview_{age}_latent"] = None if canvas is None else model.resize(canvas, grid)
+        values[f"preview_{age}"] = pixels
+        values[f"sobel_{age}"] = None if pixels is None else edges(pixels)
     (reports,) = outcome.generation.reports.values()
-    found = np.stack([reports["skipvar"][name][1] for name in FEATURES], -1)
-    comparison.relative(f"{COMMON}.features", found.mean(0), "features_rel")
+    values["features"] = np.stack([reports["skipvar"][name][1] for name in FEATURES], -1).mean(0)
+    return {f"{COMMON}.{name}": value for name, value in values.items()}

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,39 +13,39 @@ from torch import Tensor
 from varlab.accelerators.decisions import Classifier, DecisionModel
 from varlab.errors import VarlabError, quoted
 from varlab.measures.edges import skipvar_hf_diff, skipvar_hf_ratio, sobel_magnitude
-from varlab.parity.comparison import Comparison
-from varlab.parity.golden import Golden
-
-Pair = tuple[Tensor, Tensor]  # images [1, 3, H, W]: new, old
+from varlab.parity.comparison import Comparison, family
 
 BATCH = ((0, 3), (0, 2))  # size and kind of the two images that were also run as one batch: mixture, noise
 REPLACED = 10  # a strategy's code: stages dropped, or this plus the stages without the unconditional branch
 PARTS = ("skip", "uncond")
 
 
+def edges(pixels: Tensor) -> Tensor:
+    """SkipVAR's edges [B, 1, H, W] of images [B, 3, H, W]."""
+    return sobel_magnitude(pixels.mean(1), padding="zeros")[:, None]
+
+
+@family(given="columns seed", abs="*")
 def compare_features(comparison: Comparison) -> None:
     """A row an image pair, by size and kind, with the columns that the file names; and edges of some images."""
-    golden, pairs = comparison.golden, _pairs(comparison.golden)
-    for (size, kind), (new, old) in pairs.items():
-        for age, image in (("new", new), ("old", old)):
-            comparison.known(f"{age}_{size}_{kind}")
-            edges = sobel_magnitude(image.mean(1), padding="zeros")[:, None]
-            comparison.absolute(f"sobel_{age}_{size}_{kind}", edges, "abs")
-    if comparison.wants("columns"):
+    golden, pairs = comparison.golden, dict[tuple[int, int], tuple[Tensor, Tensor]]()  # [1, 3, H, W]: new, old
+    for found in golden.matching(r"new_(\d+)_(\d+)"):
+        names = [f"{age}_{found[1]}_{found[2]}" for age in ("new", "old")]
+        new, old = (torch.from_numpy(golden.array(name)) for name in names)
+        comparison.known(*names)
+        comparison.hold({f"sobel_{names[0]}": edges(new), f"sobel_{names[1]}": edges(old)})
+        pairs[int(found[1]), int(found[2])] = new, old
+    if golden.stored("columns"):
         # A column may hold commas inside its brackets.
         columns = re.findall(r"[^,(]+(?:\([^)]*\))?", str(golden.arrays["columns"]))
         table = [[_column(name, kind, *pairs[size, kind]) for name in columns] for size, kind in sorted(pairs)]
-        comparison.absolute("rows", np.array(table), "abs")
-    _compare_batch(comparison, pairs)
+        comparison.hold({"rows": np.array(table)})
+    if all(key in pairs for key in BATCH):
+        # A batch of two: a ratio an image, and one difference, the mean of what we give an image.
+        new, old = (torch.cat([pairs[key][age] for key in BATCH]) for age in (0, 1))
+        values = {"batch2_ratio": skipvar_hf_ratio(new)[:, None], "batch2_l1": skipvar_hf_diff(new, old).mean()}
+        comparison.hold(values)
     _leave_seed(comparison)
-
-
-def _pairs(golden: Golden) -> dict[tuple[int, int], Pair]:
-    pairs = {}
-    for new in golden.matching(r"new_(\d+)_(\d+)"):
-        images = golden.arrays[new[0]], golden.array(f"old_{new[1]}_{new[2]}")
-        pairs[int(new[1]), int(new[2])] = (torch.from_numpy(images[0]), torch.from_numpy(images[1]))
-    return pairs
 
 
 def _column(name: str, kind: int, new: Tensor, old: Tensor) -> float:
@@ -61,44 +62,39 @@ def _column(name: str, kind: int, new: Tensor, old: Tensor) -> float:
     return float(known[name])
 
 
-def _compare_batch(comparison: Comparison, pairs: Mapping[tuple[int, int], Pair]) -> None:
-    """A batch of two: a ratio an image, and one difference, the mean of what we give an image."""
-    if not all(key in pairs for key in BATCH):
-        return
-    new, old = (torch.cat([pairs[key][age] for key in BATCH]) for age in (0, 1))
-    comparison.absolute("batch2_ratio", skipvar_hf_ratio(new)[:, None], "abs")
-    comparison.absolute("batch2_l1", skipvar_hf_diff(new, old).mean(), "abs")
-
-
+@family(given="X report_json seed", abs="*_gap")
 def compare_decision(comparison: Comparison) -> None:
     """Our classifiers with the file's coefficients: labels, also of rounded coefficients, score gaps and strategies."""
     golden, features = comparison.golden, torch.from_numpy(comparison.golden.array("X"))
-    comparison.known("X")
-    report = json.loads(str(golden.arrays["report_json"])) if comparison.wants("report_json") else {}
-    models: dict[str, dict[str, Classifier]] = {}
+    report = json.loads(str(golden.arrays["report_json"])) if golden.stored("report_json") else {}
+    models: dict[str, dict[str, Classifier]] = defaultdict(dict)
     left: set[str] = set()
-    for name, threshold, part in ((f[0], f[1], f[2]) for f in golden.matching(r"(.+)_(skip|uncond)_labels")):
-        models.setdefault(threshold, {})[part] = _compare_classifier(comparison, name, features)
+    for found in golden.matching(r"(.+)_(skip|uncond)_labels"):
+        threshold, part = found.groups()
+        models[threshold][part] = _compare_classifier(comparison, f"{threshold}_{part}", features)
         left |= _compare_summary(comparison, f"{threshold}_{part}", report.get(threshold + part, {}))
     if left:
         comparison.note(f"NOT COMPARED: {', '.join(sorted(left))} in report_json")
     for threshold, parts in models.items():
-        if set(parts) == set(PARTS):
-            _compare_strategy(comparison, threshold, parts, features)
+        if set(parts) == set(PARTS):  # the second one counts where the first drops nothing
+            model = DecisionModel("any", "golden", 0, 0.0, parts["skip"], parts["uncond"], {})
+            codes = np.array([n or (m and REPLACED + m) for n, m in model.strategies(features)])
+            gaps = [golden.arrays.get(f"{threshold}_{part}_gap") for part in PARTS]
+            margin = None if gaps[0] is None or gaps[1] is None else np.minimum(gaps[0], gaps[1])
+            comparison.labels(f"{threshold}_strategy", codes, margin, golden.tolerance("abs"))
     _leave_seed(comparison)
 
 
-def _compare_classifier(comparison: Comparison, name: str, features: Tensor) -> Classifier:
-    prefix, golden = name.removesuffix("_labels"), comparison.golden
+def _compare_classifier(comparison: Comparison, prefix: str, features: Tensor) -> Classifier:
+    golden = comparison.golden
     values = {part: golden.array(f"{prefix}_{part}") for part in ("mean", "scale", "coef", "intercept", "classes")}
     comparison.known(*(f"{prefix}_{part}" for part in values))
-    full = _classifier(values)
-    rounded = _classifier({part: value.round(6) for part, value in values.items()})
+    full, rounded = _classifier(values), _classifier({part: value.round(6) for part, value in values.items()})
     top = full.scores(features).topk(2, dim=1).values
     gap, noise = golden.arrays.get(f"{prefix}_gap"), golden.tolerance("abs")
-    comparison.absolute(f"{prefix}_gap", (top[:, 0] - top[:, 1]).float(), "abs")
-    comparison.labels(name, np.array(full.predict(features)), gap, noise)
-    comparison.labels(f"{prefix}_labels_6dec", np.array(rounded.predict(features)), gap, noise)
+    comparison.hold({f"{prefix}_gap": (top[:, 0] - top[:, 1]).float()})
+    for end, model in (("", full), ("_6dec", rounded)):
+        comparison.labels(f"{prefix}_labels{end}", np.array(model.predict(features)), gap, noise)
     return full
 
 
@@ -118,11 +114,9 @@ def _compare_summary(comparison: Comparison, prefix: str, summary: Mapping[str, 
         return set()
     arrays = comparison.golden.arrays
     labels, gap = arrays[f"{prefix}_labels"], arrays.get(f"{prefix}_gap", np.zeros(0))
-    rounded = arrays.get(f"{prefix}_labels_6dec", labels)
-    changed = labels != rounded
-    counts = np.bincount(labels, minlength=len(summary.get("hist", ())))
+    changed = labels != arrays.get(f"{prefix}_labels_6dec", labels)
     ours: dict[str, Any] = {
-        "hist": counts.tolist(),
+        "hist": np.bincount(labels, minlength=len(summary.get("hist", ()))).tolist(),
         "classes": arrays[f"{prefix}_classes"].tolist(),
         "n_diff_6dec": int(changed.sum()),
     }
@@ -135,17 +129,6 @@ def _compare_summary(comparison: Comparison, prefix: str, summary: Mapping[str, 
     return set(summary) - set(ours) - {"min_gap", "max_gap_of_diff"}
 
 
-def _compare_strategy(
-    comparison: Comparison, threshold: str, parts: Mapping[str, Classifier], features: Tensor
-) -> None:
-    """Both models together: the second one counts where the first drops nothing."""
-    model = DecisionModel("any", "golden", 0, 0.0, parts["skip"], parts["uncond"], {})
-    codes = [n or (m and REPLACED + m) for n, m in model.strategies(features)]
-    gaps = [comparison.golden.arrays.get(f"{threshold}_{part}_gap") for part in PARTS]
-    margin = None if gaps[0] is None or gaps[1] is None else np.minimum(gaps[0], gaps[1])
-    comparison.labels(f"{threshold}_strategy", np.array(codes), margin, comparison.golden.tolerance("abs"))
-
-
 def _leave_seed(comparison: Comparison) -> None:
-    if comparison.wants("seed"):
+    if comparison.golden.stored("seed"):
         comparison.note("NOT COMPARED: seed, of the inputs, which the file holds")

@@ -1,7 +1,7 @@
 """Golden runs of VAR through the engine: sampling, teacher forcing, smooth sampling and the tokenizer.
 
-The run is forced along the golden's indices, so that one flipped index stays one; what the engine itself would have
-drawn at each stage is held against the golden's.
+The run is forced along the golden's indices; what the engine itself would have drawn at each stage is held against
+the golden's.
 """
 
 from dataclasses import replace
@@ -13,141 +13,117 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from varlab.models.labels import only_likeliest, soften
-from varlab.models.layers import block_causal_attend
 from varlab.models.tokenizers.bsq import area
 from varlab.models.tokenizers.vqvae import phi_index, ticks
-from varlab.parity.comparison import Comparison
-from varlab.parity.golden import Golden
+from varlab.parity.comparison import Comparison, family
 from varlab.parity.run import Outcome, gap, generate, margin_of, unforced
-from varlab.parity.var_setup import Setup, branches, setup
+from varlab.parity.var_setup import Setup, setup
 
 LAST = 8  # tokens that some arrays keep
 
 
+@family(
+    equal="labels tf_gt_ids phi_index_per_stage",
+    logits_abs="ar_s*_logits_* ar_*_hidden_last ar_*margin ar_late_* tf_logits* tf_loss_per_token tf_on_sampled_*",
+    smooth_abs="smooth_*",
+    image_abs="image* enc_rec_sub4",
+    latents_abs="*",
+)
 def compare(comparison: Comparison) -> None:
-    """Logits, canvases and images to their tolerances, indices exact but for near ties."""
+    """Indices exact but for near ties."""
     golden, rebuilt = comparison.golden, setup(comparison.golden)
-    comparison.equal("labels", rebuilt.text)
-    forced = {k: path for k in rebuilt.stages if (path := _path(golden, rebuilt, k)) is not None}
+    comparison.hold({"labels": rebuilt.text})
+    forced = rebuilt.forced(golden)
     outcome = generate(rebuilt, forced)
     for k in rebuilt.stages:
         _compare_stage(comparison, outcome, k)
-    margins = [gap(outcome.capture.final[k]).min() for k in rebuilt.stages]
-    comparison.absolute("ar_min_margin", torch.stack(margins).min(), "logits_abs")
-    if len(rebuilt.stages) > 1:
-        _compare_blocks(comparison, outcome, len(rebuilt.stages) - 2)
-    _compare_image(comparison, outcome)
-    _compare_teacher(comparison, outcome)
-    _compare_smooth(comparison, rebuilt)
-    _compare_encoder(comparison, rebuilt)
-    _compare_phi(comparison, rebuilt)
+    capture, image = outcome.capture, outcome.generation.image
+    comparison.hold({"ar_min_margin": torch.stack([gap(guided).min() for guided in capture.final]).min()})
+    for late in rebuilt.stages[-2:-1]:  # all blocks of one stage; rows conditional, then unconditional
+        for i, (x_in, x_out) in enumerate(pairwise([capture.entering[late], *capture.blocks[late]])):
+            comparison.hold({f"ar_late_block{i}_in": x_in, f"ar_late_block{i}_out": x_out})
+    moments = torch.stack([image.double().mean(), image.double().std()])
+    values = {"image": image, "image_sub4": image[..., ::4, ::4], "image_mean_std": moments}
+    comparison.hold({"ar_f_hat_final": outcome.generation.canvas} | values)
+    _compare_teacher(comparison, outcome, forced)
+    if golden.matching("smooth_.*"):
+        _compare_smooth(comparison, rebuilt)
+    if golden.matching("enc_.*"):
+        _compare_encoder(comparison, rebuilt)
+    count = rebuilt.tokenizer.config.phis or len(rebuilt.stages)
+    indices = np.array(phi_index(len(rebuilt.stages), count))
+    comparison.hold({"phi_index_per_stage": indices, "phi_ticks": ticks(count)})
     comparison.note(unforced("indices", generate(rebuilt, {}), forced))
 
 
-def _path(golden: Golden, rebuilt: Setup, k: int) -> Tensor | None:
-    """The golden's indices [B, n] of a stage, where it holds them in this run's shape."""
-    ids = golden.tensor(f"ar_s{k}_ids", (rebuilt.batch, rebuilt.lengths[k]))
-    return None if ids is None else ids.long()
+def _rows(outcome: Outcome[Setup], k: int) -> tuple[Tensor, Tensor]:
+    """Logits of both guidance rows at stage k, each [B, n, V], also where guidance needs only one."""
+    head = outcome.state.conditioning.head
+    cond, uncond = outcome.setup.model.transformer.logits(outcome.capture.blocks[k][-1], head).chunk(2)
+    return cond, uncond
 
 
 def _compare_stage(comparison: Comparison, outcome: Outcome[Setup], k: int) -> None:
-    capture, golden = outcome.capture, comparison.golden
-    (cond, uncond), guided = branches(outcome, k), capture.final[k]
+    capture, golden, prefix = outcome.capture, comparison.golden, f"ar_s{k}"
+    (cond, uncond), guided = _rows(outcome, k), capture.final[k]
     values = {"logits_cond": cond, "logits_uncond": uncond, "logits_cfg": guided, "hidden_last": capture.blocks[k][-1]}
-    comparison.absolutes("logits_abs", {f"ar_s{k}_{name}": value for name, value in values.items()})
-    stored = golden.tensor(f"ar_s{k}_logits_cfg", guided.shape)
-    margin = margin_of(gap(guided), None if stored is None else gap(stored))
-    comparison.labels(f"ar_s{k}_ids", capture.labels[k], margin, golden.tolerance("logits_abs"))
-    comparison.absolute(f"ar_s{k}_margin", gap(guided).min(), "logits_abs")
-    values = {"h": capture.codes[k], "f_hat": capture.canvas[k]}
+    comparison.hold({f"{prefix}_{name}": value for name, value in values.items()})
+    margin = margin_of(guided, golden.tensor(f"{prefix}_logits_cfg", guided.shape))
+    comparison.labels(f"{prefix}_ids", capture.labels[k], margin, golden.tolerance("logits_abs"))
+    values = {"margin": gap(guided).min(), "h": capture.codes[k], "f_hat": capture.canvas[k]}
     if k + 1 < len(outcome.setup.stages):
         values["next"] = area(capture.canvas[k], outcome.setup.grids[k + 1])
-    comparison.absolutes("latents_abs", {f"ar_s{k}_{name}": value for name, value in values.items()})
+    comparison.hold({f"{prefix}_{name}": value for name, value in values.items()})
 
 
-def _compare_blocks(comparison: Comparison, outcome: Outcome[Setup], late: int) -> None:
-    """What enters and leaves every block at the last stage but one; rows conditional, then unconditional."""
-    states = [outcome.capture.entering[late], *outcome.capture.blocks[late]]
-    for i, (x_in, x_out) in enumerate(pairwise(states)):
-        comparison.absolutes("logits_abs", {f"ar_late_block{i}_in": x_in, f"ar_late_block{i}_out": x_out})
-
-
-def _compare_image(comparison: Comparison, outcome: Outcome[Setup]) -> None:
-    image = outcome.generation.image
-    comparison.absolute("ar_f_hat_final", outcome.generation.canvas, "latents_abs")
-    moments = torch.stack([image.double().mean(), image.double().std()])
-    comparison.absolutes("image_abs", {"image": image, "image_sub4": image[..., ::4, ::4], "image_mean_std": moments})
-
-
-def _forced_logits(rebuilt: Setup, labels: Tensor, indices: list[Tensor]) -> Tensor:
-    """Logits [B, L, V] of all stages at once, given these indices."""
-    config = rebuilt.model.transformer.config
-    inputs = rebuilt.tokenizer.inputs(indices, rebuilt.grids)
-    return rebuilt.model.transformer(labels, inputs, block_causal_attend(config.lengths, config.attention_scale))
-
-
-def _joined(rebuilt: Setup, indices: list[Tensor]) -> Tensor | None:
-    """Inputs of all stages but the first [B, L - 1, c]."""
-    inputs = rebuilt.tokenizer.inputs(indices, rebuilt.grids)
-    return torch.cat(inputs, 1) if inputs else None
-
-
-def _compare_teacher(comparison: Comparison, outcome: Outcome[Setup]) -> None:
+def _compare_teacher(comparison: Comparison, outcome: Outcome[Setup], forced: dict[int, Tensor]) -> None:
     """Teacher forcing, on the run's own indices and on prescribed ones."""
     rebuilt = outcome.setup
-    paths = [_path(comparison.golden, rebuilt, k) for k in rebuilt.stages]
-    given = [drawn.long() if path is None else path for drawn, path in zip(outcome.capture.labels, paths, strict=True)]
-    cached = torch.cat([branches(outcome, k)[0] for k in rebuilt.stages], 1)
-    difference = (_forced_logits(rebuilt, rebuilt.text, given) - cached).abs().max()
-    comparison.absolute("tf_on_sampled_max_abs_diff_vs_ar_cond", difference, "logits_abs")
-
+    given = [forced.get(k, outcome.capture.labels[k].long()) for k in rebuilt.stages]
+    cached = torch.cat([_rows(outcome, k)[0] for k in rebuilt.stages], 1)
+    difference = (rebuilt.forward(rebuilt.text, given) - cached).abs().max()
     pyramid = rebuilt.pyramid()
-    comparison.equal("tf_gt_ids", torch.cat(pyramid, 1))
-    comparison.absolute("tf_input", _joined(rebuilt, pyramid), "latents_abs")
-    logits = _forced_logits(rebuilt, rebuilt.text, pyramid)
+    logits, ids = rebuilt.forward(rebuilt.text, pyramid), torch.cat(pyramid, 1)
     nothing = torch.full_like(rebuilt.text, rebuilt.model.transformer.config.classes)
     values = {
+        "tf_on_sampled_max_abs_diff_vs_ar_cond": difference,
+        "tf_gt_ids": ids,
+        "tf_input": rebuilt.joined(pyramid),
         "tf_logits": logits,
-        "tf_logits_uncond": _forced_logits(rebuilt, nothing, pyramid)[:, -LAST:],
-        "tf_loss_per_token": F.cross_entropy(logits.mT, torch.cat(pyramid, 1), reduction="none"),
+        "tf_logits_uncond": rebuilt.forward(nothing, pyramid)[:, -LAST:],
+        "tf_loss_per_token": F.cross_entropy(logits.mT, ids, reduction="none"),
+        "gt_fhat_last": list(rebuilt.tokenizer.canvases(pyramid, rebuilt.grids))[-1],
     }
-    comparison.absolutes("logits_abs", values)
-    *_, canvas = rebuilt.tokenizer.canvases(pyramid, rebuilt.grids)
-    comparison.absolute("gt_fhat_last", canvas, "latents_abs")
+    comparison.hold(values)
 
 
 def _compare_smooth(comparison: Comparison, rebuilt: Setup) -> None:
     """Smooth sampling without its noise."""
-    if not comparison.golden.matching("smooth_.*"):
-        return
     progress = iter([k / max(len(rebuilt.stages) - 1, 1) for k in rebuilt.stages])
     smooth = replace(rebuilt, choose=lambda guided: soften(guided, next(progress), torch.ones(())))
     outcome = generate(smooth, {})
     last = outcome.capture.final[-1][:, -LAST:]
-    values = {"smooth_f_hat_final": outcome.generation.canvas, "smooth_logits_cfg_last": last}
-    comparison.absolutes("smooth_abs", values)
+    comparison.hold({"smooth_f_hat_final": outcome.generation.canvas, "smooth_logits_cfg_last": last})
 
 
 def _compare_encoder(comparison: Comparison, rebuilt: Setup) -> None:
     """Pictures to indices and back. An index may differ where the golden knows a near tie and ours is one."""
-    if not comparison.golden.matching("enc_.*"):
-        return
     tokenizer, golden = rebuilt.tokenizer, comparison.golden
     indices, canvases, latent = tokenizer.encode(rebuilt.image(), rebuilt.grids)
     gaps, least = _distance_gaps(rebuilt, latent, canvases), golden.arrays.get("enc_min_gap")
     flat, energy = [index.flatten(1) for index in indices], latent.square().sum()
-    margin = margin_of(gaps, None, None if least is None else float(least))
-    comparison.absolute("enc_f", latent, "latents_abs")
+    margin = torch.full_like(gaps, torch.inf) if least is None else gaps.clamp(min=float(least))
+    comparison.hold({"enc_f": latent})
     comparison.labels("enc_ids", torch.cat(flat, 1), margin, golden.tolerance("latents_abs"))
     values = {
         "enc_min_gap": gaps.min(),
         "enc_fhat_first": canvases[0],
         "enc_fhat_last": canvases[-1],
         "enc_fhat_rel_err_per_stage": torch.stack([(latent - z).square().sum() / energy for z in canvases]),
-        "enc_var_input": _joined(rebuilt, flat),
+        "enc_var_input": rebuilt.joined(flat),
+        "enc_rec_sub4": tokenizer.decode(canvases[-1])[..., ::4, ::4],
     }
-    comparison.absolutes("latents_abs", values)
-    comparison.absolute("enc_rec_sub4", tokenizer.decode(canvases[-1])[..., ::4, ::4], "image_abs")
+    comparison.hold(values)
 
 
 def _distance_gaps(rebuilt: Setup, latent: Tensor, canvases: list[Tensor]) -> Tensor:
@@ -159,20 +135,12 @@ def _distance_gaps(rebuilt: Setup, latent: Tensor, canvases: list[Tensor]) -> Te
     return torch.cat(gaps, 1)
 
 
-def _compare_phi(comparison: Comparison, rebuilt: Setup) -> None:
-    stages = len(rebuilt.stages)
-    count = rebuilt.tokenizer.config.phis or stages
-    comparison.equal("phi_index_per_stage", np.array(phi_index(stages, count)))
-    comparison.absolute("phi_ticks", ticks(count), "latents_abs")
-
-
+@family(given="logits", equal="*_keep *_count", abs="*_maxprob")
 def compare_sampling(comparison: Comparison) -> None:
     """Which values survive top-k and top-p, how many, and the probability of the likeliest after them."""
     logits = torch.from_numpy(comparison.golden.array("logits"))
-    comparison.known("logits")
     for found in comparison.golden.matching(r"(k(\d+)_p([\d.]+))_keep"):
         left = only_likeliest(logits, int(found[2]), float(found[3]))
         kept = left > -torch.inf
-        comparison.equal(found[0], np.packbits(kept.numpy(), axis=-1))
-        comparison.equal(f"{found[1]}_count", kept.sum(-1))
-        comparison.absolute(f"{found[1]}_maxprob", left.softmax(-1).amax(-1), "abs")
+        comparison.hold({found[0]: np.packbits(kept.numpy(), axis=-1)})
+        comparison.hold({f"{found[1]}_count": kept.sum(-1), f"{found[1]}_maxprob": left.softmax(-1).amax(-1)})

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from varlab.models.guidance import Settings
+from varlab.models.layers import block_causal_attend
 from varlab.models.tokenizers.vqvae import VQConfig, VQTokenizer
 from varlab.models.var import VARConfig, VARTransformer
-from varlab.models.var_model import VAR, Conditioning
+from varlab.models.var_model import VAR
 from varlab.parity import run, weights
 from varlab.parity.golden import Golden
-from varlab.parity.run import Outcome
 from varlab.schedules import Grid
 
 
@@ -33,9 +33,9 @@ class Setup(run.Setup[BothRows]):
     seed: int
     images: int  # pictures of the encoder's test
 
-    @property
-    def batch(self) -> int:
-        return len(self.text)
+    def path(self, golden: Golden, k: int) -> Tensor | None:
+        ids = golden.tensor(f"ar_s{k}_ids", (self.batch, self.lengths[k]))
+        return None if ids is None else ids.long()
 
     @property
     def grids(self) -> tuple[Grid, ...]:
@@ -44,6 +44,18 @@ class Setup(run.Setup[BothRows]):
     @property
     def tokenizer(self) -> VQTokenizer:
         return self.model.tokenizer
+
+    def forward(self, labels: Tensor, indices: list[Tensor]) -> Tensor:
+        """Logits [B, L, V] of all stages at once, given these indices."""
+        config = self.model.transformer.config
+        attend = block_causal_attend(config.lengths, config.attention_scale)
+        logits: Tensor = self.model.transformer(labels, self.tokenizer.inputs(indices, self.grids), attend)
+        return logits
+
+    def joined(self, indices: list[Tensor]) -> Tensor | None:
+        """Inputs of all stages but the first [B, L - 1, c]."""
+        inputs = self.tokenizer.inputs(indices, self.grids)
+        return torch.cat(inputs, 1) if inputs else None
 
     def pyramid(self) -> list[Tensor]:
         """Prescribed indices of every stage [B, n_k]."""
@@ -65,7 +77,7 @@ def setup(golden: Golden, config: Mapping[str, Any] | None = None) -> Setup:
     """Model and weights of a golden's configuration, or of one of those in it; argmax sampling."""
     config = golden.config if config is None else config
     need = partial(golden.require, config=config)
-    seed, sides = need("seed"), tuple(need("patch_nums"))
+    seed, sides, labels = need("seed"), tuple(need("patch_nums")), torch.tensor(need("labels"))
     transformer = VARTransformer(
         VARConfig(
             depth=need("depth"),
@@ -87,14 +99,8 @@ def setup(golden: Golden, config: Mapping[str, Any] | None = None) -> Setup:
     return Setup(
         model=BothRows(transformer, tokenizer, name=golden.path.stem),
         settings=Settings(cfg=need("cfg"), top_k=1, top_p=0.0),
-        text=torch.tensor(need("labels")),
+        text=labels,
+        batch=len(labels),
         seed=seed,
         images=config.get("imgs", 1),
     )
-
-
-def branches(outcome: Outcome[Setup], k: int) -> tuple[Tensor, Tensor]:
-    """Logits of both guidance rows at stage k, each [B, n, V], also where guidance needs only one."""
-    conditioning: Conditioning = outcome.state.conditioning
-    cond, uncond = outcome.setup.model.transformer.logits(outcome.capture.blocks[k][-1], conditioning.head).chunk(2)
-    return cond, uncond
