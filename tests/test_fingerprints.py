@@ -30,9 +30,9 @@ def test_what_a_mini_draws_has_not_changed(mini: tuple[str, Any]) -> None:
     for spec in [spec for own, spec in entries() if own == name]:
         kept = KEPT[f"{name} {spec}"]
         if "refused" in kept:
-            refused(partial(drawn, spec, model))
+            refused(partial(drawn, spec, model, logged=False))
             continue
-        images, _, ledger = drawn(spec, model)
+        images, _, ledger = drawn(spec, model, logged=False)
         now = small(images, ledger)
         assert {key: now[key] for key in now if key != "grey"} == {key: kept[key] for key in kept if key != "grey"}, (
             spec

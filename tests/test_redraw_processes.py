@@ -39,11 +39,28 @@ def drawn(runs: list[Path]) -> list[Path]:
     return redraw(runs, runs[0].parent / "drawn")
 
 
-def test_several_processes_give_the_same_files_and_manifest(runs: list[Path], drawn: list[Path]) -> None:
-    again = redraw(runs, drawn[0].parent.with_name("again"), workers=2)
-    assert [path.name for path in again] == [path.name for path in drawn] and len(drawn) == 3 * 9 + 1
-    for one, other in zip(drawn, again, strict=True):
-        assert one.read_bytes() == other.read_bytes(), one.name
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    """A run whose only group lacks what its figures show."""
+    tree = toy_log(n=4)
+    for name in set(tree.children) - {"step-redundancy"}:
+        del tree[name]
+    del tree["step-redundancy"]["ssim"]
+    write_log(tmp_path / "broken", tree)
+    return tmp_path / "broken"
+
+
+FAILED = "broken could not be drawn from broken-step_redundancy on"
+
+
+def test_several_processes_give_the_same_files_and_manifest(runs: list[Path], drawn: list[Path], broken: Path) -> None:
+    """Beside a folder that cannot be drawn, which is named."""
+    out = broken.with_name("again")
+    with pytest.raises(VarlabError, match=FAILED):
+        redraw([broken, *runs], out, workers=2)
+    assert {path.name for path in out.iterdir()} == {path.name for path in drawn} and len(drawn) == 3 * 9 + 1
+    for path in drawn:
+        assert path.read_bytes() == (out / path.name).read_bytes(), path.name
 
 
 def test_what_is_remembered_changes_no_byte(
@@ -60,20 +77,12 @@ def test_what_is_remembered_changes_no_byte(
     assert len(plain) == 3 * 5 + 1
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_folder_that_cannot_be_drawn_is_named_and_the_others_are_drawn(
-    runs: list[Path], tmp_path: Path, workers: int
-) -> None:
-    broken, tree = tmp_path / "broken", toy_log(n=4)
-    for name in set(tree.children) - {"step-redundancy"}:
-        del tree[name]
-    del tree["step-redundancy"]["ssim"]
-    write_log(broken, tree)
-    before = plt.get_fignums()
-    with pytest.raises(VarlabError, match="broken could not be drawn from broken-step_redundancy on"):
-        redraw([broken, *runs[:3]], tmp_path / "out", formats=["png"], workers=workers)
-    names = {path.name for path in tmp_path.joinpath("out").iterdir()}
-    assert {"a-saturation.png", "b-branch_divergence.png", "c-step_redundancy.png", "figures.json"} <= names
+def test_a_folder_that_cannot_be_drawn_is_named_and_the_others_are_drawn(runs: list[Path], broken: Path) -> None:
+    before, out = plt.get_fignums(), broken.with_name("out")
+    with pytest.raises(VarlabError, match=FAILED):
+        redraw([broken, *runs[:2]], out, formats=["png"])
+    names = {path.name for path in out.iterdir()}
+    assert {"a-saturation.png", "b-branch_divergence.png", "figures.json"} <= names
     assert not any(name.startswith("broken") for name in names)
     assert plt.get_fignums() == before
 
