@@ -45,11 +45,13 @@ def _random(name: str) -> Own:
 MODELS: dict[str, Callable[[], Own]] = {
     "nano-infinity": lambda: cast(Infinity, load("nano-infinity")),
     "mini-infinity": lambda: cast(Infinity, load("mini-infinity")),
+}
+LONG: dict[str, Callable[[], Own]] = {  # up to minutes a call: where asked for
     "infinity-2b-width": lambda: random_infinity(16, 2048, "0.06M"),  # half as deep: two copies take 9 GiB
     "hart-0.7b-192": _hart,
     "var-d16": lambda: _random("var-d16"),
+    "hart-0.7b": lambda: _random("hart-0.7b"),
 }
-LONG: dict[str, Callable[[], Own]] = {"hart-0.7b": lambda: _random("hart-0.7b")}  # minutes a call: where asked for
 
 
 @dataclass(frozen=True)
