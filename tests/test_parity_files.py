@@ -14,6 +14,7 @@ from varlab import parity
 from varlab.errors import VarlabError
 from varlab.parity import golden as golden_files
 from varlab.parity import weights
+from varlab.parity.comparison import Comparison
 from varlab.parity.golden import Golden
 from varlab.parity.infinity_setup import setup
 from varlab.parity.report import ArrayCheck, Report
@@ -153,3 +154,27 @@ def test_numbers_belong_to_a_name_and_a_seed():
     assert weights.normal("a", 1, (3,)).tolist() == weights.normal("a", 1, (3,)).tolist()
     assert weights.normal("a", 1, (3,)).tolist() != weights.normal("a", 2, (3,)).tolist()
     assert not weights.leaked_bits(0, 7, 1, (2, 2), 4).equal(weights.leaked_bits(1, 7, 1, (2, 2), 4))
+
+
+def held(arrays: dict[str, Any], ours: dict[str, Any], **rules: str) -> dict[str, float]:
+    """What each of our arrays may be off by."""
+    golden = Golden(Path("made-up.npz"), "made-up", {}, {"near_rel": 0.1, "near_abs": 0.1, "grad_abs": 0.1}, arrays)
+    comparison = Comparison(golden, rules)
+    comparison.hold(ours)
+    assert not any("NOT COMPARED" in note for note in comparison.finish().notes)
+    return {row.name: row.allowed for row in comparison.result.rows}
+
+
+def test_each_array_is_held_to_the_first_rule_that_fits_its_name() -> None:
+    arrays = {name: np.array([4.0]) for name in ("given_a", "same_a", "share_a", "grad_a", "whole_a")}
+    arrays |= {"grad_tiny": np.array([0.5])}
+    ours = {name: array for name, array in arrays.items() if name != "given_a"} | {"absent": np.zeros(1)}
+    rules = {"given": "given_*", "equal": "same_*", "near_rel": "share_*", "grad_abs": "grad_*", "near_abs": "*"}
+    assert held(arrays, ours, **rules) == pytest.approx(
+        {"same_a": 0.0, "share_a": 0.4, "grad_a": 0.1, "grad_tiny": 0.05, "whole_a": 0.1}
+    )
+
+
+def test_an_array_without_a_rule_is_refused() -> None:
+    with pytest.raises(LookupError, match="say nothing of other"):
+        held({"other": np.zeros(1)}, {"other": np.zeros(1)}, equal="same_*")

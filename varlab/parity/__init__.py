@@ -1,4 +1,10 @@
-"""The parity room: golden files of the official codes against models and scorers here, one small module a family."""
+"""The parity room: golden files of the official codes against models and scorers here, one small module a family.
+
+`KINDS` says which function compares a kind of golden. Above each such function stand its rules, which name the
+tolerance of every array (`Family`); the function rebuilds what the golden describes, from its ``config`` and from
+numbers that follow from names and a seed (``weights``), and hands the arrays over by the golden's names. To add a
+kind, write such a function, list it here, and put a golden of it into ``tests/goldens``.
+"""
 
 from pathlib import Path
 

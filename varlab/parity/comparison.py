@@ -64,6 +64,8 @@ class Comparison:
             if not self.wants(name):
                 continue
             rule = self._rule(name)
+            if not rule:
+                raise LookupError(f"The rules of {self.golden.kind} goldens say nothing of {name}: state one.")
             if rule == "equal":
                 self.equal(name, array)
             elif rule == "stated":

@@ -21,7 +21,7 @@ from varlab.engine.stage import Site
 from varlab.errors import VarlabError
 from varlab.parity.comparison import Arrays, Comparison, family
 from varlab.parity.golden import Golden
-from varlab.parity.infinity import compare_stage, image, inputs, prepared
+from varlab.parity.infinity import compare_stage, image, inputs, prepared, unpacked
 from varlab.parity.infinity_setup import Setup, setup
 from varlab.parity.run import CacheWatch, generate
 from varlab.schedules import Schedule
@@ -86,7 +86,7 @@ class Judged(FastVAR):
         golden, (above, below) = self.comparison.golden, _cut(scores, count)
         self.gaps[place] = float(((above - below) / above).min())
         if golden.stored(name):
-            golden.arrays[name] = _mask(golden.arrays[name], tuple(ours.shape))
+            golden.arrays[name] = unpacked(golden.arrays[name], tuple(ours.shape), len(ours))
         margin = None
         if place in self.stated:
             # The golden's gap says whether the cut is too close, our distance to the cut which tokens lie on it.
@@ -110,13 +110,6 @@ def _cut(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The smallest score that is kept and the largest that is not, by row."""
     order = scores.sort(-1, descending=True).values
     return order[:, count - 1], order[:, min(count, order.shape[1] - 1)]
-
-
-def _mask(packed: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """A mask [R, n] from rows of packed bits; anything else is left as it is."""
-    if packed.dtype != np.uint8 or packed.shape != (shape[0], -(-shape[1] // 8)):
-        return packed
-    return np.unpackbits(packed, axis=1)[:, : shape[1]] > 0
 
 
 def _stated_gaps(golden: Golden) -> dict[str, float]:

@@ -12,7 +12,6 @@ from torch import Tensor
 from varlab.accelerators.freqexit import FreqExit
 from varlab.models.layers import block_causal_attend
 from varlab.parity.comparison import Comparison, family
-from varlab.parity.golden import Golden
 from varlab.parity.run import gap, generate, margin_of
 from varlab.parity.var import LAST
 from varlab.parity.var_setup import Setup, setup
@@ -83,7 +82,8 @@ def _compare_update(
     comparison: Comparison, rebuilt: Setup, inputs: list[Tensor], prefix: str, step: int, most: float
 ) -> None:
     model, golden = rebuilt.model, comparison.golden
-    config, groups = model.transformer.config, _groups(golden)
+    config, stated = model.transformer.config, golden.arrays.get("train_R_pmax")
+    groups = curriculum.ROTATION if stated is None else int(stated[0])
     masks = curriculum.executed(step, config.depth, rebuilt.batch, most)
     turn = torch.zeros(config.depth, dtype=torch.bool)
     turn[curriculum.rotation(step, config.depth, groups)] = True
@@ -97,11 +97,6 @@ def _compare_update(
         name = f"{prefix}_logits_l{layer}"
         kept = LAST if name in golden.arrays and golden.arrays[name].shape[1] == LAST else 0
         comparison.hold({name: model.transformer.logits(states[layer], head)[:, -kept:]})
-
-
-def _groups(golden: Golden) -> int:
-    values = golden.arrays.get("train_R_pmax")
-    return curriculum.ROTATION if values is None else int(values[0])
 
 
 def _compare_schedules(comparison: Comparison) -> None:

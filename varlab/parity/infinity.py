@@ -55,12 +55,14 @@ def prepared(golden: Golden, rebuilt: Setup) -> Golden:
     return replace(golden, arrays=arrays, tolerances=tolerances)
 
 
-def unpacked(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """An array of ``shape`` from the bytes that hold its flattened bits; anything else is left as it is."""
-    count = int(np.prod(shape))
-    if array.dtype != np.uint8 or array.shape != (-(-count // 8),):
+def unpacked(array: np.ndarray, shape: tuple[int, ...], rows: int = 1) -> np.ndarray:
+    """An array of ``shape`` from the bytes that hold its bits, flattened, or row by row where there are several
+    ``rows``; anything else is left as it is."""
+    count = int(np.prod(shape)) // rows
+    lines = np.atleast_2d(array)
+    if array.dtype != np.uint8 or lines.shape != (rows, -(-count // 8)):
         return array
-    return np.unpackbits(array)[:count].reshape(shape).astype(np.int8)
+    return np.unpackbits(lines, axis=1)[:, :count].reshape(shape).astype(np.int8)
 
 
 def inputs(rebuilt: Setup) -> Arrays:
