@@ -123,8 +123,7 @@ def setup(golden: Golden) -> Setup:
     seed, model, vae = need("seed"), golden.require("model"), golden.require("vae")
     schedule = square(tuple(golden.require("patch_nums", model)), golden.path.stem)
     config = config_of(model, need("V"), vae.get("z_channels", 32), len(schedule))
-    transformer = HartTransformer(config).eval()
-    weights.fill(transformer, seed, weights.hart_rule)
+    transformer = weights.fill(HartTransformer(config).eval(), seed, weights.hart_rule)
     watched = Watched(transformer, tokenizer_of(vae, seed, config.vocabulary), schedule, name=golden.path.stem)
     settings = HartSettings(
         cfg=float(need("cfg")),

@@ -28,9 +28,7 @@ def config_of(vae: dict[str, Any], vocabulary: int | None = None) -> HybridConfi
 
 def tokenizer_of(vae: dict[str, Any], seed: int, vocabulary: int | None = None) -> HybridTokenizer:
     """The tokenizer with a golden's weights."""
-    tokenizer = HybridTokenizer(config_of(vae, vocabulary)).eval()
-    weights.fill(tokenizer, seed, weights.hart_rule, "vae.")
-    return tokenizer
+    return weights.fill(HybridTokenizer(config_of(vae, vocabulary)).eval(), seed, weights.hart_rule, "vae.")
 
 
 @family(given="state_keys meta_json", abs="*")

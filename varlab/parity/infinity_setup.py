@@ -78,21 +78,18 @@ def setup(golden: Golden) -> Setup:
 
 def _transformer(golden: Golden) -> InfinityTransformer:
     config, patchify = golden.config, bool(golden.config.get("patchify", 0))
-    transformer = InfinityTransformer(
-        InfinityConfig(
-            depth=golden.require("depth"),
-            width=golden.require("dim"),
-            heads=golden.require("heads"),
-            bits=golden.require("bits") * (4 if patchify else 1),
-            chunks=config.get("chunks", 4),
-            text_width=golden.require("Ct5"),
-            text_length=config.get("text_maxlen", 512),
-            patchify=patchify,
-            bf16_text_attention=bool(config.get("ca_bf16", False)),
-        )
-    ).eval()
-    weights.fill(transformer, golden.require("seed"), weights.infinity_rule)
-    return transformer
+    sizes = InfinityConfig(
+        depth=golden.require("depth"),
+        width=golden.require("dim"),
+        heads=golden.require("heads"),
+        bits=golden.require("bits") * (4 if patchify else 1),
+        chunks=config.get("chunks", 4),
+        text_width=golden.require("Ct5"),
+        text_length=config.get("text_maxlen", 512),
+        patchify=patchify,
+        bf16_text_attention=bool(config.get("ca_bf16", False)),
+    )
+    return weights.fill(InfinityTransformer(sizes).eval(), golden.require("seed"), weights.infinity_rule)
 
 
 def _schedule(golden: Golden) -> Schedule:

@@ -28,9 +28,7 @@ def tokenizer_of(golden: Golden, vae: dict[str, Any], seed: int) -> BSQTokenizer
         multipliers=tuple(vae.get("ch_mult", (1, 2, 4, 4, 4))),
         blocks=vae.get("nres", 2),
     )
-    tokenizer = BSQTokenizer(config).eval()
-    weights.fill(tokenizer, seed, weights.infinity_rule)
-    return tokenizer
+    return weights.fill(BSQTokenizer(config).eval(), seed, weights.infinity_rule)
 
 
 @family(abs="*")

@@ -6,6 +6,7 @@ So a golden file needs to store no weights. The formula is that of the files' ma
 import math
 from collections.abc import Callable, Sequence
 from hashlib import sha256
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from varlab.models.infinity import TextBatch
 from varlab.schedules import Grid
 
+M = TypeVar("M", bound=nn.Module)
 Shape = tuple[int, ...]
 Rule = Callable[[str, np.ndarray], np.ndarray | None]  # key, normal numbers -> value, None to leave it alone
 
@@ -30,14 +32,15 @@ def numbers(key: str, seed: int, shape: Shape, law: str) -> np.ndarray:
     return values
 
 
-def fill(module: nn.Module, seed: int, rule: Rule, prefix: str = "") -> None:
-    """Set every entry of the state dict by its key, under ``prefix`` where the official file has one."""
+def fill(module: M, seed: int, rule: Rule, prefix: str = "") -> M:
+    """The module, every entry of its state dict set by its key, under ``prefix`` where the official file has one."""
     with torch.no_grad():
         for name, tensor in module.state_dict().items():
             key = prefix + name
             value = rule(key, normal(key, seed, tuple(tensor.shape)))
             if value is not None:
                 tensor.copy_(torch.from_numpy(np.asarray(value, dtype=np.float32)))
+    return module
 
 
 def infinity_rule(key: str, z: np.ndarray) -> np.ndarray | None:
