@@ -1,7 +1,7 @@
 """The parity room: golden files of the official codes against models and scorers here, one small module a family.
 
 `KINDS` says which function compares a kind of golden. Above each such function stand its rules, which name the
-tolerance of every array (`Family`); the function rebuilds what the golden describes, from its ``config`` and from
+tolerance of every array (`Kind`); the function rebuilds what the golden describes, from its ``config`` and from
 numbers that follow from names and a seed (``weights``), and hands the arrays over by the golden's names. To add a
 kind, write such a function, list it here, and put a golden of it into ``tests/goldens``.
 """
@@ -31,13 +31,13 @@ from varlab.parity import (
     skipvar_tables,
     var,
 )
-from varlab.parity.comparison import Comparison, Family
+from varlab.parity.comparison import Comparison, Kind
 from varlab.parity.golden import Golden, load
 from varlab.parity.report import ArrayCheck, Report
 
 __all__ = ["KINDS", "ArrayCheck", "Golden", "Report", "check", "load"]
 
-KINDS: dict[str, Family] = {
+KINDS: dict[str, Kind] = {
     "infinity": infinity.compare,
     "infinity_vae": infinity_vae.compare,
     "infinity_sampling": infinity_tables.compare_sampling,

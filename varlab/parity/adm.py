@@ -8,13 +8,13 @@ import numpy as np
 
 from varlab.evaluation import adm_scores
 from varlab.evaluation.adm_scores import Manifold, Statistics
-from varlab.parity.comparison import Comparison, family
+from varlab.parity.comparison import Comparison, held_to
 from varlab.parity.golden import Golden
 
 CORNER = 12  # of a matrix of distances, what is stored
 
 
-@family(given="logits")
+@held_to(given="logits")
 def compare(comparison: Comparison) -> None:
     """Everything that ``results`` states, from the features and logits of the file."""
     golden = comparison.golden

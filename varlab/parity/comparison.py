@@ -1,4 +1,4 @@
-"""What a family states, and the account of its arrays against a golden's: one line for each that the file holds."""
+"""How near the arrays of a kind of golden must come, and the account of those that a file holds: a line each."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,8 +16,8 @@ Arrays = dict[str, Array | None]  # None: this run has no such array
 
 
 @dataclass(frozen=True)
-class Family:
-    """One kind of golden: ``compute`` hands our arrays over, by the golden's names; ``rules`` say how near they come.
+class Kind:
+    """A kind of golden: ``compute`` hands our arrays over, by the golden's names; ``rules`` say how near they come.
 
     A rule names a tolerance of the golden's and, by patterns, the arrays that it is for; the first that fits counts.
     ``..._rel`` is a share of the array's largest magnitude, ``grad_abs`` the smaller of both (means have tiny
@@ -29,9 +29,9 @@ class Family:
     rules: Mapping[str, str]
 
 
-def family(**rules: str) -> Callable[[Callable[["Comparison"], None]], Family]:
-    """Makes a family of the function that computes its arrays; ``rules`` as `Family` says."""
-    return lambda compute: Family(compute, rules)
+def held_to(**rules: str) -> Callable[[Callable[["Comparison"], None]], Kind]:
+    """Makes a kind of golden of the function that computes its arrays; ``rules`` as `Kind` says."""
+    return lambda compute: Kind(compute, rules)
 
 
 def numpy(values: Array) -> np.ndarray:

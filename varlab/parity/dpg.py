@@ -5,13 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 from varlab.evaluation import dpg
-from varlab.parity.comparison import Comparison, family
+from varlab.parity.comparison import Comparison, held_to
 
 Bundle = Mapping[str, Any]
 KNOWN = {"overall", "overall_is_nan", "per_image", "l1", "l2", "dropped", "detail_lines", "crash", "pic_num"}
 
 
-@family()
+@held_to()
 def compare(comparison: Comparison) -> None:
     """Every run of every bundle: as published, and with the first row kept where the file has that."""
     bundles = comparison.golden.require("bundles")

@@ -19,7 +19,7 @@ from varlab.accelerators.fastvar import FastVAR, distances
 from varlab.engine.hooks import Probe
 from varlab.engine.stage import Site
 from varlab.errors import VarlabError
-from varlab.parity.comparison import Arrays, Comparison, family
+from varlab.parity.comparison import Arrays, Comparison, held_to
 from varlab.parity.golden import Golden
 from varlab.parity.infinity import compare_stage, image, inputs, prepared, unpacked
 from varlab.parity.infinity_setup import Setup, setup
@@ -117,7 +117,7 @@ def _stated_gaps(golden: Golden) -> dict[str, float]:
     return json.loads(str(golden.arrays["cut_gaps_json"])) if golden.stored("cut_gaps_json") else {}
 
 
-@family(
+@held_to(
     equal="cu_seqlens neg_cu_seqlens gt_bits_* *bits_used_* kv_len_per_stage_block",
     given="logit_stride",
     logits_rel="logits_*",

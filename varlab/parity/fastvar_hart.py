@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from varlab.parity import weights
-from varlab.parity.comparison import Arrays, Comparison, family
+from varlab.parity.comparison import Arrays, Comparison, held_to
 from varlab.parity.fastvar import Inside, Judged
 from varlab.parity.hart import INPUTS, Outcome, compare_inputs, generate, settle_residual
 from varlab.parity.hart_setup import Setup, setup
@@ -25,7 +25,7 @@ CUT = 1e-5  # a relative gap below this at a cut is no choice
 ASSUMED = {"logits_rel": CUT, "hidden_rel": CUT, "blocks_abs": 1e-4, "logits_cfg_abs": 1e-3}  # where none is stated
 
 
-@family(
+@held_to(
     equal=f"{INPUTS} idx_* kv_len_per_stage_block",
     given="state_keys meta_json",
     hidden_rel="score_*",

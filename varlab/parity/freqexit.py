@@ -11,14 +11,14 @@ from torch import Tensor
 
 from varlab.accelerators.freqexit import FreqExit
 from varlab.models.layers import block_causal_attend
-from varlab.parity.comparison import Comparison, family
+from varlab.parity.comparison import Comparison, held_to
 from varlab.parity.run import gap, generate, margin_of
 from varlab.parity.var import LAST
 from varlab.parity.var_setup import Setup, setup
 from varlab.training.freqexit import curriculum
 
 
-@family(
+@held_to(
     given="train_config_json",
     equal="*_kv_len_per_block train_gt_ids train_*_masks train_*_mask train_*_logit_layers",
     logits_abs="*_logits_* *_min_margin",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from varlab.parity import weights
-from varlab.parity.comparison import Arrays, Comparison, family
+from varlab.parity.comparison import Arrays, Comparison, held_to
 from varlab.parity.golden import Golden
 from varlab.training.freqexit import losses
 from varlab.training.freqexit.curriculum import layer_weight
@@ -44,7 +44,7 @@ class Inputs:
         return {layer: losses.rows(m, self.kept.get(layer)) for layer, m in maps.items()}
 
 
-@family(
+@held_to(
     given="mask_layer* dwt*_in fgsr_*_step*_in trainstep_table trainstep_columns",
     equal="gt_ids layers patch_nums layer_weights_d*",
     grad_abs="*grad* fgsr_*_param_step_*",
@@ -190,7 +190,7 @@ def _compare_updates(comparison: Comparison, inputs: Inputs) -> None:
         comparison.verify(f"trainstep_table_{column}", bool(error <= allowed), f"relative error {error:.1e}")
 
 
-@family(abs="*")
+@held_to(abs="*")
 def compare_legacy(comparison: Comparison) -> None:
     """The gated modules of the first upload, as built and with drawn parameters, on the same token maps."""
     golden, inputs = comparison.golden, Inputs(comparison.golden)

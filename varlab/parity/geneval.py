@@ -10,14 +10,14 @@ from PIL import Image
 
 from varlab.evaluation import geneval
 from varlab.evaluation.scripts import geneval_detect
-from varlab.parity.comparison import Comparison, family
+from varlab.parity.comparison import Comparison, held_to
 
 Case = Mapping[str, Any]
 OWN = ("kind", "id", "note", "prompt_index", "image_index", "raw", "raw_colours", "options", "entry", "metadata",
        "in_summary", "position_margin", "score_tie", "order_of_ties_matters")  # fmt: skip
 
 
-@family()
+@held_to()
 def compare(comparison: Comparison) -> None:
     """Every field of every case, the summary, and which file names are read."""
     lines = comparison.golden.require("lines")
@@ -115,7 +115,7 @@ def _compare_summary(comparison: Comparison, expected: Case, cases: list[Case]) 
     comparison.verify_all("summary_printed_lines", wrong)
 
 
-@family(given="mask", stated="*")
+@held_to(given="mask", stated="*")
 def compare_crops(comparison: Comparison) -> None:
     """The picture of each object that goes to the colour network."""
     golden = comparison.golden

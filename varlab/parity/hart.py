@@ -16,7 +16,7 @@ from varlab.engine.hooks import Accelerator, Probe
 from varlab.engine.rows import take
 from varlab.models.diffusion import diffusion_table
 from varlab.parity import run
-from varlab.parity.comparison import Arrays, Comparison, family
+from varlab.parity.comparison import Arrays, Comparison, held_to
 from varlab.parity.golden import Golden
 from varlab.parity.hart_setup import Setup, key_differences, setup
 from varlab.parity.run import margin_of, unforced
@@ -73,7 +73,7 @@ def generate(
     return Outcome(made.setup, made.capture, made.generation, calls)
 
 
-@family(
+@held_to(
     equal=f"{INPUTS} diff_net_t.*",
     given="late_stage state_keys meta_json",
     logits_abs="logits_cond.* logits_uncond.*",

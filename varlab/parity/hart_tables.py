@@ -7,13 +7,13 @@ from varlab.models.diffusion import diffusion_table, spaced
 from varlab.models.labels import gumbel_mixture, only_likeliest
 from varlab.models.tokenizers.bsq import area, bicubic
 from varlab.parity import weights
-from varlab.parity.comparison import Comparison, family
+from varlab.parity.comparison import Comparison, held_to
 from varlab.parity.golden import Golden
 
 SEEDS = range(1000)  # among which the table's own is looked for where its header does not name it
 
 
-@family(given="kp.*", equal="diff_timestep_map diff_map_*", abs="*")
+@held_to(given="kp.*", equal="diff_timestep_map diff_map_*", abs="*")
 def compare_sampling(comparison: Comparison) -> None:
     """Drawn noise comes from the table's seed."""
     golden, seed = comparison.golden, _seed(comparison.golden)

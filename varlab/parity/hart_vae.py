@@ -9,7 +9,7 @@ from torch import Tensor
 from varlab.models.tokenizers.bsq import area
 from varlab.models.tokenizers.hybrid import HybridConfig, HybridTokenizer
 from varlab.parity import weights
-from varlab.parity.comparison import Comparison, family
+from varlab.parity.comparison import Comparison, held_to
 from varlab.schedules import Grid
 
 
@@ -31,7 +31,7 @@ def tokenizer_of(vae: dict[str, Any], seed: int, vocabulary: int | None = None) 
     return weights.fill(HybridTokenizer(config_of(vae, vocabulary)).eval(), seed, weights.hart_rule, "vae.")
 
 
-@family(given="state_keys meta_json", abs="*")
+@held_to(given="state_keys meta_json", abs="*")
 def compare(comparison: Comparison) -> None:
     """Labels exact but for near ties."""
     golden, vae = comparison.golden, comparison.golden.require("vae")

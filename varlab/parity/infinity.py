@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from varlab.models.layers import block_causal_attend
-from varlab.parity.comparison import Arrays, Comparison, family, largest
+from varlab.parity.comparison import Arrays, Comparison, held_to, largest
 from varlab.parity.golden import Golden
 from varlab.parity.infinity_setup import Setup, setup
 from varlab.parity.run import Outcome, generate, margin_of, unforced
 
 
-@family(
+@held_to(
     equal="cu_seqlens neg_cu_seqlens gt_bits_* bits_used_*",
     logits_rel="logits_* teacher_logits",
     decoded_abs="decoded",

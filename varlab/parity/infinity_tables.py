@@ -6,14 +6,14 @@ import torch
 
 from varlab.models.infinity_model import bit_probability
 from varlab.models.rotary import rotary_indices, rotary_table
-from varlab.parity.comparison import Comparison, family
+from varlab.parity.comparison import Comparison, held_to
 from varlab.schedules import INFINITY_GRIDS, STAGES, infinity
 
 HEAD_WIDTH = 128  # of the released models, at which the tables were written
 TABLE_STEP = 128  # the official rotary table is padded to a multiple of this
 
 
-@family(given="logits idx_*", abs="probs_*")
+@held_to(given="logits idx_*", abs="probs_*")
 def compare_sampling(comparison: Comparison) -> None:
     """Probabilities of both bits for each (top_k, top_p); drawn indices depend on torch's generator."""
     golden, logits = comparison.golden, torch.from_numpy(comparison.golden.array("logits"))
@@ -25,7 +25,7 @@ def compare_sampling(comparison: Comparison) -> None:
         comparison.note(f"informative, not compared (they depend on torch.multinomial): {', '.join(drawn)}")
 
 
-@family(equal="x_* y_*", given="square_rows schedules_json", abs="cos_* sin_* square_cos_sin_rows")
+@held_to(equal="x_* y_*", given="square_rows schedules_json", abs="cos_* sin_* square_cos_sin_rows")
 def compare_rope(comparison: Comparison) -> None:
     """Rotary indices, tables and schedules of every aspect-ratio template."""
     golden = comparison.golden

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from varlab.models.tokenizers.bsq import BSQConfig, BSQTokenizer, area, codes_of, quantise, upsample
 from varlab.parity import weights
-from varlab.parity.comparison import Comparison, family
+from varlab.parity.comparison import Comparison, held_to
 from varlab.parity.golden import Golden
 from varlab.schedules import Grid
 
@@ -31,7 +31,7 @@ def tokenizer_of(golden: Golden, vae: dict[str, Any], seed: int) -> BSQTokenizer
     return weights.fill(BSQTokenizer(config).eval(), seed, weights.infinity_rule)
 
 
-@family(abs="*")
+@held_to(abs="*")
 def compare(comparison: Comparison) -> None:
     """Bits exact but for near ties."""
     golden, seed = comparison.golden, comparison.golden.require("seed")

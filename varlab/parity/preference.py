@@ -11,7 +11,7 @@ from torch import Tensor
 
 from varlab.evaluation import hps, imagereward
 from varlab.evaluation.scripts import hps_score, imagereward_score
-from varlab.parity.comparison import Comparison, family
+from varlab.parity.comparison import Comparison, held_to
 from varlab.parity.golden import Golden
 from varlab.parity.weights import normal
 
@@ -19,7 +19,7 @@ Case = Mapping[str, Any]
 ROWS, BLOCK = [0, 1, 34, 35, 111, 222, 223], slice(96, 128)  # of a tensor that is stored in parts
 
 
-@family(given="*_image agg_scores", stated="*")
+@held_to(given="*_image agg_scores", stated="*")
 def compare_hps(comparison: Comparison) -> None:
     """Tensors without and with antialiasing, and the means of styles."""
     golden = comparison.golden
@@ -84,7 +84,7 @@ def _present(comparison: Comparison, name: str, usual: np.ndarray) -> np.ndarray
     return usual
 
 
-@family(given="*_image *_palette_rgb head_features head_reward_if_it_had_relu_NOT_official", stated="*")
+@held_to(given="*_image *_palette_rgb head_features head_reward_if_it_had_relu_NOT_official", stated="*")
 def compare_imagereward(comparison: Comparison) -> None:
     """Crops and tensors, the reward head, the official calls, and both means."""
     golden = comparison.golden

@@ -16,7 +16,7 @@ from varlab.accelerators.decisions import FEATURES, always
 from varlab.accelerators.skipvar import LATE, SkipVAR
 from varlab.engine.context import Context
 from varlab.engine.stage import Stage
-from varlab.parity.comparison import Arrays, Comparison, family
+from varlab.parity.comparison import Arrays, Comparison, held_to
 from varlab.parity.golden import Golden
 from varlab.parity.infinity import compare_stage, image, inputs, prepared
 from varlab.parity.infinity_setup import Setup, setup
@@ -59,7 +59,7 @@ class Watched(SkipVAR):
         return image
 
 
-@family(
+@held_to(
     equal="cu_seqlens neg_cu_seqlens gt_bits_* *.bits_used_* *.kv_shapes",
     logits_rel="*.logits_*",
     features_rel="*.sobel_* *.features",

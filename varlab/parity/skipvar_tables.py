@@ -13,7 +13,7 @@ from torch import Tensor
 from varlab.accelerators.decisions import Classifier, DecisionModel
 from varlab.errors import VarlabError, quoted
 from varlab.measures.edges import skipvar_hf_diff, skipvar_hf_ratio, sobel_magnitude
-from varlab.parity.comparison import Comparison, family
+from varlab.parity.comparison import Comparison, held_to
 
 BATCH = ((0, 3), (0, 2))  # size and kind of the two images that were also run as one batch: mixture, noise
 REPLACED = 10  # a strategy's code: stages dropped, or this plus the stages without the unconditional branch
@@ -25,7 +25,7 @@ def edges(pixels: Tensor) -> Tensor:
     return sobel_magnitude(pixels.mean(1), padding="zeros")[:, None]
 
 
-@family(given="columns seed", abs="*")
+@held_to(given="columns seed", abs="*")
 def compare_features(comparison: Comparison) -> None:
     """A row an image pair, by size and kind, with the columns that the file names; and edges of some images."""
     golden, pairs = comparison.golden, dict[tuple[int, int], tuple[Tensor, Tensor]]()  # [1, 3, H, W]: new, old
@@ -62,7 +62,7 @@ def _column(name: str, kind: int, new: Tensor, old: Tensor) -> float:
     return float(known[name])
 
 
-@family(given="X report_json seed", abs="*_gap")
+@held_to(given="X report_json seed", abs="*_gap")
 def compare_decision(comparison: Comparison) -> None:
     """Our classifiers with the file's coefficients: labels, also of rounded coefficients, score gaps and strategies."""
     golden, features = comparison.golden, torch.from_numpy(comparison.golden.array("X"))

@@ -15,14 +15,14 @@ from torch import Tensor
 from varlab.models.labels import only_likeliest, soften
 from varlab.models.tokenizers.bsq import area
 from varlab.models.tokenizers.vqvae import phi_index, ticks
-from varlab.parity.comparison import Comparison, family
+from varlab.parity.comparison import Comparison, held_to
 from varlab.parity.run import Outcome, gap, generate, margin_of, unforced
 from varlab.parity.var_setup import Setup, setup
 
 LAST = 8  # tokens that some arrays keep
 
 
-@family(
+@held_to(
     equal="labels tf_gt_ids phi_index_per_stage",
     logits_abs="ar_s*_logits_* ar_*_hidden_last ar_*margin ar_late_* tf_logits* tf_loss_per_token tf_on_sampled_*",
     smooth_abs="smooth_*",
@@ -135,7 +135,7 @@ def _distance_gaps(rebuilt: Setup, latent: Tensor, canvases: list[Tensor]) -> Te
     return torch.cat(gaps, 1)
 
 
-@family(given="logits", equal="*_keep *_count", abs="*_maxprob")
+@held_to(given="logits", equal="*_keep *_count", abs="*_maxprob")
 def compare_sampling(comparison: Comparison) -> None:
     """Which values survive top-k and top-p, how many, and the probability of the likeliest after them."""
     logits = torch.from_numpy(comparison.golden.array("logits"))
