@@ -189,6 +189,24 @@ def test_what_is_there_stays(tmp_path: Path) -> None:
         redraw([out], tmp_path / "other")
 
 
+def test_what_holds_nothing_to_draw_is_passed_over_and_named(tmp_path: Path) -> None:
+    """All that lies in a folder of reports can be given at once; a folder of something else is refused as before."""
+    run = stored(tmp_path / "run", "step-redundancy")
+    for name, file in (("40_claims", "facts.json"), ("tuning/mini", "card.json"), ("mine", "notes.txt")):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / file).write_text("{}")
+    (tmp_path / "index.html").write_text("")
+    ours = [tmp_path / "index.html", run, tmp_path / "40_claims", tmp_path / "tuning"]
+    with pytest.warns(UserWarning, match=r"nothing of their own to draw: index.html, 40_claims, tuning\."):
+        made = redraw(ours, tmp_path / "out", formats=["png"])
+    assert [path.stem for path in made] == ["step_redundancy", "saturation", "figures"]
+    assert json.loads(made[-1].read_text())["passed over"] == ["index.html", "40_claims", "tuning"]
+    for refused in ([*ours, tmp_path / "mine"], [*ours, tmp_path / "gone"], [tmp_path / "40_claims"]):
+        with pytest.raises(VarlabError, match=f"{refused[-1].name} holds neither"):
+            redraw(refused, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
 WITHOUT_TORCH = """
 import sys
 class Without:

@@ -23,7 +23,8 @@ def figures(
 ) -> None:
     """Draw all figures of folders from what they stored; the same bytes each time, no model needed.
 
-    Of runs and comparisons all, of a report those of its comparison and claims, of a study its ablations.
+    Of runs and comparisons all, of a report those of its comparison and claims, of a study its ablations. What else
+    lies among them, as in reports/*, is passed over and named; a folder that is not varlab's is refused.
 
     Example: `varlab figures runs/mine --style paper --format pdf --out paper/figures`
     """

@@ -1,6 +1,7 @@
 """All figures of folders again, from what they stored: no model, no sampling, the same bytes each time."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -18,11 +19,12 @@ from matplotlib.figure import Figure
 from varlab.errors import VarlabError, unknown
 from varlab.figures.counterparts import IN_REPORTS, MIRRORS, WITHOUT
 from varlab.figures.fonts import bare_fonts
+from varlab.figures.given import sort_given
 from varlab.figures.layout import laid_out
 from varlab.figures.once import same_texts
 from varlab.figures.processes import processes
 from varlab.figures.sizes import STYLES, enlarge, resize
-from varlab.figures.sources import Drawing, Plan, drawings, sources
+from varlab.figures.sources import Drawing, Plan, drawings
 from varlab.figures.style import figure_of, kept, panels, theme
 from varlab.outputs import refuse_existing, save_json
 from varlab.writing import beside
@@ -49,7 +51,8 @@ def redraw(
     ----------
     folders
         Run folders, folders of ``varlab compare --out``, reports (their comparison, the tables that they kept and the
-        figure of each claim), and folders of ``varlab evidence`` (ablations).
+        figure of each claim), and folders of ``varlab evidence`` (ablations). Files, and folders of varlab with nothing
+        of their own to draw, are passed over, which the manifest says.
     style
         ``paper``; ``talk`` and ``poster`` are larger, with letters larger still.
     formats
@@ -64,15 +67,18 @@ def redraw(
     Raises
     ------
     VarlabError
-        For an unknown style, format or folder and for files that are there, before anything is drawn. For folders that
-        could not be drawn, by name, after the others.
+        For an unknown style or format, for a folder that is not ours, where nothing can be drawn, and for files that
+        are in the way, before anything is drawn. For folders that could not be drawn, by name, after the others.
     """
     asked: Any = (("style", [style], STYLES), ("format", formats, FORMATS), ("columns", [columns], (1, 2)))
     for name, given, known in asked:
         for item in given:
             if item not in known:
                 raise unknown(name, str(item), [str(one) for one in known])
-    place, found = Path(out), [source for folder in folders for source in sources(Path(folder))]
+    place, (found, passed) = Path(out), sort_given(folders)
+    names_passed = [_name(folder) for folder in passed]
+    if passed:
+        warnings.warn(f"Passed over, with nothing of their own to draw: {', '.join(names_passed)}.", stacklevel=2)
     number = min(workers, len(found) // 2)  # a process waits seconds for its imports
     with processes(number, _ready, place) if number > 1 else nullcontext() as pool:
         plans = [drawings(folder) for folder in found]
@@ -85,7 +91,14 @@ def redraw(
         refuse_existing(place / MANIFEST, *(file for task in tasks for file in task.files()), overwrite=overwrite)
         each = pool.each(draw_source, tasks, _lost) if pool else [draw_source(task, plans.pop(0)) for task in tasks]
     records, failures = [record for some, _ in each for record in some], [text for _, text in each if text]
-    record = {"style": style, "columns": columns, "figures": records, "in reports": IN_REPORTS, "without": WITHOUT}
+    record = {
+        "style": style,
+        "columns": columns,
+        "figures": records,
+        "passed over": names_passed,
+        "in reports": IN_REPORTS,
+        "without": WITHOUT,
+    }
     save_json(place / MANIFEST, record)
     if failures:
         raise VarlabError("\n".join(failures))

@@ -99,11 +99,11 @@ OF_LOGS = (
 OF_COMPARISONS = (
     Drawing("tradeoff_work", partial(tradeoff, against="work_ratio")),
     Drawing("tradeoff_speed", tradeoff),
-    Drawing("difference_spectrum", difference_spectrum),
-    Drawing("side_by_side", side_by_side, axes=False),
-    Drawing("difference", partial(side_by_side, difference=True), axes=False),
-    Drawing("sensitive_prompts", sensitive_prompts, axes=False),
-    Drawing("stage_pictures", stage_pictures, "stages", axes=False),
+    Drawing("difference_spectrum", difference_spectrum, "images"),
+    Drawing("side_by_side", side_by_side, "images", axes=False),
+    Drawing("difference", partial(side_by_side, difference=True), "images", axes=False),
+    Drawing("sensitive_prompts", sensitive_prompts, "images", axes=False),
+    Drawing("stage_pictures", stage_pictures, "previews", axes=False),
 )
 OF_TABLES = (  # ``needs``: the table, as a report keeps it
     Drawing("detail_share", exits.detail_share, "detail_share"),
@@ -198,7 +198,7 @@ def _of_comparison(folder: Path) -> list[Plan]:
     found: list[Plan] = [
         (one, partial(one.draw, folder if "tradeoff" in one.name else compared))
         for one in OF_COMPARISONS
-        if not one.needs or getattr(compared, one.needs)
+        if (folder / one.needs).is_dir()  # tables alone may be kept, as those that ship
     ]
     for row, name in enumerate(compared.names):
         place = folder / "decisions" / f"{row:02d}"
