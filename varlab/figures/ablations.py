@@ -38,6 +38,14 @@ LABELS = {
     "block": "scoring block, from 1, at equal work",
     "depth": "blocks that a stage runs",
 }
+ASKED = {
+    "tau": "tau",
+    "matched tau": "a tau that keeps what the poster's does",
+    "alpha": "alpha",
+    "last": "pruning more stages",
+    "block": "the scoring block",
+    "depth": "the depth",
+}
 
 
 @theme()
@@ -55,24 +63,26 @@ def ablation(table: SettingsTable, axis: str) -> Figure:
     *by_value, by_work = panels(len(shown) + 1, width=PAGE, height=2.6)
     method = "freqexit" if axis == "depth" else "sparsevar"
     colour = METHODS[method][0]
-    drawn: dict[str, Any] = {"fmt": METHODS[method][1], "color": colour, "ms": 4, "lw": 1.1, "capsize": 2}
+    drawn: dict[str, Any] = {"marker": METHODS[method][1], "color": colour, "ms": 4, "lw": 1.1, "capsize": 2}
     below, above = rows.ssim - rows.ssim_low, rows.ssim_high - rows.ssim
     for ax, (name, label) in zip(by_value, shown.items(), strict=True):
         ends = rows[name] - rows[f"{name}_low"], rows[f"{name}_high"] - rows[name]
-        ax.errorbar(range(len(rows)), rows[name], ends, **drawn)
+        ax.errorbar(range(len(rows)), rows[name], ends, **drawn, ls="")
         ax.set(xticks=range(len(rows)), xlabel=LABELS[axis].replace(" (", "\n("), ylabel=label)
         ax.set_xticklabels(rows[axis])
     if "score" in shown:
         reference(by_value[1], float(table.table(DENSE).score.iloc[0]), "dense")
-    by_work.errorbar(rows.work, rows.ssim, (below, above), **drawn, label=method)
+    differ = rows.work.nunique() > 1
+    by_work.errorbar(rows.work, rows.ssim, (below, above), **drawn, ls="-" if differ else "", label=method)
     _blind(by_work, table)
     by_work.set(xlabel="work over dense", ylabel="SSIM to the dense image")
-    by_value[0].set_title(f"{method}: what each setting costs and saves")
+    by_value[0].set_title(f"{method}: what {ASKED[axis]} costs and saves")
     one_legend(by_work)
     figure = figure_of(by_work)
     finish(figure, log_of(table.facts), f"ablation {axis}", rows)
-    if rows.work.nunique() > 1:  # at equal work names would lie on one another, and the left panel has them
-        points = zip(rows[axis], rows.work, rows.ssim, strict=True)
+    if differ:  # at equal work names would lie on one another, and the left panel has them
+        ends = rows.iloc[[0, -1]]  # between them a line leads from one value to the next
+        points = zip(ends[axis], ends.work, ends.ssim, strict=True)
         place(by_work, [Label(str(value), x, y, colour, size=6.0) for value, x, y in points])
     return figure
 
@@ -91,7 +101,7 @@ def anchors(table: SettingsTable) -> Axes:
         style: dict[str, Any] = {"color": CYCLE[i], "marker": MARKERS[i], "ms": 3.5, "lw": 1.0, "elinewidth": 0.7}
         ax.errorbar(part.work, part.ssim, ends, label="no anchors" if alpha == "none" else f"alpha {alpha}", **style)
     _blind(ax, table)
-    ax.set(xlabel="work over dense", ylabel="SSIM to the dense image")
+    ax.set(xlabel="work over dense", ylabel="SSIM to the dense image", title="sparsevar: what anchors cost and save")
     ax.legend(fontsize=7)
     finish(ax, log_of(table.facts), "ablation tau alpha", rows)
     return ax

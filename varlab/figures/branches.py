@@ -16,12 +16,12 @@ from varlab.figures.tokens import block_map
 
 PROBE = "branch-divergence"
 HIDDEN = {
-    "relative_mse": ("|c - u|² / |c|²", "Distance between the branches c and u"),
-    "cosine": ("cosine", "Cosine between the branches c and u"),
+    "relative_mse": ("|c - u|² / |c|²", "Distance of the conditional branch c and the unconditional u"),
+    "cosine": ("cosine", "Cosine of the conditional branch c and the unconditional u"),
 }
 PREDICTED = {
-    "kl": ("KL (nats per {})", "Divergence of the predictions", BLUE),
-    "flip_share": ("share of {}s", "{}s where the branches differ", RED),
+    "kl": ("KL (nats per {})", "Divergence of the predictions with and without the prompt", BLUE),
+    "flip_share": ("share of {}s", "{}s that the prompt decides", RED),
 }
 
 

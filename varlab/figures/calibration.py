@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from varlab.analysis.logs import Log
+from varlab.figures.legends import legend_below
 from varlab.figures.style import (
     BLUE,
     CYCLE,
@@ -19,9 +20,9 @@ from varlab.figures.style import (
     SOFT,
     block_axis,
     clean_bar,
-    cut_note,
     figure_of,
     finish,
+    note_below,
     own_axes,
     panels,
     reference,
@@ -74,7 +75,8 @@ def readings(shares: pd.DataFrame, published: Sequence[float], log: Log) -> Figu
                    lw=1.6, ms=4.6, zorder=3)  # fmt: skip
         lines.fill_between(taus, low, high, color=colour, alpha=0.15, lw=0)
     lines.set(xlabel="tau", ylabel="share of scores below tau", ylim=(-0.02, 1.02), xticks=taus)
-    lines.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=6)
+    lines.set_title("Which reading gives the published shares?")
+    legend_below(lines, columns=2)
     table = shares.assign(reading=[_name(n, r) for n, r in zip(shares.norm, shares.root, strict=True)])
     grid = table.pivot(index="reading", columns="block", values="distance").loc[list(dict.fromkeys(table.reading))]
     drawn = field.imshow(grid.to_numpy(), cmap="mako_r", vmin=0, vmax=FAR, aspect="auto", interpolation="nearest")
@@ -100,5 +102,5 @@ def block_edges(edges: pd.DataFrame, log: Log, ax: Axes | None = None) -> Axes:
     ax.scatter(edges.block, edges.correlation, color=colours, s=16, zorder=3)
     block_axis(ax, edges.block.tolist())
     ax.set(xlabel="block", ylabel="rank correlation with edges", title="Which block's scores follow edges?")
-    cut_note(ax, "bars: 95 %; grey where they include 0")
+    note_below(ax, "bars: 95 %; grey where they include 0")
     return finish(ax, log, "block_edges", edges)

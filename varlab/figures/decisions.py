@@ -27,7 +27,7 @@ from varlab.figures.style import (
     stage_title,
     theme,
 )
-from varlab.figures.text import brief, wrapped
+from varlab.figures.text import briefer, wrapped
 
 OUT = np.array(to_rgb("#f2f2f2"))  # veil over tokens that were left out
 VEIL = 0.85
@@ -71,7 +71,7 @@ def keep_maps(log: Log, images: Images = None, dense: Images = None, prompts: Se
                 _draw_kept(ax, pictures[-1][p], values)
             else:
                 ax.imshow(values, cmap=ENERGY, norm=scale, interpolation="nearest")
-    titles = ["dense", _method(log, 14)][-len(pictures) :]
+    titles = ["dense", _method(log, 16)][-len(pictures) :]
     for k, name in columns:
         titles.append(f"stage {stage_title(k, grids(log))}\n{'computed' if name == 'kept' else name}")
     for ax, title in zip(axes[0], titles, strict=True):
@@ -80,14 +80,21 @@ def keep_maps(log: Log, images: Images = None, dense: Images = None, prompts: Se
         bar = figure.colorbar(
             ScalarMappable(scale, ENERGY), ax=list(axes.flat), extend="both", fraction=0.02, aspect=30, pad=0.01
         )
-        bar.set_label("score")
+        bar.set_label("score of a token")
         clean_bar(bar)
+    figure.suptitle(_about_veil(log, stages), x=0.01, ha="left", fontsize=6.5)
     return finish(figure, log, "keep_maps", keep_maps_table(log, chosen))
+
+
+def _about_veil(log: Log, stages: Sequence[int]) -> str:
+    kept = np.concatenate([_maps(log, k, "kept").values.ravel() for k in stages])
+    partly = bool(((kept > 0) & (kept < 1)).any())
+    return f"White: tokens left out{', grey: by a share of the blocks' if partly else ''}; below: share computed"
 
 
 def _method(log: Log, letters: int) -> str:
     """The spec of the run in lines of so many letters."""
-    return wrapped(brief("+".join(as_log(log).attrs.get("accelerators") or ["method"])), letters, lines=4)
+    return wrapped(briefer("+".join(as_log(log).attrs.get("accelerators") or ["method"])), letters, lines=4)
 
 
 def _score_scale(log: Log, stages: Sequence[int], prompts: Sequence[int]) -> Normalize:
@@ -155,7 +162,7 @@ def decisions(log: Log) -> Figure:
     styles |= {f"drop {n}": (colour, MARKERS[1]) for n, colour in enumerate(DROPPED, 1)}
     styles |= {f"replace {n}": (colour, MARKERS[2]) for n, colour in enumerate(REPLACED, 1)}
     if regions is not None:
-        _draw_regions(points, regions, styles)
+        _draw_regions(points, regions, table, styles)
     possible = set() if regions is None else set(regions.decision)
     for name, (colour, marker) in styles.items():
         part = table[table.decision == name]
@@ -181,14 +188,14 @@ def decisions(log: Log) -> Figure:
     labels = [wrapped(f"{p}: {text}", 34, lines=1) for p, text in zip(shown.prompt, shown.text, strict=True)]
     bars.set_yticks(range(len(shown)), labels, fontsize=5.5)
     bars.invert_yaxis()
-    rest = f", the first {len(shown)} of {len(table)} prompts" if len(shown) < len(table) else ""
+    rest = f" (the first {len(shown)} of {len(table)} prompts)" if len(shown) < len(table) else ""
     bars.set(xlim=(0, 1), xlabel=f"probability{rest}")
     bars.legend(title="final stages dropped", ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure_of(finish(points, log, "decisions", table))
 
 
-def _draw_regions(ax: Axes, regions: pd.DataFrame, styles: Mapping[str, tuple[str, str]]) -> None:
-    """The decision for every pair of features, faint, with a line where it changes."""
+def _draw_regions(ax: Axes, regions: pd.DataFrame, points: pd.DataFrame, styles: Mapping[str, tuple[str, str]]) -> None:
+    """The decision for every pair of features, faint and named beside the points, with a line where it changes."""
     grid = regions.pivot(index="hf_ratio", columns="hf_diff", values="decision")
     codes = grid.map(list(styles).index).to_numpy(float)
     for code in np.unique(codes):
@@ -200,5 +207,16 @@ def _draw_regions(ax: Axes, regions: pd.DataFrame, styles: Mapping[str, tuple[st
             )
     for decision, part in regions.groupby("decision"):
         if len(part) > 0.02 * len(regions):
-            place = part.hf_diff.median(), part.hf_ratio.median()
-            ax.annotate(str(decision), place, ha="center", fontsize=6, color=SOFT, path_effects=halo())
+            place = _freest(part, pd.concat([points, regions[regions.decision != decision]]), regions)
+            ax.annotate(str(decision), place, ha="center", va="center", fontsize=6, color=SOFT, path_effects=halo())
+
+
+def _freest(cells: pd.DataFrame, taken: pd.DataFrame, whole: pd.DataFrame) -> tuple[float, float]:
+    """The cell of a region that is farthest from points, from other regions and from the edges."""
+    axes = ["hf_diff", "hf_ratio"]
+    low, span = whole[axes].min().to_numpy(), np.ptp(whole[axes].to_numpy(), axis=0)
+    spots, others = ((some[axes].to_numpy() - low) / span for some in (cells, taken))
+    near = np.sqrt(((spots[:, None] - others) ** 2).sum(2)).min(1, initial=1.0)
+    room = np.minimum(near, np.minimum(spots, 1 - spots).min(1))
+    cell = cells.iloc[int(room.argmax())]
+    return float(cell.hf_diff), float(cell.hf_ratio)

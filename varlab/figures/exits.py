@@ -44,9 +44,9 @@ MEASURES = {
 }
 LENS = {
     "similarity": ("cosine with the layer before", "Do neighbouring layers agree?"),
-    "agreement": ("agreement with the last layer", "When does the final code appear?"),
-    "divergence": ("KL(last layer || layer) (nats)", "How far are the predictions?"),
-    "error": ("relative error", "How wrong is what is added?"),
+    "agreement": ("agreement with the last layer", "At which layer does the final code appear?"),
+    "divergence": ("KL(last layer || layer) (nats)", "How far are predictions from the last layer's?"),
+    "error": ("relative error", "How wrong is what a layer would add?"),
 }
 COSTS = {
     "block_calls": "block calls per image",
@@ -149,6 +149,7 @@ def exit_tradeoff(
     ax.set(xlabel=COSTS[against], ylabel=MEASURES[measure])
     if measure == "scattering_frechet":
         ax.set_ylim(bottom=0)
+    ax.set_title("What an exit keeps for what it computes")
     ax.legend()
     return finish(ax, log_of(found.facts), f"exits-{measure}", table)
 

@@ -29,7 +29,7 @@ from varlab.analysis.logs import (
     stage_count,
 )
 from varlab.analysis.tokens import edge_correlations, extreme_blocks
-from varlab.figures.style import ENERGY, PAGE, SOFT, clean_bar, fields, finish, stage_title, theme, two_digits
+from varlab.figures.style import ENERGY, PAGE, SOFT, clean_bar, fields, finish, stage_name, theme, two_digits
 
 SOURCES = ("contribution", "preview change")
 SMALL: dict[str, Any] = {"fontsize": 6.5, "pad": 3, "loc": "center"}
@@ -115,14 +115,14 @@ def token_maps(
         for ax, (b, k) in zip(line[2:], columns, strict=True):
             values = _change(log, p, b, k, guidance_row)
             _map(ax, (values - 1) / max(values.std(), 1e-12), CHANGE_SCALE)
-            ax.set_xlabel(f"sd {two_digits(100 * values.std())} %", fontsize=6, color=SOFT, labelpad=1)
+            ax.set_xlabel(f"sd: {two_digits(100 * values.std())} % of mean", fontsize=6, color=SOFT, labelpad=1)
     late = edge_correlations(log).sel(stage=late_stages(stage_count(log)))
     names = ("\nmost on edges", "\nleast on edges") if not blocks and bool(late.notnull().any()) else ()
     about = dict(zip(shown, names, strict=False))
     titles = [f"block {b}{about.get(b, '')}\n{_stage_title(log, k)}" for b, k in columns]
     for ax, title in zip(axes[0], ["image", "its edges", *titles], strict=True):
         ax.set_title(title, **SMALL)
-    _scale(figure, axes, CHANGE_SCALE, "change: sd above the map's mean")
+    _scale(figure, axes, CHANGE_SCALE, "change: standard deviations above the map's mean")
     return finish(figure, log, "token_maps", token_maps_table(log, chosen, shown, at, guidance_row))
 
 
@@ -181,7 +181,7 @@ def _row_label(ax: Axes, text: str) -> None:
 
 
 def _stage_title(log: Log, k: int) -> str:
-    return f"stage {stage_title(k, grids(log))}"
+    return f"stage {stage_name(k, grids(log))}"
 
 
 def _scale(figure: Figure, axes: np.ndarray, scale: Normalize, label: str) -> None:

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from varlab.analysis.comparisons import family, is_baseline, log_of
 from varlab.analysis.pictures import Pictured, as_array, difference_spectrum_table
+from varlab.figures.legends import legend_below
 from varlab.figures.style import DASHES, PAGE, decades, fields, finish, method_style, own_axes, theme
-from varlab.figures.text import brief, wrapped
+from varlab.figures.text import brief, briefer, wrapped
 
 LABEL = 1.3  # inches for the names of the rows
 GAIN = 3.0  # of the difference pictures
@@ -50,8 +51,8 @@ def side_by_side(
             va="center",
             fontsize=5,
         )
-    if difference:
-        figure.suptitle(f"Mid-grey + {GAIN:g} times (method - dense)", x=0.01, ha="left", fontsize=6.5)
+    title = f"Mid-grey + {GAIN:g} times (method - dense)" if difference else "The same prompts and seed by method"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=6.5)
     table = pd.DataFrame({"prompt": shown, "text": [texts[i] for i in shown]})
     return finish(figure, log_of(compared.facts), "difference" if difference else "side_by_side", table)
 
@@ -89,14 +90,13 @@ def difference_spectrum(compared: Pictured, ax: Axes | None = None) -> Axes:
             part["mean"],
             color=colour,
             ls=dash,
-            label=wrapped(brief(name), 24),
+            label=wrapped(briefer(name), 24),
             zorder=3 if name in own else 2,
         )
         if name in (*own[:1], *blind[:1]):
             ax.fill_between(frequency, part.low, part.high, color=colour, alpha=0.14, lw=0)
     ax.set(yscale="log", xlabel="frequency (cycles per image)", ylabel="power of the difference")
+    ax.set_title("Where methods differ from dense")
     decades(ax.yaxis)
-    ax.legend(
-        fontsize=6, loc="center left", bbox_to_anchor=(1.0, 0.5), title="95 % bands: the first\nmethod and baseline"
-    )
+    legend_below(ax, columns=2, title="95 % bands: the first method and baseline")
     return finish(ax, log_of(compared.facts), "difference_spectrum", table)

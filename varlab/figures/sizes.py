@@ -19,13 +19,15 @@ from matplotlib.transforms import Affine2D
 
 from varlab.figures.labels import place_again
 from varlab.figures.layout import lay_out
+from varlab.figures.legends import BELOW as UNDER
 from varlab.figures.legends import put_below
 from varlab.figures.style import PROVENANCE, figure_of
 from varlab.figures.text import balanced
 
 STYLES = {"paper": (1.0, 1.0), "talk": (1.6, 1.9), "poster": (2.6, 3.2)}  # size of the figure, of letters and lines
 ROUNDS = 4  # at most: more lines leave less room
-CLOSE = 0.06  # of its height: blank around the name of a tick
+CLOSE = 0.2  # of its height: blank around the name of a tick
+SHALLOW = 0.35  # inches of a legend for which a figure of a paper's size has room below its axes
 WIDEST, BESIDE, BELOW = 0.82, 0.42, 0.95  # of the width of a panel: a legend, one beside the axes, one below them
 
 
@@ -44,7 +46,7 @@ def resize(figure: Figure, style: str, full: bool = False) -> None:
             _grow(artist, size, letters)
     for legend in [*figure.legends, *(one for ax in figure.axes for one in ax.get_children())]:
         if isinstance(legend, Legend):
-            _fit_legend(legend, figure)
+            _fit_legend(legend, figure, size)
     for _ in range(ROUNDS):
         lay_out(figure)
         if not _fit(figure):
@@ -69,10 +71,23 @@ def _grow(artist: Artist, size: float, letters: float) -> None:
         artist.set_linewidth(np.multiply(artist.get_linewidth(), letters))  # type: ignore[arg-type]
         if isinstance(artist, PathCollection):
             artist.set_sizes(artist.get_sizes() * letters**2)
+    elif isinstance(artist, Axis):
+        _grow_axis(artist, letters)
     elif isinstance(artist, PackerBase):
         artist.pad, artist.sep = ((length or 0) * letters for length in (artist.pad, artist.sep))
     elif isinstance(artist, DrawingArea):
         _grow_handle(artist, letters)
+
+
+def _grow_axis(axis: Axis, factor: float) -> None:
+    """The lines of its ticks, which have grown in length by now, and the blanks between them and the letters."""
+    axis.labelpad *= factor
+    kinds: Any = (("major", axis.get_major_ticks), ("minor", axis.get_minor_ticks))
+    for which, ticks in kinds:
+        if some := ticks():
+            mark, pad = some[0].tick1line, some[0].get_pad() * factor
+            width, length = mark.get_markeredgewidth() * factor, mark.get_markersize()
+            axis.set_tick_params(which=which, length=length, width=width, pad=pad)
 
 
 def _grow_handle(area: DrawingArea, factor: float) -> None:
@@ -87,9 +102,9 @@ def _grow_handle(area: DrawingArea, factor: float) -> None:
             drawn.set_transform(grown + Artist.get_transform(drawn))  # a patch adds its own shape to it
 
 
-def _fit_legend(legend: Any, figure: Figure) -> None:
+def _fit_legend(legend: Any, figure: Figure, size: float) -> None:
     """Into fewer columns where it is wider than its panel; below axes beside which it takes half of the width, and the
-    figure is higher by as much."""
+    figure is higher by as much, or by what one that stood there takes beyond two lines."""
     ax, most = legend.axes, len(_columns(legend))
     spec = None if ax is None else ax.get_subplotspec()
     room = figure.bbox.width / (1 if spec is None else spec.get_gridspec().ncols)
@@ -100,8 +115,9 @@ def _fit_legend(legend: Any, figure: Figure) -> None:
         _set_columns(legend, count)
         if legend.get_window_extent().width <= (BELOW if moved else WIDEST) * room:
             break
-    if moved:
-        figure.set_figheight(figure.get_figheight() + legend.get_window_extent().height / figure.dpi)
+    if legend.get_gid() == UNDER:
+        taken = legend.get_window_extent().height / figure.dpi - (0 if moved else SHALLOW * size)
+        figure.set_figheight(figure.get_figheight() + max(0.0, taken))
 
 
 def _columns(legend: Any) -> list[Any]:

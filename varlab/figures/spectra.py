@@ -30,11 +30,11 @@ from varlab.figures.style import (
     COLOURS,
     MARKERS,
     SOFT,
-    cut_note,
     decades,
     finish,
     halo,
     line,
+    note_below,
     own_axes,
     reference,
     stage_axis,
@@ -72,7 +72,7 @@ def residual_spectrum(
     ax.set(
         xlabel="frequency (cycles per image)\nticks: Nyquist limit of each stage's grid",
         ylabel="power",
-        title=f"Spectrum of the {source}",
+        title=f"Frequencies of the {source}",
     )
     limits = dataset(log, PROBE).attrs["nyquist"]
     for k in shown:
@@ -80,7 +80,7 @@ def residual_spectrum(
                 transform=ax.get_xaxis_transform(), zorder=5)  # fmt: skip
     stage_bar(ax, shown, count)
     if lone > 1:
-        cut_note(ax, "lone points: all at the same frequency", top=True)
+        note_below(ax, "lone points: all at the same frequency")
     return finish(ax, log, f"residual_spectrum of {source}", table)
 
 
@@ -116,7 +116,7 @@ def high_frequency_share(log: Log, sources: Sequence[str] = SOURCES, ax: Axes | 
     sources = logged(log, sources)
     table = high_frequency_share_table(log, sources)
     labels = {source: f"{source}, above {threshold(log, source)} cycles per image" for source in sources}
-    ax = _lines(log, table, labels, "share of power", "High-frequency share", ax)
+    ax = _lines(log, table, labels, "share of power", "Share of power in high frequencies", ax)
     legend_below(ax, columns=1)
     return finish(ax, log, "high_frequency_share", table)
 
@@ -163,7 +163,7 @@ def explained_share(log: Log, ax: Axes | None = None) -> Axes:
     reference(ax, 1, "")
     if ax.get_ylim()[0] < LEAST_EXPLAINED:
         ax.set_ylim(bottom=LEAST_EXPLAINED)
-        cut_note(ax, "lower values are cut off")
+        note_below(ax, "lower values are cut off")
     ax.set(ylim=(None, 1.06), ylabel="explained share of the band")
     ax.set_title("How much of each band is there after each stage")
     ax.legend(title="cycles per image", loc="center left", bbox_to_anchor=(1, 0.5))

@@ -14,14 +14,16 @@ from varlab.figures.style import PAGE, SOFT, fields, finish, stage_title, theme
 from varlab.figures.text import brief, wrapped
 
 LABEL = 1.5  # inches for the names of the rows
+FAINT = 0.25  # of a picture after whose stage nothing was drawn
 
 
 @theme()
 def stage_pictures(compared: Pictured, prompt: int = 0, methods: Sequence[str] | None = None, last: int = 3) -> Figure:
     """What do the last stages change, and how long does it take? One row per method, one column per late stage.
 
-    Left of a row stands the measured time of a whole image, of n timed batches. A stage that a method left out is
-    empty. The comparison must hold the pictures after each stage (``stages_of=``).
+    Left of a row stands the measured time of a whole image, of n timed batches. A stage that a method left out
+    is empty, or, after its last one, shows faintly the picture that it ended with. The comparison must hold the
+    pictures after each stage (``stages_of=``).
     """
     rows = late_pictures(compared, prompt, methods or few(compared))
     log = log_of(compared.facts)
@@ -34,6 +36,8 @@ def stage_pictures(compared: Pictured, prompt: int = 0, methods: Sequence[str] |
             if k in pictures:
                 ax.imshow(np.asarray(pictures[k]), interpolation="nearest")
             else:
+                if k > max(pictures, default=0):
+                    ax.imshow(np.asarray(compared.images[name][prompt]), interpolation="nearest", alpha=FAINT)
                 ax.text(0.5, 0.5, "not run", ha="center", va="center", fontsize=6.5, color=SOFT, transform=ax.transAxes)
     for ax, k in zip(axes[0], stages, strict=True):
         ax.set_title(f"after stage {stage_title(k, sides)}", fontsize=6.5, pad=3, loc="center")
@@ -62,6 +66,7 @@ def sensitive_prompts(compared: Pictured, method: str | None = None, each: int =
         lower.set_xlabel(f"{row.kind}: SSIM {row.ssim:.2f}", fontsize=6)
     for ax, name in zip(axes[:, 0], ("dense", chosen), strict=True):
         ax.set_ylabel(wrapped(brief(name), 26, lines=3), rotation=0, ha="right", va="center", fontsize=5.5)
+    figure.suptitle("The prompts that lose least (left) and most (right)", x=0.01, ha="left", fontsize=6.5)
     return finish(figure, log_of(compared.facts), "sensitive_prompts", shown)
 
 

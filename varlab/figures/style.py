@@ -21,7 +21,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 
 from varlab.analysis.logs import Log, grids, provenance, provenance_line
-from varlab.figures.text import NOTE, OPEN, as_typed, families, wrapped
+from varlab.figures.text import NOTE, OPEN, as_typed, families, parted
 
 PROVENANCE = "provenance"  # the mark of that line among the texts of a figure
 LETTERS_PER_INCH = 24  # of the provenance line
@@ -54,7 +54,7 @@ METHODS = {  # one colour and one marker a method in every figure; baselines in 
     "uniform-tokens": ("#ABABAB", "h"),
     "oracle-tokens": (ORANGE, "*"),
 }
-DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)), (0, (8, 2, 1, 2, 1, 2)))  # of the settings of a method
+DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)), (0, (1, 4)))  # of the settings of a method
 MARKERS = ("o", "s", "^", "D", "v", "P")
 ENERGY = "mako"
 Drawn = TypeVar("Drawn", bound=Axes | Figure)
@@ -221,10 +221,9 @@ def reference(ax: Axes, y: float, text: str, side: str = "right") -> None:
     )  # fmt: skip
 
 
-def cut_note(ax: Axes, text: str, top: bool = False) -> None:
-    """Says in a corner what the limits of the axes leave out."""
-    ax.annotate(text, (0.99, 0.98 if top else 0.02), xycoords="axes fraction", ha="right",
-                va="top" if top else "bottom", fontsize=6, color=SOFT, path_effects=halo())  # fmt: skip
+def note_below(ax: Axes, text: str) -> None:
+    """Says under the name of the x axis, where it covers nothing, how the lines or their limits are to be read."""
+    ax.set_xlabel(f"{ax.get_xlabel()}\n({text})")
 
 
 def one_legend(*axes: Axes, columns: int = 4) -> None:
@@ -318,13 +317,11 @@ def finish(drawn: Drawn, log: Log, name: str, table: pd.DataFrame) -> Drawn:
     note.tables[name] = (provenance(log), table)
     _draw_as_typed(drawn)
     letters = int(figure.get_figwidth() * LETTERS_PER_INCH)
-    # A part stays on one line.
-    parts = [[part.replace(" ", "\N{NO-BREAK SPACE}") for part in one.split(" · ")] for one in note.line.split("\n")]
-    lines = ["\N{NO-BREAK SPACE}· ".join(some) for some in parts]
+    lines = note.line.split("\n")
     written = (text.get_text() for text in _texts(figure))
     if any(OPEN in text for text in [*map(as_typed, lines), *written]):
         lines.append(NOTE)
-    below = "\n".join(wrapped(line, letters) for line in lines)
+    below = "\n".join(parted(line, letters) for line in lines)
     figure.supxlabel(below, x=0.005, ha="left", fontsize=5.5, color=SOFT, parse_math=False, gid=PROVENANCE)
     return drawn
 

@@ -29,6 +29,7 @@ UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # kinds of characters that no font show
 OPEN = "⟨U+"
 NOTE = f"{OPEN}…⟩: characters that no installed font has, by code point; Noto Sans CJK and Noto Emoji cover most."
 EQUAL = re.compile(r"(?<==)([\d.]+)(?:/\1)+(?![\d./])")
+STAGES = re.compile(r"(?<==)([\d.]+)/(?:[\d.]+/)*([\d.]+)(?![\d./])")
 BREAKS = re.compile(r"( +|(?<=[:,+/\-])(?=\S))")  # where a line may end: at blanks, and after these signs in a spec
 
 
@@ -66,6 +67,11 @@ def brief(spec: object) -> str:
     return EQUAL.sub(r"\1", str(spec))
 
 
+def briefer(spec: object) -> str:
+    """``brief``, and of values that differ by stage the first and the last: ``keep=0.71…0.44``."""
+    return STAGES.sub(r"\1…\2", brief(spec))
+
+
 def balanced(text: object, width: int) -> str:
     """``wrapped`` with lines of like length, so that no word stands alone in the last one."""
     lines = wrapped(text, width)
@@ -75,6 +81,13 @@ def balanced(text: object, width: int) -> str:
             break
         lines = closer
     return lines
+
+
+def parted(text: object, width: int) -> str:
+    """Provenance in lines that end only where a part of it does, at a middle dot or a semicolon."""
+    parts = re.split(r"(?<=·) |(?<=;) ", as_typed(text).replace(" · ", "\N{NO-BREAK SPACE}· "))
+    whole = " ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts)
+    return "\n".join(textwrap.wrap(whole, width, break_on_hyphens=False))
 
 
 def wrapped(text: object, width: int, lines: int | None = None) -> str:

@@ -9,8 +9,9 @@ from varlab.analysis.comparisons import Compared, family, is_baseline, log_of, r
 from varlab.analysis.frontier import NO_MEAN
 from varlab.errors import VarlabError, unknown
 from varlab.figures.labels import Label, place
+from varlab.figures.legends import legend_below
 from varlab.figures.style import INK, SOFT, finish, method_style, own_axes, theme
-from varlab.figures.text import as_typed, brief
+from varlab.figures.text import as_typed, briefer, wrapped
 
 MEASURES = {
     "ssim": "SSIM to the dense image",
@@ -64,15 +65,16 @@ def tradeoff(
     timed = f" (n = {int(table.timings.max())} batches)" if "timings" in table else ""  # not the n of the prompts
     ax.set(xlabel=f"speed-up over dense{timed}" if against == "speedup" else "work over dense")
     ax.set_ylabel(MEASURES[measure])
-    ax.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=6, columnspacing=0.8, handlelength=2.4)
+    ax.set_title(f"What each method keeps at its {'speed' if against == 'speedup' else 'work'}")
+    legend_below(ax)
     finish(ax, log_of(facts), f"tradeoff-{measure}", shown.reset_index())
     place(ax, list(names.values()))
     return ax
 
 
 def _settings(spec: object) -> str:
-    """The options of a method, a value once where it is that of all stages; a composition has none of its own."""
-    return "" if "+" in str(spec) else as_typed(brief(spec).partition(":")[2])
+    """The options of a method, of values by stage the first and the last; a composition has none of its own."""
+    return "" if "+" in str(spec) else wrapped(briefer(spec).partition(":")[2], 18)
 
 
 def _line_to_beat(ax: Axes, table: pd.DataFrame, measure: str, least: float) -> dict[str, Label]:
@@ -87,7 +89,7 @@ def _line_to_beat(ax: Axes, table: pd.DataFrame, measure: str, least: float) -> 
         ax.plot(under.work_ratio, under[measure], ".", ms=3, color=SOFT, label="other baselines", zorder=1)
     ax.plot(edge.work_ratio, edge[measure], "o-", ms=2.5, lw=1.2, color=INK, label="frontier of baselines", zorder=2)
     corners = zip(edge.index, edge.work_ratio, edge[measure], strict=True)
-    return {str(spec): Label(_corner(spec), x, y, INK, size=4.5, optional=True) for spec, x, y in corners}
+    return {str(spec): Label(_corner(spec), x, y, INK, optional=True) for spec, x, y in corners}
 
 
 def _corner(spec: object) -> str:

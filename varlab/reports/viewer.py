@@ -59,7 +59,7 @@ def write_viewer(folder: Path | str, *, title: str = "", back: str = "", overwri
         raise VarlabError(f"{place} holds neither a comparison nor a run: give the --out of varlab compare or log.")
     refuse_existing(page, place / SHEETS, overwrite=overwrite)
     data = _of_comparison(place) if is_comparison else _of_run(place)
-    values = {"title": title or f"{data['facts'][0][1]}: pictures", "back": back, "facts": data.pop("facts")}
+    values = {"title": title or data["facts"][0][1], "back": back, "facts": data.pop("facts")}
     text = render("viewer", values | {"data": _script_data(data)})
     with beside(page) as part:
         part.write_text(text, "utf-8")
@@ -79,7 +79,7 @@ def save_pictures(compared: "Comparison", report_folder: Path | str | None = Non
     folder = Path(given)
     name = folder.parent.name if folder.name == DRAFT else folder.name
     place = compared.save(folder / "comparison")
-    write_viewer(place, title=f"{name}: pictures", back=f"../{quote(name)}.html", overwrite=True)
+    write_viewer(place, title=name, back=f"../{quote(name)}.html", overwrite=True)
 
 
 def _script_data(data: Mapping[str, Any]) -> Any:
@@ -92,6 +92,8 @@ def _script_data(data: Mapping[str, Any]) -> Any:
 
 def _of_comparison(place: Path) -> dict[str, Any]:
     """What the page knows of a saved comparison."""
+    from varlab.figures.text import brief  # waits for matplotlib, which pages of runs do without
+
     table, facts = read_comparison(place)
     prompts = pd.read_csv(place / "prompts.csv", keep_default_na=False, na_values={"ssim": ["", "nan"]})
     methods = []
@@ -101,7 +103,7 @@ def _of_comparison(place: Path) -> dict[str, Any]:
         values = prompts.loc[prompts.method == name, "ssim"].astype(float).round(4)
         methods.append(
             {
-                "name": "dense" if name == "none" else str(name),
+                "name": "dense" if name == "none" else brief(name),
                 "folder": f"images/{row:02d}",
                 "about": f"work {own.work_ratio:.2f}, {own.speedup:.2f} times as fast",
                 "ssim": [None if math.isnan(value) else value for value in values],

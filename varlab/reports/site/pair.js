@@ -18,6 +18,9 @@ function element(name, className, ...children) {
   return made;
 }
 
+// A name of a method in pieces between which a line may end; elsewhere it ends only where a piece is too long.
+const broken = (name) => name.split(/(?<=[:,+/])/).flatMap((piece) => [piece, document.createElement("wbr")]);
+
 // --- pictures: layers in a frame -----------------------------------------------------------------------------
 
 const shownStages = (prompt, method) => data.methods[method].previews?.[prompt] ?? [];

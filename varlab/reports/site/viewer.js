@@ -6,7 +6,7 @@ function fillRow(row) {
   const prompt = Number(row.dataset.prompt);
   const cells = data.methods.map((method, m) => {
     const value = data.methods[m].ssim?.[prompt], label = m && value != null ? `${method.name} · ${value.toFixed(3)}` : method.name;
-    const cell = element("button", "cell", frame(layer(prompt, m, { difference: isDifferent(m) })), element("span", "", label));
+    const cell = element("button", "cell", frame(layer(prompt, m, { difference: isDifferent(m) })), element("span", "", ...broken(label)));
     cell.type = "button";
     cell.ariaPressed = String(prompt === state.prompt && m === state.method);
     cell.addEventListener("click", () => change({ prompt, method: m }));
@@ -143,7 +143,8 @@ byId("frames").addEventListener("pointermove", (event) => {
 });
 addEventListener("hashchange", readAddress);
 
-const kinds = new Set(data.methods.flatMap(({ maps }) => maps.map(({ kind, stage }) => `${kind}, stage ${stage}`)));
+const maps = data.methods.flatMap((method) => method.maps).sort((one, other) => one.stage - other.stage);
+const kinds = new Set(maps.map(({ kind, stage }) => `${kind}, stage ${stage}`));
 tools.elements.map.append(...[...kinds].map((text) => new Option(text)));
 tools.elements.map.disabled = !kinds.size;
 const previewed = data.methods.some(({ previews }) => previews);
