@@ -29,7 +29,18 @@ from varlab.analysis.logs import (
     stage_count,
 )
 from varlab.analysis.tokens import edge_correlations, extreme_blocks
-from varlab.figures.style import ENERGY, PAGE, SOFT, clean_bar, fields, finish, stage_name, theme, two_digits
+from varlab.figures.style import (
+    ENERGY,
+    PAGE,
+    SOFT,
+    clean_bar,
+    fields,
+    finish,
+    stage_name,
+    stage_title,
+    theme,
+    two_digits,
+)
 
 SOURCES = ("contribution", "preview change")
 SMALL: dict[str, Any] = {"fontsize": 6.5, "pad": 3, "loc": "center"}
@@ -70,7 +81,9 @@ def energy_maps(
             _map(ax, _energy(log, p, source, k), ENERGY_SCALE)
         if len(sources) > 1:
             _row_label(line[2], source)
-    for ax, title in zip(axes[0], ["image", "its edges", *(_stage_title(log, k) for k in shown)], strict=True):
+    for ax, title in zip(
+        axes[0], ["image", "its edges", *(f"stage {stage_name(k, grids(log))}" for k in shown)], strict=True
+    ):
         ax.set_title(title, **SMALL)
     _scale(figure, axes, ENERGY_SCALE, "energy over the map's mean")
     return finish(figure, log, "energy_maps", energy_maps_table(log, chosen, shown, sources))
@@ -115,14 +128,14 @@ def token_maps(
         for ax, (b, k) in zip(line[2:], columns, strict=True):
             values = _change(log, p, b, k, guidance_row)
             _map(ax, (values - 1) / max(values.std(), 1e-12), CHANGE_SCALE)
-            ax.set_xlabel(f"sd: {two_digits(100 * values.std())} % of mean", fontsize=6, color=SOFT, labelpad=1)
+            ax.set_xlabel(f"sd {two_digits(100 * values.std())} %", fontsize=6, color=SOFT, labelpad=1)
     late = edge_correlations(log).sel(stage=late_stages(stage_count(log)))
     names = ("\nmost on edges", "\nleast on edges") if not blocks and bool(late.notnull().any()) else ()
     about = dict(zip(shown, names, strict=False))
     titles = [f"block {b}{about.get(b, '')}\n{_stage_title(log, k)}" for b, k in columns]
     for ax, title in zip(axes[0], ["image", "its edges", *titles], strict=True):
         ax.set_title(title, **SMALL)
-    _scale(figure, axes, CHANGE_SCALE, "change: standard deviations above the map's mean")
+    _scale(figure, axes, CHANGE_SCALE, "change above the map's mean, in standard\ndeviations (sd: in % of the mean)")
     return finish(figure, log, "token_maps", token_maps_table(log, chosen, shown, at, guidance_row))
 
 
@@ -181,7 +194,7 @@ def _row_label(ax: Axes, text: str) -> None:
 
 
 def _stage_title(log: Log, k: int) -> str:
-    return f"stage {stage_name(k, grids(log))}"
+    return f"stage {stage_title(k, grids(log))}"
 
 
 def _scale(figure: Figure, axes: np.ndarray, scale: Normalize, label: str) -> None:

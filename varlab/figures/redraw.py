@@ -30,6 +30,7 @@ from varlab.outputs import refuse_existing, save_json
 from varlab.writing import beside
 
 COLUMN, PAGE = 3.25, 6.75  # inches: one and two columns of CVPR, ICCV and ICML
+TALLER = 1.5  # power of how much more letters grow than the figure: what they take from its height
 FORMATS = ("pdf", "png", "svg")
 MANIFEST = "figures.json"
 FIXED: Any = {"svg.hashsalt": "varlab", "svg.fonttype": "path", "pdf.fonttype": 42}
@@ -185,8 +186,9 @@ def _name(folder: Path) -> str:
 def _drawn(drawing: Drawing, draw: Callable[..., Axes | Figure], style: str, columns: int) -> Figure:
     """The figure at the width of the page, its letters and lines as the style has them."""
     if drawing.axes:
-        width = COLUMN if columns == 1 else PAGE
-        figure = figure_of(draw(ax=panels(1, 1, width, 2.4 if columns == 1 else 2.9)[0]))
+        size, letters = STYLES[style]
+        width, height = (COLUMN, 2.4) if columns == 1 else (PAGE, 2.9)
+        figure = figure_of(draw(ax=panels(1, 1, width, height * (letters / size) ** TALLER)[0]))
     else:
         figure = figure_of(draw())
         enlarge(figure, min(1.0, PAGE / figure.get_figwidth()))

@@ -25,9 +25,8 @@ from varlab.figures.style import PROVENANCE, figure_of
 from varlab.figures.text import balanced
 
 STYLES = {"paper": (1.0, 1.0), "talk": (1.6, 1.9), "poster": (2.6, 3.2)}  # size of the figure, of letters and lines
-ROUNDS = 4  # at most: more lines leave less room
+ROUNDS = 5  # at most: more lines leave less room
 CLOSE = 0.2  # of its height: blank around the name of a tick
-SHALLOW = 0.35  # inches of a legend for which a figure of a paper's size has room below its axes
 WIDEST, BESIDE, BELOW = 0.82, 0.42, 0.95  # of the width of a panel: a legend, one beside the axes, one below them
 
 
@@ -46,7 +45,7 @@ def resize(figure: Figure, style: str, full: bool = False) -> None:
             _grow(artist, size, letters)
     for legend in [*figure.legends, *(one for ax in figure.axes for one in ax.get_children())]:
         if isinstance(legend, Legend):
-            _fit_legend(legend, figure, size)
+            _fit_legend(legend, figure)
     for _ in range(ROUNDS):
         lay_out(figure)
         if not _fit(figure):
@@ -72,21 +71,21 @@ def _grow(artist: Artist, size: float, letters: float) -> None:
         if isinstance(artist, PathCollection):
             artist.set_sizes(artist.get_sizes() * letters**2)
     elif isinstance(artist, Axis):
-        _grow_axis(artist, letters)
+        _grow_axis(artist, size, letters)
     elif isinstance(artist, PackerBase):
         artist.pad, artist.sep = ((length or 0) * letters for length in (artist.pad, artist.sep))
     elif isinstance(artist, DrawingArea):
         _grow_handle(artist, letters)
 
 
-def _grow_axis(axis: Axis, factor: float) -> None:
+def _grow_axis(axis: Axis, size: float, letters: float) -> None:
     """The lines of its ticks, which have grown in length by now, and the blanks between them and the letters."""
-    axis.labelpad *= factor
+    axis.labelpad *= size
     kinds: Any = (("major", axis.get_major_ticks), ("minor", axis.get_minor_ticks))
     for which, ticks in kinds:
         if some := ticks():
-            mark, pad = some[0].tick1line, some[0].get_pad() * factor
-            width, length = mark.get_markeredgewidth() * factor, mark.get_markersize()
+            mark, pad = some[0].tick1line, some[0].get_pad() * size
+            width, length = mark.get_markeredgewidth() * letters, mark.get_markersize()
             axis.set_tick_params(which=which, length=length, width=width, pad=pad)
 
 
@@ -102,9 +101,9 @@ def _grow_handle(area: DrawingArea, factor: float) -> None:
             drawn.set_transform(grown + Artist.get_transform(drawn))  # a patch adds its own shape to it
 
 
-def _fit_legend(legend: Any, figure: Figure, size: float) -> None:
-    """Into fewer columns where it is wider than its panel; below axes beside which it takes half of the width, and the
-    figure is higher by as much, or by what one that stood there takes beyond two lines."""
+def _fit_legend(legend: Any, figure: Figure) -> None:
+    """Into fewer columns where it is wider than its panel; below axes beside which it takes half of the width, and a
+    figure is higher by as much as stands there."""
     ax, most = legend.axes, len(_columns(legend))
     spec = None if ax is None else ax.get_subplotspec()
     room = figure.bbox.width / (1 if spec is None else spec.get_gridspec().ncols)
@@ -113,11 +112,10 @@ def _fit_legend(legend: Any, figure: Figure, size: float) -> None:
         put_below(legend, ax)
     for count in range(3 if moved else most, 0, -1):
         _set_columns(legend, count)
-        if legend.get_window_extent().width <= (BELOW if moved else WIDEST) * room:
+        if legend.get_window_extent().width <= (BELOW if legend.get_gid() == UNDER else WIDEST) * room:
             break
     if legend.get_gid() == UNDER:
-        taken = legend.get_window_extent().height / figure.dpi - (0 if moved else SHALLOW * size)
-        figure.set_figheight(figure.get_figheight() + max(0.0, taken))
+        figure.set_figheight(figure.get_figheight() + legend.get_window_extent().height / figure.dpi)
 
 
 def _columns(legend: Any) -> list[Any]:
@@ -142,9 +140,11 @@ def _fit(figure: Figure) -> bool:
 
     Whether anything changed, and so the room.
     """
-    changed = []
+    titles = [title for ax in figure.axes for title in _titles(ax)]
+    changed = [_wrap(title, title.get_window_extent().width, room) for title, room in titles]
+    if any(changed):
+        return True  # a long one takes room from the axes
     for ax in figure.axes:
-        changed += [_wrap(title, title.get_window_extent().width, room) for title, room in _titles(ax)]
         for axis, room, side in ((ax.xaxis, ax.bbox.width, "width"), (ax.yaxis, ax.bbox.height, "height")):
             changed += [_wrap(axis.label, getattr(axis.label.get_window_extent(), side), room), _thin(axis)]
     return any(changed)
@@ -169,7 +169,8 @@ def _wrap(text: Text, extent: float, room: float) -> bool:
     if extent > room:
         letters = int(0.98 * room / extent * max(map(len, before.split("\n"))))
         lines = before.replace(" · ", "\n").split("\n")
-        text.set_text("\n".join(balanced(line, max(4, letters)) for line in lines))
+        longest = max(map(len, before.split()))  # no word is broken
+        text.set_text("\n".join(balanced(line, max(longest, letters)) for line in lines))
     return text.get_text() != before
 
 
