@@ -21,7 +21,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 
 from varlab.analysis.logs import Log, grids, provenance, provenance_line
-from varlab.figures.text import NOTE, OPEN, as_typed, families, parted
+from varlab.figures.text import NOTE, OPEN, as_typed, families, parted, wrapped
 
 PROVENANCE = "provenance"  # the mark of that line among the texts of a figure
 LETTERS_PER_INCH = 24  # of the provenance line
@@ -317,11 +317,11 @@ def finish(drawn: Drawn, log: Log, name: str, table: pd.DataFrame) -> Drawn:
     note.tables[name] = (provenance(log), table)
     _draw_as_typed(drawn)
     letters = int(figure.get_figwidth() * LETTERS_PER_INCH)
-    lines = note.line.split("\n")
+    lines = [parted(one, letters) for one in note.line.split("\n")]
     written = (text.get_text() for text in _texts(figure))
-    if any(OPEN in text for text in [*map(as_typed, lines), *written]):
-        lines.append(NOTE)
-    below = "\n".join(parted(line, letters) for line in lines)
+    if any(OPEN in text for text in [*lines, *written]):
+        lines.append(wrapped(NOTE, letters))
+    below = "\n".join(lines)
     figure.supxlabel(below, x=0.005, ha="left", fontsize=5.5, color=SOFT, parse_math=False, gid=PROVENANCE)
     return drawn
 
