@@ -51,6 +51,31 @@ def test_a_cut_run_goes_on_and_ends_as_an_uncut_one(
     assert len(list((tmp_path / "cut" / "images").glob("*.png"))) == len(PROMPTS)
 
 
+def test_a_cut_run_whose_previews_had_another_size_is_refused_after_one_batch(
+    model: Infinity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a stage changes in small previews and in large ones are other numbers, of one shape."""
+    work, drawn = runs.Job.run, list[int]()
+
+    def cut(self: runs.Job, samples: range):  # type: ignore[no-untyped-def]
+        if samples.start == 1:
+            raise KeyboardInterrupt
+        return work(self, samples)
+
+    def counted(self: runs.Job, samples: range):  # type: ignore[no-untyped-def]
+        drawn.append(samples.start)
+        return work(self, samples)
+
+    monkeypatch.setattr(runs.Job, "run", cut)
+    with pytest.raises(KeyboardInterrupt):
+        log_run(model, PROMPTS, tmp_path / "cut", probes="step-redundancy", batch=1)
+    monkeypatch.setattr(runs.Job, "run", counted)
+    monkeypatch.setattr("varlab.probes.base.preview_grid", lambda final, stride: (2 * final[0], 2 * final[1]))
+    with pytest.raises(VarlabError, match=r"cut was begun with previews of (\d+) x \1 pixels, in 000001.npz they"):
+        log_run(model, PROMPTS, tmp_path / "cut", probes="step-redundancy", batch=1)
+    assert drawn == [1] and len(PROMPTS) > 2
+
+
 def test_a_finished_run_is_opened_not_repeated(
     model: Infinity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -156,8 +156,9 @@ def load(path: Path, only: str | None = None) -> Log:
         }
 
 
-def contents(path: Path) -> tuple[tuple[int, ...], list[str]]:
-    """The images of an archive and the paths of its groups, without their values."""
+def contents(path: Path) -> tuple[tuple[int, ...], dict[str, dict[str, Any]]]:
+    """The images of an archive, and the paths of its groups with their facts, without their values."""
     with np.load(path, allow_pickle=False) as stored:
         meta = json.loads(str(stored["meta"]))
-    return next((tuple(entry["samples"]) for entry in meta.values()), ()), list(meta)
+    samples = next((tuple(entry["samples"]) for entry in meta.values()), ())
+    return samples, {place: entry["attrs"] for place, entry in meta.items()}

@@ -26,14 +26,22 @@ def joined_lazily(paths: Sequence[Path]) -> Log:
 
     The values are dask arrays whose chunks hold ``CHUNK`` bytes, whatever the number of prompts. Of the batches
     themselves only the numbers of their images are kept.
-    Raises VarlabError for a batch that is damaged, now or when its values are asked for.
+    Raises VarlabError for a batch that is damaged, now or when its values are asked for, and for batches whose previews
+    differ in size: those of one were drawn by another version.
     """
-    parts, first = [], dict[str, Path]()
+    parts, first, sizes = [], dict[str, Path](), dict[str, Any]()
     for path in paths:
         samples, places = _read(path, lambda path=path: logs.contents(path))  # type: ignore[misc]
         parts += [(path, samples, frozenset(places))]
-        for place in places:
+        for place, facts in places.items():
             first.setdefault(place, path)
+            size = facts.get("preview_pixels")
+            if sizes.setdefault(place, size) != size:
+                former, own = (" x ".join(map(str, sides or ["no"])) for sides in (sizes[place], size))
+                raise VarlabError(
+                    f"{path.parent.parent} was begun with previews of {former} pixels, in {path.name} they have "
+                    f"{own}: another version of varlab began it. Draw the run in another folder."
+                )
     rows = tuple(row for _, samples, _ in parts for row in samples)
     joined: Log = {}
     for place, path in first.items():

@@ -21,7 +21,17 @@ from varlab.probes import LoggingProbe
 from varlab.probes import log as logs
 from varlab.probes.log import Log
 from varlab.resources import checkout
-from varlab.runs.folders import find_run, forget, has_begun, is_finished, open_log, sweep, write_log, write_record
+from varlab.runs.folders import (
+    find_run,
+    forget,
+    has_begun,
+    is_finished,
+    open_log,
+    parts_of,
+    sweep,
+    write_log,
+    write_record,
+)
 from varlab.runs.inputs import Prompts, as_hooks, at_least, keywords, read_prompts, with_overrides
 from varlab.runs.job import Job, Progress, default_batch, dense_flops, to_pil
 from varlab.runs.manifest import image_path, lost_images, note_images
@@ -195,11 +205,14 @@ def _fill(job: Job, folder: Path, record: dict[str, Any], progress: Progress | N
     """Run the batches that are not there yet, then turn all parts into the zarr store."""
     for name in ("parts", "images"):
         (folder / name).mkdir(exist_ok=True)
-    paths = []
+    paths, former = [], parts_of(folder)
     for samples in job.batches(record["batch"]):
         paths.append(folder / "parts" / f"{samples.start:06d}.npz")
         if not paths[-1].exists() or lost_images(folder, samples):
             _fill_part(job, record, folder, paths[-1], samples)
+            if former:  # those of another version may not join: said after one batch, not after all
+                joined_lazily([*former, paths[-1]])
+                former = []
         if progress is not None:
             progress(samples.stop, len(job.prompts))
     write_log(folder, logs.tree(joined_lazily(paths), record))
