@@ -56,6 +56,17 @@ def test_a_decorated_function_draws_many_prompts(tmp_path: Path) -> None:
         np.testing.assert_array_equal(log["token-mse"][name].values, twin["token-mse"][name].values)
 
 
+@pytest.mark.parametrize(("device", "kept"), [("cpu", 1), ("cuda", 0)])
+def test_only_beside_a_model_on_a_processor_freed_memory_stays(
+    device: str, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[int]()
+    monkeypatch.setattr("varlab.attached.hooked.keep_freed_pages", lambda: asked.append(1))
+    monkeypatch.setattr(Attached, "_device", torch.device(device))
+    with Fork().attach(None):
+        assert len(asked) == kept
+
+
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
     fork = Fork()
     fork.fails_at = TEXTS[2]

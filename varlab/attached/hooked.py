@@ -90,7 +90,8 @@ class Attached:
             what = "model" if self.structure.module in _LISTENED else "tokenizer"
             raise VarlabError(f"This {what} is attached already. Leave that attachment first: one listens at a time.")
         self.content = hashes(self.structure, self.vae or self._own_vae())
-        keep_freed_pages()  # else a copy of every stream is cleared memory each time, as much work as the probes' own
+        if self._device.type == "cpu":  # else a copy of each stream is cleared memory, as much work as the probes' own
+            keep_freed_pages()
         self.ears = Ears(self.structure, self.vae, self, inside=any(listens(probe, INSIDE) for probe in self.probes))
         try:
             if self.keeping is not None:
