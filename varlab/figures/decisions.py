@@ -213,10 +213,12 @@ def _draw_regions(ax: Axes, regions: pd.DataFrame, points: pd.DataFrame, styles:
 
 def _freest(cells: pd.DataFrame, taken: pd.DataFrame, whole: pd.DataFrame) -> tuple[float, float]:
     """The cell of a region that is farthest from points, from other regions and from the edges."""
+    from scipy.spatial import KDTree
+
     axes = ["hf_diff", "hf_ratio"]
     low, span = whole[axes].min().to_numpy(), np.ptp(whole[axes].to_numpy(), axis=0)
     spots, others = ((some[axes].to_numpy() - low) / span for some in (cells, taken))
-    near = np.sqrt(((spots[:, None] - others) ** 2).sum(2)).min(1, initial=1.0)
+    near, _ = KDTree(others).query(spots, distance_upper_bound=1.0)  # a table of all distances takes a gigabyte
     room = np.minimum(near, np.minimum(spots, 1 - spots).min(1))
     cell = cells.iloc[int(room.argmax())]
     return float(cell.hf_diff), float(cell.hf_ratio)
