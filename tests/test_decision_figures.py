@@ -75,6 +75,12 @@ def test_keep_maps_hold_every_cell(pruned: xr.DataTree, tmp_path: Path) -> None:
     assert (tmp_path / "keep_maps.png").stat().st_size > 5000 and (tmp_path / "alone.png").stat().st_size > 5000
 
 
+def test_grey_is_explained_where_a_shown_prompt_has_some(pruned: xr.DataTree) -> None:
+    pruned["sparsevar/stage-02"].kept[2, 1, 1] = 0.25
+    about = [figures.keep_maps(pruned, PICTURES, prompts=[p]).get_suptitle() for p in (0, 2)]
+    assert ["grey" in text for text in about] == [False, True] and "sublayers" in about[1]
+
+
 def test_a_decision_is_told_with_the_probability_of_the_model_that_took_it(
     decided: xr.DataTree, tmp_path: Path
 ) -> None:

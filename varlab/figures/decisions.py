@@ -82,14 +82,14 @@ def keep_maps(log: Log, images: Images = None, dense: Images = None, prompts: Se
         )
         bar.set_label("score of a token")
         clean_bar(bar)
-    figure.suptitle(_about_veil(log, stages), x=0.01, ha="left", fontsize=6.5)
+    figure.suptitle(_about_veil(log, stages, chosen), x=0.01, ha="left", fontsize=6.5)
     return finish(figure, log, "keep_maps", keep_maps_table(log, chosen))
 
 
-def _about_veil(log: Log, stages: Sequence[int]) -> str:
-    kept = np.concatenate([_maps(log, k, "kept").values.ravel() for k in stages])
-    partly = bool(((kept > 0) & (kept < 1)).any())
-    return f"White: tokens left out{', grey: by a share of the blocks' if partly else ''}; below: share computed"
+def _about_veil(log: Log, stages: Sequence[int], prompts: Sequence[int]) -> str:
+    kept = np.concatenate([_maps(log, k, "kept").isel(prompt=list(prompts)).values.ravel() for k in stages])
+    grey = ", grey: by some blocks or sublayers" if bool(((kept > 0) & (kept < 1)).any()) else ""
+    return f"White: tokens left out{grey}; below: share computed"
 
 
 def _method(log: Log, letters: int) -> str:
