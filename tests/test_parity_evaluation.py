@@ -164,3 +164,9 @@ def test_tolerances_in_words() -> None:
     assert load(HERE / "adm.npz").stated("fid", "singular cases") == 1e-3
     with pytest.raises(VarlabError, match="parity assumes none"):
         golden.stated("unheard")
+
+
+def test_a_tolerance_is_asked_for_only_of_what_the_file_holds() -> None:
+    golden = parity.load(HERE / "adm.npz")
+    del golden.arrays["ref_mu"], golden.arrays["sample_mu"], golden.tolerances["mu"]
+    assert parity.check(golden).passed
