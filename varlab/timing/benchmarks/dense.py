@@ -26,6 +26,9 @@ TARGETS = {
     "packed / bf16": ("engine packed", "engine bf16", 0.95),
 }
 NEEDS_UNITS = ("bf16 / fp32", "packed / bf16")  # judged only where the processor multiplies bf16 on matrix units (AMX)
+# How much less time the reference took than the official Infinity code, measured beside it once on the same weights
+# (depth 4, width 1024, one thread): what the engine gains on that code is more than the ratio says.
+LEAD = {"fp32": 0.04, "bf16": 0.02}
 LEAST_LINEAR = 0.95  # of the matrix rate on the same threads
 PRODUCTS = ("aten::addmm", "aten::mm")
 KERNELS = (*PRODUCTS, "aten::bmm", "aten::_scaled_dot_product_flash_attention_for_cpu")  # torch's, of both sides
