@@ -24,7 +24,7 @@ from varlab.figures import style
 from varlab.figures.labels import Label, place
 from varlab.figures.layout import laid_out, lay_out
 from varlab.figures.sizes import STYLES, resize
-from varlab.figures.text import brief
+from varlab.markup import brief
 
 
 @pytest.fixture(autouse=True)

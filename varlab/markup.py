@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Mapping
 from html import escape
 
+EQUAL = re.compile(r"(?<==)([\d.]+)(?:/\1)+(?![\d./])")
 SIGNS = re.compile(r"[\\`*_\[\]<>&|~]")
 UNSEEN = ("Cc", "Cs", "Zl", "Zp")  # kinds of characters that a terminal obeys or drops
 TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")  # and what turns the rest of a line round
@@ -68,3 +69,8 @@ class Shown:
 
     def _repr_html_(self) -> str:
         return as_html(repr(self))
+
+
+def brief(spec: object) -> str:
+    """A spec with a value once where it is that of all stages: ``keep=0.27`` for ``keep=0.27/0.27/0.27``."""
+    return EQUAL.sub(r"\1", str(spec))

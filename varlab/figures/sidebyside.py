@@ -12,7 +12,8 @@ from varlab.analysis.comparisons import family, is_baseline, log_of
 from varlab.analysis.pictures import Pictured, as_array, difference_spectrum_table
 from varlab.figures.legends import legend_below
 from varlab.figures.style import DASHES, PAGE, decades, fields, finish, method_style, own_axes, theme
-from varlab.figures.text import brief, briefer, wrapped
+from varlab.figures.text import briefer, wrapped
+from varlab.markup import brief
 
 LABEL = 1.3  # inches for the names of the rows
 GAIN = 3.0  # of the difference pictures

@@ -11,7 +11,8 @@ from varlab.analysis.logs import grids
 from varlab.analysis.pictures import Pictured, late_pictures, sensitivity_table
 from varlab.figures.sidebyside import few
 from varlab.figures.style import PAGE, SOFT, fields, finish, stage_title, theme
-from varlab.figures.text import brief, wrapped
+from varlab.figures.text import wrapped
+from varlab.markup import brief
 
 LABEL = 1.5  # inches for the names of the rows
 FAINT = 0.25  # of a picture after whose stage nothing was drawn

@@ -12,6 +12,8 @@ from itertools import groupby
 
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 
+from varlab.markup import brief
+
 MAIN = "DejaVu Sans"  # comes with matplotlib: the same figure on every machine
 # Taken where they are installed, for the letters that the ones before them lack. No colour font: matplotlib draws none.
 FALLBACKS = (
@@ -28,7 +30,6 @@ JOINERS = "\u200c\u200d\u200e\u200f\ufe0e\ufe0f"  # they belong to the letter be
 UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # kinds of characters that no font shows, or that would turn the line round
 OPEN = "⟨U+"
 NOTE = f"{OPEN}…⟩: characters that no installed font has, by code point; Noto Sans CJK and Noto Emoji cover most."
-EQUAL = re.compile(r"(?<==)([\d.]+)(?:/\1)+(?![\d./])")
 STAGES = re.compile(r"(?<==)([\d.]+)/(?:[\d.]+/)*([\d.]+)(?![\d./])")
 BREAKS = re.compile(r"( +|(?<=[:,+/\-])(?=\S))")  # where a line may end: at blanks, and after these signs in a spec
 
@@ -60,11 +61,6 @@ def as_typed(text: object) -> str:
 
 def _code_points(characters: Iterable[str]) -> str:
     return OPEN + " ".join(f"{ord(character):04X}" for character in characters) + "⟩"
-
-
-def brief(spec: object) -> str:
-    """A spec with a value once where it is that of all stages: ``keep=0.27`` for ``keep=0.27/0.27/0.27``."""
-    return EQUAL.sub(r"\1", str(spec))
 
 
 def briefer(spec: object) -> str:

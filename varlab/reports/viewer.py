@@ -16,6 +16,7 @@ from PIL import Image
 from varlab.analysis.comparisons import read_comparison
 from varlab.analysis.logs import as_log, grids, provenance
 from varlab.errors import VarlabError
+from varlab.markup import brief
 from varlab.outputs import refuse_existing, require_picture
 from varlab.reports.cards import DRAFT
 from varlab.reports.facts import FOLDER_VARIABLE, VIEWER, as_text
@@ -92,8 +93,6 @@ def _script_data(data: Mapping[str, Any]) -> Any:
 
 def _of_comparison(place: Path) -> dict[str, Any]:
     """What the page knows of a saved comparison."""
-    from varlab.figures.text import brief  # waits for matplotlib, which pages of runs do without
-
     table, facts = read_comparison(place)
     prompts = pd.read_csv(place / "prompts.csv", keep_default_na=False, na_values={"ssim": ["", "nan"]})
     methods = []
