@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Mapping
 from html import escape
 
-EQUAL = re.compile(r"(?<==)([\d.]+)(?:/\1)+(?![\d./])")
+EQUAL = re.compile(r"(?<==)([\d.]+)(?:/\1)+(?![\d./])")  # one value at all stages of a spec
 SIGNS = re.compile(r"[\\`*_\[\]<>&|~]")
 UNSEEN = ("Cc", "Cs", "Zl", "Zp")  # kinds of characters that a terminal obeys or drops
 TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")  # and what turns the rest of a line round

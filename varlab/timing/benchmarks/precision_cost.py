@@ -42,8 +42,8 @@ class PrecisionCost:
 
 @fixed_context()
 def precision_cost(model: str, rounds: int, progress: Progress | None = None) -> PrecisionCost:
-    """Each pass builds the model, so that memory is that of one precision. Of a model of ``LONG`` nothing warms up, and
-    no memory is measured.
+    """Each pass builds the model, so that memory is that of one precision. Weights in bf16 are not packed. Of a model
+    of ``LONG`` nothing warms up, and no memory is measured.
     """
     at_least(1, rounds=rounds)
     pixels, device = (MODELS | LONG)[model], torch.device("cpu")
