@@ -134,16 +134,18 @@ def test_prompts_are_ordered_by_what_the_method_changes(tmp_path: Path) -> None:
     table = sensitivity_table(compared(), "truncate:last=1")
     assert table.prompt.tolist() == [0, 2, 1] and table.text.tolist() == ["a star", "a $5 note", "a ring"]
     drawn = figures.sensitive_prompts(compared(), "truncate:last=1")
-    assert [ax.get_xlabel() for ax in drawn.axes if ax.get_xlabel()] == ["robust: SSIM 0.90", "sensitive: SSIM 0.50"]
+    words = [text.get_text() for text in drawn.axes[0].texts]
+    assert [text for text in words if "SSIM" in text] == ["robust: SSIM 0.90", "sensitive: SSIM 0.50"]
 
 
 def test_a_figure_shows_few_rows_and_says_what_did_not_run() -> None:
     assert few(compared()) == ["none", "sparsevar:tau=0.6", "fastvar", "truncate:last=1"]
     drawn = figures.stage_pictures(compared())
-    rows = [tuple(ax.get_ylabel().split("\n")) for ax in drawn.axes if ax.get_ylabel()]
+    words = [text.get_text() for text in drawn.axes[0].texts]
+    rows = [tuple(text.split("\n")) for text in words if " ms " in text]
     time = "200 ms per image,", "2.00x (n = 6 batches)"
     assert rows == [("dense", *time), ("truncate:last=1", *time)]
-    assert sum(text.get_text() == "not run" for ax in drawn.axes for text in ax.texts) == 2
+    assert words.count("not run") == 2
 
 
 def test_numbers_of_rows_do_not_touch_however_long_the_line_on_the_weights() -> None:

@@ -70,8 +70,8 @@ def test_keep_maps_hold_every_cell(pruned: xr.DataTree, tmp_path: Path) -> None:
     figures.save(figures.keep_maps(pruned, PICTURES, PICTURES), "keep_maps", folder=tmp_path)
     figures.save(figures.keep_maps(pruned, PICTURES, prompts=[2]), "alone", folder=tmp_path)
     pruned.attrs["accelerators"] = ["sparsevar:keep=0.5"]
-    titles = [ax.get_title() for ax in figures.keep_maps(pruned, PICTURES, PICTURES).axes[:2]]
-    assert titles == ["dense", "sparsevar:\nkeep=0.5"]
+    titles = [text.get_text() for text in figures.keep_maps(pruned, PICTURES, PICTURES).axes[0].texts]
+    assert {"dense", "sparsevar:\nkeep=0.5"} <= set(titles)
     assert (tmp_path / "keep_maps.png").stat().st_size > 5000 and (tmp_path / "alone.png").stat().st_size > 5000
 
 

@@ -6,20 +6,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 
 from varlab.analysis.decisions import decision_regions, pruned_stages, pruning_method
 from varlab.analysis.logs import Images, Log, as_log, dataset, grids, images_of, present
+from varlab.figures.mosaic import Mosaic, mosaic
 from varlab.figures.style import (
     ENERGY,
     INK,
     MARKERS,
     PAGE,
     SOFT,
-    clean_bar,
-    fields,
     figure_of,
     finish,
     halo,
@@ -60,30 +58,26 @@ def keep_maps(log: Log, images: Images = None, dense: Images = None, prompts: Se
     pictures = ([] if dense is None else [images_of(log, dense)]) + [images_of(log, images)]
     columns = [(k, name) for k in stages for name in names]
     scale = _score_scale(log, stages, chosen) if "score" in names else None
-    figure, axes = _fields(len(chosen), len(pictures) + len(columns))
-    for line, p in zip(axes, chosen, strict=True):
-        for ax, whole in zip(line, pictures, strict=False):
-            ax.imshow(whole[p], interpolation="nearest")
-        line[0].set_ylabel(f"prompt {p}", fontsize=6.5, color=SOFT, labelpad=2)
-        for ax, (k, name) in zip(line[len(pictures) :], columns, strict=True):
+    sheet = _fields(len(chosen), len(pictures) + len(columns))
+    for row, p in enumerate(chosen):
+        sheet.name(row, f"prompt {p}")
+        for column, whole in enumerate(pictures):
+            sheet.picture(row, column, whole[p])
+        for column, (k, name) in enumerate(columns, len(pictures)):
             values = _maps(log, k, name).isel(prompt=p).values
             if name == "kept":
-                _draw_kept(ax, pictures[-1][p], values)
+                _draw_kept(sheet, row, column, pictures[-1][p], values)
             else:
-                ax.imshow(values, cmap=ENERGY, norm=scale, interpolation="nearest")
+                sheet.picture(row, column, values, cmap=ENERGY, norm=scale)
     titles = ["dense", _method(log, 16)][-len(pictures) :]
     for k, name in columns:
         titles.append(f"stage {stage_title(k, grids(log))}\n{'computed' if name == 'kept' else name}")
-    for ax, title in zip(axes[0], titles, strict=True):
-        ax.set_title(title, fontsize=6.5, pad=3, loc="center")
+    for column, title in enumerate(titles):
+        sheet.title(column, title)
     if scale is not None:
-        bar = figure.colorbar(
-            ScalarMappable(scale, ENERGY), ax=list(axes.flat), extend="both", fraction=0.02, aspect=30, pad=0.01
-        )
-        bar.set_label("score of a token")
-        clean_bar(bar)
-    figure.suptitle(_about_veil(log, stages, chosen), x=0.01, ha="left", fontsize=6.5)
-    return finish(figure, log, "keep_maps", keep_maps_table(log, chosen))
+        sheet.bar(scale, ENERGY, "score of a token", "both")
+    sheet.figure.suptitle(_about_veil(log, stages, chosen), x=0.01, ha="left", fontsize=6.5)
+    return finish(sheet.figure, log, "keep_maps", keep_maps_table(log, chosen))
 
 
 def _about_veil(log: Log, stages: Sequence[int], prompts: Sequence[int]) -> str:
@@ -103,22 +97,22 @@ def _score_scale(log: Log, stages: Sequence[int], prompts: Sequence[int]) -> Nor
     return Normalize(*np.nanquantile(np.concatenate(shown), [0.005, 0.995]))
 
 
-def _fields(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
-    """Square fields without ticks, as large as a page allows and at most an inch and a quarter."""
+def _fields(rows: int, columns: int) -> Mosaic:
+    """As large as a page allows and at most an inch and a quarter, with room below each."""
     side = min((PAGE - 0.9) / columns, 1.25)
-    return fields(rows, columns, (columns * side + 0.9, rows * (side + 0.12) + 0.75), pad=0.015, frame=0.4)
+    return mosaic(rows, columns, side, 0.9, gap=0.03, between=0.11)
 
 
-def _draw_kept(ax: Axes, picture: np.ndarray, kept: np.ndarray) -> None:
+def _draw_kept(sheet: Mosaic, row: int, column: int, picture: np.ndarray, kept: np.ndarray) -> None:
     """The picture under a veil where tokens were left out; a stage that did not run is empty."""
     if np.isnan(kept).all():
-        ax.text(0.5, 0.5, "not run", ha="center", va="center", fontsize=6.5, color=SOFT, transform=ax.transAxes)
+        sheet.not_run(row, column)
         return
     height, width = picture.shape[:2]
     rows, columns = (np.arange(n) * size // n for n, size in zip((height, width), kept.shape, strict=True))
     out = VEIL * (1 - kept[rows][:, columns, None])
-    ax.imshow(picture * (1 - out) + OUT * out, interpolation="nearest")
-    ax.set_xlabel(f"{100 * kept.mean():.0f} %", fontsize=6, color=SOFT, labelpad=1)
+    sheet.picture(row, column, picture * (1 - out) + OUT * out)
+    sheet.below(row, column, f"{100 * kept.mean():.0f} %")
 
 
 def _maps(log: Log, stage: int, name: str) -> Any:

@@ -4,14 +4,12 @@ One colour scale serves all maps of a figure: energy over the map's mean (1 is a
 tokens in standard deviations from the map's mean, since blocks differ in contrast by orders of magnitude.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 
@@ -29,12 +27,10 @@ from varlab.analysis.logs import (
     stage_count,
 )
 from varlab.analysis.tokens import edge_correlations, extreme_blocks
+from varlab.figures.mosaic import Mosaic, mosaic
 from varlab.figures.style import (
     ENERGY,
     PAGE,
-    SOFT,
-    clean_bar,
-    fields,
     finish,
     stage_name,
     stage_title,
@@ -43,7 +39,7 @@ from varlab.figures.style import (
 )
 
 SOURCES = ("contribution", "preview change")
-SMALL: dict[str, Any] = {"fontsize": 6.5, "pad": 3, "loc": "center"}
+GAP, NAME = 0.04, 0.14  # inches: between fields, and what a name between them takes
 MOST_STAGES = 7  # columns that a page's width can show
 ENERGY_SCALE = PowerNorm(0.5, 0, 9)  # over the mean of the map; by the root, since few cells hold most
 CHANGE_SCALE = Normalize(-2, 2.5)  # standard deviations
@@ -73,20 +69,17 @@ def energy_maps(
     """
     chosen, shown = present(log, prompts), list(stages or spread_out(stage_count(log)))
     pictures = images_of(log, images)
-    figure, axes = _canvas(len(sources) * len(chosen), 2 + len(shown))
-    for line, (p, source) in zip(axes, ((p, source) for p in chosen for source in sources), strict=True):
-        _picture(line[0], pictures[p], f"prompt {p}")
-        _edge_map(line[1], pictures[p])
-        for ax, k in zip(line[2:], shown, strict=True):
-            _map(ax, _energy(log, p, source, k), ENERGY_SCALE)
+    rows = [(p, source) for p in chosen for source in sources]
+    titles = [f"stage {stage_name(k, grids(log))}" for k in shown]
+    sheet = _sheet(len(rows), titles, apart={2: NAME} if len(sources) > 1 else {})
+    for row, (p, source) in enumerate(rows):
+        _picture(sheet, row, pictures[p], p)
+        for column, k in enumerate(shown, 2):
+            sheet.picture(row, column, _energy(log, p, source, k), cmap=ENERGY, norm=ENERGY_SCALE)
         if len(sources) > 1:
-            _row_label(line[2], source)
-    for ax, title in zip(
-        axes[0], ["image", "its edges", *(f"stage {stage_name(k, grids(log))}" for k in shown)], strict=True
-    ):
-        ax.set_title(title, **SMALL)
-    _scale(figure, axes, ENERGY_SCALE, "energy over the map's mean")
-    return finish(figure, log, "energy_maps", energy_maps_table(log, chosen, shown, sources))
+            sheet.name(row, source, column=2)
+    sheet.bar(ENERGY_SCALE, ENERGY, "energy over\nthe map's mean", "max", ticks=[0, 1, 4, 9])
+    return finish(sheet.figure, log, "energy_maps", energy_maps_table(log, chosen, shown, sources))
 
 
 def token_maps_table(
@@ -121,22 +114,21 @@ def token_maps(
     chosen, shown = present(log, prompts), list(blocks or extreme_blocks(log))
     at, pictures = list(stages or _last_two(log)), images_of(log, images)
     columns = [(b, k) for b in shown for k in at]
-    figure, axes = _canvas(len(chosen), 2 + len(columns))
-    for line, p in zip(axes, chosen, strict=True):
-        _picture(line[0], pictures[p], f"prompt {p}")
-        _edge_map(line[1], pictures[p])
-        for ax, (b, k) in zip(line[2:], columns, strict=True):
-            values = _change(log, p, b, k, guidance_row)
-            _map(ax, (values - 1) / max(values.std(), 1e-12), CHANGE_SCALE)
-            ax.set_xlabel(f"sd {two_digits(100 * values.std())} %", fontsize=6, color=SOFT, labelpad=1)
     late = edge_correlations(log).sel(stage=late_stages(stage_count(log)))
     names = ("\nmost on edges", "\nleast on edges") if not blocks and bool(late.notnull().any()) else ()
     about = dict(zip(shown, names, strict=False))
     titles = [f"block {b}{about.get(b, '')}\n{_stage_title(log, k)}" for b, k in columns]
-    for ax, title in zip(axes[0], ["image", "its edges", *titles], strict=True):
-        ax.set_title(title, **SMALL)
-    _scale(figure, axes, CHANGE_SCALE, "change above the map's mean, in standard\ndeviations (sd: in % of the mean)")
-    return finish(figure, log, "token_maps", token_maps_table(log, chosen, shown, at, guidance_row))
+    sheet = _sheet(len(chosen), titles, between=0.11)
+    for row, p in enumerate(chosen):
+        _picture(sheet, row, pictures[p], p)
+        for column, (b, k) in enumerate(columns, 2):
+            values = _change(log, p, b, k, guidance_row)
+            scaled = (values - 1) / max(values.std(), 1e-12)
+            sheet.picture(row, column, scaled, cmap=ENERGY, norm=CHANGE_SCALE)
+            sheet.below(row, column, f"sd {two_digits(100 * values.std())} %")
+    label = "change above the map's mean, in standard\ndeviations (sd: in % of the mean)"
+    sheet.bar(CHANGE_SCALE, ENERGY, label, "max")
+    return finish(sheet.figure, log, "token_maps", token_maps_table(log, chosen, shown, at, guidance_row))
 
 
 def spread_out(stages: int, most: int = MOST_STAGES) -> list[int]:
@@ -171,35 +163,21 @@ def _cells(keys: Sequence[tuple[Any, ...]], maps: Sequence[np.ndarray], axes: Se
     return pd.concat(parts, ignore_index=True)
 
 
-def _canvas(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
-    """Square fields across a page."""
-    return fields(rows, columns, (PAGE, rows * (PAGE - 0.9) / columns + 0.45), pad=0.02, frame=0.4)
+def _sheet(rows: int, titles: Sequence[str], between: float = 0.0, apart: Mapping[int, float] | None = None) -> Mosaic:
+    """Fields across a page: a picture, its edges, and maps under their titles."""
+    columns = 2 + len(titles)
+    side = (PAGE - 0.9 - sum((apart or {}).values())) / columns - GAP
+    sheet = mosaic(rows, columns, side, 0.9, gap=GAP, between=between, apart=apart)
+    for column, title in enumerate(["image", "its edges", *titles]):
+        sheet.title(column, title)
+    return sheet
 
 
-def _picture(ax: Axes, picture: np.ndarray, label: str) -> None:
-    ax.imshow(picture, interpolation="nearest")
-    _row_label(ax, label)
-
-
-def _edge_map(ax: Axes, picture: np.ndarray) -> None:
-    ax.imshow(edges([picture], (picture.shape[0], picture.shape[1]))[0], cmap="gray_r", interpolation="nearest")
-
-
-def _map(ax: Axes, values: np.ndarray, scale: Normalize) -> None:
-    ax.imshow(values, cmap=ENERGY, norm=scale, interpolation="nearest")
-
-
-def _row_label(ax: Axes, text: str) -> None:
-    ax.set_ylabel(text, fontsize=6.5, color=SOFT, labelpad=2)
+def _picture(sheet: Mosaic, row: int, picture: np.ndarray, prompt: int) -> None:
+    sheet.picture(row, 0, picture)
+    sheet.picture(row, 1, edges([picture], (picture.shape[0], picture.shape[1]))[0], cmap="gray_r")
+    sheet.name(row, f"prompt {prompt}")
 
 
 def _stage_title(log: Log, k: int) -> str:
     return f"stage {stage_title(k, grids(log))}"
-
-
-def _scale(figure: Figure, axes: np.ndarray, scale: Normalize, label: str) -> None:
-    bar = figure.colorbar(
-        ScalarMappable(scale, ENERGY), ax=list(axes.flat), extend="max", fraction=0.02, aspect=30, pad=0.01
-    )
-    bar.set_label(label)
-    clean_bar(bar)

@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from varlab.analysis.logs import Images, Log, as_log, images_of, prompt_count
+from varlab.figures.mosaic import PROMPT, mosaic
 from varlab.figures.style import PAGE, finish, theme
 from varlab.figures.text import wrapped
+
+GAP, TEXT = 0.05, 0.34  # inches: between pictures, and over them for three lines
 
 
 def contact_sheet_table(log: Log, prompts: Sequence[int] | None = None) -> pd.DataFrame:
@@ -27,14 +28,10 @@ def contact_sheet(log: Log, images: Images = None, prompts: Sequence[int] | None
     columns = min(columns, len(table))
     rows = -(-len(table) // columns)
     side = PAGE / columns
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(PAGE, rows * (side + 0.3) + 0.2), layout="constrained", squeeze=False
-    )
-    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.03)
-    for ax in axes.flat:
-        ax.axis("off")
-    for ax, (number, text) in zip(axes.flat, table.itertuples(index=False), strict=False):
-        ax.imshow(np.asarray(pictures[number]), interpolation="nearest")
+    sheet = mosaic(rows, columns, side - GAP, GAP, gap=GAP, between=TEXT, frame=0)
+    for place, (number, text) in enumerate(table.itertuples(index=False)):
+        row, column = divmod(place, columns)
+        sheet.picture(row, column, pictures[number])
         title = wrapped(f"{number}: {text}", max(10, int(side * 19)), lines=3)
-        ax.set_title(title, fontsize=5.5, fontweight="normal", loc="left", pad=2)
-    return finish(figure, log, "contact_sheet", table)
+        sheet.title(column, title, row=row, **PROMPT | {"fontsize": 5.5, "ha": "left"})
+    return finish(sheet.figure, log, "contact_sheet", table)

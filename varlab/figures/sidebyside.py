@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from varlab.analysis.comparisons import family, is_baseline, log_of
 from varlab.analysis.pictures import Pictured, as_array, difference_spectrum_table
 from varlab.figures.legends import legend_below
-from varlab.figures.style import DASHES, PAGE, decades, fields, finish, method_style, own_axes, theme
+from varlab.figures.mosaic import METHOD, PROMPT, mosaic
+from varlab.figures.style import DASHES, PAGE, decades, finish, method_style, own_axes, theme
 from varlab.figures.text import briefer, wrapped
 from varlab.markup import brief
 
@@ -35,27 +36,21 @@ def side_by_side(
     names = [name for name in methods or few(compared) if not (difference and name == "none")]
     dense = as_array([compared.images["none"][i] for i in shown])
     side = min((PAGE - LABEL) / len(shown), 1.25)
-    figure, axes = fields(len(names), len(shown), (len(shown) * side + LABEL, len(names) * side + 0.5))
+    sheet = mosaic(len(names), len(shown), side, LABEL, frame=0)
     texts = compared.facts["prompts"]
     for row, name in enumerate(names):
         pictures = as_array([compared.images[name][i] for i in shown])
         if difference:
             pictures = np.clip(0.5 + GAIN * (pictures - dense), 0, 1)
-        for ax, picture, i in zip(axes[row], pictures, shown, strict=True):
-            ax.imshow(picture, interpolation="nearest")
-            if row == 0:
-                ax.set_title(wrapped(texts[i], 16, lines=3), fontsize=5, fontweight="normal", pad=2)
-        axes[row, 0].set_ylabel(
-            wrapped("dense" if name == "none" else brief(name), 26, lines=4),
-            rotation=0,
-            ha="right",
-            va="center",
-            fontsize=5,
-        )
+        for column, picture in enumerate(pictures):
+            sheet.picture(row, column, picture)
+        sheet.name(row, wrapped("dense" if name == "none" else brief(name), 26, lines=4), **METHOD)
+    for column, i in enumerate(shown):
+        sheet.title(column, wrapped(texts[i], 16, lines=3), **PROMPT)
     title = f"Mid-grey + {GAIN:g} times (method - dense)" if difference else "The same prompts and seed by method"
-    figure.suptitle(title, x=0.01, ha="left", fontsize=6.5)
+    sheet.figure.suptitle(title, x=0.01, ha="left", fontsize=6.5)
     table = pd.DataFrame({"prompt": shown, "text": [texts[i] for i in shown]})
-    return finish(figure, log_of(compared.facts), "difference" if difference else "side_by_side", table)
+    return finish(sheet.figure, log_of(compared.facts), "difference" if difference else "side_by_side", table)
 
 
 def few(compared: Pictured, most: int = 3) -> list[str]:

@@ -25,7 +25,6 @@ from varlab.figures.text import NOTE, OPEN, as_typed, families, parted, wrapped
 
 PROVENANCE = "provenance"  # the mark of that line among the texts of a figure
 LETTERS_PER_INCH = 24  # of the provenance line
-EDGE = 0.008  # of a figure of pictures: blank at its sides
 PAGE = 7.2  # inches: the full width of a page
 INK, SOFT, FAINT = "#222222", "#6b6b6b", "#d9d9d9"
 # Okabe and Ito's colours, told apart with every common colour blindness; no yellow, which print loses.
@@ -116,19 +115,6 @@ def panels(columns: int = 1, rows: int = 1, width: float = PAGE, height: float =
             rows, columns, figsize=(width, height * rows), layout="constrained", squeeze=False, **options
         )
     return list(axes.flat)
-
-
-def fields(
-    rows: int, columns: int, size: tuple[float, float], pad: float = 0.01, frame: float = 0.0
-) -> tuple[Figure, Any]:
-    """Axes [rows, columns] for pictures, close to one another and without ticks; ``frame``: points a line around."""
-    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
-    inner = (EDGE, 0, 1 - 2 * EDGE, 1)
-    figure.set_layout_engine("constrained", w_pad=pad, h_pad=pad, wspace=pad, hspace=pad, rect=inner)
-    for ax in axes.flat:
-        ax.set(xticks=[], yticks=[])
-        ax.spines[:].set(visible=frame > 0, linewidth=frame)
-    return figure, axes
 
 
 def own_axes(ax: Axes | None, width: float = 4.6, height: float = 2.9) -> Axes:

@@ -1,0 +1,88 @@
+"""Sheets of pictures: what stands around them is whole and covers nothing, in every style and however long it is."""
+
+from itertools import combinations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import Normalize
+from matplotlib.transforms import Bbox
+
+from tests.toy_logs import toy_log
+from varlab.figures.mosaic import METHOD, Mosaic, mosaic
+from varlab.figures.sizes import STYLES, resize
+from varlab.figures.style import finish, theme
+
+
+def drawn(columns: int, name: str, title: str, shape: tuple[int, int] = (8, 8), bar: bool = True) -> Mosaic:
+    with theme():
+        sheet = mosaic(3, columns, min(5.5 / columns, 1.25), 1.3, between=0.11)
+        for row in range(3):
+            sheet.name(row, name, **METHOD)
+            for column in range(columns):
+                sheet.picture(row, column, np.zeros((*shape, 3)))
+                sheet.below(row, column, "sensitive: SSIM 0.94")
+        for column in range(columns):
+            sheet.title(column, title)
+        if bar:
+            sheet.bar(Normalize(0, 1), "mako", "a long name for a short bar\nin two lines", "both")
+        sheet.figure.suptitle("What they show", x=0.01, ha="left")
+        finish(sheet.figure, toy_log(), "sheet", pd.DataFrame({"n": [1]}))
+    return sheet
+
+
+CASES = {
+    "few": (3, "dense", "stage 9"),
+    "many": (10, "sparsevar:\nkeep=0.27", "stage 10 · 16²\ncomputed"),
+    "long names": (4, "random-tokens:keep=0.27,\nlast=3+truncate:last=1", "a large red triangle\nbeside a star"),
+}
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("case", CASES)
+def test_nothing_is_cut_and_nothing_touches(case: str, style: str) -> None:
+    sheet = drawn(*CASES[case])
+    with theme():
+        resize(sheet.figure, style)
+    page = sheet.figure.bbox
+    pictures = [image.get_window_extent() for image in sheet.ax.images]
+    words = [text for text in sheet.ax.texts if text.get_text()]
+    around = [text for text in (*words, *sheet.figure.texts) if text.get_text()]
+    bar = sheet.ax.child_axes[0].get_tightbbox()
+    assert bar is not None
+    boxes = {f"{i} {text.get_text()}": text.get_window_extent() for i, text in enumerate(around)} | {"bar": bar}
+    for name, box in boxes.items():
+        assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1, name
+        assert not any(_overlap(box, picture) for picture in pictures), name
+    touching = [pair for pair in combinations(boxes, 2) if _overlap(boxes[pair[0]], boxes[pair[1]])]
+    assert not touching
+    plt.close(sheet.figure)
+
+
+def test_fields_keep_their_shape_and_pictures_theirs() -> None:
+    sheet = drawn(4, "dense", "stage", shape=(4, 8), bar=False)
+    with theme():
+        resize(sheet.figure, "paper")
+    for image in sheet.ax.images:
+        box = image.get_window_extent()
+        assert box.width == pytest.approx(2 * box.height, rel=1e-6)
+    assert box.width <= 1.25 * sheet.figure.dpi + 1
+    plt.close(sheet.figure)
+
+
+def test_a_second_layout_changes_nothing() -> None:
+    sheet = drawn(*CASES["many"])
+    engine = sheet.figure.get_layout_engine()
+    assert engine is not None
+    engine.execute(sheet.figure)
+    size, place = sheet.figure.get_size_inches().copy(), sheet.ax.get_position().bounds
+    engine.execute(sheet.figure)
+    assert np.allclose(sheet.figure.get_size_inches(), size, rtol=2e-3)
+    assert np.allclose(sheet.ax.get_position().bounds, place, atol=2e-3)
+    plt.close(sheet.figure)
+
+
+def _overlap(one: Bbox, two: Bbox) -> bool:
+    """By more than a pixel: letters stand in boxes with room for accents."""
+    return min(one.x1, two.x1) - max(one.x0, two.x0) > 1 and min(one.y1, two.y1) - max(one.y0, two.y0) > 1
