@@ -207,11 +207,16 @@ def test_the_ablation_resumes_and_its_table_says_what_it_compares(tmp_path: Path
     assert not any("untrained" in note or "layerskip-seed0: 90" in note for note in notes)  # made once
     table = pd.read_csv(tmp_path / "out" / "ablation.csv")
     assert table.recipe.tolist() == ["untrained", "corrected", "layerskip"] and set(table.exits) == {2}
-    refused(
-        lambda: ablate(replace(asked, exits=("3",)), tmp_path / "runs", tmp_path / "out", 1, "cpu", silent), "exists"
-    )
+    refused(lambda: ablate(replace(asked, n=91), tmp_path / "runs", tmp_path / "out", 1, "cpu", silent), "exists")
     own, rival = (table.set_index("recipe").loc[name] for name in ("corrected", "layerskip"))
     assert own.less_layerskip == pytest.approx(own.scattering_frechet - rival.scattering_frechet, abs=1e-4)
     assert math.isnan(rival.less_layerskip) and own.less_untrained_low <= own.less_untrained_high
     assert set(table.n) == {90} and table.weights.nunique() == 3
     assert read_facts(tmp_path / "runs" / "corrected-seed0" / "mini").extra["freqexit_steps"] == 2
+    elsewhere = replace(asked, recipes=("plain",), exits=("3",))  # a folder of its own, as on another machine
+    assert ablate(elsewhere, tmp_path / "other", tmp_path / "out", 1, "cpu", silent)
+    grown = pd.read_csv(tmp_path / "out" / "ablation.csv")
+    assert grown.recipe.tolist() == ["untrained", "untrained", "corrected", "layerskip", "plain"]
+    assert grown.exits.tolist() == [2, 3, 2, 2, 3] and not math.isnan(grown.less_untrained.iloc[-1])
+    former = grown[grown.exits == 2].reset_index(drop=True)
+    pd.testing.assert_frame_equal(former, table, check_dtype=False)

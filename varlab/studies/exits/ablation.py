@@ -1,7 +1,7 @@
 """What each of FreqExit's losses does: every recipe fine-tuned from the same mini, judged at the same exits.
 
-Resumable: each run, each export and each set of samples is kept and made once. Any subset of recipes and seeds may be
-asked for at a time; the table always holds all that the folder holds.
+Resumable: each run, each export and each set of samples is kept and made once. Any subset of recipes, seeds and exits
+may be asked for at a time, and in a folder of their own: the table holds all that the folder holds, and what it held.
 """
 
 import json
@@ -34,6 +34,7 @@ TABLE = "ablation"
 UNTRAINED = "untrained"
 BASELINE = "layerskip"
 PAPER = "corrected"
+ROW = ["recipe", "train_seed", "exits"]  # what tells the rows of a table apart
 NO_SEED = -1  # of the untrained exit
 Note = Callable[[str], None]
 
@@ -73,11 +74,10 @@ def ablate(
     """Train, sample and write ``ablation.csv`` and ``.json`` to ``out``. False when stopped; the same call goes on.
 
     Raises VarlabError, before any work, where ``out`` holds a table of another model or other sizes, unless
-    ``overwrite``; one of other recipes and seeds grows.
+    ``overwrite``; one of other recipes, seeds and exits grows.
     """
     base = cast(VAR, load(asked.plan.model, device=device))
-    if not overwrite:
-        _refuse_another(asked, out, base)
+    held = None if overwrite else _held(asked, out, base)
     specs = dict(zip(asked.exits, exit_specs(base, asked.exits), strict=True))
     judge = _Judge(asked, folder, specs)
     judge.samples(base, folder / UNTRAINED, note)
@@ -89,23 +89,25 @@ def ablate(
         if not (mini / "model.json").exists():
             export_freqexit(plan, folder, mini, device)
         judge.samples(cast(VAR, load(plan.model, checkpoint=mini, device=device)), folder / plan.label, note)
-        write_table(asked, folder, out, base)
+        write_table(asked, folder, out, base, held)
     return True
 
 
 def _same_table(asked: Ablation, model: VAR) -> dict[str, Any]:
     """What all rows of a table share."""
     sizes = {name: value for name, value in asdict(asked.plan).items() if name not in ("recipe", "seed")}
-    return plain({"plan": sizes, "weights": model.weights, "n": asked.n, "exits": asked.exits})
+    return plain({"plan": sizes, "weights": model.weights, "n": asked.n, "seed": asked.sample_seed})
 
 
-def _refuse_another(asked: Ablation, out: Path, model: VAR) -> None:
-    """Refuse to replace a table whose rows this ablation would not make again."""
+def _held(asked: Ablation, out: Path, model: VAR) -> Measured | None:
+    """The table that ``out`` holds; refuses one whose rows do not belong beside those of this ablation."""
     place, own = out / f"{TABLE}.json", _same_table(asked, model)
     found = read_facts(place) if place.is_file() else {}
     held = {name: found.get(name) for name in own} | {"plan": {k: found.get("plan", {}).get(k) for k in own["plan"]}}
     if held != own:
         refuse_existing(out / f"{TABLE}.csv", place)
+        return None
+    return read_measured(out, TABLE)
 
 
 class _Judge:
@@ -142,14 +144,21 @@ def _save(path: Path, **arrays: np.ndarray) -> None:
 # The table
 
 
-def write_table(asked: Ablation, folder: Path, out: Path, model: VAR) -> pd.DataFrame:
+def write_table(asked: Ablation, folder: Path, out: Path, model: VAR, held: Measured | None = None) -> pd.DataFrame:
     """One row a run and exit: measures with 95 % intervals, and the Frechet distance less that of the untrained exit
-    and of the LayerSkip-like run of the same training seed, paired by class and sampling seed."""
+    and of the LayerSkip-like run of the same training seed, paired by class and sampling seed.
+
+    ``held``: a table whose other rows stay, with the differences that they have.
+    """
     space = FrechetSpace(np.load(folder / f"reference-{asked.n}.npz")["features"], asked.resamples)
     found = [one for place in _places(asked, folder) for one in _judged(asked, place, space)]
     table = pd.DataFrame([one.row(found, space) for one in found])
-    facts = facts_of(model, labels(model, asked.n), asked.sample_seed)
-    Measured(table, facts | {"plan": asdict(asked.plan), "exits": asked.exits}).save(out, TABLE)
+    facts = facts_of(model, labels(model, asked.n), asked.sample_seed) | {"plan": asdict(asked.plan)}
+    if held is not None:
+        table = pd.concat([table, held.table]).drop_duplicates(ROW, ignore_index=True)
+        table = table.sort_values(ROW, key=lambda part: part.where(part != UNTRAINED, ""), kind="stable")
+        facts["device"] = "; ".join(dict.fromkeys([*held.facts["device"].split("; "), facts["device"]]))
+    Measured(table, facts).save(out, TABLE)
     return table
 
 
