@@ -1,7 +1,7 @@
 """Names beside points, where they hide neither one another nor what is drawn."""
 
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import combinations, pairwise, product
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -9,25 +9,23 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
-from numpy.typing import NDArray
 
+from varlab.figures.geometry import Floats, crosses, grown, meets, overlaps
 from varlab.figures.layout import lay_out
 from varlab.figures.style import figure_of, halo
 
 DIRECTIONS = ((1, 1), (1, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1))  # the earlier one where equal
-DISTANCES = (3.0, 8.0, 14.0, 22.0, 32.0)  # points; from the second on a thin line leads to the point
+DISTANCES = (3.0, 6.0, 10.0, 15.0, 21.0, 28.0, 36.0, 45.0)  # points; from the second on a thin line leads to the point
 HORIZONTAL, VERTICAL = {1: "left", 0: "center", -1: "right"}, {1: "bottom", 0: "center", -1: "top"}
-MARKER = 4.0  # points a side that a marker or a line takes
-STEPS = 12  # points that stand for a piece of a line
-GAP = 1.0  # points around a name that no other one touches
-WORSE = 1000.0  # what it costs to touch a name, or to leave the axes: more than all lines, which stay readable
-ENOUGH = 28.0  # of points and their squares: an optional name that would cost more is left out
-PASSES = 3  # the first name knows of no other when it is placed, and so is placed again
+GAP = 1.0  # points around a name that must stay free
+TOUCHES = 1000.0  # what it costs a name to touch another name or a marker, or to leave the axes
+CROSSED = 300.0  # to lie on a line, and of the line that leads to it to cross another such line or a marker
+PASSED = 3.0  # of that line to cross one that is drawn
+ENOUGH = 60.0  # what it costs to leave out an optional name
+PASSES = 6  # at most, over all pairs of names
 WAYS = list(product(DISTANCES, DIRECTIONS))
 
-Floats = NDArray[np.float64]
 FAR: Floats = np.array([distance for distance, _ in WAYS])
-OUTWARD: Floats = np.array([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,14 @@ class Label:
     colour: str
     size: float = 5.0
     optional: bool = False
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a name may stand, a row each of ``WAYS``: its boxes [ways, 4] and the lines that lead to them [ways, 4]."""
+
+    boxes: Floats
+    leaders: Floats
 
 
 _PLACED: "WeakKeyDictionary[Axes, tuple[list[Label], list[Annotation]]]" = WeakKeyDictionary()
@@ -61,10 +67,10 @@ def place_again(figure: Figure, letters: float) -> bool:
 
 
 def place(ax: Axes, labels: list[Label], letters: float = 1.0) -> None:
-    """Draw each name where it covers least; the limits of the axes must be final.
+    """Draw each name where it covers nothing, or least; the limits of the axes must be final.
 
-    Ink counts too: markers, and the lines between them and of intervals. ``letters``: the size of all that is drawn,
-    1 in a paper; points below are of that size.
+    What is drawn counts: markers, lines, intervals, and the lines that lead to other names. ``letters``: the size of
+    all that is drawn, 1 in a paper; points below are of that size.
     """
     shown = [label for label in labels if label.text and np.isfinite([label.x, label.y]).all()]
     if not shown:
@@ -72,46 +78,87 @@ def place(ax: Axes, labels: list[Label], letters: float = 1.0) -> None:
     figure = figure_of(ax)
     lay_out(figure)  # on which distances depend
     points = 72.0 / figure.dpi / letters
-    frame = ax.get_window_extent().get_points().ravel() * points - GAP * OUTWARD
-    ink = np.array([_box(at, MARKER, MARKER, (0, 0)) for at in _ink(ax) * points]).reshape(-1, 4)
     places = [_places(ax, label, letters, points) for label in shown]
-    alone = [_shared(boxes[:, None], ink).sum(1) + FAR + _worse(_outside(boxes, frame)) for boxes in places]
-    chosen: dict[int, int] = {}
-    for i in [*range(len(shown))] * PASSES:
-        others = np.reshape([places[j][way] for j, way in chosen.items() if j != i], (-1, 4))
-        costs = alone[i] + _worse(_shared(places[i][:, None] + GAP * OUTWARD, others).sum(1))
-        chosen[i] = int(np.argmin(costs))
-        if shown[i].optional and costs[chosen[i]] > ENOUGH:
-            del chosen[i]
-    _PLACED[ax] = labels, [_write(ax, shown[i], letters, *WAYS[way]) for i, way in sorted(chosen.items())]
+    alone = [
+        np.append(_alone(ax, one, letters, points), ENOUGH if label.optional else np.inf)
+        for label, one in zip(shown, places, strict=True)
+    ]
+    ways = _least(alone, {(i, j): _beside(places[i], places[j]) for i, j in combinations(range(len(shown)), 2)})
+    written = [
+        _write(ax, label, letters, *WAYS[way]) for label, way in zip(shown, ways, strict=True) if way < len(WAYS)
+    ]
+    _PLACED[ax] = labels, written
 
 
-def _worse(area: Floats) -> Floats:
-    """The cost of covering what must stay free; more for more of it where nothing is."""
-    return np.where(area > 0, WORSE + area, 0.0)
+def _least(alone: list[Floats], beside: dict[tuple[int, int], Floats]) -> list[int]:
+    """The way of each name, ``len(WAYS)`` where it is left out, such that no two names would better move together."""
+    ways = [int(np.argmin(costs)) for costs in alone]
+
+    def costs(i: int, but: int) -> Floats:
+        others = [j for j in range(len(alone)) if j not in (i, but)]
+        found: Floats = alone[i] + sum(beside[i, j][:, ways[j]] if i < j else beside[j, i][ways[j]] for j in others)
+        return found
+
+    for _ in range(PASSES):
+        before = list(ways)
+        for i, j in beside:
+            both = costs(i, j)[:, None] + costs(j, i) + beside[i, j]
+            ways[i], ways[j] = (int(way) for way in np.unravel_index(np.argmin(both), both.shape))
+        if ways == before:
+            break
+    return ways
 
 
-def _places(ax: Axes, label: Label, letters: float, points: float) -> Floats:
-    """The boxes in which a name may stand, a row each of ``WAYS``, in points."""
+def _alone(ax: Axes, places: Places, letters: float, points: float) -> Floats:
+    """The cost of each place before there are other names."""
+    lines, markers = _lines(ax) * points, _markers(ax, letters, points)
+    frame = grown(ax.get_window_extent().get_points().reshape(1, 4) * points, -GAP)
+    outside = (places.boxes[:, :2] < frame[:, :2]).any(1) | (places.boxes[:, 2:] > frame[:, 2:]).any(1)
+    touched = overlaps(places.boxes, grown(markers, GAP)).sum(1) + 2 * outside
+    crossed = crosses(lines, grown(places.boxes, GAP)).sum(0) + crosses(places.leaders, markers).sum(1)
+    passed = meets(places.leaders, lines).sum(1)
+    costs: Floats = FAR + TOUCHES * touched + CROSSED * crossed + PASSED * passed
+    return costs
+
+
+def _beside(places: Places, other: Places) -> Floats:
+    """What two names at their places cost together; nothing where one is left out, the last of each."""
+    boxes, taken = grown(places.boxes, GAP / 2), grown(other.boxes, GAP / 2)
+    touched = overlaps(boxes, taken) + crosses(places.leaders, taken) + crosses(other.leaders, boxes).T.astype(float)
+    crossed = meets(places.leaders, other.leaders)
+    return np.pad(TOUCHES * touched + CROSSED * crossed, ((0, 1), (0, 1)))
+
+
+def _places(ax: Axes, label: Label, letters: float, points: float) -> Places:
+    """The places of a name, in points."""
     at = ax.transData.transform((label.x, label.y)) * points
-    width, height = _size(ax, label, letters) * points
-    return np.array([_box(at + distance * np.array(way), width, height, way) for distance, way in WAYS])
+    size = _size(ax, label, letters) * points
+    ways = np.array([way for _, way in WAYS])
+    ends = at + FAR[:, None] * ways
+    corners = ends + size * (ways - 1) / 2
+    begins = at + min(DISTANCES) * ways  # beyond its own marker
+    return Places(np.hstack([corners, corners + size]), np.hstack([begins, ends]))
 
 
-def _outside(boxes: Floats, frame: Floats) -> Floats:
-    """Area of each box that lies beyond the frame."""
-    whole: Floats = (boxes[:, 2:] - boxes[:, :2]).prod(1) - _shared(boxes, frame)
-    return whole
-
-
-def _ink(ax: Axes) -> Floats:
-    """Points along all lines, markers among them, in pixels, shape (n, 2)."""
-    lines = [np.asarray(line.get_xydata()) for line in ax.lines]
+def _lines(ax: Axes) -> Floats:
+    """The pieces of all lines and intervals from end to end, in pixels, [n, 4]."""
+    lines = [np.asarray(line.get_xydata()) for line in ax.lines if line.get_linestyle() != "None"]
     lines += [part for bars in ax.collections if isinstance(bars, LineCollection) for part in bars.get_segments()]
-    pieces = [np.linspace(a, b, STEPS) for line in lines for a, b in pairwise(line)]
-    parts = [part.reshape(-1, 2) for part in [*lines, *pieces]]
-    pixels: Floats = ax.transData.transform(np.concatenate([np.empty((0, 2)), *parts]))
+    pieces = np.array([np.concatenate([a, b]) for line in lines for a, b in pairwise(line)]).reshape(-1, 2)
+    pixels: Floats = ax.transData.transform(pieces).reshape(-1, 4)
     return pixels[np.isfinite(pixels).all(1)]  # an interval that is unknown has no ends
+
+
+def _markers(ax: Axes, letters: float, points: float) -> Floats:
+    """The boxes of all markers, in points, [n, 4]."""
+    boxes = [np.empty((0, 4))]
+    for line in ax.lines:
+        if line.get_marker() not in ("None", "", None):
+            at = ax.transData.transform(np.asarray(line.get_xydata())) * points
+            half = line.get_markersize() / letters / 2
+            boxes.append(np.hstack([at - half, at + half]))
+    found: Floats = np.concatenate(boxes)
+    return found[np.isfinite(found).all(1)]
 
 
 def _size(ax: Axes, label: Label, letters: float) -> Floats:
@@ -122,22 +169,11 @@ def _size(ax: Axes, label: Label, letters: float) -> Floats:
     return np.array([box.width, box.height])
 
 
-def _box(at: Floats, width: float, height: float, way: tuple[int, int]) -> Floats:
-    """Left, bottom, right, top of the box that begins at a point and lies in that direction of it, or around it."""
-    size = np.array([width, height])
-    corner = at + size * (np.array(way) - 1) / 2
-    return np.concatenate([corner, corner + size])
-
-
-def _shared(boxes: Floats, others: Floats) -> Floats:
-    """Area that boxes share with others, the last axis being left, bottom, right, top."""
-    sides = np.minimum(boxes[..., 2:], others[..., 2:]) - np.maximum(boxes[..., :2], others[..., :2])
-    area: Floats = np.clip(sides, 0.0, None).prod(-1)
-    return area
-
-
 def _write(ax: Axes, label: Label, letters: float, distance: float, way: tuple[int, int]) -> Annotation:
+    """A name and, at a distance, the line from its nearest corner or side to the point."""
+    near = (1 - way[0]) / 2, (1 - way[1]) / 2
     leader = {"arrowstyle": "-", "lw": 0.4 * letters, "color": label.colour, "shrinkA": 0, "shrinkB": 1}
+    leader |= {"relpos": near, "patchA": None}
     shift = letters * distance * way[0], letters * distance * way[1]
     return ax.annotate(
         label.text, (label.x, label.y), shift, textcoords="offset points", ha=HORIZONTAL[way[0]], va=VERTICAL[way[1]],

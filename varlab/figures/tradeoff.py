@@ -1,5 +1,6 @@
 """Speed against fidelity of compared methods, the frontier of baselines drawn as the line to beat."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ from varlab.figures.labels import Label, place
 from varlab.figures.legends import legend_below
 from varlab.figures.style import INK, SOFT, finish, method_style, own_axes, theme
 from varlab.figures.text import as_typed, briefer, wrapped
+from varlab.markup import brief
 
 MEASURES = {
     "ssim": "SSIM to the dense image",
@@ -20,6 +22,8 @@ MEASURES = {
     "lpips": "LPIPS to the dense image (lower is closer)",
     "score": "scene score",
 }
+SHORT = re.compile(r"\b(t)runcate:last=(\d+)|\b(c)fg-off:last=(\d+)")
+KEY = "(t2: truncate:last=2,\nc3: cfg-off:last=3)"
 
 
 @theme()
@@ -31,6 +35,9 @@ def tradeoff(
     Over work the frontier of all baselines is the line to beat: below it some baseline, or a mix of the two at the
     ends of that piece, keeps more for the same work. The frontier is not timed: over the speed-up stand the baselines
     of the table, settings of one joined by a dashed line.
+
+    Names stand beside the settings of a method, and beside baselines where they cover nothing; corners of the frontier
+    are named ``t2 c3``, which the legend explains.
     """
     if measure not in MEASURES:
         raise unknown("measure", measure, MEASURES)
@@ -57,13 +64,15 @@ def tradeoff(
             ax.hlines(part[measure], part["speedup_low"], part["speedup_high"], color=colour, lw=0.9, zorder=1)
         if len(part) > 1 or against == "speedup":  # over work the frontier names its baselines
             points = part[[against, measure]].itertuples()
-            names |= {str(name): Label(_settings(name), x, y, colour) for name, x, y in points}
+            named = _short if baseline and against == "work_ratio" else _settings
+            names |= {str(name): Label(named(name), x, y, colour, optional=baseline) for name, x, y in points}
     frontier = read_frontier(source) if against == "work_ratio" else None
     if frontier is not None and measure in frontier.measures and measure not in NO_MEAN:
         edge = _line_to_beat(ax, frontier.table(measure), measure, least=float(shown.work_ratio.min()))
         names |= {spec: label for spec, label in edge.items() if spec not in names}
     timed = f" (n = {int(table.timings.max())} batches)" if "timings" in table else ""  # not the n of the prompts
     ax.set(xlabel=f"speed-up over dense{timed}" if against == "speedup" else "work over dense")
+    ax.margins(0.07, 0.09)  # room for names
     ax.set_ylabel(MEASURES[measure])
     ax.set_title(f"What each method keeps at its {'speed' if against == 'speedup' else 'work'}")
     legend_below(ax)
@@ -77,6 +86,13 @@ def _settings(spec: object) -> str:
     return "" if "+" in str(spec) else wrapped(briefer(spec).partition(":")[2], 18)
 
 
+def _short(spec: object) -> str:
+    """Baselines that leave out last stages by a letter and their number: ``t2 c3``."""
+    if spec == "none":
+        return "dense"
+    return SHORT.sub(lambda found: "".join(found.groups("")), brief(spec)).replace("+", " ")
+
+
 def _line_to_beat(ax: Axes, table: pd.DataFrame, measure: str, least: float) -> dict[str, Label]:
     """The frontier from the last corner that costs no more than the cheapest row shown; dots are the baselines under
     it. Returns the names of its corners by baseline."""
@@ -87,10 +103,7 @@ def _line_to_beat(ax: Axes, table: pd.DataFrame, measure: str, least: float) -> 
     under = near[~near.on_frontier & (near[measure] >= edge[measure].min())]
     if len(under):
         ax.plot(under.work_ratio, under[measure], ".", ms=3, color=SOFT, label="other baselines", zorder=1)
-    ax.plot(edge.work_ratio, edge[measure], "o-", ms=2.5, lw=1.2, color=INK, label="frontier of baselines", zorder=2)
+    label = "frontier of baselines" + (f"\n{KEY}" if any(map(SHORT.search, edge.index)) else "")
+    ax.plot(edge.work_ratio, edge[measure], "o-", ms=2.5, lw=1.2, color=INK, label=label, zorder=2)
     corners = zip(edge.index, edge.work_ratio, edge[measure], strict=True)
-    return {str(spec): Label(_corner(spec), x, y, INK, optional=True) for spec, x, y in corners}
-
-
-def _corner(spec: object) -> str:
-    return "dense" if spec == "none" else str(spec).replace(":last=", " ").replace("+", "\n")
+    return {str(spec): Label(_short(spec), x, y, INK, optional=True) for spec, x, y in corners}
