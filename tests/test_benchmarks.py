@@ -114,6 +114,8 @@ def test_targets_are_judged_by_the_median() -> None:
     without = _table(seconds, {"fp32": 0.95, "bf16": 0.97}, kernels, units=False)
     assert without.met.tolist() == [True, False, None, None, True, True, None, None]
     assert "there are none" in without.target[2]
+    alone = _table(seconds[["engine fp32", "reference fp32"]], {"fp32": 0.95}, {"fp32": 0.93}, units=False)
+    assert alone.n.tolist() == [3, 0, 0, 0, 1, 1] and alone.met.tolist() == [True, None, None, None, True, None]
 
 
 @pytest.mark.parametrize("kernel", ["aten::addmm", "aten::_scaled_dot_product_flash_attention_for_cpu"])
@@ -131,7 +133,9 @@ def test_the_reference_spends_no_time_in_a_kernel_that_is_none(monkeypatch: pyte
     assert dense.kernel_share(256, "fp32", "0.06M", depth=1) == 0
 
 
-@pytest.mark.parametrize(("flags", "units"), [("avx512f avx512_bf16", False), ("avx512_bf16 amx_tile amx_bf16", True)])
+@pytest.mark.parametrize(
+    ("flags", "units"), [("avx2", False), ("avx512f avx512_bf16", False), ("avx512_bf16 amx_tile amx_bf16", True)]
+)
 def test_a_target_for_matrix_units_is_judged_where_there_are_some(
     flags: str, units: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,9 +143,10 @@ def test_a_target_for_matrix_units_is_judged_where_there_are_some(
     monkeypatch.setattr(
         dense,
         "_variants",
-        lambda *shape: {
+        lambda *given: {
             name: lambda: 1.0
             for name in ("engine fp32", "reference fp32", "engine bf16", "reference bf16", "engine packed")
+            if name.split()[1] in (*given[-1], "packed" if "bf16" in given[-1] else "")
         },
     )
     monkeypatch.setattr(dense, "linear_share", lambda width, precision: 0.9)
@@ -151,8 +156,11 @@ def test_a_target_for_matrix_units_is_judged_where_there_are_some(
     assert made.verdict.endswith(
         "the reference was 4% (fp32) and 2% (bf16) faster than the official code where both were measured"
     )
-    assert ("bf16 / fp32" in made.verdict.split("not applicable")[0]) is units
-    assert ("not applicable without bf16 matrix units: bf16 / fp32, packed / bf16" in made.verdict) is not units
+    assert ("bf16 / fp32" in made.verdict.split(";")[0]) is units
+    vectors, needing = "avx512_bf16" in flags, "bf16 / fp32, packed / bf16"
+    assert (f"not applicable without bf16 matrix units: {needing}" in made.verdict) is (vectors and not units)
+    assert (f"no instructions for bf16: bf16 / reference, {needing}" in made.verdict) is not vectors
+    assert (made.table.n[made.table.figure == "bf16 / reference"] > 0).all() == vectors
 
 
 def test_the_account_is_work_over_rates(monkeypatch: pytest.MonkeyPatch) -> None:

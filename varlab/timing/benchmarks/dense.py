@@ -1,6 +1,6 @@
 """The dense engine beside the eager reference, in turning order, and beside what the same threads can do."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 
 from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
-from varlab.machine import has_bf16_units, now, rates
+from varlab.machine import has_bf16_units, multiplies_bf16, now, rates
 from varlab.models.infinity_model import Infinity
 from varlab.models.packed import pack
 from varlab.runs import Progress
@@ -49,29 +49,33 @@ def dense_bench(
     """Engine and reference in fp32 and bf16, and the engine with packed weights, random ones, batch 1 with guidance.
 
     A short pass warms up. Time grows with depth, rounds and the square of the width. The reference runs in bf16 under
-    autocast, as the official code does.
+    autocast, as the official code does. A processor without instructions for bf16, where it takes up to 60 times as
+    long and nobody would, runs fp32 alone.
     """
-    for warm in _variants(1, width, "0.06M").values():
-        warm()
-    variants = _variants(depth, width, pixels)
     device = torch.device("cpu")
+    precisions = ("fp32", "bf16") if multiplies_bf16(device) else ("fp32",)
+    for warm in _variants(1, width, "0.06M", precisions).values():
+        warm()
+    variants = _variants(depth, width, pixels, precisions)
     timed = interleaved(list(variants), lambda name, _: variants[name](), rounds, device, progress, warm_up=False)
     seconds = pd.DataFrame(timed.passes).rename_axis("round")
-    shares = {precision: linear_share(width, precision) for precision in ("fp32", "bf16")}
-    kernels = {precision: kernel_share(width, precision, pixels) for precision in ("fp32", "bf16")}
+    shares = {precision: linear_share(width, precision) for precision in precisions}
+    kernels = {precision: kernel_share(width, precision, pixels) for precision in precisions}
     facts = {"depth": depth, "width": width, "pixels": pixels, "n": rounds, "weights": "random (seed 0)"}
     units = has_bf16_units(device)
-    facts["bf16 matrix units"] = units
+    facts |= {"precision": list(precisions), "bf16 matrix units": units}
     return DenseBench(seconds, _table(seconds, shares, kernels, units), facts)
 
 
-def _variants(depth: int, width: int, pixels: str) -> dict[str, Callable[[], float]]:
+def _variants(depth: int, width: int, pixels: str, precisions: Sequence[str]) -> dict[str, Callable[[], float]]:
     """What each variant runs -> seconds of the transformer and its sampling."""
     found: dict[str, Callable[[], float]] = {}
-    for precision in ("fp32", "bf16"):
+    for precision in precisions:
         model = random_infinity(depth, width, pixels, precision)
         found[f"engine {precision}"] = lambda model=model: engine_seconds(model)  # type: ignore[misc]
         found[f"reference {precision}"] = lambda model=model: reference_seconds(model)  # type: ignore[misc]
+    if "bf16" not in precisions:
+        return found
     packed = random_infinity(depth, width, pixels, "bf16")
     pack(packed.transformer)
     return found | {"engine packed": lambda: engine_seconds(packed)}
@@ -120,10 +124,14 @@ def _spent(profile: torch.profiler.profile, kernels: tuple[str, ...] | None = No
 
 
 def _table(seconds: pd.DataFrame, shares: dict[str, float], kernels: dict[str, float], units: bool) -> pd.DataFrame:
-    """``met`` is None where there is nothing to meet: a target that asks for matrix units where there are none, and a
-    share that explains another figure."""
-    rows = []
+    """``met`` is None where there is nothing to meet: a target that asks for matrix units where there are none, one
+    that was not run (n = 0), and a share that explains another figure."""
+    rows: list[list[Any]] = []
     for figure, (above, below, target) in TARGETS.items():
+        if above not in seconds or below not in seconds:
+            asked = f"<= {target} with instructions for bf16; there are none"
+            rows.append([figure, np.nan, np.nan, np.nan, 0, asked, None])
+            continue
         low, median, high = np.quantile(seconds[above] / seconds[below], [0.25, 0.5, 0.75])
         applies = units or figure not in NEEDS_UNITS
         asked = f"<= {target}" if applies else f"<= {target} with bf16 matrix units; there are none"

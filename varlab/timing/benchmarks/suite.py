@@ -50,8 +50,12 @@ def dense(rounds: int, progress: Progress | None) -> Measured:
     facts = next(iter(made.values())).facts | {"pixels": list(made)}
     missed = [f"{row.figure} at {row.pixels}" for row in table.itertuples() if row.met is False]
     verdict = "all targets that apply are met" if not missed else f"NOT met: {', '.join(missed)}"
-    silent = table.met[table.figure == NEEDS_UNITS[0]].isna().all()
-    verdict += f"; not applicable without bf16 matrix units: {', '.join(NEEDS_UNITS)}" if silent else ""
+    unrun = list(dict.fromkeys(table.figure[table.n == 0]))
+    silent = [
+        figure for figure in NEEDS_UNITS if figure not in unrun and table.met[table.figure == figure].isna().all()
+    ]
+    verdict += f"; not applicable without bf16 matrix units: {', '.join(silent)}" if silent else ""
+    verdict += f"; not run, as the processor has no instructions for bf16: {', '.join(unrun)}" if unrun else ""
     lead = " and ".join(f"{share:.0%} ({precision})" for precision, share in LEAD.items())
     verdict += f"; the reference was {lead} faster than the official code where both were measured"
     return Measured("dense", table, verdict, facts)
