@@ -25,7 +25,7 @@ from varlab.figures.once import same_texts
 from varlab.figures.processes import processes
 from varlab.figures.sizes import STYLES, enlarge, resize
 from varlab.figures.sources import Drawing, Plan, drawings
-from varlab.figures.style import figure_of, kept, panels, theme
+from varlab.figures.style import PACKED, figure_of, kept, panels, theme
 from varlab.outputs import refuse_existing, save_json
 from varlab.writing import beside
 
@@ -203,7 +203,7 @@ def _write(figure: Figure, path: Path) -> None:
         ".svg": {"Title": path.stem, "Description": kept(figure).line, "Date": None, "Creator": "varlab"},
     }[path.suffix]
     with bare_fonts(), mpl.rc_context(FIXED), beside(path) as part:
-        figure.savefig(part, metadata=about)
+        figure.savefig(part, metadata=about, pil_kwargs=PACKED if path.suffix == ".png" else None)
 
 
 def _record(stem: str, folder: Path, drawing: Drawing, figure: Figure) -> dict[str, Any]:

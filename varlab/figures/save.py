@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from varlab.figures.fonts import bare_fonts
 from varlab.figures.layout import laid_out, lay_out
-from varlab.figures.style import figure_of, kept, theme
+from varlab.figures.style import PACKED, figure_of, kept, theme
 from varlab.outputs import read_facts, refuse_existing, save_table
 from varlab.reports.facts import FOLDER_VARIABLE
 from varlab.writing import beside
@@ -47,7 +47,7 @@ def save(
     with theme(), bare_fonts(), laid_out(figure), beside(files[0]) as pdf, beside(files[1]) as png:
         figure.savefig(pdf, metadata={**text, "CreationDate": None, "Creator": "varlab"})
         about = {"Title": name, "Description": note.line, "Software": "varlab"}
-        figure.savefig(png, metadata=about)
+        figure.savefig(png, metadata=about, pil_kwargs=PACKED)
     sheet = merged(note.tables) if table is None else labelled(table, *(facts for facts, _ in note.tables.values()))
     save_table(files[2], sheet, digits="%.6g")
     if folder is None and "ipykernel" in sys.modules:
