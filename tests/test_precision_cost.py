@@ -48,12 +48,12 @@ def test_what_is_taken_unasked_is_held_against_bf16(gain: float, auto: str, monk
 def test_each_size_is_kept_and_the_longest_is_measured_where_it_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision_cost, "LONG", {"long": "0.06M"})
+    monkeypatch.setattr(precision_cost, "LONG", {"long": ("0.06M", 1)})
     for name in ("infinity-2b-width-0.06M", "long"):
         run("bench", "precision", "--model", name, "--rounds", "1", "--out", str(tmp_path))
     table = pd.read_csv(tmp_path / "bench" / "precision.csv")
     assert table.model.unique().tolist() == ["infinity-2b-width-0.06M", "long"]
-    assert table.groupby("model").peak_mib.count().tolist() == [3, 0]  # of the longest nothing warms up
+    assert (table.peak_mib > 0).all()  # of the longest in the timed round, as nothing warms up
     assert suite.models_of("precision") == [*precision_cost.MODELS] and suite.models_of("dense") == []
     with pytest.raises(VarlabError, match="infinity-2b-width-0"):
         run("bench", "precision", "--model", "infinity-2b", "--out", str(tmp_path))
