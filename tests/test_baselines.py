@@ -14,7 +14,7 @@ from tests.conftest import tiny_hart, tiny_infinity
 from tests.minis import nano  # noqa: F401  (a fixture)
 from varlab.analysis.comparisons import is_baseline, read_frontier
 from varlab.analysis.frontier import Frontier
-from varlab.claims.methods import against_baselines, verdicts
+from varlab.claims.methods import against_baselines, other_notes, verdicts
 from varlab.claims.verdict import Outcome, Verdict
 from varlab.comparison import Comparison, baselines, compare, frontier
 from varlab.comparison.baselines import baseline_specs
@@ -64,7 +64,9 @@ def only(compared: Comparison) -> Verdict:
 def test_an_unlisted_baseline_that_keeps_more_decides() -> None:
     verdict = only(constructed(0.9, 0.93))
     assert verdict.outcome is Outcome.FAILS
-    assert "] below truncate:last=1, the best baseline at equal or less work (0.50 against 0.60)" in verdict.finding
+    assert (
+        "] below truncate:last=1, the best baseline at equal or less work (work 0.50 against 0.60)" in verdict.finding
+    )
     assert ", 0.03" in verdict.finding and "-0.0" not in verdict.finding  # how far below, not a negative way
     assert verdict.numbers[0].estimate == pytest.approx(-0.03, abs=0.003) and verdict.numbers[0].high < 0
 
@@ -102,6 +104,17 @@ def test_listed_baselines_alone_do_not_carry_a_yes() -> None:
     kept = only(constructed(0.95, 0.9, drawn=False))
     assert kept.outcome is Outcome.NOT_COMPARABLE and "was not drawn" in kept.reason
     assert only(constructed(0.65, 0.9, drawn=False)).outcome is Outcome.FAILS
+
+
+def test_a_finding_says_that_its_decision_model_knows_these_prompts() -> None:
+    """What flatters a method stands with its numbers; what concerns no single method is left for the reader."""
+    compared, own = (
+        constructed(0.9, 0.93),
+        "6 of these 8 prompts are among the 300 that its decision model was fitted on.",
+    )
+    compared.facts["notes"] = [f"{METHOD}: {own}", "sparsevar:keep=0.25: other", "Timed in 2 sittings."]
+    assert only(compared).finding.endswith(f" n = 8. {own}")
+    assert other_notes(compared) == ["sparsevar:keep=0.25: other", "Timed in 2 sittings."]
 
 
 def test_who_is_a_baseline() -> None:

@@ -3,12 +3,16 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
+from varlab.analysis.comparisons import log_of
 from varlab.analysis.measured import Measured
 from varlab.claims import freqexit, recipes
 from varlab.claims.published import published_exits
 from varlab.claims.rules import FAILS, HOLDS, PARTLY, WIDE
-from varlab.claims.verdict import Outcome
+from varlab.claims.verdict import Outcome, Verdict
+from varlab.figures import forest
+from varlab.figures.style import figure_of
 from varlab.studies.exits.ablation import find_ablation
 
 
@@ -44,26 +48,44 @@ def test_layers_and_exits_are_judged_by_their_means() -> None:
     assert freqexit.layers_differ(alike).outcome is FAILS and freqexit.untrained_exits_fail(alike).outcome is FAILS
 
 
-def timed(ratios: list[float], batch: int) -> Measured:
-    """Full depth, then two vectors of equal calls and different operations."""
-    table = pd.DataFrame({"exits": ["12", "12/6", "6/12"], "block_calls": [120, 90, 90], "gflops": [10, 6, 9],
-                          "transformer_ratio": ratios, "low": ratios, "high": ratios,
-                          "batch": batch, "rounds": 7})  # fmt: skip
-    return found(table)
+CALLS, OPERATIONS = [1, *[0.75, 0.75] * 4], [1, *[0.6, 0.9] * 4]
+
+
+def timed(ratios: list[float], batch: int, rounds: int = 7, **facts: object) -> Measured:
+    """Full depth, then pairs of vectors of equal calls and different operations."""
+    table = pd.DataFrame({"exits": ["12", *["12/6", "6/12"] * 4], "block_calls": [120, *[90] * 8],
+                          "gflops": [10, *[6, 9] * 4], "transformer_ratio": ratios, "low": ratios, "high": ratios,
+                          "batch": batch, "rounds": rounds})  # fmt: skip
+    return Measured(table, found(table).facts | facts)
 
 
 def test_time_follows_calls_or_operations() -> None:
-    calls, operations = [1, 0.75, 0.75], [1, 0.6, 0.9]
-    held = freqexit.time_follows_calls(timed(calls, 1), timed(operations, 8))
-    assert held.outcome is HOLDS and [np.sign(number.estimate) for number in held.numbers] == [-1, 1]
-    assert freqexit.time_follows_calls(timed(operations, 1), timed(operations, 8)).outcome is PARTLY
-    assert freqexit.time_follows_calls(timed(operations, 1), timed(calls, 8)).outcome is FAILS
-    hasty = timed(operations, 8)
-    hasty.table["rounds"] = 5
-    found = freqexit.time_follows_calls(timed(calls, 1), hasty)
-    assert found.outcome is Outcome.TOO_FEW and "6 rounds" in found.text
-    assert freqexit.half_is_faster(timed([1, 0.55, 0.7], 8), "12/6").outcome is HOLDS
-    assert freqexit.half_is_faster(timed([1, 0.55, 0.7], 8), "6/12").outcome is FAILS
+    calls, operations = timed(CALLS, 1), timed(OPERATIONS, 8)
+    held = freqexit.time_follows_calls(calls, operations)
+    assert held.outcome is HOLDS and [round(number.estimate, 3) for number in held.numbers] == [-0.15, 0.15]
+    assert freqexit.time_follows_calls(timed(OPERATIONS, 1), operations).outcome is PARTLY
+    assert freqexit.time_follows_calls(timed(OPERATIONS, 1), timed(CALLS, 8)).outcome is FAILS
+    hasty = freqexit.time_follows_calls(calls, timed(OPERATIONS, 8, rounds=5))
+    assert hasty.outcome is Outcome.TOO_FEW and "6 rounds" in hasty.text
+
+
+def test_a_time_that_is_as_near_to_calls_as_to_operations_tells_nothing() -> None:
+    between = timed(CALLS[:5] + OPERATIONS[5:], 8)  # half of the vectors go with calls, half with operations
+    found = freqexit.time_follows_calls(between, between)
+    assert found.outcome is WIDE and all(one.low < 0 < one.high and one.n == 8 for one in found.numbers)
+
+
+def test_a_time_knows_what_it_was_measured_on() -> None:
+    """Images of a report may be kept from another machine than that of its times."""
+    speed = timed([1, *[0.55, 0.7] * 4], 8, device="cpu (this one)", n=8)
+    speed.table.drop_duplicates("exits", inplace=True)
+    half = freqexit.half_is_faster(speed, "12/6")
+    assert half.outcome is HOLDS and freqexit.half_is_faster(speed, "6/12").outcome is FAILS
+    assert half.of == {"device": "cpu (this one)", "n": 8} == freqexit.time_follows_calls(speed, speed).of
+    assert Verdict.read(half.record()) == half
+    facts = {"n": 96, "device": "cpu (of the images)"}
+    said = " ".join(text.get_text() for text in figure_of(forest(half, log_of(facts))).findobj(Text))
+    assert "(this one)" in said.replace("\N{NO-BREAK SPACE}", " ") and "images" not in said
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,17 @@ def test_the_mix_costs_the_work_of_the_method() -> None:
     assert rivals(baselines, WORKS, np.full(8, 0.9), 0.39) == []
 
 
+def test_the_two_mixes_of_the_halves_are_told_apart() -> None:
+    """Each baseline keeps nearly all of one half of the prompts, so each half is judged by the other's mix."""
+    first = np.random.default_rng(0).permutation(8)[:4]  # as the prompts are split
+    better = np.isin(np.arange(8), first)
+    baselines = pd.DataFrame({"none": 1.0, "a": np.where(better, 0.9, 0.1), "b": np.where(better, 0.1, 0.9)}).T
+    single, mix = rivals(baselines, pd.Series({"none": 1.0, "a": 0.5, "b": 0.5}), np.full(8, 0.5), 0.75)
+    assert single.text == "b or a" and single.rank.endswith("chosen on the other half of the prompts")
+    shares = "on 50 % of the images, dense on the rest"
+    assert mix.text == f"b {shares} (one half), a {shares} (the other)"
+
+
 def test_lower_may_be_better() -> None:
     baselines = table(none=0.0, truncate=0.2, random=0.5)
     (found,) = rivals(baselines, WORKS, np.full(8, 0.15), 0.5, "lpips")

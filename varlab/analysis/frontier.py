@@ -160,13 +160,14 @@ def _rival(
     work = np.mean([sum(share * works[i] for i, share in shares.items()) for shares in way])
     texts = list(dict.fromkeys(_named(specs, shares) for shares in way))
     rank = BEST if all(len(shares) == 1 for shares in way) else BEST_MIX
-    return Rival(
-        " or ".join(texts), rank if len(texts) == 1 else f"{rank}, chosen on {HALVES}", float(work), differences
-    )
+    if len(texts) == 1:
+        return Rival(texts[0], rank, float(work), differences)
+    text = " or ".join(texts) if rank == BEST else f"{texts[0]} (one half), {texts[1]} (the other)"
+    return Rival(text, f"{rank}, chosen on {HALVES}", float(work), differences)
 
 
 def _named(specs: list[str], shares: dict[int, float]) -> str:
-    """``truncate:last=2``, or ``a mix (73 % of the images truncate:last=2, the rest dense)``."""
+    """``truncate:last=2``, or ``truncate:last=2 on 73 % of the images, dense on the rest``."""
     names = ["dense" if specs[i] == DENSE else specs[i] for i in shares]
     if len(names) == 1:
         return names[0]

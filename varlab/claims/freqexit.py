@@ -1,12 +1,14 @@
 """FreqExit's claims: when high frequencies enter, what exits cost, and what training for them changes."""
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 
 from varlab.analysis.logs import Log, late_stages, prompt_count, provenance, stage_count, variable
 from varlab.analysis.logs import pick as pick_axis
 from varlab.analysis.measured import Measured
 from varlab.analysis.spectra import band_labels
-from varlab.claims.parts import column, column_rise, early, early_name, late, late_name, of_log
+from varlab.claims.parts import column, column_rise, early, early_name, late, late_name, of_log, source_of
 from varlab.claims.rules import all_of, judged, measured
 from varlab.claims.verdict import Number, Outcome, Side, Verdict
 from varlab.markup import count
@@ -78,9 +80,8 @@ def detail_matters(removed: Measured, name: str) -> Verdict:
         f"independent); class accuracy {column(whole, 'class_accuracy')} and {column(without, 'class_accuracy')}; "
         f"n = {more.n}."
     )
-    return Verdict(
-        "Images suffer when fine stages lose their details (FreqExit)", judged(more), finding, numbers=(more,)
-    )
+    claim = "Images suffer when fine stages lose their details (FreqExit)"
+    return Verdict(claim, judged(more), finding, numbers=(more,), of=source_of(removed.facts))
 
 
 def layers_differ(lens: Measured) -> Verdict:
@@ -117,34 +118,32 @@ def half_is_faster(speed: Measured, exits: str) -> Verdict:
     outcome = judged(ratio)
     reason = NEEDS_ROUNDS if outcome is Outcome.TOO_FEW else ""
     claim = f"Half the blocks take at most {ALLOWED:.2f} of the transformer's time"
-    return Verdict(claim, outcome, finding, reason, (ratio,))
+    return Verdict(claim, outcome, finding, reason, (ratio,), source_of(speed.facts))
 
 
 def time_follows_calls(alone: Measured, many: Measured) -> Verdict:
-    """At batch 1 time is nearer to the share of block calls than to that of operations, in a batch the reverse."""
-    misses = {}
-    for name, found in (("alone", alone), ("many", many)):
-        table = found.table
-        for cost in ("block_calls", "gflops"):
-            share = table[cost] / table[cost].iloc[0]
-            misses[name, cost] = float(np.sqrt(((table.transformer_ratio - share)[1:] ** 2).mean()))
-    first = misses["alone", "block_calls"] < misses["alone", "gflops"]
-    second = misses["many", "gflops"] < misses["many", "block_calls"]
-    finding = "; ".join(
-        f"batch {int(found.table.batch.iloc[0])}: off by {misses[name, 'block_calls']:.3f} from the share of block "
-        f"calls, by {misses[name, 'gflops']:.3f} from that of operations"
-        for name, found in (("alone", alone), ("many", many))
-    )
-    numbers = tuple(
-        Number(
-            f"batch {int(found.table.batch.iloc[0])}: error by block calls minus by operations",
-            misses[name, "block_calls"] - misses[name, "gflops"], np.nan, np.nan, int(found.table.rounds.min()),
-            supports=side,
+    """At batch 1 time is nearer to the share of block calls than to that of operations, in a batch the reverse.
+
+    By exit vector: how much further off its time is from one share than from the other; intervals are over the vectors.
+    """
+    parts, numbers = [], []
+    for found, side in ((alone, Side.BELOW), (many, Side.ABOVE)):
+        by_calls, by_operations = _misses(found.table, "block_calls"), _misses(found.table, "gflops")
+        batch = f"batch {int(found.table.batch.iloc[0])}"
+        more = measured(f"{batch}: off by calls minus off by operations", by_calls - by_operations, supports=side)
+        numbers.append(more)
+        parts.append(
+            f"at {batch} times lie {by_calls.mean():.3f} from the share of block calls and {by_operations.mean():.3f} "
+            f"from that of operations (difference {more})"
         )
-        for name, found, side in (("alone", alone, Side.BELOW), ("many", many, Side.ABOVE))
-    )  # fmt: skip
-    outcome, reason = (Outcome.FAILS, Outcome.PARTLY, Outcome.HOLDS)[first + second], ""
+    finding = f"On average of {numbers[0].n} exit vectors " + "; ".join(parts) + "."
+    outcome, reason = all_of([judged(number) for number in numbers])
     if min(found.table.rounds.min() for found in (alone, many)) < FEWEST:
         outcome, reason = Outcome.TOO_FEW, NEEDS_ROUNDS
-    claim = "At batch 1 latency follows block calls, in batches operations (root mean square over exit vectors)"
-    return Verdict(claim, outcome, finding + ".", reason, numbers)
+    claim = "At batch 1 latency follows block calls, in batches operations"
+    return Verdict(claim, outcome, finding, reason, tuple(numbers), source_of(many.facts))
+
+
+def _misses(table: pd.DataFrame, cost: str) -> npt.NDArray[np.float64]:
+    """How far the time of each exit vector lies from its share of a cost; full depth, the measure of both, left out."""
+    return (table.transformer_ratio - table[cost] / table[cost].iloc[0]).abs().to_numpy(float)[1:]

@@ -89,6 +89,7 @@ def verdicts(compared: Comparison, measure: str = "ssim") -> list[Verdict]:
         own = pairs[pairs.method == name]
         kept = f"{LABELS[measure]} {row[measure]:.3f}"
         finding = ". ".join([", ".join([kept, *map(_against, list(own.itertuples())[:1])]), *_mixes(own), _cost(row)])
+        said = "".join(f" {note[:1].upper()}{note[1:]}" for note in _notes_on(compared, str(name)))
         numbers = []
         for pair in own.itertuples():
             rival = BEST_MIX if pair.rank.startswith(BEST_MIX) else "the best baseline"
@@ -97,15 +98,27 @@ def verdicts(compared: Comparison, measure: str = "ssim") -> list[Verdict]:
         idle = not_engaged(compared, str(name))
         outcome, reason = (Outcome.NOT_ENGAGED, idle) if idle else _outcome(own, compared.frontier is not None)
         claim = f"{name} keeps more of the image than any baseline at its work"
-        found.append(Verdict(claim, outcome, f"{finding} n = {row.n:.0f}.", reason, tuple(numbers)))
+        found.append(Verdict(claim, outcome, f"{finding} n = {row.n:.0f}.{said}", reason, tuple(numbers)))
     return found
 
 
+def other_notes(compared: Comparison) -> list[str]:
+    """What a reader of a comparison must know and no finding of ``verdicts`` says."""
+    said = {f"{name}: {note}" for name in compared.table.index for note in _notes_on(compared, str(name))}
+    return [note for note in compared.facts.get("notes", ()) if note not in said]
+
+
+def _notes_on(compared: Comparison, name: str) -> list[str]:
+    """Of its notes those on one row: that the decision model of SkipVAR was fitted on prompts of this comparison."""
+    row = f"{name}: "
+    return [note.removeprefix(row) for note in compared.facts.get("notes", ()) if note.startswith(row)]
+
+
 def _against(pair: Any) -> str:
-    """``+0.040 [0.028, 0.051] above truncate:last=2, the best baseline at equal or less work (0.32 against 0.35)``."""
+    """``+0.04 [0.03, 0.05] above cfg-off:last=2, the best baseline at equal or less work (work 0.32 against 0.35)``."""
     far = _apart(pair)
     joined = f"{far} with" if far.startswith(LEVEL) else far
-    return f"{joined} {pair.baseline}, {pair.rank} ({pair.work_baseline:.2f} against {pair.work:.2f})"
+    return f"{joined} {pair.baseline}, {pair.rank} (work {pair.work_baseline:.2f} against {pair.work:.2f})"
 
 
 def _mixes(pairs: pd.DataFrame) -> list[str]:

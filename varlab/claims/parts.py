@@ -1,13 +1,23 @@
 """What the checks share: means over early and late stages and their names, and columns of a table with bounds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from varlab.analysis.logs import Log, early_stages, late_stages, prompt_count, stage_count, stage_range
+from varlab.analysis.logs import (
+    PROVENANCE,
+    Log,
+    as_log,
+    early_stages,
+    late_stages,
+    prompt_count,
+    stage_count,
+    stage_range,
+)
 from varlab.claims.rules import number
 from varlab.claims.verdict import Number, Outcome, Side, Verdict
 from varlab.measures.statistics import Interval, independent_difference
@@ -40,6 +50,16 @@ def of_log(
 def _mean(values: xr.DataArray, stages: Sequence[int]) -> npt.NDArray[np.float64]:
     chosen = values.sel(stage=list(stages)).mean("stage", skipna=True)
     return chosen.transpose("prompt", ...).values.astype(float)
+
+
+def source(log: Log) -> dict[str, Any]:
+    """What numbers of a log were measured on, as files keep it: model, weights, device, settings, n."""
+    return source_of({**{str(name): fact for name, fact in as_log(log).attrs.items()}, "n": prompt_count(log)})
+
+
+def source_of(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The same from the facts of a measured table, for ``Verdict.of``."""
+    return {name: facts[name] for name in (*PROVENANCE, "settings", "n") if name in facts}
 
 
 def column(row: pd.Series, name: str) -> Number:

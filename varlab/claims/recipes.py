@@ -3,7 +3,7 @@
 import pandas as pd
 
 from varlab.analysis.measured import Measured
-from varlab.claims.parts import column, column_rise
+from varlab.claims.parts import column, column_rise, source_of
 from varlab.claims.rules import FAILS, HOLDS, WIDE, all_of, judged
 from varlab.claims.verdict import Number, Outcome, Side, Verdict
 
@@ -25,7 +25,7 @@ def beats(ablation: Measured, rival: str, exits: str) -> Verdict:
     finding = f"Its Fréchet distance (scattering features) is lower by {by}; n = {gains[0].n}. "
     finding += f"Its class accuracy: {', '.join(f'{share:.2f}' for share in table.class_accuracy)}."
     outcome, reason = all_of([judged(gain) for gain in gains])
-    return Verdict(claim, outcome, finding, reason, tuple(gains))
+    return Verdict(claim, outcome, finding, reason, tuple(gains), source_of(ablation.facts))
 
 
 def best_recipe(ablation: Measured, exits: str) -> Verdict:
@@ -54,10 +54,9 @@ def best_recipe(ablation: Measured, exits: str) -> Verdict:
             beaten.append(f"{row.recipe} (seed {row.train_seed})")
     about = f"n = {int(rivals[0][0].n)} images, one training run a row; intervals are over images, not over trainings."
     worse = f"It beats {', '.join(beaten) or 'none of them'}. "
-    if ahead:
-        return Verdict(claim, FAILS, f"Better than it: {'; '.join(ahead)}. {worse}{about}", "", tuple(numbers))
-    outcome = HOLDS if len(beaten) == len(rivals) else WIDE
-    return Verdict(claim, outcome, worse + about, numbers=tuple(numbers))
+    better = f"Better than it: {'; '.join(ahead)}. " if ahead else ""
+    outcome = FAILS if ahead else HOLDS if len(beaten) == len(rivals) else WIDE
+    return Verdict(claim, outcome, better + worse + about, "", tuple(numbers), source_of(ablation.facts))
 
 
 def full_depth_kept(ablation: Measured, depth: str) -> Verdict:
@@ -78,7 +77,8 @@ def full_depth_kept(ablation: Measured, depth: str) -> Verdict:
         outcomes.append(judged(lost))
     outcome, reason = all_of(outcomes)
     finding = f"{'; '.join(parts)} (margin {LOSS:g}; n = {numbers[0].n})."
-    return Verdict(claim, outcome, finding[0].upper() + finding[1:], reason, tuple(numbers))
+    finding = finding[0].upper() + finding[1:]
+    return Verdict(claim, outcome, finding, reason, tuple(numbers), source_of(ablation.facts))
 
 
 def _recipe(ablation: Measured, recipe: str, exits: str) -> pd.DataFrame:

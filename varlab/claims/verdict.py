@@ -1,7 +1,7 @@
 """A verdict: what came of checking a claim, why, and the numbers that it rests on."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -97,13 +97,17 @@ class Number:
 
 @dataclass(frozen=True)
 class Verdict:
-    """``finding``: what was measured, in sentences. ``reason``: why the outcome is not a plain yes or no."""
+    """``finding``: what was measured, in sentences. ``reason``: why the outcome is not a plain yes or no.
+
+    ``of``: model, weights, device, n ... of its numbers, where these were measured apart from the report's others.
+    """
 
     claim: str
     outcome: Outcome
     finding: str
     reason: str = ""
     numbers: tuple[Number, ...] = ()
+    of: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
@@ -124,6 +128,7 @@ class Verdict:
             "reason": self.reason,
             "verdict": str(self.outcome),
             "numbers": numbers,
+            **({"of": dict(self.of)} if self.of else {}),
         }
 
     @classmethod
@@ -143,6 +148,7 @@ class Verdict:
             str(record["finding"]),
             str(record.get("reason", "")),
             tuple(Number(**number) for number in numbers),
+            record.get("of", {}),
         )
 
 

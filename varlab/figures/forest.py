@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from varlab.analysis.logs import PROVENANCE, Log, as_log, prompt_count, provenance_line
+from varlab.analysis.comparisons import log_of
+from varlab.analysis.logs import Log, prompt_count, provenance_line
+from varlab.claims.parts import source
 from varlab.claims.verdict import Number, Side, Verdict
 from varlab.figures.save import save
 from varlab.figures.style import (
@@ -119,9 +121,10 @@ def forest(verdict: Verdict, log: Log, ax: Axes | None = None) -> Axes:
 
     Tinted: the side that supports the claim, by the rule that judged the number; grey: what counts as no difference.
     Right of each its value and interval; n stands there or below where it is not the log's.
-    Rows of very different size, often of different units, have a scale of their own each. Below: the verdict and what
-    was found.
+    Rows of very different size, often of different units, have a scale of their own each. Below: the verdict, what was
+    found, and what it was measured on, which the verdict may know better than the log.
     """
+    log = log_of(dict(verdict.of)) if verdict.of else log
     numbers = [one for one in verdict.numbers if np.isfinite(one.estimate)]
     claim = balanced(verdict.claim, 46)
     said = f"{verdict.outcome.upper()}. {first_sentence(verdict.finding)} {verdict.reason}"
@@ -170,9 +173,8 @@ def claim_figures(found: Sequence[Verdict], log: Log) -> None:
     """
     single = {verdict.claim: verdict for verdict in found}  # as a report keeps them: one a claim, the later one
     if place := os.environ.get(FOLDER_VARIABLE):
-        attrs = as_log(log).attrs
-        of = {name: attrs[name] for name in (*PROVENANCE, "settings") if name in attrs} | {"n": prompt_count(log)}
-        save_json(Path(place) / CLAIMS, {"of": of, "verdicts": [verdict.record() for verdict in single.values()]})
+        records = [verdict.record() for verdict in single.values()]
+        save_json(Path(place) / CLAIMS, {"of": source(log), "verdicts": records})
     for i, verdict in enumerate(single.values(), 1):
         drawn = forest(verdict, log)
         save(drawn, CLAIM_FIGURE.format(i), folder=place)
