@@ -203,7 +203,7 @@ def _write(figure: Figure, path: Path) -> None:
         ".svg": {"Title": path.stem, "Description": kept(figure).line, "Date": None, "Creator": "varlab"},
     }[path.suffix]
     with bare_fonts(), mpl.rc_context(FIXED), beside(path) as part:
-        figure.savefig(part, metadata=about, pil_kwargs=PACKED if path.suffix == ".png" else None)
+        figure.savefig(part, metadata=about, **({"pil_kwargs": PACKED} if path.suffix == ".png" else {}))
 
 
 def _record(stem: str, folder: Path, drawing: Drawing, figure: Figure) -> dict[str, Any]:
