@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
@@ -22,6 +23,7 @@ TOUCHES = 1000.0  # what it costs a name to touch another name or a marker, or t
 CROSSED = 300.0  # to lie on a line, and of the line that leads to it to cross another such line or a marker
 PASSED = 3.0  # of that line to cross one that is drawn
 ENOUGH = 60.0  # what it costs to leave out an optional name
+DARKER = 0.75  # letters are thin, and light ones are hard to read
 PASSES = 6  # at most, over all pairs of names
 WAYS = list(product(DISTANCES, DIRECTIONS))
 
@@ -177,6 +179,6 @@ def _write(ax: Axes, label: Label, letters: float, distance: float, way: tuple[i
     shift = letters * distance * way[0], letters * distance * way[1]
     return ax.annotate(
         label.text, (label.x, label.y), shift, textcoords="offset points", ha=HORIZONTAL[way[0]], va=VERTICAL[way[1]],
-        fontsize=letters * label.size, color=label.colour, path_effects=halo(1.6 * letters),
+        fontsize=letters * label.size, color=DARKER * np.array(to_rgb(label.colour)), path_effects=halo(1.6 * letters),
         arrowprops=leader if distance > min(DISTANCES) else None, linespacing=1.0, parse_math=False,
     )  # fmt: skip

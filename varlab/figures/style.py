@@ -42,16 +42,16 @@ COLOURS = {
     "ffn": GREEN,
 }
 CYCLE = (BLUE, RED, GREEN, PINK, ORANGE, SKY)
-METHODS = {  # one colour and one marker a method in every figure; baselines in greys and browns
+METHODS = {  # one colour, unlike the others to every eye, and one marker a method; baselines in greys and browns
     "sparsevar": (BLUE, "o"),
     "skipvar": (RED, "s"),
-    "fastvar": (GREEN, "^"),
-    "fastvar-all-scales": ("#66C2A5", "v"),
+    "fastvar": ("#00905A", "^"),
+    "fastvar-all-scales": ("#6CBF62", "v"),
     "freqexit": (PINK, "D"),
     "truncate": ("#222222", "X"),
-    "cfg-off": ("#8C6D46", "P"),
-    "random-tokens": ("#7A7A7A", "d"),
-    "uniform-tokens": ("#ABABAB", "h"),
+    "cfg-off": ("#6B4423", "P"),
+    "random-tokens": ("#646068", "d"),
+    "uniform-tokens": ("#C8B29E", "h"),
     "oracle-tokens": (ORANGE, "*"),
 }
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)), (0, (1, 4)))  # of the settings of a method
