@@ -203,7 +203,8 @@ def _write(figure: Figure, path: Path) -> None:
         ".svg": {"Title": path.stem, "Description": kept(figure).line, "Date": None, "Creator": "varlab"},
     }[path.suffix]
     with bare_fonts(), mpl.rc_context(FIXED), beside(path) as part:
-        figure.savefig(part, metadata=about, **({"pil_kwargs": PACKED} if path.suffix == ".png" else {}))
+        packed: Any = {"pil_kwargs": PACKED} if path.suffix == ".png" else {}
+        figure.savefig(part, metadata=about, **packed)
 
 
 def _record(stem: str, folder: Path, drawing: Drawing, figure: Figure) -> dict[str, Any]:
