@@ -101,3 +101,13 @@ def test_tables_give_the_same_of_either(log: xr.DataTree, tmp_path: Path) -> Non
         assert table(old).equals(table(log))
     assert set(tokens.sublayer_split_table(log)["sublayer"]) == {"attention", "cross", "ffn"}
     refused(lambda: logs.pick(log["residual-spectrum"].dataset["power"], source="latent"), "latent", "preview change")
+
+
+def test_groups_are_the_same_of_a_log_and_of_the_folder_of_its_run(model: Infinity, tmp_path: Path) -> None:
+    run = log_run(model, PROMPTS, tmp_path / "run", probes=PROBES, accelerators=["sparsevar:keep=0.5,last=1"])
+    paths = logs.groups(run)
+    kept = [path for path in paths if path.startswith("sparsevar/") and path.endswith("/kept")]
+    assert len(kept) == 1 and {"token-mse", "residual-spectrum/power"} <= paths
+    on_disk = logs.groups(tmp_path / "run")
+    assert paths <= on_disk and all("/" in path for path in on_disk - paths)  # coordinates
+    refused(lambda: logs.groups(tmp_path), "holds no log")

@@ -27,6 +27,18 @@ def as_log(log: Log) -> xr.DataTree:
     return open_log(Path(log))
 
 
+def groups(log: Log) -> set[str]:
+    """Paths of all groups and variables (``sparsevar/stage-08/kept``), without opening the log of a whole run."""
+    if not isinstance(log, xr.DataTree):
+        from varlab.runs.folders import STORE, is_finished
+
+        store = Path(log) / STORE
+        if is_finished(Path(log)):
+            return {record.parent.relative_to(store).as_posix() for record in store.rglob("zarr.json")}
+    nodes = ((node.path.strip("/"), node) for node in as_log(log).subtree)
+    return {f"{path}/{name}".strip("/") for path, node in nodes for name in ("", *map(str, node.data_vars))}
+
+
 def read_ahead(log: xr.DataTree, most: int = 2**28) -> xr.DataTree:
     """The log in memory where it takes at most so many bytes there: its store is slow to give values one by one."""
     if log.nbytes <= most:

@@ -1,19 +1,20 @@
 """What can be drawn again of a folder: of a run, a comparison, a report's claims, a study of settings."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from xarray import DataTree
 
 from varlab.analysis.ablation_axes import axis_specs, blocks_table
 from varlab.analysis.comparisons import SavedComparison, log_of
-from varlab.analysis.decisions import pruning_method
-from varlab.analysis.logs import Log, as_log, read_ahead
+from varlab.analysis.logs import Log, as_log, groups, read_ahead
 from varlab.analysis.measured import Measured, read_measured
 from varlab.analysis.settings_table import read_settings_table
 from varlab.analysis.tokens import poster_blocks
@@ -35,6 +36,7 @@ from varlab.figures.tokens import block_edge_correlation, block_token_mse, step_
 from varlab.figures.tradeoff import tradeoff
 from varlab.reports.facts import TABLES
 
+KEPT = r"[^/]+/[^/]+/kept"  # of a method that says which tokens it computed in a stage
 STUDIES = ("sparsevar", "exits")  # tables of settings with an ablation
 
 
@@ -144,18 +146,24 @@ def drawings(folder: Path) -> list[Plan]:
     studies = [study for study in STUDIES if (folder / f"{study}.json").is_file()]
     if studies:
         return [plan for study in studies for plan in _of_study(folder, study)]
-    log = as_log(folder)
-    return [(one, partial(_of_log, one.draw, log)) for one in OF_LOGS if one.needs in log.children]
+    held, log = groups(folder), _once_read(folder)
+    return [(one, partial(_of_log, one.draw, log)) for one in OF_LOGS if one.needs in held]
 
 
-def _of_log(draw: Callable[..., Axes | Figure], log: Log, *given: Any, **options: Any) -> Axes | Figure:
-    """A figure of a log, which the first of them reads."""
-    return draw(read_ahead(as_log(log)), *given, **options)
+def _once_read(folder: Path) -> Callable[[], DataTree]:
+    """The log of a folder, which the first of its figures opens and reads."""
+    return cache(lambda: read_ahead(as_log(folder)))
 
 
-def _kept(log: Log, compared: SavedComparison, name: str) -> Figure:
+def _of_log(
+    draw: Callable[..., Axes | Figure], log: Callable[[], DataTree], *given: Any, **options: Any
+) -> Axes | Figure:
+    return draw(log(), *given, **options)
+
+
+def _kept(log: Callable[[], DataTree], compared: SavedComparison, name: str) -> Figure:
     """Its pictures are opened where they are drawn: files stay open as long as that takes."""
-    return keep_maps(read_ahead(as_log(log)), compared.images[name], compared.images["none"])
+    return keep_maps(log(), compared.images[name], compared.images["none"])
 
 
 def _of_tables(folder: Path) -> list[Plan]:
@@ -203,20 +211,18 @@ def _of_comparison(folder: Path) -> list[Plan]:
     for row, name in enumerate(compared.names):
         place = folder / "decisions" / f"{row:02d}"
         if place.is_dir():
-            found += _decided(as_log(place), name, row, compared)
+            found += _decided(place, name, row, compared)
     return found
 
 
-def _decided(log: Log, name: str, row: int, compared: SavedComparison) -> list[Plan]:
+def _decided(folder: Path, name: str, row: int, compared: SavedComparison) -> list[Plan]:
     """Maps of the tokens that a method computed, or what it decided of each image."""
     found: list[Plan] = []
-    try:
-        pruning_method(log)
+    held, log = groups(folder), _once_read(folder)
+    if any(re.fullmatch(KEPT, group) for group in held):
         maps = Drawing(f"keep_maps-{row:02d}", keep_maps, axes=False)
         found.append((maps, partial(_kept, log, compared, name)))
-    except VarlabError:
-        pass  # a method that leaves out no tokens
-    if "skipvar" in as_log(log).children:
+    if "skipvar" in held:
         decided = Drawing(f"decisions-{row:02d}", decisions, axes=False)
         found.append((decided, partial(_of_log, decisions, log)))
     return found
