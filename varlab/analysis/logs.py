@@ -34,9 +34,9 @@ def groups(log: Log) -> set[str]:
 
         store = Path(log) / STORE
         if is_finished(Path(log)):
-            return {record.parent.relative_to(store).as_posix() for record in store.rglob("zarr.json")}
+            return {record.parent.relative_to(store).as_posix() for record in store.rglob("zarr.json")} - {"."}
     nodes = ((node.path.strip("/"), node) for node in as_log(log).subtree)
-    return {f"{path}/{name}".strip("/") for path, node in nodes for name in ("", *map(str, node.data_vars))}
+    return {f"{path}/{name}".strip("/") for path, node in nodes for name in ("", *map(str, node.data_vars))} - {""}
 
 
 def read_ahead(log: xr.DataTree, most: int = 2**28) -> xr.DataTree:
