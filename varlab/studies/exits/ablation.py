@@ -88,8 +88,10 @@ def ablate(
         mini = folder / plan.label / "mini"
         if not (mini / "model.json").exists():
             export_freqexit(plan, folder, mini, device)
-        judge.samples(cast(VAR, load(plan.model, checkpoint=mini, device=device)), folder / plan.label, note)
-        write_table(asked, folder, out, base, held)
+        trained = cast(VAR, load(plan.model, checkpoint=mini, device=device))
+        judge.samples(trained, folder / plan.label, note)
+        if trained.weights not in set(write_table(asked, folder, out, base, held)["weights"]):
+            note(f"{plan.label}: {out} keeps its row of another run; give another --out for this one")
     return True
 
 
@@ -148,18 +150,24 @@ def write_table(asked: Ablation, folder: Path, out: Path, model: VAR, held: Meas
     """One row a run and exit: measures with 95 % intervals, and the Frechet distance less that of the untrained exit
     and of the LayerSkip-like run of the same training seed, paired by class and sampling seed.
 
-    ``held``: a table whose other rows stay, with the differences that they have.
+    ``held``: a table whose rows stay, with the differences that they have, but for those of the folder's own runs.
     """
     space = FrechetSpace(np.load(folder / f"reference-{asked.n}.npz")["features"], asked.resamples)
     found = [one for place in _places(asked, folder) for one in _judged(asked, place, space)]
     table = pd.DataFrame([one.row(found, space) for one in found])
     facts = facts_of(model, labels(model, asked.n), asked.sample_seed) | {"plan": asdict(asked.plan)}
     if held is not None:
-        table = pd.concat([table, held.table]).drop_duplicates(ROW, ignore_index=True)
+        table = pd.concat([_unlike(held.table, table), held.table]).drop_duplicates(ROW, ignore_index=True)
         table = table.sort_values(ROW, key=lambda part: part.where(part != UNTRAINED, ""), kind="stable")
         facts["device"] = "; ".join(dict.fromkeys([*held.facts["device"].split("; "), facts["device"]]))
     Measured(table, facts).save(out, TABLE)
     return table
+
+
+def _unlike(held: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table without those that ``held`` has of other runs."""
+    weights = held.set_index(ROW)["weights"]
+    return table[[weights.get(tuple(row[ROW]), row["weights"]) == row["weights"] for _, row in table.iterrows()]]
 
 
 def _places(asked: Ablation, folder: Path) -> list[Path]:
