@@ -154,20 +154,17 @@ def write_table(asked: Ablation, folder: Path, out: Path, model: VAR, held: Meas
     """
     space = FrechetSpace(np.load(folder / f"reference-{asked.n}.npz")["features"], asked.resamples)
     found = [one for place in _places(asked, folder) for one in _judged(asked, place, space)]
+    if held is not None:  # a row of another run stays, and nothing is compared with what the table does not show
+        weights = held.table.set_index(ROW)["weights"]
+        found = [one for one in found if weights.get((one.recipe, one.seed, one.exits), one.weights) == one.weights]
     table = pd.DataFrame([one.row(found, space) for one in found])
     facts = facts_of(model, labels(model, asked.n), asked.sample_seed) | {"plan": asdict(asked.plan)}
     if held is not None:
-        table = pd.concat([_unlike(held.table, table), held.table]).drop_duplicates(ROW, ignore_index=True)
+        table = pd.concat([table, held.table]).drop_duplicates(ROW, ignore_index=True)
         table = table.sort_values(ROW, key=lambda part: part.where(part != UNTRAINED, ""), kind="stable")
         facts["device"] = "; ".join(dict.fromkeys([*held.facts["device"].split("; "), facts["device"]]))
     Measured(table, facts).save(out, TABLE)
     return table
-
-
-def _unlike(held: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a table without those that ``held`` has of other runs."""
-    weights = held.set_index(ROW)["weights"]
-    return table[[weights.get(tuple(row[ROW]), row["weights"]) == row["weights"] for _, row in table.iterrows()]]
 
 
 def _places(asked: Ablation, folder: Path) -> list[Path]:
