@@ -8,6 +8,7 @@ from matplotlib.text import Text
 from varlab.analysis.comparisons import log_of
 from varlab.analysis.measured import Measured
 from varlab.claims import freqexit, recipes
+from varlab.claims.account import limits
 from varlab.claims.published import published_exits
 from varlab.claims.rules import FAILS, HOLDS, PARTLY, WIDE
 from varlab.claims.verdict import Outcome, Verdict
@@ -75,10 +76,16 @@ def test_a_time_that_is_as_near_to_calls_as_to_operations_tells_nothing() -> Non
     assert found.outcome is WIDE and all(one.low < 0 < one.high and one.n == 8 for one in found.numbers)
 
 
+@pytest.mark.parametrize(("family", "paper"), [("var", "FreqExit"), ("infinity", "SparseVAR")])
+def test_limits_name_the_papers_of_the_family(family: str, paper: str) -> None:
+    (said,) = (limit for limit in limits(log_of({"n": 8, "family": family})) if limit.startswith("One resolution"))
+    assert paper in said and said.count("look") == 1
+
+
 def test_a_time_knows_what_it_was_measured_on() -> None:
     """Images of a report may be kept from another machine than that of its times."""
     speed = timed([1, *[0.55, 0.7] * 4], 8, device="cpu (this one)", n=8)
-    speed.table.drop_duplicates("exits", inplace=True)
+    speed = Measured(speed.table.drop_duplicates("exits"), speed.facts)
     half = freqexit.half_is_faster(speed, "12/6")
     assert half.outcome is HOLDS and freqexit.half_is_faster(speed, "6/12").outcome is FAILS
     assert half.of == {"device": "cpu (this one)", "n": 8} == freqexit.time_follows_calls(speed, speed).of

@@ -57,9 +57,9 @@ def test_line_breaks_stay_in_the_cell() -> None:
 
 
 def test_the_account_of_a_report_reads_as_typed(pages: list[Path]) -> None:
-    table = parsed(pages[0]).select("main .outputs table")[-1]
-    cells = [cell.get_text().strip() for cell in table.select("tbody td")]
-    assert cells == [VERDICT.claim, VERDICT.text, "does not hold"]
+    cells = [cell.get_text().strip() for cell in parsed(pages[0]).select("#findings tbody td")]
+    assert cells == [VERDICT.claim, VERDICT.text, "does not hold"]  # at the top, and not again below
+    assert [link.get_text() for link in parsed(pages[0]).select(".outputs a[href='#findings']")]
     assert "prompts of my $set$ of $10, seed 3" in parsed(pages[0]).get_text()
 
 

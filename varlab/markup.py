@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from html import escape
 
 EQUAL = re.compile(r"(?<==)([\d.]+)(?:/\1)+(?![\d./])")  # one value at all stages of a spec
+KEPT_TOGETHER = re.compile(  # blanks at which no line ends: in 5 %, n = 8, (0.1 to 0.2) and [0.1, 0.2]
+    r"(?<=\d) (?=%)|(?<=\bn) (?== )|(?<=\bn =) (?=\d)|(?<=\d) (?=to \S+\))|(?<=\d to) (?=\S+\))|(?<=,) (?=\S+\])"
+)
 SIGNS = re.compile(r"[\\`*_\[\]<>&|~]")
 UNSEEN = ("Cc", "Cs", "Zl", "Zp")  # kinds of characters that a terminal obeys or drops
 TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")  # and what turns the rest of a line round
@@ -69,6 +72,11 @@ class Shown:
 
     def _repr_html_(self) -> str:
         return as_html(repr(self))
+
+
+def together(text: str) -> str:
+    """With blanks at which no line ends within ``5 %``, ``n = 8``, ``(0.1 to 0.2)`` and ``[0.1, 0.2]``."""
+    return KEPT_TOGETHER.sub("\N{NO-BREAK SPACE}", text)
 
 
 def brief(spec: object) -> str:

@@ -52,9 +52,11 @@ def pruning_method(log: Log) -> str:
 def accuracy_table(log: Log) -> pd.DataFrame:
     """How good the decision model was on held-out prompts, beside the majority class and one fixed answer.
 
-    One row a decision: "drop" first, then "replace" where nothing is dropped. Empty for a model that does not say.
+    One row a decision: "drop" first, then "replace" where nothing is dropped. Empty for a model that does not say. No
+    verdict, which is for ``claims`` to give: files keep that of the version that fitted them.
     """
-    return pd.DataFrame(as_log(log)["skipvar"].attrs["decision_model"].get("accuracy", []))
+    rows = as_log(log)["skipvar"].attrs["decision_model"].get("accuracy", [])
+    return pd.DataFrame(rows).drop(columns="verdict", errors="ignore")
 
 
 def decision_regions(log: Log, side: int = 120) -> pd.DataFrame | None:

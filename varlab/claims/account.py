@@ -8,6 +8,8 @@ from varlab.markup import as_markdown, count
 from varlab.measures.statistics import FEWEST
 from varlab.weight_labels import NAMED, OFFICIAL, RANDOM, WeightsLabel
 
+PAPERS, OTHERS = {"var": "FreqExit looks at 16 x 16"}, "SparseVAR and SkipVAR look at 64 x 64"  # by family of models
+
 
 def account(log: Log, verdicts: Sequence[Verdict]) -> str:
     """Markdown: what is seen, on which weights and prompts, with the verdicts and the limits."""
@@ -56,7 +58,7 @@ def limits(log: Log) -> list[str]:
     known, sides = provenance(log), grids(log)
     found = weight_limits(WeightsLabel(known["weights"]))
     size = f"{sides[-1][0]} x {sides[-1][1]} latents in {len(sides)} stages" if sides else "a schedule not recorded"
-    found.append(f"One resolution, {size}; SparseVAR and SkipVAR look at 64 x 64.")
+    found.append(f"One resolution, {size}; {PAPERS.get(str(as_log(log).attrs.get('family')), OTHERS)}.")
     if known["preview"] != "none":
         found[-1] += f" Previews are {known['preview']}."
     if sides and max(sides[-1]) <= 16:

@@ -55,10 +55,10 @@ def faster_and_kept(table: SettingsTable, specs: Sequence[str], speed: float, ke
     text = f"{spec} has {works[spec]:.2f} of the dense work, which allows {1 / works[spec]:.2f} times."
     beaten, outcomes, said, listed = _against(table, spec)
     if not kept:
-        outcome, reason = all_of([HOLDS, *outcomes])
+        outcome, reason = all_of({"speed": HOLDS, **outcomes})
         return Finding(outcome, f"{text} {said}", beaten, listed, parameters, reason)
     change = score_change(table, spec)
-    outcome, reason = all_of([HOLDS, not_below(change, SCORE), *outcomes])
+    outcome, reason = all_of({"speed": HOLDS, "scene score": not_below(change, SCORE), **outcomes})
     text += f" Scene score minus the dense run's: {change}. {said}"
     return Finding(outcome, text, (change, *beaten), listed, parameters, reason, needed(change, SCORE))
 
@@ -70,7 +70,7 @@ def ssim_at(table: SettingsTable, spec: str, ssim: float, speed: float) -> Findi
     work, own = float(table.works[spec]), measured("SSIM", table.values("ssim", spec).to_numpy()[0], reference=ssim)
     beaten, outcomes, said, listed = _against(table, spec)
     fast = HOLDS if 1 / work >= speed else FAILS
-    outcome, reason = all_of([judged(own), fast, *outcomes])
+    outcome, reason = all_of({"SSIM": judged(own), "speed": fast, **outcomes})
     text = (
         f"SSIM {own} against {ssim:g}; work {work:.2f} of dense, which allows {1 / work:.2f} times against {speed:g}."
     )
@@ -120,7 +120,7 @@ def halves_differ(table: SettingsTable, spec: str, claimed: float) -> Finding:
         f"{1 / sensitive.mean():.2f} and {1 / robust.mean():.2f} times at most. Difference {more}."
     )
     reached = 1 / (sensitive if claimed < 1.6 else robust).mean() >= claimed
-    outcome, reason = all_of([judged(more), HOLDS if reached else FAILS])
+    outcome, reason = all_of({"difference": judged(more), "speed": HOLDS if reached else FAILS})
     return Finding(outcome, text, (more,), baselines_of(table, spec), {"speed": claimed, "halves": "hf_diff"}, reason)
 
 
@@ -207,19 +207,23 @@ def _gap(table: SettingsTable, spec: str, other: str) -> np.ndarray:
     return one - two
 
 
-def _against(table: SettingsTable, spec: str) -> tuple[tuple[Number, ...], list[Outcome], str, tuple[Any, ...]]:
+RIVALS = ("the best baseline", "the best mix")  # as ``rivals`` gives them, the mix where it is another
+
+
+def _against(table: SettingsTable, spec: str) -> tuple[tuple[Number, ...], dict[str, Outcome], str, tuple[Any, ...]]:
     """The method against the best of the blind baselines at its work, and against the best mix."""
     found = rivals(table.baselines(), table.works, table.values("ssim", spec).to_numpy()[0], float(table.works[spec]))
     numbers = tuple(measured(rival.text, rival.differences, MARGIN) for rival in found)
     if not numbers:
-        return (), [Outcome.NOT_COMPARABLE], "No baseline computes as little.", ()
+        return (), {"baselines": Outcome.NOT_COMPARABLE}, "No baseline computes as little.", ()
     said = "; ".join(f"{one} against {one.name} ({rival.rank})" for one, rival in zip(numbers, found, strict=True))
     listed = tuple(
         {"spec": rival.text, "work": six_digits(rival.work), "ssim_difference": six_digits(one.estimate),
          "low": six_digits(one.low), "high": six_digits(one.high)}
         for one, rival in zip(numbers, found, strict=True)
     )  # fmt: skip
-    return numbers, [judged(one) for one in numbers], f"SSIM {said}.", listed
+    outcomes = {f"SSIM against {name}": judged(one) for name, one in zip(RIVALS, numbers, strict=False)}
+    return numbers, outcomes, f"SSIM {said}.", listed
 
 
 def baselines_of(table: SettingsTable, spec: str) -> tuple[dict[str, Any], ...]:

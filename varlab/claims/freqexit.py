@@ -40,7 +40,7 @@ def high_frequency_rises(log: Log, control: Log | None = None) -> Verdict:
             f" With weights {weights} and {count(prompt_count(control), 'prompt')} the share rises by "
             f"{_rise(control)[2]}."
         )
-    outcome, reason = all_of([judged(rise), judged(gap)])
+    outcome, reason = all_of({"high-frequency share": judged(rise), "explained share": judged(gap)})
     return of_log(log, claim, outcome, finding, reason, (rise, gap))
 
 
@@ -137,7 +137,7 @@ def time_follows_calls(alone: Measured, many: Measured) -> Verdict:
             f"from that of operations (difference {more})"
         )
     finding = f"On average of {numbers[0].n} exit vectors " + "; ".join(parts) + "."
-    outcome, reason = all_of([judged(number) for number in numbers])
+    outcome, reason = all_of({number.name.partition(":")[0]: judged(number) for number in numbers})
     if min(found.table.rounds.min() for found in (alone, many)) < FEWEST:
         outcome, reason = Outcome.TOO_FEW, NEEDS_ROUNDS
     claim = "At batch 1 latency follows block calls, in batches operations"

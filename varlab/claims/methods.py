@@ -51,7 +51,7 @@ def against_baselines(compared: Comparison, measure: str = "ssim") -> pd.DataFra
     ``difference`` is positive where the method is better, with the 95 % interval over prompts. A method that computes
     less than every baseline has no row.
     """
-    columns = ["method", "verdict", "baseline", "rank", "work", "work_baseline", "difference", "low", "high"]
+    columns = ["method", "verdict", "difference", "low", "high", "work", "work_baseline", "baseline", "rank"]
     values, works = _baselines(compared, measure)
     rows = []
     for name, work in compared.table.work_ratio.items():
@@ -59,8 +59,8 @@ def against_baselines(compared: Comparison, measure: str = "ssim") -> pd.DataFra
             continue
         for rival in rivals(values, works, _values(compared, name, measure), float(work), measure):
             found = measured(rival.text, rival.differences, MARGIN)
-            numbers = work, rival.work, found.estimate, found.low, found.high
-            rows.append([name, judged(found), rival.text, rival.rank, *numbers])
+            numbers = found.estimate, found.low, found.high, work, rival.work
+            rows.append([name, judged(found), *numbers, rival.text, rival.rank])
     return pd.DataFrame(rows, columns=columns)
 
 

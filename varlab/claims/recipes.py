@@ -24,7 +24,7 @@ def beats(ablation: Measured, rival: str, exits: str) -> Verdict:
     by = ", ".join(f"{gain} with training {gain.name}" for gain in gains)
     finding = f"Its Fréchet distance (scattering features) is lower by {by}; n = {gains[0].n}. "
     finding += f"Its class accuracy: {', '.join(f'{share:.2f}' for share in table.class_accuracy)}."
-    outcome, reason = all_of([judged(gain) for gain in gains])
+    outcome, reason = all_of({gain.name: judged(gain) for gain in gains})
     return Verdict(claim, outcome, finding, reason, tuple(gains), source_of(ablation.facts))
 
 
@@ -65,7 +65,7 @@ def full_depth_kept(ablation: Measured, depth: str) -> Verdict:
     plain, tuned = (_recipe(ablation, recipe, depth) for recipe in ("untrained", "corrected"))
     if plain.empty or tuned.empty:
         return Verdict(claim, Outcome.NOT_MEASURED, "The ablation holds no images at full depth.")
-    before, parts, numbers, outcomes = plain.iloc[0], [], [], []
+    before, parts, numbers = plain.iloc[0], list[str](), list[Number]()
     for _, after in tuned.iterrows():
         lost = column_rise(f"seed {after.train_seed}: accuracy lost", before, after, "class_accuracy", LOSS, Side.BELOW)
         parts.append(
@@ -74,8 +74,7 @@ def full_depth_kept(ablation: Measured, depth: str) -> Verdict:
             f"{before.scattering_frechet:.2f} and {after.scattering_frechet:.2f}"
         )
         numbers.append(lost)
-        outcomes.append(judged(lost))
-    outcome, reason = all_of(outcomes)
+    outcome, reason = all_of({number.name.partition(":")[0]: judged(number) for number in numbers})
     finding = f"{'; '.join(parts)} (margin {LOSS:g}; n = {numbers[0].n})."
     finding = finding[0].upper() + finding[1:]
     return Verdict(claim, outcome, finding, reason, tuple(numbers), source_of(ablation.facts))

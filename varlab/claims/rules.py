@@ -5,7 +5,7 @@ reject a larger one (TOST). One that reaches further, to both sides, is *wide*. 
 *too few*, whatever a bootstrap of them says.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -52,21 +52,20 @@ def judged(found: Number) -> Outcome:
     return HOLDS if low > 0 else WIDE
 
 
-def all_of(outcomes: Sequence[Outcome]) -> tuple[Outcome, str]:
-    """The outcome of a claim with several parts, and the reason where these differ."""
-    kinds = set(outcomes)
+def all_of(parts: Mapping[str, Outcome]) -> tuple[Outcome, str]:
+    """The outcome of a claim with several parts, by their names, and the reason where these differ."""
+    kinds = set(parts.values())
     if len(kinds) == 1:
-        return outcomes[0], ""
+        return kinds.pop(), ""
     if HOLDS not in kinds and PARTLY not in kinds:
         if kinds <= {FAILS, NO_DIFFERENCE}:
             return FAILS, ""
-        return WIDE, "No part holds; " + _listed(outcomes) + "."
-    return PARTLY, "Of its parts: " + _listed(outcomes) + "."
+        return WIDE, "No part holds: " + _listed(parts) + "."
+    return PARTLY, "By its parts: " + _listed(parts) + "."
 
 
-def _listed(outcomes: Sequence[Outcome]) -> str:
-    words = ("first", "second", "third", "fourth", "fifth", "sixth")
-    return ", ".join(f"the {word} {_says(outcome)}" for word, outcome in zip(words, outcomes, strict=False))
+def _listed(parts: Mapping[str, Outcome]) -> str:
+    return ", ".join(f"{name} {_says(outcome)}" for name, outcome in parts.items())
 
 
 def _says(outcome: Outcome) -> str:

@@ -31,7 +31,7 @@ def gap_shrinks(log: Log) -> Verdict:
         numbers.append(measured(f"{name}: early minus late", before - after))
     finding = f"Squared distance after the last block over |c|²: {parts[0]}. "
     finding += f"KL in nats per {predicted(log)}: {parts[1]}."
-    outcome, reason = all_of([judged(found) for found in numbers])
+    outcome, reason = all_of({found.name.partition(":")[0]: judged(found) for found in numbers})
     return of_log(log, claim, outcome, finding, reason, numbers)
 
 

@@ -23,6 +23,7 @@ POSTER = {  # the columns of its tables, as printed
     "ablation-alpha": ("overall", "latency"),
     "ablation-p": ("overall", "latency"),
 }
+KINDS = ("", "share", "ratio", "points", "number")  # of a number, which no one writes after it
 MEASURED = ("setting here", "n", "work", "tokens", "SSIM to dense", "scene score", "score minus dense's",
             "blind at its work")  # fmt: skip
 
@@ -60,10 +61,16 @@ def by_model(verdicts: Verdicts, claims: Sequence[Claim]) -> pd.DataFrame:
     for row in verdicts:
         if row["claim"] in tested:
             claim = known[row["claim"]]
-            about = {"published": f"{claim.quote} {claim.unit}, {claim.model}", "by its own paper": ""}
+            about = {"published": f"{_quoted(claim)}, {claim.model}", "by its own paper": ""}
             cells = rows.setdefault(row["claim"], about)
             cells[row["model"] if row["run"] else "by its own paper"] = row["verdict"]
     return pd.DataFrame.from_dict(rows, orient="index").fillna("").rename_axis("claim")
+
+
+def _quoted(claim: Claim) -> str:
+    """As printed, with the unit that a reader needs: ``1.28 times``, but ``up to 2x``, ``~50%`` and ``.51``."""
+    told = claim.unit in KINDS or claim.quote.endswith(("x", "%"))
+    return claim.quote if told else f"{claim.quote} {claim.unit}"
 
 
 def measured(verdicts: Verdicts) -> pd.DataFrame:

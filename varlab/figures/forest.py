@@ -31,6 +31,7 @@ from varlab.figures.style import (
     theme,
 )
 from varlab.figures.text import balanced, wrapped
+from varlab.markup import together
 from varlab.outputs import save_json
 from varlab.reports.facts import CLAIM_FIGURE, FOLDER_VARIABLE
 from varlab.reports.headings import first_sentence
@@ -43,9 +44,6 @@ UNLIKE = 8.0  # times as far as another: on one scale that row would be a point 
 LEAST, REST = 0.3, 0.1  # of what the axis shows, however far off the numbers lie: a side that supports, and another
 SUPPORTS = {Side.ABOVE: ("right", "supports the claim →"), Side.BELOW: ("left", "← supports the claim")}
 TINTED = ("center", "tinted: supports the claim")  # where it is not one side for all rows
-KEPT_TOGETHER = re.compile(  # blanks at which no line ends: in 5 %, n = 8, (0.1 to 0.2) and [0.1, 0.2]
-    r"(?<=\d) (?=%)|(?<=\bn) (?== )|(?<=\bn =) (?=\d)|(?<=\d) (?=to \S+\))|(?<=\d to) (?=\S+\))|(?<=,) (?=\S+\])"
-)
 
 
 def forest_table(verdict: Verdict) -> pd.DataFrame:
@@ -128,7 +126,7 @@ def forest(verdict: Verdict, log: Log, ax: Axes | None = None) -> Axes:
     numbers = [one for one in verdict.numbers if np.isfinite(one.estimate)]
     claim = balanced(verdict.claim, 46)
     said = f"{verdict.outcome.upper()}. {first_sentence(verdict.finding)} {verdict.reason}"
-    found = balanced(KEPT_TOGETHER.sub("\N{NO-BREAK SPACE}", _signed(said)), LETTERS)
+    found = balanced(together(_signed(said)), LETTERS)
     names = [
         balanced(f"{one.name} against {one.reference:.2g}" if one.reference else one.name, NAMES) for one in numbers
     ]

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from varlab.analysis.measured import Measured
-from varlab.claims.verdict import Verdict
+from varlab.claims.verdict import Outcome, Verdict
 from varlab.errors import VarlabError, quoted
+from varlab.markup import together
 
 FOLDER_VARIABLE = "VARLAB_REPORT_FOLDER"
 FACTS = "facts.json"
@@ -98,8 +99,10 @@ def verdict_rows(facts: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def tally(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, int]]:
-    """(verdict, tone, how many) of what ``verdict_rows`` gives."""
-    return [(*words, n) for words, n in Counter((row["verdict"], row["tone"]) for row in rows).items()]
+    """(verdict, tone, how many) of what ``verdict_rows`` gives, on every page in one order."""
+    order = [*map(str, Outcome)]
+    counted = Counter((row["verdict"], row["tone"]) for row in rows).items()
+    return [(*words, n) for words, n in sorted(counted, key=lambda one: [*order, one[0][0]].index(one[0][0]))]
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, str]:
@@ -108,7 +111,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, str]:
     except ValueError:  # an older report's words
         return {**{part: str(record[part]) for part in ("claim", "finding", "verdict")}, "tone": ""}
     outcome = verdict.outcome
-    return {"claim": verdict.claim, "finding": verdict.text, "verdict": str(outcome), "tone": outcome.tone}
+    return {"claim": verdict.claim, "finding": together(verdict.text), "verdict": str(outcome), "tone": outcome.tone}
 
 
 def _record(item: Any) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """`reports/index.html`: every report on one offline page, with an overview, filters, and claims against models."""
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from varlab.errors import VarlabError
 from varlab.reports.cards import DRAFT, card_of, notebook_of
+from varlab.reports.facts import tally
 from varlab.reports.style import render
 
 __all__ = ["DRAFT", "write_index"]
@@ -36,12 +36,11 @@ def write_index(out: Path | str = "reports") -> Path:
 
 def _overview(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What was run, on which models and weights, what came of it, and the choices of the filters."""
-    found = Counter((row["verdict"], row["tone"]) for card in cards for row in card["verdicts"])
     weights = {
         one for card in cards for name, value in card.get("facts", ()) if name == "weights" for one in value.split("; ")
     }
     return {
-        "tally": [(*words, n) for words, n in found.most_common()],
+        "tally": tally([row for card in cards for row in card["verdicts"]]),
         "weights": sorted(weights),
         "models": sorted({model for card in cards for model in card["filter"]["models"]}),
         "methods": sorted({method for card in cards for method in card["filter"]["methods"]}),

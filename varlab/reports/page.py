@@ -27,6 +27,7 @@ from varlab.reports.nbformats import nbformat
 from varlab.reports.notebooks import read_notebook
 from varlab.reports.parameters import REPORT_FOLDER, Parameter
 from varlab.reports.style import page_style
+from varlab.reports.tables import arrange_tables
 from varlab.reports.templates import PAGE_TEMPLATE
 
 REMOTE = re.compile(r"\s*(?:https?:)?//", re.IGNORECASE)
@@ -36,7 +37,6 @@ TEXTS = ["text/latex", "text/plain"]
 SAVED = re.compile(r"""\bsave\([^\n]*,\s*["']([^"'\n]+)["']\s*\)""")  # the name that a cell saves its figure under
 FOLDED = 20  # verdicts: of more a page begins with their counts, and the table is folded
 ABOUT = ("model", "weights", "n", "seed")  # what the words for an image say of its data
-ABSENT = ("NaN", "nan", "NaT", "None", "<NA>")  # as pandas writes them
 PRIORITY = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", *TEXTS]
 
 
@@ -138,9 +138,7 @@ def _rows(source: str, folder: Path) -> list[dict[str, str]]:
 
 def _arrange(soup: BeautifulSoup) -> None:
     """Put the summary under the title, let tables scroll, and list the sections where there are enough to need it."""
-    for cell in soup.select("table.dataframe td"):
-        if cell.get_text().strip() in ABSENT:
-            cell.string, cell["title"] = "-", "no value"
+    arrange_tables(soup)
     for table in soup.find_all("table"):
         if table.find_parent("table") is None:
             box = soup.new_tag(
@@ -176,9 +174,9 @@ def _parameter_rows(declared: Mapping[str, Parameter], used: Mapping[str, Any]) 
 
 
 def _first_line(source: str) -> str:
-    """What a folded cell shows: its first line, without the comment sign."""
+    """What a folded cell shows: its first line, without the comment sign and the marks of code."""
     lines = [line.strip() for line in source.splitlines() if line.strip()]
-    return lines[0].lstrip("# ") if lines else ""
+    return lines[0].lstrip("# ").replace("`", "") if lines else ""
 
 
 class _Renderer(IPythonRenderer):

@@ -33,7 +33,7 @@ PAGE_TEMPLATE = """
 {% if resources.many %}<div class="tally">{% for word, tone, count in resources.many -%}
 <span class="verdict {{ tone }}">{{ word | escape_html }} &times;{{ count }}</span>
 {% endfor %}</div><details><summary>all {{ resources.verdicts | length }} verdicts</summary>{% endif %}
-{% if resources.verdicts %}<table
+{% if resources.verdicts %}<table id="findings"
   class="verdicts"><thead><tr><th>Claim</th><th>Finding</th><th>Verdict</th></tr>
 </thead><tbody>{% for row in resources.verdicts %}<tr><td>{{ row.claim | escape_html }}</td>
 <td>{{ row.finding | escape_html }}</td>
