@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +14,7 @@ from varlab.analysis.decisions import decision_regions
 from varlab.claims.methods import matched_baselines
 from varlab.claims.published import COLUMNS, published
 from varlab.errors import VarlabError
+from varlab.figures.decisions import _draw_regions
 
 FACTS = {
     "model": "toy", "weights": "random (seed 0)", "precision": "fp32", "device": "cpu", "prompt_set": "custom",
@@ -161,3 +163,16 @@ def test_a_published_speed_up_is_the_ratio_of_the_seconds_in_its_source() -> Non
     for row in timed.itertuples():
         before, after = row[-2:]
         assert float(row[4]) == pytest.approx(before / after, abs=0.01), row.source
+
+
+def test_the_name_of_a_region_lies_on_no_point() -> None:
+    """Where there is no room the legend alone says what the colour means."""
+    grid = [(x / 20, y / 20) for x in range(21) for y in range(21)]
+    regions = pd.DataFrame(grid, columns=["hf_diff", "hf_ratio"])
+    regions["decision"] = np.where((regions.hf_diff < 0.24) & (regions.hf_ratio < 0.24), "drop 3", "drop 2")
+    styles = {"drop 2": ("#000000", "s"), "drop 3": ("#0000ff", "s")}
+    for points, names in (([(0.1, 0.1)], {"drop 2"}), ([(0.9, 0.9)], {"drop 2", "drop 3"})):
+        _, ax = plt.subplots()
+        _draw_regions(ax, regions, pd.DataFrame(points, columns=["hf_diff", "hf_ratio"]), styles)
+        assert {text.get_text() for text in ax.texts} == names
+        plt.close()

@@ -209,3 +209,15 @@ def test_figures_of_previews_say_that_there_are_none(name: str) -> None:
 
 
 # --- saving, places, names ----------------------------------------------------------------------------------
+
+
+def test_what_is_said_of_the_line_stands_clear_of_the_legend() -> None:
+    """The picture of an untrained model is done late: its curve left the legend no place but on "done: 0.88"."""
+    log = toy_log(n=4)
+    ssim = log["step-redundancy"]["ssim"]
+    log["step-redundancy"]["ssim"] = ssim.where(ssim.stage == ssim.stage[-1], 0.1)
+    ax = figures.similarity(log)
+    style.figure_of(ax).draw_without_rendering()
+    legend = ax.get_legend()
+    assert legend is not None and not legend.get_window_extent().overlaps(ax.bbox)
+    plt.close()

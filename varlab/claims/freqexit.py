@@ -88,11 +88,11 @@ def layers_differ(lens: Measured) -> Verdict:
     """The paper: cosines of 0.2 to 0.6 between neighbouring layers, even the last two."""
     last = lens.table[lens.table.layer == lens.table.layer.max()].groupby("prompt")["similarity"].mean()
     cosine = measured("cosine", last, reference=0.6, supports=Side.BELOW)
-    finding = f"Cosine of the last two layers' most likely codes: {cosine}; n = {cosine.n}."
+    finding = f"Cosine of the most likely codes of the last two blocks: {cosine}; n = {cosine.n}."
     outcome, reason = judged(cosine), ""
     if outcome is not Outcome.TOO_FEW and outcome is not Outcome.HOLDS and cosine.high < 0.9:
         outcome, reason = Outcome.PARTLY, "That is below .9, but not below .6."
-    claim = "Without training even the last two layers read out differently (FreqExit: cosine .2 to .6)"
+    claim = "Without training even the last two blocks read out differently (FreqExit: cosine .2 to .6)"
     return Verdict(claim, outcome, finding, reason, (cosine,))
 
 
@@ -101,7 +101,9 @@ def untrained_exits_fail(lens: Measured) -> Verdict:
     half = int(lens.table.layer.max()) // 2
     part = lens.table[lens.table.layer == half].groupby("prompt")["agreement"].mean()
     agreement = measured("agreement", part, reference=0.5, supports=Side.BELOW)
-    finding = f"Top-1 agreement of layer {half} with the last: {agreement}; n = {agreement.n}."
+    finding = (
+        f"The most likely code after block {half} is the last block's in {agreement} of the tokens; n = {agreement.n}."
+    )
     claim = "A block in the middle, read by the shared head, mostly names another code (FreqExit)"
     return Verdict(claim, judged(agreement), finding, numbers=(agreement,))
 

@@ -31,6 +31,7 @@ OUT = np.array(to_rgb("#f2f2f2"))  # veil over tokens that were left out
 VEIL = 0.85
 DROPPED, REPLACED = ("#9ecae1", "#3182bd", "#08306b"), ("#fdbe85", "#e6550d", "#7f2704")  # 1, 2, 3 stages
 SHOWN = 14  # prompts that the bars name
+ROOM = 0.08  # of the axes, to the next point: less than that a name of a region would lie on
 
 
 def keep_maps_table(log: Log, prompts: Sequence[int] = (0, 1, 2)) -> pd.DataFrame:
@@ -201,12 +202,13 @@ def _draw_regions(ax: Axes, regions: pd.DataFrame, points: pd.DataFrame, styles:
             )
     for decision, part in regions.groupby("decision"):
         if len(part) > 0.02 * len(regions):
-            place = _freest(part, pd.concat([points, regions[regions.decision != decision]]), regions)
-            ax.annotate(str(decision), place, ha="center", va="center", fontsize=6, color=SOFT, path_effects=halo())
+            place, room = _freest(part, pd.concat([points, regions[regions.decision != decision]]), regions)
+            if room > ROOM:
+                ax.annotate(str(decision), place, ha="center", va="center", fontsize=6, color=SOFT, path_effects=halo())
 
 
-def _freest(cells: pd.DataFrame, taken: pd.DataFrame, whole: pd.DataFrame) -> tuple[float, float]:
-    """The cell of a region that is farthest from points, from other regions and from the edges."""
+def _freest(cells: pd.DataFrame, taken: pd.DataFrame, whole: pd.DataFrame) -> tuple[tuple[float, float], float]:
+    """The cell of a region that is farthest from points, from other regions and from the edges, and how far that is."""
     from scipy.spatial import KDTree
 
     axes = ["hf_diff", "hf_ratio"]
@@ -215,4 +217,4 @@ def _freest(cells: pd.DataFrame, taken: pd.DataFrame, whole: pd.DataFrame) -> tu
     near, _ = KDTree(others).query(spots, distance_upper_bound=1.0)  # a table of all distances takes a gigabyte
     room = np.minimum(near, np.minimum(spots, 1 - spots).min(1))
     cell = cells.iloc[int(room.argmax())]
-    return float(cell.hf_diff), float(cell.hf_ratio)
+    return (float(cell.hf_diff), float(cell.hf_ratio)), float(room.max())

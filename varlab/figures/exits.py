@@ -1,4 +1,4 @@
-"""Early exits: why layers can be left, what is lost and what is gained. All read tables of ``studies.exits``."""
+"""Early exits: why blocks can be left out, what is lost and what is gained. All read tables of ``studies.exits``."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -43,10 +43,10 @@ MEASURES = {
     "ssim": "SSIM to the picture\nwith all details",
 }
 LENS = {
-    "similarity": ("cosine with the layer before", "Do neighbouring layers agree?"),
-    "agreement": ("agreement with the last layer", "At which layer does the final code appear?"),
-    "divergence": ("KL(last layer || layer) (nats)", "How far are predictions from the last layer's?"),
-    "error": ("relative error", "How wrong is what a layer would add?"),
+    "similarity": ("cosine with the block before", "Do neighbouring blocks agree?"),
+    "agreement": ("agreement with the last block", "At which block does the final code appear?"),
+    "divergence": ("KL(last block || block) (nats)", "How far are predictions from the last block's?"),
+    "error": ("relative error", "How wrong is what a block would add?"),
 }
 COSTS = {
     "block_calls": "block calls per image",
@@ -124,7 +124,7 @@ def lens(found: Measured, measure: str = "agreement", ax: Axes | None = None) ->
     ax.set_ylim(min(0, table["mean"].min()), largest)
     beyond = table[table["stage"].isin(banded)]["high"].max() > max(1.02, largest)
     named = f"95 % intervals: stages {', '.join(map(str, banded))}" + ("; some end above" if beyond else "")
-    ax.set_xlabel(f"layer\n({named})")
+    ax.set_xlabel(f"block\n({named})")
     stage_bar(ax, range(1, stages + 1), stages)
     return finish(ax, log_of(found.facts), f"lens-{measure}", table)
 

@@ -38,7 +38,7 @@ def similarity(log: Log, ax: Axes | None = None) -> Axes:
     stage_axis(ax, log, range(1, stage_count(log) + 1))
     ax.set_ylim(min(0, table["low"].min(), table["mean"].min()), 1.02)
     ax.set(ylabel="SSIM", title="Similarity to the final preview")
-    ax.legend()
+    legend_below(ax, columns=2)  # within, it may cover what is said of the line
     return finish(ax, log, "similarity", table)
 
 
