@@ -1,6 +1,7 @@
 """Looking around in a notebook: widgets over figure functions, a still picture beside them, objects as tables."""
 
 import builtins
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +34,28 @@ def test_every_choice_draws(run: RunResult) -> None:
     assert {"high_frequency_share", "energy_maps", "token_maps", "step_redundancy"} <= set(explorer.drawings)
     for name, (_, known) in explorer.drawings.items():
         explorer.choose(name, **{option: values[-1] for option, values in known.items()})
-        assert explorer.png().startswith(b"\x89PNG"), name
+        png, width = explorer.picture()
+        with Image.open(BytesIO(png)) as picture:
+            assert picture.format == "PNG" and picture.width == pytest.approx(2 * width, abs=1), name
 
 
 def test_widgets_choose_what_is_drawn(run: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:
     widgets = pytest.importorskip("ipywidgets")
     explorer = vl.explore(run)
     drawn: list[tuple[str, dict[str, Any]]] = []
-    monkeypatch.setattr(explorer, "png", lambda: drawn.append((explorer.chosen, explorer.options)) or b"")  # type: ignore[func-returns-value]
+
+    def picture() -> tuple[bytes, int]:
+        drawn.append((explorer.chosen, explorer.options))
+        return b"", 100 * len(drawn)
+
+    monkeypatch.setattr(explorer, "picture", picture)
     box = explorer.widgets()
     figure, panel, image = box.children
     assert isinstance(image, widgets.Image) and list(figure.options) == list(explorer.drawings)
     figure.value = "block_token_mse"
     panel.children[0].value = "ffn"
     assert drawn[-1] == ("block_token_mse", {"sublayer": "ffn", "guidance_row": "both"})
+    assert image.layout.width == f"{100 * len(drawn)}px"  # its own, whatever the page's
 
 
 def test_without_widgets_stands_a_picture(run: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:

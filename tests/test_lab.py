@@ -78,6 +78,10 @@ def test_the_start_notebook_runs_cell_by_cell(lab: str, browser: Any) -> None:
         before = picture.get_attribute("src")
         controls.nth(control).select_option(value)
         until(partial(changed, picture, before))
+    until(
+        lambda: abs(picture.evaluate("it => it.naturalWidth / it.clientWidth") - 2) < 0.01
+    )  # two of its pixels to one
+    assert explorer.locator(".widget-label").evaluate_all("all => all.every(it => it.scrollWidth <= it.clientWidth)")
     compared = page.locator(".jp-Cell").nth(len(source) - 4)
     assert compared.locator("table").count() == 1 and "truncate:last=1" in compared.inner_text()
     page.close()

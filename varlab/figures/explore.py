@@ -23,6 +23,8 @@ from varlab.figures.style import figure_of
 from varlab.figures.tokens import block_token_mse
 
 Drawn = Callable[..., Axes | Figure]
+SHOWN = 130  # pixels of a page an inch of the figure
+FINER = 2  # of its own pixels to one of the page, so that it is sharp on every screen
 
 
 class Explorer:
@@ -61,28 +63,32 @@ class Explorer:
         several = {name: [options.pop(name)] for name in ("prompts", "stages", "blocks") if name in options}
         return figure_of(function(**options, **several))
 
-    def png(self) -> bytes:
-        """The figure as a picture."""
+    def picture(self) -> tuple[bytes, int]:
+        """The figure as PNG, and the pixels of a page that it is wide: at any other width it would be blurred."""
         figure, stream = self.draw(), BytesIO()
-        figure.savefig(stream, format="png", dpi=110)
+        width = round(SHOWN * figure.get_figwidth())
+        figure.savefig(stream, format="png", dpi=FINER * width / figure.get_figwidth())
         plt.close(figure)
-        return stream.getvalue()
+        return stream.getvalue(), width
 
     def widgets(self) -> Any:
         """The controls and the picture as one widget. Errors: ipywidgets is not installed."""
         import ipywidgets
 
-        image, panel = ipywidgets.Image(format="png"), ipywidgets.HBox()
-        figure = ipywidgets.Dropdown(options=list(self.drawings), value=self.chosen, description="figure")
+        whole: Any = {"style": {"description_width": "initial"}, "layout": {"width": "max-content"}}  # no name is cut
+        image = ipywidgets.Image(format="png", layout={"align_self": "flex-start"})  # not as wide as the page
+        panel = ipywidgets.HBox(layout={"flex_flow": "row wrap"})
+        figure = ipywidgets.Dropdown(options=list(self.drawings), value=self.chosen, description="figure", **whole)
 
         def show(_: Any = None) -> None:
             self.choose(figure.value, **{control.description: control.value for control in panel.children})
-            image.value = self.png()
+            image.value, width = self.picture()
+            image.layout.width = f"{width}px"
 
         def rebuild(_: Any = None) -> None:
             self.choose(figure.value)
             panel.children = [
-                ipywidgets.Dropdown(options=values, value=values[0], description=name)
+                ipywidgets.Dropdown(options=values, value=values[0], description=name, **whole)
                 for name, values in self.choices().items()
             ]
             for control in panel.children:
@@ -95,7 +101,8 @@ class Explorer:
 
     def _repr_html_(self) -> str:
         about = escape(f"{self.chosen} of {self.log.attrs.get('model', 'a log')}")
-        return f'<img alt="{about}" src="data:image/png;base64,{b64encode(self.png()).decode()}">'
+        data, width = self.picture()
+        return f'<img alt="{about}" width="{width}" src="data:image/png;base64,{b64encode(data).decode()}">'
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         bundle = {"text/plain": repr(self), "text/html": self._repr_html_()}
