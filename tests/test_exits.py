@@ -18,7 +18,7 @@ from varlab.engine.loop import Run
 from varlab.engine.randomness import SeededNoise
 from varlab.evaluation import classes
 from varlab.evaluation.classes import labels
-from varlab.evaluation.scenes import HELD
+from varlab.evaluation.scenes import HELD, drawn
 from varlab.figures import exits as figures
 from varlab.figures import style
 from varlab.models.guidance import Settings
@@ -27,6 +27,7 @@ from varlab.studies.exits import detail, facts_of
 from varlab.studies.exits.detail import WithoutDetail, detail_removed, detail_shares
 from varlab.studies.exits.lens import _by_stage, _Drawn, detail_share, lens
 from varlab.studies.exits.quality import exit_pictures, exit_quality, scaled_rows, shorthand, spread_classes
+from varlab.studies.exits.speed import exit_specs
 from varlab.studies.kept import kept, origin
 
 
@@ -155,16 +156,21 @@ def frame(**columns: object) -> pd.DataFrame:
     return table
 
 
-def test_images_by_exit_are_of_classes_far_apart() -> None:
+def test_images_by_exit_are_of_classes_far_apart_and_kept_as_drawn(tmp_path: Path) -> None:
     model = tiny_var()
     names = spread_classes(model, 2)
     places = [model.text.texts.index(name) for name in names]
     assert places == [len(model.text.texts) // 4, 3 * len(model.text.texts) // 4]
-    pictures = exit_pictures({"plain": model}, ["4", "2"], 2)
     table = frame(weights=["plain"] * 2, exits=["4", "2"], block_calls=[16, 8], gflops=[2.0, 1])
-    drawn = figures.samples_by_exit(pictures, Measured(table, facts()), names)
-    assert [ax.get_title(loc="left") for ax in drawn.axes] == [*names, "", ""]
-    assert [ax.get_ylabel() for ax in drawn.axes] == ["exit 4", "", "exit 2", ""]
+    pictures = exit_pictures({"plain": model}, Measured(table, facts()), 2)
+    pictures.save(tmp_path, "samples")
+    again = read_measured(tmp_path, "samples")
+    assert pictures.pictures is not None and again.pictures is not None
+    assert np.array_equal(pictures.pictures, again.pictures) and again.facts["pictures"] == names
+    assert np.array_equal(again.pictures[1, 1], list(drawn(model, names, 0, exit_specs(model, ["2"])))[1])
+    grid = figures.samples_by_exit(again)
+    assert [ax.get_title(loc="left") for ax in grid.axes] == [*names, "", ""]
+    assert [ax.get_ylabel() for ax in grid.axes] == ["exit 4", "", "exit 2", ""]
     plt.close("all")
 
 

@@ -64,12 +64,14 @@ from varlab.figures.stages import sensitive_prompts, stage_pictures
 from varlab.figures.style import one_legend, panels, retitle
 from varlab.figures.tokens import block_edge_correlation, block_token_mse, step_change, sublayer_split
 from varlab.figures.tradeoff import tradeoff
+from varlab.figures.untrained import control_random_weights, control_table
 
 __all__ = [
     "ablation", "accuracy_table", "anchors", "block_edge_correlation", "block_edge_correlation_table",
     "block_edges", "block_token_mse", "block_token_mse_table", "branch_divergence", "branch_divergence_table",
     "claim_figures",
-    "concentration", "concentration_table", "contact_sheet", "contact_sheet_table", "decisions", "decisions_table",
+    "concentration", "concentration_table", "contact_sheet", "contact_sheet_table", "control_random_weights",
+    "control_table", "decisions", "decisions_table",
     "difference_spectrum", "difference_spectrum_table", "edge_correlation", "edge_correlation_table", "energy_left",
     "energy_left_table", "energy_maps", "energy_maps_table", "explained_share", "explained_share_table", "explore",
     "forest", "forest_table", "guidance_effect", "guidance_effect_table", "high_frequency_share",

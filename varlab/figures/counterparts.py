@@ -11,6 +11,7 @@ MIRRORS = {
     "energy_on_edges": f"{SPARSEVAR}, observation 1: the paper shows maps and no number",
     "high_frequency_share": f"{FREQEXIT}, figure 2: detail appears in the later steps",
     "residual_spectrum": f"{FREQEXIT}, figure 2: spectra by step",
+    "control_random_weights": f"{FREQEXIT}, figure 2, and {SPARSEVAR}, observation 1: with no such control",
     "token_maps": f"{SPARSEVAR}, observation 2: one block on edges and one on the background, as measured here",
     "token_maps_poster": f"{SPARSEVAR}, observation 2: the blocks at the depth of the poster's two, side by side",
     "block_edge_correlation": f"{SPARSEVAR}, observation 2, for all blocks",
@@ -29,6 +30,7 @@ MIRRORS = {
     "sparsevar_last": f"{SPARSEVAR}: table of P, the first pruned stage",
     "exits_depth": f"{FREQEXIT}: table 1, quality by exit",
     "exit_distance": f"{FREQEXIT}: table 1, quality by exit",
+    "samples_by_exit": f"{FREQEXIT}: sample grid by exit",
     "recipes": f"{FREQEXIT}: table 3, ablation of its losses",
     "difference": "",
     "difference_spectrum": "",
@@ -39,7 +41,6 @@ IN_REPORTS = {  # drawn by a report from what it measures or from shipped tables
     f"{SPARSEVAR}: tables of alpha and of P": "30_ablations, alpha, tau_alpha, last and "
     "stages_blocks; 41_poster_tables row for row",
     f"{SKIPVAR}: strategies on sensitive and robust prompts": "30_ablations, table of strategies by halves",
-    f"{FREQEXIT}: sample grid by exit": "13_freqexit, samples_by_exit",
     f"{FREQEXIT}: table 1, quality by exit": "13_freqexit, tradeoff; 30_ablations, depth",
     f"{FREQEXIT}: table 3, ablation of its losses": "13_freqexit, ablation, the LayerSkip-like row at half the blocks",
 }

@@ -1,6 +1,6 @@
 """Early exits: why blocks can be left out, what is lost and what is gained. All read tables of ``studies.exits``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -214,34 +214,27 @@ def _training(seed: int) -> tuple[str, str, str]:
 
 
 @theme()
-def samples_by_exit(
-    pictures: Mapping[str, Mapping[str, np.ndarray]], found: Measured, names: Sequence[str] = ()
-) -> Figure:
-    """How do the images look at each exit? One row per exit, one block of columns per set of
-    weights, the same noise in all.
+def samples_by_exit(found: Measured) -> Figure:
+    """How do the images look at each exit? One row per exit, one block of columns per set of weights, the same noise.
 
-    ``pictures``: of ``exits.quality.exit_pictures``; ``found``: the table of those very models; ``names``: of
-    the columns, such as their classes.
+    Reads the pictures of ``exits.quality.exit_pictures``.
     """
-    exits = list(next(iter(pictures.values())))
-    counts = {weights: len(rows[exits[0]]) for weights, rows in pictures.items()}
-    columns = sum(counts.values())
+    assert found.pictures is not None
+    sets = [(weights, list(part.index)) for weights, part in found.table.groupby("weights", sort=False)]
+    names = found.facts["pictures"]
+    exits, columns = len(sets[0][1]), len(sets) * len(names)
     side = min(0.95, (PAGE - 0.9) / columns)
-    figure = plt.figure(figsize=(columns * side + 0.9, len(exits) * side + 0.6), layout="constrained")
-    parts = figure.subfigures(1, len(counts), width_ratios=list(counts.values()), squeeze=False)[0]
-    for part, (weights, rows) in zip(parts, pictures.items(), strict=True):
-        fields = part.subplots(len(exits), counts[weights], squeeze=False, gridspec_kw={"wspace": 0, "hspace": 0})
-        for line_of, (exit_, images) in zip(fields, rows.items(), strict=True):
-            for ax, image in zip(line_of, images, strict=True):
+    figure = plt.figure(figsize=(columns * side + 0.9, exits * side + 0.6), layout="constrained")
+    for part, (weights, rows) in zip(figure.subfigures(1, len(sets), squeeze=False)[0], sets, strict=True):
+        fields = part.subplots(exits, len(names), squeeze=False, gridspec_kw={"wspace": 0, "hspace": 0})
+        for line_of, row in zip(fields, rows, strict=True):
+            for ax, image in zip(line_of, found.pictures[row], strict=True):
                 ax.imshow(image, interpolation="nearest")
                 ax.set(xticks=[], yticks=[])
                 ax.spines[:].set_visible(False)
-            if exit_ == exits[0]:
-                for ax, name in zip(line_of, names, strict=False):
-                    ax.set_title(wrapped(name, 14, lines=2), fontsize=5.5, fontweight="normal", pad=2)
-            if part is parts[0]:
-                line_of[0].set_ylabel(as_typed(f"exit {exit_}"), fontsize=6)
+            if rows is sets[0][1]:
+                line_of[0].set_ylabel(as_typed(f"exit {found.table['exits'].iloc[row]}"), fontsize=6)
+        for ax, name in zip(fields[0], names, strict=True):
+            ax.set_title(wrapped(name, 14, lines=2), fontsize=5.5, fontweight="normal", pad=2)
         part.suptitle(as_typed(weights), fontsize=7, fontweight="bold")
-    return finish(
-        figure, log_of(found.facts), "samples_by_exit", found.table[["weights", "exits", "block_calls", "gflops"]]
-    )
+    return finish(figure, log_of(found.facts), "samples_by_exit", found.table)

@@ -34,6 +34,7 @@ from varlab.figures.spread import concentration
 from varlab.figures.stages import sensitive_prompts, stage_pictures
 from varlab.figures.tokens import block_edge_correlation, block_token_mse, step_change, sublayer_split
 from varlab.figures.tradeoff import tradeoff
+from varlab.figures.untrained import control_random_weights
 from varlab.reports.facts import TABLES
 
 KEPT = r"[^/]+/[^/]+/kept"  # of a method that says which tokens it computed in a stage
@@ -116,10 +117,12 @@ OF_TABLES = (  # ``needs``: the table, as a report keeps it
     ),
     Drawing("exit_distance", exits.exit_tradeoff, "exit_quality"),
     Drawing("exit_accuracy", partial(exits.exit_tradeoff, measure="class_accuracy"), "exit_quality"),
+    Drawing("samples_by_exit", exits.samples_by_exit, "samples_by_exit", axes=False),
     Drawing("recipes", recipes, "recipes", axes=False),
     Drawing("exit_cost", exit_cost, "exit_cost", axes=False),
     Drawing("readings", calibration, "readings", axes=False),
     Drawing("block_edges", scores_on_edges, "block_edges"),
+    Drawing("control_random_weights", control_random_weights, "control_random_weights", axes=False),
 )
 
 

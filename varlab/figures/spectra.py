@@ -5,7 +5,7 @@ final grid), ``canvas``, ``preview`` (the picture decoded after the stage), ``pr
 preview one stage earlier; for stage 1 against mid-grey).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -115,7 +115,12 @@ def high_frequency_share(log: Log, sources: Sequence[str] = SOURCES, ax: Axes | 
     """
     sources = logged(log, sources)
     table = high_frequency_share_table(log, sources)
-    labels = {source: f"{source}, above {threshold(log, source)} cycles per image" for source in sources}
+    return share_lines(log, table, {source: threshold(log, source) for source in sources}, ax)
+
+
+def share_lines(log: Log, table: pd.DataFrame, above: Mapping[str, str], ax: Axes | None) -> Axes:
+    """The table of ``high_frequency_share``; ``above``: from which frequency on, by source; of the log its schedule."""
+    labels = {source: f"{source}, above {limit} cycles per image" for source, limit in above.items()}
     ax = _lines(log, table, labels, "share of power", "Share of power in high frequencies", ax)
     legend_below(ax, columns=1)
     return finish(ax, log, "high_frequency_share", table)

@@ -36,7 +36,11 @@ def edge_correlation_table(log: Log, images: Images = None) -> pd.DataFrame:
 @theme()
 def concentration(log: Log, images: Images = None, ax: Axes | None = None) -> Axes:
     """How much of the change falls on edges? Even spread gives .25; dashed: the edges of other prompts' images."""
-    table = concentration_table(log, images)
+    return concentration_lines(log, concentration_table(log, images), ax)
+
+
+def concentration_lines(log: Log, table: pd.DataFrame, ax: Axes | None) -> Axes:
+    """The table of ``concentration``; of the log its schedule."""
     ax = _spread_lines(log, table, ax)
     reference(ax, 0.25, "even spread")
     ax.set(ylabel="share of the energy", title="Energy on the quarter with most edges", ylim=(0, None))

@@ -67,18 +67,16 @@ def exit_quality(
     return Measured(pd.DataFrame(rows), facts)
 
 
-def exit_pictures(
-    models: Mapping[str, VAR], exits: Sequence[str], n: int = 6, seed: int = 0
-) -> dict[str, dict[str, np.ndarray]]:
-    """By weights and exit vector an image, uint8 [n, H, W, 3], of each of ``spread_classes``: the same noise."""
-    first = next(iter(models.values()))
-    specs, texts = exit_specs(first, exits), spread_classes(first, n)
-    return {
-        weights: {
-            text: np.stack(list(drawn(model, texts, seed, [spec]))) for text, spec in zip(exits, specs, strict=True)
-        }
-        for weights, model in models.items()
-    }
+def exit_pictures(models: Mapping[str, VAR], found: Measured, n: int = 6, seed: int = 0) -> Measured:
+    """Account of each row of ``exit_quality`` of these models, with a picture of each of ``spread_classes`` at the same
+    noise."""
+    texts = spread_classes(next(iter(models.values())), n)
+    pictures = [
+        np.stack(list(drawn(models[row.weights], texts, seed, exit_specs(models[row.weights], [row.exits]))))
+        for row in found.table.itertuples()
+    ]
+    account = found.table[["weights", "exits", "block_calls", "gflops"]]
+    return Measured(account, found.facts | {"pictures": texts}, np.stack(pictures))
 
 
 def spread_classes(model: VAR, n: int) -> list[str]:
