@@ -214,3 +214,14 @@ def test_no_page_is_wider_than_its_window(pages: list[Path], browser: Any, width
             box = image.bounding_box()  # none of what a telephone does not show
             assert box is None or box["width"] <= width
         page.close()
+
+
+def test_a_phone_shows_every_verdict_of_the_index(pages: list[Path], browser: Any) -> None:
+    """Of a table wider than the window the verdicts of all but the first model would stand out of sight."""
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto((pages[0].parents[1] / "index.html").as_uri())
+    verdicts = page.query_selector_all(".matrix a.verdict, .reports .verdict")
+    boxes = [verdict.bounding_box() for verdict in verdicts]
+    assert boxes and all(box is not None and box["x"] >= 0 and box["x"] + box["width"] <= 390 for box in boxes)
+    models = page.eval_on_selector_all(".matrix td[data-model]:has(a)", "cells => cells.map(c => c.dataset.model)")
+    assert {"mini-infinity", "mini-hart"} <= set(models)

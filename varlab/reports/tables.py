@@ -12,7 +12,11 @@ ABSENT = ("NaN", "nan", "NaT", "None", "<NA>")  # as pandas writes them
 DASH = "-"
 NUMBER = re.compile(r"([-+.\d\s\[\](),x%/]|to)*|inf")
 INTEGER = re.compile(r"\d+")
-WIDTHS = (("long", 40), ("middling", 20))  # of texts that go on in the next line: more letters than that
+WIDTHS = (
+    ("widest", 150),
+    ("long", 40),
+    ("middling", 20),
+)  # of texts that go on in the next line: more letters than that
 VERDICTS = ["claim", "finding", "verdict"]
 BREAKS = re.compile(r"(?<=[:,+/])(?=\w)|(?<=\.)(?=[a-z])")  # where a spec or an id may go on in the next line
 
