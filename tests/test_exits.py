@@ -184,13 +184,22 @@ def test_figures_read_tables_alone(seen: Measured, tmp_path: Path) -> None:
     removed = frame(removed=["nothing", "late"], scattering_frechet=[1.0, 2], class_accuracy=[0.9, 0.5], ssim=[1, 0.5])
     assert len(figures.detail_loss(Measured(removed, facts())).axes) == 3
     traded = frame(
-        weights=["a", "a", "FreqExit"], exits=["4", "2", "2"], block_calls=[16, 8, 8], scattering_frechet=[1.0, 3, 2]
+        weights=["a", "a", "FreqExit"],
+        exits=["4", "2", "2"],
+        block_calls=[16, 8, 8],
+        scattering_frechet=[1.0, 3, 2],
+        class_accuracy=[0.9, 0.4, 0.5],
     )
     ax = figures.exit_tradeoff(Measured(traded, facts()))
     legend = ax.get_legend()
     assert legend and [text.get_text() for text in legend.get_texts()] == ["a", "FreqExit"]
     assert ax.lines[1].get_color() == style.METHODS["freqexit"][0]  # as in every figure
     assert not np.isin(ax.lines[0].get_xdata(), ax.lines[1].get_xdata()).any()  # one interval would hide the other
+    titles = [
+        figures.exit_tradeoff(Measured(traded, facts()), name).get_title()
+        for name in ("scattering_frechet", "class_accuracy")
+    ]
+    assert len(set(titles)) == 2  # beside each other on a page
     refused(lambda: figures.exit_tradeoff(Measured(traded, facts()), "fid"), "measure")
     cost = pd.DataFrame({"block_calls": [16, 8], "gflops": [2.0, 1.1], "transformer_ratio": [1, 0.5], "low": [1, 0.4],
                          "high": [1, 0.6], "batch": [1, 1]})  # fmt: skip

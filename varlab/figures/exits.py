@@ -42,6 +42,10 @@ MEASURES = {
     "recall": "recall",
     "ssim": "SSIM to the picture\nwith all details",
 }
+TITLES = {  # of an exit, over what it computes
+    "scattering_frechet": "How far its images lie from scenes",
+    "class_accuracy": "How many of them show their class",
+}
 LENS = {
     "similarity": ("cosine with the block before", "Do neighbouring blocks agree?"),
     "agreement": ("agreement with the last block", "At which block does the final code appear?"),
@@ -149,7 +153,7 @@ def exit_tradeoff(
     ax.set(xlabel=COSTS[against], ylabel=MEASURES[measure])
     if measure == "scattering_frechet":
         ax.set_ylim(bottom=0)
-    ax.set_title("What an exit keeps for what it computes")
+    ax.set_title(TITLES.get(measure, "What an exit keeps for what it computes"))
     ax.legend()
     return finish(ax, log_of(found.facts), f"exits-{measure}", table)
 
