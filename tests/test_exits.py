@@ -195,11 +195,10 @@ def test_figures_read_tables_alone(seen: Measured, tmp_path: Path) -> None:
     assert legend and [text.get_text() for text in legend.get_texts()] == ["a", "FreqExit"]
     assert ax.lines[1].get_color() == style.METHODS["freqexit"][0]  # as in every figure
     assert not np.isin(ax.lines[0].get_xdata(), ax.lines[1].get_xdata()).any()  # one interval would hide the other
-    titles = [
-        figures.exit_tradeoff(Measured(traded, facts()), name).get_title()
-        for name in ("scattering_frechet", "class_accuracy")
-    ]
-    assert len(set(titles)) == 2  # beside each other on a page
+    pair = style.panels(2)
+    for name, panel in zip(("scattering_frechet", "class_accuracy"), pair, strict=True):
+        figures.exit_tradeoff(Measured(traded, facts()), name, ax=panel)
+    assert len({panel.get_title(loc="left") for panel in pair} - {""}) == 2  # beside each other on a page
     refused(lambda: figures.exit_tradeoff(Measured(traded, facts()), "fid"), "measure")
     cost = pd.DataFrame({"block_calls": [16, 8], "gflops": [2.0, 1.1], "transformer_ratio": [1, 0.5], "low": [1, 0.4],
                          "high": [1, 0.6], "batch": [1, 1]})  # fmt: skip

@@ -40,7 +40,9 @@ def test_rows_that_pandas_numbered_have_no_name_and_others_keep_it() -> None:
     named = table.rename_axis("stage")
     assert rows(arranged(named)) == [["stage", "block calls"], ["135", "9"], ["7", "8"]]
     both = named.assign(method="a").set_index("method", append=True)
-    assert rows(arranged(both))[0] == ["stage", "method", "block calls"]
+    page = arranged(both)
+    assert rows(page)[0] == ["stage", "method", "block calls"]
+    assert [head.get("class") for head in page.select("thead th")] == ["words", "words", None]
     crossed = pd.crosstab(pd.Series(["a"], name="paper"), pd.Series(["holds"], name="outcome"))
     assert rows(arranged(crossed))[:2] == [["outcome", "holds"], ["paper", ""]]
 

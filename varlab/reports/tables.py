@@ -31,6 +31,8 @@ def arrange_tables(soup: BeautifulSoup) -> None:
             _drop_numbering(table)
             _join_bounds(columns)
             _mark_words(_columns(table))
+        for head in table.select("thead tr:first-child th")[: len(table.select("tbody tr:first-child th"))]:
+            _mark(head, "words")  # over the names of rows
         for head in table.select("thead th"):
             head.string = head.get_text().replace("_", " ")
         _size(table.select("tbody th"))
