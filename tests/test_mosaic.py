@@ -83,6 +83,16 @@ def test_a_second_layout_changes_nothing() -> None:
     plt.close(sheet.figure)
 
 
+def test_notes_under_the_last_row_keep_their_letters() -> None:
+    with theme():
+        sheet = mosaic(2, 3, 1.25, 0.5)  # no room between the rows
+        for column in range(3):
+            sheet.below(1, column, "robust: SSIM 0.99")
+        resize(sheet.figure, "paper")
+    assert {note.get_fontsize() for note in sheet.notes} == {6}
+    plt.close(sheet.figure)
+
+
 def _overlap(one: Bbox, two: Bbox) -> bool:
     """By more than a pixel: letters stand in boxes with room for accents."""
     return min(one.x1, two.x1) - max(one.x0, two.x0) > 1 and min(one.y1, two.y1) - max(one.y0, two.y0) > 1

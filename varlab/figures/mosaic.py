@@ -176,7 +176,12 @@ class _Around(LayoutEngine):
                 if text is not None:
                     text.set_y(at)
             self._narrow(self.sheet.titles, side, math.inf)
-            self._narrow(self.sheet.notes, side, FLAT * min(np.diff(self.sheet.tops) - 1, default=math.inf))
+            self._narrow(self.sheet.notes, side, self._blank())
+
+    def _blank(self) -> float:
+        """How high a note may be, in fields: one under the last row has room."""
+        between = any(note.get_position()[1] < self.sheet.tops[-1] for note in self.sheet.notes)
+        return float(FLAT * min(np.diff(self.sheet.tops) - 1)) if between else math.inf
 
     def _narrow(self, texts: Sequence[Text], side: float, height: float) -> None:
         """Smaller letters where neighbours would touch; ``height``: in fields."""
