@@ -1,6 +1,7 @@
 """Axes of a log have names that one selects by: in memory, reopened, of version 1; with the same values."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -111,3 +112,13 @@ def test_groups_are_the_same_of_a_log_and_of_the_folder_of_its_run(model: Infini
     on_disk = logs.groups(tmp_path / "run")
     assert paths <= on_disk and all("/" in path for path in on_disk - paths)  # coordinates
     refused(lambda: logs.groups(tmp_path), "holds no log")
+
+
+@pytest.mark.parametrize("manifest", [True, False])
+def test_groups_of_a_damaged_log_are_refused_as_the_log_is(log: xr.DataTree, tmp_path: Path, manifest: bool) -> None:
+    folders.write_log(tmp_path, log)
+    shutil.rmtree(tmp_path / "log.zarr")
+    (tmp_path / "log.zarr").mkdir()
+    if not manifest:
+        (tmp_path / "complete.json").unlink()
+    assert refused(lambda: logs.groups(tmp_path), "damaged") == refused(lambda: vl.open_log(tmp_path), "damaged")

@@ -28,13 +28,15 @@ def as_log(log: Log) -> xr.DataTree:
 
 
 def groups(log: Log) -> set[str]:
-    """Paths of all groups and variables (``sparsevar/stage-08/kept``), without opening the log of a whole run."""
-    if not isinstance(log, xr.DataTree):
-        from varlab.runs.folders import STORE, is_finished
+    """Paths of all groups and variables (``sparsevar/stage-08/kept``), of a folder also of coordinates.
 
-        store = Path(log) / STORE
-        if is_finished(Path(log)):
-            return {record.parent.relative_to(store).as_posix() for record in store.rglob("zarr.json")} - {"."}
+    The log of a whole run is not opened. Errors: those of ``as_log``.
+    """
+    if not isinstance(log, xr.DataTree):
+        from varlab.runs.folders import stored_groups
+
+        if (found := stored_groups(Path(log))) is not None:
+            return found
     nodes = ((node.path.strip("/"), node) for node in as_log(log).subtree)
     return {f"{path}/{name}".strip("/") for path, node in nodes for name in ("", *map(str, node.data_vars))} - {""}
 

@@ -98,10 +98,27 @@ def _open(folder: Path) -> xr.DataTree:
         raise
 
 
+def stored_groups(folder: Path) -> set[str] | None:
+    """Paths of all groups, variables and coordinates of a whole log, without opening it.
+
+    None where no manifest says that it is whole.
+    Raises VarlabError for a log that is not what its manifest says.
+    """
+    if not (is_finished(folder) and (folder / MANIFEST).exists()):
+        return None
+    _check_store(folder)
+    store = folder / STORE
+    return {record.parent.relative_to(store).as_posix() for record in store.rglob("zarr.json")} - {"."}
+
+
+def _check_store(folder: Path) -> None:
+    if wrong := faults(folder, beginning=STORE):
+        raise damaged(folder / STORE, "; ".join(wrong[:3]), folder)
+
+
 def _open_store(folder: Path) -> xr.DataTree:
     store = folder / STORE
-    if wrong := faults(folder, beginning=STORE):
-        raise damaged(store, "; ".join(wrong[:3]), folder)
+    _check_store(folder)
     try:
         tree = xr.open_datatree(store, engine="zarr", consolidated=False, chunks={})
     except Exception as error:  # zarr, its codecs and xarray have a dozen unrelated classes for a damaged store
