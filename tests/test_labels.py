@@ -137,6 +137,19 @@ def test_names_of_a_trade_off_touch_nothing_in_any_style(style_name: str, agains
         assert explained == (against == "work_ratio")
 
 
+@pytest.mark.parametrize("measure", ["ssim", "psnr"])
+def test_without_a_frontier_no_name_is_shortened(measure: str) -> None:
+    """Nothing would explain it: of PSNR there is no frontier, and an older comparison has none."""
+    compared = traded()
+    compared.table["psnr"] = 30.0 * compared.table.ssim
+    another = compared.table.loc[["truncate:last=1"]].rename({"truncate:last=1": "truncate:last=2"})
+    compared.table = pd.concat([compared.table, another.assign(work_ratio=0.4)])
+    if measure == "ssim":
+        compared.frontier = None
+    ax = figures.tradeoff(compared, measure, "work_ratio", figures.panels()[0])
+    assert {text.get_text() for text in ax.texts} & {"last=1", "last=2", "t1", "t2"} == {"last=1", "last=2"}
+
+
 def test_a_crowded_figure_fits_a_poster() -> None:
     """A long title, twelve ticks of which the last stays, names that all stay, a legend that takes half the width."""
     with style.theme():

@@ -49,6 +49,8 @@ def tradeoff(
     shown = table.drop(index="none", errors="ignore")
     kinds = list(dict.fromkeys(map(family, shown.index)))
     names: dict[str, Label] = {}
+    frontier = read_frontier(source) if against == "work_ratio" and measure not in NO_MEAN else None
+    compared = frontier is not None and measure in frontier.measures
     for kind in kinds:
         part = shown[[family(name) == kind for name in shown.index]].sort_values(against)
         baseline = is_baseline(kind)
@@ -64,10 +66,9 @@ def tradeoff(
             ax.hlines(part[measure], part["speedup_low"], part["speedup_high"], color=colour, lw=0.9, zorder=1)
         if len(part) > 1 or against == "speedup":  # over work the frontier names its baselines
             points = part[[against, measure]].itertuples()
-            named = _short if baseline and against == "work_ratio" else _settings
+            named = _short if baseline and compared else _settings  # what is short its legend explains
             names |= {str(name): Label(named(name), x, y, colour, optional=baseline) for name, x, y in points}
-    frontier = read_frontier(source) if against == "work_ratio" else None
-    if frontier is not None and measure in frontier.measures and measure not in NO_MEAN:
+    if frontier is not None and compared:
         edge = _line_to_beat(ax, frontier.table(measure), measure, least=float(shown.work_ratio.min()))
         names |= {spec: label for spec, label in edge.items() if spec not in names}
     timed = f" (n = {int(table.timings.max())} batches)" if "timings" in table else ""  # not the n of the prompts
