@@ -26,8 +26,8 @@ def drawn(columns: int, name: str, title: str, shape: tuple[int, int] = (8, 8), 
         for column in range(columns):
             sheet.title(column, title)
         if bar:
-            sheet.bar(Normalize(0, 1), "mako", "a long name for a short bar\nin two lines", "both")
-        sheet.figure.suptitle("What they show", x=0.01, ha="left")
+            sheet.bar(Normalize(0, 1), "mako", "a long name for a short bar in several lines", "both")
+        sheet.figure.suptitle("What they show " * 12, x=0.01, ha="left")
         finish(sheet.figure, toy_log(), "sheet", pd.DataFrame({"n": [1]}))
     return sheet
 
@@ -51,6 +51,7 @@ def test_nothing_is_cut_and_nothing_touches(case: str, style: str) -> None:
     around = [text for text in (*words, *sheet.figure.texts) if text.get_text()]
     bar = sheet.ax.child_axes[0].get_tightbbox()
     assert bar is not None
+    assert bar.height <= 1.1 * sheet.ax.bbox.height  # names of its first and last tick reach beyond its ends
     boxes = {f"{i} {text.get_text()}": text.get_window_extent() for i, text in enumerate(around)} | {"bar": bar}
     for name, box in boxes.items():
         assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1, name
@@ -80,6 +81,15 @@ def test_a_second_layout_changes_nothing() -> None:
     engine.execute(sheet.figure)
     assert np.allclose(sheet.figure.get_size_inches(), size, rtol=2e-3)
     assert np.allclose(sheet.ax.get_position().bounds, place, atol=2e-3)
+    plt.close(sheet.figure)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_picture_may_have_no_title() -> None:
+    sheet = drawn(3, "dense", "")
+    with theme():
+        resize(sheet.figure, "paper")
+    assert {title.get_fontsize() for title in sheet.titles} == {6.5}
     plt.close(sheet.figure)
 
 

@@ -78,7 +78,7 @@ def energy_maps(
             sheet.picture(row, column, _energy(log, p, source, k), cmap=ENERGY, norm=ENERGY_SCALE)
         if len(sources) > 1:
             sheet.name(row, source, column=2)
-    sheet.bar(ENERGY_SCALE, ENERGY, "energy over\nthe map's mean", "max", ticks=[0, 1, 4, 9])
+    sheet.bar(ENERGY_SCALE, ENERGY, "energy over the map's mean", "max", ticks=[0, 1, 4, 9])
     return finish(sheet.figure, log, "energy_maps", energy_maps_table(log, chosen, shown, sources))
 
 
@@ -126,7 +126,7 @@ def token_maps(
             scaled = (values - 1) / max(values.std(), 1e-12)
             sheet.picture(row, column, scaled, cmap=ENERGY, norm=CHANGE_SCALE)
             sheet.below(row, column, f"sd {two_digits(100 * values.std())} %")
-    label = "change above the map's mean, in standard\ndeviations (sd: in % of the mean)"
+    label = "change above the map's mean, in standard deviations (sd: in % of the mean)"
     sheet.bar(CHANGE_SCALE, ENERGY, label, "max")
     return finish(sheet.figure, log, "token_maps", token_maps_table(log, chosen, shown, at, guidance_row))
 

@@ -18,6 +18,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from varlab.figures.style import INK, SOFT, clean_bar, figure_of
+from varlab.figures.text import into_lines
 
 EDGE = 0.06  # inches: blank around, and between the pictures and what stands over or under all of them
 POINT = 1 / 72  # inches
@@ -87,11 +88,11 @@ class Mosaic:
         self.notes.append(self.ax.text(x, y, text, ha="center", va="top", **look))
 
     def bar(self, scale: Normalize, colours: str, label: str, extend: str, ticks: Any = BARS) -> None:
-        """A colour bar at the right, as high as the rows."""
+        """A colour bar at the right, as high as the rows; its label has as many lines as that asks for."""
         width = (self.lefts[-1] + 1) * self.side
         place = self.ax.inset_axes((1 + BAR / width, 0, BAR / width, 1))
         bar = self.figure.colorbar(ScalarMappable(scale, colours), cax=place, extend=extend, ticks=ticks)
-        bar.set_label(label)
+        bar.set_label(label, fontsize=7)
         clean_bar(bar)
 
     def _points(self, pad: float) -> float:
@@ -161,8 +162,10 @@ class _Around(LayoutEngine):
         )
         edge, width = EDGE * fig.dpi, fig.bbox.width
         title, note = fig._suptitle, fig._supxlabel  # type: ignore[attr-defined]
+        if title is not None:
+            into_lines(title, title.get_window_extent().width, width * (1 - 2 * title.get_position()[0]))
         over, under = (0.0 if text is None else text.get_window_extent().height + edge for text in (title, note))
-        for _ in range(2):  # what stands around hardly depends on the size of the fields
+        for _ in range(3):  # what stands around hardly depends on the size of the fields
             box, whole = ax.bbox, ax.get_tightbbox()
             assert whole is not None
             left, right = box.x0 - whole.x0, whole.x1 - box.x1
@@ -175,6 +178,9 @@ class _Around(LayoutEngine):
             for text, at in ((title, 1 - edge / height), (note, edge / height)):
                 if text is not None:
                     text.set_y(at)
+            for bar in ax.child_axes:
+                label = bar.yaxis.label
+                into_lines(label, label.get_window_extent().height, ax.bbox.height)
             self._narrow(self.sheet.titles, side, math.inf)
             self._narrow(self.sheet.notes, side, self._blank())
 
@@ -186,7 +192,7 @@ class _Around(LayoutEngine):
     def _narrow(self, texts: Sequence[Text], side: float, height: float) -> None:
         """Smaller letters where neighbours would touch; ``height``: in fields."""
         room = side * np.array([CLOSE * min(np.diff(self.sheet.lefts), default=math.inf), height])
-        boxes = [text.get_window_extent() for text in texts]
+        boxes = [text.get_window_extent() for text in texts if text.get_text()]
         share = min((min(room / (box.width, box.height)) for box in boxes), default=1.0)
         for text in texts if share < 1 else ():
             text.set_fontsize(float(text.get_fontsize()) * share)

@@ -22,7 +22,7 @@ from varlab.figures.layout import lay_out
 from varlab.figures.legends import BELOW as UNDER
 from varlab.figures.legends import put_below
 from varlab.figures.style import PROVENANCE, figure_of
-from varlab.figures.text import balanced
+from varlab.figures.text import into_lines
 
 STYLES = {"paper": (1.0, 1.0), "talk": (1.6, 1.9), "poster": (2.6, 3.2)}  # size of the figure, of letters and lines
 ROUNDS = 5  # at most: more lines leave less room
@@ -141,12 +141,12 @@ def _fit(figure: Figure) -> bool:
     Whether anything changed, and so the room.
     """
     titles = [title for ax in figure.axes for title in _titles(ax)]
-    changed = [_wrap(title, title.get_window_extent().width, room) for title, room in titles]
+    changed = [into_lines(title, title.get_window_extent().width, room) for title, room in titles]
     if any(changed):
         return True  # a long one takes room from the axes
     for ax in figure.axes:
         for axis, room, side in ((ax.xaxis, ax.bbox.width, "width"), (ax.yaxis, ax.bbox.height, "height")):
-            changed += [_wrap(axis.label, getattr(axis.label.get_window_extent(), side), room), _thin(axis)]
+            changed += [into_lines(axis.label, getattr(axis.label.get_window_extent(), side), room), _thin(axis)]
     return any(changed)
 
 
@@ -161,17 +161,6 @@ def _titles(ax: Axes) -> Iterator[tuple[Text, float]]:
     for text in ax.get_children():
         if isinstance(text, Text) and text.get_text() in rooms.keys() - {""}:
             yield text, rooms[text.get_text()]
-
-
-def _wrap(text: Text, extent: float, room: float) -> bool:
-    """Lines that are too long end at a middle dot first, and then at any blank."""
-    before = text.get_text()
-    if extent > room:
-        letters = int(0.98 * room / extent * max(map(len, before.split("\n"))))
-        lines = before.replace(" · ", "\n").split("\n")
-        longest = max(map(len, before.split()))  # no word is broken
-        text.set_text("\n".join(balanced(line, max(longest, letters)) for line in lines))
-    return text.get_text() != before
 
 
 def _thin(axis: Axis) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from itertools import groupby
 
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+from matplotlib.text import Text
 
 from varlab.markup import brief
 
@@ -77,6 +78,17 @@ def balanced(text: object, width: int) -> str:
             break
         lines = closer
     return lines
+
+
+def into_lines(text: Text, extent: float, room: float) -> bool:
+    """Lines that are too long end at a middle dot first, and then at any blank. Whether any was."""
+    before = text.get_text()
+    if extent > room:
+        letters = int(0.98 * room / extent * max(map(len, before.split("\n"))))
+        lines = before.replace(" · ", "\n").split("\n")
+        longest = max(map(len, before.split()))  # no word is broken
+        text.set_text("\n".join(balanced(line, max(longest, letters)) for line in lines))
+    return text.get_text() != before
 
 
 def parted(text: object, width: int) -> str:
