@@ -42,7 +42,7 @@ COLOURS = {
     "ffn": GREEN,
 }
 CYCLE = (BLUE, RED, GREEN, PINK, ORANGE, SKY)
-METHODS = {  # one colour, unlike the others to every eye, and one marker a method; baselines in greys and browns
+METHODS = {  # a marker and a colour each, unlike the others to colour-blind eyes; baselines in greys and browns
     "sparsevar": (BLUE, "o"),
     "skipvar": (RED, "s"),
     "fastvar": ("#00905A", "^"),
