@@ -220,6 +220,9 @@ def test_the_ablation_resumes_and_its_table_says_what_it_compares(tmp_path: Path
     assert grown.exits.tolist() == [2, 3, 2, 2, 3] and not math.isnan(grown.less_untrained.iloc[-1])
     former = grown[grown.exits == 2].reset_index(drop=True)
     pd.testing.assert_frame_equal(former, table, check_dtype=False)
+    alone = replace(asked, recipes=("corrected",))  # its folder lacks the run that its row is compared with
+    assert ablate(alone, tmp_path / "alone", tmp_path / "out", 1, "cpu", silent)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "ablation.csv"), grown)
     held = grown.assign(weights=grown.weights.where(grown.recipe != "plain", "trained elsewhere"))
     held.to_csv(tmp_path / "out" / "ablation.csv", index=False)
     assert ablate(elsewhere, tmp_path / "other", tmp_path / "out", 1, "cpu", silent, notes.append)

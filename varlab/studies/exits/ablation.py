@@ -150,7 +150,8 @@ def write_table(asked: Ablation, folder: Path, out: Path, model: VAR, held: Meas
     """One row a run and exit: measures with 95 % intervals, and the Frechet distance less that of the untrained exit
     and of the LayerSkip-like run of the same training seed, paired by class and sampling seed.
 
-    ``held``: a table whose rows stay, with the differences that they have, but for those of the folder's own runs.
+    ``held``: a table whose rows stay, but for those of the folder's own runs, and of these the differences from runs
+    that the folder lacks.
     """
     space = FrechetSpace(np.load(folder / f"reference-{asked.n}.npz")["features"], asked.resamples)
     found = [one for place in _places(asked, folder) for one in _judged(asked, place, space)]
@@ -160,7 +161,8 @@ def write_table(asked: Ablation, folder: Path, out: Path, model: VAR, held: Meas
     table = pd.DataFrame([one.row(found, space) for one in found])
     facts = facts_of(model, labels(model, asked.n), asked.sample_seed) | {"plan": asdict(asked.plan)}
     if held is not None:
-        table = pd.concat([table, held.table]).drop_duplicates(ROW, ignore_index=True)
+        columns = dict.fromkeys([*held.table, *table])
+        table = table.set_index(ROW).combine_first(held.table.set_index(ROW)).reset_index()[list(columns)]
         table = table.sort_values(ROW, key=lambda part: part.where(part != UNTRAINED, ""), kind="stable")
         facts["device"] = "; ".join(dict.fromkeys([*held.facts["device"].split("; "), facts["device"]]))
     Measured(table, facts).save(out, TABLE)
