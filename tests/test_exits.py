@@ -172,6 +172,8 @@ def test_images_by_exit_are_of_classes_far_apart_and_kept_as_drawn(tmp_path: Pat
     assert [ax.get_title(loc="left") for ax in grid.axes] == [*names, "", ""]
     assert [ax.get_ylabel() for ax in grid.axes] == ["exit 4", "", "exit 2", ""]
     plt.close("all")
+    (tmp_path / "samples.png").write_bytes((tmp_path / "samples.png").read_bytes()[:90])
+    refused(lambda: read_measured(tmp_path, "samples"), "damaged", "varlab report --fresh")
 
 
 def test_figures_read_tables_alone(seen: Measured, tmp_path: Path) -> None:

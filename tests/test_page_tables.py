@@ -43,6 +43,8 @@ def test_rows_that_pandas_numbered_have_no_name_and_others_keep_it() -> None:
     page = arranged(both)
     assert rows(page)[0] == ["stage", "method", "block calls"]
     assert [head.get("class") for head in page.select("thead th")] == ["words", "words", None]
+    levels = pd.DataFrame({"n": [1]}, index=pd.MultiIndex.from_tuples([(6, 12)]))
+    assert rows(arranged(levels)) == [["", "", "n"], ["6", "12", "1"]]
     crossed = pd.crosstab(pd.Series(["a"], name="paper"), pd.Series(["holds"], name="outcome"))
     assert rows(arranged(crossed))[:2] == [["outcome", "holds"], ["paper", ""]]
 
@@ -53,6 +55,12 @@ def test_words_stand_to_the_left_and_long_ones_take_several_lines() -> None:
     baseline, ms, text = page.select("td")
     assert baseline["class"] == "long words" and baseline.get_text() == spec and baseline.find_all("wbr")
     assert ms.get("class") is None and text["class"] == "words" and not text.find_all("wbr")
+
+
+def test_small_and_infinite_numbers_are_no_words() -> None:
+    cells = arranged(pd.DataFrame({"p": [1e-7, 2.5e-5], "psnr": [float("inf"), float("-inf")]})).select("td")
+    assert [cell.get_text() for cell in cells] == ["1.000000e-07", "inf", "2.500000e-05", "-inf"]
+    assert not any(cell.get("class") for cell in cells)
 
 
 def test_verdicts_stand_once_on_a_page() -> None:

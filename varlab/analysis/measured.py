@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from varlab.errors import VarlabError
-from varlab.outputs import save_image, save_json, save_table
+from varlab.outputs import require_picture, save_image, save_json, save_table
 
 Pictures = npt.NDArray[np.uint8]
 
@@ -39,7 +39,7 @@ class Measured:
 
 
 def read_measured(folder: Path | str, name: str) -> Measured:
-    """A table that ``save`` wrote, with its facts. Errors: a folder without it."""
+    """A table that ``save`` wrote, with its facts and pictures. Errors: a folder without it, damaged pictures."""
     place = Path(folder)
     if not (place / f"{name}.csv").is_file() or not (place / f"{name}.json").is_file():
         raise VarlabError(f"There is no {name}.csv with its {name}.json in {place}.")
@@ -47,6 +47,7 @@ def read_measured(folder: Path | str, name: str) -> Measured:
     facts = json.loads((place / f"{name}.json").read_text())
     if "pictures" not in facts:
         return Measured(table, facts)
+    require_picture(place / f"{name}.png", "Make its report again: varlab report --fresh.")
     with Image.open(place / f"{name}.png") as sheet:
         rows, across = len(table), len(facts["pictures"])
         found = np.asarray(sheet).reshape(rows, sheet.height // rows, across, sheet.width // across, 3)

@@ -10,7 +10,7 @@ from bs4 import BeautifulSoup, Tag
 
 ABSENT = ("NaN", "nan", "NaT", "None", "<NA>")  # as pandas writes them
 DASH = "-"
-NUMBER = re.compile(r"([-+.\d\s\[\](),x%/]|to)*|inf")
+NUMBER = re.compile(r"([-+.\d\s\[\](),x%/]|to|inf|\de[-+]\d)*")
 INTEGER = re.compile(r"\d+")
 WIDTHS = (
     ("widest", 150),
@@ -79,6 +79,8 @@ def _drop_numbering(table: Tag) -> None:
     """Rows that pandas numbered; an index with a name means something."""
     corner, names = table.select_one("thead th"), table.select("tbody th")
     if corner is None or corner.get_text() or not all(INTEGER.fullmatch(name.get_text()) for name in names):
+        return
+    if len(names) > len(table.select("tbody tr")):  # an index of several levels
         return
     for cell in (corner, *names):
         cell.decompose()
