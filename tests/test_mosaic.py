@@ -17,7 +17,7 @@ from varlab.figures.style import finish, theme
 
 def drawn(columns: int, name: str, title: str, shape: tuple[int, int] = (8, 8), bar: bool = True) -> Mosaic:
     with theme():
-        sheet = mosaic(3, columns, min(5.5 / columns, 1.25), 1.3, between=0.11)
+        sheet = mosaic(3, columns, min(5.5 / columns, 1.25), 1.3, shape=shape, between=0.11)
         for row in range(3):
             sheet.name(row, name, **METHOD)
             for column in range(columns):
@@ -36,6 +36,8 @@ CASES = {
     "few": (3, "dense", "stage 9"),
     "many": (10, "sparsevar:\nkeep=0.27", "stage 10 · 16²\ncomputed"),
     "long names": (4, "random-tokens:keep=0.27,\nlast=3+truncate:last=1", "a large red triangle\nbeside a star"),
+    "wide": (6, "random-tokens:\nkeep=0.27,last=3\n1000 ms per image,\n1.00x (n = 3)", "stage 10", (8, 20)),
+    "high": (6, "dense", "stage 10", (20, 8)),
 }
 
 
@@ -69,6 +71,8 @@ def test_fields_keep_their_shape_and_pictures_theirs() -> None:
         box = image.get_window_extent()
         assert box.width == pytest.approx(2 * box.height, rel=1e-6)
     assert box.width <= 1.25 * sheet.figure.dpi + 1
+    gap = sheet.titles[0].get_window_extent().y0 - sheet.ax.images[0].get_window_extent().y1
+    assert gap < 0.1 * sheet.figure.dpi  # no blank over a wide picture
     plt.close(sheet.figure)
 
 

@@ -59,7 +59,7 @@ def keep_maps(log: Log, images: Images = None, dense: Images = None, prompts: Se
     pictures = ([] if dense is None else [images_of(log, dense)]) + [images_of(log, images)]
     columns = [(k, name) for k in stages for name in names]
     scale = _score_scale(log, stages, chosen) if "score" in names else None
-    sheet = _fields(len(chosen), len(pictures) + len(columns))
+    sheet = _fields(len(chosen), len(pictures) + len(columns), pictures[-1][chosen[0]])
     for row, p in enumerate(chosen):
         sheet.name(row, f"prompt {p}")
         for column, whole in enumerate(pictures):
@@ -98,10 +98,10 @@ def _score_scale(log: Log, stages: Sequence[int], prompts: Sequence[int]) -> Nor
     return Normalize(*np.nanquantile(np.concatenate(shown), [0.005, 0.995]))
 
 
-def _fields(rows: int, columns: int) -> Mosaic:
+def _fields(rows: int, columns: int, picture: np.ndarray) -> Mosaic:
     """As large as a page allows and at most an inch and a quarter, with room below each."""
     side = min((PAGE - 0.9) / columns, 1.25)
-    return mosaic(rows, columns, side, 0.9, gap=0.03, between=0.11)
+    return mosaic(rows, columns, side, 0.9, shape=picture.shape, gap=0.03, between=0.11)
 
 
 def _draw_kept(sheet: Mosaic, row: int, column: int, picture: np.ndarray, kept: np.ndarray) -> None:

@@ -71,7 +71,7 @@ def energy_maps(
     pictures = images_of(log, images)
     rows = [(p, source) for p in chosen for source in sources]
     titles = [f"stage {stage_name(k, grids(log))}" for k in shown]
-    sheet = _sheet(len(rows), titles, apart={2: NAME} if len(sources) > 1 else {})
+    sheet = _sheet(len(rows), titles, pictures[chosen[0]], apart={2: NAME} if len(sources) > 1 else {})
     for row, (p, source) in enumerate(rows):
         _picture(sheet, row, pictures[p], p)
         for column, k in enumerate(shown, 2):
@@ -118,7 +118,7 @@ def token_maps(
     names = ("\nmost on edges", "\nleast on edges") if not blocks and bool(late.notnull().any()) else ()
     about = dict(zip(shown, names, strict=False))
     titles = [f"block {b}{about.get(b, '')}\n{_stage_title(log, k)}" for b, k in columns]
-    sheet = _sheet(len(chosen), titles, between=0.11)
+    sheet = _sheet(len(chosen), titles, pictures[chosen[0]], between=0.11)
     for row, p in enumerate(chosen):
         _picture(sheet, row, pictures[p], p)
         for column, (b, k) in enumerate(columns, 2):
@@ -163,11 +163,17 @@ def _cells(keys: Sequence[tuple[Any, ...]], maps: Sequence[np.ndarray], axes: Se
     return pd.concat(parts, ignore_index=True)
 
 
-def _sheet(rows: int, titles: Sequence[str], between: float = 0.0, apart: Mapping[int, float] | None = None) -> Mosaic:
-    """Fields across a page: a picture, its edges, and maps under their titles."""
+def _sheet(
+    rows: int,
+    titles: Sequence[str],
+    picture: np.ndarray,
+    between: float = 0.0,
+    apart: Mapping[int, float] | None = None,
+) -> Mosaic:
+    """Fields of the shape of a picture across a page: a picture, its edges, and maps under their titles."""
     columns = 2 + len(titles)
     side = (PAGE - 0.9 - sum((apart or {}).values())) / columns - GAP
-    sheet = mosaic(rows, columns, side, 0.9, gap=GAP, between=between, apart=apart)
+    sheet = mosaic(rows, columns, side, 0.9, shape=picture.shape, gap=GAP, between=between, apart=apart)
     for column, title in enumerate(["image", "its edges", *titles]):
         sheet.title(column, title)
     return sheet

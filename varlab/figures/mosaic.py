@@ -22,7 +22,7 @@ from varlab.figures.text import into_lines
 
 EDGE = 0.06  # inches: blank around, and between the pictures and what stands over or under all of them
 POINT = 1 / 72  # inches
-CLOSE = 0.97  # of the distance of two columns: the widest title
+CLOSE = 0.97  # of the distance of two columns: the widest title; of two rows: the highest name
 FLAT = 0.85  # of the blank between two rows: the highest note in it
 TITLE: Any = {"ha": "center", "va": "bottom", "fontsize": 6.5, "fontweight": "bold"}
 NAME: Any = {"rotation": 90, "fontsize": 6.5, "color": SOFT}
@@ -35,19 +35,22 @@ BAR = 0.1  # inches: width of a colour bar, and what is blank before it
 
 @dataclass(frozen=True)
 class Mosaic:
-    """Fields of one side, the unit of ``ax``: ``lefts`` and ``tops`` of columns and rows, y downwards.
+    """Fields whose longer side is the unit of ``ax``: ``lefts`` and ``tops`` of columns and rows, y downwards.
 
-    ``side``: inches, at most. Pictures that are no squares stand in the middle of their fields. ``frames``: the lines
-    around.
+    ``side``: inches, at most. ``high`` and ``wide``: of a field, the longer one 1. Pictures of another shape stand in
+    the middle of their fields. ``frames``: the lines around.
     """
 
     ax: Axes
     side: float
+    high: float
+    wide: float
     lefts: np.ndarray
     tops: np.ndarray
     frames: LineCollection
     titles: list[Text] = field(default_factory=list)
     notes: list[Text] = field(default_factory=list)
+    names: list[Text] = field(default_factory=list)
 
     @property
     def figure(self) -> Figure:
@@ -56,8 +59,8 @@ class Mosaic:
     def picture(self, row: int, column: int, values: Any, **how: Any) -> None:
         """An image [H, W, 3], or values [H, W] with ``cmap`` and ``norm``."""
         shown = np.asarray(values)
-        height, width = np.array(shown.shape[:2]) / max(shown.shape[:2])
-        left, top = self.lefts[column] + (1 - width) / 2, self.tops[row] + (1 - height) / 2
+        height, width = np.array(shown.shape[:2]) / max(shown.shape[0] / self.high, shown.shape[1] / self.wide)
+        left, top = self.lefts[column] + (self.wide - width) / 2, self.tops[row] + (self.high - height) / 2
         image = AxesImage(self.ax, extent=(left, left + width, top + height, top), interpolation="nearest", **how)
         image.set_data(shown)
         self.ax.add_image(image)
@@ -66,30 +69,31 @@ class Mosaic:
     def not_run(self, row: int, column: int) -> None:
         """Says so in a field without a picture, or with one that a later stage would have changed."""
         x, y = self.lefts[column], self.tops[row]
-        self.ax.text(x + 0.5, y + 0.5, "not run", ha="center", va="center", fontsize=6.5, color=SOFT)
-        self._frame(x, y, 1, 1)
+        centre = x + self.wide / 2, y + self.high / 2
+        self.ax.text(*centre, "not run", ha="center", va="center", fontsize=6.5, color=SOFT)
+        self._frame(x, y, self.wide, self.high)
 
     def title(self, column: int, text: str, pad: float = 3, row: int = 0, **look: Any) -> None:
         """Over a column, or over the picture of a row in it; ``pad``: points."""
         look = TITLE | look
-        at = self.lefts[column] + {"left": 0, "center": 0.5}[look["ha"]]
+        at = self.lefts[column] + {"left": 0, "center": self.wide / 2}[look["ha"]]
         self.titles.append(self.ax.text(at, self.tops[row] - self._points(pad), text, **look))
 
     def name(self, row: int, text: str, column: int = 0, pad: float = 2, **look: Any) -> None:
         """Left of a row, or of a column in it."""
         look = NAME | look
-        x, y = self.lefts[column] - self._points(pad), self.tops[row] + 0.5
-        self.ax.text(x, y, text, ha="right", va="center", **look)
+        x, y = self.lefts[column] - self._points(pad), self.tops[row] + self.high / 2
+        self.names.append(self.ax.text(x, y, text, ha="right", va="center", **look))
 
     def below(self, row: int, column: int, text: str, pad: float = 1, **look: Any) -> None:
         """Under a picture: the room between rows must allow it."""
         look = BELOW | look
-        x, y = self.lefts[column] + 0.5, self.tops[row] + 1 + self._points(pad)
+        x, y = self.lefts[column] + self.wide / 2, self.tops[row] + self.high + self._points(pad)
         self.notes.append(self.ax.text(x, y, text, ha="center", va="top", **look))
 
     def bar(self, scale: Normalize, colours: str, label: str, extend: str, ticks: Any = BARS) -> None:
         """A colour bar at the right, as high as the rows; its label has as many lines as that asks for."""
-        width = (self.lefts[-1] + 1) * self.side
+        width = (self.lefts[-1] + self.wide) * self.side
         place = self.ax.inset_axes((1 + BAR / width, 0, BAR / width, 1))
         bar = self.figure.colorbar(ScalarMappable(scale, colours), cax=place, extend=extend, ticks=ticks)
         bar.set_label(label, fontsize=7)
@@ -110,34 +114,38 @@ def mosaic(
     side: float,
     beside: float,
     *,
+    shape: Sequence[int] = (1, 1),
     gap: float = 0.02,
     between: float = 0.0,
     apart: Mapping[int, float] | None = None,
     frame: float = 0.4,
 ) -> Mosaic:
-    """Empty fields of at most ``side`` inches in a new figure.
+    """Empty fields of at most ``side`` inches, their longer side, in a new figure.
 
     Parameters
     ----------
     beside
         Inches that the figure is wider than its fields: for names, and for a colour bar.
+    shape
+        Height and width of the pictures, in any unit.
     gap
         Inches between neighbours; ``between`` more between rows, ``apart`` more before a column.
     frame
         Points: the lines around pictures.
     """
-    steps = np.full(columns, side + gap)
+    high, wide = np.array(shape[:2]) / max(shape[:2])
+    steps = np.full(columns, wide * side + gap)
     steps[0] = 0
     for column, more in (apart or {}).items():
         steps[column] += more
-    lefts, tops = np.cumsum(steps) / side, np.arange(rows) * (side + gap + between) / side
-    width, height = lefts[-1] + 1, tops[-1] + 1
+    lefts, tops = np.cumsum(steps) / side, np.arange(rows) * (high * side + gap + between) / side
+    width, height = lefts[-1] + wide, tops[-1] + high
     figure, ax = plt.subplots(figsize=(width * side + beside, height * side))
     ax.set(xlim=(0, width), ylim=(height, 0))
     ax.set_axis_off()
     frames = LineCollection([], linewidths=frame, colors="#444444", clip_on=False)
     ax.add_collection(frames, autolim=False)
-    sheet = Mosaic(ax, side, lefts, tops, frames)
+    sheet = Mosaic(ax, side, high, wide, lefts, tops, frames)
     figure.set_layout_engine(_Around(sheet))
     return sheet
 
@@ -181,18 +189,20 @@ class _Around(LayoutEngine):
             for bar in ax.child_axes:
                 label = bar.yaxis.label
                 into_lines(label, label.get_window_extent().height, ax.bbox.height)
-            self._narrow(self.sheet.titles, side, math.inf)
-            self._narrow(self.sheet.notes, side, self._blank())
+            places = self.sheet.lefts, self.sheet.tops
+            across, down = (CLOSE * side * min(np.diff(place), default=math.inf) for place in places)
+            self._narrow(self.sheet.titles, across, math.inf)
+            self._narrow(self.sheet.notes, across, side * self._blank())
+            self._narrow(self.sheet.names, math.inf, down)
 
     def _blank(self) -> float:
         """How high a note may be, in fields: one under the last row has room."""
         between = any(note.get_position()[1] < self.sheet.tops[-1] for note in self.sheet.notes)
-        return float(FLAT * min(np.diff(self.sheet.tops) - 1)) if between else math.inf
+        return float(FLAT * min(np.diff(self.sheet.tops) - self.sheet.high)) if between else math.inf
 
-    def _narrow(self, texts: Sequence[Text], side: float, height: float) -> None:
-        """Smaller letters where neighbours would touch; ``height``: in fields."""
-        room = side * np.array([CLOSE * min(np.diff(self.sheet.lefts), default=math.inf), height])
+    def _narrow(self, texts: Sequence[Text], width: float, height: float) -> None:
+        """Smaller letters where neighbours would touch; ``width`` and ``height``: pixels of one of them."""
         boxes = [text.get_window_extent() for text in texts if text.get_text()]
-        share = min((min(room / (box.width, box.height)) for box in boxes), default=1.0)
+        share = min((min(width / box.width, height / box.height) for box in boxes), default=1.0)
         for text in texts if share < 1 else ():
             text.set_fontsize(float(text.get_fontsize()) * share)

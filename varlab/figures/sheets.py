@@ -28,7 +28,8 @@ def contact_sheet(log: Log, images: Images = None, prompts: Sequence[int] | None
     columns = min(columns, len(table))
     rows = -(-len(table) // columns)
     side = PAGE / columns
-    sheet = mosaic(rows, columns, side - GAP, GAP, gap=GAP, between=TEXT, frame=0)
+    shape = pictures[table.prompt.iloc[0]].shape
+    sheet = mosaic(rows, columns, side - GAP, GAP, shape=shape, gap=GAP, between=TEXT, frame=0)
     for place, (number, text) in enumerate(table.itertuples(index=False)):
         row, column = divmod(place, columns)
         sheet.picture(row, column, pictures[number])

@@ -36,7 +36,7 @@ def side_by_side(
     names = [name for name in methods or few(compared) if not (difference and name == "none")]
     dense = as_array([compared.images["none"][i] for i in shown])
     side = min((PAGE - LABEL) / len(shown), 1.25)
-    sheet = mosaic(len(names), len(shown), side, LABEL, frame=0)
+    sheet = mosaic(len(names), len(shown), side, LABEL, shape=dense.shape[1:], frame=0)
     texts = compared.facts["prompts"]
     for row, name in enumerate(names):
         pictures = as_array([compared.images[name][i] for i in shown])

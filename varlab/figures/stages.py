@@ -30,7 +30,7 @@ def stage_pictures(compared: Pictured, prompt: int = 0, methods: Sequence[str] |
     log = log_of(compared.facts)
     sides = grids(log)
     stages = list(range(max(1, len(sides) - last + 1), len(sides) + 1))
-    sheet = _fields(len(rows), len(stages))
+    sheet = _fields(len(rows), len(stages), compared)
     for row, (name, pictures) in enumerate(rows.items()):
         sheet.name(row, _timed(compared, name), **METHOD)
         for column, k in enumerate(stages):
@@ -58,7 +58,7 @@ def sensitive_prompts(compared: Pictured, method: str | None = None, each: int =
     order = sensitivity_table(compared, chosen)
     each = max(1, min(each, len(order) // 2))
     shown = pd.concat([order.head(each).assign(kind="robust"), order.tail(each).assign(kind="sensitive")])
-    sheet = _fields(2, len(shown))
+    sheet = _fields(2, len(shown), compared)
     for column, one in enumerate(shown.itertuples()):
         for row, name in enumerate(("none", chosen)):
             sheet.picture(row, column, compared.images[name][int(one.prompt)])
@@ -82,6 +82,7 @@ def _timed(compared: Pictured, name: str) -> str:
     return f"{text}\n{1000 * row.seconds:.0f} ms per image,\n{row.speedup:.2f}x (n = {row.timings:.0f} batches)"
 
 
-def _fields(rows: int, columns: int) -> Mosaic:
+def _fields(rows: int, columns: int, compared: Pictured) -> Mosaic:
     side = min((PAGE - LABEL) / columns, 1.25)
-    return mosaic(rows, columns, side, LABEL, frame=0)
+    width, height = next(iter(compared.images.values()))[0].size
+    return mosaic(rows, columns, side, LABEL, shape=(height, width), frame=0)
