@@ -32,10 +32,15 @@ def drawn(columns: int, name: str, title: str, shape: tuple[int, int] = (8, 8), 
     return sheet
 
 
-CASES = {
-    "few": (3, "dense", "stage 9"),
-    "many": (10, "sparsevar:\nkeep=0.27", "stage 10 · 16²\ncomputed"),
-    "long names": (4, "random-tokens:keep=0.27,\nlast=3+truncate:last=1", "a large red triangle\nbeside a star"),
+CASES: dict[str, tuple[int, str, str, tuple[int, int]]] = {
+    "few": (3, "dense", "stage 9", (8, 8)),
+    "many": (10, "sparsevar:\nkeep=0.27", "stage 10 · 16²\ncomputed", (8, 8)),
+    "long names": (
+        4,
+        "random-tokens:keep=0.27,\nlast=3+truncate:last=1",
+        "a large red triangle\nbeside a star",
+        (8, 8),
+    ),
     "wide": (6, "random-tokens:\nkeep=0.27,last=3\n1000 ms per image,\n1.00x (n = 3)", "stage 10", (8, 20)),
     "high": (6, "dense", "stage 10", (20, 8)),
 }
