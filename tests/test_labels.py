@@ -69,6 +69,17 @@ def test_points_and_intervals_that_are_unknown_are_no_ink() -> None:
     assert [text.get_text() for text in ax.texts] == ["seen"]
 
 
+def test_a_line_across_the_axes_of_a_caller_is_seen_as_it_is_drawn() -> None:
+    """Its ends count in widths of the axes, which here are no place in the data."""
+    figure, ax = plt.subplots(figsize=(3, 2), layout="constrained")
+    ax.plot([100, 102], [100, 102], "o")
+    ax.axhline(101.1)
+    place(ax, [Label("a name of some letters", 101, 101, "black")])
+    figure.draw_without_rendering()
+    box, level = Text.get_window_extent(ax.texts[0]), float(ax.transData.transform((101, 101.1))[1])
+    assert not box.y0 < level < box.y1
+
+
 EDGE = {  # work and SSIM of baselines, and below of a method's settings: SparseVAR's trade-off, whose names crowd
     "truncate:last=1+cfg-off:last=4": (0.254, 0.940), "truncate:last=1+cfg-off:last=3": (0.377, 0.958),
     "truncate:last=1+cfg-off:last=2": (0.444, 0.966), "cfg-off:last=2": (0.660, 0.9866),

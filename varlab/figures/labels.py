@@ -5,11 +5,13 @@ from itertools import combinations, pairwise, product
 from weakref import WeakKeyDictionary
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
+from numpy.typing import ArrayLike
 
 from varlab.figures.geometry import Floats, crosses, grown, meets, overlaps
 from varlab.figures.layout import lay_out
@@ -144,11 +146,12 @@ def _places(ax: Axes, label: Label, letters: float, points: float) -> Places:
 
 def _lines(ax: Axes) -> Floats:
     """The pieces of all lines and intervals from end to end, in pixels, [n, 4]."""
-    lines = [np.asarray(line.get_xydata()) for line in ax.lines if line.get_linestyle() != "None"]
-    lines += [part for bars in ax.collections if isinstance(bars, LineCollection) for part in bars.get_segments()]
-    pieces = np.array([np.concatenate([a, b]) for line in lines for a, b in pairwise(line)]).reshape(-1, 2)
-    pixels: Floats = ax.transData.transform(pieces).reshape(-1, 4)
-    return pixels[np.isfinite(pixels).all(1)]  # an interval that is unknown has no ends
+    lines = [_in_pixels(line, line.get_xydata()) for line in ax.lines if line.get_linestyle() != "None"]
+    for bars in ax.collections:
+        if isinstance(bars, LineCollection):
+            lines += [_in_pixels(bars, part) for part in bars.get_segments()]
+    pieces = np.array([np.concatenate([a, b]) for line in lines for a, b in pairwise(line)]).reshape(-1, 4)
+    return pieces[np.isfinite(pieces).all(1)]  # an interval that is unknown has no ends
 
 
 def _markers(ax: Axes, letters: float, points: float) -> Floats:
@@ -156,11 +159,17 @@ def _markers(ax: Axes, letters: float, points: float) -> Floats:
     boxes = [np.empty((0, 4))]
     for line in ax.lines:
         if line.get_marker() not in ("None", "", None):
-            at = ax.transData.transform(np.asarray(line.get_xydata())) * points
+            at = _in_pixels(line, line.get_xydata()) * points
             half = line.get_markersize() / letters / 2
             boxes.append(np.hstack([at - half, at + half]))
     found: Floats = np.concatenate(boxes)
     return found[np.isfinite(found).all(1)]
+
+
+def _in_pixels(drawn: Artist, ends: ArrayLike) -> Floats:
+    """Ends [n, 2] of a line of its own coordinates: that of ``axhline`` counts in widths of the axes."""
+    pixels: Floats = drawn.get_transform().transform(np.asarray(ends, float))
+    return pixels
 
 
 def _size(ax: Axes, label: Label, letters: float) -> Floats:
