@@ -168,6 +168,7 @@ def test_images_by_exit_are_of_classes_far_apart_and_kept_as_drawn(tmp_path: Pat
     assert pictures.pictures is not None and again.pictures is not None
     assert np.array_equal(pictures.pictures, again.pictures) and again.facts["pictures"] == names
     assert np.array_equal(again.pictures[1, 1], list(drawn(model, names, 0, exit_specs(model, ["2"])))[1])
+    refused(lambda: figures.samples_by_exit(Measured(again.table, again.facts)), "no pictures")
     grid = figures.samples_by_exit(again)
     assert [ax.get_title(loc="left") for ax in grid.axes] == [*names, "", ""]
     assert [ax.get_ylabel() for ax in grid.axes] == ["exit 4", "", "exit 2", ""]

@@ -221,9 +221,10 @@ def _training(seed: int) -> tuple[str, str, str]:
 def samples_by_exit(found: Measured) -> Figure:
     """How do the images look at each exit? One row per exit, one block of columns per set of weights, the same noise.
 
-    Reads the pictures of ``exits.quality.exit_pictures``.
+    Reads the pictures of ``exits.quality.exit_pictures``. Errors: a table without pictures.
     """
-    assert found.pictures is not None
+    if found.pictures is None:
+        raise VarlabError("This table holds no pictures: give what studies.exits.quality.exit_pictures returns.")
     sets = [(weights, list(part.index)) for weights, part in found.table.groupby("weights", sort=False)]
     names = found.facts["pictures"]
     exits, columns = len(sets[0][1]), len(sets) * len(names)
