@@ -13,7 +13,7 @@ from varlab.training.loop import LoopConfig
 
 @dataclass(frozen=True)
 class FreqExitRecipe:
-    """``exits``: earlier layers are supervised in turn and samples skip blocks; without, it is plain fine-tuning."""
+    """``exits``: earlier blocks are supervised in turn and samples skip blocks; without, it is plain fine-tuning."""
 
     losses: LossConfig
     exits: bool = True
@@ -28,7 +28,7 @@ BASES = {
     "official": FreqExitRecipe(OFFICIAL),
     "layerskip": FreqExitRecipe(CROSS_ENTROPY, weight_decay=0.01),  # early-exit cross-entropy alone
     "plain": FreqExitRecipe(replace(ALONE, main=1.0), exits=False),
-    # One more term beside the final layer's cross-entropy, everything else as in "corrected".
+    # One more term beside the last block's cross-entropy, everything else as in "corrected".
     "only-distillation": FreqExitRecipe(replace(ALONE, distillation=CORRECTED.distillation)),
     "only-frequency": FreqExitRecipe(replace(ALONE, frequency=CORRECTED.frequency)),
     "only-reconstruction": FreqExitRecipe(replace(ALONE, fgsr=CORRECTED.fgsr, reconstruction=CORRECTED.reconstruction)),
