@@ -9,8 +9,10 @@ import pytest
 from matplotlib.colors import Normalize
 from matplotlib.transforms import Bbox
 
+from tests.minis import refused
 from tests.toy_logs import toy_log
 from varlab.figures.mosaic import METHOD, Mosaic, mosaic
+from varlab.figures.sheets import contact_sheet
 from varlab.figures.sizes import STYLES, resize
 from varlab.figures.style import finish, theme
 
@@ -110,6 +112,10 @@ def test_notes_under_the_last_row_keep_their_letters() -> None:
         resize(sheet.figure, "paper")
     assert {note.get_fontsize() for note in sheet.notes} == {6}
     plt.close(sheet.figure)
+
+
+def test_a_sheet_of_no_pictures_is_refused() -> None:
+    refused(lambda: contact_sheet(toy_log(), prompts=[]), "needs pictures")
 
 
 def _overlap(one: Bbox, two: Bbox) -> bool:

@@ -79,7 +79,11 @@ def test_texts_read_as_typed(page: Any) -> None:
 
 def test_every_prompt_has_each_method_with_words(page: Any) -> None:
     row = page.locator("#rows li").first
-    assert row.locator(".cell span").all_inner_texts() == ["dense", f"{METHODS[1]} · 0.900", f"{METHODS[2]} · 0.800"]
+    assert row.locator(".cell span").all_inner_texts() == [
+        "dense",
+        f"{METHODS[1]} · SSIM 0.900",
+        f"{METHODS[2]} · SSIM 0.800",
+    ]
     words = [image.get_attribute("alt") for image in row.locator("img").all()]
     assert words == [f"{name}: {HOSTILE}" for name in ("dense", *METHODS[1:])]
     assert [grey(page, f"#rows li:first-child .cell:nth-child({m + 1}) .frame") for m in range(3)] == [100, 110, 120]

@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from varlab.analysis.logs import Images, Log, as_log, images_of, prompt_count
+from varlab.errors import VarlabError
 from varlab.figures.mosaic import PROMPT, mosaic
 from varlab.figures.style import PAGE, finish, theme
 from varlab.figures.text import wrapped
@@ -22,8 +23,13 @@ def contact_sheet_table(log: Log, prompts: Sequence[int] | None = None) -> pd.Da
 
 @theme()
 def contact_sheet(log: Log, images: Images = None, prompts: Sequence[int] | None = None, columns: int = 8) -> Figure:
-    """What does the model draw? Final images with number and text of their prompts."""
+    """What does the model draw? Final images with number and text of their prompts.
+
+    Errors: no prompts.
+    """
     table = contact_sheet_table(log, prompts)
+    if table.empty:
+        raise VarlabError("A contact sheet needs pictures: give prompts=[0, ...], or None for all.")
     pictures = images_of(log, images)
     columns = min(columns, len(table))
     rows = -(-len(table) // columns)

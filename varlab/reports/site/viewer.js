@@ -5,7 +5,7 @@
 function fillRow(row) {
   const prompt = Number(row.dataset.prompt);
   const cells = data.methods.map((method, m) => {
-    const value = data.methods[m].ssim?.[prompt], label = m && value != null ? `${method.name} · ${value.toFixed(3)}` : method.name;
+    const value = data.methods[m].ssim?.[prompt], label = m && value != null ? `${method.name} · SSIM ${value.toFixed(3)}` : method.name;
     const cell = element("button", "cell", frame(layer(prompt, m, { difference: isDifferent(m) })), element("span", "", ...broken(label)));
     cell.type = "button";
     cell.ariaPressed = String(prompt === state.prompt && m === state.method);
