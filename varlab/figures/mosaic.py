@@ -1,4 +1,4 @@
-"""Pictures in rows and columns: one axes for all of them, as an axes for each takes ten times as long."""
+"""Pictures in rows and columns: one axes for all, as one for each of 24 takes eight times as long to lay out."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -12,11 +12,8 @@ ABSENT = ("NaN", "nan", "NaT", "None", "<NA>")  # as pandas writes them
 DASH = "-"
 NUMBER = re.compile(r"([-+.\d\s\[\](),x%/]|to|inf|\de[-+]\d)*")
 INTEGER = re.compile(r"\d+")
-WIDTHS = (
-    ("widest", 150),
-    ("long", 40),
-    ("middling", 20),
-)  # of texts that go on in the next line: more letters than that
+# Of texts that go on in the next line: more letters than that.
+WIDTHS = (("widest", 150), ("long", 40), ("middling", 20))
 VERDICTS = ["claim", "finding", "verdict"]
 BREAKS = re.compile(r"(?<=[:,+/])(?=\w)|(?<=\.)(?=[a-z])")  # where a spec or an id may go on in the next line
 
