@@ -14,7 +14,7 @@ from varlab.claims.rules import FAILS, HOLDS, PARTLY, WIDE
 from varlab.claims.verdict import Outcome, Verdict
 from varlab.figures import forest
 from varlab.figures.style import figure_of
-from varlab.studies.exits.ablation import find_ablation
+from varlab.studies.exits.ablation import find_ablation, over_trainings, summary
 
 
 def found(table: pd.DataFrame, stages: int = 10) -> Measured:
@@ -131,11 +131,27 @@ def trained(rows: list[tuple[str, int, str, float, float]]) -> Measured:
 def test_a_single_term_that_beats_all_terms_together_is_named() -> None:
     rows = [("corrected", 0, "6", 2.9, 0.12), ("only-distillation", 0, "6", 2.5, 0.16), ("plain", 0, "6", 9.0, 0.01)]
     verdict = recipes.best_recipe(trained(rows), "6")
-    assert verdict.outcome is FAILS and "only-distillation (seed 0)" in verdict.finding.split("It beats")[0]
-    assert "It beats plain (seed 0)" in verdict.finding and "over images, not over trainings" in verdict.finding
+    assert verdict.outcome is FAILS and "only-distillation (Fréchet" in verdict.finding.split("It beats")[0]
+    assert "It beats plain." in verdict.finding and "of one training over its images" in verdict.finding
     assert recipes.best_recipe(trained(rows[::2]), "6").outcome is HOLDS
     assert recipes.best_recipe(trained([rows[0], ("only-distillation", 0, "6", 2.9, 0.12)]), "6").outcome is WIDE
     assert recipes.best_recipe(trained(rows[:1]), "6").outcome is Outcome.NOT_MEASURED
+
+
+@pytest.mark.parametrize(
+    ("gaps", "word"), [((0.5, 0.4, 0.6), FAILS), ((0.5, -0.4, 0.6), WIDE), ((-0.5, -0.4, -0.6), HOLDS)]
+)
+def test_recipes_with_several_trainings_are_compared_over_these(gaps: tuple[float, ...], word: Outcome) -> None:
+    """Each training alone differs by more than its images tell apart; what counts is whether the next one would."""
+    rows = [("corrected", seed, "6", 2.9 + 0.1 * seed, 0.1) for seed in range(3)]
+    rows += [("plain", seed, "6", 2.9 + 0.1 * seed - gap, 0.1) for seed, gap in enumerate(gaps)]
+    rows += [("plain", 3, "6", 0.1, 0.9)]  # of a seed that the other recipe lacks
+    verdict = recipes.best_recipe(trained(rows), "6")
+    distance = verdict.numbers[0]
+    half = 4.302653 * np.std(gaps, ddof=1) / 3**0.5
+    assert (distance.low, distance.high) == pytest.approx((np.mean(gaps) - half, np.mean(gaps) + half))
+    assert verdict.outcome is word and distance.n == 6000
+    assert ("3 trainings" in verdict.finding) is (word is not HOLDS)
 
 
 @pytest.mark.parametrize(("after", "word"), [(0.81, FAILS), (0.94, HOLDS), (0.99, HOLDS), (0.92, WIDE)])
@@ -147,6 +163,22 @@ def test_what_training_for_exits_costs_at_full_depth_is_said(after: float, word:
     verdict = recipes.full_depth_kept(table, "12")
     assert verdict.outcome is word and "0.94" in verdict.finding and f"{after:.2f}" in verdict.finding
     assert recipes.full_depth_kept(trained(rows[:1]), "12").outcome is Outcome.NOT_MEASURED
+
+
+def test_recipes_are_summed_up_over_their_trainings() -> None:
+    rows = [("untrained", -1, "6", 9.0, 0.01), ("plain", 0, "6", 4.0, 0.2), ("plain", 1, "6", 5.0, 0.4),
+            ("official", 0, "6", 3.0, 0.1), ("plain", 0, "12", 1.0, 0.9)]  # fmt: skip
+    table = trained(rows).table
+    for name in ("precision", "recall"):
+        table[[name, f"{name}_low", f"{name}_high"]] = 0.5, 0.4, 0.6
+    found = over_trainings(table, "6").set_index("recipe")
+    assert found.trainings.to_dict() == {"untrained": 0, "plain": 2, "official": 1}
+    assert found.n.to_dict() == {"untrained": 2000, "plain": 4000, "official": 2000}
+    assert tuple(found.loc["plain", ["class_accuracy", "class_accuracy_low", "class_accuracy_high"]]) == pytest.approx(
+        (0.3, 0.3 - 1.2706205, 0.3 + 1.2706205)  # t at one degree of freedom 12.706, standard error .1
+    )
+    assert found.loc["official", "scattering_frechet_high"] == pytest.approx(3.2)  # of one training, over images
+    assert "  plain, 2 trainings: scattering_frechet 4.500 [" in summary(table, "6")
 
 
 def test_the_shipped_ablation_says_what_a_reader_needs() -> None:

@@ -1,12 +1,17 @@
 """What training for exits changes: FreqExit's recipe against others, from the table of an ablation."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from varlab.analysis.measured import Measured
 from varlab.claims.parts import column, column_rise, source_of
-from varlab.claims.rules import FAILS, HOLDS, WIDE, all_of, judged
+from varlab.claims.rules import FAILS, HOLDS, WIDE, all_of, judged, number
 from varlab.claims.verdict import Number, Outcome, Side, Verdict
+from varlab.markup import count
+from varlab.measures.statistics import student_interval
 
+Pair = tuple[pd.Series, pd.Series]  # rows of one training seed, of two recipes
 LOSS = 0.02  # class accuracy: what is lost up to it counts as nothing
 _NAMES = {"untrained": "the untrained exit", "layerskip": "the LayerSkip-like baseline"}
 
@@ -31,32 +36,44 @@ def beats(ablation: Measured, rival: str, exits: str) -> Verdict:
 def best_recipe(ablation: Measured, exits: str) -> Verdict:
     """Is ``corrected``, all terms together, at least as good as every other recipe at an exit, by both measures?
 
-    Recipes are taken as independent and compared at the training seeds that both have.
+    Recipes are taken as independent and compared at the training seeds that both have: by the mean difference with
+    Student's interval over trainings, or, of one training, with the interval over its images.
     """
     claim = f"The corrected recipe, all terms together, is the best of the recipes at exit {exits}"
-    own, rivals = _recipe(ablation, "corrected", exits).set_index("train_seed"), []
+    own, rivals = _recipe(ablation, "corrected", exits).set_index("train_seed"), dict[str, list[Pair]]()
     for _, row in ablation.table[ablation.table.exits == exits].iterrows():
         if row.recipe not in ("corrected", "untrained") and row.train_seed in own.index:
-            rivals.append((row, own.loc[row.train_seed]))
+            rivals.setdefault(row.recipe, []).append((own.loc[row.train_seed], row))
     if not rivals:
         return Verdict(claim, Outcome.NOT_MEASURED, "The ablation holds no other recipe of the same training seed.")
-    ahead, beaten, numbers = [], [], []
-    for row, mine in rivals:
-        rival = f"{row.recipe}, seed {row.train_seed}"
-        closer = column_rise(f"distance: corrected minus {rival}", mine, row, "scattering_frechet", 0.0, Side.BELOW)
-        righter = column_rise(f"accuracy: {rival} minus corrected", row, mine, "class_accuracy", 0.0, Side.BELOW)
+    parts, numbers = dict[Outcome, list[str]](), list[Number]()
+    for recipe, pairs in rivals.items():
+        closer = _mean_rise(f"distance: corrected minus {recipe}", pairs, "scattering_frechet")
+        righter = _mean_rise(f"accuracy: {recipe} minus corrected", [pair[::-1] for pair in pairs], "class_accuracy")
         numbers += [closer, righter]
-        words = {judged(closer), judged(righter)}
-        text = f"{row.recipe} (seed {row.train_seed}): Fréchet distance {closer} lower, class accuracy {righter} higher"
-        if FAILS in words and HOLDS not in words:
-            ahead.append(text)
-        elif FAILS not in words and HOLDS in words:
-            beaten.append(f"{row.recipe} (seed {row.train_seed})")
-    about = f"n = {int(rivals[0][0].n)} images, one training run a row; intervals are over images, not over trainings."
-    worse = f"It beats {', '.join(beaten) or 'none of them'}. "
-    better = f"Better than it: {'; '.join(ahead)}. " if ahead else ""
-    outcome = FAILS if ahead else HOLDS if len(beaten) == len(rivals) else WIDE
-    return Verdict(claim, outcome, better + worse + about, "", tuple(numbers), source_of(ablation.facts))
+        by = f"Fréchet distance lower by {closer}, class accuracy higher by {righter}, {count(len(pairs), 'training')}"
+        parts.setdefault(_word({judged(closer), judged(righter)}), []).append(f"{recipe} ({by})")
+    ahead, beaten, open_ = (parts.get(word, []) for word in (FAILS, HOLDS, WIDE))
+    finding = f"Better than it: {'; '.join(ahead)}. " if ahead else ""
+    finding += f"It beats {', '.join(text.partition(' (')[0] for text in beaten) or 'none of them'}. "
+    finding += f"Not told apart from it: {'; '.join(open_)}. " if open_ else ""
+    finding += f"n = {int(pairs[0][0].n)} images a training; intervals over trainings, of one training over its images."
+    outcome = FAILS if ahead else WIDE if open_ else HOLDS
+    return Verdict(claim, outcome, finding, "", tuple(numbers), source_of(ablation.facts))
+
+
+def _word(words: set[Outcome]) -> Outcome:
+    """Of two measures: the claim fails where one is against it and none for it, and the reverse."""
+    return FAILS if FAILS in words and HOLDS not in words else HOLDS if HOLDS in words and FAILS not in words else WIDE
+
+
+def _mean_rise(about: str, pairs: Sequence[Pair], name: str) -> Number:
+    """A column of the first rows less that of the second, mean over trainings; below 0 speaks for the claim."""
+    rises = [column_rise(about, one, other, name, supports=Side.BELOW) for one, other in pairs]
+    if len(rises) == 1:
+        return rises[0]
+    over = student_interval([rise.estimate for rise in rises])
+    return number(about, over, sum(rise.n for rise in rises), supports=Side.BELOW)
 
 
 def full_depth_kept(ablation: Measured, depth: str) -> Verdict:

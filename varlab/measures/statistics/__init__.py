@@ -26,6 +26,7 @@ from varlab.measures.statistics.intervals import (
     paired_difference,
     paired_shares,
     quantile_interval,
+    student_interval,
     wilson_interval,
 )
 from varlab.measures.statistics.paired import adjusted, paired_rows
@@ -36,5 +37,5 @@ __all__ = [
     "FEWEST", "OVERALL", "Design", "Interval", "adjusted", "bootstrap_interval", "centred_interval", "clustered_draws",
     "clustered_interval", "detectable", "effects_interval", "equivalence", "holm", "independent_difference",
     "independent_ratio", "mcnemar", "means", "paired_difference", "paired_rows", "paired_shares", "prompts_needed",
-    "quantile_interval", "sign_flip", "standard_error", "variance_shares", "wilson_interval",
+    "quantile_interval", "sign_flip", "standard_error", "student_interval", "variance_shares", "wilson_interval",
 ]  # fmt: skip

@@ -19,7 +19,8 @@ from varlab.evaluation.classes import ClassSamples, as_row, described, labels, m
 from varlab.evaluation.distances import FrechetSpace, check_enough
 from varlab.evaluation.scattering import scattering_of
 from varlab.evaluation.scenes import drawn
-from varlab.measures.statistics import centred_interval
+from varlab.markup import count
+from varlab.measures.statistics import Interval, centred_interval, student_interval
 from varlab.models.var_model import VAR
 from varlab.outputs import plain, read_facts, refuse_existing
 from varlab.studies.exits import facts_of
@@ -35,6 +36,7 @@ UNTRAINED = "untrained"
 BASELINE = "layerskip"
 PAPER = "corrected"
 ROW = ["recipe", "train_seed", "exits"]  # what tells the rows of a table apart
+AVERAGED = ("scattering_frechet", "class_accuracy", "precision", "recall")
 NO_SEED = -1  # of the untrained exit
 Note = Callable[[str], None]
 
@@ -215,12 +217,30 @@ def _judged(asked: Ablation, place: Path, space: FrechetSpace) -> Iterator[_Judg
             yield _Judged(*about, samples, space.draws(samples.features), str(stored["weights"]))
 
 
-def summary(table: pd.DataFrame, exits: str, columns: Sequence[str] = ("scattering_frechet", "class_accuracy")) -> str:
-    """One line a recipe at an exit, means over training seeds, for the terminal."""
-    part = table[table.exits.astype(str) == exits]
-    means = part.groupby("recipe", sort=False)[list(columns)].mean()
-    lines = (f"  {name}: " + ", ".join(f"{c} {v:.3f}" for c, v in row.items()) for name, row in means.iterrows())
-    return "\n".join([f"exit {exits}", *lines])
+def over_trainings(table: pd.DataFrame, exits: str) -> pd.DataFrame:
+    """One row a recipe: how many ``trainings`` it has at an exit, how many images ``n`` of them were judged, and the
+    mean of each measure over trainings with Student's 95 % interval; of one training, the interval over its images.
+
+    An interval over trainings holds what differs between them. All are judged by the same scenes, classes and sampling
+    seeds, so what these add to every training alike is not in it.
+    """
+    rows = []
+    for recipe, part in table[table["exits"].astype(str) == exits].groupby("recipe", sort=False):
+        row = {"recipe": recipe, "trainings": int((part["train_seed"] != NO_SEED).sum()), "n": int(part["n"].sum())}
+        alone = {name: Interval(*(part[f"{name}{end}"].iloc[0] for end in ("", "_low", "_high"))) for name in AVERAGED}
+        rows.append(row | as_row(alone if len(part) == 1 else {x: student_interval(part[x]) for x in AVERAGED}))
+    return pd.DataFrame(rows)
+
+
+def summary(table: pd.DataFrame, exits: str) -> str:
+    """``over_trainings`` for the terminal, one line a recipe."""
+    lines = [f"exit {exits}: means over trainings with 95 % intervals; of one training, over its images"]
+    for _, row in over_trainings(table, exits).iterrows():
+        means = (
+            f"{name} {row[name]:.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]" for name in AVERAGED[:2]
+        )
+        lines.append(f"  {row.recipe}, {count(row.trainings, 'training')}: {', '.join(means)}")
+    return "\n".join(lines)
 
 
 def find_ablation(folder: str | Path | None, trained: str) -> Measured:
