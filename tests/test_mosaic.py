@@ -1,6 +1,7 @@
 """Sheets of pictures: what stands around them is whole and covers nothing, in every style and however long it is."""
 
 from itertools import combinations
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,6 +13,7 @@ from matplotlib.transforms import Bbox
 from tests.minis import refused
 from tests.toy_logs import toy_log
 from varlab.figures.mosaic import METHOD, Mosaic, mosaic
+from varlab.figures.save import save
 from varlab.figures.sheets import contact_sheet
 from varlab.figures.sizes import STYLES, resize
 from varlab.figures.style import finish, theme
@@ -121,3 +123,10 @@ def test_a_sheet_of_no_pictures_is_refused() -> None:
 def _overlap(one: Bbox, two: Bbox) -> bool:
     """By more than a pixel: letters stand in boxes with room for accents."""
     return min(one.x1, two.x1) - max(one.x0, two.x0) > 1 and min(one.y1, two.y1) - max(one.y0, two.y0) > 1
+
+
+def test_each_picture_can_be_taken_out_of_a_vector_file(tmp_path: Path) -> None:
+    sheet = drawn(4, "dense", "stage 9", bar=False)
+    save(sheet.figure, "sheet", folder=tmp_path)
+    assert (tmp_path / "sheet.pdf").read_bytes().count(b"/Subtype /Image") == len(sheet.ax.images) == 12
+    plt.close(sheet.figure)

@@ -92,7 +92,7 @@ THEME: Any = {
     "figure.dpi": 144,
     "savefig.dpi": 220,
     "pdf.fonttype": 42,
-    "image.composite_image": False,  # each picture of a sheet is one in vector files too: quicker, and it can be taken out
+    "image.composite_image": False,  # a picture of a sheet can be taken out of a vector file
     "text.color": INK,
 }
 
