@@ -70,6 +70,15 @@ BEFORE = {
     "layers": (["sample", "nano-infinity", "a star", "--cfg-layers", "x"], "--cfg-layers takes whole numbers"),
     "stages": (["log", "var-d16", "--cfg", "1,2", "--init", "random"], "cfg has 2 values; the schedule has 10 stages"),
     "recipe": (["train", "freqexi"], "Did you mean freqexit? Known: freqexit, mini-hart"),
+    "options of freqexit": (
+        ["train", "mini-var", "--seed", "0", "--recipe", "official"],
+        "--recipe, --seed: for freqexit alone, not for mini-var",
+    ),
+    "options of minis": (
+        ["train", "freqexit", "--init-from", "mini-var"],
+        "--init-from: for minis alone, not for freqexit",
+    ),
+    "learning rate": (["train", "freqexit", "--learning-rate", "-1"], "learning_rate must be positive and finite"),
     "half a character": (["sample", "nano-infinity", "a star", "--negative", "a \udcff"], "holds half a character"),
 }
 

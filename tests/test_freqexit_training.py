@@ -64,6 +64,11 @@ def test_recipes_by_name_and_by_switch() -> None:
     refused(lambda: freqexit_recipe("oficial"), "FreqExit recipe", "official")
     refused(lambda: freqexit_recipe("corrected:hf_layuot=raw"), "hf_layout")
     refused(lambda: plan_of("tiny-var", "corrected:hf_layout=sideways"), "transposed")
+    assert plan_of("tiny-var", "plain", 3, pool=9, learning_rate=2e-3) == Plan(
+        "tiny-var", "plain", seed=3, pool=9, learning_rate=2e-3
+    )
+    for rate in (0.0, -1.0, math.nan, math.inf):
+        refused(lambda rate=rate: plan_of("tiny-var", "plain", learning_rate=rate), "positive and finite")
 
 
 def test_single_terms_are_what_their_names_say() -> None:

@@ -33,8 +33,14 @@ from varlab.markup import count
 app = typer.Typer()
 
 
+OF_FREQEXIT = {"model", "recipe", "seed", "learning_rate"}
+OF_MINIS = {"init_from", "compiled"}
+LearningRate = Annotated[float | None, typer.Option(help="freqexit: the highest of a run instead of .001.")]
+
+
 @app.command()
 def train(
+    ctx: typer.Context,
     name: Annotated[
         str, typer.Argument(help="What to train: a mini, e.g. mini-var or mini-infinity-textured, or freqexit.")
     ],
@@ -58,6 +64,7 @@ def train(
         str, typer.Option(help="freqexit: corrected, official, layerskip, plain, or corrected:hf_layout=raw, ...")
     ] = "corrected",
     seed: Annotated[int, typer.Option(help="freqexit: of batches and dropped labels.")] = 0,
+    learning_rate: LearningRate = None,
     overwrite: Overwrite = False,
     no_wait: NoWait = False,
 ) -> None:
@@ -66,7 +73,7 @@ def train(
     From nothing: scenes, tokenizer, transformer; a textured mini goes on from the flat one, tokenizer included. Ctrl-C
     keeps the state; the same command goes on.
     """
-    from varlab.errors import unknown
+    from varlab.errors import VarlabError, unknown
     from varlab.machine import usable
     from varlab.outputs import refuse_existing
     from varlab.runs.inputs import at_least
@@ -77,6 +84,9 @@ def train(
 
     if name not in (*RECIPES, NAME):
         raise unknown("training recipe", name, (*RECIPES, NAME))
+    foreign, owner = (OF_MINIS, "minis") if name == NAME else (OF_FREQEXIT, NAME)
+    if given := ", ".join(p.opts[0] for p in ctx.command.params if p.name in foreign and _given(ctx, p.name)):
+        raise VarlabError(f"{given}: for {owner} alone, not for {name}. Leave it out.")
     at_least(1, steps=steps, pool=pool, workers=workers)
     at_least(0, seed=seed)
     usable(device)
@@ -87,10 +97,15 @@ def train(
         refuse_existing(out, overwrite=overwrite)
     with resumable():
         if name == NAME:
-            plan = plan_of(model, recipe, seed, steps, pool)
+            plan = plan_of(model, recipe, seed, steps, pool, learning_rate)
             say(freqexit_command(plan, folder, workers or 2, device, out, not no_wait))
             return
         say(train_command(name, folder, workers, device, init_from, steps, pool, out, compiled, not no_wait))
+
+
+def _given(ctx: typer.Context, option: str) -> bool:
+    source = ctx.get_parameter_source(option)
+    return source is not None and source.name != "DEFAULT"
 
 
 @app.command()
@@ -209,6 +224,7 @@ def ablate(
     vectors: Annotated[str, typer.Option("--exits", help="Exit vectors judged, blanks between.")] = "6 12",
     steps: Annotated[int | None, typer.Option(help="Updates of each run instead of the recipe's.")] = None,
     pool: Annotated[int | None, typer.Option(help="Scenes learnt from instead of the recipe's.")] = None,
+    learning_rate: LearningRate = None,
     n: Annotated[int, typer.Option(help="Images judged a run and exit.")] = 2000,
     workers: Annotated[int, typer.Option(help="Data-parallel processes, one thread each.")] = 2,
     device: Device = "cpu",
@@ -242,7 +258,7 @@ def ablate(
         numbers = tuple(int(part) for part in seeds.split(","))
     except ValueError:
         raise VarlabError(f"--seeds takes whole numbers with commas between, not {quoted(seeds)}.") from None
-    asked = ablation.Ablation(plan_of(model, chosen[0], 0, steps, pool), chosen, numbers, judged, n)
+    asked = ablation.Ablation(plan_of(model, chosen[0], 0, steps, pool, learning_rate), chosen, numbers, judged, n)
     with resumable():
         if not ablation.ablate(asked, folder, out, workers, device, show_freqexit, say, overwrite):
             return say(f"stopped; the state is in {folder}; the same command goes on")

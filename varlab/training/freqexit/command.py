@@ -1,6 +1,9 @@
 """What ``varlab train freqexit`` does: a run folder, progress, and the finished mini."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from varlab.errors import VarlabError
 from varlab.training.command import show
@@ -13,11 +16,20 @@ def show_freqexit(progress: Progress) -> None:
     show(NAME, progress)
 
 
-def plan_of(model: str, recipe: str, seed: int = 0, steps: int | None = None, pool: int | None = None) -> Plan:
-    """The plan of a run; None keeps its own sizes. An unknown recipe or switch is refused."""
+def plan_of(
+    model: str,
+    recipe: str,
+    seed: int = 0,
+    steps: int | None = None,
+    pool: int | None = None,
+    learning_rate: float | None = None,
+) -> Plan:
+    """The plan of a run; None keeps its own sizes. An unknown recipe or switch is refused, and a rate of no use."""
     freqexit_recipe(recipe)
-    sizes = {name: value for name, value in (("steps", steps), ("pool", pool)) if value is not None}
-    return Plan(model, recipe, seed=seed, **sizes)
+    if learning_rate is not None and not 0 < learning_rate < math.inf:
+        raise VarlabError(f"learning_rate must be positive and finite, such as 1e-3, not {learning_rate}.")
+    asked: dict[str, Any] = {"steps": steps, "pool": pool, "learning_rate": learning_rate}
+    return replace(Plan(model, recipe, seed=seed), **{name: x for name, x in asked.items() if x is not None})
 
 
 def freqexit_command(
