@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -13,6 +12,7 @@ from varlab.analysis.comparisons import log_of
 from varlab.analysis.measured import Measured
 from varlab.errors import VarlabError, unknown
 from varlab.figures.maps import spread_out
+from varlab.figures.mosaic import PROMPT, mosaic
 from varlab.figures.style import (
     CYCLE,
     MARKERS,
@@ -225,21 +225,23 @@ def samples_by_exit(found: Measured) -> Figure:
     """
     if found.pictures is None:
         raise VarlabError("This table holds no pictures: give what studies.exits.quality.exit_pictures returns.")
-    sets = [(weights, list(part.index)) for weights, part in found.table.groupby("weights", sort=False)]
-    names = found.facts["pictures"]
-    exits, columns = len(sets[0][1]), len(sets) * len(names)
-    side = min(0.95, (PAGE - 0.9) / columns)
-    figure = plt.figure(figsize=(columns * side + 0.9, exits * side + 0.6), layout="constrained")
-    for part, (weights, rows) in zip(figure.subfigures(1, len(sets), squeeze=False)[0], sets, strict=True):
-        fields = part.subplots(exits, len(names), squeeze=False, gridspec_kw={"wspace": 0, "hspace": 0})
-        for line_of, row in zip(fields, rows, strict=True):
-            for ax, image in zip(line_of, found.pictures[row], strict=True):
-                ax.imshow(image, interpolation="nearest")
-                ax.set(xticks=[], yticks=[])
-                ax.spines[:].set_visible(False)
-            if rows is sets[0][1]:
-                line_of[0].set_ylabel(as_typed(f"exit {found.table['exits'].iloc[row]}"), fontsize=6)
-        for ax, name in zip(fields[0], names, strict=True):
-            ax.set_title(wrapped(name, 14, lines=2), fontsize=5.5, fontweight="normal", pad=2)
-        part.suptitle(as_typed(weights), fontsize=7, fontweight="bold")
-    return finish(figure, log_of(found.facts), "samples_by_exit", found.table)
+    sets = {weights: list(part.index) for weights, part in found.table.groupby("weights", sort=False)}
+    exits, names = found.table["exits"].iloc[next(iter(sets.values()))], found.facts["pictures"]
+    columns = len(sets) * len(names)
+    apart = dict.fromkeys(range(len(names), columns, len(names)), 0.12)
+    side = min(0.95, (PAGE - 0.4) / columns)
+    sheet = mosaic(len(exits), columns, side, 0.4, shape=found.pictures.shape[2:], apart=apart, frame=0)
+    for row, text in enumerate(exits):
+        sheet.name(row, as_typed(f"exit {text}"))
+    titles = [wrapped(name, 14, lines=2) for name in names]
+    most = max(title.count("\n") for title in titles)  # all of as many lines: one heading stands over several
+    for first, (weights, rows) in zip(range(0, columns, len(names)), sets.items(), strict=True):
+        over = [
+            sheet.title(first + i, "\n" * (most - title.count("\n")) + title, **PROMPT)
+            for i, title in enumerate(titles)
+        ]
+        sheet.heading(first, as_typed(weights), over[0])
+        for row, one in enumerate(rows):
+            for i in range(len(names)):
+                sheet.picture(row, first + i, found.pictures[one, i])
+    return finish(sheet.figure, log_of(found.facts), "samples_by_exit", found.table)

@@ -73,11 +73,17 @@ class Mosaic:
         self.ax.text(*centre, "not run", ha="center", va="center", fontsize=6.5, color=SOFT)
         self._frame(x, y, self.wide, self.high)
 
-    def title(self, column: int, text: str, pad: float = 3, row: int = 0, **look: Any) -> None:
+    def title(self, column: int, text: str, pad: float = 3, row: int = 0, **look: Any) -> Text:
         """Over a column, or over the picture of a row in it; ``pad``: points."""
         look = TITLE | look
         at = self.lefts[column] + {"left": 0, "center": self.wide / 2}[look["ha"]]
         self.titles.append(self.ax.text(at, self.tops[row] - self._points(pad), text, **look))
+        return self.titles[-1]
+
+    def heading(self, column: int, text: str, over: Text) -> None:
+        """Over the titles of several columns; ``over``: that of the first, ``column``."""
+        place: Any = {"xycoords": (self.ax.transData, over), "textcoords": "offset points"}
+        self.ax.annotate(text, (self.lefts[column], 1), (0, 3), **place, va="bottom", fontsize=7, fontweight="bold")
 
     def name(self, row: int, text: str, column: int = 0, pad: float = 2, **look: Any) -> None:
         """Left of a row, or of a column in it."""
