@@ -27,8 +27,8 @@ def drawn(columns: int, name: str, title: str, shape: tuple[int, int] = (8, 8), 
             for column in range(columns):
                 sheet.picture(row, column, np.zeros((*shape, 3)))
                 sheet.below(row, column, "sensitive: SSIM 0.94")
-        for column in range(columns):
-            sheet.title(column, title)
+        over = [sheet.title(column, title) for column in range(columns)]
+        sheet.heading(columns // 2, "the second half", over[columns // 2])
         if bar:
             sheet.bar(Normalize(0, 1), "mako", "a long name for a short bar in several lines", "both")
         sheet.figure.suptitle("What they show " * 12, x=0.01, ha="left")
