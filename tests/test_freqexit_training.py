@@ -68,7 +68,7 @@ def test_recipes_by_name_and_by_switch() -> None:
         "tiny-var", "plain", seed=3, pool=9, learning_rate=2e-3
     )
     for rate in (0.0, -1.0, math.nan, math.inf):
-        refused(lambda rate=rate: plan_of("tiny-var", "plain", learning_rate=rate), "positive and finite")
+        refused(partial(plan_of, "tiny-var", "plain", learning_rate=rate), "positive and finite")
 
 
 def test_single_terms_are_what_their_names_say() -> None:
