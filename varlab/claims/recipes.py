@@ -57,7 +57,8 @@ def best_recipe(ablation: Measured, exits: str) -> Verdict:
     finding = f"Better than it: {'; '.join(ahead)}. " if ahead else ""
     finding += f"It beats {', '.join(text.partition(' (')[0] for text in beaten) or 'none of them'}. "
     finding += f"Not told apart from it: {'; '.join(open_)}. " if open_ else ""
-    finding += f"n = {int(pairs[0][0].n)} images a training; intervals over trainings, of one training over its images."
+    finding += f"n = {int(pairs[0][0].n)} images a training, {count(len(own), 'training')} of the corrected recipe; "
+    finding += "intervals over trainings, of one training over its images."
     outcome = FAILS if ahead else WIDE if open_ else HOLDS
     return Verdict(claim, outcome, finding, "", tuple(numbers), source_of(ablation.facts))
 

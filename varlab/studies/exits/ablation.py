@@ -166,7 +166,8 @@ def write_table(asked: Ablation, folder: Path, out: Path, model: VAR, held: Meas
         columns = dict.fromkeys([*held.table, *table])
         table = table.set_index(ROW).combine_first(held.table.set_index(ROW)).reset_index()[list(columns)]
         table = table.sort_values(ROW, key=lambda part: part.where(part != UNTRAINED, ""), kind="stable")
-        facts["device"] = "; ".join(dict.fromkeys([*held.facts["device"].split("; "), facts["device"]]))
+        for name in ("device", "git"):  # of all rows; the date is when the table was written last
+            facts[name] = "; ".join(dict.fromkeys([*str(held.facts[name]).split("; "), str(facts[name])]))
     Measured(table, facts).save(out, TABLE)
     return table
 
