@@ -40,7 +40,7 @@ def mini(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     told = replace(SMALL, correction=replace(SMALL.correction, batch=4), loop=replace(SMALL.loop, learning_rate=2e-3))
     part = settings_of(told, 2, "cpu", False)
     note(tmp_path / "run", 0, part)
-    note(tmp_path / "run", 2, part | {"shorten": 0.5, "largest": 4, "whole_from": 2})
+    note(tmp_path / "run", 2, part | {"shorten": 0.5, "largest": 4, "whole_from": 2, "categories": {"counting": 2.0}})
     parts = parts_of(tmp_path / "run", 3, 3)
     facts = {"image_size": 32, "pool": 9, "pool_seed": 1, "device": "cpu", "parameters": 7, "bytes": 14} | counts
     facts |= {"parts": parts, "benchmark_texts_trained_on": 0.5}
@@ -130,7 +130,8 @@ def test_the_card_says_what_training_gave(mini: Path) -> None:
     assert found["lead"]["prompts"] == found["score"]["n"] == 24 and drawn["n"] == 48
     word = "excludes" if found["lead"]["low"] > 0 else "includes"
     assert f"its interval {word} zero" in text and "| untrained self |" in text
-    assert "| 4 to 5 | 8 |" in text and "| 6 to 6 | 8 | 0.002 | 4, in 1 updates all | 0.5 |" in text
+    assert "| 4 to 5 | 8 |" in text and "| 6 to 6 | 8 | 100,000 (1) | 0.002 | 4, in 1 updates all | 0.5 |" in text
+    assert "Scenes from update 6 on by category, where 1 is an equal share:\ncounting 2.0.\n" in text
     assert "50 % have a text" in text and "continued with `--init-from`" in text and "do not build on it" in text
     residual = card["residual"]
     whole, plain = residual["sides"]["codes and residual"], residual["sides"]["codes alone"]

@@ -125,6 +125,16 @@ def test_a_run_resumed_with_other_settings_says_so(tmp_path: Path, monkeypatch: 
     ]
 
 
+def test_a_pool_of_weighted_categories_says_so(tmp_path: Path) -> None:
+    """No scene of a category without weight; another weighting's pool is refused; each part of a run knows its own."""
+    counting = replace(TINY, categories={"counting": 1.0}, loop=replace(LOOP, steps=1), tokenizer_loop=LOOP)
+    assert train(counting, tmp_path)
+    assert all(caption.split()[0] in {"two", "three", "four"} for caption in ScenePool(tmp_path / "pool").captions)
+    assert [part["categories"] for part in parts_of(tmp_path / "transformer", 0, 1)] == [{"counting": 1.0}]
+    with pytest.raises(VarlabError, match="another scene pool"):
+        train(replace(counting, categories=None), tmp_path)
+
+
 def test_a_caption_is_shortened_and_stays_true() -> None:
     text = "an orange dotted star above a striped cyan ring on a light background"
     assert shortened(text, True) == "an orange star above a cyan ring"

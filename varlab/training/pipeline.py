@@ -183,7 +183,13 @@ def train(
     if init_from is not None:
         begin_from(recipe, folder, init_from)
     pool = build_pool(
-        folder / "pool", recipe.pool, recipe.pool_seed, recipe.image_size, recipe.make_scenes, recipe.scene_version
+        folder / "pool",
+        recipe.pool,
+        recipe.pool_seed,
+        recipe.image_size,
+        recipe.make_scenes,
+        recipe.scene_version,
+        recipe.categories,
     )
     steps = recipe.tokenizer_loop.steps
     if not continued(recipe, folder) and not finished(folder / "tokenizer", steps):

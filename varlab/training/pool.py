@@ -1,8 +1,9 @@
 """A pool of scenes rendered once: memory-mapped images and their captions, shared by all workers."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,9 +34,19 @@ class ScenePool:
         return torch.from_numpy(self.images[np.sort(self.indices(batch, seed, step, rank))])
 
 
-def build_pool(folder: Path, n: int, seed: int, size: int, make: Make, scene_version: str = SCENE_VERSION) -> ScenePool:
+def build_pool(
+    folder: Path,
+    n: int,
+    seed: int,
+    size: int,
+    make: Make,
+    scene_version: str = SCENE_VERSION,
+    categories: Mapping[str, float] | None = None,
+) -> ScenePool:
     """Render the pool if it is not there; a finished one of other settings is refused."""
-    meta = {"n": n, "seed": seed, "size": size, "scene_version": scene_version}
+    meta: dict[str, Any] = {"n": n, "seed": seed, "size": size, "scene_version": scene_version}
+    if categories is not None:
+        meta["categories"] = dict(categories)
     record = folder / "pool.json"
     if record.exists():
         found = json.loads(record.read_text())

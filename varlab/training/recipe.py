@@ -1,7 +1,7 @@
 """What training needs to know of a model, whatever its family: sizes, optimisation, and four hooks."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
@@ -83,6 +83,7 @@ class Recipe(ABC):
     ``classes``: names of the classes, in the order of their numbers, where the model reads no captions.
     ``scene_version``: of the scenes that it learns. ``fine_tunes``: a shipped mini of the same architecture but other
     scenes, from which tokenizer and transformer both go on; ``--init-from`` may give another in its place.
+    ``categories``: weights of the scene categories in the pool, None for all alike.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Recipe(ABC):
     classes: tuple[str, ...] = ()
     scene_version: str = SCENE_VERSION
     fine_tunes: str | None = None
+    categories: Mapping[str, float] | None = None
 
     def with_sizes(self, steps: int | None = None, pool: int | None = None) -> Self:
         """The recipe with another number of transformer updates or training scenes; None keeps its own."""
@@ -157,4 +159,6 @@ class Recipe(ABC):
 
     def make_scenes(self, n: int, first: int) -> tuple[np.ndarray, list[str]]:
         """Scenes ``first`` to ``first + n`` of the pool: images uint8 [n, H, W, 3] and their captions or classes."""
-        return make_dataset(n, self.pool_seed, size=self.image_size, first=first, version=self.scene_version)
+        return make_dataset(
+            n, self.pool_seed, self.image_size, self.categories, first=first, version=self.scene_version
+        )

@@ -19,7 +19,7 @@ def settings_of(recipe: Recipe, workers: int, device: str, compiled: bool) -> Pa
     return {
         **asdict(recipe.correction), "learning_rate": recipe.loop.learning_rate, "warmup": recipe.loop.warmup,
         "decay": recipe.loop.decay, "updates": recipe.loop.steps, "pool": recipe.pool, "pool_seed": recipe.pool_seed,
-        "scene_version": recipe.scene_version,
+        "scene_version": recipe.scene_version, "categories": recipe.categories,
         "workers": workers, "device": device_name(torch.device(device)), "compiled": compiled,
         "products": str(product_type(device)).removeprefix("torch."),
     }  # fmt: skip
