@@ -22,7 +22,7 @@ from varlab.training.pipeline import train
 from varlab.training.pool import ScenePool
 from varlab.training.recipe import CorrectionConfig, Material, Recipe
 from varlab.training.recipes import NANO_INFINITY
-from varlab.training.records import parts_of
+from varlab.training.records import note, parts_of, settings_of
 from varlab.training.tokenizer import straight_through
 from varlab.weights.embedded import load_mini
 
@@ -226,7 +226,7 @@ def task(config: CorrectionConfig, seen: int = 0) -> InfinityTask:
     )
 
 
-def test_a_subset_of_the_largest_stage_estimates_the_whole_loss() -> None:
+def test_a_subset_of_the_largest_stage_estimates_the_whole_loss_of_fresh_weights() -> None:
     whole = task(CorrectionConfig(batch=24, drop=0))
     part = task(CorrectionConfig(batch=24, drop=0, largest=6, whole_from=2))
     grid, config = TINY.schedule.lengths, part.config
@@ -237,6 +237,15 @@ def test_a_subset_of_the_largest_stage_estimates_the_whole_loss() -> None:
         at_once = [float(t.loss(2, 0)[0]) for t in (whole, part)]
     assert at_once[0] == at_once[1]
     assert means[0] == pytest.approx(means[1], rel=0.02) and means[0] != means[1]
+
+
+def test_every_so_many_updates_are_on_whole_stages_and_counted(tmp_path: Path) -> None:
+    often = replace(TINY, correction=replace(TINY.correction, whole_every=3))
+    generator = torch.Generator()
+    whole = [subset(TINY.schedule.lengths, often.correction, step, generator)[-1] is None for step in range(6)]
+    assert whole == [False, False, True, False, False, True]
+    note(tmp_path, 0, settings_of(often, 1, "cpu", False))
+    assert parts_of(tmp_path, 0, 5)[0]["whole_updates"] == 1
 
 
 def test_a_continued_run_goes_on_to_other_batches() -> None:

@@ -48,7 +48,7 @@ def subset(
     lengths: Sequence[int], config: CorrectionConfig, step: int, generator: torch.Generator
 ) -> list[Tensor | None]:
     """Positions of each stage that an update trains on, ascending; None for all of them."""
-    largest = config.largest if step < config.whole_from else None
+    largest = None if config.whole(step) else config.largest
     return [
         None if largest is None or n <= largest else torch.randperm(n, generator=generator)[:largest].sort().values
         for n in lengths

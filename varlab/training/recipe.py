@@ -28,7 +28,9 @@ class CorrectionConfig:
     ``shorten``: share of captions cut to what short prompts say, see ``batches.Captions``.
 
     ``largest``: a stage of more tokens is trained on so many of them, drawn anew for every batch, until the update
-    ``whole_from``; the loss estimates the whole stage's. The less, the cheaper an update. Source: HART, section 3.3.
+    ``whole_from``. The less, the cheaper an update. Source: HART, section 3.3. But a token then attends to fewer of
+    its stage than in sampling, and weights that see little else get worse at whole stages while that loss still falls
+    (docs/scenes.md). ``whole_every``: every so-many-th update before is on whole stages too, 0 for none.
     """
 
     batch: int
@@ -39,6 +41,12 @@ class CorrectionConfig:
     largest: int | None = None
     whole_from: int = 0
     shorten: float = 0.0
+    whole_every: int = 0
+
+    def whole(self, step: int) -> bool:
+        """Whether the update trains on all tokens of all stages."""
+        often = self.whole_every > 0 and (step + 1) % self.whole_every == 0
+        return self.largest is None or step >= self.whole_from or often
 
 
 class Trained(nn.Module):

@@ -1,7 +1,7 @@
 """What a run was told, part by part: a run that is resumed with other settings says from which update on they hold."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 
 from varlab.machine import device_name
 from varlab.training.precision import product_type
-from varlab.training.recipe import Recipe
+from varlab.training.recipe import CorrectionConfig, Recipe
 
 Part = dict[str, Any]
 
@@ -37,6 +37,11 @@ def note(folder: Path, step: int, settings: Part) -> None:
     )
 
 
+def _whole(part: Part, step: int) -> bool:
+    known = {field.name for field in fields(CorrectionConfig)} & part.keys()  # a former run has fewer
+    return CorrectionConfig(**{name: part[name] for name in known}).whole(step)
+
+
 def parts_of(folder: Path, before: int, steps: int) -> list[Part]:
     """The parts of a run of ``steps`` updates, counted on from ``before``: their ``first`` and ``last`` update, and how
     many of them trained on whole stages."""
@@ -47,9 +52,7 @@ def parts_of(folder: Path, before: int, steps: int) -> list[Part]:
         {
             "first": before + part["from"] + 1,
             "last": before + end,
-            "whole_updates": end - part["from"]
-            if part["largest"] is None
-            else max(0, end - max(part["from"], part["whole_from"])),
+            "whole_updates": sum(_whole(part, step) for step in range(part["from"], end)),
         }
         | {key: value for key, value in part.items() if key != "from"}
         for part, end in zip(parts, ends, strict=True)
