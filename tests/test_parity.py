@@ -21,8 +21,16 @@ OWN = [path for path in sorted(HERE.glob("*.npz")) if not path.stem.startswith((
 
 @pytest.mark.parametrize("path", OWN, ids=lambda path: path.stem)
 def test_own_copies_pass_and_leave_nothing_out(path):
-    report = passes(path)
+    report = passes(path, ties=1 if path.stem == "fastvar_hart_small" else 0)  # rounding sways one of its residuals
     assert report.render().endswith(f"PASS: {len(report.rows)} arrays within tolerance")
+
+
+def test_a_canvas_that_rounding_does_not_explain_fails(tmp_path):
+    """Its last stage adds what the diffusion head drew, of which rounding excuses single elements, not these."""
+    path = HERE / "fastvar_hart_small.npz"
+    canvas = content(path)["f_hat_final"]
+    canvas[0, 0, :2, :2] += 1e-3
+    assert failed(parity.check(altered(path, tmp_path, f_hat_final=canvas))) == {"f_hat_final"}
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from torch import Tensor
 from varlab.parity import weights
 from varlab.parity.comparison import Arrays, Comparison, held_to
 from varlab.parity.fastvar import Inside, Judged
+from varlab.parity.golden import Golden
 from varlab.parity.hart import INPUTS, Outcome, compare_inputs, generate, settle_residual
 from varlab.parity.hart_setup import Setup, setup
 from varlab.parity.run import CacheWatch, margin_of
@@ -89,10 +90,19 @@ def _compare_stage(comparison: Comparison, outcome: Outcome, k: int, leaked: dic
         comparison.hold({f"fhat_{k}": capture.canvas[k]})
 
 
+def _residual(golden: Golden, outcome: Outcome) -> Tensor:
+    """The golden's residual [B, h*w, Z]; where it keeps none, what its final canvas, which adds it as it is, says."""
+    ours, canvas = outcome.residual, outcome.generation.canvas
+    stored = golden.tensor("diff_out", ours.flatten(0, 1).shape)
+    if stored is not None:
+        return stored.view_as(ours)
+    final = golden.tensor("f_hat_final", canvas.shape)
+    return ours if final is None else ours + (final - canvas).flatten(2).mT
+
+
 def _compare_end(comparison: Comparison, outcome: Outcome) -> None:
     residual, condition = outcome.residual, outcome.calls["condition"]
-    stored = comparison.golden.tensor("diff_out", residual.flatten(0, 1).shape)
-    correction = settle_residual(comparison, outcome, residual if stored is None else stored.view_as(residual))
+    correction = settle_residual(comparison, outcome, _residual(comparison.golden, outcome))
     canvas, image = outcome.corrected(correction)
     values: Arrays = {"diff_cond_sub8": condition[0][1].flatten(0, 1)[::8]} if condition else {}
     values |= {
