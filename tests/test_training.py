@@ -21,7 +21,7 @@ from varlab.training.loop import Loop, LoopConfig, optimizers
 from varlab.training.pipeline import train
 from varlab.training.pool import ScenePool
 from varlab.training.recipe import CorrectionConfig, Material, Recipe
-from varlab.training.recipes import NANO_INFINITY
+from varlab.training.recipes import MINI_VAR, NANO_INFINITY
 from varlab.training.records import note, parts_of, settings_of
 from varlab.training.tokenizer import straight_through
 from varlab.weights.embedded import load_mini
@@ -133,6 +133,8 @@ def test_a_pool_of_weighted_categories_says_so(tmp_path: Path) -> None:
     assert [part["categories"] for part in parts_of(tmp_path / "transformer", 0, 1)] == [{"counting": 1.0}]
     with pytest.raises(VarlabError, match="another scene pool"):
         train(replace(counting, categories=None), tmp_path)
+    with pytest.raises(VarlabError, match="reads classes"):
+        replace(MINI_VAR, categories={"counting": 1.0})
 
 
 def test_a_caption_is_shortened_and_stays_true() -> None:

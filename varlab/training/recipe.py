@@ -91,7 +91,7 @@ class Recipe(ABC):
     ``classes``: names of the classes, in the order of their numbers, where the model reads no captions.
     ``scene_version``: of the scenes that it learns. ``fine_tunes``: a shipped mini of the same architecture but other
     scenes, from which tokenizer and transformer both go on; ``--init-from`` may give another in its place.
-    ``categories``: weights of the scene categories in the pool, None for all alike.
+    ``categories``: weights of the scene categories in the pool, None for all alike; not of one that reads classes.
     """
 
     name: str
@@ -112,6 +112,10 @@ class Recipe(ABC):
     scene_version: str = SCENE_VERSION
     fine_tunes: str | None = None
     categories: Mapping[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.classes and self.categories is not None:
+            raise VarlabError(f"categories weighs scenes with captions; {self.name} reads classes. Leave it out.")
 
     def with_sizes(self, steps: int | None = None, pool: int | None = None) -> Self:
         """The recipe with another number of transformer updates or training scenes; None keeps its own."""
